@@ -1,0 +1,1 @@
+"""Federated personalization in TensorFlow Federated: train a global model, adapt it to each client, judge both."""
