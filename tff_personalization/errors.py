@@ -1,4 +1,6 @@
-"""Errors that a user can mend."""
+"""Errors that a user can mend, and being asked to stop."""
+
+import signal
 
 
 class UserError(Exception):
@@ -6,3 +8,11 @@ class UserError(Exception):
 
     `run_experiment.py` and the analysis scripts print the message alone, without a traceback, and exit with status 1.
     """
+
+
+class Interrupted(BaseException):
+    """The program was asked to stop. `signal_number` says how; a shell expects exit status 128 + that number."""
+
+    def __init__(self, signal_number: int):
+        super().__init__(signal.Signals(signal_number).name)
+        self.signal_number = signal_number

@@ -35,12 +35,16 @@ class WriterArchive:
     def __post_init__(self):
         count = len(self.images)
         if self.images.shape != (count, *IMAGE_SHAPE) or self.images.dtype != np.uint8:
-            raise ValueError(f"images: uint8 of shape (N, 28, 28) expected, got {self.images.dtype} {self.images.shape}")
+            raise ValueError(
+                f"images: uint8 of shape (N, 28, 28) expected, got {self.images.dtype} {self.images.shape}"
+            )
         for name in ("labels", "writer", "is_test"):
             if getattr(self, name).shape != (count,):
                 raise ValueError(f"{name}: shape ({count},) expected, got {getattr(self, name).shape}")
-        if count and not (0 <= self.labels.min() and self.labels.max() < len(self.classes)):
-            raise ValueError(f"labels: 0 to {len(self.classes) - 1} expected, got {self.labels.min()} to {self.labels.max()}")
+        if count and not (self.labels.min() >= 0 and self.labels.max() < len(self.classes)):
+            raise ValueError(
+                f"labels: 0 to {len(self.classes) - 1} expected, got {self.labels.min()} to {self.labels.max()}"
+            )
 
     def select(self, keep: np.ndarray, **changes) -> "WriterArchive":
         """The examples where the bool array `keep`, shape (N,), is true, with any attribute replaced by `changes`."""
@@ -92,3 +96,17 @@ def _indices_by(keys: np.ndarray) -> dict:
     order = np.argsort(inverse, kind="stable")
     parts = np.split(order, np.cumsum(np.bincount(inverse, minlength=len(values)))[:-1]) if len(values) else []
     return collections.OrderedDict(zip(values.tolist(), parts, strict=True))
+
+
+def deal_at_random(archive: WriterArchive, rng: np.random.Generator) -> WriterArchive:
+    """Deals all examples to the clients at random: each client keeps its counts, but holds anybody's writing.
+
+    Nothing is left to personalize but the mix of classes that chance gives: the control of an experiment.
+    """
+    order = rng.permutation(len(archive.labels))
+    return dataclasses.replace(
+        archive,
+        images=archive.images[order],
+        labels=archive.labels[order],
+        source=f"{archive.source}, examples dealt to clients at random",
+    )

@@ -1,0 +1,98 @@
+"""Distribution over test clients of the accuracy before and after personalization: histogram and CDF side by side.
+
+    python -m analysis.accuracy_distributions RUN [RUN ...] [--output=FILE]
+
+Per-client values (clients.csv) are used where the run has them, else the histogram that it released
+(distribution.csv); the histogram is the same either way, the CDF is then known at the edges of the bins only.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
+
+from analysis import command_line, style
+from analysis import runs as runs_lib
+from tff_personalization.errors import UserError
+
+_LOOKS = {"initial": style.INITIAL, "personalized": style.PERSONALIZED}
+
+
+@style.styled
+def plot(runs: Sequence[runs_lib.Run]) -> Figure:
+    """Draws one row per run: histogram on the left, CDF on the right; dashed and solid verticals are the means."""
+    figure, axes = style.panels(2 * len(runs), 2, (3.5, 2.9 if len(runs) == 1 else 2.5), sharex=True)
+    supports = []
+    for run, label, left, right in zip(runs, runs_lib.labels(runs), axes[::2], axes[1::2], strict=True):
+        for kind in _LOOKS:
+            edges, counts = histogram(run, kind)
+            if not counts.sum():
+                raise runs_lib.NotRecordedError(f"{run.directory}: no test client has test examples, nothing to draw")
+            supports.append(edges[[counts.nonzero()[0][0], counts.nonzero()[0][-1] + 1]])
+            _draw(run, kind, edges, counts, left, right)
+        left.set(ylabel="test clients" if len(runs) == 1 else f"{label}\n\ntest clients", ylim=(0, None))
+        right.set(ylabel="share of test clients\nat or below", ylim=(0, 1.02))
+    low, high = style.accuracy_limits(*supports)
+    for panel in axes[-2:]:
+        panel.set(xlabel=style.ACCURACY, xlim=(low - 0.01, high + 0.01))
+    style.legend_below(figure, _legend(runs), columns=2)
+    style.title(figure, "Accuracy of test clients before and after personalization", runs)
+    return figure
+
+
+def histogram(run: runs_lib.Run, kind: str) -> tuple[np.ndarray, np.ndarray]:
+    """Counts of test clients by accuracy.
+
+    Args:
+        run: a finished run.
+        kind: "initial" or "personalized".
+
+    Returns:
+        Bin edges, shape (bins + 1,), as the run released them, and counts of clients, shape (bins,). A bin holds
+        its lower edge; the last bin also holds its upper edge.
+    """
+    epoch = 0 if kind == "initial" else run.summary["personalization_epochs"]
+    released = run.distribution
+    released = released[(released["strategy"] == run.summary["strategy"]) & (released["epoch"] == epoch)]
+    released = released.sort_values("bin_low")
+    if released.empty:
+        path, strategy = run.directory / "distribution.csv", run.summary["strategy"]
+        raise UserError(f"{path}: no rows with strategy {strategy!r} and epoch {epoch}; repeat the final evaluation")
+    edges = np.append(released["bin_low"].to_numpy(), released["bin_high"].to_numpy()[-1])
+    if run.clients is None:
+        return edges, released["clients"].to_numpy()
+    # The margin keeps an accuracy such as 7/10 in the bin that starts at 0.7, whatever the last digits of either.
+    bins = np.searchsorted(edges, run.client_gains()[kind].to_numpy() + 1e-6, side="right") - 1
+    return edges, np.bincount(bins.clip(0, len(edges) - 2), minlength=len(edges) - 1)
+
+
+def _draw(run: runs_lib.Run, kind: str, edges: np.ndarray, counts: np.ndarray, left: Axes, right: Axes) -> None:
+    """Adds the accuracies of one kind to the histogram (left) and the CDF (right)."""
+    look = _LOOKS[kind]
+    fill = {"alpha": 0.25} if kind == "initial" else {"alpha": 0.25, "hatch": "////"}
+    left.stairs(counts, edges, fill=True, facecolor=look["color"], edgecolor=look["color"], linewidth=0, **fill)
+    left.stairs(counts, edges, **look, linewidth=1.6)
+    if run.clients is None:
+        right.plot(edges, np.append(0, counts.cumsum()) / counts.sum(), **look, marker="o", markersize=3)
+    else:
+        values = pd.Series(np.sort(run.client_gains()[kind]))
+        right.step([0.0, *values, 1.0], [0.0, *((values.index + 1) / len(values)), 1.0], where="post", **look)
+    for panel in (left, right):
+        panel.axvline(run.summary[f"{kind}_accuracy"]["mean"], **look, linewidth=1)
+
+
+def _legend(runs: Sequence[runs_lib.Run]) -> list:
+    """One entry per kind, with the mean when there is one run to speak of."""
+    entries: list[Patch | Line2D] = []
+    for kind, look in _LOOKS.items():
+        mean = f", mean {runs[0].summary[f'{kind}_accuracy']['mean']:.3f}" if len(runs) == 1 else ", vertical: mean"
+        entries.append(Line2D([], [], **look, label=f"{kind} accuracy{mean}"))
+    return entries
+
+
+if __name__ == "__main__":
+    command_line.run_plot_script("accuracy_distributions", plot)

@@ -1,0 +1,50 @@
+"""What the analysis scripts share: flags, errors on one line, where a plot is written."""
+
+import pathlib
+import sys
+from collections.abc import Callable, Sequence
+
+from absl import app, flags
+from matplotlib.figure import Figure
+
+from analysis import runs as runs_lib
+from analysis import style
+from tff_personalization.errors import UserError
+
+# The flags defined here count as the flags of the script that asks for them, so that its --help lists them.
+flags.disclaim_key_flags()
+
+
+def run_script(main: Callable[[Sequence[str]], None]) -> None:
+    """Parses flags and calls `main` with the positional arguments; exits with status 1 and one line on a UserError."""
+
+    def reporting(arguments: Sequence[str]) -> int:
+        try:
+            main(arguments[1:])
+        except UserError as error:
+            print(f"error: {error}", file=sys.stderr)
+            return 1
+        return 0
+
+    app.run(reporting)
+
+
+def run_plot_script(name: str, plot: Callable[[Sequence[runs_lib.Run]], Figure]) -> None:
+    """The whole of a plot script: draws the runs given as positional arguments, prints the path written."""
+    # Defined when a script starts and not on import, so that a program that imports the plots keeps its own flags.
+    output = flags.DEFINE_string(
+        "output", None, "Image to write (png, pdf or svg); default: RUN/plots, or plots/ beside the first of several runs."
+    )
+
+    def main(arguments: Sequence[str]) -> None:
+        runs = runs_lib.read_all(arguments)
+        path = default_output(name, runs) if output.value is None else pathlib.Path(output.value)
+        print(style.save(plot(runs), path))
+
+    run_script(main)
+
+
+def default_output(name: str, runs: Sequence[runs_lib.Run]) -> pathlib.Path:
+    """Where plot `name` goes: RUN/plots for one run, plots/ beside the first run for several."""
+    place = runs[0].directory if len(runs) == 1 else runs[0].directory.parent
+    return place / "plots" / f"{name}.png"

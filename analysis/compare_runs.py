@@ -1,0 +1,162 @@
+"""One table of several runs: data, initial and personalized accuracy, gain, rounds to the target, speed.
+
+    python -m analysis.compare_runs RUN [RUN ...] [--format=text|csv|markdown|latex] [--over_seeds] [--output=FILE]
+
+A row is a run; with --over_seeds it is the runs that differ in their seed alone, as mean (standard deviation).
+CSV has every number in a column of its own, unrounded; the other formats are rounded for reading.
+"""
+
+import json
+import pathlib
+from collections.abc import Sequence
+
+import pandas as pd
+from absl import flags
+
+from analysis import command_line, tables
+from analysis import runs as runs_lib
+from tff_personalization.errors import UserError
+
+_LAYOUTS = {"text": tables.text, "markdown": tables.markdown, "latex": tables.latex}
+FORMATS = ("text", "csv", "markdown", "latex")
+# Flags that say where a run is kept or how it is called, not what it does.
+_PLACE_FLAGS = frozenset({"run_name", "run_directory", "run_dir", "output", "output_directory", "output_dir", "runs"})
+_TEXT = ("run", "method", "data", "seed")
+_MISSING = "–"
+
+
+def per_run(runs: Sequence[runs_lib.Run]) -> pd.DataFrame:
+    """One row per run: run, method, data, seed and its numbers, unrounded; standard deviations are over clients."""
+    table = pd.DataFrame([_row(run, label) for run, label in zip(runs, runs_lib.labels(runs), strict=True)])
+    numbers = table.columns.difference(_TEXT)
+    return table.astype(dict.fromkeys(numbers, float))  # a target not reached is None in the record, missing here
+
+
+def over_seeds(runs: Sequence[runs_lib.Run]) -> pd.DataFrame:
+    """One row per group of runs that differ in their seed alone.
+
+    Returns:
+        The columns of `per_run`, each number averaged over the group's seeds, and beside each a column
+        <number>_sd_over_seeds (missing for a single seed). Rounds to a target are averaged over the seeds that
+        reached it, which <number>_reached counts. `seed` lists the seeds, `seeds` counts them.
+
+    Raises:
+        UserError: two runs have the same settings and the same seed, which would count one result twice.
+    """
+    table = per_run(runs)
+    rows = []
+    for _, group in table.groupby([_settings(run) for run in runs], sort=False):
+        repeated = group["run"][group["seed"].duplicated(keep=False)].tolist()
+        if repeated:
+            raise UserError(f"--over_seeds: {repeated[0]} and {repeated[1]} have the same settings and seed; give one")
+        first, others = group.iloc[0], len(group) - 1
+        row = {"run": f"{first['run']} + {others} more" if others else first["run"]}
+        row |= {"method": first["method"], "data": first["data"]}
+        row |= {"seed": ", ".join(str(seed) for seed in sorted(group["seed"])), "seeds": len(group)}
+        for name in table.columns.difference(_TEXT, sort=False):
+            row |= {name: group[name].mean(), f"{name}_sd_over_seeds": group[name].std(ddof=1)}
+            if name.startswith("rounds_to_target"):
+                row[f"{name}_reached"] = int(group[name].count())
+        rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def render(table: pd.DataFrame, form: str) -> str:
+    """The table of `per_run` or `over_seeds` in one of FORMATS."""
+    if form == "csv":
+        return table.to_csv(index=False)
+    seeds = "seeds" in table
+    readable = pd.DataFrame([_readable(row, seeds) for _, row in table.iterrows()])
+    spread = "mean (standard deviation over seeds)" if seeds else "mean ± standard deviation over test clients"
+    return _LAYOUTS[form](readable, f"Accuracies: {spread}. {_MISSING}: not reached or not recorded.")
+
+
+def _row(run: runs_lib.Run, label: str) -> dict:
+    summary, target, times = run.summary, run.summary["rounds_to_target"], run.summary["times"]
+    return {
+        "run": label,
+        "method": run.config["method"],
+        "data": f"{run.config['task']}, {run.source}",
+        "seed": run.config["seed"],
+        "rounds": summary["rounds"],
+        "test_clients": summary["test_clients"],
+        "initial_accuracy_mean": summary["initial_accuracy"]["mean"],
+        "initial_accuracy_sd": summary["initial_accuracy"]["sd"],
+        "personalized_accuracy_mean": summary["personalized_accuracy"]["mean"],
+        "personalized_accuracy_sd": summary["personalized_accuracy"]["sd"],
+        "gain_mean": summary["gain"]["mean"],
+        "share_hurt": summary["share_hurt"],
+        "target_accuracy": target["target_accuracy"],
+        "rounds_to_target_initial": target["initial"],
+        "rounds_to_target_personalized": target["personalized"],
+        "examples_per_second": times["examples_per_second"],
+        "wall_seconds": times["wall_seconds"],
+    }
+
+
+def _settings(run: runs_lib.Run) -> str:
+    """All that makes a run what it is, apart from its seed and its place, as one comparable text."""
+    chosen = {name: value for name, value in run.config["flags"].items() if name not in _PLACE_FLAGS | {"seed"}}
+    return json.dumps([run.config["method"], run.config["task"], run.source, chosen], sort_keys=True)
+
+
+def _readable(row: pd.Series, seeds: bool) -> dict[str, str]:
+    """The cells of one row, rounded for reading."""
+
+    def number(name: str, form: str) -> str:
+        if pd.isna(row[name]):
+            return _MISSING
+        spread = row.get(f"{name}_sd_over_seeds")
+        # Exact equality over seeds (the number of rounds, say) needs no spread beside it.
+        return f"{row[name]:{form}}" + (f" ({spread:{form}})" if spread and not pd.isna(spread) else "")
+
+    def accuracy(kind: str) -> str:
+        mean, spread = number(f"{kind}_accuracy_mean", ".4f"), number(f"{kind}_accuracy_sd", ".4f")
+        return mean if seeds else f"{mean} ± {spread}"
+
+    def rounds_to_target(kind: str) -> str:
+        cell = number(f"rounds_to_target_{kind}", ".1f" if seeds else ".0f")
+        reached = row.get(f"rounds_to_target_{kind}_reached", 0)
+        return f"{cell}, {reached} of {row['seeds']} seeds" if seeds and 0 < reached < row["seeds"] else cell
+
+    return {
+        **{name: str(row[name]) for name in _TEXT},
+        "rounds": number("rounds", "g"),
+        "test clients": number("test_clients", "g"),
+        "initial accuracy": accuracy("initial"),
+        "personalized accuracy": accuracy("personalized"),
+        "gain": number("gain_mean", "+.4f"),
+        "share hurt": number("share_hurt", ".3f"),
+        "target": number("target_accuracy", "g"),
+        "rounds to target, initial": rounds_to_target("initial"),
+        "personalized": rounds_to_target("personalized"),
+        "examples/s": number("examples_per_second", ".0f"),
+        "wall time (s)": number("wall_seconds", ".0f"),
+    }
+
+
+def _main() -> None:
+    # Defined when the script starts and not on import, so that a program that imports the tables keeps its own flags.
+    form = flags.DEFINE_enum("format", "text", FORMATS, "How the table is written.")
+    grouped = flags.DEFINE_bool("over_seeds", False, "One row for the runs that differ in their seed alone.")
+    output = flags.DEFINE_string("output", None, "File to write the table to; default: print it.")
+
+    def main(arguments: Sequence[str]) -> None:
+        runs = runs_lib.read_all(arguments)
+        content = render(over_seeds(runs) if grouped.value else per_run(runs), form.value)
+        if output.value is None:
+            print(content, end="")
+            return
+        path = pathlib.Path(output.value)
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(content, encoding="utf-8")
+        except OSError as error:
+            raise UserError(f"--output: {path} cannot be written ({error.strerror}); give another file") from None
+        print(path)
+
+    command_line.run_script(main)
+
+
+if __name__ == "__main__":
+    _main()

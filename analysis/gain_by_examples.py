@@ -1,0 +1,78 @@
+"""Gain of each test client against the number of train examples that it personalizes with.
+
+    python -m analysis.gain_by_examples RUN [RUN ...] [--output=FILE]
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+
+from analysis import command_line, style
+from analysis import runs as runs_lib
+
+
+@style.styled
+def plot(runs: Sequence[runs_lib.Run]) -> Figure:
+    """Draws one panel per run; NotRecordedError when a run has no per-client accuracies."""
+    figure, axes = style.panels(len(runs), 2, (5.5, 3.9) if len(runs) == 1 else (3.6, 3.1), sharey=True)
+    for panel, run in zip(axes, runs, strict=True):
+        gains = run.client_gains()
+        panel.axhline(0, color=style.BLACK, linewidth=0.9, linestyle="--")
+        clients = panel.scatter(
+            gains["train_examples"],
+            gains["gain"],
+            s=14,
+            color=style.SKY,
+            edgecolor="white",
+            linewidth=0.3,
+            label="one client",
+        )
+        means = binned_gain(gains)
+        line = panel.errorbar(
+            means["train_examples"],
+            means["gain"],
+            yerr=means["standard_error"],
+            color=style.VERMILLION,
+            marker="s",
+            capsize=3,
+            label="mean ± standard error of clients with similar numbers of examples",
+        )
+        panel.set(xlabel="train examples of the client", ylabel="gain (personalized −\ninitial accuracy)")
+    style.run_titles(axes, runs)
+    style.legend_below(figure, [clients, line], columns=2)
+    style.title(figure, "Gain by number of train examples, test clients", runs)
+    return figure
+
+
+def binned_gain(gains: pd.DataFrame, bins: int = 6) -> pd.DataFrame:
+    """Mean gain of clients grouped into `bins` groups of about equal size by number of train examples.
+
+    Args:
+        gains: one row per client; columns train_examples, gain.
+        bins: at most this many groups; fewer when many clients have the same number of examples.
+
+    Returns:
+        One row per group; columns train_examples (mean), gain (mean), standard_error (of the mean gain, missing for
+        a group of one client), clients.
+    """
+    # Of few clients, or clients of one size, no more groups than hold together.
+    count = min(bins, max(1, len(gains) // 5))
+    if gains["train_examples"].nunique() > 1:
+        group = pd.qcut(gains["train_examples"], count, labels=False, duplicates="drop")
+    else:
+        group = pd.Series(0, gains.index)
+    grouped = gains.groupby(group)
+    return pd.DataFrame(
+        {
+            "train_examples": grouped["train_examples"].mean(),
+            "gain": grouped["gain"].mean(),
+            "standard_error": grouped["gain"].std(ddof=1) / np.sqrt(grouped.size()),
+            "clients": grouped.size(),
+        }
+    )
+
+
+if __name__ == "__main__":
+    command_line.run_plot_script("gain_by_examples", plot)

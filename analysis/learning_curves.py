@@ -1,0 +1,95 @@
+"""Initial and personalized accuracy against the communication round.
+
+    python -m analysis.learning_curves RUN [RUN ...] [--output=FILE]
+
+Colour and marker tell the run, line style tells initial (dashed) from personalized (solid) accuracy; a vertical line
+marks the round at which a multi-stage method enters its next stage. Unfinished runs are drawn as far as they have come.
+"""
+
+import collections
+from collections.abc import Sequence
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.ticker import MaxNLocator
+
+from analysis import command_line, style
+from analysis import runs as runs_lib
+
+_LINE_STYLES = {"initial": "--", "personalized": "-"}
+
+
+@style.styled
+def plot(runs: Sequence[runs_lib.Run]) -> Figure:
+    """Draws metrics.csv of `runs`; NotRecordedError when a run was never evaluated."""
+    figure, (axes,) = style.panels(1, 1, (6.5, 4.2))
+    handles = []
+    for number, (run, label) in enumerate(zip(runs, runs_lib.labels(runs), strict=True)):
+        evaluated = run.metrics.dropna(subset=["initial_accuracy", "personalized_accuracy"])
+        if evaluated.empty:
+            raise runs_lib.NotRecordedError(f"{run.directory / 'metrics.csv'}: no round was evaluated, nothing to draw")
+        look = {"color": _colour(number), "marker": style.MARKERS[number % len(style.MARKERS)]}
+        every = max(1, len(evaluated) // 12)  # as many markers as can be told apart
+        for kind, line_style in _LINE_STYLES.items():
+            accuracy = evaluated[f"{kind}_accuracy"]
+            axes.plot(evaluated["round"], accuracy, **look, linestyle=line_style, markevery=every)
+        handles.append(Line2D([], [], **look, label=label))
+    _mark_stages(axes, runs)
+    _mark_target(axes, runs)
+    low, high = axes.get_ylim()
+    axes.set(xlabel="communication round", ylabel=style.ACCURACY, ylim=(max(low, 0.0), min(high, 1.0)))
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    kinds = [Line2D([], [], color=style.GREY, ls=ls, label=f"{kind} accuracy") for kind, ls in _LINE_STYLES.items()]
+    style.legend_below(figure, [*kinds, *handles], columns=2)
+    style.title(figure, "Accuracy by round, mean over the clients evaluated during training", runs)
+    return figure
+
+
+def _colour(number: int) -> str:
+    return style.COLOURS[number % len(style.COLOURS)]
+
+
+def _mark_stages(axes: Axes, runs: Sequence[runs_lib.Run]) -> None:
+    """A vertical line between the last round of a stage and the first of the next, named after the next."""
+    owners: dict[tuple[float, str], list[int]] = collections.defaultdict(list)
+    for number, run in enumerate(runs):
+        metrics = run.metrics
+        for first in metrics.index[1:][metrics["stage"].to_numpy()[1:] != metrics["stage"].to_numpy()[:-1]]:
+            owners[metrics["round"][first] - 0.5, metrics["stage"][first]].append(number)
+    for (switch, stage), numbers in owners.items():
+        colour = _colour(numbers[0]) if len(numbers) == 1 < len(runs) else "#444444"
+        axes.axvline(switch, color=colour, linestyle="-.", linewidth=1)
+        axes.annotate(
+            f"{stage} from round {switch + 0.5:g}",
+            (switch, 0.02),
+            xycoords=("data", "axes fraction"),
+            xytext=(-3, 0),
+            textcoords="offset points",
+            rotation=90,
+            ha="right",
+            va="bottom",
+            fontsize=8,
+            color=colour,
+        )
+
+
+def _mark_target(axes: Axes, runs: Sequence[runs_lib.Run]) -> None:
+    """A horizontal line at the target accuracy that the finished runs share."""
+    targets = {run.summary["rounds_to_target"]["target_accuracy"] for run in runs if run.finished}
+    if len(targets) == 1:
+        (target,) = targets
+        axes.axhline(target, color=style.GREY, linestyle=":", linewidth=1.2)
+        axes.annotate(
+            f"target {target:g}",
+            (0.01, target),
+            xycoords=("axes fraction", "data"),
+            xytext=(0, 2),
+            textcoords="offset points",
+            fontsize=8,
+            color="#555555",
+        )
+
+
+if __name__ == "__main__":
+    command_line.run_plot_script("learning_curves", plot)

@@ -1,0 +1,61 @@
+"""Every plot of a run, written into its plots/ directory.
+
+    python -m analysis.plot_all RUN [RUN ...]
+"""
+
+import os
+import pathlib
+from collections.abc import Sequence
+
+from absl import logging
+
+from analysis import (
+    accuracy_distributions,
+    client_scatter,
+    command_line,
+    gain_by_examples,
+    learning_curves,
+    personalization_epochs,
+    style,
+)
+from analysis import runs as runs_lib
+
+_PLOTS = {
+    "learning_curves": learning_curves.plot,
+    "accuracy_distributions": accuracy_distributions.plot,
+    "client_scatter": client_scatter.plot,
+    "gain_by_examples": gain_by_examples.plot,
+    "personalization_epochs": personalization_epochs.plot,
+}
+
+
+def plot_run(run_directory: str | os.PathLike[str]) -> list[pathlib.Path]:
+    """Writes every plot that the records of a finished run allow, and returns the paths written.
+
+    A plot whose record the run does not hold (per-client accuracies when it released aggregates alone, learning
+    curves when it was never evaluated) is left out with a line in the log.
+
+    Raises:
+        UserError: not a run directory, unfinished run, or malformed record.
+    """
+    run = runs_lib.read(run_directory)
+    _ = run.summary  # an unfinished run is told of before anything is written
+    written = []
+    for name, plot in _PLOTS.items():
+        try:
+            figure = plot([run])
+        except runs_lib.NotRecordedError as reason:
+            logging.info("Plot %s left out: %s", name, reason)
+            continue
+        written.append(style.save(figure, command_line.default_output(name, [run])))
+    return written
+
+
+def _main(arguments: Sequence[str]) -> None:
+    for run in runs_lib.read_all(arguments):
+        for path in plot_run(run.directory):
+            print(path)
+
+
+if __name__ == "__main__":
+    command_line.run_script(_main)

@@ -1,0 +1,191 @@
+"""Run directories, read and checked: the only way in which the analysis sees a run."""
+
+import dataclasses
+import functools
+import json
+import os
+import pathlib
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import pandas as pd
+
+from tff_personalization.errors import UserError
+
+# Columns that hold text; every other required column holds numbers.
+_TEXT_COLUMNS = frozenset({"stage", "split", "strategy", "client"})
+_METRICS = ("round", "stage", "initial_accuracy", "personalized_accuracy")
+_EVALUATIONS = ("round", "split", "strategy", "epoch", "clients", "accuracy_mean", "accuracy_q25", "accuracy_q75")
+_CLIENTS = ("client", "strategy", "epoch", "accuracy", "train_examples", "test_examples")
+_DISTRIBUTION = ("strategy", "epoch", "bin_low", "bin_high", "clients")
+_CONFIG = ("run_name", "method", "task", "source", "synthetic", "seed", "flags")
+_SUMMARY = (
+    *("rounds", "strategy", "personalization_epochs", "test_clients", "initial_accuracy", "personalized_accuracy"),
+    *("gain", "share_gaining", "share_hurt", "rounds_to_target", "times"),
+)
+
+
+class NotRecordedError(UserError):
+    """The run is sound but does not hold the record that a plot needs, such as per-client accuracies."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """One run directory; each record is read and checked when it is first used.
+
+    Attributes:
+        directory: the run directory.
+        config: contents of config.json.
+    """
+
+    directory: pathlib.Path
+    config: dict[str, Any]
+
+    @property
+    def name(self) -> str:
+        """The name that the run was given."""
+        return self.config["run_name"]
+
+    @property
+    def source(self) -> str:
+        """What the data is, in a few words; says "synthetic" whenever the data is."""
+        source = self.config["source"]
+        return f"synthetic: {source}" if self.config["synthetic"] and "synthetic" not in source.lower() else source
+
+    @property
+    def finished(self) -> bool:
+        """Whether the run has reached its final evaluation."""
+        return (self.directory / "summary.json").exists()
+
+    @functools.cached_property
+    def summary(self) -> dict[str, Any]:
+        """Contents of summary.json; UserError when the run is unfinished."""
+        if not self.finished:
+            raise UserError(
+                f"{self.directory}: unfinished run (no summary.json); "
+                "to finish it, repeat the command that started it, with the same flags"
+            )
+        return _read_json(self.directory / "summary.json", _SUMMARY)
+
+    @functools.cached_property
+    def metrics(self) -> pd.DataFrame:
+        """One row per round; accuracies are missing on rounds without evaluation."""
+        return _read_csv(self.directory / "metrics.csv", _METRICS)
+
+    @functools.cached_property
+    def evaluations(self) -> pd.DataFrame:
+        """One row per (round, split, strategy, epoch); epoch 0 is before personalization."""
+        return _read_csv(self.directory / "evaluations.csv", _EVALUATIONS)
+
+    @functools.cached_property
+    def clients(self) -> pd.DataFrame | None:
+        """Final evaluation, one row per (client, strategy, epoch); None when the run released aggregates alone."""
+        path = self.directory / "clients.csv"
+        return _read_csv(path, _CLIENTS) if path.exists() else None
+
+    @functools.cached_property
+    def distribution(self) -> pd.DataFrame:
+        """Final evaluation, one row per (strategy, epoch, bin): how many clients have an accuracy in the bin."""
+        return _read_csv(self.directory / "distribution.csv", _DISTRIBUTION)
+
+    def client_gains(self) -> pd.DataFrame:
+        """Accuracies of every test client that has test examples, under the run's main strategy.
+
+        Returns:
+            Indexed by client; columns initial, personalized (accuracies), gain (their difference), train_examples.
+
+        Raises:
+            NotRecordedError: the run released aggregates alone, or no test client has test examples.
+            UserError: unfinished run, or malformed clients.csv.
+        """
+        summary, clients, path = self.summary, self.clients, self.directory / "clients.csv"
+        if clients is None:
+            raise NotRecordedError(
+                f"{self.directory}: no clients.csv, the run released aggregates alone; "
+                "give a run whose --evaluation_release includes per-client values"
+            )
+        clients = clients[(clients["strategy"] == summary["strategy"]) & (clients["test_examples"] > 0)]
+        if clients.empty:
+            raise NotRecordedError(f"{path}: no client with test examples under strategy {summary['strategy']!r}")
+        if clients.duplicated(["client", "epoch"]).any():
+            raise UserError(f"{path}: column client: a client appears twice in an epoch; run the final evaluation again")
+        by_epoch = clients.pivot(index="client", columns="epoch", values="accuracy")
+        last = summary["personalization_epochs"]
+        for epoch in (0, last):
+            if epoch not in by_epoch or by_epoch[epoch].isna().any():
+                raise UserError(f"{path}: column accuracy: missing for some client with test examples in epoch {epoch}")
+        examples = clients[clients["epoch"] == 0].set_index("client")["train_examples"]
+        gains = pd.DataFrame({"initial": by_epoch[0], "personalized": by_epoch[last], "train_examples": examples})
+        return gains.assign(gain=gains["personalized"] - gains["initial"])
+
+
+def read(directory: str | os.PathLike[str]) -> Run:
+    """The run in `directory`; UserError when it is not a run directory or its config.json is malformed."""
+    directory = pathlib.Path(directory)
+    if not directory.exists():
+        raise UserError(f"{directory}: no such directory; give a run directory")
+    if not directory.is_dir():
+        raise UserError(f"{directory}: not a directory; give a run directory")
+    if not (directory / "config.json").exists():
+        raise UserError(f"{directory}: not a run directory (no config.json); give the directory that a run wrote")
+    return Run(directory, _read_json(directory / "config.json", _CONFIG))
+
+
+def read_all(directories: Iterable[str | os.PathLike[str]]) -> list[Run]:
+    """The runs in `directories`, in that order; UserError when there are none or one is not a run directory.
+
+    A directory named "plots" that is no run is passed over: plots of several runs are written beside the runs,
+    where a pattern such as `runs/*` finds them the next time.
+    """
+    paths = [pathlib.Path(directory) for directory in directories]
+    paths = [path for path in paths if path.name != "plots" or not path.is_dir() or (path / "config.json").exists()]
+    if not paths:
+        raise UserError("RUN: no run directory given; give at least one, as in python -m analysis.plot_all RUN")
+    repeated = sorted({str(path) for path in paths if paths.count(path) > 1})
+    if repeated:
+        raise UserError(f"{repeated[0]}: given twice; give each run directory once")
+    return [read(path) for path in paths]
+
+
+def labels(runs: Sequence[Run]) -> list[str]:
+    """What to call each run in a legend or table: its name, or its directory where two runs share a name."""
+    names = [run.name for run in runs]
+    return [str(run.directory) if names.count(run.name) > 1 else run.name for run in runs]
+
+
+def _read_json(path: pathlib.Path, keys: Iterable[str]) -> dict[str, Any]:
+    """The JSON object in `path`; UserError when it is malformed or lacks one of `keys`."""
+    try:
+        contents = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise UserError(f"{path}: not valid JSON ({error}); restore the file or repeat the run") from None
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror}); restore the file or repeat the run") from None
+    missing = [key for key in keys if not isinstance(contents, dict) or key not in contents]
+    if missing:
+        raise UserError(f"{path}: no {missing[0]!r} in it; restore the file or repeat the run")
+    return contents
+
+
+def _read_csv(path: pathlib.Path, columns: Iterable[str]) -> pd.DataFrame:
+    """The table in `path`; UserError when it is malformed, lacks one of `columns` or has text in a numeric one."""
+    try:
+        # As text first: a client may be called "NA" or "007".
+        table = pd.read_csv(path, dtype=str, keep_default_na=False)
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror}); restore the file or repeat the run") from None
+    except ValueError as error:  # of which pandas' ParserError and EmptyDataError are kinds
+        reason = " ".join(str(error).split())
+        raise UserError(f"{path}: not a CSV table ({reason}); restore the file or repeat the run") from None
+    for column in columns:
+        if column not in table:
+            raise UserError(f"{path}: no column {column!r}; restore the file or repeat the run")
+    for column in table.columns.difference(list(_TEXT_COLUMNS)):
+        numbers = pd.to_numeric(table[column], errors="coerce")
+        wrong = table.index[numbers.isna() & ~table[column].isin(["", "nan"])]
+        if not len(wrong):
+            table[column] = numbers
+        elif column in columns:
+            value, line = table[column][wrong[0]], wrong[0] + 2  # line 1 is the header
+            raise UserError(f"{path}: column {column!r}, line {line}: {value!r} is not a number; restore the file")
+    return table

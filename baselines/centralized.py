@@ -1,0 +1,77 @@
+"""Pooled (datacenter) training: the train clients' examples in one place, in random order, whose they are forgotten.
+
+    one stream: all train clients' examples, permuted anew in each pass
+    for each round: take the next R examples of the stream; θ ← client optimizer, in batches of b; keep its state
+
+A "round" is only the unit of evaluation: R defaults to what FedAvg with the same flags visits in a round on average
+(clients a round × local epochs × mean examples a client), so that runs of as many rounds match in examples.
+"""
+
+import collections
+
+import numpy as np
+import tensorflow_federated as tff
+
+from tff_personalization import local_training, methods, seeds
+from tff_personalization.algorithms import client_work
+from tff_personalization.models import functional
+
+
+def build_centralized(
+    model: functional.SeededModel, optimizer: tff.learning.optimizers.Optimizer, batch_size: int
+) -> tff.learning.templates.LearningProcess:
+    """Builds pooled training as a learning process whose cohort is one client: the next examples of the stream.
+
+    The optimizer's state lives on from round to round; the server takes over the client's weights as they are. The
+    examples are taken in the order given.
+    """
+    training = local_training.LocalTraining(model, optimizer, batch_size, shuffle=False)
+    work = client_work.build_client_work(
+        model,
+        training,
+        lambda inner, examples: inner.steps_per_epoch(examples),
+        weighting="uniform",
+        keep_optimizer_state=True,
+    )
+    return client_work.compose(model, work, tff.learning.optimizers.build_sgdm(1.0))
+
+
+def pooled_stream(setup: methods.Setup, examples_per_round: int) -> methods.CohortFn:
+    """For round r, examples (r − 1)R to rR of the endless stream of permuted passes over the pooled train data."""
+    parts = [setup.train_data.examples(client) for client in setup.train_clients]
+    images = np.concatenate([x for x, _ in parts])
+    labels = np.concatenate([y for _, y in parts])
+    count = len(labels)
+
+    def indices(round_number: int) -> np.ndarray:
+        first = (round_number - 1) * examples_per_round
+        last = first + examples_per_round
+        passes = range(first // count, (last - 1) // count + 1)
+        order = np.concatenate([seeds.generator(setup.seed, "pooled", number).permutation(count) for number in passes])
+        return order[first - passes[0] * count : last - passes[0] * count]
+
+    def cohort(round_number: int) -> list[collections.OrderedDict]:
+        chosen = indices(round_number)
+        seed = seeds.stateless(setup.seed, "local_training", round_number, "pooled")
+        return [methods.client_value(images[chosen], labels[chosen], seed)]
+
+    return cohort
+
+
+def _build(setup: methods.Setup) -> methods.Training:
+    settings = setup.settings
+    examples_per_round = settings["pooled_examples_per_round"]
+    if examples_per_round is None:
+        mean = np.mean([setup.train_data.num_examples(client) for client in setup.train_clients])
+        examples_per_round = round(settings["clients_per_round"] * settings["local_epochs"] * mean)
+    process = build_centralized(setup.model, setup.optimizer("client"), settings["batch_size"])
+    return methods.Training(
+        (methods.Stage("centralized", 1, process),), pooled_stream(setup, max(1, examples_per_round))
+    )
+
+
+METHOD = methods.Method(
+    description="centralized: pooled training on the train clients' examples",
+    reads=("client", "batch_size", "clients_per_round", "local_epochs", "pooled_examples_per_round"),
+    build=_build,
+)

@@ -1,0 +1,45 @@
+"""FedSGD, McMahan et al. (2017): the gradient on all of a client's data, once a round; no local training.
+
+    for each round:
+        sample a cohort of M clients
+        for each client i of the cohort: g_i ← ∇ L_i(θ; all n_i examples)
+        θ ← server optimizer applied to β Σ n_i g_i / Σ n_i
+
+It is the inner loop with one step of plain SGD on one batch of all examples, with β the client learning rate.
+"""
+
+import tensorflow as tf
+import tensorflow_federated as tff
+
+from tff_personalization import local_training, methods
+from tff_personalization.algorithms import client_work
+from tff_personalization.models import functional
+
+
+def build_fed_sgd(
+    model: functional.SeededModel,
+    client_optimizer: tff.learning.optimizers.Optimizer,
+    server_optimizer: tff.learning.optimizers.Optimizer,
+    weighting: str = "examples",
+) -> tff.learning.templates.LearningProcess:
+    """Builds FedSGD as a learning process; arguments as `fed_avg.build_fed_avg`.
+
+    With a client optimizer that is not plain SGD the delta is that optimizer's first step instead of a gradient.
+    """
+    training = local_training.LocalTraining(model, client_optimizer, batch_size=None, shuffle=False)
+    work = client_work.build_client_work(model, training, lambda *_: tf.constant(1), weighting)
+    return client_work.compose(model, work, server_optimizer)
+
+
+def _build(setup: methods.Setup) -> methods.Training:
+    process = build_fed_sgd(
+        setup.model, setup.optimizer("client"), setup.optimizer("server"), setup.settings["client_weighting"]
+    )
+    return methods.Training((methods.Stage("fed_sgd", 1, process),), methods.sampled_cohorts(setup))
+
+
+METHOD = methods.Method(
+    description="FedSGD: one full-batch gradient a client and round",
+    reads=("client", "server", "clients_per_round", "client_weighting"),
+    build=_build,
+)

@@ -1,0 +1,33 @@
+"""Runs one experiment: trains a global model, personalizes it on every test client, and leaves a run directory.
+
+    python run_experiment.py --flagfile=configs/quick.flags
+    python run_experiment.py --method=reptile --client_data=my_handwriting.npz --rounds=150
+
+The same command again goes on where a stopped run was, and prints the table of a finished one. See --help for the flags.
+"""
+
+import sys
+
+from tff_personalization import startup
+
+startup.quiet(sys.argv)
+
+from absl import app, flags  # noqa: E402
+
+from tff_personalization import errors  # noqa: E402
+from tff_personalization.programs import config, interruption, report, training  # noqa: E402
+
+config.define_flags()
+
+
+def main(argv: list[str]) -> int:
+    if len(argv) > 1:
+        raise errors.UserError(f"{argv[1]!r} is not a flag: settings are given as --name=value (see --help).")
+    experiment = config.from_flags(flags.FLAGS)
+    directory = training.run(experiment, interruption.Interruption())
+    report.print_report(directory)
+    return 0
+
+
+if __name__ == "__main__":
+    app.run(startup.with_plain_errors(main), flags_parser=startup.parse_flags)

@@ -1,0 +1,41 @@
+"""What all tests share: a quiet TensorFlow, one TFF worker, and small data."""
+
+from tff_personalization import startup
+
+startup.quiet([])
+
+import pathlib  # noqa: E402
+
+import numpy as np  # noqa: E402
+import pytest  # noqa: E402
+
+from tff_personalization.programs import runtime  # noqa: E402
+
+
+@pytest.fixture(scope="session")
+def worker(tmp_path_factory):
+    """TFF's worker process, as a run has it."""
+    with (tmp_path_factory.mktemp("worker") / "worker.log").open("wb") as log:
+        worker = runtime.set_execution_context(cores=2, log=log)
+        yield worker
+        worker.stop()
+
+
+@pytest.fixture(scope="session")
+def by_writer_archive(tmp_path_factory) -> pathlib.Path:
+    """A by-writer archive of twelve made-up writers whose classes can be learnt: a bar at a place for each class."""
+    rng = np.random.default_rng(7)
+    images, labels, writers = [], [], []
+    for writer in range(12):
+        count = 24 + 2 * writer
+        labels_of_writer = rng.integers(0, 5, count)
+        pictures = rng.integers(0, 60, (count, 28, 28))
+        for picture, label in zip(pictures, labels_of_writer, strict=True):
+            picture[5 * label : 5 * label + 4, 4:24] = 200 + writer
+            picture[[0, -1]] = picture[:, [0, -1]] = 0
+        images.append(pictures.astype(np.uint8))
+        labels.append(labels_of_writer)
+        writers.append(np.full(count, f"w{writer:02d}"))
+    path = tmp_path_factory.mktemp("data") / "bars.npz"
+    np.savez(path, images=np.concatenate(images), labels=np.concatenate(labels), writer=np.concatenate(writers))
+    return path

@@ -1,0 +1,63 @@
+"""FedAvg(E), Algorithm 1 of arXiv 1909.12488 with the inner loop of McMahan et al. (2017).
+
+θ: global model, α: server learning rate, β: client learning rate, E: local epochs, n_i: examples of client i
+for each round:
+    sample a cohort of M clients
+    for each client i of the cohort:
+        θ_i ← E epochs of the client optimizer (β) on client i's data, starting at θ
+        g_i ← θ − θ_i
+    g ← Σ n_i g_i / Σ n_i          # or the plain mean, with uniform weights
+    θ ← server optimizer (α) applied to g
+"""
+
+import tensorflow_federated as tff
+
+from tff_personalization import local_training, methods
+from tff_personalization.algorithms import client_work
+from tff_personalization.models import functional
+
+
+def build_fed_avg(
+    model: functional.SeededModel,
+    client_optimizer: tff.learning.optimizers.Optimizer,
+    server_optimizer: tff.learning.optimizers.Optimizer,
+    local_epochs: int,
+    batch_size: int,
+    weighting: str = "examples",
+    shuffle: bool = True,
+) -> tff.learning.templates.LearningProcess:
+    """Builds FedAvg(E) as a learning process; the client data type is `client_work.client_data_type(model)`.
+
+    Args:
+        model: the model θ to train.
+        client_optimizer: takes the local steps.
+        server_optimizer: takes one step a round, with the mean model delta as its gradient.
+        local_epochs: E, passes over a client's data in a round.
+        batch_size: examples a local step.
+        weighting: "examples" or "uniform".
+        shuffle: whether clients permute their examples in each epoch.
+    """
+    training = local_training.LocalTraining(model, client_optimizer, batch_size, shuffle=shuffle)
+    work = client_work.build_client_work(
+        model, training, lambda inner, examples: local_epochs * inner.steps_per_epoch(examples), weighting
+    )
+    return client_work.compose(model, work, server_optimizer)
+
+
+def _build(setup: methods.Setup) -> methods.Training:
+    process = build_fed_avg(
+        setup.model,
+        setup.optimizer("client"),
+        setup.optimizer("server"),
+        setup.settings["local_epochs"],
+        setup.settings["batch_size"],
+        setup.settings["client_weighting"],
+    )
+    return methods.Training((methods.Stage("fed_avg", 1, process),), methods.sampled_cohorts(setup))
+
+
+METHOD = methods.Method(
+    description="FedAvg(E): E local epochs a round",
+    reads=(*methods.FEDERATED_READS, "local_epochs", "client_weighting"),
+    build=_build,
+)

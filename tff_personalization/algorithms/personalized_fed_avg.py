@@ -1,0 +1,45 @@
+"""Personalized FedAvg, Algorithm 2 of arXiv 1909.12488.
+
+    1. θ ← FedAvg(E) from an untrained model, with momentum SGD as server optimizer and a relatively large E
+    2. θ ← Reptile(K) from that θ, with Adam as server optimizer: fine-tune the initial model
+    3. personalize θ with the client optimizer that was used in training
+
+Both stages count on one round axis. The second begins with round `stage_2_round`, with a fresh server optimizer.
+"""
+
+from tff_personalization import methods
+from tff_personalization.algorithms import fed_avg, reptile
+
+
+def _build(setup: methods.Setup) -> methods.Training:
+    client_optimizer, batch_size = setup.optimizer("client"), setup.settings["batch_size"]
+    stage_1 = fed_avg.build_fed_avg(
+        setup.model,
+        client_optimizer,
+        setup.optimizer("server"),
+        setup.settings["local_epochs"],
+        batch_size,
+        setup.settings["client_weighting"],
+    )
+    stage_2 = reptile.build_reptile(
+        setup.model, client_optimizer, setup.optimizer("stage_2_server"), setup.settings["local_steps"], batch_size
+    )
+    stages = (
+        methods.Stage("fed_avg", 1, stage_1),
+        methods.Stage("reptile", setup.settings["stage_2_round"], stage_2),
+    )
+    return methods.Training(stages, methods.sampled_cohorts(setup))
+
+
+METHOD = methods.Method(
+    description="Personalized FedAvg: FedAvg(E), then Reptile(K) with its own server optimizer",
+    reads=(
+        *methods.FEDERATED_READS,
+        "stage_2_server",
+        "local_epochs",
+        "local_steps",
+        "client_weighting",
+        "stage_2_round",
+    ),
+    build=_build,
+)

@@ -1,0 +1,55 @@
+"""Reptile(K), Nichol et al. (2018), as Algorithm 1 of arXiv 1909.12488.
+
+    θ: global model, α: server learning rate, β: client learning rate, K: local steps
+    for each round:
+        sample a cohort of M clients
+        for each client i of the cohort:
+            θ_i ← exactly K steps of the client optimizer (β) on client i's data, starting at θ
+            g_i ← θ − θ_i
+        g ← (1/M) Σ g_i
+        θ ← server optimizer (α) applied to g
+
+With K = E × (batches of every client) and uniform weights this is FedAvg(E).
+"""
+
+import tensorflow as tf
+import tensorflow_federated as tff
+
+from tff_personalization import local_training, methods
+from tff_personalization.algorithms import client_work
+from tff_personalization.models import functional
+
+
+def build_reptile(
+    model: functional.SeededModel,
+    client_optimizer: tff.learning.optimizers.Optimizer,
+    server_optimizer: tff.learning.optimizers.Optimizer,
+    local_steps: int,
+    batch_size: int,
+    shuffle: bool = True,
+) -> tff.learning.templates.LearningProcess:
+    """Builds Reptile(K) as a learning process; arguments as `fed_avg.build_fed_avg`, with `local_steps` = K.
+
+    A client that runs out of batches starts another epoch, permuted anew, until it has taken K steps.
+    """
+    training = local_training.LocalTraining(model, client_optimizer, batch_size, shuffle=shuffle)
+    work = client_work.build_client_work(model, training, lambda *_: tf.constant(local_steps), "uniform")
+    return client_work.compose(model, work, server_optimizer)
+
+
+def _build(setup: methods.Setup) -> methods.Training:
+    process = build_reptile(
+        setup.model,
+        setup.optimizer("client"),
+        setup.optimizer("server"),
+        setup.settings["local_steps"],
+        setup.settings["batch_size"],
+    )
+    return methods.Training((methods.Stage("reptile", 1, process),), methods.sampled_cohorts(setup))
+
+
+METHOD = methods.Method(
+    description="Reptile(K): K local steps a round, uniform mean",
+    reads=(*methods.FEDERATED_READS, "local_steps"),
+    build=_build,
+)

@@ -1,0 +1,136 @@
+"""Methods: how a global model is trained, and which strategies may follow.
+
+A method is a file with a `METHOD` and a line in `METHODS`. The running of it (cohorts, evaluation, checkpoints) is
+the same for all.
+"""
+
+import collections
+import dataclasses
+import importlib
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+import tensorflow_federated as tff
+
+from tff_personalization import optimizers, seeds
+from tff_personalization.models import functional
+from tff_personalization.tasks import array_client_data
+
+METHODS = {
+    "fed_avg": "tff_personalization.algorithms.fed_avg",
+    "reptile": "tff_personalization.algorithms.reptile",
+    "personalized_fed_avg": "tff_personalization.algorithms.personalized_fed_avg",
+    "fed_sgd": "baselines.fed_sgd",
+    "centralized": "baselines.centralized",
+    "local_only": "baselines.local_only",
+}
+
+# What every federated method reads from the flags, the client's and the server's optimizer included.
+FEDERATED_READS = ("client", "server", "clients_per_round", "batch_size")
+
+
+@dataclasses.dataclass(frozen=True)
+class Setup:
+    """What a method is built from.
+
+    Attributes:
+        model: the model to train.
+        train_data: the train part of the clients' data.
+        train_clients: the ids of the clients that train.
+        settings: the values of the flags, by name.
+        optimizers: the optimizer of each role, by the role's prefix.
+        seed: the run's seed.
+    """
+
+    model: functional.SeededModel
+    train_data: array_client_data.ArrayClientData
+    train_clients: tuple[str, ...]
+    settings: Mapping[str, Any]
+    optimizers: Mapping[str, optimizers.OptimizerSpec]
+    seed: int
+
+    def optimizer(self, role: str) -> tff.learning.optimizers.Optimizer:
+        """The TFF optimizer of a role."""
+        return self.optimizers[role].build()
+
+
+@dataclasses.dataclass(frozen=True)
+class Stage:
+    """A learning process and the round that it begins with; it goes on from the model that the stage before leaves."""
+
+    name: str
+    first_round: int
+    process: tff.learning.templates.LearningProcess
+
+
+CohortFn = Callable[[int], list[collections.OrderedDict]]
+
+
+@dataclasses.dataclass(frozen=True)
+class Training:
+    """How a global model comes about.
+
+    Attributes:
+        stages: in order of their first round; the first begins with round 1. None: the model stays untrained.
+        cohort: the client data of a round, one value of `client_work.client_data_type` for each client.
+    """
+
+    stages: tuple[Stage, ...]
+    cohort: CohortFn
+
+    def stage_of(self, round_number: int) -> Stage:
+        """The stage that a round belongs to."""
+        return [stage for stage in self.stages if stage.first_round <= round_number][-1]
+
+
+@dataclasses.dataclass(frozen=True)
+class Method:
+    """A way to train a global model, and the strategies that follow by default.
+
+    Attributes:
+        description: what it is, in a line.
+        reads: the flags that it reads besides those that every method reads; an optimizer's by its role's prefix.
+        build: makes the training from a setup.
+        strategies: the strategies evaluated unless `--strategies` says otherwise.
+        trains: whether there are rounds at all.
+    """
+
+    description: str
+    reads: tuple[str, ...]
+    build: Callable[[Setup], Training]
+    strategies: Sequence[str] = ("fine_tune", "fine_tune_head")
+    trains: bool = True
+
+
+def get(name: str) -> Method:
+    """The method with a name in `METHODS`."""
+    return importlib.import_module(METHODS[name]).METHOD
+
+
+def client_value(images: np.ndarray, labels: np.ndarray, seed: np.ndarray) -> collections.OrderedDict:
+    """One client's data in a round as a value of `client_work.client_data_type`: one batch that holds everything."""
+    return collections.OrderedDict(
+        examples=tf.data.Dataset.from_tensors((images, labels)), seed=tf.data.Dataset.from_tensors(seed)
+    )
+
+
+def sampled_cohorts(setup: Setup) -> CohortFn:
+    """Cohorts of `clients_per_round` train clients, drawn anew each round uniformly and without replacement.
+
+    A cohort is never larger than the population.
+    """
+    size = min(setup.settings["clients_per_round"], len(setup.train_clients))
+
+    def cohort(round_number: int) -> list[collections.OrderedDict]:
+        rng = seeds.generator(setup.seed, "cohort", round_number)
+        members = [setup.train_clients[i] for i in rng.choice(len(setup.train_clients), size, replace=False)]
+        return [
+            client_value(
+                *setup.train_data.examples(client), seeds.stateless(setup.seed, "local_training", round_number, client)
+            )
+            for client in members
+        ]
+
+    return cohort

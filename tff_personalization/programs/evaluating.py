@@ -1,0 +1,127 @@
+"""Runs the personalization evaluation over many clients, a bounded number at a time, and tabulates it."""
+
+import collections
+import dataclasses
+import itertools
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import tensorflow as tf
+import tensorflow_federated as tff
+
+from tff_personalization import seeds
+from tff_personalization.models import functional
+from tff_personalization.personalization import distributions, evaluation
+from tff_personalization.programs import config as config_lib
+from tff_personalization.tasks import federated_data
+
+# TFF's worker holds some 20 MB for each client of a call; more clients than this are evaluated in several calls.
+_CLIENTS_PER_CALL = 40
+
+
+@dataclasses.dataclass(frozen=True)
+class EvaluationResult:
+    """What an evaluation of some clients measured.
+
+    Attributes:
+        distributions: the distribution of accuracy by (strategy, epoch), strategies in the order of the flag.
+        clients: one row per client × strategy × epoch, or None if only aggregates were released.
+        without_test_examples: how many clients had nothing to test on and count in no average.
+    """
+
+    distributions: Mapping[tuple[str, int], distributions.AccuracyDistribution]
+    clients: pd.DataFrame | None
+    without_test_examples: int
+
+    def table(self, round_number: int, split: str) -> pd.DataFrame:
+        """One row per strategy and epoch, for evaluations.csv."""
+        return pd.DataFrame(
+            {
+                "round": round_number,
+                "split": split,
+                "strategy": strategy,
+                "epoch": epoch,
+                "clients": d.clients,
+                "accuracy_mean": d.mean,
+                "accuracy_weighted_mean": d.weighted_mean,
+                "accuracy_sd": d.sd,
+                **{f"accuracy_q{round(100 * q):02d}": value for q, value in d.quantiles.items()},
+                "loss_mean": d.loss,
+                "gain_mean": d.gain,
+                "share_gaining": d.share_gaining,
+                "share_hurt": d.share_hurt,
+            }
+            for (strategy, epoch), d in self.distributions.items()
+        )
+
+    def histogram_table(self) -> pd.DataFrame:
+        """One row per strategy, epoch and bin of accuracy, for distribution.csv."""
+        edges = np.linspace(0, 1, evaluation.HISTOGRAM_BINS + 1).round(6)
+        return pd.DataFrame(
+            {"strategy": strategy, "epoch": epoch, "bin_low": low, "bin_high": high, "clients": int(count)}
+            for (strategy, epoch), d in self.distributions.items()
+            for low, high, count in zip(edges[:-1], edges[1:], d.histogram, strict=True)
+        )
+
+
+class PersonalizationEvaluator:
+    """Evaluates a global model on clients before and after personalization, as an experiment's flags say."""
+
+    def __init__(
+        self,
+        experiment: config_lib.Experiment,
+        model: functional.SeededModel,
+        data: federated_data.FederatedData,
+    ):
+        config = experiment.config
+        self._seed = config.seed
+        self._strategies = list(config.strategies)
+        self._epochs = config.personalization_epochs
+        self._data = data
+        self._release = config.evaluation_release
+        self._evaluate = evaluation.build_personalization_evaluation(
+            model,
+            experiment.optimizers["personalization"].build(),
+            epochs=config.personalization_epochs,
+            batch_size=config.personalization_batch_size,
+            strategies=self._strategies,
+            release=config.evaluation_release,
+        )
+
+    def evaluate(
+        self, weights: tff.learning.models.ModelWeights, clients: Sequence[str], round_number: int
+    ) -> EvaluationResult:
+        """Evaluates the global model `weights` on the given clients.
+
+        The fine-tuning's shuffling and dropout are drawn from the run's seed, the round and the client.
+        """
+        released: list[Any] = []
+        for chunk in _chunks(list(enumerate(clients)), _CLIENTS_PER_CALL):
+            values = [self._client_value(index, client, round_number) for index, client in chunk]
+            output = self._evaluate(weights, values)
+            released.extend(output if self._release == "records" else [output])
+        keys = list(itertools.product(self._strategies, range(self._epochs + 1)))
+        if self._release == "records":
+            table = distributions.client_table(released, clients, self._strategies)
+            by_key = {key: distributions.from_table(table, *key, evaluation.HISTOGRAM_BINS) for key in keys}
+            missing = sum(int(record["test_examples"]) == 0 for record in released)
+            return EvaluationResult(by_key, table, missing)
+        sums = tf.nest.map_structure(lambda *parts: np.sum(parts, axis=0), *released)
+        by_key = {
+            (name, epoch): distributions.from_sums(sums, self._strategies.index(name), epoch) for name, epoch in keys
+        }
+        return EvaluationResult(by_key, None, int(sums["clients_without_test_examples"]))
+
+    def _client_value(self, index: int, client: str, round_number: int) -> collections.OrderedDict:
+        return collections.OrderedDict(
+            index=np.int32(index),
+            seed=seeds.stateless(self._seed, "personalization", round_number, client),
+            test=tf.data.Dataset.from_tensors(self._data.test.examples(client)),
+            train=tf.data.Dataset.from_tensors(self._data.train.examples(client)),
+        )
+
+
+def _chunks(items: list, size: int) -> list[list]:
+    return [items[start : start + size] for start in range(0, len(items), size)]

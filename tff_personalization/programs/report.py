@@ -1,0 +1,47 @@
+"""What the user sees at the end of a run: a short table, and where the rest is."""
+
+import json
+import sys
+
+from absl import logging
+
+from analysis import plot_all
+from tff_personalization.programs import run_directory
+
+
+def print_report(directory: run_directory.RunDirectory) -> None:
+    """Prints the figures of a finished run and draws its plots, unless --noplots."""
+    summary = json.loads((directory.path / "summary.json").read_text())
+    epochs = summary["personalization_epochs"]
+    print(f"\n{summary['method']} on {summary['source']}, {summary['rounds']} rounds, seed {summary['seed']}")
+    print(f"Accuracy over {summary['test_clients']} held-out clients, mean ± sd over clients, after {epochs} epochs:\n")
+    print(f"  {'strategy':<16}{'initial':>16}{'personalized':>16}{'gain':>9}{'hurt':>8}")
+    for name, figures in summary["strategies"].items():
+        initial, personalized = (
+            f"{figures[f'{when}_accuracy']['mean']:.3f} ± {figures[f'{when}_accuracy']['sd']:.3f}"
+            for when in ("initial", "personalized")
+        )
+        gain, hurt = f"{figures['gain']['mean']:+.3f}", f"{figures['share_hurt']:.0%}"
+        print(f"  {name:<16}{initial:>16}{personalized:>16}{gain:>9}{hurt:>8}")
+    without = summary["test_clients_without_test_data"]
+    if without:
+        print(f"\n  {without} clients have no test examples and count in no average.")
+    target = summary["rounds_to_target"]
+    reached = ", ".join(f"{name} {target[name] or 'never'}" for name in ("initial", "personalized"))
+    print(f"\n  first round at {target['target_accuracy']:g} (of the evaluated ones): {reached}")
+    times = summary["times"]
+    speed = f", {times['examples_per_second']:,.0f} examples/s" if times["examples_per_second"] else ""
+    print(f"  {times['wall_seconds']:,.0f} s{speed}")
+    print(f"\nRun:   {directory.path}")
+    if directory.experiment.config.plots:
+        for path in _draw(directory):
+            print(f"Plot:  {path}")
+    sys.stdout.flush()
+
+
+def _draw(directory: run_directory.RunDirectory) -> list:
+    try:
+        return plot_all.plot_run(directory.path)
+    except OSError as error:  # The figures are safe; a plot can be drawn again.
+        logging.warning("Plots not written: %s", error)
+        return []

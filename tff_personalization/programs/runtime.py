@@ -1,0 +1,130 @@
+"""TFF's execution context for one machine: its worker process, the cores it uses, and its end.
+
+TFF does the federated work in a child process, `worker_binary`. It is started here, and not by TFF, so that
+it has the settings that were measured to be fastest (one thread for each client, as many clients at once as there are
+cores), so that its log goes to a file, and so that it never outlives this process, however that ends.
+"""
+
+import atexit
+import ctypes
+import os
+import pathlib
+import signal
+import subprocess
+import sys
+import time
+from typing import IO
+
+import grpc
+import portpicker
+import tensorflow_federated as tff
+from absl import logging
+
+_START_SECONDS = 60.0
+_MESSAGE_BYTES = 2_000_000_000
+_PR_SET_PDEATHSIG = 1
+
+
+def available_cores() -> int:
+    """The cores that this process may use: the scheduler's affinity, cut to the container's CPU quota."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    try:
+        quota, period = pathlib.Path("/sys/fs/cgroup/cpu.max").read_text().split()
+        cores = min(cores, max(1, int(quota) // int(period)))
+    except (OSError, ValueError):
+        pass  # No cgroup of version 2, or no quota ("max").
+    return cores
+
+
+class Worker:
+    """The worker process: started at once, restarted if it died, ended with this process."""
+
+    def __init__(self, cores: int, log: IO[bytes] | None):
+        """Starts the worker.
+
+        Args:
+            cores: clients that are computed at once, each on one thread.
+            log: where the worker's output goes; None lets it write to this process's standard error.
+        """
+        self._cores = cores
+        self._log = log
+        self._process: subprocess.Popen | None = None
+        self._stub: tff.framework.RemoteExecutorGrpcStub | None = None
+        atexit.register(self.stop)
+        self.stub()
+
+    @property
+    def pid(self) -> int:
+        assert self._process is not None
+        return self._process.pid
+
+    def stub(self) -> tff.framework.RemoteExecutorGrpcStub:
+        """A connection to a worker that answers. Raises RuntimeError if none can be started."""
+        if self._process is not None and self._process.poll() is None and self._stub and self._stub.is_ready:
+            return self._stub
+        if self._process is not None:
+            logging.warning("TFF's worker process ended unexpectedly; starting another.")
+            self.stop()
+        port = portpicker.pick_unused_port()
+        binary = pathlib.Path(tff.__file__).parent / "data" / "worker_binary"
+        self._process = subprocess.Popen(
+            [str(binary), f"--port={port}", f"--max_concurrent_computation_calls={self._cores}"],
+            stdin=subprocess.DEVNULL,
+            stdout=self._log or sys.stderr,
+            stderr=self._log or sys.stderr,
+            env={**os.environ, "TF_NUM_INTRAOP_THREADS": "1"},
+            start_new_session=True,  # Ctrl-C is for this process to handle.
+            preexec_fn=_die_with_parent,
+        )
+        options = [(f"grpc.max_{kind}message_length", _MESSAGE_BYTES) for kind in ("", "receive_", "send_")]
+        self._stub = tff.framework.RemoteExecutorGrpcStub(grpc.insecure_channel(f"localhost:{port}", options))
+        deadline = time.monotonic() + _START_SECONDS
+        while not self._stub.is_ready:
+            if self._process.poll() is not None or time.monotonic() > deadline:
+                self.stop()
+                raise RuntimeError(f"TFF's worker process did not start: {binary}")
+            time.sleep(0.05)
+        return self._stub
+
+    def stop(self) -> None:
+        """Ends the worker and waits for it."""
+        if self._process is not None and self._process.poll() is None:
+            self._process.kill()
+            self._process.wait()
+        self._process = None
+        self._stub = None
+
+
+def _die_with_parent() -> None:
+    """In the child, before it becomes the worker: ask the kernel (Linux) to end it when its parent ends."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+def set_execution_context(cores: int = 0, log: IO[bytes] | None = None) -> Worker:
+    """Makes a local worker TFF's default execution context. Call it on the main thread.
+
+    Args:
+        cores: clients computed at once; 0 for all available cores.
+        log: where the worker's output goes; None for standard error.
+
+    Returns:
+        The worker, which ends with this process or when `stop` is called.
+    """
+    worker = Worker(cores or available_cores(), log)
+
+    def executor(cardinalities):
+        cardinalities.setdefault(tff.CLIENTS, 0)
+        remote = tff.framework.RemoteExecutor(worker.stub())
+        remote.set_cardinalities(cardinalities)
+        return remote
+
+    tff.framework.set_default_context(
+        tff.framework.SyncExecutionContext(
+            executor_fn=tff.framework.ResourceManagingExecutorFactory(executor),
+            compiler_fn=tff.backends.native.desugar_and_transform_to_native,
+            transform_args=tff.tensorflow.transform_args,
+            transform_result=tff.tensorflow.transform_result,
+        )
+    )
+    return worker

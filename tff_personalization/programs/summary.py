@@ -1,0 +1,85 @@
+"""summary.json: the figures of a finished run."""
+
+from typing import Any
+
+import pandas as pd
+
+from tff_personalization.personalization import distributions
+from tff_personalization.programs import evaluating, run_directory
+from tff_personalization.tasks import federated_data
+
+
+def build_summary(
+    directory: run_directory.RunDirectory,
+    data: federated_data.FederatedData,
+    result: evaluating.EvaluationResult,
+    progress: Any,
+) -> dict[str, Any]:
+    """The summary of a run from its final evaluation.
+
+    Accuracies are over the test clients that have test examples; standard deviations are over clients. Everything but
+    `times` is the same for the same settings.
+    """
+    config = directory.experiment.config
+    strategy, epochs = config.strategies[0], config.personalization_epochs
+    before, after = result.distributions[strategy, 0], result.distributions[strategy, epochs]
+    train_seconds = progress.train_seconds
+    return {
+        "run_name": directory.name,
+        "method": config.method,
+        "task": config.task,
+        "source": data.source,
+        "synthetic": data.synthetic,
+        "seed": config.seed,
+        "rounds": config.rounds,
+        "strategy": strategy,
+        "personalization_epochs": epochs,
+        "test_clients": len(data.split.test),
+        "test_clients_without_test_data": result.without_test_examples,
+        "initial_accuracy": _spread(before),
+        "personalized_accuracy": _spread(after),
+        **_gain(after),
+        "strategies": {
+            name: {
+                "initial_accuracy": _spread(result.distributions[name, 0]),
+                "personalized_accuracy": _spread(result.distributions[name, epochs]),
+                **_gain(result.distributions[name, epochs]),
+            }
+            for name in config.strategies
+        },
+        "rounds_to_target": {"target_accuracy": config.target_accuracy, **_rounds_to_target(directory)},
+        "times": {
+            "wall_seconds": round(train_seconds + progress.evaluation_seconds, 1),
+            "train_seconds": round(train_seconds, 1),
+            "evaluation_seconds": round(progress.evaluation_seconds, 1),
+            "examples_per_second": round(progress.examples / train_seconds, 1) if train_seconds else None,
+        },
+    }
+
+
+def _spread(d: distributions.AccuracyDistribution) -> dict[str, Any]:
+    quantiles = {f"{q:g}": value for q, value in d.quantiles.items()}
+    return {"mean": d.mean, "weighted_mean": d.weighted_mean, "sd": d.sd, "quantiles": quantiles}
+
+
+def _gain(d: distributions.AccuracyDistribution) -> dict[str, Any]:
+    return {
+        "gain": {"mean": d.gain, "sd": d.gain_sd},
+        "share_gaining": d.share_gaining,
+        "share_hurt": d.share_hurt,
+        "share_unchanged": d.share_unchanged,
+    }
+
+
+def _rounds_to_target(directory: run_directory.RunDirectory) -> dict[str, int | None]:
+    """The first evaluated round at which each accuracy reaches the target; None if it never does."""
+    first: dict[str, int | None] = {"initial": None, "personalized": None}
+    path = directory.path / "metrics.csv"
+    if not path.exists():
+        return first
+    metrics = pd.read_csv(path)
+    for name in first:
+        reached = metrics[metrics[f"{name}_accuracy"] >= directory.experiment.config.target_accuracy]
+        if len(reached):
+            first[name] = int(reached["round"].iloc[0])
+    return first

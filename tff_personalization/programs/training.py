@@ -1,0 +1,226 @@
+"""The program: rounds, evaluations, checkpoints and records of one run, from an experiment to its summary."""
+
+import collections
+import dataclasses
+import sys
+import time
+from typing import Any
+
+import tensorflow_federated as tff
+import tqdm
+from absl import logging
+
+from tff_personalization import methods, seeds
+from tff_personalization.programs import config as config_lib
+from tff_personalization.programs import evaluating, interruption, run_directory, runtime, summary
+from tff_personalization.tasks import federated_data, registry
+
+
+@dataclasses.dataclass
+class Progress:
+    """Where a run stands: what a checkpoint holds, besides the state of the learning process."""
+
+    round_number: int = 0
+    train_seconds: float = 0.0
+    evaluation_seconds: float = 0.0
+    examples: int = 0
+
+
+def run(experiment: config_lib.Experiment, interrupt: interruption.Interruption) -> run_directory.RunDirectory:
+    """Runs an experiment, or goes on with it where an earlier start was stopped, until its summary is written.
+
+    Args:
+        experiment: what to run.
+        interrupt: postpones signals while files are written.
+
+    Returns:
+        The finished run's directory.
+
+    Raises:
+        UserError: the data cannot be read, or the run directory belongs to another experiment.
+        Interrupted: by a signal; what was computed is saved.
+    """
+    directory = run_directory.RunDirectory(experiment)
+    if directory.finished:
+        return directory
+    data = federated_data.load(experiment.config)
+    cores = experiment.config.cores or runtime.available_cores()
+    worker_log = None if logging.level_debug() else directory.worker_log
+    worker = runtime.set_execution_context(cores, worker_log)
+    try:
+        directory.write_config(
+            experiment.config.task,
+            data.source,
+            data.synthetic,
+            cores,
+            {split: len(getattr(data.split, split)) for split in ("train", "validation", "test")},
+        )
+        _Program(experiment, interrupt, directory, data).run()
+    finally:
+        worker.stop()
+    return directory
+
+
+class _Program:
+    def __init__(
+        self,
+        experiment: config_lib.Experiment,
+        interrupt: interruption.Interruption,
+        directory: run_directory.RunDirectory,
+        data: federated_data.FederatedData,
+    ):
+        config = experiment.config
+        self._experiment = experiment
+        self._config = config
+        self._interrupt = interrupt
+        self._directory = directory
+        self._data = data
+        task = registry.TASKS[config.task]
+        self._model = task.models[config.model](task.num_classes, seeds.generator(config.seed, "init"))
+        setup = methods.Setup(
+            self._model,
+            data.train,
+            data.split.train,
+            dataclasses.asdict(config),
+            experiment.optimizers,
+            config.seed,
+        )
+        self._training = methods.get(config.method).build(setup)
+        self._evaluator = evaluating.PersonalizationEvaluator(experiment, self._model, data)
+        # Between rounds, validation clients are judged, or else a sample of test clients that stays the same.
+        self._split = "validation" if data.split.validation else "test_sample"
+        candidates = data.split.validation or data.split.test
+        order = seeds.generator(config.seed, "evaluation_sample").permutation(len(candidates))
+        self._sample = [candidates[i] for i in order[: config.evaluation_clients]]
+        self._progress = Progress()
+        self._start = time.monotonic()
+        self._state: Any = None
+
+    def run(self) -> None:
+        self._restore()
+        rounds = self._config.rounds
+        bar = tqdm.tqdm(
+            total=rounds,
+            initial=self._progress.round_number,
+            desc=self._config.method,
+            unit="round",
+            disable=rounds == 0,
+            mininterval=0.5 if sys.stderr.isatty() else 20,
+        )
+        with bar:
+            try:
+                while self._progress.round_number < rounds:
+                    self._round(self._progress.round_number + 1, bar)
+            except BaseException:
+                # Ctrl-C, SIGTERM or a fault: the last whole round is kept.
+                if self._state is not None and self._progress.round_number > 0:
+                    with self._interrupt.postponed():
+                        self._save()
+                raise
+        self._finish()
+
+    def _restore(self) -> None:
+        saved = self._directory.saved_rounds()
+        if not saved:
+            return
+        round_number = saved[-1]
+        structure = self._program_state(self._training.stage_of(round_number).process.initialize())
+        loaded = self._directory.load(round_number, structure)
+        self._state = loaded["learning"]
+        self._progress = Progress(
+            round_number,
+            float(loaded["train_seconds"]),
+            float(loaded["evaluation_seconds"]),
+            int(loaded["examples"]),
+        )
+        logging.info("Going on after round %d of %s", round_number, self._directory.path)
+
+    def _program_state(self, learning: Any) -> collections.OrderedDict:
+        progress = dataclasses.asdict(self._progress)
+        return collections.OrderedDict(learning=learning, **progress)
+
+    def _save(self) -> None:
+        self._directory.save(self._program_state(self._state), self._progress.round_number)
+
+    def _state_for(self, stage: methods.Stage, round_number: int) -> Any:
+        """The state that a round begins with: a stage begins afresh, but for the model that the one before left."""
+        if self._state is not None and round_number != stage.first_round:
+            return self._state
+        state = stage.process.initialize()
+        if self._state is None:
+            return state
+        before = self._training.stage_of(round_number - 1).process
+        return stage.process.set_model_weights(state, before.get_model_weights(self._state))
+
+    def _round(self, round_number: int, bar: tqdm.tqdm) -> None:
+        stage = self._training.stage_of(round_number)
+        started = time.monotonic()
+        cohort = self._training.cohort(round_number)
+        output = stage.process.next(self._state_for(stage, round_number), cohort)
+        trained = time.monotonic()
+        measured = output.metrics["client_work"]
+        metrics = {
+            "stage": stage.name,
+            **{name: measured[name] for name in ("clients", "examples")},
+            "train_loss": measured["train_loss"],
+            "train_accuracy": measured["train_accuracy"],
+            "non_finite_clients": measured["non_finite_clients"],
+            "initial_accuracy": "",
+            "personalized_accuracy": "",
+        }
+        if measured["non_finite_clients"]:
+            logging.warning(
+                "Round %d: %d of %d clients sent an update that is not finite; left out.",
+                round_number,
+                measured["non_finite_clients"],
+                len(cohort),
+            )
+        result = None
+        every = self._config.rounds_per_evaluation
+        if every and round_number % every == 0:
+            weights = stage.process.get_model_weights(output.state)
+            result = self._evaluator.evaluate(weights, self._sample, round_number)
+            before, after = self._main_distributions(result)
+            metrics.update(initial_accuracy=before.mean, personalized_accuracy=after.mean)
+            bar.set_postfix(initial=f"{before.mean:.3f}", personalized=f"{after.mean:.3f}", refresh=False)
+        with self._interrupt.postponed():
+            self._state = output.state
+            self._progress = Progress(
+                round_number,
+                self._progress.train_seconds + trained - started,
+                self._progress.evaluation_seconds + time.monotonic() - trained,
+                self._progress.examples + int(measured["examples"]),
+            )
+            self._directory.release(metrics, round_number)
+            if result is not None:
+                self._directory.append_evaluation(result.table(round_number, self._split), round_number, self._split)
+            if round_number % self._config.rounds_per_checkpoint == 0 or round_number == self._config.rounds:
+                self._save()
+            bar.update()
+
+    def _main_distributions(self, result: evaluating.EvaluationResult):
+        strategy = self._config.strategies[0]
+        return (result.distributions[strategy, epoch] for epoch in (0, self._config.personalization_epochs))
+
+    def _finish(self) -> None:
+        """The final evaluation, on all test clients, and what is left behind."""
+        rounds = self._config.rounds
+        clients = self._data.split.test
+        if sys.stderr.isatty():
+            print(f"Evaluating {len(clients)} test clients …", file=sys.stderr)
+        started = time.monotonic()
+        result = self._evaluator.evaluate(self._final_weights(), clients, rounds)
+        self._progress.evaluation_seconds += time.monotonic() - started
+        with self._interrupt.postponed():
+            self._directory.append_evaluation(result.table(rounds, "test"), rounds, "test")
+            self._directory.write_table("distribution.csv", result.histogram_table())
+            if result.clients is not None:
+                self._directory.write_table("clients.csv", result.clients)
+            self._directory.write_json(
+                "summary.json", summary.build_summary(self._directory, self._data, result, self._progress)
+            )
+
+    def _final_weights(self) -> tff.learning.models.ModelWeights:
+        if self._state is None:
+            return tff.learning.models.ModelWeights(*self._model.initial_weights)
+        return self._training.stage_of(max(1, self._config.rounds)).process.get_model_weights(self._state)

@@ -1,0 +1,76 @@
+"""What a command does first and last: keep TensorFlow's start-up noise from the user, and put errors plainly.
+
+Import it, and call `quiet`, before anything that imports TensorFlow.
+"""
+
+import errno
+import logging as python_logging
+import os
+import sys
+import warnings
+from collections.abc import Callable
+
+from absl import flags, logging
+
+from tff_personalization import errors
+
+
+def quiet(argv: list[str]) -> None:
+    """Silences TensorFlow's, XLA's and gRPC's start-up messages, unless `--verbosity` asks for them (0 or more)."""
+    if _verbosity(argv) > 0:
+        return
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")
+    warnings.filterwarnings("ignore", category=DeprecationWarning)
+    warnings.filterwarnings("ignore", category=FutureWarning)
+    warnings.filterwarnings("ignore", category=UserWarning)
+
+
+def _verbosity(argv: list[str]) -> int:
+    """The value of --verbosity, read before absl can: absl parses flags only after TensorFlow is imported."""
+    for i, argument in enumerate(argv):
+        name, _, value = argument.lstrip("-").partition("=")
+        if argument.startswith("-") and name in ("verbosity", "v"):
+            value = value or (argv[i + 1] if i + 1 < len(argv) else "")
+            try:
+                return int(value)
+            except ValueError:
+                return -1
+    return -1
+
+
+def parse_flags(argv: list[str]) -> list[str]:
+    """Parses flags; a mistake among them is one line on standard error and exit status 1."""
+    try:
+        return flags.FLAGS(argv)
+    except flags.Error as error:
+        _leave(f"{' '.join(str(error).split())} (see --help)")
+
+
+def with_plain_errors(main: Callable[[list[str]], int]) -> Callable[[list[str]], int]:
+    """`main`, with errors that a user can mend as one line and exit status 1, and signals as 128 + their number."""
+
+    def run(argv: list[str]) -> int:
+        if _verbosity(sys.argv) <= 0:
+            logging.set_verbosity(logging.WARNING)
+            python_logging.getLogger("tensorflow").setLevel(python_logging.ERROR)
+        try:
+            return main(argv)
+        except errors.UserError as error:
+            _leave(str(error))
+        except OSError as error:
+            if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES):
+                _leave(
+                    f"{error.filename or 'a file'}: cannot be written ({error.strerror}); make room, then start again."
+                )
+            raise
+        except errors.Interrupted as interrupted:
+            print(f"\n{interrupted}: stopped. The same command goes on from here.", file=sys.stderr)
+            sys.exit(128 + interrupted.signal_number)
+
+    return run
+
+
+def _leave(message: str) -> None:
+    print(f"Error: {message}", file=sys.stderr)
+    sys.exit(1)

@@ -1,0 +1,71 @@
+"""From flags to clients: reads a source, splits each client's examples, and splits the clients."""
+
+import dataclasses
+import os
+import pathlib
+
+import numpy as np
+
+from tff_personalization import errors, seeds
+from tff_personalization.tasks import array_client_data, client_data, registry, sources, splits
+
+
+@dataclasses.dataclass(frozen=True)
+class FederatedData:
+    """All clients, each with a train and a test part, and what each client is for.
+
+    Attributes:
+        train: every client's train part.
+        test: every client's test part.
+        split: which clients train, validate and test.
+        source: what the data is, in words; begins with "synthetic" if it was generated.
+    """
+
+    train: array_client_data.ArrayClientData
+    test: array_client_data.ArrayClientData
+    split: splits.ClientSplit
+    source: str
+
+    @property
+    def synthetic(self) -> bool:
+        return self.source.startswith("synthetic")
+
+
+def default_cache_dir() -> pathlib.Path:
+    """Where generated data is kept unless --cache_dir says otherwise."""
+    base = os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache"
+    return pathlib.Path(base) / "tff_personalization"
+
+
+def load(config) -> FederatedData:
+    """Loads the client data that an `ExperimentConfig` names and splits the clients.
+
+    Raises:
+        UserError: the source cannot be read, or the numbers of clients do not fit.
+    """
+    cache_dir = config.cache_dir
+    if cache_dir is None:
+        cache_dir = "" if config.client_data == "tff" else str(default_cache_dir())
+    archive = sources.load(
+        sources.SourceOptions(
+            client_data=config.client_data,
+            num_classes=registry.TASKS[config.task].num_classes,
+            seed=config.seed,
+            cache_dir=os.path.expanduser(cache_dir),
+            num_clients=config.num_clients,
+            writer_heterogeneity=config.writer_heterogeneity,
+        )
+    )
+    if config.deal_examples_at_random:
+        archive = client_data.deal_at_random(archive, seeds.generator(config.seed, "deal"))
+    train, test = array_client_data.to_client_data(archive)
+    split = splits.split_clients(
+        train.client_ids,
+        seeds.generator(config.seed, "client_split"),
+        config.train_clients,
+        config.validation_clients,
+        config.test_clients,
+    )
+    if not np.sum([train.num_examples(client) for client in split.train]):
+        raise errors.UserError(f"--client_data={config.client_data}: no train client has a training example.")
+    return FederatedData(train, test, split, archive.source)

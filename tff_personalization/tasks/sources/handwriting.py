@@ -1,0 +1,238 @@
+"""Client data of simulated writers: synthetic handwriting in which every writer has a style of their own.
+
+A writer's style is a *repertoire* (which form of each character they use, see `strokes`) and a smooth deformation of
+the strokes (slant, width, curvature, ...), part of it common to all characters and part of it each character's own.
+Look-alikes such as 0, O and o share forms and overlap in shape across the population, but each writer keeps them apart
+in one consistent way: who has seen a writer's examples can tell what nobody can tell from the character alone.
+
+The heterogeneity h says how much of the style is the writer's. At h = 1 writers draw their styles once and all of
+their examples follow them; at h = 0 every example draws a style afresh from the same distribution, so that the
+population's characters look alike but say nothing about their writers; beyond 1 the writers' deformations grow.
+"""
+
+import concurrent.futures
+import math
+import os
+import pathlib
+import tempfile
+import zipfile
+import zlib
+
+import numpy as np
+import tqdm
+
+from tff_personalization import errors, seeds
+from tff_personalization.tasks import client_data, sources
+from tff_personalization.tasks.sources import strokes
+
+VERSION = 1
+"""Part of the cache key: raise it with every change of what is generated."""
+
+DEFAULT_CACHE_DIR = os.path.join("~", ".cache", "tff_personalization")
+
+_MEAN_EXAMPLES, _SD_EXAMPLES = 221.0, 89.0  # a writer's, as in Federated EMNIST
+_FEWEST_EXAMPLES, _MOST_EXAMPLES = 20, 480
+_TEST_FRACTION = 0.103
+_DIGITS_FRACTION = 0.5
+# Roughly how often people write each letter in EMNIST, in thousands.
+_LETTER_FREQUENCIES = dict(
+    zip(
+        client_data.CLASSES[10:],
+        (6, 4, 10, 5, 5, 9, 2, 3, 12, 4, 2, 5, 9, 8, 25, 8, 2, 5, 21, 10, 13, 5, 5, 3, 5, 3)
+        + (10, 5, 3, 10, 25, 3, 4, 9, 3, 2, 2, 15, 3, 12, 3, 2, 3, 14, 3, 19, 3, 3, 3, 3, 2, 3),
+        strict=True,
+    )
+)
+
+# Terms of the deformation of a form, functions of x, y in [-1, 1] and of the position s in [0, 1] along the strokes,
+# with the standard deviations of their effects on (x, y), in half sizes of the form: between writers for all
+# characters at once, between writers for each character, and between examples.
+_TERMS = (
+    (lambda x, y, s: x, (0.10, 0.04), (0.10, 0.07), (0.06, 0.05)),
+    (lambda x, y, s: y, (0.18, 0.06), (0.10, 0.08), (0.07, 0.05)),
+    (lambda x, y, s: x * y, (0.04, 0.04), (0.10, 0.08), (0.05, 0.04)),
+    (lambda x, y, s: x * x, (0.02, 0.04), (0.05, 0.08), (0.03, 0.04)),
+    (lambda x, y, s: y * y, (0.04, 0.02), (0.08, 0.06), (0.04, 0.03)),
+    (lambda x, y, s: np.sin(np.pi * x), (0.03, 0.03), (0.06, 0.06), (0.03, 0.03)),
+    (lambda x, y, s: np.sin(np.pi * y), (0.03, 0.03), (0.06, 0.06), (0.03, 0.03)),
+    (lambda x, y, s: np.sin(2 * np.pi * s), (0.0, 0.0), (0.05, 0.05), (0.03, 0.03)),
+    (lambda x, y, s: np.cos(2 * np.pi * s), (0.0, 0.0), (0.05, 0.05), (0.03, 0.03)),
+    (lambda x, y, s: np.sin(4 * np.pi * s), (0.0, 0.0), (0.03, 0.03), (0.02, 0.02)),
+    (lambda x, y, s: np.cos(4 * np.pi * s), (0.0, 0.0), (0.03, 0.03), (0.02, 0.02)),
+)
+_COMMON_SD, _OWN_SD, _EXAMPLE_SD = (np.array([term[column] for term in _TERMS]) for column in (1, 2, 3))
+_PEN_RADIUS, _PEN_COMMON_SD, _PEN_EXAMPLE_SD = 0.95, 0.22, 0.08
+_SHIFT_SD = 0.5
+_LARGEST_SIDE, _MARGIN = 21.0, 2.5
+
+
+def load(options: sources.SourceOptions) -> client_data.WriterArchive:
+    """Synthetic handwriting of `options.num_clients` writers, generated once and kept in `options.cache_dir`.
+
+    Writer i is the same however many there are. With 10 classes the same writers give their digits alone.
+
+    Raises:
+        UserError: if the heterogeneity is negative, there is no writer, or the cache directory cannot be written.
+    """
+    heterogeneity, writers = float(options.writer_heterogeneity), options.num_clients
+    if not 0 <= heterogeneity < math.inf:
+        raise errors.UserError(
+            f"--writer_heterogeneity={heterogeneity:g}: give a number from 0 (all writers alike) up; 1 is the default."
+        )
+    if writers < 1:
+        raise errors.UserError(f"--num_clients={writers}: give the number of writers to generate, at least 1.")
+    path = _cache_path(options)
+    parts = [_kept_examples(options, writer) for writer in range(writers)]
+    labels, is_test = (np.concatenate(columns) for columns in zip(*parts, strict=True))
+    counts = [len(writer_labels) for writer_labels, _ in parts]
+    images = _read(path, len(labels))
+    if images is None:
+        images = _draw_all(options, labels, counts)
+        _save(path, images)
+    names = np.array([f"writer_{writer:04d}" for writer in range(writers)])
+    return client_data.WriterArchive(
+        images,
+        labels,
+        np.repeat(names, counts),
+        is_test,
+        client_data.CLASSES[: options.num_classes],
+        f"synthetic handwriting, {writers} writers, heterogeneity {heterogeneity:g}",
+    )
+
+
+def examples(seed: int, writer: int) -> tuple[np.ndarray, np.ndarray]:
+    """What a writer writes, before anything is drawn.
+
+    Args:
+        seed: the run's seed.
+        writer: the writer's index.
+
+    Returns:
+        labels, int32 of shape (n,), and is_test, bool of shape (n,). The first example is a digit of the train part and
+        the second a digit of the test part, so that every writer has both, with all classes and with digits alone.
+    """
+    rng = seeds.generator(seed, "handwriting", writer, "examples")
+    shape = (_MEAN_EXAMPLES / _SD_EXAMPLES) ** 2
+    count = int(np.clip(rng.gamma(shape, _MEAN_EXAMPLES / shape), _FEWEST_EXAMPLES, _MOST_EXAMPLES))
+    letters = np.array(list(_LETTER_FREQUENCIES.values()), float)
+    frequencies = np.concatenate(
+        [np.full(10, _DIGITS_FRACTION / 10), (1 - _DIGITS_FRACTION) * letters / letters.sum()]
+    )
+    labels = rng.choice(len(frequencies), count, p=frequencies).astype(np.int32)
+    is_test = rng.random(count) < _TEST_FRACTION
+    labels[:2], is_test[:2] = rng.integers(10, size=2), (False, True)
+    return labels, is_test
+
+
+def _kept_examples(options: sources.SourceOptions, writer: int) -> tuple[np.ndarray, np.ndarray]:
+    labels, is_test = examples(options.seed, writer)
+    keep = labels < options.num_classes
+    return labels[keep], is_test[keep]
+
+
+def draw(seed: int, writer: int, labels: np.ndarray, heterogeneity: float) -> np.ndarray:
+    """Draws characters as a writer writes them.
+
+    Args:
+        seed: the run's seed.
+        writer: the writer's index.
+        labels: int, shape (n,), the characters.
+        heterogeneity: at least 0.
+
+    Returns:
+        uint8, shape (n, 28, 28), ink 255 on background 0.
+    """
+    forms, count = strokes.forms(), len(labels)
+    style = seeds.generator(seed, "handwriting", writer, "style")
+    noise = seeds.generator(seed, "handwriting", writer, "noise")
+    faithful = min(1.0, heterogeneity)
+
+    def of_the_writer(persistent: np.ndarray, fresh: np.ndarray) -> np.ndarray:
+        """Mixes the writer's own draw with fresh ones: the variance stays the same up to h = 1."""
+        return math.sqrt(faithful) * max(1.0, heterogeneity) * persistent + math.sqrt(1 - faithful) * fresh
+
+    form = np.empty(count, int)
+    follows, fresh_repertoire = noise.random(count) < faithful, noise.random(count)
+    for family in forms.families:
+        repertoire = family.draw(style.random())
+        for column, label in enumerate(family.classes):
+            mine = labels == label
+            form[mine] = np.where(follows[mine], repertoire[column], family.draw(fresh_repertoire[mine])[:, column])
+
+    shape = _COMMON_SD.shape
+    common = of_the_writer(style.normal(size=shape), noise.normal(size=(count, *shape)))
+    own = of_the_writer(style.normal(size=(len(client_data.CLASSES), *shape))[labels], noise.normal(size=(count, *shape)))
+    effects = _COMMON_SD * common + _OWN_SD * own + _EXAMPLE_SD * noise.normal(size=(count, *shape))
+    pen = _PEN_RADIUS + _PEN_COMMON_SD * of_the_writer(style.normal(), noise.normal(size=count))
+    pen = np.clip(pen + _PEN_EXAMPLE_SD * noise.normal(size=count), 0.55, 1.5)
+    shift = _SHIFT_SD * noise.normal(size=(count, 2))
+
+    return strokes.render(_deform(form, effects, shift), forms.joined[form], pen)
+
+
+def _deform(form: np.ndarray, effects: np.ndarray, shift: np.ndarray) -> np.ndarray:
+    """The points of each example's form, deformed, at its place in the image: shape (n, POINTS, 2), in pixels."""
+    forms = strokes.forms()
+    x, y = np.moveaxis(forms.points, -1, 0)
+    along = np.broadcast_to(np.linspace(0, 1, strokes.POINTS), x.shape)
+    terms = np.stack([term[0](x, y, along) for term in _TERMS], -1)
+    points = forms.half_size[form, None, None] * (forms.points[form] + terms[form] @ effects)
+    low, high = points.min(1), points.max(1)
+    shrink = np.minimum(1, _LARGEST_SIDE / (high - low).max(1))[:, None]
+    room = client_data.IMAGE_SHAPE[0] / 2 - _MARGIN - shrink * (high - low) / 2
+    centre = client_data.IMAGE_SHAPE[0] / 2 + np.clip(shift, -room, room)
+    return shrink[:, None] * (points - (low + high)[:, None] / 2) + centre[:, None]
+
+
+def _draw_all(options: sources.SourceOptions, labels: np.ndarray, counts: list[int]) -> np.ndarray:
+    """Draws the examples of every writer, given the labels of all and the number of each one's."""
+    images = np.empty((len(labels), *client_data.IMAGE_SHAPE), np.uint8)
+    starts = np.cumsum([0, *counts])
+
+    def draw_into_place(writer: int) -> None:
+        place = slice(starts[writer], starts[writer + 1])
+        images[place] = draw(options.seed, writer, labels[place], options.writer_heterogeneity)
+
+    # Threads are enough: NumPy releases the interpreter's lock where most of the time goes.
+    with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as executor:
+        done = executor.map(draw_into_place, range(len(counts)))
+        for _ in tqdm.tqdm(
+            done, "drawing synthetic handwriting", len(counts), unit="writers", delay=1, disable=not options.progress
+        ):
+            pass
+    return images
+
+
+def _cache_path(options: sources.SourceOptions) -> pathlib.Path:
+    directory = pathlib.Path(options.cache_dir or DEFAULT_CACHE_DIR).expanduser()
+    return directory / (
+        f"synthetic_handwriting_v{VERSION}_{options.num_clients}writers_{options.num_classes}classes"
+        f"_heterogeneity{float(options.writer_heterogeneity)!r}_seed{options.seed}.npz"
+    )
+
+
+def _read(path: pathlib.Path, count: int) -> np.ndarray | None:
+    """The cached images, or none if the file is missing or damaged."""
+    try:
+        with np.load(path) as file:
+            images = file["images"]
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error):
+        return None
+    return images if images.shape == (count, *client_data.IMAGE_SHAPE) and images.dtype == np.uint8 else None
+
+
+def _save(path: pathlib.Path, images: np.ndarray) -> None:
+    """Writes the cache file under a temporary name and renames it, so that no reader meets half a file."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile(dir=path.parent, suffix=".partial", delete=False) as file:
+            try:
+                np.savez_compressed(file, images=images)
+                os.replace(file.name, path)
+            except BaseException:
+                os.unlink(file.name)
+                raise
+    except OSError as error:
+        raise errors.UserError(
+            f"--cache_dir={path.parent} cannot be written ({error.strerror}): name a directory that can."
+        ) from error

@@ -1,0 +1,214 @@
+"""Client data from a by-writer archive, an .npz file of NumPy arrays.
+
+| array | shape | holds |
+|---|---|---|
+| `images` | (N, 28, 28) | integers 0 to 255, or floats in [0, 1] |
+| `labels` | (N,) | integers, indices into `classes` |
+| `writer` | (N,) | the writer of each example, a string or an integer |
+| `classes`, optional | (C,) | the character of each class; without it, 0-9, A-Z, a-z |
+| `split`, optional | (N,) | "train" or "test"; without it, each writer's examples are split 80 : 20 within classes |
+| `ink`, optional | () | "bright" (ink high on background 0, the default) or "dark" |
+| `source`, optional | () | what the data is, in a few words; generated data begins with "synthetic" |
+"""
+
+import contextlib
+import lzma
+import math
+import os
+import struct
+import tokenize
+import zipfile
+import zlib
+from collections.abc import Iterator
+
+import numpy as np
+
+from tff_personalization import errors, seeds
+from tff_personalization.tasks import client_data, sources
+
+# No array is read that declares more than this, so that a small file cannot fill the memory.
+_MAX_BYTES = 8 * 2**30
+# Images are converted this many at a time, so that no second array of floats of their size is made.
+_CHUNK = 8192
+_KINDS = {"iuf": "integers or floats", "iu": "integers", "iuU": "strings or integers", "U": "strings"}
+# What reading a damaged zip file or array header may raise; RuntimeError stands for encrypted members.
+_UNREADABLE = (
+    zipfile.BadZipFile,
+    zlib.error,
+    lzma.LZMAError,
+    struct.error,
+    tokenize.TokenError,
+    EOFError,
+    OSError,
+    ValueError,
+    RuntimeError,
+)
+
+
+def load(options: sources.SourceOptions) -> client_data.WriterArchive:
+    """The examples of the by-writer archive at the path `options.client_data`.
+
+    With `options.num_classes` of 10, an archive without `split` is split after its letters are left out.
+
+    Raises:
+        UserError: if the file is missing or malformed.
+    """
+    path = options.client_data
+    with _archive_members(path) as members:
+        count = members.image_count()
+        images = members.read("images", "iuf", (count, *client_data.IMAGE_SHAPE))
+        labels = members.read("labels", "iu", (count,))
+        writer = members.read("writer", "iuU", (count,)).astype(str)
+        classes = members.read("classes", "U") if "classes" in members else np.array(client_data.CLASSES)
+        split = members.read("split", "U", (count,)) if "split" in members else None
+        ink, source = members.word("ink"), members.word("source")
+    images = _ink_images(path, images, ink)
+    labels = _project_labels(path, labels, classes)
+    if split is None:
+        # Split what is used alone, so that about a fifth of each writer's digits are test examples too.
+        keep = labels < options.num_classes
+        images, labels, writer = images[keep], labels[keep], writer[keep]
+        is_test = client_data.split_by_writer(labels, writer, seeds.generator(options.seed, "split"))
+    else:
+        is_test = _is_test(path, split)
+    if source is None:
+        stem = os.path.splitext(os.path.basename(path))[0]
+        source = f"{stem}, {len(np.unique(writer))} writers"
+    return client_data.WriterArchive(images, labels, writer, is_test, client_data.CLASSES, source)
+
+
+class _Members:
+    """The arrays of an open .npz file, each checked by its header before it is read."""
+
+    def __init__(self, path: str, archive: zipfile.ZipFile):
+        self._path = path
+        self._archive = archive
+        self._sizes = {info.filename: info.file_size for info in archive.infolist()}
+
+    def __contains__(self, name: str) -> bool:
+        return f"{name}.npy" in self._sizes
+
+    def header(self, name: str) -> tuple[tuple[int, ...], np.dtype]:
+        """The declared shape and dtype of an array."""
+        if name not in self:
+            raise errors.UserError(f"{self._path}: there is no array '{name}': a by-writer archive has one.")
+        with self._archive.open(f"{name}.npy") as file:
+            version = np.lib.format.read_magic(file)
+            if version == (1, 0):
+                shape, _, dtype = np.lib.format.read_array_header_1_0(file)
+            elif version == (2, 0):
+                shape, _, dtype = np.lib.format.read_array_header_2_0(file)
+            else:
+                raise ValueError(f"array format version {version}")
+            if dtype.hasobject:
+                raise errors.UserError(
+                    f"{self._path}: {name} holds Python objects, which are not read: save it as a plain NumPy array."
+                )
+            declared = math.prod(shape) * dtype.itemsize
+            if declared > _MAX_BYTES:
+                raise errors.UserError(
+                    f"{self._path}: {name} declares {declared / 2**30:.0f} GiB, more than the {_MAX_BYTES // 2**30} "
+                    "GiB that are read: make the archive smaller."
+                )
+            if file.tell() + declared != self._sizes[f"{name}.npy"]:
+                raise ValueError(f"{name} does not have the size that its header declares")
+        return shape, dtype
+
+    def image_count(self) -> int:
+        """The number of examples N, from the shape of `images`."""
+        shape, _ = self.header("images")
+        if len(shape) != 3 or shape[1:] != client_data.IMAGE_SHAPE:
+            raise errors.UserError(f"{self._path}: images has shape {shape}: (N, 28, 28) is expected.")
+        if not shape[0]:
+            raise errors.UserError(f"{self._path}: the archive is empty: it needs at least one example.")
+        return shape[0]
+
+    def read(self, name: str, kinds: str, shape: tuple[int, ...] | None = None) -> np.ndarray:
+        """The array, if its dtype's kind and its shape (None: any one-dimensional shape) are as expected."""
+        actual, dtype = self.header(name)
+        if actual != shape if shape is not None else len(actual) != 1:
+            raise errors.UserError(f"{self._path}: {name} has shape {actual}: {shape or '(C,)'} is expected.")
+        if dtype.kind not in kinds:
+            raise errors.UserError(f"{self._path}: {name} has dtype {dtype}: save it as {_KINDS[kinds]}.")
+        with self._archive.open(f"{name}.npy") as file:
+            return np.lib.format.read_array(file, allow_pickle=False)
+
+    def word(self, name: str) -> str | None:
+        """The single string stored under `name`, on one line; None without it."""
+        return " ".join(str(self.read(name, "U", ())).split()) if name in self else None
+
+
+@contextlib.contextmanager
+def _archive_members(path: str) -> Iterator[_Members]:
+    """Opens an archive; an error that shows it to be damaged, here or while it is read, becomes a UserError."""
+    if not os.path.isfile(path):
+        raise errors.UserError(f"{path}: there is no such file: give the path of a by-writer .npz archive.")
+    try:
+        with zipfile.ZipFile(path) as archive:
+            yield _Members(path, archive)
+    except _UNREADABLE as error:
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise errors.UserError(
+            f"{path} cannot be read as an .npz archive ({reason}): it is damaged, cut short or of another kind; "
+            "make it again."
+        ) from error
+
+
+def _ink_images(path: str, images: np.ndarray, ink: str | None) -> np.ndarray:
+    """The images as uint8, ink 255 on background 0."""
+    if ink not in (None, "bright", "dark"):
+        raise errors.UserError(f"{path}: ink is {ink!r}: use 'bright' (ink 255 on 0) or 'dark' (ink 0 on 255).")
+    result = np.empty(images.shape, np.uint8)
+    for start in range(0, len(images), _CHUNK):
+        result[start : start + _CHUNK] = _quantized(path, images[start : start + _CHUNK])
+    if ink == "dark":
+        np.subtract(255, result, out=result)
+    elif ink is None and np.median(_border_pixels(result)) > 127:
+        raise errors.UserError(
+            f"{path}: the images have a bright background, ink 255 on 0 is expected: invert them, or add ink='dark'."
+        )
+    return result
+
+
+def _quantized(path: str, images: np.ndarray) -> np.ndarray:
+    """Floats in [0, 1] to 256 levels; integers 0 to 255 as they are."""
+    if images.dtype.kind == "f" and not np.isfinite(images).all():
+        raise errors.UserError(f"{path}: images hold NaN or infinite values: clean them first.")
+    highest, kind = (1, "floats") if images.dtype.kind == "f" else (255, "integers")
+    if images.min() < 0 or images.max() > highest:
+        raise errors.UserError(
+            f"{path}: images hold values from {images.min()} to {images.max()}: {kind} must be in 0 to {highest}."
+        )
+    return np.rint(images.astype(np.float64) * 255).astype(np.uint8) if kind == "floats" else images.astype(np.uint8)
+
+
+def _border_pixels(images: np.ndarray) -> np.ndarray:
+    """The outermost pixels of some ten thousand of the images, where the background is seen."""
+    some = images[:: max(1, len(images) // 10_000)]
+    return np.concatenate([some[:, 0].ravel(), some[:, -1].ravel(), some[:, :, 0].ravel(), some[:, :, -1].ravel()])
+
+
+def _project_labels(path: str, labels: np.ndarray, classes: np.ndarray) -> np.ndarray:
+    """The labels as int32 indices into `client_data.CLASSES`, whatever the order of the archive's own classes."""
+    names = classes.tolist()
+    unknown = sorted(set(names) - set(client_data.CLASSES))
+    if unknown:
+        raise errors.UserError(
+            f"{path}: classes hold {unknown[0]!r}: only the characters 0-9, A-Z and a-z are supported."
+        )
+    if not names or len(set(names)) < len(names):
+        raise errors.UserError(f"{path}: classes hold no character, or one more than once: name each class once.")
+    if labels.min() < 0 or labels.max() >= len(names):
+        raise errors.UserError(
+            f"{path}: labels go from {labels.min()} to {labels.max()}: with {len(names)} classes, "
+            f"0 to {len(names) - 1} are expected."
+        )
+    return np.array([client_data.CLASSES.index(name) for name in names], np.int32)[labels]
+
+
+def _is_test(path: str, split: np.ndarray) -> np.ndarray:
+    is_test = split == "test"
+    other = split[~is_test & (split != "train")]
+    if len(other):
+        raise errors.UserError(f"{path}: split holds {str(other[0])!r}: use the words 'train' and 'test' alone.")
+    return is_test

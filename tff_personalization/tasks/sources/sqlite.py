@@ -1,0 +1,197 @@
+"""Client data from an SQLite database in the form of TFF's `SqlClientData`, the form of Federated EMNIST's own file.
+
+    examples(split_name TEXT, client_id TEXT, serialized_example_proto BLOB)
+    client_metadata(client_id TEXT, split_name TEXT, num_examples INTEGER)
+
+An example is a `tf.Example` of `pixels`, float[784], and `label`, int64. Its pixels have 1.0 for background and 0.0
+for ink, the inverse of this project's convention. A database that was converted from other data may say what it is
+in a third table, `source(description TEXT)`.
+"""
+
+import collections
+import contextlib
+import os
+import pathlib
+import sqlite3
+from collections.abc import Iterator
+
+import numpy as np
+import tqdm
+
+from tff_personalization import errors
+from tff_personalization.tasks import client_data, sources
+
+DIGITS_PREFIX, ALL_PREFIX = "digits_only_", "all_"
+_NUM_DIGITS = 10
+_NUM_PIXELS = client_data.IMAGE_SHAPE[0] * client_data.IMAGE_SHAPE[1]
+_COLUMNS = {
+    "examples": {"split_name", "client_id", "serialized_example_proto"},
+    "client_metadata": {"client_id", "split_name", "num_examples"},
+}
+_AGAIN = "delete it and download or make it again."
+# Examples parsed at once: 26 MB of float pixels.
+_CHUNK = 8192
+
+
+def load(options: sources.SourceOptions) -> client_data.WriterArchive:
+    """The examples of the SQLite database at the path `options.client_data`.
+
+    With `options.num_classes` of 10 the splits `digits_only_train` and `digits_only_test` are preferred, else
+    `all_train` and `all_test`; any one pair of splits with the endings "train" and "test" will do.
+
+    Raises:
+        UserError: if the file is missing, incomplete or malformed.
+    """
+    return read(options.client_data, options.num_classes, options.progress)
+
+
+def read(path: str, num_classes: int, progress: bool) -> client_data.WriterArchive:
+    """As `load`, for the database at `path`; `progress` shows a progress bar."""
+    with _open(path) as connection:
+        _check_columns(path, connection)
+        metadata = _read_metadata(path, connection)
+        prefix = _choose_prefix(path, {split for split, _ in metadata}, num_classes)
+        metadata = {key: count for key, count in metadata.items() if key[0] in _splits(prefix)}
+        examples = _read_examples(path, connection, prefix, metadata, progress)
+        description = _read_description(connection)
+    if description is None:
+        stem = os.path.splitext(os.path.basename(path))[0]
+        description = f"{stem}, {len({client for _, client in metadata})} writers"
+    return client_data.WriterArchive(*examples, client_data.CLASSES, description)
+
+
+def _splits(prefix: str) -> tuple[str, str]:
+    return f"{prefix}train", f"{prefix}test"
+
+
+@contextlib.contextmanager
+def _open(path: str) -> Iterator[sqlite3.Connection]:
+    """Opens a database for reading alone; an error of SQLite, here or while it is read, becomes a UserError."""
+    if not os.path.isfile(path):
+        raise errors.UserError(f"{path}: there is no such file: give the path of an SQLite database.")
+    if not os.path.getsize(path):
+        raise errors.UserError(f"{path} is empty, as a download that was cut short leaves it: {_AGAIN}")
+    try:
+        with contextlib.closing(
+            sqlite3.connect(f"{pathlib.Path(path).absolute().as_uri()}?mode=ro", uri=True)
+        ) as connection:
+            yield connection
+    except sqlite3.Error as error:
+        reason = " ".join(str(error).split())
+        raise errors.UserError(
+            f"{path} cannot be read as an SQLite database ({reason}): it is damaged, cut short or of another kind; "
+            f"{_AGAIN}"
+        ) from error
+
+
+def _check_columns(path: str, connection: sqlite3.Connection) -> None:
+    for table, columns in _COLUMNS.items():
+        missing = columns - {row[1] for row in connection.execute(f"PRAGMA table_info({table})")}
+        if missing == columns:
+            raise errors.UserError(f"{path} has no table '{table}': a database of TFF's SqlClientData form has one.")
+        if missing:
+            raise errors.UserError(f"{path}: the table '{table}' has no column '{min(missing)}', which TFF's form has.")
+
+
+def _read_metadata(path: str, connection: sqlite3.Connection) -> dict[tuple[str, str], int]:
+    """The number of examples by split and client."""
+    metadata: collections.Counter[tuple[str, str]] = collections.Counter()
+    for split, client, count in connection.execute("SELECT split_name, client_id, num_examples FROM client_metadata"):
+        if not isinstance(count, int) or count < 0:
+            raise errors.UserError(f"{path}: client_metadata gives client {client} {count!r} examples: {_AGAIN}")
+        metadata[str(split), str(client)] += count
+    return metadata
+
+
+def _choose_prefix(path: str, splits: set[str], num_classes: int) -> str:
+    """What precedes "train" and "test" in the names of the two splits to read."""
+    pairs = {name.removesuffix("train") for name in splits if name.endswith("train")}
+    pairs &= {name.removesuffix("test") for name in splits if name.endswith("test")}
+    preferred = [DIGITS_PREFIX, ALL_PREFIX] if num_classes == _NUM_DIGITS else [ALL_PREFIX]
+    for prefix in preferred:
+        if prefix in pairs:
+            return prefix
+    if len(pairs) != 1:
+        found = ", ".join(sorted(splits)) or "none"
+        raise errors.UserError(
+            f"{path} has the splits {found}: either all_train and all_test, digits_only_train and digits_only_test, "
+            "or one pair of other names ending in train and test is expected."
+        )
+    return pairs.pop()
+
+
+def _read_examples(
+    path: str, connection: sqlite3.Connection, prefix: str, metadata: dict[tuple[str, str], int], progress: bool
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """The images, labels, writers and test flags of two splits, in the file's order."""
+    total = sum(metadata.values())
+    if not total:
+        raise errors.UserError(f"{path}: client_metadata names no example: {_AGAIN}")
+    # Before memory is taken on the word of the metadata: the pixels alone take four bytes each in the file.
+    if total * _NUM_PIXELS * 4 > os.path.getsize(path):
+        raise errors.UserError(f"{path} is too short for the {total} examples of its client_metadata: {_AGAIN}")
+    images = np.empty((total, *client_data.IMAGE_SHAPE), np.uint8)
+    labels = np.empty(total, np.int32)
+    part_index = {part: index for index, part in enumerate(metadata)}
+    part_of_example = np.empty(total, np.int32)
+    # One pass in the order of the file: an index would fetch the examples from all over it.
+    rows = connection.execute(
+        "SELECT split_name, client_id, serialized_example_proto FROM examples NOT INDEXED WHERE split_name IN (?, ?)",
+        _splits(prefix),
+    )
+    num_labels = _NUM_DIGITS if prefix == DIGITS_PREFIX else len(client_data.CLASSES)
+    done = 0
+    with tqdm.tqdm(
+        total=total, desc=f"Reading {os.path.basename(path)}", unit=" examples", disable=not progress
+    ) as bar:
+        while chunk := rows.fetchmany(_CHUNK):
+            here = slice(done, done + len(chunk))
+            done += len(chunk)
+            parts = [part_index.get((str(split), str(client)), -1) for split, client, _ in chunk]
+            if done > total or min(parts) < 0:
+                raise errors.UserError(f"{path} has examples that its client_metadata does not count: {_AGAIN}")
+            part_of_example[here] = parts
+            images[here], labels[here] = _parse(path, [proto for _, _, proto in chunk], num_labels)
+            bar.update(len(chunk))
+    counts = np.bincount(part_of_example[:done], minlength=len(metadata))
+    for (split, client), expected, actual in zip(metadata, metadata.values(), counts.tolist(), strict=True):
+        if actual != expected:
+            raise errors.UserError(
+                f"{path} has {actual} of the {expected} examples of client {client} in {split}: "
+                f"it is damaged or cut short; {_AGAIN}"
+            )
+    writer = np.array([client for _, client in metadata])[part_of_example]
+    is_test = np.array([split == _splits(prefix)[1] for split, _ in metadata])[part_of_example]
+    return images, labels, writer, is_test
+
+
+def _parse(path: str, protos: list[bytes], num_labels: int) -> tuple[np.ndarray, np.ndarray]:
+    """The images, with ink 255 on 0, and the labels of serialized examples."""
+    import tensorflow as tf  # Here, since it takes seconds that a mistaken path should not cost.
+
+    spec = {
+        "pixels": tf.io.FixedLenFeature([_NUM_PIXELS], tf.float32),
+        "label": tf.io.FixedLenFeature([], tf.int64),
+    }
+    try:
+        parsed = tf.io.parse_example(tf.constant(protos, tf.string), spec)
+    except (tf.errors.InvalidArgumentError, TypeError, ValueError) as error:
+        raise errors.UserError(
+            f"{path}: an example is not a tf.Example of pixels, float[{_NUM_PIXELS}], and label, int64: make it again."
+        ) from error
+    pixels, labels = parsed["pixels"].numpy(), parsed["label"].numpy()
+    if not (pixels.min() >= 0 and pixels.max() <= 1):
+        raise errors.UserError(f"{path}: an example has pixels outside 0 (ink) to 1 (background): make it again.")
+    if labels.min() < 0 or labels.max() >= num_labels:
+        raise errors.UserError(
+            f"{path}: labels go from {labels.min()} to {labels.max()}: 0 to {num_labels - 1} are expected."
+        )
+    images = np.rint((1 - pixels) * 255).astype(np.uint8)
+    return images.reshape(-1, *client_data.IMAGE_SHAPE), labels
+
+
+def _read_description(connection: sqlite3.Connection) -> str | None:
+    if not list(connection.execute("PRAGMA table_info(source)")):
+        return None
+    row = connection.execute("SELECT description FROM source").fetchone()
+    return " ".join(str(row[0]).split()) if row else None

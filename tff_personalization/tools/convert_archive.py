@@ -1,0 +1,133 @@
+"""Converts a by-writer archive to the SQLite form that TFF's `SqlClientData` opens, that of Federated EMNIST's file.
+
+    python -m tff_personalization.tools.convert_archive ARCHIVE.npz OUT.sqlite [--seed=0]
+
+The splits are all_train and all_test and, when there are digits, digits_only_train and digits_only_test. As in
+Federated EMNIST, pixels have 1.0 for background and 0.0 for ink. What the archive says it is goes along, in a table
+of its own, so that converted data is not taken for anything else.
+"""
+
+import contextlib
+import os
+import sqlite3
+import sys
+import tempfile
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+import tqdm
+from absl import app, flags
+
+from tff_personalization import errors
+from tff_personalization.tasks import client_data, sources
+from tff_personalization.tasks.sources import sqlite
+
+_SEED = flags.DEFINE_integer("seed", 0, "Seed of the split into train and test, for an archive without one.")
+
+_NUM_DIGITS = 10
+_TABLES = """
+    CREATE TABLE examples (
+        split_name TEXT NOT NULL, client_id TEXT NOT NULL, serialized_example_proto BLOB NOT NULL);
+    CREATE TABLE client_metadata (client_id TEXT NOT NULL, split_name TEXT NOT NULL, num_examples INTEGER NOT NULL);
+    CREATE TABLE source (description TEXT NOT NULL);
+"""
+_INDEX = "CREATE INDEX examples_by_client ON examples (split_name, client_id)"
+
+
+def convert(archive_path: str, database_path: str, seed: int, progress: bool = True) -> None:
+    """Writes the by-writer archive at `archive_path` (.npz) to a new SQLite database at `database_path`.
+
+    Raises:
+        UserError: if the archive is missing or malformed, or if the database exists or cannot be written.
+    """
+    if os.path.exists(database_path):
+        raise errors.UserError(f"{database_path} exists: choose another name, or delete it first.")
+    if not archive_path.lower().endswith(".npz"):
+        raise errors.UserError(f"{archive_path} is not an .npz file: give the path of a by-writer archive.")
+    archive = sources.load(
+        sources.SourceOptions(
+            client_data=archive_path,
+            num_classes=len(client_data.CLASSES),
+            seed=seed,
+            cache_dir="",
+            num_clients=0,
+            writer_heterogeneity=0.0,
+            progress=progress,
+        )
+    )
+    with _new_database(database_path) as connection:
+        connection.executescript(_TABLES)
+        connection.execute("INSERT INTO source VALUES (?)", (archive.source,))
+        _write(connection, archive, sqlite.ALL_PREFIX, progress)
+        digits = archive.select(archive.labels < _NUM_DIGITS)
+        # A client needs a train part.
+        digits = digits.select(np.isin(digits.writer, digits.writer[~digits.is_test]))
+        _write(connection, digits, sqlite.DIGITS_PREFIX, progress)
+        connection.execute(_INDEX)
+
+
+@contextlib.contextmanager
+def _new_database(path: str) -> Iterator[sqlite3.Connection]:
+    """A database that gets its name when it is whole, so that no half of one is ever found there."""
+    try:
+        with tempfile.TemporaryDirectory(prefix="convert_", dir=os.path.dirname(path) or ".") as directory:
+            partial = os.path.join(directory, "partial.sqlite")
+            with contextlib.closing(sqlite3.connect(partial)) as connection:
+                yield connection
+                connection.commit()
+            os.rename(partial, path)
+    except (OSError, sqlite3.Error) as error:
+        raise errors.UserError(f"{path} cannot be written ({error}): choose another place.") from error
+
+
+def _write(connection: sqlite3.Connection, archive: client_data.WriterArchive, prefix: str, progress: bool) -> None:
+    """Adds the examples, client by client, to the splits `<prefix>train` and `<prefix>test`."""
+    order = np.lexsort((archive.is_test, archive.writer))
+    rows = (
+        (
+            f"{prefix}{_part(archive.is_test[i])}",
+            str(archive.writer[i]),
+            _serialize(archive.images[i], archive.labels[i]),
+        )
+        for i in tqdm.tqdm(order, desc=f"Writing {prefix}*", unit=" examples", disable=not progress)
+    )
+    connection.executemany("INSERT INTO examples VALUES (?, ?, ?)", rows)
+    for is_test in (False, True):
+        clients, counts = np.unique(archive.writer[archive.is_test == is_test], return_counts=True)
+        connection.executemany(
+            "INSERT INTO client_metadata VALUES (?, ?, ?)",
+            [
+                (str(client), f"{prefix}{_part(is_test)}", int(count))
+                for client, count in zip(clients, counts, strict=True)
+            ],
+        )
+
+
+def _part(is_test: bool) -> str:
+    return "test" if is_test else "train"
+
+
+def _serialize(image: np.ndarray, label: int) -> bytes:
+    """The `tf.Example` of an image, shape (28, 28), with ink 255 on 0."""
+    import tensorflow as tf  # Here, since it takes seconds that a mistaken path should not cost.
+
+    pixels = 1 - image.ravel().astype(np.float32) / 255
+    feature = {
+        "pixels": tf.train.Feature(float_list=tf.train.FloatList(value=pixels)),
+        "label": tf.train.Feature(int64_list=tf.train.Int64List(value=[label])),
+    }
+    return tf.train.Example(features=tf.train.Features(feature=feature)).SerializeToString()
+
+
+def main(argv: Sequence[str]) -> None:
+    if len(argv) != 3:
+        raise app.UsageError("two paths are expected: ARCHIVE.npz OUT.sqlite")
+    try:
+        convert(argv[1], argv[2], _SEED.value)
+    except errors.UserError as error:
+        print(error, file=sys.stderr)
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    app.run(main)
