@@ -95,6 +95,7 @@ class Method:
         build: makes the training from a setup.
         strategies: the strategies evaluated unless `--strategies` says otherwise.
         trains: whether there are rounds at all.
+        pooled: whether a round is the work of one client that holds all the data; it gets all cores.
     """
 
     description: str
@@ -102,6 +103,7 @@ class Method:
     build: Callable[[Setup], Training]
     strategies: Sequence[str] = ("fine_tune", "fine_tune_head")
     trains: bool = True
+    pooled: bool = False
 
 
 def get(name: str) -> Method:

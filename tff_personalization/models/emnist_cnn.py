@@ -39,10 +39,10 @@ def build_cnn(num_classes: int, rng: np.random.Generator, dropout: bool = True) 
         h = tf.nn.max_pool2d(h, 2, 2, "VALID")
         h = tf.reshape(h, [-1, 12 * 12 * 64])
         if drop:
-            h = tf.nn.experimental.stateless_dropout(h, 0.25, tf.random.fold_in(dropout_seed, 0))
+            h = functional.dropout(h, 0.25, tf.random.fold_in(dropout_seed, 0))
         h = tf.nn.relu(tf.matmul(h, kernel_3) + bias_3)
         if drop:
-            h = tf.nn.experimental.stateless_dropout(h, 0.5, tf.random.fold_in(dropout_seed, 1))
+            h = functional.dropout(h, 0.5, tf.random.fold_in(dropout_seed, 1))
         return tf.matmul(h, kernel_4) + bias_4
 
     return functional.SeededModel(initial_weights, logits, head_size=2, x_spec=IMAGES)

@@ -53,6 +53,20 @@ def cross_entropy(logits: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
     return tf.reduce_mean(tf.nn.sparse_softmax_cross_entropy_with_logits(labels=labels, logits=logits))
 
 
+def dropout(h: tf.Tensor, rate: float, seed: tf.Tensor) -> tf.Tensor:
+    """Inverted dropout of `h`, float32 of shape (batch, units): a unit is zeroed with probability `rate`, else scaled.
+
+    One random byte decides each unit, which costs a third of TensorFlow's one float; so `rate` must be a multiple
+    of 1/256 and `units` one of 4. `seed` is int32 of shape (2,).
+    """
+    units = h.shape[1]
+    if (256 * rate) % 1 or units is None or units % 4:
+        raise ValueError(f"rate: a multiple of 1/256, units: a multiple of 4 expected, got {rate} and {units}")
+    words = tf.random.stateless_uniform([tf.shape(h)[0], units // 4], seed, minval=None, maxval=None, dtype=tf.int32)
+    keep = tf.reshape(tf.bitcast(words, tf.uint8), [-1, units]) >= round(256 * rate)
+    return h * (tf.cast(keep, tf.float32) / (1 - rate))
+
+
 def glorot_uniform(rng: np.random.Generator, *shape: int) -> np.ndarray:
     """A float32 kernel of the given shape (…, inputs, outputs), drawn as Glorot and Bengio (2010), equation 16."""
     receptive_field = int(np.prod(shape[:-2]))

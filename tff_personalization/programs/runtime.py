@@ -39,14 +39,16 @@ def available_cores() -> int:
 class Worker:
     """The worker process: started at once, restarted if it died, ended with this process."""
 
-    def __init__(self, cores: int, log: IO[bytes] | None):
+    def __init__(self, cores: int, threads_per_client: int, log: IO[bytes] | None):
         """Starts the worker.
 
         Args:
-            cores: clients that are computed at once, each on one thread.
+            cores: clients that are computed at once.
+            threads_per_client: threads that one operation of a client may use.
             log: where the worker's output goes; None lets it write to this process's standard error.
         """
         self._cores = cores
+        self._threads_per_client = threads_per_client
         self._log = log
         self._process: subprocess.Popen | None = None
         self._stub: tff.framework.RemoteExecutorGrpcStub | None = None
@@ -72,7 +74,7 @@ class Worker:
             stdin=subprocess.DEVNULL,
             stdout=self._log or sys.stderr,
             stderr=self._log or sys.stderr,
-            env={**os.environ, "TF_NUM_INTRAOP_THREADS": "1"},
+            env={**os.environ, "TF_NUM_INTRAOP_THREADS": str(self._threads_per_client)},
             start_new_session=True,  # Ctrl-C is for this process to handle.
             preexec_fn=_die_with_parent,
         )
@@ -101,17 +103,20 @@ def _die_with_parent() -> None:
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
-def set_execution_context(cores: int = 0, log: IO[bytes] | None = None) -> Worker:
+def set_execution_context(
+    cores: int = 0, log: IO[bytes] | None = None, threads_per_client: int = 1
+) -> Worker:
     """Makes a local worker TFF's default execution context. Call it on the main thread.
 
     Args:
         cores: clients computed at once; 0 for all available cores.
         log: where the worker's output goes; None for standard error.
+        threads_per_client: more than one pays only where there is one client at a time.
 
     Returns:
         The worker, which ends with this process or when `stop` is called.
     """
-    worker = Worker(cores or available_cores(), log)
+    worker = Worker(cores or available_cores(), threads_per_client, log)
 
     def executor(cardinalities):
         cardinalities.setdefault(tff.CLIENTS, 0)

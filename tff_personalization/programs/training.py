@@ -46,7 +46,8 @@ def run(experiment: config_lib.Experiment, interrupt: interruption.Interruption)
     data = federated_data.load(experiment.config)
     cores = experiment.config.cores or runtime.available_cores()
     worker_log = None if logging.level_debug() else directory.worker_log
-    worker = runtime.set_execution_context(cores, worker_log)
+    pooled = methods.get(experiment.config.method).pooled
+    worker = runtime.set_execution_context(cores, worker_log, threads_per_client=cores if pooled else 1)
     try:
         directory.write_config(
             experiment.config.task,

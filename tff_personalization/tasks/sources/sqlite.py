@@ -75,6 +75,10 @@ def _open(path: str) -> Iterator[sqlite3.Connection]:
         with contextlib.closing(
             sqlite3.connect(f"{pathlib.Path(path).absolute().as_uri()}?mode=ro", uri=True)
         ) as connection:
+            (page_size,) = connection.execute("PRAGMA page_size").fetchone()
+            if os.path.getsize(path) % page_size:
+                # Within its last page SQLite itself does not notice.
+                raise sqlite3.DatabaseError("its last page is cut short")
             yield connection
     except sqlite3.Error as error:
         reason = " ".join(str(error).split())

@@ -1,10 +1,7 @@
 """Client data from TFF's Federated EMNIST, downloaded by TFF when it is not there yet."""
 
 import dataclasses
-import http.client
-import lzma
 import os
-import sqlite3
 import tempfile
 
 from tff_personalization import errors
@@ -40,9 +37,7 @@ def load(options: sources.SourceOptions) -> client_data.WriterArchive:
 
 def _download(cache_dir: str, only_digits: bool) -> None:
     """Lets TFF download the file to `cache_dir`."""
-    # Here, since only a download needs them and they take seconds.
-    import tensorflow as tf
-    import tensorflow_federated as tff
+    import tensorflow_federated as tff  # Here, since only a download needs it and it takes seconds.
 
     # TFF takes any file of the name as complete, even what an interrupted download left. So the download gets a
     # directory of its own, which goes whatever happens, and the file is moved when it is whole.
@@ -51,7 +46,7 @@ def _download(cache_dir: str, only_digits: bool) -> None:
         with tempfile.TemporaryDirectory(prefix="download_", dir=cache_dir) as partial:
             tff.simulation.datasets.emnist.load_data(only_digits=only_digits, cache_dir=partial)
             os.replace(os.path.join(partial, FILE_NAME), os.path.join(cache_dir, FILE_NAME))
-    except (OSError, EOFError, http.client.HTTPException, lzma.LZMAError, sqlite3.Error, tf.errors.OpError) as error:
+    except Exception as error:  # Of the network, HTTP, LZMA, TensorFlow, SQLite, and private ones of TFF.
         reason = " ".join(str(error).split()) or type(error).__name__
         raise errors.UserError(
             f"--client_data=tff: {FILE_NAME} is not in {cache_dir} and could not be downloaded ({reason}): put it "

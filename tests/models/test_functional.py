@@ -1,0 +1,63 @@
+"""Dropout by random bytes, and the CNN's size and gradients."""
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from tff_personalization.models import emnist_cnn, functional
+
+
+@pytest.mark.parametrize("rate", [0.25, 0.5])
+def test_dropout_zeroes_the_given_share_and_keeps_the_mean(rate):
+    h = tf.ones([200, 1000])
+    dropped = functional.dropout(h, rate, tf.constant([1, 2])).numpy()
+    assert set(np.unique(dropped)) == {0.0, np.float32(1 / (1 - rate))}
+    # 200,000 draws: four standard deviations of the share are below 0.005.
+    assert (dropped == 0).mean() == pytest.approx(rate, abs=0.005)
+    assert dropped.mean() == pytest.approx(1, abs=0.01)
+
+
+def test_dropout_depends_on_its_seed_alone():
+    h = tf.ones([4, 100])
+    first, again, other = (functional.dropout(h, 0.5, tf.constant(seed)) for seed in ([1, 2], [1, 2], [1, 3]))
+    np.testing.assert_array_equal(first, again)
+    assert not np.array_equal(first, other)
+
+
+def test_the_gradient_passes_only_through_kept_units():
+    h = tf.random.stateless_normal([3, 8], [1, 1])
+    with tf.GradientTape() as tape:
+        tape.watch(h)
+        dropped = functional.dropout(h, 0.5, tf.constant([1, 2]))
+    gradient = tape.gradient(dropped, h).numpy()
+    np.testing.assert_allclose(gradient, np.where(dropped.numpy() == 0, 0, 2))
+
+
+def test_a_rate_that_bytes_cannot_draw_is_refused():
+    with pytest.raises(ValueError, match="1/256"):
+        functional.dropout(tf.ones([2, 8]), 0.1, tf.constant([1, 2]))
+
+
+def test_the_cnn_has_the_papers_size():
+    model = emnist_cnn.build_cnn(62, np.random.default_rng(0))
+    assert sum(w.size for w in model.initial_weights[0]) == 1_206_590
+
+
+def test_the_cnn_equals_the_same_network_in_keras():
+    model = emnist_cnn.build_cnn(62, np.random.default_rng(0))
+    keras = tf.keras.Sequential(
+        [
+            tf.keras.layers.Conv2D(32, 3, activation="relu", input_shape=(28, 28, 1)),
+            tf.keras.layers.Conv2D(64, 3, activation="relu"),
+            tf.keras.layers.MaxPool2D(),
+            tf.keras.layers.Dropout(0.25),
+            tf.keras.layers.Flatten(),
+            tf.keras.layers.Dense(128, activation="relu"),
+            tf.keras.layers.Dropout(0.5),
+            tf.keras.layers.Dense(62),
+        ]
+    )
+    keras.set_weights(model.initial_weights[0])
+    x = np.random.default_rng(1).integers(0, 256, (5, 28, 28)).astype(np.uint8)
+    logits = model.logits(tuple(tf.constant(w) for w in model.initial_weights[0]), x, None)
+    np.testing.assert_allclose(logits, keras(x[..., None] / 255.0), atol=1e-5)
