@@ -13,19 +13,19 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.patches import Patch
 
 from analysis import command_line, style
 from analysis import runs as runs_lib
 from tff_personalization.errors import UserError
 
+_BARS = 20  # at most; finer bars only show that an accuracy is a fraction of few test examples
 _LOOKS = {"initial": style.INITIAL, "personalized": style.PERSONALIZED}
 
 
 @style.styled
 def plot(runs: Sequence[runs_lib.Run]) -> Figure:
     """Draws one row per run: histogram on the left, CDF on the right; dashed and solid verticals are the means."""
-    figure, axes = style.panels(2 * len(runs), 2, (3.5, 2.9 if len(runs) == 1 else 2.5), sharex=True)
+    figure, axes = style.panels(2 * len(runs), 2, (3.5, 2.4), sharex=True)
     supports = []
     for run, label, left, right in zip(runs, runs_lib.labels(runs), axes[::2], axes[1::2], strict=True):
         for kind in _LOOKS:
@@ -35,7 +35,7 @@ def plot(runs: Sequence[runs_lib.Run]) -> Figure:
             supports.append(edges[[counts.nonzero()[0][0], counts.nonzero()[0][-1] + 1]])
             _draw(run, kind, edges, counts, left, right)
         left.set(ylabel="test clients" if len(runs) == 1 else f"{label}\n\ntest clients", ylim=(0, None))
-        right.set(ylabel="share of test clients\nat or below", ylim=(0, 1.02))
+        right.set(ylabel="share of test clients\nat or below", ylim=(-0.02, 1.02))
     low, high = style.accuracy_limits(*supports)
     for panel in axes[-2:]:
         panel.set(xlabel=style.ACCURACY, xlim=(low - 0.01, high + 0.01))
@@ -70,14 +70,26 @@ def histogram(run: runs_lib.Run, kind: str) -> tuple[np.ndarray, np.ndarray]:
     return edges, np.bincount(bins.clip(0, len(edges) - 2), minlength=len(edges) - 1)
 
 
+def merged(edges: np.ndarray, counts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The histogram with equal numbers of neighbouring bins merged, so that at most 20 bars are left."""
+    together = next(
+        size for size in range(1, len(counts) + 1) if len(counts) % size == 0 and len(counts) / size <= _BARS
+    )
+    return edges[::together], counts.reshape(-1, together).sum(axis=1)
+
+
 def _draw(run: runs_lib.Run, kind: str, edges: np.ndarray, counts: np.ndarray, left: Axes, right: Axes) -> None:
     """Adds the accuracies of one kind to the histogram (left) and the CDF (right)."""
     look = _LOOKS[kind]
-    fill = {"alpha": 0.25} if kind == "initial" else {"alpha": 0.25, "hatch": "////"}
-    left.stairs(counts, edges, fill=True, facecolor=look["color"], edgecolor=look["color"], linewidth=0, **fill)
-    left.stairs(counts, edges, **look, linewidth=1.6)
+    bars, heights = merged(edges, counts)
+    first, last = heights.nonzero()[0][[0, -1]]
+    bars, heights = bars[first : last + 2], heights[first : last + 1]
+    hatch = "////" if kind == "personalized" else None
+    left.stairs(heights, bars, fill=True, color=look["color"], alpha=0.3, hatch=hatch, linewidth=0)
+    # The dashed outline of the initial accuracies lies over the solid one, so that both are seen where they coincide.
+    left.stairs(heights, bars, **look, linewidth=1.6, zorder=4 if kind == "initial" else 3)
     if run.clients is None:
-        right.plot(edges, np.append(0, counts.cumsum()) / counts.sum(), **look, marker="o", markersize=3)
+        right.plot(edges, np.append(0, counts.cumsum()) / counts.sum(), **look)
     else:
         values = pd.Series(np.sort(run.client_gains()[kind]))
         right.step([0.0, *values, 1.0], [0.0, *((values.index + 1) / len(values)), 1.0], where="post", **look)
@@ -85,9 +97,9 @@ def _draw(run: runs_lib.Run, kind: str, edges: np.ndarray, counts: np.ndarray, l
         panel.axvline(run.summary[f"{kind}_accuracy"]["mean"], **look, linewidth=1)
 
 
-def _legend(runs: Sequence[runs_lib.Run]) -> list:
+def _legend(runs: Sequence[runs_lib.Run]) -> list[Line2D]:
     """One entry per kind, with the mean when there is one run to speak of."""
-    entries: list[Patch | Line2D] = []
+    entries: list[Line2D] = []
     for kind, look in _LOOKS.items():
         mean = f", mean {runs[0].summary[f'{kind}_accuracy']['mean']:.3f}" if len(runs) == 1 else ", vertical: mean"
         entries.append(Line2D([], [], **look, label=f"{kind} accuracy{mean}"))

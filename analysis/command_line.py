@@ -22,7 +22,7 @@ def run_script(main: Callable[[Sequence[str]], None]) -> None:
         try:
             main(arguments[1:])
         except UserError as error:
-            print(f"error: {error}", file=sys.stderr)
+            print(f"Error: {error}", file=sys.stderr)
             return 1
         return 0
 
@@ -33,7 +33,9 @@ def run_plot_script(name: str, plot: Callable[[Sequence[runs_lib.Run]], Figure])
     """The whole of a plot script: draws the runs given as positional arguments, prints the path written."""
     # Defined when a script starts and not on import, so that a program that imports the plots keeps its own flags.
     output = flags.DEFINE_string(
-        "output", None, "Image to write (png, pdf or svg); default: RUN/plots, or plots/ beside the first of several runs."
+        "output",
+        None,
+        "Image to write (png, pdf, svg); default: in RUN/plots, or in plots/ beside the first of several.",
     )
 
     def main(arguments: Sequence[str]) -> None:

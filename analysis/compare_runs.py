@@ -19,8 +19,8 @@ from tff_personalization.errors import UserError
 
 _LAYOUTS = {"text": tables.text, "markdown": tables.markdown, "latex": tables.latex}
 FORMATS = ("text", "csv", "markdown", "latex")
-# Flags that say where a run is kept or how it is called, not what it does.
-_PLACE_FLAGS = frozenset({"run_name", "run_directory", "run_dir", "output", "output_directory", "output_dir", "runs"})
+# Flags that say where or how fast a run happens, never what its numbers are.
+_WITHOUT_EFFECT = frozenset({"run_name", "output_dir", "cache_dir", "cores", "plots", "rounds_per_checkpoint"})
 _TEXT = ("run", "method", "data", "seed")
 _MISSING = "–"
 
@@ -95,8 +95,8 @@ def _row(run: runs_lib.Run, label: str) -> dict:
 
 
 def _settings(run: runs_lib.Run) -> str:
-    """All that makes a run what it is, apart from its seed and its place, as one comparable text."""
-    chosen = {name: value for name, value in run.config["flags"].items() if name not in _PLACE_FLAGS | {"seed"}}
+    """All that makes a run what it is, apart from its seed, as one comparable text."""
+    chosen = {name: value for name, value in run.config["flags"].items() if name not in _WITHOUT_EFFECT | {"seed"}}
     return json.dumps([run.config["method"], run.config["task"], run.source, chosen], sort_keys=True)
 
 

@@ -1,6 +1,8 @@
 """Gain of each test client against the number of train examples that it personalizes with.
 
     python -m analysis.gain_by_examples RUN [RUN ...] [--output=FILE]
+
+Clients with similar numbers of examples are also averaged, to show the trend within the scatter.
 """
 
 from collections.abc import Sequence
@@ -16,7 +18,7 @@ from analysis import runs as runs_lib
 @style.styled
 def plot(runs: Sequence[runs_lib.Run]) -> Figure:
     """Draws one panel per run; NotRecordedError when a run has no per-client accuracies."""
-    figure, axes = style.panels(len(runs), 2, (5.5, 3.9) if len(runs) == 1 else (3.6, 3.1), sharey=True)
+    figure, axes = style.panels(len(runs), 2, (5.5, 3.1) if len(runs) == 1 else (3.6, 2.8), sharey=True)
     for panel, run in zip(axes, runs, strict=True):
         gains = run.client_gains()
         panel.axhline(0, color=style.BLACK, linewidth=0.9, linestyle="--")
@@ -24,9 +26,9 @@ def plot(runs: Sequence[runs_lib.Run]) -> Figure:
             gains["train_examples"],
             gains["gain"],
             s=14,
-            color=style.SKY,
-            edgecolor="white",
-            linewidth=0.3,
+            color=style.BLUE,
+            alpha=0.45,
+            linewidth=0,
             label="one client",
         )
         means = binned_gain(gains)
@@ -37,9 +39,11 @@ def plot(runs: Sequence[runs_lib.Run]) -> Figure:
             color=style.VERMILLION,
             marker="s",
             capsize=3,
-            label="mean ± standard error of clients with similar numbers of examples",
+            label="mean ± standard error of clients with about as many examples",
         )
-        panel.set(xlabel="train examples of the client", ylabel="gain (personalized −\ninitial accuracy)")
+        panel.set(xlabel="train examples of the client", xlim=(0, None))
+    for panel in axes[::2]:
+        panel.set_ylabel("gain in accuracy\n(personalized − initial)")
     style.run_titles(axes, runs)
     style.legend_below(figure, [clients, line], columns=2)
     style.title(figure, "Gain by number of train examples, test clients", runs)

@@ -8,6 +8,7 @@ marks the round at which a multi-stage method enters its next stage. Unfinished 
 
 import collections
 from collections.abc import Sequence
+from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -23,13 +24,13 @@ _LINE_STYLES = {"initial": "--", "personalized": "-"}
 @style.styled
 def plot(runs: Sequence[runs_lib.Run]) -> Figure:
     """Draws metrics.csv of `runs`; NotRecordedError when a run was never evaluated."""
-    figure, (axes,) = style.panels(1, 1, (6.5, 4.2))
+    figure, (axes,) = style.panels(1, 1, (6.5, 3.4))
     handles = []
     for number, (run, label) in enumerate(zip(runs, runs_lib.labels(runs), strict=True)):
         evaluated = run.metrics.dropna(subset=["initial_accuracy", "personalized_accuracy"])
         if evaluated.empty:
             raise runs_lib.NotRecordedError(f"{run.directory / 'metrics.csv'}: no round was evaluated, nothing to draw")
-        look = {"color": _colour(number), "marker": style.MARKERS[number % len(style.MARKERS)]}
+        look: dict[str, Any] = {"color": _colour(number), "marker": style.MARKERS[number % len(style.MARKERS)]}
         every = max(1, len(evaluated) // 12)  # as many markers as can be told apart
         for kind, line_style in _LINE_STYLES.items():
             accuracy = evaluated[f"{kind}_accuracy"]
@@ -38,16 +39,23 @@ def plot(runs: Sequence[runs_lib.Run]) -> Figure:
     _mark_stages(axes, runs)
     _mark_target(axes, runs)
     low, high = axes.get_ylim()
-    axes.set(xlabel="communication round", ylabel=style.ACCURACY, ylim=(max(low, 0.0), min(high, 1.0)))
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.set(xlabel="communication round", ylabel=style.ACCURACY, xlim=(0, None), ylim=(max(low, 0.0), min(high, 1.0)))
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True, steps=[1, 2, 5, 10]))
     kinds = [Line2D([], [], color=style.GREY, ls=ls, label=f"{kind} accuracy") for kind, ls in _LINE_STYLES.items()]
     style.legend_below(figure, [*kinds, *handles], columns=2)
-    style.title(figure, "Accuracy by round, mean over the clients evaluated during training", runs)
+    style.title(figure, f"Accuracy by round, mean over {_who(runs)}", runs)
     return figure
 
 
 def _colour(number: int) -> str:
     return style.COLOURS[number % len(style.COLOURS)]
+
+
+def _who(runs: Sequence[runs_lib.Run]) -> str:
+    """Which clients the evaluations between rounds are about."""
+    splits = set().union(*(run.evaluations["split"] for run in runs)) - {"test"}
+    names = {"validation": "validation clients", "test_sample": "a fixed sample of test clients"}
+    return " or ".join(names.get(split, split) for split in sorted(splits))
 
 
 def _mark_stages(axes: Axes, runs: Sequence[runs_lib.Run]) -> None:
@@ -58,7 +66,7 @@ def _mark_stages(axes: Axes, runs: Sequence[runs_lib.Run]) -> None:
         for first in metrics.index[1:][metrics["stage"].to_numpy()[1:] != metrics["stage"].to_numpy()[:-1]]:
             owners[metrics["round"][first] - 0.5, metrics["stage"][first]].append(number)
     for (switch, stage), numbers in owners.items():
-        colour = _colour(numbers[0]) if len(numbers) == 1 < len(runs) else "#444444"
+        colour = _colour(numbers[0]) if len(numbers) == 1 < len(runs) else style.DARK_GREY
         axes.axvline(switch, color=colour, linestyle="-.", linewidth=1)
         axes.annotate(
             f"{stage} from round {switch + 0.5:g}",
@@ -87,7 +95,7 @@ def _mark_target(axes: Axes, runs: Sequence[runs_lib.Run]) -> None:
             xytext=(0, 2),
             textcoords="offset points",
             fontsize=8,
-            color="#555555",
+            color=style.DARK_GREY,
         )
 
 

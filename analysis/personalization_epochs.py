@@ -1,26 +1,32 @@
 """Accuracy of test clients against the personalization epoch, for every strategy: mean and inter-quartile band.
 
     python -m analysis.personalization_epochs RUN [RUN ...] [--output=FILE]
+
+Drawn from the aggregates that every run has, of its final evaluation on all test clients.
 """
 
 from collections.abc import Sequence
+from typing import Any
 
+import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator
 
 from analysis import command_line, style
 from analysis import runs as runs_lib
-from tff_personalization.errors import UserError
+
+_BAND = ("accuracy_q25", "accuracy_q75")
 
 
 @style.styled
 def plot(runs: Sequence[runs_lib.Run]) -> Figure:
     """Draws the final evaluation on all test clients, one panel per run; epoch 0 is the initial model."""
-    figure, axes = style.panels(len(runs), 2, (5.5, 3.9) if len(runs) == 1 else (3.6, 3.1), sharey=True)
+    figure, axes = style.panels(len(runs), 2, (5.5, 3.1) if len(runs) == 1 else (3.6, 2.8), sharey=True)
     finals = [_final(run) for run in runs]
     strategies = list(dict.fromkeys(strategy for final in finals for strategy in final["strategy"]))
-    looks = {
+    looks: dict[str, dict[str, Any]] = {
         strategy: {
             "color": style.COLOURS[number % len(style.COLOURS)],
             "marker": style.MARKERS[number % len(style.MARKERS)],
@@ -32,25 +38,28 @@ def plot(runs: Sequence[runs_lib.Run]) -> Figure:
         for strategy, rows in final.groupby("strategy", sort=False):
             rows, look = rows.sort_values("epoch"), looks[str(strategy)]
             panel.plot(rows["epoch"], rows["accuracy_mean"], **look)
-            panel.fill_between(
-                rows["epoch"], rows["accuracy_q25"], rows["accuracy_q75"], color=look["color"], alpha=0.15, linewidth=0
-            )
+            panel.fill_between(rows["epoch"], *(rows[edge] for edge in _BAND), color=look["color"], alpha=0.1)
+            for edge in _BAND:  # where bands overlap, their edges tell them apart
+                panel.plot(rows["epoch"], rows[edge], color=look["color"], linestyle=look["linestyle"], linewidth=0.7)
         panel.xaxis.set_major_locator(MaxNLocator(integer=True))
         panel.set(xlabel="personalization epoch (0: initial model)", ylabel=style.ACCURACY)
-    low, high = style.accuracy_limits(*(final[["accuracy_q25", "accuracy_q75"]].to_numpy() for final in finals), step=0.05)
+    drawn = [final[["accuracy_mean", *_BAND]].to_numpy() for final in finals]
+    low, high = style.accuracy_limits(*drawn, step=0.05)
     axes[0].set_ylim(low, high)
     style.run_titles(axes, runs)
-    style.legend_below(figure, [Line2D([], [], **look, label=strategy) for strategy, look in looks.items()])
-    style.title(figure, "Accuracy by personalization epoch: mean over test clients, middle half shaded", runs)
+    lines = [Line2D([], [], **look, label=strategy) for strategy, look in looks.items()]
+    band = Patch(color=style.GREY, alpha=0.3, label="middle half of clients")
+    style.legend_below(figure, [Line2D([], [], color=style.GREY, label="mean of clients"), band, *lines], columns=5)
+    style.title(figure, "Accuracy of test clients by personalization epoch", runs)
     return figure
 
 
-def _final(run: runs_lib.Run):
+def _final(run: runs_lib.Run) -> pd.DataFrame:
     """The rows of evaluations.csv about all test clients, in the last round that has them."""
     _ = run.summary  # an unfinished run has no final evaluation
     rows = run.evaluations[run.evaluations["split"] == "test"].dropna(subset=["accuracy_mean"])
     if rows.empty:
-        raise UserError(f"{run.directory / 'evaluations.csv'}: no accuracy with split 'test'; repeat the final evaluation")
+        raise runs_lib.NotRecordedError(f"{run.directory / 'evaluations.csv'}: no accuracy of test clients to draw")
     return rows[rows["round"] == rows["round"].max()]
 
 

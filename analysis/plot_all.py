@@ -1,6 +1,8 @@
 """Every plot of a run, written into its plots/ directory.
 
     python -m analysis.plot_all RUN [RUN ...]
+
+Plots that need a record which the run does not hold, such as per-client accuracies, are left out.
 """
 
 import os

@@ -69,7 +69,14 @@ class Run:
 
     @functools.cached_property
     def metrics(self) -> pd.DataFrame:
-        """One row per round; accuracies are missing on rounds without evaluation."""
+        """One row per round; accuracies are missing on rounds without evaluation.
+
+        Raises:
+            NotRecordedError: the run has no rounds, as when a method does not train.
+            UserError: malformed metrics.csv.
+        """
+        if not (self.directory / "metrics.csv").exists():
+            raise NotRecordedError(f"{self.directory}: no metrics.csv, the run has had no rounds; give a run that has")
         return _read_csv(self.directory / "metrics.csv", _METRICS)
 
     @functools.cached_property
@@ -102,13 +109,13 @@ class Run:
         if clients is None:
             raise NotRecordedError(
                 f"{self.directory}: no clients.csv, the run released aggregates alone; "
-                "give a run whose --evaluation_release includes per-client values"
+                "give a run made with --evaluation_release=records"
             )
         clients = clients[(clients["strategy"] == summary["strategy"]) & (clients["test_examples"] > 0)]
         if clients.empty:
             raise NotRecordedError(f"{path}: no client with test examples under strategy {summary['strategy']!r}")
         if clients.duplicated(["client", "epoch"]).any():
-            raise UserError(f"{path}: column client: a client appears twice in an epoch; run the final evaluation again")
+            raise UserError(f"{path}: column client: a client appears twice in an epoch; repeat the run")
         by_epoch = clients.pivot(index="client", columns="epoch", values="accuracy")
         last = summary["personalization_epochs"]
         for epoch in (0, last):

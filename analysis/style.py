@@ -3,35 +3,36 @@
 import pathlib
 import textwrap
 from collections.abc import Sequence
+from typing import Any
 
 import matplotlib
 import numpy as np
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
+from matplotlib.container import Container
 from matplotlib.figure import Figure
 
 from analysis import runs as runs_lib
 from tff_personalization.errors import UserError
 
 # Okabe and Ito's colour-blind-safe palette without its yellow, which is too pale on paper.
-BLUE, VERMILLION, GREEN, ORANGE, PURPLE, SKY, BLACK = (
-    *("#0072B2", "#D55E00", "#009E73", "#E69F00", "#CC79A7", "#56B4E9", "#000000"),
-)
-GREY = "#7F7F7F"
-COLOURS = (BLUE, VERMILLION, GREEN, ORANGE, PURPLE, SKY, BLACK)
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#E69F00", "#CC79A7", "#56B4E9", "#000000")
+BLUE, VERMILLION, GREEN, ORANGE, PURPLE, SKY, BLACK = COLOURS
+GREY, DARK_GREY = "#7F7F7F", "#444444"
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*", "<")
-INITIAL = {"color": BLUE, "linestyle": "--"}
-PERSONALIZED = {"color": VERMILLION, "linestyle": "-"}
+INITIAL: dict[str, Any] = {"color": BLUE, "linestyle": "--"}
+PERSONALIZED: dict[str, Any] = {"color": VERMILLION, "linestyle": "-"}
 ACCURACY = "accuracy (fraction correct)"
 
-_TITLE_SIZE = 10
+_TITLE_SIZE, _LEGEND_SIZE = 10, 8.5
 _DPI = 200
 # Without dates and version numbers the same run gives the same bytes.
-_METADATA = {
+_METADATA: dict[str, dict[str, Any]] = {
     ".png": {"Software": None},
     ".pdf": {"CreationDate": None, "Creator": None, "Producer": None},
     ".svg": {"Date": None, "Creator": None},
 }
-_RC = {
+_RC: Any = {
     "axes.axisbelow": True,
     "axes.grid": True,
     "axes.labelsize": 9.5,
@@ -43,7 +44,8 @@ _RC = {
     "font.size": 9,
     "grid.color": "#DDDDDD",
     "grid.linewidth": 0.6,
-    "legend.fontsize": 8.5,
+    "hatch.linewidth": 0.6,
+    "legend.fontsize": _LEGEND_SIZE,
     "legend.frameon": False,
     "lines.linewidth": 1.6,
     "lines.markersize": 4.5,
@@ -67,30 +69,43 @@ def panels(count: int, columns: int, size: tuple[float, float], **subplots) -> t
 
 
 def title(figure: Figure, what: str, runs: Sequence[runs_lib.Run]) -> None:
-    """Writes above `figure` what it shows, and the task, methods and data of `runs`, wrapped to the figure's width."""
-    settings = dict.fromkeys((run.config["task"], run.source) for run in runs)
+    """Writes above `figure` what it shows and the methods, tasks and data of `runs`, wrapped to the figure's width.
+
+    The figure grows by the height of the lines, so that the panels keep theirs.
+    """
+    characters = _characters(figure.get_figwidth(), _TITLE_SIZE)
     methods = ", ".join(dict.fromkeys(run.config["method"] for run in runs))
-    characters = int(figure.get_figwidth() * 72 / (0.52 * _TITLE_SIZE))  # 0.52: mean width of a character in ems
+    tasks = ", ".join(dict.fromkeys(run.config["task"] for run in runs))
     lines = textwrap.wrap(what, characters)
-    for number, (task, source) in enumerate(settings):
-        end = f" · method: {methods}" if number == len(settings) - 1 else ""
-        lines += textwrap.wrap(f"{task}: {source}{end}", characters)
-    # A paragraph of settings would push the panels off the page: beyond six lines the run directories tell the rest.
-    figure.suptitle("\n".join(lines if len(lines) <= 6 else [*lines[:5], lines[5] + " …"]))
+    lines += textwrap.wrap(f"method: {methods} · task: {tasks}", characters)
+    for source in dict.fromkeys(run.source for run in runs):
+        lines += textwrap.wrap(f"data: {source}", characters)
+    figure.suptitle("\n".join(lines))
+    figure.set_figheight(figure.get_figheight() + 1.25 * len(lines) * _TITLE_SIZE / 72)
 
 
 def run_titles(axes: Sequence[Axes], runs: Sequence[runs_lib.Run]) -> None:
-    """Heads each panel with its run when there are several, wrapped to the panel's width."""
+    """Heads each panel with its run, above any title it has, when there are several runs."""
     for panel, label in zip(axes, runs_lib.labels(runs), strict=True):
         if len(runs) > 1:
-            panel.set_title("\n".join(textwrap.wrap(label, 38)))
+            panel.set_title("\n".join([*textwrap.wrap(label, 38), *filter(None, [panel.get_title()])]))
 
 
-def legend_below(figure: Figure, handles: Sequence, columns: int = 3) -> None:
-    """Puts a legend of `handles` under the panels, where it covers nothing; fewer columns when its labels are long."""
-    longest = max(len(handle.get_label()) for handle in handles)
-    fitting = max(1, int(figure.get_figwidth() * 72 / (0.52 * 8.5 * longest + 40)))
-    figure.legend(handles=handles, loc="outside lower center", ncols=min(columns, fitting, len(handles)))
+def legend_below(figure: Figure, handles: Sequence[Artist | Container], columns: int = 3) -> None:
+    """Puts a legend of `handles` under the panels, where it covers nothing; fewer columns when its labels are long.
+
+    The figure grows by the height of the legend, so that the panels keep theirs.
+    """
+    longest = max(len(str(handle.get_label())) for handle in handles)
+    room = _characters(figure.get_figwidth(), _LEGEND_SIZE)
+    columns = max(1, min(columns, len(handles), room // (longest + 8)))  # 8: the sample of the line and the gap
+    figure.legend(handles=list(handles), loc="outside lower center", ncols=columns)
+    figure.set_figheight(figure.get_figheight() + 1.5 * -(-len(handles) // columns) * _LEGEND_SIZE / 72)
+
+
+def _characters(width: float, size: float) -> int:
+    """How many characters of font size `size` (points) fit into `width` (inches), on average."""
+    return int(width * 72 / (0.56 * size))
 
 
 def accuracy_limits(*values: np.ndarray, step: float = 0.1) -> tuple[float, float]:

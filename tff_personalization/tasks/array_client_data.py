@@ -50,7 +50,8 @@ class ArrayClientData(tff.simulation.datasets.ClientData):
 
         def dataset_of(client_id):
             start, stop = tf.unstack(bounds[tf.argmax(tf.equal(ids, client_id))])
-            return tf.data.Dataset.from_tensor_slices((self._images[start:stop], self._labels[start:stop]))
+            parts = (tf.convert_to_tensor(part)[start:stop] for part in (self._images, self._labels))
+            return tf.data.Dataset.from_tensor_slices(tuple(parts))
 
         return dataset_of
 

@@ -57,36 +57,27 @@ def split_by_writer(
 ) -> np.ndarray:
     """Splits each writer's examples into a train and a test part, stratified by class.
 
-    A class of which the writer has two or more examples gives `test_fraction` of them (rounded, at least
-    one stays in each part) to the test part; single examples are pooled and split at random, so that about
-    `test_fraction` of each writer's examples are test examples, and at least one when the writer has two or more.
+    A systematic sample: the writer's examples are put in a line, class after class, and every fifth (for a fifth) is a
+    test example, from a random start. So every example has the same chance; a class gives its share of test
+    examples, rounded down or up; and none of which there are two or more goes to the test part altogether.
 
     Args:
         labels: int, shape (N,).
         writer: shape (N,).
         rng: source of the random choice.
-        test_fraction: in (0, 1).
+        test_fraction: in (0, ½].
 
     Returns:
-        bool, shape (N,): true for the test part.
+        bool, shape (N,): true for the test part, which is `test_fraction` of each writer's examples, rounded, and at
+        least one if the writer has two or more.
     """
     is_test = np.zeros(len(labels), bool)
     for _, examples in sorted(_indices_by(writer).items()):
         wanted = max(1, round(test_fraction * len(examples))) if len(examples) > 1 else 0
-        singles, chosen = [], []
-        for _, members in sorted(_indices_by(labels[examples]).items()):
-            members = rng.permutation(examples[members])
-            if len(members) == 1:
-                singles.append(members[0])
-                continue
-            share = min(max(1, round(test_fraction * len(members))), len(members) - 1)
-            chosen.extend(members[:share])
-        # Many classes of two would push the test part far over its share: keep a random subset then.
-        if len(chosen) > wanted:
-            chosen = rng.permutation(chosen)[:wanted].tolist()
-        elif len(chosen) < wanted:
-            chosen.extend(rng.permutation(singles)[: wanted - len(chosen)].tolist())
-        is_test[np.asarray(chosen, int)] = True
+        by_class = list(_indices_by(labels[examples]).values())
+        line = [examples[rng.permutation(by_class[i])] for i in rng.permutation(len(by_class))]
+        places = (np.arange(wanted) + rng.random()) * (len(examples) / max(wanted, 1))
+        is_test[np.concatenate(line)[places.astype(int)]] = True
     return is_test
 
 

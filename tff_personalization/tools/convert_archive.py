@@ -42,8 +42,8 @@ def convert(archive_path: str, database_path: str, seed: int, progress: bool = T
     """
     if os.path.exists(database_path):
         raise errors.UserError(f"{database_path} exists: choose another name, or delete it first.")
-    if not archive_path.lower().endswith(".npz"):
-        raise errors.UserError(f"{archive_path} is not an .npz file: give the path of a by-writer archive.")
+    if not (archive_path.lower().endswith(".npz") and os.path.isfile(archive_path)):
+        raise errors.UserError(f"{archive_path} is not an existing .npz file: give the path of a by-writer archive.")
     archive = sources.load(
         sources.SourceOptions(
             client_data=archive_path,
@@ -60,8 +60,6 @@ def convert(archive_path: str, database_path: str, seed: int, progress: bool = T
         connection.execute("INSERT INTO source VALUES (?)", (archive.source,))
         _write(connection, archive, sqlite.ALL_PREFIX, progress)
         digits = archive.select(archive.labels < _NUM_DIGITS)
-        # A client needs a train part.
-        digits = digits.select(np.isin(digits.writer, digits.writer[~digits.is_test]))
         _write(connection, digits, sqlite.DIGITS_PREFIX, progress)
         connection.execute(_INDEX)
 

@@ -248,3 +248,25 @@ def test_the_real_archive_loads():
     assert tested.min() >= 1
     assert trained.min() >= 1
     assert archive.is_test.mean() == pytest.approx(0.2, abs=0.01)
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        (b"(12,", b"(-2,"),
+        (b"(12,", b"(012"),
+        (b"(12,", b"(1j,"),
+        (b"'descr'", b"b'desc'"),
+        (b"{'", b"(('"),
+        (b"'", b'"'),
+    ],
+)
+def test_an_array_with_a_damaged_header_is_refused(tmp_path, old, new):
+    path = tmp_path / "a.npz"
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, array in small_files.arrays().items():
+            buffer = io.BytesIO()
+            np.save(buffer, array)
+            content = buffer.getvalue()
+            archive.writestr(f"{name}.npy", content.replace(old, new, 1) if name == "labels" else content)
+    small_files.refusal(_load, path, names=[path])

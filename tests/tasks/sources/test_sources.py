@@ -75,7 +75,7 @@ def test_with_10_classes_only_the_digits_and_their_writers_remain(tmp_path):
     np.testing.assert_array_equal(archive.images, images[[0, 2, 5]])
 
 
-def test_a_writer_whose_digits_are_all_test_examples_drops_out_with_10_classes(tmp_path):
+def test_a_writer_whose_digits_are_all_test_examples_stays_with_10_classes(tmp_path):
     changes = {
         "images": small_files.arrays(count=4)["images"],
         "labels": np.array([40, 3, 4, 5]),
@@ -83,7 +83,7 @@ def test_a_writer_whose_digits_are_all_test_examples_drops_out_with_10_classes(t
         "split": np.array(["train", "test", "train", "test"]),
     }
     path = _save(tmp_path / "a.npz", **changes)
-    assert sources.load(small_files.options(path, num_classes=10)).writer.tolist() == ["b", "b"]
+    assert sources.load(small_files.options(path, num_classes=10)).writer.tolist() == ["a", "b", "b"]
 
 
 def test_letters_alone_leave_nothing_for_10_classes(tmp_path):
@@ -93,10 +93,15 @@ def test_letters_alone_leave_nothing_for_10_classes(tmp_path):
     )
 
 
-def test_a_client_with_test_examples_alone_is_refused_and_named(tmp_path):
+def test_a_client_may_have_test_examples_alone(tmp_path):
     rows = [*small_files.sqlite_rows(), *small_files.sqlite_rows(splits=("all_test",), clients=("lonely",))]
-    path = small_files.write_sqlite(tmp_path / "a.sqlite", rows)
-    small_files.refusal(sources.load, small_files.options(path), names=[f"--client_data={path}", "1 client", "lonely"])
+    archive = sources.load(small_files.options(small_files.write_sqlite(tmp_path / "a.sqlite", rows)))
+    assert archive.is_test[archive.writer == "lonely"].all()
+
+
+def test_test_examples_alone_leave_nothing_to_train_on(tmp_path):
+    path = _save(tmp_path / "a.npz", split=np.full(12, "test"))
+    small_files.refusal(sources.load, small_files.options(path), names=[f"--client_data={path}", "train example"])
 
 
 def test_reading_an_archive_does_not_import_tensorflow(tmp_path):

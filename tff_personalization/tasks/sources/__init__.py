@@ -5,8 +5,6 @@ import importlib
 import os
 from collections.abc import Callable
 
-import numpy as np
-
 from tff_personalization import errors
 from tff_personalization.tasks import client_data
 
@@ -67,34 +65,22 @@ _FILE_SOURCES: dict[str, Load] = {
 def load(options: SourceOptions) -> client_data.WriterArchive:
     """The client data that `options.client_data` names, with at most `options.num_classes` classes.
 
-    With 10 classes only the digits are kept, and the writers who have none in their train part drop out.
+    With 10 classes only the digits are kept, and the writers who have none drop out. A client may have no train
+    example (it cannot be personalized for) or no test example (it cannot be judged).
 
     Raises:
-        UserError: if there is no such source or file, if the file is malformed, if a client has no train example,
-            or if nothing remains.
+        UserError: if there is no such source or file, if the file is malformed, or if nothing remains.
     """
     archive = _find(options.client_data)(options)
-    without_train = archive.writer[~_has_train(archive)]
-    if len(without_train):
-        raise errors.UserError(
-            f"--client_data={options.client_data}: {len(np.unique(without_train))} clients have test examples only, "
-            f"such as {without_train[0]}: give each client a train part, or leave it out."
-        )
     if len(archive.classes) > options.num_classes:
         kept_classes = archive.classes[: options.num_classes]
         archive = archive.select(archive.labels < options.num_classes, classes=kept_classes)
-        archive = archive.select(_has_train(archive))
-    if not len(archive.labels):
+    if archive.is_test.all():
         raise errors.UserError(
             f"--client_data={options.client_data} has no train example of the first {options.num_classes} classes: "
             "choose other client data or another number of classes."
         )
     return archive
-
-
-def _has_train(archive: client_data.WriterArchive) -> np.ndarray:
-    """Bool, shape (N,): whether the example's writer has a train example."""
-    return np.isin(archive.writer, archive.writer[~archive.is_test])
 
 
 def _find(name: str) -> Load:

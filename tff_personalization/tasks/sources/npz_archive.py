@@ -20,6 +20,7 @@ import tokenize
 import zipfile
 import zlib
 from collections.abc import Iterator
+from typing import IO
 
 import numpy as np
 
@@ -37,7 +38,6 @@ _UNREADABLE = (
     zlib.error,
     lzma.LZMAError,
     struct.error,
-    tokenize.TokenError,
     EOFError,
     OSError,
     ValueError,
@@ -93,13 +93,7 @@ class _Members:
         if name not in self:
             raise errors.UserError(f"{self._path}: there is no array '{name}': a by-writer archive has one.")
         with self._archive.open(f"{name}.npy") as file:
-            version = np.lib.format.read_magic(file)
-            if version == (1, 0):
-                shape, _, dtype = np.lib.format.read_array_header_1_0(file)
-            elif version == (2, 0):
-                shape, _, dtype = np.lib.format.read_array_header_2_0(file)
-            else:
-                raise ValueError(f"array format version {version}")
+            shape, dtype = _array_header(file)
             if dtype.hasobject:
                 raise errors.UserError(
                     f"{self._path}: {name} holds Python objects, which are not read: save it as a plain NumPy array."
@@ -136,6 +130,19 @@ class _Members:
     def word(self, name: str) -> str | None:
         """The single string stored under `name`, on one line; None without it."""
         return " ".join(str(self.read(name, "U", ())).split()) if name in self else None
+
+
+def _array_header(file: IO[bytes]) -> tuple[tuple[int, ...], np.dtype]:
+    """The shape and dtype at the beginning of an .npy file; ValueError if it is damaged."""
+    readers = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
+    version = np.lib.format.read_magic(file)
+    if version not in readers:
+        raise ValueError(f"array format version {version}")
+    try:
+        shape, _, dtype = readers[version](file)
+    except (TypeError, SyntaxError, tokenize.TokenError) as error:  # The header is a Python literal.
+        raise ValueError("the header of an array is damaged") from error
+    return shape, dtype
 
 
 @contextlib.contextmanager

@@ -80,7 +80,7 @@ def _open(path: str) -> Iterator[sqlite3.Connection]:
                 # Within its last page SQLite itself does not notice.
                 raise sqlite3.DatabaseError("its last page is cut short")
             yield connection
-    except sqlite3.Error as error:
+    except (sqlite3.Error, UnicodeDecodeError) as error:  # The latter when a message quotes damaged text.
         reason = " ".join(str(error).split())
         raise errors.UserError(
             f"{path} cannot be read as an SQLite database ({reason}): it is damaged, cut short or of another kind; "

@@ -1,0 +1,171 @@
+"""The evaluation computation against plain Keras, and its two releases against each other."""
+
+import collections
+
+import numpy as np
+import pytest
+import tensorflow as tf
+import tensorflow_federated as tff
+
+from tff_personalization.models import emnist_cnn
+from tff_personalization.personalization import distributions, evaluation
+
+pytestmark = pytest.mark.usefixtures("worker")
+CLASSES, RATE, BATCH, EPOCHS = 5, 0.05, 4, 3
+STRATEGIES = ("fine_tune", "fine_tune_head", "local_only")
+SGD = tff.learning.optimizers.build_sgdm(RATE)
+
+
+def cnn():
+    return emnist_cnn.build_cnn(CLASSES, np.random.default_rng(0), dropout=False)
+
+
+def client(index, train_size, test_size, seed=(5, 6)):
+    rng = np.random.default_rng(index)
+
+    def part(size):
+        labels = rng.integers(0, CLASSES, size).astype(np.int32)
+        images = rng.integers(0, 100, (size, 28, 28))
+        for image, label in zip(images, labels, strict=True):
+            image[5 * label : 5 * label + 5] += 140
+        return images.astype(np.uint8), labels
+
+    return index, part(train_size), part(test_size), np.array(seed, np.int32)
+
+
+def value(index, train, test, seed):
+    return collections.OrderedDict(
+        index=np.int32(index),
+        seed=seed,
+        test=tf.data.Dataset.from_tensors(test),
+        train=tf.data.Dataset.from_tensors(train),
+    )
+
+
+def evaluate(model, clients, release, strategies=STRATEGIES, weights=None):
+    computation = evaluation.build_personalization_evaluation(
+        model, SGD, epochs=EPOCHS, batch_size=BATCH, strategies=strategies, release=release
+    )
+    weights = model.initial_weights[0] if weights is None else weights
+    return computation(tff.learning.models.ModelWeights(weights, ()), [value(*c) for c in clients])
+
+
+def keras_model(weights, trained):
+    """The CNN in Keras, without dropout; only the last `trained` layers are trained."""
+    layers = [
+        tf.keras.layers.Conv2D(32, 3, activation="relu", input_shape=(28, 28, 1)),
+        tf.keras.layers.Conv2D(64, 3, activation="relu"),
+        tf.keras.layers.MaxPool2D(),
+        tf.keras.layers.Flatten(),
+        tf.keras.layers.Dense(128, activation="relu"),
+        tf.keras.layers.Dense(CLASSES),
+    ]
+    model = tf.keras.Sequential(layers)
+    model.set_weights(weights)
+    for layer in layers[: len(layers) - trained]:
+        layer.trainable = False
+    loss = tf.keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    model.compile(tf.keras.optimizers.SGD(RATE), loss, metrics=["accuracy"])
+    return model
+
+
+@pytest.mark.parametrize(("strategy", "trained_layers"), [("fine_tune", 6), ("fine_tune_head", 1)])
+def test_fine_tuning_equals_plain_keras_on_one_client(strategy, trained_layers):
+    """Keras is fed the same permutations; accuracy and loss agree before, and after every epoch."""
+    index, train, test, seed = client(3, 11, 8)
+    model = cnn()
+    noise = np.random.default_rng(4)
+    weights = [w + 0.01 * noise.normal(size=w.shape).astype(np.float32) for w in model.initial_weights[0]]
+    (record,) = evaluate(model, [(index, train, test, seed)], "records", (strategy,), weights)
+    keras = keras_model(weights, trained_layers)
+    for epoch in range(EPOCHS + 1):
+        loss, accuracy = keras.evaluate(test[0][..., None] / 255.0, test[1], verbose=0, batch_size=100)
+        assert record["correct"][0, epoch] == round(accuracy * 8)
+        assert record["loss_sum"][0, epoch] / 8 == pytest.approx(loss, rel=1e-4)
+        order = tf.random.experimental.stateless_shuffle(tf.range(11), tf.random.fold_in(seed, -1 - epoch)).numpy()
+        for start in range(0, 11, BATCH):
+            batch = order[start : start + BATCH]
+            keras.train_on_batch(train[0][batch][..., None] / 255.0, train[1][batch])
+    assert record["loss_sum"][0, EPOCHS] < record["loss_sum"][0, 0]
+
+
+def test_local_only_starts_from_the_untrained_model_whatever_the_global_model_is():
+    model, clients = cnn(), [client(1, 9, 6)]
+    from_initial, from_other = (
+        evaluate(model, clients, "records", ("local_only",), [w + shift for w in model.initial_weights[0]])[0]
+        for shift in (0, 0.05)
+    )
+    np.testing.assert_array_equal(from_initial["loss_sum"], from_other["loss_sum"])
+
+
+def test_strategies_in_one_pass_measure_what_each_measures_alone():
+    model, clients = cnn(), [client(0, 10, 7), client(1, 6, 5)]
+    together = evaluate(model, clients, "records")
+    for i, strategy in enumerate(STRATEGIES):
+        for one, all_of_them in zip(evaluate(model, clients, "records", (strategy,)), together, strict=True):
+            np.testing.assert_array_equal(one["correct"][0], all_of_them["correct"][i])
+            np.testing.assert_array_equal(one["loss_sum"][0], all_of_them["loss_sum"][i])
+
+
+def test_records_carry_the_clients_identity():
+    clients = [client(7, 5, 4), client(2, 8, 3)]
+    records = evaluate(cnn(), clients, "records")
+    assert [(r["index"], r["train_examples"], r["test_examples"]) for r in records] == [(7, 5, 4), (2, 8, 3)]
+
+
+def test_a_client_without_training_data_keeps_the_initial_model():
+    (record,) = evaluate(cnn(), [client(0, 0, 6)], "records")
+    assert record["train_examples"] == 0
+    for curve in (*record["correct"], *record["loss_sum"]):
+        assert len(set(curve.tolist())) == 1
+
+
+def test_a_client_without_test_data_is_left_out_of_the_averages_and_counted():
+    full, without = client(0, 6, 5), client(1, 6, 0)
+    alone = evaluate(cnn(), [full], "aggregates")
+    both = evaluate(cnn(), [full, without], "aggregates")
+    assert (both["clients"], both["clients_without_test_examples"]) == (1, 1)
+    for epoch in range(EPOCHS + 1):
+        a, b = (distributions.from_sums(sums, 0, epoch) for sums in (alone, both))
+        np.testing.assert_array_equal(a.histogram, b.histogram)
+        assert (a.mean, a.sd, a.loss, a.gain, a.clients) == (b.mean, b.sd, b.loss, b.gain, b.clients)
+    table = distributions.client_table(evaluate(cnn(), [full, without], "records"), ["a", "b"], STRATEGIES)
+    assert distributions.from_table(table, "fine_tune", 0, 100).clients == 1
+    assert table[table.client == "b"].accuracy.isna().all()
+
+
+def test_aggregates_equal_what_the_records_of_the_same_clients_give():
+    clients = [client(i, 4 + i, 3 + 2 * i) for i in range(6)]
+    model = cnn()
+    table = distributions.client_table(evaluate(model, clients, "records"), list("abcdef"), STRATEGIES)
+    sums = evaluate(model, clients, "aggregates")
+    bins = evaluation.HISTOGRAM_BINS
+    for s, strategy in enumerate(STRATEGIES):
+        for epoch in range(EPOCHS + 1):
+            exact = distributions.from_table(table, strategy, epoch, bins)
+            from_sums = distributions.from_sums(sums, s, epoch)
+            np.testing.assert_array_equal(from_sums.histogram, exact.histogram)
+            for name in ("clients", "mean", "weighted_mean", "loss", "gain", "share_gaining", "share_hurt"):
+                assert getattr(from_sums, name) == pytest.approx(getattr(exact, name), abs=1e-5), name
+            for name in ("sd", "gain_sd"):  # a difference of squares of float32
+                assert getattr(from_sums, name) == pytest.approx(getattr(exact, name), abs=1e-3), name
+
+
+def test_no_value_of_a_client_leaves_it_in_the_aggregates():
+    """The type of the result names the server and has no sequence, list or index of clients in it."""
+    computation = evaluation.build_personalization_evaluation(
+        cnn(), SGD, epochs=EPOCHS, batch_size=BATCH, strategies=STRATEGIES, release="aggregates"
+    )
+    result = computation.type_signature.result
+    assert result.placement is tff.SERVER
+    assert "index" not in dir(result.member)
+    shapes = {name: tuple(getattr(result.member, name).shape) for name in dir(result.member)}
+    assert shapes["histogram"] == (3, EPOCHS + 1, evaluation.HISTOGRAM_BINS)
+    assert all(shape in ((), (3, EPOCHS + 1), (3, EPOCHS + 1, evaluation.HISTOGRAM_BINS)) for shape in shapes.values())
+
+
+def test_an_unknown_release_is_refused():
+    with pytest.raises(ValueError, match="release"):
+        evaluation.build_personalization_evaluation(
+            cnn(), SGD, epochs=1, batch_size=4, strategies=("fine_tune",), release="everything"
+        )
