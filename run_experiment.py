@@ -24,7 +24,8 @@ def main(argv: list[str]) -> int:
     if len(argv) > 1:
         raise errors.UserError(f"{argv[1]!r} is not a flag: settings are given as --name=value (see --help).")
     experiment = config.from_flags(flags.FLAGS)
-    directory = training.run(experiment, interruption.Interruption())
+    with interruption.Interruption() as interrupt:
+        directory = training.run(experiment, interrupt)
     report.print_report(directory)
     return 0
 

@@ -27,18 +27,19 @@ def plot(runs: Sequence[runs_lib.Run]) -> Figure:
     """Draws one row per run: histogram on the left, CDF on the right; dashed and solid verticals are the means."""
     figure, axes = style.panels(2 * len(runs), 2, (3.5, 2.4), sharex=True)
     supports = []
-    for run, label, left, right in zip(runs, runs_lib.labels(runs), axes[::2], axes[1::2], strict=True):
+    for run, left, right in zip(runs, axes[::2], axes[1::2], strict=True):
         for kind in _LOOKS:
             edges, counts = histogram(run, kind)
             if not counts.sum():
                 raise runs_lib.NotRecordedError(f"{run.directory}: no test client has test examples, nothing to draw")
             supports.append(edges[[counts.nonzero()[0][0], counts.nonzero()[0][-1] + 1]])
             _draw(run, kind, edges, counts, left, right)
-        left.set(ylabel="test clients" if len(runs) == 1 else f"{label}\n\ntest clients", ylim=(0, None))
+        left.set(ylabel="test clients", ylim=(0, None))
         right.set(ylabel="share of test clients\nat or below", ylim=(-0.02, 1.02))
     low, high = style.accuracy_limits(*supports)
     for panel in axes[-2:]:
         panel.set(xlabel=style.ACCURACY, xlim=(low - 0.01, high + 0.01))
+    style.run_titles(axes[::2], runs)
     style.legend_below(figure, _legend(runs), columns=2)
     style.title(figure, "Accuracy of test clients before and after personalization", runs)
     return figure
@@ -85,7 +86,8 @@ def _draw(run: runs_lib.Run, kind: str, edges: np.ndarray, counts: np.ndarray, l
     first, last = heights.nonzero()[0][[0, -1]]
     bars, heights = bars[first : last + 2], heights[first : last + 1]
     hatch = "////" if kind == "personalized" else None
-    left.stairs(heights, bars, fill=True, color=look["color"], alpha=0.3, hatch=hatch, linewidth=0)
+    fill = {"facecolor": look["color"], "edgecolor": look["color"], "alpha": 0.35, "linewidth": 0, "hatch": hatch}
+    left.stairs(heights, bars, fill=True, **fill)
     # The dashed outline of the initial accuracies lies over the solid one, so that both are seen where they coincide.
     left.stairs(heights, bars, **look, linewidth=1.6, zorder=4 if kind == "initial" else 3)
     if run.clients is None:

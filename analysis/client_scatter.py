@@ -24,7 +24,7 @@ _KINDS = {"gaining": (1, "^", style.BLUE), "unchanged": (0, "o", style.GREY), "h
 @style.styled
 def plot(runs: Sequence[runs_lib.Run]) -> Figure:
     """Draws one panel per run; NotRecordedError when a run has no per-client accuracies."""
-    figure, axes = style.panels(len(runs), 2, (4.6, 4.2) if len(runs) == 1 else (3.6, 3.7))
+    figure, axes = style.panels(len(runs), 2, (4.6, 4.2) if len(runs) == 1 else (3.7, 4.3))
     gains = [run.client_gains() for run in runs]
     low, high = style.accuracy_limits(*(table[["initial", "personalized"]].to_numpy() for table in gains))
     most = 1
@@ -39,8 +39,8 @@ def plot(runs: Sequence[runs_lib.Run]) -> Figure:
             look: dict[str, Any] = {"marker": marker, "color": colour, "alpha": 0.7, "linewidth": 0, "zorder": 3}
             look["clip_on"] = False  # a client at accuracy 1 is seen whole
             panel.scatter(points["initial"], points["personalized"], s=_AREA * points["size"], **look)
-        panel.set_title(f"{len(table)} clients: {', '.join(shares)}", fontsize=8.5)
-        panel.set(xlim=(low, high), ylim=(low, high), aspect="equal")
+        panel.set_title(f"n = {len(table)}: {', '.join(shares)}", fontsize=8)
+        panel.set(xlim=(low, high), ylim=(low, high), box_aspect=1)
         panel.set(xlabel=f"initial {style.ACCURACY}", ylabel=f"personalized {style.ACCURACY}")
     style.run_titles(axes, runs)
     style.legend_below(figure, _legend(most), columns=len(_KINDS))

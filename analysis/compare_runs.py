@@ -22,6 +22,7 @@ FORMATS = ("text", "csv", "markdown", "latex")
 # Flags that say where or how fast a run happens, never what its numbers are.
 _WITHOUT_EFFECT = frozenset({"run_name", "output_dir", "cache_dir", "cores", "plots", "rounds_per_checkpoint"})
 _TEXT = ("run", "method", "data", "seed")
+_SETTINGS = ("rounds", "target_accuracy")  # the same in runs that differ in their seed alone
 _MISSING = "–"
 
 
@@ -36,9 +37,9 @@ def over_seeds(runs: Sequence[runs_lib.Run]) -> pd.DataFrame:
     """One row per group of runs that differ in their seed alone.
 
     Returns:
-        The columns of `per_run`, each number averaged over the group's seeds, and beside each a column
-        <number>_sd_over_seeds (missing for a single seed). Rounds to a target are averaged over the seeds that
-        reached it, which <number>_reached counts. `seed` lists the seeds, `seeds` counts them.
+        The columns of `per_run`, each result averaged over the group's seeds, and beside each a column
+        <result>_sd_over_seeds (missing for a single seed). Rounds to a target are averaged over the seeds that
+        reached it, which <result>_reached counts. `seed` lists the seeds, `seeds` counts them.
 
     Raises:
         UserError: two runs have the same settings and the same seed, which would count one result twice.
@@ -46,14 +47,14 @@ def over_seeds(runs: Sequence[runs_lib.Run]) -> pd.DataFrame:
     table = per_run(runs)
     rows = []
     for _, group in table.groupby([_settings(run) for run in runs], sort=False):
-        repeated = group["run"][group["seed"].duplicated(keep=False)].tolist()
-        if repeated:
-            raise UserError(f"--over_seeds: {repeated[0]} and {repeated[1]} have the same settings and seed; give one")
+        for seed, same in group.groupby("seed")["run"]:
+            if len(same) > 1:
+                raise UserError(f"--over_seeds: {' and '.join(same)} have the same settings and seed {seed}; give one")
         first, others = group.iloc[0], len(group) - 1
         row = {"run": f"{first['run']} + {others} more" if others else first["run"]}
-        row |= {"method": first["method"], "data": first["data"]}
+        row |= {name: first[name] for name in ("method", "data", *_SETTINGS)}
         row |= {"seed": ", ".join(str(seed) for seed in sorted(group["seed"])), "seeds": len(group)}
-        for name in table.columns.difference(_TEXT, sort=False):
+        for name in table.columns.difference([*_TEXT, *_SETTINGS], sort=False):
             row |= {name: group[name].mean(), f"{name}_sd_over_seeds": group[name].std(ddof=1)}
             if name.startswith("rounds_to_target"):
                 row[f"{name}_reached"] = int(group[name].count())
@@ -107,8 +108,8 @@ def _readable(row: pd.Series, seeds: bool) -> dict[str, str]:
         if pd.isna(row[name]):
             return _MISSING
         spread = row.get(f"{name}_sd_over_seeds")
-        # Exact equality over seeds (the number of rounds, say) needs no spread beside it.
-        return f"{row[name]:{form}}" + (f" ({spread:{form}})" if spread and not pd.isna(spread) else "")
+        # What every seed has alike, such as the number of test clients, needs no spread beside it.
+        return f"{row[name]:{form}}" + (f" ({spread:{form.lstrip('+')}})" if spread and not pd.isna(spread) else "")
 
     def accuracy(kind: str) -> str:
         mean, spread = number(f"{kind}_accuracy_mean", ".4f"), number(f"{kind}_accuracy_sd", ".4f")
@@ -128,8 +129,8 @@ def _readable(row: pd.Series, seeds: bool) -> dict[str, str]:
         "gain": number("gain_mean", "+.4f"),
         "share hurt": number("share_hurt", ".3f"),
         "target": number("target_accuracy", "g"),
-        "rounds to target, initial": rounds_to_target("initial"),
-        "personalized": rounds_to_target("personalized"),
+        "rounds to target: initial": rounds_to_target("initial"),
+        "rounds to target: personalized": rounds_to_target("personalized"),
         "examples/s": number("examples_per_second", ".0f"),
         "wall time (s)": number("wall_seconds", ".0f"),
     }

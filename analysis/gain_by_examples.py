@@ -39,7 +39,7 @@ def plot(runs: Sequence[runs_lib.Run]) -> Figure:
             color=style.VERMILLION,
             marker="s",
             capsize=3,
-            label="mean ± standard error of clients with about as many examples",
+            label="clients with similar numbers of examples: mean ± standard error",
         )
         panel.set(xlabel="train examples of the client", xlim=(0, None))
     for panel in axes[::2]:

@@ -42,10 +42,12 @@ def plot(runs: Sequence[runs_lib.Run]) -> Figure:
             for edge in _BAND:  # where bands overlap, their edges tell them apart
                 panel.plot(rows["epoch"], rows[edge], color=look["color"], linestyle=look["linestyle"], linewidth=0.7)
         panel.xaxis.set_major_locator(MaxNLocator(integer=True))
-        panel.set(xlabel="personalization epoch (0: initial model)", ylabel=style.ACCURACY)
+        panel.set(xlabel="personalization epoch (0: initial model)")
     drawn = [final[["accuracy_mean", *_BAND]].to_numpy() for final in finals]
     low, high = style.accuracy_limits(*drawn, step=0.05)
     axes[0].set_ylim(low, high)
+    for panel in axes[::2]:
+        panel.set_ylabel(style.ACCURACY)
     style.run_titles(axes, runs)
     lines = [Line2D([], [], **look, label=strategy) for strategy, look in looks.items()]
     band = Patch(color=style.GREY, alpha=0.3, label="middle half of clients")

@@ -8,7 +8,10 @@ _LATEX |= {character: "\\" + character for character in "&%$#_{}"}
 
 def text(table: pd.DataFrame, note: str) -> str:
     """`table`, whose cells are strings, aligned with spaces, with `note` under it."""
-    return f"{table.to_string(index=False)}\n{note}\n"
+    rows = [list(table.columns), *table.to_numpy().tolist()]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+    return "\n".join([*lines, note, ""])
 
 
 def markdown(table: pd.DataFrame, note: str) -> str:

@@ -15,24 +15,27 @@ from tff_personalization.programs import runtime  # noqa: E402
 @pytest.fixture(scope="session")
 def worker(tmp_path_factory):
     """TFF's worker process, as a run has it."""
-    with (tmp_path_factory.mktemp("worker") / "worker.log").open("wb") as log:
-        worker = runtime.set_execution_context(cores=2, log=log)
+    log_path = tmp_path_factory.mktemp("worker") / "worker.log"
+    with log_path.open("wb") as log, runtime.execution_context(cores=2, log=log) as worker:
         yield worker
-        worker.stop()
 
 
 @pytest.fixture(scope="session")
 def by_writer_archive(tmp_path_factory) -> pathlib.Path:
-    """A by-writer archive of twelve made-up writers whose classes can be learnt: a bar at a place for each class."""
+    """A by-writer archive of twelve made-up writers: a bar at a place for each class, but every second writer puts the
+    bars of classes 0 and 1 in each other's place, and a tenth of the labels are wrong."""
     rng = np.random.default_rng(7)
     images, labels, writers = [], [], []
     for writer in range(12):
         count = 24 + 2 * writer
         labels_of_writer = rng.integers(0, 5, count)
-        pictures = rng.integers(0, 60, (count, 28, 28))
+        pictures = rng.integers(0, 120, (count, 28, 28))
         for picture, label in zip(pictures, labels_of_writer, strict=True):
-            picture[5 * label : 5 * label + 4, 4:24] = 200 + writer
+            place = 1 - label if writer % 2 and label < 2 else label
+            picture[5 * place : 5 * place + 4, 4:24] += 100
             picture[[0, -1]] = picture[:, [0, -1]] = 0
+        wrong = rng.random(count) < 0.1
+        labels_of_writer[wrong] = rng.integers(0, 5, wrong.sum())
         images.append(pictures.astype(np.uint8))
         labels.append(labels_of_writer)
         writers.append(np.full(count, f"w{writer:02d}"))

@@ -3,18 +3,26 @@
 import contextlib
 import signal
 from collections.abc import Iterator
+from typing import Any
 
 from tff_personalization import errors
 
 
 class Interruption:
-    """Turns SIGINT and SIGTERM into `errors.Interrupted`, at once or, inside `postponed()`, at its end."""
+    """A context in which SIGINT and SIGTERM are `errors.Interrupted`, at once or at the end of `postponed()`."""
 
     def __init__(self) -> None:
         self._postponing = False
         self._pending: int | None = None
-        for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, self._handle)
+        self._handlers_before: dict[int, Any] = {}
+
+    def __enter__(self) -> "Interruption":
+        self._handlers_before = {n: signal.signal(n, self._handle) for n in (signal.SIGINT, signal.SIGTERM)}
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        for number, handler in self._handlers_before.items():
+            signal.signal(number, handler)
 
     def _handle(self, signal_number: int, frame: object) -> None:
         del frame

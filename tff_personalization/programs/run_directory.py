@@ -68,7 +68,7 @@ class RunDirectory:
     def _check_same_experiment(self) -> None:
         try:
             earlier = json.loads((self.path / "config.json").read_text())["flags"]
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             return
         except (OSError, ValueError, KeyError) as error:
             raise errors.UserError(

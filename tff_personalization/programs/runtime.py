@@ -6,6 +6,7 @@ cores), so that its log goes to a file, and so that it never outlives this proce
 """
 
 import atexit
+import contextlib
 import ctypes
 import os
 import pathlib
@@ -13,6 +14,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from typing import IO
 
 import grpc
@@ -103,18 +105,19 @@ def _die_with_parent() -> None:
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
-def set_execution_context(
+@contextlib.contextmanager
+def execution_context(
     cores: int = 0, log: IO[bytes] | None = None, threads_per_client: int = 1
-) -> Worker:
-    """Makes a local worker TFF's default execution context. Call it on the main thread.
+) -> Iterator[Worker]:
+    """A context in which TFF computes on a local worker. Enter it on the main thread.
 
     Args:
         cores: clients computed at once; 0 for all available cores.
         log: where the worker's output goes; None for standard error.
         threads_per_client: more than one pays only where there is one client at a time.
 
-    Returns:
-        The worker, which ends with this process or when `stop` is called.
+    Yields:
+        The worker, which ends with the context, and with this process however that ends.
     """
     worker = Worker(cores or available_cores(), threads_per_client, log)
 
@@ -124,12 +127,14 @@ def set_execution_context(
         remote.set_cardinalities(cardinalities)
         return remote
 
-    tff.framework.set_default_context(
-        tff.framework.SyncExecutionContext(
-            executor_fn=tff.framework.ResourceManagingExecutorFactory(executor),
-            compiler_fn=tff.backends.native.desugar_and_transform_to_native,
-            transform_args=tff.tensorflow.transform_args,
-            transform_result=tff.tensorflow.transform_result,
-        )
+    context = tff.framework.SyncExecutionContext(
+        executor_fn=tff.framework.ResourceManagingExecutorFactory(executor),
+        compiler_fn=tff.backends.native.desugar_and_transform_to_native,
+        transform_args=tff.tensorflow.transform_args,
+        transform_result=tff.tensorflow.transform_result,
     )
-    return worker
+    try:
+        with tff.framework.get_context_stack().install(context):
+            yield worker
+    finally:
+        worker.stop()

@@ -46,9 +46,8 @@ def run(experiment: config_lib.Experiment, interrupt: interruption.Interruption)
     data = federated_data.load(experiment.config)
     cores = experiment.config.cores or runtime.available_cores()
     worker_log = None if logging.level_debug() else directory.worker_log
-    pooled = methods.get(experiment.config.method).pooled
-    worker = runtime.set_execution_context(cores, worker_log, threads_per_client=cores if pooled else 1)
-    try:
+    threads = cores if methods.get(experiment.config.method).pooled else 1
+    with runtime.execution_context(cores, worker_log, threads):
         directory.write_config(
             experiment.config.task,
             data.source,
@@ -57,8 +56,6 @@ def run(experiment: config_lib.Experiment, interrupt: interruption.Interruption)
             {split: len(getattr(data.split, split)) for split in ("train", "validation", "test")},
         )
         _Program(experiment, interrupt, directory, data).run()
-    finally:
-        worker.stop()
     return directory
 
 

@@ -156,11 +156,11 @@ def test_no_two_classes_of_a_family_share_a_form_in_one_writers_hand():
 def test_a_pen_draws_a_line_as_wide_as_itself():
     x = np.linspace(6, 22, 200)
     line = np.stack([x, np.full(200, 14.0)], 1)[None]
-    image = strokes.render(line, np.ones((1, 199), bool), np.array([1.5]))[0] / 255
+    image = handwriting.render(line, np.ones((1, 199), bool), np.array([1.5]))[0] / 255
     assert image[:, 14].sum() == pytest.approx(3.0, abs=0.2)
     assert not image[:10].any()
     assert not image[:, :3].any()
-    assert not strokes.render(line, np.zeros((1, 199), bool), np.array([1.5])).any()
+    assert not handwriting.render(line, np.zeros((1, 199), bool), np.array([1.5])).any()
 
 
 def test_the_second_load_reads_the_cache(tmp_path, monkeypatch):

@@ -11,12 +11,11 @@ population's characters look alike but say nothing about their writers; beyond 1
 """
 
 import concurrent.futures
+import functools
 import math
 import os
 import pathlib
 import tempfile
-import zipfile
-import zlib
 
 import numpy as np
 import tqdm
@@ -25,7 +24,7 @@ from tff_personalization import errors, seeds
 from tff_personalization.tasks import client_data, sources
 from tff_personalization.tasks.sources import strokes
 
-VERSION = 1
+VERSION = 2
 """Part of the cache key: raise it with every change of what is generated."""
 
 DEFAULT_CACHE_DIR = os.path.join("~", ".cache", "tff_personalization")
@@ -34,35 +33,30 @@ _MEAN_EXAMPLES, _SD_EXAMPLES = 221.0, 89.0  # a writer's, as in Federated EMNIST
 _FEWEST_EXAMPLES, _MOST_EXAMPLES = 20, 480
 _TEST_FRACTION = 0.103
 _DIGITS_FRACTION = 0.5
-# Roughly how often people write each letter in EMNIST, in thousands.
-_LETTER_FREQUENCIES = dict(
-    zip(
-        client_data.CLASSES[10:],
-        (6, 4, 10, 5, 5, 9, 2, 3, 12, 4, 2, 5, 9, 8, 25, 8, 2, 5, 21, 10, 13, 5, 5, 3, 5, 3)
-        + (10, 5, 3, 10, 25, 3, 4, 9, 3, 2, 2, 15, 3, 12, 3, 2, 3, 14, 3, 19, 3, 3, 3, 3, 2, 3),
-        strict=True,
-    )
-)
+# Roughly how often each letter, from A to Z and from a to z, is written in EMNIST, in thousands.
+_CAPITALS = (6, 4, 10, 5, 5, 9, 2, 3, 12, 4, 2, 5, 9, 8, 25, 8, 2, 5, 21, 10, 13, 5, 5, 3, 5, 3)
+_SMALL_LETTERS = (10, 5, 3, 10, 25, 3, 4, 9, 3, 2, 2, 15, 3, 12, 3, 2, 3, 14, 3, 19, 3, 3, 3, 3, 2, 3)
 
 # Terms of the deformation of a form, functions of x, y in [-1, 1] and of the position s in [0, 1] along the strokes,
 # with the standard deviations of their effects on (x, y), in half sizes of the form: between writers for all
 # characters at once, between writers for each character, and between examples.
 _TERMS = (
-    (lambda x, y, s: x, (0.10, 0.04), (0.10, 0.07), (0.06, 0.05)),
-    (lambda x, y, s: y, (0.18, 0.06), (0.10, 0.08), (0.07, 0.05)),
-    (lambda x, y, s: x * y, (0.04, 0.04), (0.10, 0.08), (0.05, 0.04)),
-    (lambda x, y, s: x * x, (0.02, 0.04), (0.05, 0.08), (0.03, 0.04)),
-    (lambda x, y, s: y * y, (0.04, 0.02), (0.08, 0.06), (0.04, 0.03)),
-    (lambda x, y, s: np.sin(np.pi * x), (0.03, 0.03), (0.06, 0.06), (0.03, 0.03)),
-    (lambda x, y, s: np.sin(np.pi * y), (0.03, 0.03), (0.06, 0.06), (0.03, 0.03)),
-    (lambda x, y, s: np.sin(2 * np.pi * s), (0.0, 0.0), (0.05, 0.05), (0.03, 0.03)),
-    (lambda x, y, s: np.cos(2 * np.pi * s), (0.0, 0.0), (0.05, 0.05), (0.03, 0.03)),
+    (lambda x, y, s: x, (0.10, 0.04), (0.08, 0.06), (0.06, 0.05)),
+    (lambda x, y, s: y, (0.18, 0.06), (0.08, 0.06), (0.07, 0.05)),
+    (lambda x, y, s: x * y, (0.04, 0.04), (0.08, 0.06), (0.05, 0.04)),
+    (lambda x, y, s: x * x, (0.02, 0.04), (0.04, 0.06), (0.03, 0.04)),
+    (lambda x, y, s: y * y, (0.04, 0.02), (0.06, 0.05), (0.04, 0.03)),
+    (lambda x, y, s: np.sin(np.pi * x), (0.03, 0.03), (0.05, 0.05), (0.03, 0.03)),
+    (lambda x, y, s: np.sin(np.pi * y), (0.03, 0.03), (0.05, 0.05), (0.03, 0.03)),
+    (lambda x, y, s: np.sin(2 * np.pi * s), (0.0, 0.0), (0.04, 0.04), (0.03, 0.03)),
+    (lambda x, y, s: np.cos(2 * np.pi * s), (0.0, 0.0), (0.04, 0.04), (0.03, 0.03)),
     (lambda x, y, s: np.sin(4 * np.pi * s), (0.0, 0.0), (0.03, 0.03), (0.02, 0.02)),
     (lambda x, y, s: np.cos(4 * np.pi * s), (0.0, 0.0), (0.03, 0.03), (0.02, 0.02)),
 )
 _COMMON_SD, _OWN_SD, _EXAMPLE_SD = (np.array([term[column] for term in _TERMS]) for column in (1, 2, 3))
 _PEN_RADIUS, _PEN_COMMON_SD, _PEN_EXAMPLE_SD = 0.95, 0.22, 0.08
 _SHIFT_SD = 0.5
+_SIGMA = 0.75  # of the blur that gives a pen its width
 _LARGEST_SIDE, _MARGIN = 21.0, 2.5
 
 
@@ -114,10 +108,8 @@ def examples(seed: int, writer: int) -> tuple[np.ndarray, np.ndarray]:
     rng = seeds.generator(seed, "handwriting", writer, "examples")
     shape = (_MEAN_EXAMPLES / _SD_EXAMPLES) ** 2
     count = int(np.clip(rng.gamma(shape, _MEAN_EXAMPLES / shape), _FEWEST_EXAMPLES, _MOST_EXAMPLES))
-    letters = np.array(list(_LETTER_FREQUENCIES.values()), float)
-    frequencies = np.concatenate(
-        [np.full(10, _DIGITS_FRACTION / 10), (1 - _DIGITS_FRACTION) * letters / letters.sum()]
-    )
+    letters = np.array([*_CAPITALS, *_SMALL_LETTERS]) / sum((*_CAPITALS, *_SMALL_LETTERS))
+    frequencies = np.concatenate([np.full(10, _DIGITS_FRACTION / 10), (1 - _DIGITS_FRACTION) * letters])
     labels = rng.choice(len(frequencies), count, p=frequencies).astype(np.int32)
     is_test = rng.random(count) < _TEST_FRACTION
     labels[:2], is_test[:2] = rng.integers(10, size=2), (False, True)
@@ -147,7 +139,7 @@ def draw(seed: int, writer: int, labels: np.ndarray, heterogeneity: float) -> np
     noise = seeds.generator(seed, "handwriting", writer, "noise")
     faithful = min(1.0, heterogeneity)
 
-    def of_the_writer(persistent: np.ndarray, fresh: np.ndarray) -> np.ndarray:
+    def of_the_writer(persistent: np.ndarray | float, fresh: np.ndarray) -> np.ndarray:
         """Mixes the writer's own draw with fresh ones: the variance stays the same up to h = 1."""
         return math.sqrt(faithful) * max(1.0, heterogeneity) * persistent + math.sqrt(1 - faithful) * fresh
 
@@ -161,27 +153,66 @@ def draw(seed: int, writer: int, labels: np.ndarray, heterogeneity: float) -> np
 
     shape = _COMMON_SD.shape
     common = of_the_writer(style.normal(size=shape), noise.normal(size=(count, *shape)))
-    own = of_the_writer(style.normal(size=(len(client_data.CLASSES), *shape))[labels], noise.normal(size=(count, *shape)))
+    every_class = style.normal(size=(len(client_data.CLASSES), *shape))
+    own = of_the_writer(every_class[labels], noise.normal(size=(count, *shape)))
     effects = _COMMON_SD * common + _OWN_SD * own + _EXAMPLE_SD * noise.normal(size=(count, *shape))
     pen = _PEN_RADIUS + _PEN_COMMON_SD * of_the_writer(style.normal(), noise.normal(size=count))
     pen = np.clip(pen + _PEN_EXAMPLE_SD * noise.normal(size=count), 0.55, 1.5)
     shift = _SHIFT_SD * noise.normal(size=(count, 2))
 
-    return strokes.render(_deform(form, effects, shift), forms.joined[form], pen)
+    return render(_deform(form, effects, shift), forms.joined[form], pen)
+
+
+@functools.cache
+def _terms() -> np.ndarray:
+    """The terms of the deformation at every point of every form: shape (F, POINTS, terms)."""
+    x, y = np.moveaxis(strokes.forms().points, -1, 0)
+    along = np.broadcast_to(np.linspace(0, 1, strokes.POINTS), x.shape)
+    return np.stack([term[0](x, y, along) for term in _TERMS], -1)
 
 
 def _deform(form: np.ndarray, effects: np.ndarray, shift: np.ndarray) -> np.ndarray:
     """The points of each example's form, deformed, at its place in the image: shape (n, POINTS, 2), in pixels."""
     forms = strokes.forms()
-    x, y = np.moveaxis(forms.points, -1, 0)
-    along = np.broadcast_to(np.linspace(0, 1, strokes.POINTS), x.shape)
-    terms = np.stack([term[0](x, y, along) for term in _TERMS], -1)
-    points = forms.half_size[form, None, None] * (forms.points[form] + terms[form] @ effects)
+    points = forms.half_size[form, None, None] * (forms.points[form] + _terms()[form] @ effects)
     low, high = points.min(1), points.max(1)
     shrink = np.minimum(1, _LARGEST_SIDE / (high - low).max(1))[:, None]
     room = client_data.IMAGE_SHAPE[0] / 2 - _MARGIN - shrink * (high - low) / 2
     centre = client_data.IMAGE_SHAPE[0] / 2 + np.clip(shift, -room, room)
     return shrink[:, None] * (points - (low + high)[:, None] / 2) + centre[:, None]
+
+
+def render(points: np.ndarray, joined: np.ndarray, pen_radius: np.ndarray) -> np.ndarray:
+    """Draws polylines with a round pen.
+
+    Args:
+        points: float, shape (N, P, 2), x and y in pixels from the top left corner, inside the image.
+        joined: bool, shape (N, P - 1), whether the pen is down between a point and the next.
+        pen_radius: float, shape (N,), in pixels.
+
+    Returns:
+        uint8, shape (N, 28, 28), ink 255 on background 0, antialiased.
+    """
+    count, side = len(points), client_data.IMAGE_SHAPE[0]
+    fine = 2 * side
+    length = np.hypot(*np.moveaxis(np.diff(points, axis=1), -1, 0)) * joined
+    cell = (points[:, 1:] + points[:, :-1]).astype(np.int32)  # the middle of a segment, in cells of half a pixel
+    index = (np.arange(count)[:, None] * fine + cell[..., 1]) * fine + cell[..., 0]
+    ink = np.bincount(index.ravel(), length.ravel(), count * fine * fine).astype(np.float32).reshape(count, fine, fine)
+    blurred = _BLUR @ ink @ _BLUR.T
+    # Beside a long stroke the blurred ink is exp(-d²/2σ²) at the distance d.
+    distance = _SIGMA * np.sqrt(-2 * np.log(np.clip(blurred, 1e-6, 1)))
+    return np.round(255 * np.clip(pen_radius[:, None, None] + 0.5 - distance, 0, 1)).astype(np.uint8)
+
+
+def _blur() -> np.ndarray:
+    """Weights, float32 of shape (28, 56), that blur by _SIGMA pixels from half pixels to whole ones."""
+    side = client_data.IMAGE_SHAPE[0]
+    offset = (np.arange(side) + 0.5)[:, None] - (np.arange(2 * side) + 0.5)[None] / 2
+    return (np.exp(-(offset**2) / (2 * _SIGMA**2)) / (2 * np.pi * _SIGMA**2) ** 0.25).astype(np.float32)
+
+
+_BLUR = _blur()
 
 
 def _draw_all(options: sources.SourceOptions, labels: np.ndarray, counts: list[int]) -> np.ndarray:
@@ -193,6 +224,7 @@ def _draw_all(options: sources.SourceOptions, labels: np.ndarray, counts: list[i
         place = slice(starts[writer], starts[writer + 1])
         images[place] = draw(options.seed, writer, labels[place], options.writer_heterogeneity)
 
+    _terms()  # before the threads start, lest each of them builds it
     # Threads are enough: NumPy releases the interpreter's lock where most of the time goes.
     with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as executor:
         done = executor.map(draw_into_place, range(len(counts)))
@@ -216,7 +248,7 @@ def _read(path: pathlib.Path, count: int) -> np.ndarray | None:
     try:
         with np.load(path) as file:
             images = file["images"]
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error):
+    except Exception:  # a damaged file can fail in any way
         return None
     return images if images.shape == (count, *client_data.IMAGE_SHAPE) and images.dtype == np.uint8 else None
 

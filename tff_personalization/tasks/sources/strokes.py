@@ -1,4 +1,4 @@
-"""Pen strokes of the synthetic handwriting: the forms that each character may take, and how a pen draws them.
+"""Skeletons of the synthetic handwriting: the forms that each character may take.
 
 A *form* is a skeleton of strokes, such as a slashed oval. A *family* is a set of classes that are easily taken for one
 another, with the forms that each may take; the classes of a family share forms, so that a form alone does not tell the
@@ -87,13 +87,13 @@ _FORMS = {
 
 # A line a class, a paragraph a family: the forms that a class may take and how much they are used.
 _FAMILIES = """
-0: oval 4, circle 3, slashed 1, dotted 1, curl 1
-O: circle 4, broad 3, curl 2, oval 2
+0: oval 6, circle 2, slashed 2, dotted 1, curl 1
+O: circle 6, broad 3, curl 2, oval 1
 o: ring 4, circle 2, curl 2, broad 1
 
 1: bar 4, flag 2, hat 2, based 2
 7: seven 4, crossed seven 3, beaked seven 2, hat 2
-l: bar 4, scripts:l 2, hook 2, flag 1
+l: bar 3, scripts:l 3, hook 2, flag 1
 I: serifs 4, bar 3, based 1
 
 2: futural:2 3, looped two 3, round zed 3
@@ -102,8 +102,8 @@ z: futural:z 3, small crossed zed 2, round zed 1, scripts:z 2, futural:Z 1
 Q: futural:Q 3, inner Q 3, looped two 1
 3: futural:3 4, flat three 3, scripts:z 1
 
-5: futural:5 3, curved five 3, capped five 3
-S: futural:S 4, futural:S*0.7,1 2, curved five 2, scripts:S 1
+5: futural:5 4, curved five 2, capped five 3
+S: futural:S 5, futural:S*0.7,1 2, curved five 1, scripts:S 1
 s: futural:s 4, futural:S 2, futural:S*0.7,1 2, scripts:s 1
 
 4: open four 4, closed four 3, square four 3
@@ -189,7 +189,7 @@ class Family:
     repertoires: np.ndarray
     cumulative: np.ndarray
 
-    def draw(self, uniform: np.ndarray) -> np.ndarray:
+    def draw(self, uniform: np.ndarray | float) -> np.ndarray:
         """Maps numbers in [0, 1), of any shape (...), to repertoires, int of shape (..., C)."""
         return self.repertoires[np.searchsorted(self.cumulative[:-1], uniform, side="right")]
 
@@ -292,39 +292,3 @@ def _sample(strokes: list[np.ndarray]) -> tuple[np.ndarray, np.ndarray, float]:
     half_side = (high - low).max() / 2
     # Federated EMNIST scales every character to one size; people's small letters stay a little smaller all the same.
     return (points - (low + high) / 2) / half_side, joined, 10.0 * (half_side / 50) ** 0.4
-
-
-def render(points: np.ndarray, joined: np.ndarray, pen_radius: np.ndarray) -> np.ndarray:
-    """Draws polylines with a round pen.
-
-    Args:
-        points: float, shape (N, P, 2), x and y in pixels from the top left corner, inside the image.
-        joined: bool, shape (N, P - 1), whether the pen is down between a point and the next.
-        pen_radius: float, shape (N,), in pixels.
-
-    Returns:
-        uint8, shape (N, 28, 28), ink 255 on background 0, antialiased.
-    """
-    count, side = len(points), client_data.IMAGE_SHAPE[0]
-    fine = 2 * side
-    length = np.hypot(*np.moveaxis(np.diff(points, axis=1), -1, 0)) * joined
-    cell = (points[:, 1:] + points[:, :-1]).astype(np.int32)  # the middle of a segment, in cells of half a pixel
-    index = (np.arange(count)[:, None] * fine + cell[..., 1]) * fine + cell[..., 0]
-    ink = np.bincount(index.ravel(), length.ravel(), count * fine * fine).astype(np.float32).reshape(count, fine, fine)
-    blurred = _BLUR @ ink @ _BLUR.T
-    # Beside a long stroke the blurred ink is exp(-d²/2σ²) at the distance d.
-    distance = _SIGMA * np.sqrt(-2 * np.log(np.clip(blurred, 1e-6, 1)))
-    return np.round(255 * np.clip(pen_radius[:, None, None] + 0.5 - distance, 0, 1)).astype(np.uint8)
-
-
-_SIGMA = 0.75
-
-
-def _blur() -> np.ndarray:
-    """Weights, float32 of shape (28, 56), that blur by _SIGMA pixels from half pixels to whole ones."""
-    side = client_data.IMAGE_SHAPE[0]
-    offset = (np.arange(side) + 0.5)[:, None] - (np.arange(2 * side) + 0.5)[None] / 2
-    return (np.exp(-(offset**2) / (2 * _SIGMA**2)) / (2 * np.pi * _SIGMA**2) ** 0.25).astype(np.float32)
-
-
-_BLUR = _blur()

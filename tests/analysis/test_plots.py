@@ -1,0 +1,212 @@
+"""The numbers behind the plots equal independent computations from the same records."""
+
+import collections
+
+import matplotlib
+import numpy as np
+import pandas as pd
+import pytest
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+
+from analysis import (
+    accuracy_distributions,
+    client_scatter,
+    gain_by_examples,
+    learning_curves,
+    personalization_epochs,
+    plot_all,
+    style,
+)
+from analysis import runs as runs_lib
+
+KINDS = ("initial", "personalized")
+PLOTS = (learning_curves, accuracy_distributions, client_scatter, gain_by_examples, personalization_epochs)
+
+
+def _lines(axes, **properties):
+    """The lines of `axes` with the given properties, as (x, y) arrays."""
+    chosen = [line for line in axes.lines if properties.items() <= line.properties().items()]
+    return [tuple(np.asarray(values, float) for values in line.get_data()) for line in chosen]
+
+
+def _accuracies(directory, strategy="fine_tuning", epochs=5):
+    table = pd.read_csv(directory / "clients.csv")
+    table = table[(table["strategy"] == strategy) & (table["test_examples"] > 0)].sort_values("client")
+    return (table[table["epoch"] == epoch]["accuracy"].to_numpy() for epoch in (0, epochs))
+
+
+def test_learning_curves_are_the_evaluated_rounds_of_each_run(make_run):
+    directories = [make_run("a", seed=1), make_run("b", seed=2)]
+    figure = learning_curves.plot(runs_lib.read_all(directories))
+    (axes,) = figure.axes
+    for directory, colour in zip(directories, style.COLOURS, strict=False):
+        metrics = pd.read_csv(directory / "metrics.csv")
+        metrics = metrics[metrics["round"] % 5 == 0]
+        for kind, line_style in (("initial", "--"), ("personalized", "-")):
+            ((x, y),) = _lines(axes, color=colour, linestyle=line_style)
+            np.testing.assert_array_equal(x, metrics["round"])
+            np.testing.assert_array_equal(y, metrics[f"{kind}_accuracy"])
+
+
+def test_learning_curves_mark_the_round_at_which_the_second_stage_begins(make_run):
+    figure = learning_curves.plot([runs_lib.read(make_run(stages=(("fed_avg", 40), ("reptile", 10))))])
+    (axes,) = figure.axes
+    ((x, _),) = _lines(axes, linestyle="-.")
+    assert list(x) == [40.5, 40.5]
+    assert "reptile from round 41" in [text.get_text() for text in axes.texts]
+
+
+def test_a_run_of_one_stage_has_no_stage_mark(make_run):
+    figure = learning_curves.plot([runs_lib.read(make_run(stages=(("fed_avg", 50),)))])
+    assert not _lines(figure.axes[0], linestyle="-.")
+
+
+def test_learning_curves_of_an_unfinished_run_can_be_drawn(make_run):
+    figure = learning_curves.plot([runs_lib.read(make_run(finished=False))])
+    assert "a fixed sample of test clients" in figure.get_suptitle()
+
+
+def test_a_run_without_rounds_or_evaluations_has_no_learning_curves(make_run):
+    never_evaluated, no_rounds = make_run("never_evaluated", stages=(("fed_avg", 3),)), make_run("no_rounds")
+    (no_rounds / "metrics.csv").unlink()
+    for directory, words in ((never_evaluated, "no round was evaluated"), (no_rounds, "no rounds")):
+        with pytest.raises(runs_lib.NotRecordedError, match=words):
+            learning_curves.plot([runs_lib.read(directory)])
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_the_histogram_of_client_records_equals_the_released_one(make_run, seed):
+    directory = make_run(seed=seed)
+    of_records = [accuracy_distributions.histogram(runs_lib.read(directory), kind) for kind in KINDS]
+    (directory / "clients.csv").unlink()
+    released = [accuracy_distributions.histogram(runs_lib.read(directory), kind) for kind in KINDS]
+    for (edges, counts), (released_edges, released_counts) in zip(of_records, released, strict=True):
+        np.testing.assert_array_equal(edges, released_edges)
+        np.testing.assert_array_equal(counts, released_counts)
+        assert counts.sum() == 68
+
+
+def test_merged_bars_are_sums_of_neighbouring_bins():
+    edges, counts = accuracy_distributions.merged(np.linspace(0, 1, 101), np.arange(100))
+    np.testing.assert_allclose(edges, np.linspace(0, 1, 21), atol=1e-12)
+    np.testing.assert_array_equal(counts, [sum(range(5 * i, 5 * i + 5)) for i in range(20)])
+
+
+def test_the_cdf_rises_by_one_client_at_each_accuracy_and_the_verticals_are_the_means(make_run):
+    directory = make_run()
+    figure = accuracy_distributions.plot([runs_lib.read(directory)])
+    for accuracies, look in zip(_accuracies(directory), (style.INITIAL, style.PERSONALIZED), strict=True):
+        (x, y), (mean, _) = _lines(figure.axes[1], color=look["color"])
+        for value in np.unique(accuracies):
+            assert y[x == value].max() == pytest.approx((accuracies <= value).mean())
+        np.testing.assert_allclose(mean, accuracies.mean())
+
+
+def test_the_cdf_of_released_bins_is_their_running_sum(make_run):
+    directory = make_run(release="aggregates")
+    figure = accuracy_distributions.plot([runs_lib.read(directory)])
+    table = pd.read_csv(directory / "distribution.csv").query("strategy == 'fine_tuning' and epoch == 5")
+    (x, y), _ = _lines(figure.axes[1], color=style.PERSONALIZED["color"])
+    np.testing.assert_allclose(x[1:], table["bin_high"])
+    np.testing.assert_allclose(y[1:], table["clients"].cumsum() / 68)
+
+
+def test_the_scatter_holds_every_client_once_and_counts_those_that_gain(make_run):
+    directory = make_run()
+    figure = client_scatter.plot([runs_lib.read(directory)])
+    before, after = _accuracies(directory)
+    (axes,) = figure.axes
+    one = min(area for points in axes.collections for area in points.properties()["sizes"])
+    drawn: collections.Counter = collections.Counter()
+    for points in axes.collections:
+        for place, area in zip(np.asarray(points.get_offsets()), points.properties()["sizes"], strict=True):
+            drawn[tuple(place)] += round(area / one)
+    assert drawn == collections.Counter(zip(before, after, strict=True))
+    shares = [(after > before).mean(), (after == before).mean(), (after < before).mean()]
+    assert axes.get_title() == "n = 68: {:.0%} gaining, {:.0%} unchanged, {:.0%} hurt".format(*shares)
+
+
+def test_gain_is_averaged_over_groups_of_similar_numbers_of_examples():
+    gains = pd.DataFrame({"train_examples": np.arange(60, 0, -1), "gain": np.arange(60)[::-1] / 60})
+    means = gain_by_examples.binned_gain(gains, bins=6)
+    np.testing.assert_array_equal(means["clients"], [10] * 6)
+    np.testing.assert_allclose(means["train_examples"], 5.5 + 10 * np.arange(6))
+    np.testing.assert_allclose(means["gain"], (4.5 + 10 * np.arange(6)) / 60)
+    # The standard deviation of 10 numbers in a row is sqrt((10² - 1) / 12 · 10 / 9).
+    np.testing.assert_allclose(means["standard_error"], np.sqrt(99 / 12 * 10 / 9) / 60 / np.sqrt(10))
+
+
+def test_clients_of_one_size_form_one_group():
+    means = gain_by_examples.binned_gain(pd.DataFrame({"train_examples": [7] * 30, "gain": [0.1, 0.3] * 15}))
+    assert means["clients"].tolist() == [30]
+    assert means["gain"].tolist() == [pytest.approx(0.2)]
+
+
+def test_gain_by_examples_draws_every_client(make_run):
+    directory = make_run()
+    before, after = _accuracies(directory)
+    points = np.asarray(gain_by_examples.plot([runs_lib.read(directory)]).axes[0].collections[0].get_offsets())
+    np.testing.assert_allclose(np.sort(points[:, 1]), np.sort(after - before))
+
+
+def test_personalization_epochs_are_the_means_over_clients_of_every_strategy(make_run):
+    directory = make_run()
+    figure = personalization_epochs.plot([runs_lib.read(directory)])
+    table = pd.read_csv(directory / "clients.csv").query("test_examples > 0")
+    for strategy, colour in zip(("fine_tuning", "head_only", "local_only"), style.COLOURS, strict=False):
+        accuracy = table[table["strategy"] == strategy].groupby("epoch")["accuracy"]
+        (mean, low, high) = (y for _, y in _lines(figure.axes[0], color=colour))
+        np.testing.assert_allclose(mean, accuracy.mean())
+        np.testing.assert_allclose(low, accuracy.quantile(0.25))
+        np.testing.assert_allclose(high, accuracy.quantile(0.75))
+
+
+@pytest.mark.parametrize("script", PLOTS, ids=lambda module: module.__name__)
+def test_every_plot_says_task_method_and_that_the_data_is_synthetic(make_run, script):
+    title = script.plot(runs_lib.read_all([make_run("a"), make_run("b", seed=2)])).get_suptitle()
+    assert "emnist62" in title
+    assert "personalized_fed_avg" in title
+    assert "synthetic handwriting, 120 writers, heterogeneity 1" in title
+
+
+@pytest.mark.parametrize("script", PLOTS, ids=lambda module: module.__name__)
+def test_no_text_is_cut_off_when_the_description_of_the_data_and_the_run_names_are_long(make_run, script):
+    source = "synthetic handwriting, 120 writers, heterogeneity 1, " + "examples dealt to clients at random, " * 4
+    runs = [make_run(f"personalized_fed_avg-handwriting-seed{seed}-ab12cd34", source=source) for seed in (1, 2, 3)]
+    for figure in (script.plot(runs_lib.read_all(runs)), script.plot(runs_lib.read_all(runs[:1]))):
+        FigureCanvasAgg(figure).draw()
+        page, content = figure.bbox, figure.get_tightbbox().transformed(figure.dpi_scale_trans)
+        assert page.x0 - 1 <= content.x0
+        assert content.x1 <= page.x1 + 1
+        assert page.y0 - 1 <= content.y0
+        assert content.y1 <= page.y1 + 1
+
+
+def test_a_plot_is_the_same_bytes_each_time_and_leaves_matplotlib_as_it_was(make_run, tmp_path):
+    matplotlib.get_backend()  # matplotlib chooses its backend when first asked
+    before = matplotlib.rcParams.copy()
+    run = runs_lib.read(make_run())
+    for suffix in ("png", "svg", "pdf"):
+        first, second = (
+            style.save(client_scatter.plot([run]), tmp_path / f"{n}.{suffix}").read_bytes() for n in range(2)
+        )
+        assert first == second
+    assert matplotlib.rcParams == before
+
+
+def test_plot_run_writes_every_plot_into_the_run_directory(make_run):
+    directory = make_run()
+    written = plot_all.plot_run(directory)
+    assert [path.name for path in written] == [f"{module.__name__.rsplit('.')[-1]}.png" for module in PLOTS]
+    assert all(path.parent == directory / "plots" and path.stat().st_size > 10_000 for path in written)
+
+
+def test_plot_run_leaves_out_what_aggregates_alone_cannot_show(make_run):
+    written = plot_all.plot_run(make_run(release="aggregates"))
+    assert [path.stem for path in written] == ["learning_curves", "accuracy_distributions", "personalization_epochs"]
+
+
+def test_plot_run_of_a_method_that_does_not_train_has_no_learning_curves(make_run):
+    directory = make_run()
+    (directory / "metrics.csv").unlink()
+    assert "learning_curves" not in [path.stem for path in plot_all.plot_run(directory)]

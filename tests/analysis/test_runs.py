@@ -1,0 +1,136 @@
+"""Reading run directories: what is refused, and with which words."""
+
+import json
+
+import pandas as pd
+import pytest
+
+from analysis import runs as runs_lib
+from tff_personalization.errors import UserError
+
+
+def _expect(message: str, action) -> None:
+    """`action` raises a UserError of one line that contains `message`."""
+    with pytest.raises(UserError) as caught:
+        action()
+    assert message in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_missing_directory_is_named(tmp_path):
+    _expect(f"{tmp_path / 'gone'}: no such directory", lambda: runs_lib.read(tmp_path / "gone"))
+
+
+def test_a_file_is_not_a_run_directory(tmp_path):
+    (tmp_path / "file").write_text("")
+    _expect("not a directory", lambda: runs_lib.read(tmp_path / "file"))
+
+
+def test_a_directory_without_config_is_not_a_run_directory(tmp_path):
+    _expect("not a run directory (no config.json)", lambda: runs_lib.read(tmp_path))
+
+
+def test_an_unfinished_run_can_be_read_but_says_how_to_finish_it_when_its_summary_is_needed(make_run):
+    run = runs_lib.read(make_run(finished=False))
+    assert len(run.metrics) == 100
+    _expect("unfinished run (no summary.json); to finish it, repeat the command", lambda: run.summary)
+
+
+@pytest.mark.parametrize("name", ["config.json", "summary.json"])
+def test_a_json_file_cut_short_is_named(make_run, name):
+    directory = make_run()
+    path = directory / name
+    path.write_text(path.read_text()[:-5])
+    _expect(f"{path}: not valid JSON", lambda: runs_lib.read(directory).summary)
+
+
+def test_a_missing_json_entry_is_named(make_run):
+    directory = make_run()
+    summary = json.loads((directory / "summary.json").read_text())
+    del summary["gain"]
+    (directory / "summary.json").write_text(json.dumps(summary))
+    _expect("summary.json: no 'gain' in it", lambda: runs_lib.read(directory).summary)
+
+
+def test_a_missing_csv_column_is_named(make_run):
+    directory = make_run()
+    pd.read_csv(directory / "clients.csv").drop(columns="accuracy").to_csv(directory / "clients.csv")
+    _expect("clients.csv: no column 'accuracy'", lambda: runs_lib.read(directory).clients)
+
+
+def test_text_in_a_numeric_column_is_named_with_its_line(make_run):
+    directory = make_run()
+    lines = (directory / "distribution.csv").read_text().splitlines()
+    lines[3] = lines[3].rsplit(",", 1)[0] + ",many"
+    (directory / "distribution.csv").write_text("\n".join(lines))
+    _expect("column 'clients', line 4: 'many' is not a number", lambda: runs_lib.read(directory).distribution)
+
+
+@pytest.mark.parametrize("content", ["", "a,b\n1,2,3,4\n1\n1,2,3,4,5\n", b"\xff\xfe\x00bad"])
+def test_a_file_that_is_no_table_is_named(make_run, content):
+    directory = make_run()
+    path = directory / "evaluations.csv"
+    path.write_bytes(content if isinstance(content, bytes) else content.encode())
+    _expect(f"{path}: ", lambda: runs_lib.read(directory).evaluations)
+
+
+def test_client_gains_are_those_of_the_main_strategy_after_the_last_epoch(make_run):
+    directory = make_run(epochs=3)
+    gains = runs_lib.read(directory).client_gains()
+    table = pd.read_csv(directory / "clients.csv")
+    for client, expected in table[table["strategy"] == "fine_tuning"].groupby("client"):
+        accuracy = expected.set_index("epoch")["accuracy"]
+        if expected["test_examples"].iloc[0] == 0:
+            assert client not in gains.index
+            continue
+        assert gains.loc[client, "initial"] == accuracy[0]
+        assert gains.loc[client, "personalized"] == accuracy[3]
+        assert gains.loc[client, "gain"] == accuracy[3] - accuracy[0]
+        assert gains.loc[client, "train_examples"] == expected["train_examples"].iloc[0]
+    assert len(gains) == 68
+
+
+def test_a_client_called_na_or_007_keeps_its_name(make_run):
+    directory = make_run()
+    text = (directory / "clients.csv").read_text()
+    (directory / "clients.csv").write_text(text.replace("writer_000", "NA").replace("writer_001", "007"))
+    assert {"NA", "007"} <= set(runs_lib.read(directory).client_gains().index)
+
+
+def test_a_client_listed_twice_is_refused(make_run):
+    directory = make_run()
+    text = (directory / "clients.csv").read_text()
+    (directory / "clients.csv").write_text(text.replace("writer_000", "writer_001"))
+    _expect("a client appears twice", runs_lib.read(directory).client_gains)
+
+
+def test_a_run_that_released_aggregates_has_no_client_gains(make_run):
+    run = runs_lib.read(make_run(release="aggregates"))
+    assert run.clients is None
+    with pytest.raises(runs_lib.NotRecordedError, match="--evaluation_release=records"):
+        run.client_gains()
+
+
+def test_synthetic_data_is_called_synthetic_even_when_its_description_does_not(make_run):
+    directory = make_run()
+    config = json.loads((directory / "config.json").read_text())
+    (directory / "config.json").write_text(json.dumps(config | {"source": "handwriting"}))
+    assert runs_lib.read(directory).source == "synthetic: handwriting"
+
+
+def test_runs_are_read_in_the_order_given_and_their_plots_directory_is_passed_over(make_run, tmp_path):
+    second, first = make_run("b"), make_run("a")
+    plots = second.parent / "plots"
+    plots.mkdir()
+    assert [run.name for run in runs_lib.read_all([second, plots, first])] == ["b", "a"]
+
+
+def test_no_run_and_a_run_given_twice_are_refused(make_run):
+    directory = make_run()
+    _expect("RUN: no run directory given", lambda: runs_lib.read_all([]))
+    _expect("given twice", lambda: runs_lib.read_all([directory, directory]))
+
+
+def test_runs_that_share_a_name_are_told_apart_by_their_directory(make_run):
+    paths = [make_run("x/same"), make_run("y/same"), make_run("other")]
+    assert runs_lib.labels(runs_lib.read_all(paths)) == [str(paths[0]), str(paths[1]), "other"]

@@ -1,0 +1,164 @@
+"""The program as a process: killed and stopped at any moment, it goes on and ends with the same numbers."""
+
+import json
+import os
+import pathlib
+import random
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+ROOT = pathlib.Path(__file__).parent.parent
+ROUNDS = 40
+RECORDS = ("metrics.csv", "evaluations.csv", "clients.csv", "distribution.csv")
+
+
+@pytest.fixture(scope="module")
+def command(by_writer_archive, tmp_path_factory):
+    output_dir = tmp_path_factory.mktemp("runs")
+
+    def command(name):
+        return [
+            sys.executable,
+            "run_experiment.py",
+            f"--client_data={by_writer_archive}",
+            f"--output_dir={output_dir}",
+            f"--run_name={name}",
+            "--model=linear",
+            "--method=personalized_fed_avg",
+            f"--rounds={ROUNDS}",
+            "--stage_2_round=21",
+            "--local_epochs=2",
+            "--clients_per_round=3",
+            "--test_clients=4",
+            "--rounds_per_evaluation=5",
+            "--rounds_per_checkpoint=3",
+            "--noplots",
+        ], output_dir / name
+
+    return command
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(command):
+    arguments, directory = command("whole")
+    completed = subprocess.run(arguments, cwd=ROOT, capture_output=True, text=True, check=True)
+    return directory, completed
+
+
+def start(arguments):
+    return subprocess.Popen(arguments, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+
+
+def wait_for_round(process, directory, round_number):
+    """Waits until metrics.csv holds a round; returns whether it does, rather than that the process ended."""
+    while process.poll() is None:
+        path = directory / "metrics.csv"
+        if path.exists() and len(path.read_text().splitlines()) > round_number:
+            return True
+        time.sleep(0.02)
+    return False
+
+
+def children(pid):
+    listing = subprocess.run(["ps", "-o", "pid=", "--ppid", str(pid)], capture_output=True, text=True, check=False)
+    return [int(line) for line in listing.stdout.split()]
+
+
+def is_running(pid):
+    try:
+        state = pathlib.Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0]
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+    return state != "Z"
+
+
+def assert_all_end(pids):
+    deadline = time.monotonic() + 10
+    while any(is_running(pid) for pid in pids):
+        assert time.monotonic() < deadline, "a child process outlived the program"
+        time.sleep(0.1)
+
+
+def assert_same_numbers(directory, other):
+    for name in RECORDS:
+        assert (directory / name).read_bytes() == (other / name).read_bytes(), name
+    one, two = (json.loads((path / "summary.json").read_text()) for path in (directory, other))
+    for summary in (one, two):
+        del summary["times"], summary["run_name"]
+    assert one == two
+
+
+def test_killed_at_random_moments_it_ends_with_the_same_numbers(command, uninterrupted):
+    arguments, directory = command("killed")
+    draw = random.Random(5)
+    for at in sorted(draw.sample(range(1, ROUNDS), 2)):
+        process = start(arguments)
+        assert wait_for_round(process, directory, at)
+        time.sleep(draw.uniform(0, 0.1))
+        pids = children(process.pid)
+        process.kill()
+        process.communicate()
+        assert pids, "the program has a worker process"
+        assert_all_end(pids)
+    subprocess.run(arguments, cwd=ROOT, capture_output=True, check=True)
+    assert_same_numbers(directory, uninterrupted[0])
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=["SIGTERM", "Ctrl-C"])
+def test_asked_to_stop_it_saves_leaves_at_once_and_goes_on_later(command, uninterrupted, number):
+    arguments, directory = command(f"stopped-{number.name}")
+    process = start(arguments)
+    assert wait_for_round(process, directory, 10)
+    pids = children(process.pid)
+    process.send_signal(number)
+    started = time.monotonic()
+    output, _ = process.communicate(timeout=30)
+    assert time.monotonic() - started < 10
+    assert process.returncode == 128 + number
+    assert "Traceback" not in output
+    assert "goes on from here" in output
+    assert_all_end(pids)
+    done = len((directory / "metrics.csv").read_text().splitlines()) - 1
+    assert f"round_{done}" in os.listdir(directory / "checkpoints")
+    subprocess.run(arguments, cwd=ROOT, capture_output=True, check=True)
+    assert_same_numbers(directory, uninterrupted[0])
+
+
+def test_no_start_up_noise_reaches_the_user(uninterrupted):
+    """Standard error holds the progress bar alone; standard output the report."""
+    _, completed = uninterrupted
+    for line in completed.stderr.replace("\r", "\n").splitlines():
+        assert not line.strip() or line.startswith("personalized_fed_avg:"), line
+    assert completed.stdout.startswith("\npersonalized_fed_avg on bars, 12 writers")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "names"),
+    [
+        (["--no_such_flag=1"], ["no_such_flag"]),
+        (["--rounds=many"], ["rounds", "many"]),
+        (["--method=fedavg"], ["method", "fedavg"]),
+        (["--flagfile=no/such.flags"], ["no/such.flags"]),
+        (["--client_data=no/such.npz"], ["--client_data=no/such.npz"]),
+        (["extra"], ["'extra'"]),
+    ],
+    ids=lambda value: value[0],
+)
+def test_bad_input_is_one_line_and_exit_status_1(tmp_path, arguments, names):
+    completed = subprocess.run(
+        [sys.executable, "run_experiment.py", f"--output_dir={tmp_path}", *arguments],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert completed.returncode == 1
+    assert completed.stdout == ""
+    (line,) = completed.stderr.splitlines()
+    assert line.startswith("Error: ")
+    assert all(name in line for name in names)
+    assert not list(tmp_path.glob("*/summary.json"))
