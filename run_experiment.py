@@ -3,7 +3,7 @@
     python run_experiment.py --flagfile=configs/quick.flags
     python run_experiment.py --method=reptile --client_data=my_handwriting.npz --rounds=150
 
-The same command again goes on where a stopped run was, and prints the table of a finished one. See --help for the flags.
+The same command again goes on where a stopped run was, and prints the table of a finished one. --help lists the flags.
 """
 
 import sys

@@ -56,13 +56,13 @@ def histogram(run: runs_lib.Run, kind: str) -> tuple[np.ndarray, np.ndarray]:
         Bin edges, shape (bins + 1,), as the run released them, and counts of clients, shape (bins,). A bin holds
         its lower edge; the last bin also holds its upper edge.
     """
-    epoch = 0 if kind == "initial" else run.summary["personalization_epochs"]
+    strategy, last = run.summary["strategy"], run.summary["personalization_epochs"]
+    epoch = 0 if kind == "initial" else last
     released = run.distribution
-    released = released[(released["strategy"] == run.summary["strategy"]) & (released["epoch"] == epoch)]
-    released = released.sort_values("bin_low")
+    released = released[(released["strategy"] == strategy) & (released["epoch"] == epoch)].sort_values("bin_low")
     if released.empty:
-        path, strategy = run.directory / "distribution.csv", run.summary["strategy"]
-        raise UserError(f"{path}: no rows with strategy {strategy!r} and epoch {epoch}; repeat the final evaluation")
+        path = run.directory / "distribution.csv"
+        raise UserError(f"{path}: no rows with strategy {strategy!r} and epoch {epoch}; repeat the run")
     edges = np.append(released["bin_low"].to_numpy(), released["bin_high"].to_numpy()[-1])
     if run.clients is None:
         return edges, released["clients"].to_numpy()

@@ -1,7 +1,6 @@
 """What the analysis scripts share: flags, errors on one line, where a plot is written."""
 
 import pathlib
-import sys
 from collections.abc import Callable, Sequence
 
 from absl import app, flags
@@ -9,7 +8,7 @@ from matplotlib.figure import Figure
 
 from analysis import runs as runs_lib
 from analysis import style
-from tff_personalization.errors import UserError
+from tff_personalization import startup
 
 # The flags defined here count as the flags of the script that asks for them, so that its --help lists them.
 flags.disclaim_key_flags()
@@ -18,15 +17,11 @@ flags.disclaim_key_flags()
 def run_script(main: Callable[[Sequence[str]], None]) -> None:
     """Parses flags and calls `main` with the positional arguments; exits with status 1 and one line on a UserError."""
 
-    def reporting(arguments: Sequence[str]) -> int:
-        try:
-            main(arguments[1:])
-        except UserError as error:
-            print(f"Error: {error}", file=sys.stderr)
-            return 1
+    def without_program_name(arguments: Sequence[str]) -> int:
+        main(arguments[1:])
         return 0
 
-    app.run(reporting)
+    app.run(startup.with_plain_errors(without_program_name), flags_parser=startup.parse_flags)
 
 
 def run_plot_script(name: str, plot: Callable[[Sequence[runs_lib.Run]], Figure]) -> None:

@@ -15,12 +15,11 @@ from absl import flags
 
 from analysis import command_line, tables
 from analysis import runs as runs_lib
+from tff_personalization import identity
 from tff_personalization.errors import UserError
 
 _LAYOUTS = {"text": tables.text, "markdown": tables.markdown, "latex": tables.latex}
 FORMATS = ("text", "csv", "markdown", "latex")
-# Flags that say where or how fast a run happens, never what its numbers are.
-_WITHOUT_EFFECT = frozenset({"run_name", "output_dir", "cache_dir", "cores", "plots", "rounds_per_checkpoint"})
 _TEXT = ("run", "method", "data", "seed")
 _SETTINGS = ("rounds", "target_accuracy")  # the same in runs that differ in their seed alone
 _MISSING = "–"
@@ -97,7 +96,8 @@ def _row(run: runs_lib.Run, label: str) -> dict:
 
 def _settings(run: runs_lib.Run) -> str:
     """All that makes a run what it is, apart from its seed, as one comparable text."""
-    chosen = {name: value for name, value in run.config["flags"].items() if name not in _WITHOUT_EFFECT | {"seed"}}
+    excluded = {*identity.WITHOUT_EFFECT_ON_NUMBERS, "seed"}
+    chosen = {name: value for name, value in run.config["flags"].items() if name not in excluded}
     return json.dumps([run.config["method"], run.config["task"], run.source, chosen], sort_keys=True)
 
 

@@ -37,7 +37,8 @@ def plot(runs: Sequence[runs_lib.Run]) -> Figure:
             means["gain"],
             yerr=means["standard_error"],
             color=style.VERMILLION,
-            marker="s",
+            fmt="s",
+            elinewidth=1.6,
             capsize=3,
             label="clients with similar numbers of examples: mean ± standard error",
         )

@@ -105,7 +105,7 @@ def legend_below(figure: Figure, handles: Sequence[Artist | Container], columns:
 
 def _characters(width: float, size: float) -> int:
     """How many characters of font size `size` (points) fit into `width` (inches), on average."""
-    return int(width * 72 / (0.40 * size))
+    return int(width * 72 / (0.56 * size))
 
 
 def accuracy_limits(*values: np.ndarray, step: float = 0.1) -> tuple[float, float]:

@@ -42,7 +42,7 @@ def walk(first, last, count=7, batch_size=3, **options):
 def test_an_epoch_is_one_pass_with_its_last_short_batch_kept_and_the_next_is_reshuffled():
     visits, _ = walk(0, 6)
     assert [len(batch) for batch in visits] == [3, 3, 1, 3, 3, 1]
-    first, second = sum(visits[:3], []), sum(visits[3:], [])
+    first, second = ([i for batch in epoch for i in batch] for epoch in (visits[:3], visits[3:]))
     assert sorted(first) == sorted(second) == list(range(7))
     assert first != second
 

@@ -250,7 +250,7 @@ def test_a_directory_that_cannot_be_written_is_refused(run, tmp_path):
 def test_a_damaged_configuration_is_named(run):
     directory = run()
     (directory / "config.json").write_text("{")
-    with pytest.raises(errors.UserError, match="config.json is damaged"):
+    with pytest.raises(errors.UserError, match=r"config\.json is damaged"):
         run()
 
 

@@ -18,6 +18,7 @@ from analysis import (
     style,
 )
 from analysis import runs as runs_lib
+from tff_personalization.errors import UserError
 
 KINDS = ("initial", "personalized")
 PLOTS = (learning_curves, accuracy_distributions, client_scatter, gain_by_examples, personalization_epochs)
@@ -84,6 +85,22 @@ def test_the_histogram_of_client_records_equals_the_released_one(make_run, seed)
         np.testing.assert_array_equal(edges, released_edges)
         np.testing.assert_array_equal(counts, released_counts)
         assert counts.sum() == 68
+
+
+def test_an_accuracy_a_rounding_error_below_the_edge_of_a_bin_falls_into_that_bin(make_run):
+    directory = make_run()
+    exact = accuracy_distributions.histogram(runs_lib.read(directory), "personalized")[1]
+    table = pd.read_csv(directory / "clients.csv")
+    table["accuracy"] = np.nextafter(table["accuracy"], 0)
+    table.to_csv(directory / "clients.csv", index=False)
+    below = accuracy_distributions.histogram(runs_lib.read(directory), "personalized")[1]
+    np.testing.assert_array_equal(below, exact)
+
+
+@pytest.mark.parametrize("script", PLOTS[1:], ids=lambda module: module.__name__)
+def test_plots_of_the_final_evaluation_say_how_to_finish_an_unfinished_run(make_run, script):
+    with pytest.raises(UserError, match="unfinished run"):
+        script.plot([runs_lib.read(make_run(finished=False))])
 
 
 def test_merged_bars_are_sums_of_neighbouring_bins():

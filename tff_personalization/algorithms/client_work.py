@@ -40,7 +40,7 @@ def build_client_work(
     weighting: str,
     keep_optimizer_state: bool = False,
 ) -> tff.learning.templates.ClientWorkProcess:
-    """Builds the client work of FedAvg, Reptile and FedSGD: `num_steps` steps of local training, then the delta θ − θ_i.
+    """Builds the client work of FedAvg, Reptile and FedSGD: `num_steps` local steps, then the delta θ − θ_i.
 
     A client whose delta is not finite, or that has no examples, gets weight 0 and a zero delta; the former
     are counted. The type of `next` is

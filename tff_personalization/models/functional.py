@@ -49,7 +49,7 @@ def batch_spec(x_spec: tf.TensorSpec) -> tuple[tf.TensorSpec, tf.TensorSpec]:
 
 
 def cross_entropy(logits: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
-    """Mean softmax cross-entropy in nats of `logits`, shape (batch, classes), against int32 `labels`, shape (batch,)."""
+    """Mean softmax cross-entropy, in nats, of `logits` (batch, classes) against int32 `labels` (batch,)."""
     return tf.reduce_mean(tf.nn.sparse_softmax_cross_entropy_with_logits(labels=labels, logits=logits))
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from absl import flags
 
-from tff_personalization import errors, methods, optimizers
+from tff_personalization import errors, identity, methods, optimizers
 from tff_personalization.algorithms import client_work
 from tff_personalization.personalization import evaluation, strategies
 from tff_personalization.tasks import registry
@@ -127,9 +127,6 @@ class ExperimentConfig:
     plots: bool = _setting("run", True, "Draw the plots of the run at its end.")
 
 
-# Settings that change where or how fast a run happens, never a number in it.
-WITHOUT_EFFECT_ON_NUMBERS = ("cache_dir", "output_dir", "run_name", "cores", "plots", "rounds_per_checkpoint")
-
 # Settings that a source of client data reads, by the source.
 _SOURCE_READS = {"handwriting": ("num_clients", "writer_heterogeneity", "cache_dir"), "tff": ("cache_dir",)}
 _READ_BY_SOME_SOURCE = frozenset(name for names in _SOURCE_READS.values() for name in names)
@@ -180,7 +177,9 @@ class Experiment:
         """The name of the run directory: the one given, or one that differs whenever a number could differ."""
         if self.config.run_name:
             return self.config.run_name
-        settings = {name: value for name, value in self.as_json().items() if name not in WITHOUT_EFFECT_ON_NUMBERS}
+        settings = {
+            name: value for name, value in self.as_json().items() if name not in identity.WITHOUT_EFFECT_ON_NUMBERS
+        }
         digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:8]
         data = self.config.client_data.replace("\\", "/").rsplit("/", 1)[-1].split(".")[0]
         return f"{self.config.method}-{data}-seed{self.config.seed}-{digest}"

@@ -26,7 +26,7 @@ from typing import Any
 import pandas as pd
 import tensorflow_federated as tff
 
-from tff_personalization import errors
+from tff_personalization import errors, identity
 from tff_personalization.programs import config as config_lib
 
 _PACKAGES = ("tensorflow", "tensorflow-federated", "numpy", "pandas")
@@ -79,7 +79,7 @@ class RunDirectory:
         differ = [
             name
             for name in sorted({*earlier, *now})
-            if name not in config_lib.WITHOUT_EFFECT_ON_NUMBERS and earlier.get(name) != now.get(name)
+            if name not in identity.WITHOUT_EFFECT_ON_NUMBERS and earlier.get(name) != now.get(name)
         ]
         if differ:
             changes = ", ".join(f"{name} was {earlier.get(name)!r}, is {now.get(name)!r}" for name in differ)

@@ -106,9 +106,7 @@ def _die_with_parent() -> None:
 
 
 @contextlib.contextmanager
-def execution_context(
-    cores: int = 0, log: IO[bytes] | None = None, threads_per_client: int = 1
-) -> Iterator[Worker]:
+def execution_context(cores: int = 0, log: IO[bytes] | None = None, threads_per_client: int = 1) -> Iterator[Worker]:
     """A context in which TFF computes on a local worker. Enter it on the main thread.
 
     Args:

@@ -1,0 +1,4 @@
+"""Which settings make a run another run, for resuming it and for comparing it with others."""
+
+# Settings that change where or how fast a run happens, never a number in it.
+WITHOUT_EFFECT_ON_NUMBERS = ("cache_dir", "output_dir", "run_name", "cores", "plots", "rounds_per_checkpoint")
