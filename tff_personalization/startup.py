@@ -9,6 +9,7 @@ import os
 import sys
 import warnings
 from collections.abc import Callable
+from typing import NoReturn
 
 from absl import flags, logging
 
@@ -71,6 +72,6 @@ def with_plain_errors(main: Callable[[list[str]], int]) -> Callable[[list[str]],
     return run
 
 
-def _leave(message: str) -> None:
+def _leave(message: str) -> NoReturn:
     print(f"Error: {message}", file=sys.stderr)
     sys.exit(1)

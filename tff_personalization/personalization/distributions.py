@@ -134,8 +134,8 @@ def quantile_of_histogram(histogram: np.ndarray, quantile: float) -> float:
     edges = np.linspace(0, 1, len(histogram) + 1)
     # Only edges where the cumulative share rises: the others would make the interpolation ambiguous.
     rises = np.flatnonzero(np.diff(cumulative) > 0)
-    below = np.searchsorted(cumulative[rises + 1], quantile)
-    cell = rises[min(below, len(rises) - 1)]
+    below = int(np.searchsorted(cumulative[rises + 1], quantile))
+    cell = int(rises[min(below, len(rises) - 1)])
     return float(np.interp(quantile, cumulative[cell : cell + 2], edges[cell : cell + 2]))
 
 

@@ -155,7 +155,7 @@ def define_flags(flag_values: flags.FlagValues = flags.FLAGS) -> None:
         elif kind is str:
             flags.DEFINE_string(field.name, default, text, flag_values=flag_values)
         else:
-            text = f"{text} Of: {', '.join(choices)}."
+            text = f"{text} Of: {', '.join(choices or ())}."
             flags.DEFINE_list(field.name, default, text, flag_values=flag_values)
     for role in ROLES.values():
         optimizers.define_flags(role, flag_values)
@@ -215,7 +215,8 @@ def from_flags(flag_values: flags.FlagValues = flags.FLAGS) -> Experiment:
 
 
 def _check_value(field: dataclasses.Field, value: Any) -> None:
-    least, most, choices = (field.metadata.get(name) for name in ("least", "most", "choices"))
+    least, most = field.metadata.get("least"), field.metadata.get("most")
+    choices = field.metadata.get("choices") or ()
     if isinstance(value, list):
         for item in value:
             if item not in choices:

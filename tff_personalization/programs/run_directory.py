@@ -3,7 +3,7 @@
 config.json        every setting, the seed, the commit, versions, cores
 metrics.csv        one row a round
 evaluations.csv    one row per (round, split, strategy, epoch)
-clients.csv        one row per (client, strategy, epoch) of the final evaluation; not with --evaluation_release=aggregates
+clients.csv        one row per (client, strategy, epoch) of the final evaluation; not if only aggregates are released
 distribution.csv   histogram of the final evaluation
 summary.json       the figures of the run; its presence says that the run is finished
 checkpoints/       program state, the newest few

@@ -59,7 +59,7 @@ def split_clients(
     rest = shuffled[held_out:]
     if train_clients is not None and not 0 < train_clients <= len(rest):
         raise errors.UserError(
-            f"--train_clients={train_clients}: {len(rest)} clients are left besides those held out; give 1 to {len(rest)}."
+            f"--train_clients={train_clients}: {len(rest)} clients are not held out; give 1 to {len(rest)}."
         )
     return ClientSplit(
         train=tuple(rest[:train_clients]),
