@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 import tensorflow as tf
 import tensorflow_federated as tff
+import tqdm
 
 from tff_personalization import seeds
 from tff_personalization.models import functional
@@ -91,17 +92,24 @@ class PersonalizationEvaluator:
         )
 
     def evaluate(
-        self, weights: tff.learning.models.ModelWeights, clients: Sequence[str], round_number: int
+        self,
+        weights: tff.learning.models.ModelWeights,
+        clients: Sequence[str],
+        round_number: int,
+        bar: tqdm.tqdm | None = None,
     ) -> EvaluationResult:
         """Evaluates the global model `weights` on the given clients.
 
-        The fine-tuning's shuffling and dropout are drawn from the run's seed, the round and the client.
+        The fine-tuning's shuffling and dropout are drawn from the run's seed, the round and the client. A progress bar,
+        if given, counts clients.
         """
         released: list[Any] = []
         for chunk in _chunks(list(enumerate(clients)), _CLIENTS_PER_CALL):
             values = [self._client_value(index, client, round_number) for index, client in chunk]
             output = self._evaluate(weights, values)
             released.extend(output if self._release == "records" else [output])
+            if bar is not None:
+                bar.update(len(chunk))
         keys = list(itertools.product(self._strategies, range(self._epochs + 1)))
         if self._release == "records":
             table = distributions.client_table(released, clients, self._strategies)

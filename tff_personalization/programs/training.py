@@ -97,15 +97,10 @@ class _Program:
     def run(self) -> None:
         self._restore()
         rounds = self._config.rounds
-        bar = tqdm.tqdm(
-            total=rounds,
-            initial=self._progress.round_number,
-            desc=self._config.method,
-            unit="round",
-            disable=rounds == 0,
-            mininterval=0.5 if sys.stderr.isatty() else 20,
-        )
-        with bar:
+        initial = self._progress.round_number
+        with self._bar(
+            total=rounds, initial=initial, desc=self._config.method, unit="round", disable=rounds == 0
+        ) as bar:
             try:
                 while self._progress.round_number < rounds:
                     self._round(self._progress.round_number + 1, bar)
@@ -116,6 +111,10 @@ class _Program:
                         self._save()
                 raise
         self._finish()
+
+    def _bar(self, **settings: Any) -> tqdm.tqdm:
+        """A progress bar with the time to go; few lines of it where standard error is not a terminal."""
+        return tqdm.tqdm(mininterval=0.5 if sys.stderr.isatty() else 20, dynamic_ncols=True, **settings)
 
     def _restore(self) -> None:
         saved = self._directory.saved_rounds()
@@ -204,10 +203,9 @@ class _Program:
         """The final evaluation, on all test clients, and what is left behind."""
         rounds = self._config.rounds
         clients = self._data.split.test
-        if sys.stderr.isatty():
-            print(f"Evaluating {len(clients)} test clients …", file=sys.stderr)
         started = time.monotonic()
-        result = self._evaluator.evaluate(self._final_weights(), clients, rounds)
+        with self._bar(total=len(clients), desc="final evaluation", unit="client") as bar:
+            result = self._evaluator.evaluate(self._final_weights(), clients, rounds, bar)
         self._progress.evaluation_seconds += time.monotonic() - started
         with self._interrupt.postponed():
             self._directory.append_evaluation(result.table(rounds, "test"), rounds, "test")

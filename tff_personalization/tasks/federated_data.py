@@ -48,7 +48,7 @@ def load(config) -> FederatedData:
         cache_dir = "" if config.client_data == "tff" else str(default_cache_dir())
     archive = sources.load(
         sources.SourceOptions(
-            client_data=config.client_data,
+            client_data=os.path.expanduser(config.client_data),
             num_classes=registry.TASKS[config.task].num_classes,
             seed=config.seed,
             cache_dir=os.path.expanduser(cache_dir),

@@ -1,0 +1,53 @@
+"""The stream of pooled examples."""
+
+import types
+
+import numpy as np
+
+from baselines import centralized
+
+
+class Pool:
+    """Stands in for the clients' data: five clients, whose examples are numbered through."""
+
+    sizes = types.MappingProxyType({"a": 3, "b": 5, "c": 2, "d": 4, "e": 1})
+
+    def examples(self, client):
+        first = sum(size for name, size in self.sizes.items() if name < client)
+        numbers = np.arange(first, first + self.sizes[client])
+        return np.broadcast_to(numbers[:, None, None], (len(numbers), 28, 28)).astype(np.uint8), numbers.astype(
+            np.int32
+        )
+
+
+def stream(examples_per_round, rounds, seed=0, clients=tuple("abcde")):
+    setup = types.SimpleNamespace(train_data=Pool(), train_clients=clients, seed=seed)
+    cohort = centralized.pooled_stream(setup, examples_per_round)
+    values = []
+    for number in range(1, rounds + 1):
+        (client,) = cohort(number)
+        ((x, y),) = client["examples"].as_numpy_iterator()
+        np.testing.assert_array_equal(x[:, 0, 0], y)
+        values.append(y.tolist())
+    return values
+
+
+def test_every_pass_visits_every_example_once_in_another_order():
+    visits = sum(stream(7, 15), [])  # 105 visits are seven passes over 15 examples
+    passes = [visits[i : i + 15] for i in range(0, 105, 15)]
+    assert all(sorted(one) == list(range(15)) for one in passes)
+    assert len({tuple(one) for one in passes}) == 7
+
+
+def test_a_round_may_hold_several_passes():
+    (visits,) = stream(40, 1)
+    assert sorted(visits[:15]) == sorted(visits[15:30]) == list(range(15))
+    assert len(set(visits[30:])) == 10
+
+
+def test_the_stream_does_not_hang_on_the_size_of_a_round():
+    assert sum(stream(7, 10), []) == sum(stream(35, 2), [])
+
+
+def test_only_train_clients_are_pooled():
+    assert set(sum(stream(6, 4, clients=("b", "d")), [])) == {3, 4, 5, 6, 7, 10, 11, 12, 13}
