@@ -32,8 +32,12 @@ def stream(examples_per_round, rounds, seed=0, clients=tuple("abcde")):
     return values
 
 
+def joined(rounds):
+    return [number for one in rounds for number in one]
+
+
 def test_every_pass_visits_every_example_once_in_another_order():
-    visits = sum(stream(7, 15), [])  # 105 visits are seven passes over 15 examples
+    visits = joined(stream(7, 15))  # 105 visits are seven passes over 15 examples
     passes = [visits[i : i + 15] for i in range(0, 105, 15)]
     assert all(sorted(one) == list(range(15)) for one in passes)
     assert len({tuple(one) for one in passes}) == 7
@@ -46,8 +50,8 @@ def test_a_round_may_hold_several_passes():
 
 
 def test_the_stream_does_not_hang_on_the_size_of_a_round():
-    assert sum(stream(7, 10), []) == sum(stream(35, 2), [])
+    assert joined(stream(7, 10)) == joined(stream(35, 2))
 
 
 def test_only_train_clients_are_pooled():
-    assert set(sum(stream(6, 4, clients=("b", "d")), [])) == {3, 4, 5, 6, 7, 10, 11, 12, 13}
+    assert set(joined(stream(6, 4, clients=("b", "d")))) == {3, 4, 5, 6, 7, 10, 11, 12, 13}

@@ -58,20 +58,28 @@ def test_the_cores_are_those_this_process_may_use():
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_interrupts_at_once(number):
-    with interruption.Interruption(), pytest.raises(errors.Interrupted) as interrupted:
+
+    def wait():
         os.kill(os.getpid(), number)
         time.sleep(5)
+
+    with interruption.Interruption(), pytest.raises(errors.Interrupted) as interrupted:
+        wait()
     assert interrupted.value.signal_number == number
 
 
 def test_a_signal_is_postponed_until_files_are_written():
     written = []
-    with interruption.Interruption() as interrupt, pytest.raises(errors.Interrupted):
+
+    def write(interrupt):
         with interrupt.postponed():
             os.kill(os.getpid(), signal.SIGTERM)
             time.sleep(0.05)
             written.append("whole")
         written.append("never reached")
+
+    with interruption.Interruption() as interrupt, pytest.raises(errors.Interrupted):
+        write(interrupt)
     assert written == ["whole"]
 
 

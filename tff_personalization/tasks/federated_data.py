@@ -2,7 +2,6 @@
 
 import dataclasses
 import os
-import pathlib
 
 import numpy as np
 
@@ -31,27 +30,18 @@ class FederatedData:
         return self.source.startswith("synthetic")
 
 
-def default_cache_dir() -> pathlib.Path:
-    """Where generated data is kept unless --cache_dir says otherwise."""
-    base = os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache"
-    return pathlib.Path(base) / "tff_personalization"
-
-
 def load(config) -> FederatedData:
     """Loads the client data that an `ExperimentConfig` names and splits the clients.
 
     Raises:
         UserError: the source cannot be read, or the numbers of clients do not fit.
     """
-    cache_dir = config.cache_dir
-    if cache_dir is None:
-        cache_dir = "" if config.client_data == "tff" else str(default_cache_dir())
     archive = sources.load(
         sources.SourceOptions(
             client_data=os.path.expanduser(config.client_data),
             num_classes=registry.TASKS[config.task].num_classes,
             seed=config.seed,
-            cache_dir=os.path.expanduser(cache_dir),
+            cache_dir=os.path.expanduser(config.cache_dir or ""),
             num_clients=config.num_clients,
             writer_heterogeneity=config.writer_heterogeneity,
         )
