@@ -18,7 +18,7 @@ from tff_personalization import errors
 
 def quiet(argv: list[str]) -> None:
     """Silences TensorFlow's, XLA's and gRPC's start-up messages, unless `--verbosity` asks for them (0 or more)."""
-    if _verbosity(argv) > 0:
+    if _verbosity(argv) >= 0:
         return
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")
@@ -52,7 +52,7 @@ def with_plain_errors(main: Callable[[list[str]], int]) -> Callable[[list[str]],
     """`main`, with errors that a user can mend as one line and exit status 1, and signals as 128 + their number."""
 
     def run(argv: list[str]) -> int:
-        if _verbosity(sys.argv) <= 0:
+        if _verbosity(sys.argv) < 0:
             logging.set_verbosity(logging.WARNING)
             python_logging.getLogger("tensorflow").setLevel(python_logging.ERROR)
         try:

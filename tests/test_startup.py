@@ -1,0 +1,71 @@
+"""What a command does first and last."""
+
+import errno
+import os
+
+import pytest
+from absl import flags
+
+from tff_personalization import errors, startup
+
+
+@pytest.fixture(autouse=True)
+def _own_environment(monkeypatch):
+    for name in ("TF_CPP_MIN_LOG_LEVEL", "GRPC_VERBOSITY"):
+        monkeypatch.setenv(name, "")  # so that it is restored afterwards
+        monkeypatch.delenv(name)
+
+
+@pytest.mark.parametrize("argv", [[], ["--rounds=3"], ["--verbosity=-1"], ["--verbosity", "-1"], ["--v=much"]])
+def test_tensorflow_is_quiet_by_default(argv):
+    startup.quiet(["program", *argv])
+    assert os.environ["TF_CPP_MIN_LOG_LEVEL"] == "3"
+
+
+@pytest.mark.parametrize("argv", [["--verbosity=0"], ["--verbosity", "1"], ["-v=1"], ["--rounds=3", "--verbosity=1"]])
+def test_verbosity_brings_its_messages_back(argv):
+    startup.quiet(["program", *argv])
+    assert "TF_CPP_MIN_LOG_LEVEL" not in os.environ
+
+
+def leave(error, capsys):
+    def main(argv):
+        raise error
+
+    with pytest.raises(SystemExit) as left:
+        startup.with_plain_errors(main)(["program"])
+    return left.value.code, capsys.readouterr().err
+
+
+def test_an_error_that_a_user_can_mend_is_one_line(capsys):
+    assert leave(errors.UserError("--rounds=-1: give more."), capsys) == (1, "Error: --rounds=-1: give more.\n")
+
+
+def test_a_full_disk_is_one_line_that_names_the_file(capsys):
+    code, message = leave(OSError(errno.ENOSPC, "No space left on device", "runs/metrics.csv"), capsys)
+    assert code == 1
+    assert message.count("\n") == 1
+    assert "runs/metrics.csv" in message
+
+
+def test_a_signal_is_the_exit_status_that_a_shell_expects(capsys):
+    code, message = leave(errors.Interrupted(15), capsys)
+    assert code == 143
+    assert "SIGTERM" in message
+
+
+def test_other_errors_are_not_hidden():
+    def main(argv):
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        startup.with_plain_errors(main)(["program"])
+
+
+def test_a_flag_that_does_not_exist_is_one_line(capsys):
+    with pytest.raises(SystemExit) as left:
+        startup.parse_flags(["program", "--no_such_flag_at_all"])
+    assert left.value.code == 1
+    assert capsys.readouterr().err.count("\n") == 1
+    flags.FLAGS.unparse_flags()
+    flags.FLAGS(["program"])
