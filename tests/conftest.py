@@ -8,8 +8,18 @@ import pathlib  # noqa: E402
 
 import numpy as np  # noqa: E402
 import pytest  # noqa: E402
+import tensorflow_federated as tff  # noqa: E402
 
 from tff_personalization.programs import runtime  # noqa: E402
+
+
+class _NoContext(tff.framework.SyncContext):
+    def invoke(self, comp, arg):
+        raise RuntimeError("a test that computes with TFF uses the fixture `worker`")
+
+
+# TFF's own default context would start a worker of its own, and complains when Python deletes it at exit.
+tff.framework.set_default_context(_NoContext())
 
 
 @pytest.fixture(scope="session")
