@@ -193,6 +193,7 @@ class _Program:
                 self._directory.append_evaluation(result.table(round_number, self._split), round_number, self._split)
             if round_number % self._config.rounds_per_checkpoint == 0 or round_number == self._config.rounds:
                 self._save()
+                runtime.return_free_memory()
             bar.update()
 
     def _main_distributions(self, result: evaluating.EvaluationResult):
