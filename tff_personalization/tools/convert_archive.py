@@ -18,11 +18,9 @@ import numpy as np
 import tqdm
 from absl import app, flags
 
-from tff_personalization import errors
+from tff_personalization import errors, startup
 from tff_personalization.tasks import client_data, sources
 from tff_personalization.tasks.sources import sqlite
-
-_SEED = flags.DEFINE_integer("seed", 0, "Seed of the split into train and test, for an archive without one.")
 
 _NUM_DIGITS = 10
 _TABLES = """
@@ -117,15 +115,14 @@ def _serialize(image: np.ndarray, label: int) -> bytes:
     return tf.train.Example(features=tf.train.Features(feature=feature)).SerializeToString()
 
 
-def main(argv: Sequence[str]) -> None:
+def main(argv: Sequence[str]) -> int:
     if len(argv) != 3:
-        raise app.UsageError("two paths are expected: ARCHIVE.npz OUT.sqlite")
-    try:
-        convert(argv[1], argv[2], _SEED.value)
-    except errors.UserError as error:
-        print(error, file=sys.stderr)
-        sys.exit(1)
+        raise errors.UserError("two paths are expected: convert_archive ARCHIVE.npz OUT.sqlite")
+    convert(argv[1], argv[2], flags.FLAGS.seed)
+    return 0
 
 
 if __name__ == "__main__":
-    app.run(main)
+    startup.quiet(sys.argv)
+    flags.DEFINE_integer("seed", 0, "Seed of the split into train and test, for an archive without one.")
+    app.run(startup.with_plain_errors(main), flags_parser=startup.parse_flags)
