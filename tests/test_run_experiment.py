@@ -234,11 +234,12 @@ def test_a_flag_that_is_wrong_or_unread_is_refused_in_one_line_that_names_it(set
         ({"train_clients": 9}, ["--train_clients=9"]),
     ],
 )
-def test_data_that_does_not_fit_is_refused_by_flag(run, settings, names):
+def test_data_that_does_not_fit_is_refused_by_flag(run, tmp_path, settings, names):
     with pytest.raises(errors.UserError) as refusal:
         run(**settings)
     assert all(name in str(refusal.value) for name in names)
     assert "\n" not in str(refusal.value)
+    assert not list(tmp_path.iterdir())  # nothing is left half-made
 
 
 def test_a_directory_that_cannot_be_written_is_refused(run, tmp_path):

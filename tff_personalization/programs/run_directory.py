@@ -37,21 +37,29 @@ class RunDirectory:
     """A run directory that belongs to one experiment."""
 
     def __init__(self, experiment: config_lib.Experiment):
-        """Creates the directory, or opens the one that an earlier start of the same experiment left.
+        """Names the directory and checks that it is this experiment's, if an earlier start has made it.
 
         Raises:
-            UserError: it belongs to a run with other settings, or cannot be written.
+            UserError: it belongs to a run with other settings.
         """
         self.experiment = experiment
         self.name = experiment.run_name()
         self.path = pathlib.Path(os.path.expanduser(experiment.config.output_dir)) / self.name
         self._check_same_experiment()
+        self._managers: list[tff.program.ReleaseManager] = []
+
+    def create(self) -> None:
+        """Makes the directory ready to be written to; what an earlier start saved stays.
+
+        Raises:
+            UserError: it cannot be written.
+        """
         try:
             (self.path / "checkpoints").mkdir(parents=True, exist_ok=True)
             self.worker_log = (self.path / "worker.log").open("ab")
         except OSError as error:
             raise errors.UserError(
-                f"--output_dir={experiment.config.output_dir}: cannot write {self.path} ({error.strerror}); "
+                f"--output_dir={self.experiment.config.output_dir}: cannot write {self.path} ({error.strerror}); "
                 "give a directory that you may write to."
             ) from error
         for leftover in (*self.path.glob("*_temp[0-9]*"), *(self.path / "checkpoints").glob("*_temp[0-9]*")):
@@ -59,7 +67,6 @@ class RunDirectory:
         self._states = tff.program.FileProgramStateManager(
             str(self.path / "checkpoints"), prefix="round_", keep_total=_KEPT_CHECKPOINTS, keep_first=False
         )
-        self._managers: list[tff.program.ReleaseManager] = []
 
     @property
     def finished(self) -> bool:

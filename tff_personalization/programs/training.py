@@ -44,6 +44,7 @@ def run(experiment: config_lib.Experiment, interrupt: interruption.Interruption)
     if directory.finished:
         return directory
     data = federated_data.load(experiment.config)
+    directory.create()  # not before: data that cannot be read leaves nothing behind
     cores = experiment.config.cores or runtime.available_cores()
     worker_log = None if logging.level_debug() else directory.worker_log
     threads = cores if methods.get(experiment.config.method).pooled else 1
