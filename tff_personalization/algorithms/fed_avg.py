@@ -44,8 +44,9 @@ def build_fed_avg(
     return client_work.compose(model, work, server_optimizer)
 
 
-def _build(setup: methods.Setup) -> methods.Training:
-    process = build_fed_avg(
+def from_setup(setup: methods.Setup) -> tff.learning.templates.LearningProcess:
+    """FedAvg(E) as the flags say."""
+    return build_fed_avg(
         setup.model,
         setup.optimizer("client"),
         setup.optimizer("server"),
@@ -53,7 +54,10 @@ def _build(setup: methods.Setup) -> methods.Training:
         setup.settings["batch_size"],
         setup.settings["client_weighting"],
     )
-    return methods.Training((methods.Stage("fed_avg", 1, process),), methods.sampled_cohorts(setup))
+
+
+def _build(setup: methods.Setup) -> methods.Training:
+    return methods.Training((methods.Stage("fed_avg", 1, from_setup(setup)),), methods.sampled_cohorts(setup))
 
 
 METHOD = methods.Method(

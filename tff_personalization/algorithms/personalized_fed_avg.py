@@ -12,21 +12,9 @@ from tff_personalization.algorithms import fed_avg, reptile
 
 
 def _build(setup: methods.Setup) -> methods.Training:
-    client_optimizer, batch_size = setup.optimizer("client"), setup.settings["batch_size"]
-    stage_1 = fed_avg.build_fed_avg(
-        setup.model,
-        client_optimizer,
-        setup.optimizer("server"),
-        setup.settings["local_epochs"],
-        batch_size,
-        setup.settings["client_weighting"],
-    )
-    stage_2 = reptile.build_reptile(
-        setup.model, client_optimizer, setup.optimizer("stage_2_server"), setup.settings["local_steps"], batch_size
-    )
     stages = (
-        methods.Stage("fed_avg", 1, stage_1),
-        methods.Stage("reptile", setup.settings["stage_2_round"], stage_2),
+        methods.Stage("fed_avg", 1, fed_avg.from_setup(setup)),
+        methods.Stage("reptile", setup.settings["stage_2_round"], reptile.from_setup(setup, "stage_2_server")),
     )
     return methods.Training(stages, methods.sampled_cohorts(setup))
 

@@ -37,15 +37,19 @@ def build_reptile(
     return client_work.compose(model, work, server_optimizer)
 
 
-def _build(setup: methods.Setup) -> methods.Training:
-    process = build_reptile(
+def from_setup(setup: methods.Setup, server_role: str = "server") -> tff.learning.templates.LearningProcess:
+    """Reptile(K) as the flags say, with the server optimizer of the given role."""
+    return build_reptile(
         setup.model,
         setup.optimizer("client"),
-        setup.optimizer("server"),
+        setup.optimizer(server_role),
         setup.settings["local_steps"],
         setup.settings["batch_size"],
     )
-    return methods.Training((methods.Stage("reptile", 1, process),), methods.sampled_cohorts(setup))
+
+
+def _build(setup: methods.Setup) -> methods.Training:
+    return methods.Training((methods.Stage("reptile", 1, from_setup(setup)),), methods.sampled_cohorts(setup))
 
 
 METHOD = methods.Method(

@@ -16,7 +16,7 @@ class Task:
 
     Attributes:
         num_classes: 62 (digits, upper case, lower case) or 10 (digits).
-        models: the models to choose from by name; the first is the default.
+        models: the models to choose from by name.
     """
 
     num_classes: int
