@@ -71,7 +71,7 @@ def _build(setup: methods.Setup) -> methods.Training:
 
 
 METHOD = methods.Method(
-    description="centralized: pooled training on the train clients' examples",
+    description="pooled training on the train clients' examples",
     reads=("client", "batch_size", "clients_per_round", "local_epochs", "pooled_examples_per_round"),
     build=_build,
     pooled=True,

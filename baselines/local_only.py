@@ -12,7 +12,7 @@ def _build(setup: methods.Setup) -> methods.Training:
 
 
 METHOD = methods.Method(
-    description="local-only: every test client trains from scratch",
+    description="every test client trains from scratch",
     reads=(),
     build=_build,
     strategies=("local_only",),

@@ -4,6 +4,7 @@ import dataclasses
 import hashlib
 import json
 import typing
+from collections.abc import Mapping
 from typing import Any
 
 from absl import flags
@@ -40,6 +41,11 @@ def _setting(theme: str, default: Any, help_text: str, **checks: Any) -> Any:
     return dataclasses.field(default=default, metadata=metadata)
 
 
+def _listing(help_text: str, choices: Mapping[str, Any]) -> str:
+    """A flag's help with what each of its choices is."""
+    return f"{help_text} {'; '.join(f'{name}: {choice.description}' for name, choice in choices.items())}."
+
+
 @dataclasses.dataclass(frozen=True)
 class ExperimentConfig:
     """Every setting of a run besides the optimizers; a flag of the same name exists for each field.
@@ -70,7 +76,12 @@ class ExperimentConfig:
     validation_clients: int = _setting("data", 0, "Held-out clients that validate instead of testing.", least=0)
     test_clients: int | None = _setting("data", None, "Clients held out. Default: 900 of 3,400.", least=1)
 
-    method: str = _setting("training", "fed_avg", "How the global model is trained.", choices=tuple(methods.METHODS))
+    method: str = _setting(
+        "training",
+        "fed_avg",
+        _listing("How the global model is trained.", {name: methods.get(name) for name in methods.METHODS}),
+        choices=tuple(methods.METHODS),
+    )
     model: str = _setting("training", "cnn", "The network.", choices=tuple(registry.EMNIST_MODELS))
     rounds: int = _setting("training", 500, "Rounds of training.", least=0)
     clients_per_round: int = _setting("training", 20, "Clients in a cohort.", least=1)
@@ -93,7 +104,7 @@ class ExperimentConfig:
     strategies: list[str] = _setting(
         "personalization",
         [],
-        "Strategies to evaluate, the main one first. Default: the method's.",
+        _listing("Strategies to evaluate, the main one first. Default: the method's.", strategies.STRATEGIES),
         choices=tuple(strategies.STRATEGIES),
     )
     personalization_epochs: int = _setting(
