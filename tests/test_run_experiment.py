@@ -143,7 +143,7 @@ def test_every_source_runs(run, tmp_path, source):
     settings = {
         "digits": {"client_data": "digits", "task": "emnist10"},
         "handwriting": {"client_data": "handwriting", "num_clients": 6, "cache_dir": str(tmp_path / "cache")},
-        "sqlite": {"client_data": str(sqlite_file(tmp_path)), "test_clients": 1},
+        "sqlite": {"client_data": str(sqlite_file(tmp_path)), "cache_dir": str(tmp_path / "cache"), "test_clients": 1},
         "tff": {"client_data": "tff", "cache_dir": str(tmp_path), "test_clients": 1},
     }
     directory = run(**{"rounds": 2, **settings[source]})

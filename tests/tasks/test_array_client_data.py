@@ -49,3 +49,27 @@ def test_an_unknown_client_is_refused():
     train, _ = array_client_data.to_client_data(archive())
     with pytest.raises(ValueError, match="'z' is not a client"):
         train.create_tf_dataset_for_client("z")
+
+
+def test_examples_that_lie_client_by_client_are_not_copied():
+    source = archive(is_test=np.repeat([False, True], 20), writer=np.tile(np.repeat(["a", "b"], 10), 2))
+    train, test = array_client_data.to_client_data(source)
+    for part, place in ((train, slice(10, 20)), (test, slice(30, 40))):
+        images, labels = part.examples("b")
+        assert np.shares_memory(images, source.images[place])
+        assert np.shares_memory(labels, source.labels[place])
+        np.testing.assert_array_equal(images, source.images[place])
+
+
+def test_a_client_without_an_example_is_no_client():
+    source = archive()
+    train, test = array_client_data.to_client_data(source.select(source.writer != "c"))
+    assert train.client_ids == test.client_ids == ["a", "b", "d"]
+
+
+def test_more_examples_than_a_graph_holds_are_refused_before_a_graph_is_made():
+    many = np.broadcast_to(np.zeros((1, 28, 28), np.uint8), (3_000_000, 28, 28))
+    part = array_client_data.ArrayClientData(many, np.zeros(3_000_000, np.int32), {"a": (0, 3_000_000)})
+    with pytest.raises(ValueError, match=r"2\.2 GiB of images"):
+        _ = part.serializable_dataset_fn
+    assert part.num_examples("a") == 3_000_000

@@ -1,5 +1,7 @@
 """The archive, its split by writer, and the deal at random."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 
@@ -16,7 +18,7 @@ def archive(**changes):
         "classes": client_data.CLASSES,
         "source": "made up",
     }
-    return client_data.WriterArchive(**{**fields, **changes})
+    return client_data.WriterArchive.from_names(**{**fields, **changes})
 
 
 @pytest.mark.parametrize(
@@ -32,6 +34,23 @@ def archive(**changes):
 def test_an_archive_that_breaks_the_convention_is_refused(changes):
     with pytest.raises(ValueError, match="expected"):
         archive(**changes)
+
+
+def test_counts_and_names_describe_the_same_archive():
+    named = archive(writer=np.repeat(["b", "a", "b"], [3, 30, 7]), is_test=np.repeat([False, True], [33, 7]))
+    in_order = named.select(np.concatenate([np.arange(3, 33), np.arange(3), np.arange(33, 40)]))
+    counted = client_data.WriterArchive.from_counts(
+        in_order.images, in_order.labels, np.array([[30, 3], [0, 7]]), ("a", "b"), client_data.CLASSES, "made up"
+    )
+    np.testing.assert_array_equal(counted.writer, ["a"] * 30 + ["b"] * 10)
+    np.testing.assert_array_equal(counted.writer, in_order.writer)
+    np.testing.assert_array_equal(counted.is_test, in_order.is_test)
+
+
+@pytest.mark.parametrize("writers", [("b", "a"), ("a", "a"), ("a",)])
+def test_writers_out_of_order_twice_or_missing_are_refused(writers):
+    with pytest.raises(ValueError, match="expected"):
+        dataclasses.replace(archive(writer=np.repeat(["a", "b"], 20)), writers=writers)
 
 
 def classes_of_many_sizes():

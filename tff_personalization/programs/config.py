@@ -12,7 +12,7 @@ from absl import flags
 from tff_personalization import errors, identity, methods, optimizers
 from tff_personalization.algorithms import client_work
 from tff_personalization.personalization import evaluation, strategies
-from tff_personalization.tasks import registry
+from tff_personalization.tasks import registry, sources
 
 ROLES = {
     role.prefix: role
@@ -61,7 +61,9 @@ class ExperimentConfig:
         "EMNIST), or the path of a by-writer .npz archive or an SQLite file in TFF's schema.",
     )
     cache_dir: str | None = _setting(
-        "data", None, "Where generated and downloaded data is kept. Default: TFF's for tff, else the user's cache."
+        "data",
+        None,
+        "Where generated, downloaded and read data is kept. Default: TFF's ~/.tff for tff, else the user's cache.",
     )
     num_clients: int = _setting("data", 120, "How many writers --client_data=handwriting generates.", least=2)
     writer_heterogeneity: float = _setting(
@@ -247,7 +249,9 @@ def _refuse_unread(values: dict[str, Any], method: methods.Method, flag_values: 
         for flag in optimizers.flag_names(ROLES[name]) if name in ROLES else (name,):
             if not flag_values[flag].using_default_value:
                 raise errors.UserError(f"--{flag} has no effect with --method={values['method']}: remove it.")
-    for name in sorted(_READ_BY_SOME_SOURCE - set(_SOURCE_READS.get(values["client_data"], ()))):
+    client_data = values["client_data"]
+    source_reads = ("cache_dir",) if sources.is_sqlite(client_data) else _SOURCE_READS.get(client_data, ())
+    for name in sorted(_READ_BY_SOME_SOURCE - set(source_reads)):
         if not flag_values[name].using_default_value:
             raise errors.UserError(f"--{name} has no effect with --client_data={values['client_data']}: remove it.")
     if not method.trains:

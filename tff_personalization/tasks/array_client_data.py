@@ -6,6 +6,9 @@ import tensorflow_federated as tff
 
 from tff_personalization.tasks import client_data
 
+# A serialized graph may take 2 GiB altogether; the examples may not take all of them.
+_MAX_GRAPH_BYTES = 2**31 - 2**27
+
 
 class ArrayClientData(tff.simulation.datasets.ClientData):
     """One part (train or test) of every client's data, as TFF `ClientData` over contiguous arrays.
@@ -45,6 +48,16 @@ class ArrayClientData(tff.simulation.datasets.ClientData):
 
     @property
     def serializable_dataset_fn(self):
+        """TFF's function from a client id to its data set, which holds all examples as constants of its graph.
+
+        Raises:
+            ValueError: if they are more than a graph can hold.
+        """
+        if self._images.nbytes + self._labels.nbytes > _MAX_GRAPH_BYTES:
+            raise ValueError(
+                f"{self._images.nbytes / 2**30:.1f} GiB of images cannot be constants of a TensorFlow graph, which "
+                "holds less than 2 GiB: use examples() or create_tf_dataset_for_client()"
+            )
         ids = tf.constant(list(self._bounds))
         bounds = tf.constant(list(self._bounds.values()), tf.int64)
 
@@ -62,16 +75,25 @@ class ArrayClientData(tff.simulation.datasets.ClientData):
 
 
 def to_client_data(archive: client_data.WriterArchive) -> tuple[ArrayClientData, ArrayClientData]:
-    """The train and the test part of every writer of an archive; client ids are the writers' names, sorted."""
-    writers = [str(writer) for writer in np.unique(archive.writer)]
-    parts = []
-    for is_test in (False, True):
-        members = np.flatnonzero(archive.is_test == is_test)
-        members = members[np.argsort(archive.writer[members], kind="stable")]
-        counts = dict.fromkeys(writers, 0)
-        names, sizes = np.unique(archive.writer[members], return_counts=True)
-        counts.update(zip((str(name) for name in names), sizes.tolist(), strict=True))
-        stops = np.cumsum(list(counts.values())).tolist()
-        bounds = {name: (stop - counts[name], stop) for name, stop in zip(counts, stops, strict=True)}
-        parts.append(ArrayClientData(archive.images[members], archive.labels[members].astype(np.int32), bounds))
+    """The train and the test part of every writer that has an example; client ids are the writers' names, sorted.
+
+    An archive that lies in the order of `WriterArchive.from_counts` is not copied.
+    """
+    num_writers = len(archive.writers)
+    place = archive.is_test * np.int64(num_writers) + archive.writer_index
+    counts = np.bincount(place, minlength=2 * num_writers).reshape(2, num_writers)
+    images, labels = archive.images, archive.labels.astype(np.int32, copy=False)
+    if (place[1:] < place[:-1]).any():
+        order = np.argsort(place, kind="stable")
+        images, labels = images[order], labels[order]
+    present = np.flatnonzero(counts.any(axis=0)).tolist()
+    parts, start = [], 0
+    for part_counts in counts:
+        part = slice(start, start := start + int(part_counts.sum()))
+        stops = np.cumsum(part_counts)
+        starts = (stops - part_counts).tolist()
+        bounds = {
+            archive.writers[i]: (starts[i], stop) for i, stop in zip(present, stops[present].tolist(), strict=True)
+        }
+        parts.append(ArrayClientData(images[part], labels[part], bounds))
     return parts[0], parts[1]

@@ -19,18 +19,58 @@ class WriterArchive:
     Attributes:
         images: uint8, shape (N, 28, 28), ink 255 on background 0.
         labels: int32, shape (N,), indices into `classes`.
-        writer: shape (N,), the name of the client that wrote each example; examples may come in any order.
+        writer_index: int, shape (N,), indices into `writers`; examples may come in any order.
         is_test: bool, shape (N,), whether an example belongs to its client's test part.
+        writers: the names of the clients, sorted; one may have no example.
         classes: the name of each class.
         source: what the data is, in a few words, for records, tables and plots; starts with "synthetic" if generated.
     """
 
     images: np.ndarray
     labels: np.ndarray
-    writer: np.ndarray
+    writer_index: np.ndarray
     is_test: np.ndarray
+    writers: tuple[str, ...]
     classes: tuple[str, ...]
     source: str
+
+    @classmethod
+    def from_names(
+        cls,
+        images: np.ndarray,
+        labels: np.ndarray,
+        writer: np.ndarray,
+        is_test: np.ndarray,
+        classes: tuple[str, ...],
+        source: str,
+    ) -> "WriterArchive":
+        """The archive of examples with the name of each one's writer, `writer`, shape (N,)."""
+        names, index = np.unique(writer, return_inverse=True)
+        return cls(images, labels, index.astype(np.int32), is_test, tuple(names.tolist()), classes, source)
+
+    @classmethod
+    def from_counts(
+        cls,
+        images: np.ndarray,
+        labels: np.ndarray,
+        counts: np.ndarray,
+        writers: tuple[str, ...],
+        classes: tuple[str, ...],
+        source: str,
+    ) -> "WriterArchive":
+        """The archive of examples that lie writer by writer, in the order of `writers`, all train parts first.
+
+        Args:
+            images: uint8, shape (N, 28, 28).
+            labels: int32, shape (N,).
+            counts: int, shape (2, W), the number of each writer's train examples, then of each one's test examples.
+            writers: the W writers, sorted.
+            classes: as in the archive.
+            source: as in the archive.
+        """
+        writer_index = np.repeat(np.tile(np.arange(len(writers), dtype=np.int32), 2), counts.ravel())
+        is_test = np.repeat([False, True], counts.sum(axis=1))
+        return cls(images, labels, writer_index, is_test, writers, classes, source)
 
     def __post_init__(self):
         count = len(self.images)
@@ -38,17 +78,24 @@ class WriterArchive:
             raise ValueError(
                 f"images: uint8 of shape (N, 28, 28) expected, got {self.images.dtype} {self.images.shape}"
             )
-        for name in ("labels", "writer", "is_test"):
+        for name in ("labels", "writer_index", "is_test"):
             if getattr(self, name).shape != (count,):
                 raise ValueError(f"{name}: shape ({count},) expected, got {getattr(self, name).shape}")
-        if count and not (self.labels.min() >= 0 and self.labels.max() < len(self.classes)):
-            raise ValueError(
-                f"labels: 0 to {len(self.classes) - 1} expected, got {self.labels.min()} to {self.labels.max()}"
-            )
+        for name, names in (("labels", self.classes), ("writer_index", self.writers)):
+            values = getattr(self, name)
+            if count and not (values.min() >= 0 and values.max() < len(names)):
+                raise ValueError(f"{name}: 0 to {len(names) - 1} expected, got {values.min()} to {values.max()}")
+        if list(self.writers) != sorted(set(self.writers)):
+            raise ValueError("writers: sorted names expected, each once")
+
+    @property
+    def writer(self) -> np.ndarray:
+        """The name of each example's writer, shape (N,): made anew at every call, and large."""
+        return np.array(self.writers)[self.writer_index]
 
     def select(self, keep: np.ndarray, **changes) -> "WriterArchive":
         """The examples where the bool array `keep`, shape (N,), is true, with any attribute replaced by `changes`."""
-        parts = {name: getattr(self, name)[keep] for name in ("images", "labels", "writer", "is_test")}
+        parts = {name: getattr(self, name)[keep] for name in ("images", "labels", "writer_index", "is_test")}
         return dataclasses.replace(self, **{**parts, **changes})
 
 

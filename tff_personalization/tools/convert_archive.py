@@ -78,23 +78,24 @@ def _new_database(path: str) -> Iterator[sqlite3.Connection]:
 
 def _write(connection: sqlite3.Connection, archive: client_data.WriterArchive, prefix: str, progress: bool) -> None:
     """Adds the examples, client by client, to the splits `<prefix>train` and `<prefix>test`."""
-    order = np.lexsort((archive.is_test, archive.writer))
+    order = np.lexsort((archive.is_test, archive.writer_index))
     rows = (
         (
             f"{prefix}{_part(archive.is_test[i])}",
-            str(archive.writer[i]),
+            archive.writers[archive.writer_index[i]],
             _serialize(archive.images[i], archive.labels[i]),
         )
         for i in tqdm.tqdm(order, desc=f"Writing {prefix}*", unit=" examples", disable=not progress)
     )
     connection.executemany("INSERT INTO examples VALUES (?, ?, ?)", rows)
     for is_test in (False, True):
-        clients, counts = np.unique(archive.writer[archive.is_test == is_test], return_counts=True)
+        counts = np.bincount(archive.writer_index[archive.is_test == is_test], minlength=len(archive.writers))
         connection.executemany(
             "INSERT INTO client_metadata VALUES (?, ?, ?)",
             [
-                (str(client), f"{prefix}{_part(is_test)}", int(count))
-                for client, count in zip(clients, counts, strict=True)
+                (client, f"{prefix}{_part(is_test)}", count)
+                for client, count in zip(archive.writers, counts.tolist(), strict=True)
+                if count
             ],
         )
 

@@ -165,28 +165,32 @@ def test_a_pen_draws_a_line_as_wide_as_itself():
 
 def test_the_second_load_reads_the_cache(tmp_path, monkeypatch):
     archive = handwriting.load(options(tmp_path))
-    assert [path.suffix for path in tmp_path.iterdir()] == [".npz"]
     monkeypatch.setattr(handwriting, "draw", None)
     assert same(archive, handwriting.load(options(tmp_path)))
 
 
-@pytest.mark.parametrize("damage", [lambda data: b"", lambda data: data[: len(data) // 2], lambda data: b"no archive"])
-def test_a_damaged_cache_file_is_made_anew(tmp_path, damage):
-    archive = handwriting.load(options(tmp_path))
-    (path,) = tmp_path.iterdir()
-    intact = path.read_bytes()
-    path.write_bytes(damage(intact))
-    assert same(archive, handwriting.load(options(tmp_path)))
-    assert len(path.read_bytes()) == len(intact)
+def test_every_setting_that_changes_the_data_has_a_cache_of_its_own(tmp_path):
+    changes = ({}, {"num_clients": 3}, {"writer_heterogeneity": 0.5}, {"seed": 4}, {"num_classes": 10})
+    archives = [handwriting.load(options(tmp_path, **change)) for change in changes]
+    assert len(list((tmp_path / "synthetic_handwriting").iterdir())) == len(changes)
+    assert not any(same(archives[0], other) for other in archives[1:])
+
+
+def test_a_new_version_replaces_what_the_old_one_kept(tmp_path, monkeypatch):
+    handwriting.load(options(tmp_path))
+    monkeypatch.setattr(handwriting, "VERSION", handwriting.VERSION + 1)
+    handwriting.load(options(tmp_path))
+    assert len(list((tmp_path / "synthetic_handwriting").iterdir())) == 1
 
 
 def test_a_flipped_byte_in_the_cache_is_noticed(tmp_path):
     archive = handwriting.load(options(tmp_path))
-    (path,) = tmp_path.iterdir()
+    before = archive.images.copy()
+    (path,) = tmp_path.glob("*/*/images.npy")
     content = bytearray(path.read_bytes())
     content[len(content) // 2] ^= 255
     path.write_bytes(content)
-    assert same(archive, handwriting.load(options(tmp_path)))
+    np.testing.assert_array_equal(handwriting.load(options(tmp_path)).images, before)
 
 
 @pytest.mark.parametrize("heterogeneity", [-0.5, float("nan"), float("inf")])

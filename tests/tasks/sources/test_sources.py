@@ -54,7 +54,7 @@ def test_an_sqlite_file_is_known_by_its_name_or_its_first_bytes(tmp_path, name):
 
 
 def test_a_registered_source_is_found_by_its_name(monkeypatch):
-    archive = client_data.WriterArchive(
+    archive = client_data.WriterArchive.from_names(
         np.zeros((1, 28, 28), np.uint8), np.array([5]), np.array(["w"]), np.array([False]), client_data.CLASSES, "mine"
     )
     monkeypatch.setitem(sources.SOURCES, "mine", lambda options: archive)

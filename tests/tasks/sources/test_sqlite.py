@@ -1,3 +1,4 @@
+import os
 import sqlite3
 
 import numpy as np
@@ -13,8 +14,14 @@ def _load(path, num_classes=62):
 
 
 def _expected(rows, splits):
-    """Images, labels, clients and test flags of the rows of some splits, in the project's convention."""
-    rows = [row for row in rows if row[0] in splits]
+    """Images, labels, clients and test flags of the rows of some splits, in the project's convention and order."""
+    rows = [
+        row
+        for split in splits
+        for client in sorted({row[1] for row in rows})
+        for row in rows
+        if row[:2] == (split, client)
+    ]
     images = np.array([np.rint(255 - 255 * pixels) for _, _, pixels, _ in rows])
     return images, [row[3] for row in rows], [row[1] for row in rows], [row[0].endswith("test") for row in rows]
 
@@ -209,3 +216,50 @@ def test_reading_leaves_the_file_alone(tmp_path):
     _load(path)
     assert path.read_bytes() == before
     assert [entry.name for entry in tmp_path.iterdir()] == ["a.sqlite"]
+
+
+def _cached(path, cache_dir, num_classes=62):
+    return sqlite.load(small_files.options(path, num_classes, cache_dir=cache_dir))
+
+
+def test_the_second_load_reads_the_cache_and_gives_the_same(tmp_path, monkeypatch):
+    rows = small_files.sqlite_rows(clients=("f0", "f1", "f2"))
+    path = small_files.write_sqlite(tmp_path / "a.sqlite", rows)
+    first = _cached(path, tmp_path / "cache")
+    monkeypatch.setattr(sqlite, "_open", None)
+    second = _cached(path, tmp_path / "cache")
+    for archive in (first, second):
+        _assert_equal(archive, rows, ("all_train", "all_test"))
+        assert archive.source == "a, 3 writers"
+
+
+def test_a_changed_file_is_read_anew_and_the_old_cache_goes(tmp_path):
+    path = tmp_path / "a.sqlite"
+    for seed in (0, 1):
+        path.unlink(missing_ok=True)
+        rows = small_files.sqlite_rows(seed=seed)
+        _assert_equal(_cached(small_files.write_sqlite(path, rows), tmp_path), rows, ("all_train", "all_test"))
+        assert len(list(tmp_path.glob("a-*/*"))) == 1
+
+
+def test_ten_classes_do_not_take_the_cache_of_62(tmp_path):
+    rows = small_files.sqlite_rows(splits=("all_train", "all_test", *_PAIRS["digits"]))
+    path = small_files.write_sqlite(tmp_path / "a.sqlite", rows)
+    for num_classes, pair in ((62, "all"), (10, "digits"), (62, "all")):
+        _assert_equal(_cached(path, tmp_path, num_classes), rows, _PAIRS[pair])
+
+
+def test_files_of_one_name_do_not_share_a_cache(tmp_path):
+    for seed, folder in enumerate(("one", "two")):
+        (tmp_path / folder).mkdir()
+        rows = small_files.sqlite_rows(seed=seed)
+        path = small_files.write_sqlite(tmp_path / folder / "a.sqlite", rows)
+        os.utime(path, (0, 0))
+        _assert_equal(_cached(path, tmp_path), rows, ("all_train", "all_test"))
+
+
+def test_a_file_that_is_refused_leaves_no_cache(tmp_path):
+    rows = [*small_files.sqlite_rows(), ("all_train", "f0", b"\xff")]
+    path = small_files.write_sqlite(tmp_path / "a.sqlite", rows)
+    small_files.refusal(_cached, path, tmp_path, names=[path])
+    assert not list(tmp_path.glob("a-*/*"))

@@ -74,7 +74,8 @@ def test_a_file_that_is_not_there_is_downloaded_once(tmp_path, monkeypatch):
     second = tff_emnist.load(_options(cache_dir))
     assert len(asked) == 1
     np.testing.assert_array_equal(first.images, second.images)
-    assert [entry.name for entry in cache_dir.iterdir()] == ["emnist_all.sqlite"]
+    assert [entry.name for entry in cache_dir.iterdir() if entry.is_file()] == ["emnist_all.sqlite"]
+    assert not list(cache_dir.glob("download_*"))
 
 
 def _unreachable():

@@ -56,9 +56,7 @@ SOURCES: dict[str, Load] = {
 
 _FILE_SOURCES: dict[str, Load] = {
     ".npz": _load_of("npz_archive"),
-    ".sqlite": _load_of("sqlite"),
-    ".sqlite3": _load_of("sqlite"),
-    ".db": _load_of("sqlite"),
+    **dict.fromkeys((".sqlite", ".sqlite3", ".db"), _load_of("sqlite")),
 }
 
 
@@ -92,11 +90,21 @@ def _find(name: str) -> Load:
         what = "is a directory" if os.path.isdir(name) else "is neither a known source nor an existing file"
         raise errors.UserError(f"--client_data={name} {what}: {alternatives}")
     extension = os.path.splitext(name)[1].lower()
+    if is_sqlite(name):
+        return _FILE_SOURCES[".sqlite"]
     if extension in _FILE_SOURCES:
         return _FILE_SOURCES[extension]
-    if _begins_as_sqlite(name):
-        return _FILE_SOURCES[".sqlite"]
     raise errors.UserError(f"--client_data={name} is neither an .npz archive nor an SQLite database: {alternatives}")
+
+
+def is_sqlite(name: str) -> bool:
+    """Whether a value of --client_data is the path of a file that is read as an SQLite database."""
+    extension = os.path.splitext(name)[1].lower()
+    if name in SOURCES or not os.path.isfile(name):
+        return False
+    return _FILE_SOURCES.get(extension) is _FILE_SOURCES[".sqlite"] or (
+        extension not in _FILE_SOURCES and _begins_as_sqlite(name)
+    )
 
 
 def _begins_as_sqlite(path: str) -> bool:

@@ -15,19 +15,16 @@ import functools
 import math
 import os
 import pathlib
-import tempfile
 
 import numpy as np
 import tqdm
 
 from tff_personalization import errors, seeds
-from tff_personalization.tasks import client_data, sources
+from tff_personalization.tasks import archive_cache, client_data, sources
 from tff_personalization.tasks.sources import strokes
 
 VERSION = 2
 """Part of the cache key: raise it with every change of what is generated."""
-
-DEFAULT_CACHE_DIR = os.path.join("~", ".cache", "tff_personalization")
 
 _MEAN_EXAMPLES, _SD_EXAMPLES = 221.0, 89.0  # a writer's, as in Federated EMNIST
 _FEWEST_EXAMPLES, _MOST_EXAMPLES = 20, 480
@@ -75,22 +72,21 @@ def load(options: sources.SourceOptions) -> client_data.WriterArchive:
         )
     if writers < 1:
         raise errors.UserError(f"--num_clients={writers}: give the number of writers to generate, at least 1.")
-    path = _cache_path(options)
-    parts = [_kept_examples(options, writer) for writer in range(writers)]
-    labels, is_test = (np.concatenate(columns) for columns in zip(*parts, strict=True))
-    counts = [len(writer_labels) for writer_labels, _ in parts]
-    images = _read(path, len(labels))
-    if images is None:
-        images = _draw_all(options, labels, counts)
-        _save(path, images)
-    names = np.array([f"writer_{writer:04d}" for writer in range(writers)])
-    return client_data.WriterArchive(
-        images,
-        labels,
-        np.repeat(names, counts),
-        is_test,
-        client_data.CLASSES[: options.num_classes],
-        f"synthetic handwriting, {writers} writers, heterogeneity {heterogeneity:g}",
+    cache_dir = options.cache_dir or archive_cache.DEFAULT_CACHE_DIR
+    try:
+        pathlib.Path(cache_dir).expanduser().mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise errors.UserError(
+            f"--cache_dir={cache_dir} cannot be written ({error.strerror}): name a directory that can."
+        ) from error
+    return archive_cache.load_or_make(
+        archive_cache.Entry(
+            cache_dir,
+            source="synthetic_handwriting",
+            content=(VERSION,),
+            variant=f"{writers}writers_{options.num_classes}classes_heterogeneity{heterogeneity!r}_seed{options.seed}",
+        ),
+        lambda allocate: _draw_all(options, allocate),
     )
 
 
@@ -215,56 +211,39 @@ def _blur() -> np.ndarray:
 _BLUR = _blur()
 
 
-def _draw_all(options: sources.SourceOptions, labels: np.ndarray, counts: list[int]) -> np.ndarray:
-    """Draws the examples of every writer, given the labels of all and the number of each one's."""
-    images = np.empty((len(labels), *client_data.IMAGE_SHAPE), np.uint8)
-    starts = np.cumsum([0, *counts])
+def _draw_all(options: sources.SourceOptions, allocate: archive_cache.Allocate) -> client_data.WriterArchive:
+    """Draws the examples of every writer."""
+    numbers = sorted(range(options.num_clients), key=_name)
+    written = [_kept_examples(options, writer) for writer in numbers]
+    counts = np.array([[np.sum(is_test == part) for _, is_test in written] for part in (False, True)])
+    stops = np.cumsum(counts).reshape(2, -1)
+    images = allocate(int(counts.sum()))
+    labels = np.empty(len(images), np.int32)
 
-    def draw_into_place(writer: int) -> None:
-        place = slice(starts[writer], starts[writer + 1])
-        images[place] = draw(options.seed, writer, labels[place], options.writer_heterogeneity)
+    def draw_into_place(index: int) -> None:
+        writers_labels, is_test = written[index]
+        drawn = draw(options.seed, numbers[index], writers_labels, options.writer_heterogeneity)
+        for part in (0, 1):
+            place = slice(stops[part, index] - counts[part, index], stops[part, index])
+            images[place], labels[place] = drawn[is_test == part], writers_labels[is_test == part]
 
     _terms()  # before the threads start, lest each of them builds it
     # Threads are enough: NumPy releases the interpreter's lock where most of the time goes.
     with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as executor:
-        done = executor.map(draw_into_place, range(len(counts)))
+        done = executor.map(draw_into_place, range(len(numbers)))
         for _ in tqdm.tqdm(
-            done, "drawing synthetic handwriting", len(counts), unit="writers", delay=1, disable=not options.progress
+            done, "drawing synthetic handwriting", len(numbers), unit="writers", delay=1, disable=not options.progress
         ):
             pass
-    return images
-
-
-def _cache_path(options: sources.SourceOptions) -> pathlib.Path:
-    directory = pathlib.Path(options.cache_dir or DEFAULT_CACHE_DIR).expanduser()
-    return directory / (
-        f"synthetic_handwriting_v{VERSION}_{options.num_clients}writers_{options.num_classes}classes"
-        f"_heterogeneity{float(options.writer_heterogeneity)!r}_seed{options.seed}.npz"
+    return client_data.WriterArchive.from_counts(
+        images,
+        labels,
+        counts,
+        tuple(map(_name, numbers)),
+        client_data.CLASSES[: options.num_classes],
+        f"synthetic handwriting, {len(numbers)} writers, heterogeneity {float(options.writer_heterogeneity):g}",
     )
 
 
-def _read(path: pathlib.Path, count: int) -> np.ndarray | None:
-    """The cached images, or none if the file is missing or damaged."""
-    try:
-        with np.load(path) as file:
-            images = file["images"]
-    except Exception:  # a damaged file can fail in any way
-        return None
-    return images if images.shape == (count, *client_data.IMAGE_SHAPE) and images.dtype == np.uint8 else None
-
-
-def _save(path: pathlib.Path, images: np.ndarray) -> None:
-    """Writes the cache file under a temporary name and renames it, so that no reader meets half a file."""
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=path.parent, suffix=".partial", delete=False) as file:
-            try:
-                np.savez_compressed(file, images=images)
-                os.replace(file.name, path)
-            except BaseException:
-                os.unlink(file.name)
-                raise
-    except OSError as error:
-        raise errors.UserError(
-            f"--cache_dir={path.parent} cannot be written ({error.strerror}): name a directory that can."
-        ) from error
+def _name(writer: int) -> str:
+    return f"writer_{writer:04d}"

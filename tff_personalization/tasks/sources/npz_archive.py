@@ -58,7 +58,7 @@ def load(options: sources.SourceOptions) -> client_data.WriterArchive:
         count = members.image_count()
         images = members.read("images", "iuf", (count, *client_data.IMAGE_SHAPE))
         labels = members.read("labels", "iu", (count,))
-        writer = members.read("writer", "iuU", (count,)).astype(str)
+        writers, writer_index = _writers(members.read("writer", "iuU", (count,)))
         classes = members.read("classes", "U") if "classes" in members else np.array(client_data.CLASSES)
         split = members.read("split", "U", (count,)) if "split" in members else None
         ink, source = members.word("ink"), members.word("source")
@@ -67,14 +67,21 @@ def load(options: sources.SourceOptions) -> client_data.WriterArchive:
     if split is None:
         # Split what is used alone, so that about a fifth of each writer's digits are test examples too.
         keep = labels < options.num_classes
-        images, labels, writer = images[keep], labels[keep], writer[keep]
-        is_test = client_data.split_by_writer(labels, writer, seeds.generator(options.seed, "split"))
+        images, labels, writer_index = images[keep], labels[keep], writer_index[keep]
+        is_test = client_data.split_by_writer(labels, writer_index, seeds.generator(options.seed, "split"))
     else:
         is_test = _is_test(path, split)
     if source is None:
         stem = os.path.splitext(os.path.basename(path))[0]
-        source = f"{stem}, {len(np.unique(writer))} writers"
-    return client_data.WriterArchive(images, labels, writer, is_test, client_data.CLASSES, source)
+        source = f"{stem}, {len(np.unique(writer_index))} writers"
+    return client_data.WriterArchive(images, labels, writer_index, is_test, writers, client_data.CLASSES, source)
+
+
+def _writers(writer: np.ndarray) -> tuple[tuple[str, ...], np.ndarray]:
+    """The sorted names of the writers, and the index of each example's writer among them, from names or integers."""
+    values, index = np.unique(writer, return_inverse=True)
+    names, rank = np.unique(values.astype(str), return_inverse=True)  # integers are not sorted as strings are
+    return tuple(names.tolist()), rank.astype(np.int32)[index]
 
 
 class _Members:

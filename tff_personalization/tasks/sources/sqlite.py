@@ -6,6 +6,8 @@
 An example is a `tf.Example` of `pixels`, float[784], and `label`, int64. Its pixels have 1.0 for background and 0.0
 for ink, the inverse of this project's convention. A database that was converted from other data may say what it is
 in a third table, `source(description TEXT)`.
+
+Such a file has no index and takes minutes to read, so that its examples are kept in the cache.
 """
 
 import collections
@@ -19,7 +21,10 @@ import numpy as np
 import tqdm
 
 from tff_personalization import errors
-from tff_personalization.tasks import client_data, sources
+from tff_personalization.tasks import archive_cache, client_data, sources
+
+VERSION = 1
+"""Part of the cache key: raise it with every change of what is read."""
 
 DIGITS_PREFIX, ALL_PREFIX = "digits_only_", "all_"
 _NUM_DIGITS = 10
@@ -34,7 +39,7 @@ _CHUNK = 8192
 
 
 def load(options: sources.SourceOptions) -> client_data.WriterArchive:
-    """The examples of the SQLite database at the path `options.client_data`.
+    """The examples of the SQLite database at the path `options.client_data`, kept in `options.cache_dir`.
 
     With `options.num_classes` of 10 the splits `digits_only_train` and `digits_only_test` are preferred, else
     `all_train` and `all_test`; any one pair of splits with the endings "train" and "test" will do.
@@ -42,22 +47,44 @@ def load(options: sources.SourceOptions) -> client_data.WriterArchive:
     Raises:
         UserError: if the file is missing, incomplete or malformed.
     """
-    return read(options.client_data, options.num_classes, options.progress)
+    return read(options.client_data, options)
 
 
-def read(path: str, num_classes: int, progress: bool) -> client_data.WriterArchive:
-    """As `load`, for the database at `path`; `progress` shows a progress bar."""
+def read(path: str, options: sources.SourceOptions) -> client_data.WriterArchive:
+    """As `load`, for the database at `path`."""
+    if not os.path.isfile(path):
+        raise errors.UserError(f"{path}: there is no such file: give the path of an SQLite database.")
+    stem = os.path.splitext(os.path.basename(path))[0]
+    status, real_path = os.stat(path), os.path.realpath(path)
+    return archive_cache.load_or_make(
+        archive_cache.Entry(
+            options.cache_dir,
+            source=f"{stem}-{archive_cache.digest(real_path)}",
+            content=(VERSION, status.st_size, status.st_mtime_ns),
+            variant=f"{options.num_classes}classes",
+        ),
+        lambda allocate: _read_database(path, options, allocate),
+    )
+
+
+def _read_database(
+    path: str, options: sources.SourceOptions, allocate: archive_cache.Allocate
+) -> client_data.WriterArchive:
     with _open(path) as connection:
         _check_columns(path, connection)
         metadata = _read_metadata(path, connection)
-        prefix = _choose_prefix(path, {split for split, _ in metadata}, num_classes)
+        prefix = _choose_prefix(path, {split for split, _ in metadata}, options.num_classes)
         metadata = {key: count for key, count in metadata.items() if key[0] in _splits(prefix)}
-        examples = _read_examples(path, connection, prefix, metadata, progress)
+        _check_total(path, sum(metadata.values()))
+        writers = tuple(sorted({client for _, client in metadata}))
+        counts = np.array([[metadata.get((split, client), 0) for client in writers] for split in _splits(prefix)])
+        images = allocate(int(counts.sum()))
+        labels = _read_examples(path, connection, prefix, metadata, images, options.progress)
         description = _read_description(connection)
     if description is None:
         stem = os.path.splitext(os.path.basename(path))[0]
-        description = f"{stem}, {len({client for _, client in metadata})} writers"
-    return client_data.WriterArchive(*examples, client_data.CLASSES, description)
+        description = f"{stem}, {len(writers)} writers"
+    return client_data.WriterArchive.from_counts(images, labels, counts, writers, client_data.CLASSES, description)
 
 
 def _splits(prefix: str) -> tuple[str, str]:
@@ -67,8 +94,6 @@ def _splits(prefix: str) -> tuple[str, str]:
 @contextlib.contextmanager
 def _open(path: str) -> Iterator[sqlite3.Connection]:
     """Opens a database for reading alone; an error of SQLite, here or while it is read, becomes a UserError."""
-    if not os.path.isfile(path):
-        raise errors.UserError(f"{path}: there is no such file: give the path of an SQLite database.")
     if not os.path.getsize(path):
         raise errors.UserError(f"{path} is empty, as a download that was cut short leaves it: {_AGAIN}")
     try:
@@ -124,20 +149,31 @@ def _choose_prefix(path: str, splits: set[str], num_classes: int) -> str:
     return pairs.pop()
 
 
-def _read_examples(
-    path: str, connection: sqlite3.Connection, prefix: str, metadata: dict[tuple[str, str], int], progress: bool
-) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """The images, labels, writers and test flags of two splits, in the file's order."""
-    total = sum(metadata.values())
+def _check_total(path: str, total: int) -> None:
     if not total:
         raise errors.UserError(f"{path}: client_metadata names no example: {_AGAIN}")
-    # Before memory is taken on the word of the metadata: the pixels alone take four bytes each in the file.
+    # Before room is taken on the word of the metadata: the pixels alone take four bytes each in the file.
     if total * _NUM_PIXELS * 4 > os.path.getsize(path):
         raise errors.UserError(f"{path} is too short for the {total} examples of its client_metadata: {_AGAIN}")
-    images = np.empty((total, *client_data.IMAGE_SHAPE), np.uint8)
+
+
+def _read_examples(
+    path: str,
+    connection: sqlite3.Connection,
+    prefix: str,
+    metadata: dict[tuple[str, str], int],
+    images: np.ndarray,
+    progress: bool,
+) -> np.ndarray:
+    """Reads two splits into `images`, client after client, all of the train split first; returns their labels."""
+    total = len(images)
     labels = np.empty(total, np.int32)
-    part_index = {part: index for index, part in enumerate(metadata)}
-    part_of_example = np.empty(total, np.int32)
+    # Client after client, although the file has them in any order: each example has its place from the start.
+    next_place, start = {}, 0
+    for part in sorted(metadata, key=lambda part: (part[0] == _splits(prefix)[1], part[1])):
+        next_place[part] = start
+        start += metadata[part]
+    starts = next_place.copy()
     # One pass in the order of the file: an index would fetch the examples from all over it.
     rows = connection.execute(
         "SELECT split_name, client_id, serialized_example_proto FROM examples NOT INDEXED WHERE split_name IN (?, ?)",
@@ -149,24 +185,25 @@ def _read_examples(
         total=total, desc=f"Reading {os.path.basename(path)}", unit=" examples", disable=not progress
     ) as bar:
         while chunk := rows.fetchmany(_CHUNK):
-            here = slice(done, done + len(chunk))
             done += len(chunk)
-            parts = [part_index.get((str(split), str(client)), -1) for split, client, _ in chunk]
-            if done > total or min(parts) < 0:
+            parts = [(str(split), str(client)) for split, client, _ in chunk]
+            if done > total or not next_place.keys() >= set(parts):
                 raise errors.UserError(f"{path} has examples that its client_metadata does not count: {_AGAIN}")
-            part_of_example[here] = parts
-            images[here], labels[here] = _parse(path, [proto for _, _, proto in chunk], num_labels)
+            places = []
+            for part in parts:
+                # Of a client with too many, the last go beyond; the counts below tell.
+                places.append(min(next_place[part], total - 1))
+                next_place[part] += 1
+            images[places], labels[places] = _parse(path, [proto for _, _, proto in chunk], num_labels)
             bar.update(len(chunk))
-    counts = np.bincount(part_of_example[:done], minlength=len(metadata))
-    for (split, client), expected, actual in zip(metadata, metadata.values(), counts.tolist(), strict=True):
+    for (split, client), expected in metadata.items():
+        actual = next_place[split, client] - starts[split, client]
         if actual != expected:
             raise errors.UserError(
                 f"{path} has {actual} of the {expected} examples of client {client} in {split}: "
                 f"it is damaged or cut short; {_AGAIN}"
             )
-    writer = np.array([client for _, client in metadata])[part_of_example]
-    is_test = np.array([split == _splits(prefix)[1] for split, _ in metadata])[part_of_example]
-    return images, labels, writer, is_test
+    return labels
 
 
 def _parse(path: str, protos: list[bytes], num_labels: int) -> tuple[np.ndarray, np.ndarray]:

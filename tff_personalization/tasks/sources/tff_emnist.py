@@ -18,7 +18,8 @@ _SOURCE = {62: "Federated EMNIST", 10: "Federated EMNIST digits"}
 def load(options: sources.SourceOptions) -> client_data.WriterArchive:
     """Federated EMNIST: 3,400 writers with 62 classes, or 3,383 with 10.
 
-    The file `emnist_all.sqlite` is kept in `options.cache_dir`, by default TFF's own `~/.tff`. If it is not of
+    The file `emnist_all.sqlite` is kept in `options.cache_dir`, by default TFF's own `~/.tff`; what is read from it,
+    as `sqlite` does. If it is not of
     the published size, it is not called Federated EMNIST but by its file name.
 
     Raises:
@@ -28,7 +29,7 @@ def load(options: sources.SourceOptions) -> client_data.WriterArchive:
     path = os.path.join(cache_dir, FILE_NAME)
     if not os.path.exists(path):
         _download(cache_dir, only_digits=options.num_classes == 10)
-    archive = sqlite.read(path, options.num_classes, options.progress)
+    archive = sqlite.read(path, options)
     num_test = int(archive.is_test.sum())
     if (len(archive.is_test) - num_test, num_test) == _PUBLISHED_SIZE[options.num_classes]:
         archive = dataclasses.replace(archive, source=_SOURCE[options.num_classes])

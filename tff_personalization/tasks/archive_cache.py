@@ -1,0 +1,230 @@
+"""Client data kept on disk in the form in which it is used: read or generated once, mapped into memory from then on.
+
+An archive is a directory of three files. Its examples lie writer by writer, all train parts before all test parts.
+
+    images.npy      uint8, shape (N, 28, 28)
+    labels.npy      int32, shape (N,)
+    metadata.json   writers, how many examples each has in either part, classes, source, size and checksum
+"""
+
+import contextlib
+import dataclasses
+import errno
+import fcntl
+import hashlib
+import json
+import math
+import os
+import pathlib
+import shutil
+import tempfile
+import zlib
+from collections.abc import Callable
+
+import numpy as np
+from absl import logging
+
+from tff_personalization.tasks import client_data
+
+FORMAT = 1
+"""Part of every entry's name: raise it with every change of the files."""
+
+DEFAULT_CACHE_DIR = os.path.join("~", ".cache", "tff_personalization")
+
+Allocate = Callable[[int], np.ndarray]
+"""From a number of examples N to an array for their images, uint8 of shape (N, 28, 28), of undefined content."""
+
+_IMAGES, _LABELS, _METADATA = "images.npy", "labels.npy", "metadata.json"
+_PARTIAL = "partial_"
+_EXAMPLE_BYTES = math.prod(client_data.IMAGE_SHAPE) + np.int32().nbytes
+_METADATA_ROOM = 2**20
+# The first bytes of the images that the checksum covers: small archives in whole, and of large ones what costs no time.
+_CHECKED_BYTES = 2**25
+
+
+@dataclasses.dataclass(frozen=True)
+class Entry:
+    """The place of one archive.
+
+    Attributes:
+        cache_dir: the user's choice; "" for `DEFAULT_CACHE_DIR`.
+        source: a file name for all that is kept of one source of data.
+        content: what the data hangs on; when it changes, what was kept of the source before is deleted.
+        variant: a file name that tells apart what is kept of one source and content.
+    """
+
+    cache_dir: str
+    source: str
+    content: tuple[str | int, ...]
+    variant: str
+
+    @property
+    def directory(self) -> pathlib.Path:
+        root = pathlib.Path(self.cache_dir or DEFAULT_CACHE_DIR).expanduser()
+        return root / self.source / f"{self.content_prefix}{self.variant}"
+
+    @property
+    def content_prefix(self) -> str:
+        """With what the names of all directories of this content begin."""
+        return f"{digest(FORMAT, *self.content)}-"
+
+
+def digest(*parts: str | int) -> str:
+    """Ten hexadecimal digits that stand for `parts`."""
+    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:10]
+
+
+def load_or_make(entry: Entry, make: Callable[[Allocate], client_data.WriterArchive]) -> client_data.WriterArchive:
+    """The archive kept at `entry`, its images mapped and read-only; or else what `make` makes, which is then kept.
+
+    What cannot be kept is returned all the same, after a warning that says why.
+
+    Args:
+        entry: the place.
+        make: makes the archive, in the order of `WriterArchive.from_counts`, with its images in the array that the
+            function given to it allocates: on disk, or if there is no room, in memory.
+    """
+    kept = _load(entry.directory)
+    if kept is not None:
+        return kept
+    with contextlib.ExitStack() as stack:
+        new = _NewEntry(entry, stack)
+        made = new.keep(make(new.allocate))
+    return made
+
+
+def _load(directory: pathlib.Path) -> client_data.WriterArchive | None:
+    """The archive in a directory; None if there is none, or if it is damaged, when it is deleted."""
+    if not os.path.exists(directory):
+        return None
+    try:
+        metadata = json.loads((directory / _METADATA).read_text())
+        labels = np.load(directory / _LABELS, allow_pickle=False)
+        if metadata.pop("checksum") != _checksum(directory, labels, metadata):
+            raise ValueError("its checksum differs")
+        return client_data.WriterArchive.from_counts(
+            np.asarray(np.load(directory / _IMAGES, mmap_mode="r", allow_pickle=False)),
+            labels,
+            np.array([metadata["train_counts"], metadata["test_counts"]]),
+            tuple(metadata["writers"]),
+            tuple(metadata["classes"]),
+            metadata["source"],
+        )
+    except Exception as error:  # Damage can show itself in any way.
+        logging.warning("%s is damaged (%s) and is made again.", directory, " ".join(str(error).split()))
+        shutil.rmtree(directory, ignore_errors=True)
+        return None
+
+
+def _checksum(directory: pathlib.Path, labels: np.ndarray, metadata: dict) -> int:
+    """A checksum of the metadata, the labels, and the size and the beginning of the images."""
+    path = directory / _IMAGES
+    checksum = zlib.crc32(json.dumps([metadata, path.stat().st_size], sort_keys=True).encode())
+    checksum = zlib.crc32(labels.data, checksum)
+    with path.open("rb") as file:
+        return zlib.crc32(file.read(_CHECKED_BYTES), checksum)
+
+
+class _NewEntry:
+    """An archive on its way to its entry: in a directory beside it, which gets its name when it is whole."""
+
+    def __init__(self, entry: Entry, stack: contextlib.ExitStack):
+        """`stack` deletes what was not kept when it is left, however that comes about."""
+        self._entry = entry
+        self._stack = stack
+        self._directory: pathlib.Path | None = None
+        self._images: np.memmap | None = None
+
+    def allocate(self, count: int) -> np.ndarray:
+        """See `Allocate`."""
+        shape = (count, *client_data.IMAGE_SHAPE)
+        try:
+            directory = self._new_directory(count * _EXAMPLE_BYTES + _METADATA_ROOM)
+            images = np.lib.format.open_memmap(directory / _IMAGES, "w+", np.uint8, shape)
+            with (directory / _IMAGES).open("r+b") as file:
+                # The file has its length but not its blocks: a full disk would end the process when one is written.
+                os.posix_fallocate(file.fileno(), 0, os.fstat(file.fileno()).st_size)
+            self._directory, self._images = directory, images
+            return np.asarray(images)
+        except OSError as error:
+            self._give_up(error)
+            return np.empty(shape, np.uint8)
+
+    def keep(self, archive: client_data.WriterArchive) -> client_data.WriterArchive:
+        """Moves the archive to its entry and returns it from there; if that fails, as it is."""
+        if self._directory is None or self._images is None:
+            return archive
+        try:
+            self._images.flush()
+            np.save(self._directory / _LABELS, archive.labels)
+            metadata = _metadata(archive)
+            metadata["checksum"] = _checksum(self._directory, archive.labels, metadata)
+            (self._directory / _METADATA).write_text(json.dumps(metadata))
+            os.rename(self._directory, self._entry.directory)
+        except OSError as error:
+            if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):  # as when another process was faster
+                self._give_up(error)
+                return archive
+        return _load(self._entry.directory) or archive
+
+    def _new_directory(self, needed: int) -> pathlib.Path:
+        """Makes an empty directory beside the entry; OSError if that cannot be, or has not `needed` bytes of room."""
+        parent = self._entry.directory.parent
+        parent.mkdir(parents=True, exist_ok=True)
+        _delete_stale(self._entry)
+        free = shutil.disk_usage(parent).free
+        if free < needed:
+            raise OSError(errno.ENOSPC, f"{needed / 1e6:.1f} MB are needed, {free / 1e6:.1f} MB are free")
+        temporary = self._stack.enter_context(
+            tempfile.TemporaryDirectory(prefix=_PARTIAL, dir=parent, ignore_cleanup_errors=True)
+        )
+        _lock(temporary, self._stack)
+        directory = pathlib.Path(
+            temporary, self._entry.directory.name
+        )  # with the permissions that the user's mask gives
+        directory.mkdir()
+        return directory
+
+    def _give_up(self, error: OSError) -> None:
+        logging.warning(
+            "%s: the client data cannot be kept there (%s). The run goes on without, and the next one reads or makes "
+            "the data anew; name another place with --cache_dir.",
+            self._entry.directory.parent,
+            error.strerror or error,
+        )
+
+
+def _metadata(archive: client_data.WriterArchive) -> dict:
+    counts = [
+        np.bincount(archive.writer_index[archive.is_test == is_test], minlength=len(archive.writers)).tolist()
+        for is_test in (False, True)
+    ]
+    return {
+        "source": archive.source,
+        "classes": archive.classes,
+        "writers": archive.writers,
+        "train_counts": counts[0],
+        "test_counts": counts[1],
+    }
+
+
+def _delete_stale(entry: Entry) -> None:
+    """Deletes what is kept of the source in another state, and what a process that was killed left half-written."""
+    for other in entry.directory.parent.iterdir():
+        if other.name.startswith(_PARTIAL):
+            with contextlib.ExitStack() as stack:
+                if _lock(str(other), stack):
+                    shutil.rmtree(other, ignore_errors=True)
+        elif not other.name.startswith(entry.content_prefix):
+            shutil.rmtree(other, ignore_errors=True)
+
+
+def _lock(directory: str, stack: contextlib.ExitStack) -> bool:
+    """Marks a directory as being written, until `stack` or the process ends; False if it is, or cannot be, marked."""
+    try:
+        descriptor = os.open(directory, os.O_RDONLY)
+        stack.callback(os.close, descriptor)
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        return True
+    except OSError:
+        return False
