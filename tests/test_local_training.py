@@ -27,7 +27,9 @@ def recording_model(visits, seeds):
             seeds.append(tuple(dropout_seed.numpy()))
         return tf.zeros([len(x), 3]) + weights[0]
 
-    return functional.SeededModel((np.zeros(3, np.float32),), logits, 1, emnist_cnn.IMAGES)
+    return functional.SeededModel(
+        (np.zeros(3, np.float32),), lambda _, x: x, logits, stem_size=0, head_size=1, x_spec=emnist_cnn.IMAGES
+    )
 
 
 def walk(first, last, count=7, batch_size=3, **options):

@@ -24,7 +24,7 @@ from tff_personalization.models import functional
 
 
 class Examples(NamedTuple):
-    """A client's examples: `x` uint8 or float, shape (n, …); `y` int32, shape (n,)."""
+    """A client's examples: `x` images (uint8) or features (float32), shape (n, …); `y` int32, shape (n,)."""
 
     x: tf.Tensor
     y: tf.Tensor
@@ -53,7 +53,7 @@ class LocalTraining:
 
     def __init__(
         self,
-        model: functional.SeededModel,
+        model: functional.Classifier,
         optimizer: tff.learning.optimizers.Optimizer,
         batch_size: int | None,
         *,
@@ -63,7 +63,7 @@ class LocalTraining:
         """See the class.
 
         Args:
-            model: the model to train.
+            model: the model to train; one that follows a stem trains on features in place of images.
             optimizer: the client (or personalization) optimizer.
             batch_size: examples a step; None takes all of the client's examples at once.
             trained: which of the weights are trained; the others stay as they are.
@@ -158,7 +158,7 @@ class LocalTraining:
 
 
 def evaluate(
-    model: functional.SeededModel, weights: tuple[tf.Tensor, ...], examples: Examples, batch_size: int = 512
+    model: functional.Classifier, weights: tuple[tf.Tensor, ...], examples: Examples, batch_size: int = 512
 ) -> tuple[tf.Tensor, tf.Tensor]:
     """Loss and accuracy of `weights` on `examples`, in batches so that memory is bounded.
 
@@ -177,15 +177,24 @@ def evaluate(
     return loss_sum, correct
 
 
-def dense(dataset: tf.data.Dataset) -> Examples:
-    """All examples of a dataset of batches `(x, y)`, whatever their sizes, as one pair of tensors; none: length 0."""
-    x_spec, y_spec = dataset.element_spec
-    no_examples = tuple(tf.zeros([0, *spec.shape[1:]], spec.dtype) for spec in (x_spec, y_spec))
+def features(
+    model: functional.SeededModel, weights: tuple[tf.Tensor, ...], examples: Examples, batch_size: int = 512
+) -> Examples:
+    """The examples with the model's features, float32 of shape (n, features), in place of the images."""
+    count = tf.shape(examples.y)[0]
+    width = model.stem(weights, examples.x[:1]).shape[1]  # for its static shape; the graph does not keep it
 
-    def append(examples, batch):
-        return tuple(tf.concat(pair, axis=0) for pair in zip(examples, batch, strict=True))
+    def add_batch(start, number, batches):
+        return (
+            start + batch_size,
+            number + 1,
+            batches.write(number, model.stem(weights, examples.x[start:][:batch_size])),
+        )
 
-    return Examples(*dataset.reduce(no_examples, append))
+    # In batches: memory is bounded, and convolutions, which fail on none, never see a client without examples.
+    batches = tf.TensorArray(tf.float32, 0, dynamic_size=True, infer_shape=False, element_shape=[None, width])
+    *_, batches = tf.while_loop(lambda start, *_: start < count, add_batch, (0, 0, batches), parallel_iterations=1)
+    return Examples(batches.concat(), examples.y)
 
 
 def count_correct(logits: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:

@@ -65,7 +65,7 @@ class Stage:
     process: tff.learning.templates.LearningProcess
 
 
-CohortFn = Callable[[int], list[collections.OrderedDict]]
+CohortFn = Callable[[int], list[tf.data.Dataset]]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -111,11 +111,9 @@ def get(name: str) -> Method:
     return importlib.import_module(METHODS[name]).METHOD
 
 
-def client_value(images: np.ndarray, labels: np.ndarray, seed: np.ndarray) -> collections.OrderedDict:
-    """One client's data in a round as a value of `client_work.client_data_type`: one batch that holds everything."""
-    return collections.OrderedDict(
-        examples=tf.data.Dataset.from_tensors((images, labels)), seed=tf.data.Dataset.from_tensors(seed)
-    )
+def client_value(images: np.ndarray, labels: np.ndarray, seed: np.ndarray) -> tf.data.Dataset:
+    """One client's data in a round as a value of `client_work.client_data_type`."""
+    return tf.data.Dataset.from_tensors(collections.OrderedDict(x=images, y=labels, seed=seed))
 
 
 def sampled_cohorts(setup: Setup) -> CohortFn:
@@ -125,7 +123,7 @@ def sampled_cohorts(setup: Setup) -> CohortFn:
     """
     size = min(setup.settings["clients_per_round"], len(setup.train_clients))
 
-    def cohort(round_number: int) -> list[collections.OrderedDict]:
+    def cohort(round_number: int) -> list[tf.data.Dataset]:
         rng = seeds.generator(setup.seed, "cohort", round_number)
         members = [setup.train_clients[i] for i in rng.choice(len(setup.train_clients), size, replace=False)]
         return [

@@ -1,7 +1,5 @@
 """The algorithms against independent arithmetic, on softmax regression and with TFF's own FedAvg on the CNN."""
 
-import collections
-
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -210,16 +208,3 @@ def test_a_client_without_examples_does_not_weigh_on_the_others(model):
         run_rounds(process, [clients])[0], run_rounds(process, [[*clients, empty]])[0], strict=True
     ):
         np.testing.assert_array_equal(alone, beside)
-
-
-def test_examples_may_come_in_batches_of_any_size(model):
-    (client,) = make_clients(10)
-    process = fed_avg.build_fed_avg(model, sgd(), sgd(1.0), 2, BATCH)
-    whole = methods.client_value(*client, SEED)
-    pieces = collections.OrderedDict(examples=tf.data.Dataset.from_tensor_slices(client).batch(3), seed=whole["seed"])
-    weights = [
-        process.get_model_weights(process.next(process.initialize(), [value]).state).trainable
-        for value in (whole, pieces)
-    ]
-    for a, b in zip(*weights, strict=True):
-        np.testing.assert_array_equal(a, b)

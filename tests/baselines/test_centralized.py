@@ -26,9 +26,9 @@ def stream(examples_per_round, rounds, seed=0, clients=tuple("abcde")):
     values = []
     for number in range(1, rounds + 1):
         (client,) = cohort(number)
-        ((x, y),) = client["examples"].as_numpy_iterator()
-        np.testing.assert_array_equal(x[:, 0, 0], y)
-        values.append(y.tolist())
+        (element,) = client.as_numpy_iterator()
+        np.testing.assert_array_equal(element["x"][:, 0, 0], element["y"])
+        values.append(element["y"].tolist())
     return values
 
 

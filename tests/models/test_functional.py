@@ -61,3 +61,32 @@ def test_the_cnn_equals_the_same_network_in_keras():
     x = np.random.default_rng(1).integers(0, 256, (5, 28, 28)).astype(np.uint8)
     logits = model.logits(tuple(tf.constant(w) for w in model.initial_weights[0]), x, None)
     np.testing.assert_allclose(logits, keras(x[..., None] / 255.0), atol=1e-5)
+
+
+def test_max_pool_has_the_value_and_the_gradient_of_tensorflows_also_where_entries_tie():
+    rng = np.random.default_rng(0)
+    h = tf.constant(rng.integers(0, 3, (5, 6, 8, 4)), tf.float32)  # three values on four places: ties everywhere
+    upstream = tf.constant(rng.normal(size=(5, 3, 4, 4)), tf.float32)
+    results = []
+    for pool in (functional.max_pool, lambda h: tf.nn.max_pool2d(h, 2, 2, "VALID")):
+        with tf.GradientTape() as tape:
+            tape.watch(h)
+            pooled = pool(h)
+        results.append((pooled, tape.gradient(pooled, h, upstream)))
+    (ours, our_gradient), (reference, reference_gradient) = results
+    np.testing.assert_array_equal(ours, reference)
+    np.testing.assert_allclose(our_gradient, reference_gradient, rtol=0, atol=0)
+
+
+def test_max_pool_can_be_differentiated_twice():
+    """Along a line through h, f(t) = Σ pool(t h)² has the second derivative 2 Σ pool(h)²."""
+    h = tf.constant(np.random.default_rng(1).normal(size=(2, 4, 4, 3)), tf.float32)
+    t = tf.constant(1.0)
+    with tf.GradientTape() as outer:
+        outer.watch(t)
+        with tf.GradientTape() as inner:
+            inner.watch(t)
+            value = tf.reduce_sum(functional.max_pool(t * h) ** 2)
+        slope = inner.gradient(value, t)
+    expected = 2 * tf.reduce_sum(tf.nn.max_pool2d(h, 2, 2, "VALID") ** 2)
+    np.testing.assert_allclose(outer.gradient(slope, t), expected, rtol=1e-5)

@@ -37,8 +37,8 @@ def value(index, train, test, seed):
     return collections.OrderedDict(
         index=np.int32(index),
         seed=seed,
-        test=tf.data.Dataset.from_tensors(test),
-        train=tf.data.Dataset.from_tensors(train),
+        test=test,
+        train=train,
     )
 
 

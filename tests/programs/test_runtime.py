@@ -7,9 +7,12 @@ import time
 
 import numpy as np
 import pytest
+import tensorflow as tf
 import tensorflow_federated as tff
 
-from tff_personalization import errors
+from tff_personalization import errors, methods
+from tff_personalization.algorithms import fed_avg
+from tff_personalization.models import emnist_cnn
 from tff_personalization.programs import interruption, runtime
 
 
@@ -44,6 +47,94 @@ def test_a_worker_that_was_killed_is_started_again_and_the_work_redone(tmp_path)
         time.sleep(0.2)
         assert sum_of_doubles([1, 2, 3, 4]) == 20
         assert worker.pid != pid
+
+
+def five_clients_of_a_softmax_regression():
+    rng = np.random.default_rng(0)
+    return [
+        methods.client_value(
+            rng.integers(0, 256, (n, 28, 28), np.uint8), rng.integers(0, 3, n, np.int32), np.array([n, 2], np.int32)
+        )
+        for n in (5, 9, 2, 7, 4)
+    ]
+
+
+@pytest.mark.parametrize("server", ["momentum", "adam"])
+def test_a_round_in_parts_equals_the_round_in_one_piece(tmp_path, server):
+    model = emnist_cnn.build_linear(3, np.random.default_rng(1))
+    optimizers = tff.learning.optimizers
+    server_optimizer = {"momentum": optimizers.build_sgdm(1.0, 0.9), "adam": optimizers.build_adam(0.01)}[server]
+    process = fed_avg.build_fed_avg(model, optimizers.build_sgdm(0.1), server_optimizer, 2, 4)
+    outputs = []
+    for clients_per_call in (5, 2, 1):
+        with log_in(tmp_path) as log, runtime.execution_context(2, log, clients_per_call=clients_per_call):
+            state = process.initialize()
+            for _ in range(2):
+                output = process.next(state, five_clients_of_a_softmax_regression())
+                state = output.state
+        outputs.append(output)
+    whole = outputs[0]
+    assert whole.metrics["client_work"]["clients"] == 5
+    for parts in outputs[1:]:
+        for a, b in zip(tf.nest.flatten(whole.state), tf.nest.flatten(parts.state), strict=True):
+            np.testing.assert_allclose(a, b, atol=1e-6)
+        for name in ("clients", "examples", "non_finite_clients"):
+            assert whole.metrics["client_work"][name] == parts.metrics["client_work"][name]
+
+
+def weighted_values(factory):
+    """A computation that aggregates the clients' vectors of two numbers in one round of `factory`'s process."""
+    process = factory.create(tff.types.to_type((np.float32, [2])))
+
+    @tff.federated_computation(tff.FederatedType(tff.types.to_type((np.float32, [2])), tff.CLIENTS))
+    def aggregate(values):
+        return process.next(process.initialize(), values).result
+
+    return aggregate
+
+
+@pytest.mark.parametrize(
+    "factory",
+    [
+        tff.aggregators.SumFactory(),
+        tff.aggregators.UnweightedMeanFactory(),
+        tff.aggregators.clipping_factory(1.5, tff.aggregators.UnweightedMeanFactory()),
+        tff.aggregators.zeroing_factory(3.0, tff.aggregators.UnweightedMeanFactory()),
+    ],
+    ids=["sum", "mean", "clipping", "zeroing"],
+)
+def test_an_aggregator_in_parts_equals_it_in_one_piece(tmp_path, factory):
+    values = [np.array([i, -0.5 * i], np.float32) for i in range(5)]
+    results = []
+    for clients_per_call in (5, 2):
+        with log_in(tmp_path) as log, runtime.execution_context(2, log, clients_per_call=clients_per_call):
+            results.append(weighted_values(factory)(values))
+    np.testing.assert_allclose(results[0], results[1], atol=1e-6)
+    assert np.abs(results[0]).max() > 0
+
+
+def test_an_aggregate_that_hangs_on_another_of_the_same_round_is_computed_in_one_piece(tmp_path):
+    @tff.tensorflow.computation(np.float32, np.float32)
+    def squared_deviation(value, mean):
+        return (value - mean) ** 2
+
+    @tff.federated_computation(tff.FederatedType(np.float32, tff.CLIENTS))
+    def variance(values):
+        mean = tff.federated_broadcast(tff.federated_mean(values))
+        return tff.federated_mean(tff.federated_map(squared_deviation, (values, mean)))
+
+    values = [1.0, 2.0, 3.0, 6.0]
+    with log_in(tmp_path) as log, runtime.execution_context(2, log, clients_per_call=2):
+        assert variance(values) == pytest.approx(np.var(values), abs=1e-6)
+
+
+def test_a_value_for_each_client_comes_back_for_each(tmp_path):
+    @tff.federated_computation(tff.FederatedType(np.int32, tff.CLIENTS))
+    def doubles(values):
+        return tff.federated_map(double, values)
+
+    with log_in(tmp_path) as log, runtime.execution_context(2, log, clients_per_call=2):
+        assert list(doubles([1, 2, 3, 4, 5])) == [2, 4, 6, 8, 10]
 
 
 def test_the_cores_are_those_this_process_may_use():

@@ -30,14 +30,14 @@ RELEASES = ("records", "aggregates")
 
 
 def evaluation_data_type(model: functional.SeededModel) -> tff.Type:
-    """The type of one client's data: `<index=int32, seed=int32[2], test=<x, y>*, train=<x, y>*>`."""
-    batches = tff.SequenceType(tff.types.tensorflow_to_type(model.input_spec))
+    """The type of one client's data: `<index=int32, seed=int32[2], test=<x, y>, train=<x, y>>`."""
+    examples = tff.types.tensorflow_to_type(model.input_spec)
     return tff.to_type(
         collections.OrderedDict(
             index=tff.TensorType(tf.int32.as_numpy_dtype),
             seed=tff.TensorType(tf.int32.as_numpy_dtype, [2]),
-            test=batches,
-            train=batches,
+            test=examples,
+            train=examples,
         )
     )
 
@@ -77,19 +77,26 @@ def build_personalization_evaluation(
     @tf.function
     def evaluate_client(weights, data):
         theta = tuple(weights.trainable)
-        train, test = local_training.dense(data["train"]), local_training.dense(data["test"])
-        curves = [
-            _accuracy_by_epoch(
-                model,
-                local_training.LocalTraining(model, optimizer, batch_size, trained=strategy.trained(model)),
-                strategy.start(model, theta),
-                train,
-                test,
-                data["seed"],
-                epochs,
+        train, test = (local_training.Examples(*data[part]) for part in ("train", "test"))
+        chosen = [strategies_lib.STRATEGIES[name] for name in strategies]
+        # What strategies share is computed once: features, where the stem stays as it is, and the judgement of θ.
+        on_images: tuple[functional.Classifier, local_training.Examples, local_training.Examples] = model, train, test
+        on_features = on_images
+        if any(strategies_lib.keeps_stem(strategy, model) for strategy in chosen):
+            train_features, test_features = (local_training.features(model, theta, part) for part in (train, test))
+            on_features = model.after_stem, train_features, test_features
+        judgement_of_theta = None
+        if any(strategy.start is None for strategy in chosen):
+            judgement_of_theta = local_training.evaluate(model, theta, test)
+        curves = []
+        for strategy in chosen:
+            classifier, of_train, of_test = on_features if strategies_lib.keeps_stem(strategy, model) else on_images
+            training = local_training.LocalTraining(classifier, optimizer, batch_size, trained=strategy.trained(model))
+            start = theta if strategy.start is None else strategy.start(model)
+            before = judgement_of_theta if strategy.start is None else local_training.evaluate(model, start, test)
+            curves.append(
+                _accuracy_by_epoch(classifier, training, start, before, of_train, of_test, data["seed"], epochs)
             )
-            for strategy in (strategies_lib.STRATEGIES[name] for name in strategies)
-        ]
         loss_sum, correct = (tf.stack(rows) for rows in zip(*curves, strict=True))
         return collections.OrderedDict(
             index=data["index"],
@@ -114,7 +121,7 @@ def build_personalization_evaluation(
     return evaluate
 
 
-def _accuracy_by_epoch(model, training, weights, train, test, seed, epochs):
+def _accuracy_by_epoch(model, training, weights, before, train, test, seed, epochs):
     """Losses (summed) and right answers on `test`, before and after each epoch: float32 and int32, shape (E + 1,)."""
     per_epoch = training.steps_per_epoch(train)
 
@@ -123,7 +130,7 @@ def _accuracy_by_epoch(model, training, weights, train, test, seed, epochs):
         loss_sum, correct = local_training.evaluate(model, state.weights, test)
         return epoch + 1, state, loss_sums.write(epoch + 1, loss_sum), corrects.write(epoch + 1, correct)
 
-    loss_sum, correct = local_training.evaluate(model, weights, test)
+    loss_sum, correct = before
     loss_sums = tf.TensorArray(tf.float32, epochs + 1).write(0, loss_sum)
     corrects = tf.TensorArray(tf.int32, epochs + 1).write(0, correct)
     _, _, loss_sums, corrects = tf.while_loop(

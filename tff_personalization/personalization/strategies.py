@@ -20,27 +20,27 @@ class Strategy:
 
     Attributes:
         description: what it does, for tables and help.
-        start: `(model, θ) -> weights`: where local training starts, given the global model θ.
+        start: `(model) -> weights`: where local training starts; None for the global model θ.
         trained: `model -> slice`: which of the model's weights are trained.
     """
 
     description: str
-    start: Callable[[functional.SeededModel, Weights], Weights]
+    start: Callable[[functional.SeededModel], Weights] | None
     trained: Callable[[functional.SeededModel], slice]
 
 
-def _global_model(model: functional.SeededModel, theta: Weights) -> Weights:
-    del model
-    return theta
+def keeps_stem(strategy: Strategy, model: functional.SeededModel) -> bool:
+    """Whether the strategy leaves the stem of the global model as it is, so that features need computing only once."""
+    trained = range(len(model.initial_weights[0]))[strategy.trained(model)]
+    return strategy.start is None and min(trained) >= model.stem_size
 
 
-def _untrained_model(model: functional.SeededModel, theta: Weights) -> Weights:
-    del theta
+def _untrained_model(model: functional.SeededModel) -> Weights:
     return tuple(tf.constant(w) for w in model.initial_weights[0])
 
 
 STRATEGIES = {
-    "fine_tune": Strategy("fine-tune all layers", _global_model, lambda model: slice(None)),
-    "fine_tune_head": Strategy("fine-tune the last layer", _global_model, lambda model: slice(-model.head_size, None)),
+    "fine_tune": Strategy("fine-tune all layers", None, lambda model: slice(None)),
+    "fine_tune_head": Strategy("fine-tune the last layer", None, lambda model: slice(-model.head_size, None)),
     "local_only": Strategy("train an untrained model", _untrained_model, lambda model: slice(None)),
 }

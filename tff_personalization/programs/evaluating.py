@@ -126,8 +126,8 @@ class PersonalizationEvaluator:
         return collections.OrderedDict(
             index=np.int32(index),
             seed=seeds.stateless(self._seed, "personalization", round_number, client),
-            test=tf.data.Dataset.from_tensors(self._data.test.examples(client)),
-            train=tf.data.Dataset.from_tensors(self._data.train.examples(client)),
+            test=self._data.test.examples(client),
+            train=self._data.train.examples(client),
         )
 
 

@@ -8,6 +8,7 @@ cores), so that its log goes to a file, and so that it never outlives this proce
 import atexit
 import contextlib
 import ctypes
+import functools
 import gc
 import os
 import pathlib
@@ -16,16 +17,19 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from typing import IO
+from typing import IO, Any
 
 import grpc
 import portpicker
 import tensorflow_federated as tff
 from absl import logging
+from tensorflow_federated.python.core.impl.executors import cardinalities_utils
 
 _START_SECONDS = 60.0
 _MESSAGE_BYTES = 2_000_000_000
 _PR_SET_PDEATHSIG = 1
+# With the paper's network TFF's worker holds some 20 MB for each client of a call.
+CLIENTS_PER_CALL = 50
 
 
 def available_cores() -> int:
@@ -116,34 +120,93 @@ def _die_with_parent() -> None:
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
+class _Context(tff.framework.SyncContext):
+    """Computes on a worker; a computation over many clients in parts of at most `clients_per_call` of them.
+
+    The worker holds each client's result until all are aggregated, some 20 MB for the paper's network, so its memory
+    grows with the clients of a call. TFF can split a computation that aggregates once: partial aggregates over parts of
+    the clients are merged, and what follows sees the whole. Sums, (weighted) means, and clipping or zeroing by norms
+    known from earlier rounds are of this kind. What is not, such as an aggregate over results that hang on another one
+    of the same round, and what gives back a value for each client, is computed in one piece.
+    """
+
+    def __init__(self, worker: Worker, clients_per_call: int):
+        self._clients_per_call = clients_per_call
+        settings = {
+            "executor_fn": tff.framework.ResourceManagingExecutorFactory(functools.partial(_executor, worker)),
+            "compiler_fn": tff.backends.native.desugar_and_transform_to_native,
+            "transform_args": tff.tensorflow.transform_args,
+            "transform_result": tff.tensorflow.transform_result,
+        }
+        self._whole = tff.framework.SyncExecutionContext(**settings)
+        self._part = tff.framework.AsyncExecutionContext(**settings)
+        self._merging: dict[int, tff.framework.MergeableCompExecutionContext] = {}
+        self._mergeable: dict[tff.Computation, tff.framework.MergeableCompForm | None] = {}
+
+    def invoke(self, comp: tff.Computation, arg: Any) -> Any:
+        parts = -(-_count_clients(comp, arg) // self._clients_per_call)
+        form = self._mergeable_form(comp) if parts > 1 else None
+        if form is None:
+            return self._whole.invoke(comp, arg)
+        if parts not in self._merging:
+            self._merging[parts] = tff.framework.MergeableCompExecutionContext(
+                [self._part], transform_result=tff.tensorflow.transform_result, num_subrounds=parts
+            )
+        return self._merging[parts].invoke(form, arg)
+
+    def _mergeable_form(self, comp: tff.Computation) -> tff.framework.MergeableCompForm | None:
+        """The computation split at its aggregation, or None if it has a value for each client or cannot be split."""
+        if comp not in self._mergeable:
+            self._mergeable[comp] = None
+            if not tff.types.contains(
+                comp.type_signature.result, lambda t: isinstance(t, tff.FederatedType) and t.placement is tff.CLIENTS
+            ):
+                try:
+                    self._mergeable[comp] = tff.backends.native.compile_to_mergeable_comp_form(comp)
+                except (TypeError, ValueError) as error:
+                    logging.warning(
+                        "A computation over more than %d clients is not one that can be split; its memory grows with "
+                        "the clients (%s).",
+                        self._clients_per_call,
+                        " ".join(str(error).split())[:200],
+                    )
+        return self._mergeable[comp]
+
+
+def _count_clients(comp: tff.Computation, arg: Any) -> int:
+    if arg is None:
+        return 0
+    return cardinalities_utils.infer_cardinalities(arg, comp.type_signature.parameter).get(tff.CLIENTS, 0)
+
+
+def _executor(worker: Worker, cardinalities: dict) -> tff.framework.RemoteExecutor:
+    cardinalities.setdefault(tff.CLIENTS, 0)
+    remote = tff.framework.RemoteExecutor(worker.stub())
+    remote.set_cardinalities(cardinalities)
+    return remote
+
+
 @contextlib.contextmanager
-def execution_context(cores: int = 0, log: IO[bytes] | None = None, threads_per_client: int = 1) -> Iterator[Worker]:
+def execution_context(
+    cores: int = 0,
+    log: IO[bytes] | None = None,
+    threads_per_client: int = 1,
+    clients_per_call: int = CLIENTS_PER_CALL,
+) -> Iterator[Worker]:
     """A context in which TFF computes on a local worker. Enter it on the main thread.
 
     Args:
         cores: clients computed at once; 0 for all available cores.
         log: where the worker's output goes; None for standard error.
         threads_per_client: more than one pays only where there is one client at a time.
+        clients_per_call: a computation over more clients than this is done in parts, if it can be.
 
     Yields:
         The worker, which ends with the context, and with this process however that ends.
     """
     worker = Worker(cores or available_cores(), threads_per_client, log)
-
-    def executor(cardinalities):
-        cardinalities.setdefault(tff.CLIENTS, 0)
-        remote = tff.framework.RemoteExecutor(worker.stub())
-        remote.set_cardinalities(cardinalities)
-        return remote
-
-    context = tff.framework.SyncExecutionContext(
-        executor_fn=tff.framework.ResourceManagingExecutorFactory(executor),
-        compiler_fn=tff.backends.native.desugar_and_transform_to_native,
-        transform_args=tff.tensorflow.transform_args,
-        transform_result=tff.tensorflow.transform_result,
-    )
     try:
-        with tff.framework.get_context_stack().install(context):
+        with tff.framework.get_context_stack().install(_Context(worker, clients_per_call)):
             yield worker
     finally:
         worker.stop()
