@@ -1,6 +1,7 @@
 # make run    the main job on built-in data: minutes, then a table and plots
 # make test   lint, types and tests
-# Both make .venv first. Another Python: make PYTHON=/path/to/python3.11 run
+# make benchmark   speed beside the alternatives; peers where benchmarks/peers/environments.py has installed them
+# All make .venv first. Another Python: make PYTHON=/path/to/python3.11 run
 
 PYTHON ?= $(shell command -v python3.11 || echo python3)
 VENV ?= .venv
@@ -8,7 +9,7 @@ INSTALLED := $(VENV)/installed
 # More flags for `make run`, such as FLAGS="--seed=2 --method=reptile"
 FLAGS ?=
 
-.PHONY: run test lint clean
+.PHONY: run test lint benchmark clean
 
 run: $(INSTALLED)
 	@$(VENV)/bin/python run_experiment.py --flagfile=configs/quick.flags $(FLAGS)
@@ -20,6 +21,9 @@ lint: $(INSTALLED)
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/mypy
+
+benchmark: $(INSTALLED)
+	$(VENV)/bin/python -m benchmarks.speed
 
 $(INSTALLED): requirements.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' 2>/dev/null || { \

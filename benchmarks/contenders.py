@@ -1,0 +1,352 @@
+"""TensorFlow contenders of the speed benchmark: ours, TFF's stock recipes, and bounds without TFF.
+
+    python -m benchmarks.contenders CONTENDER TASK        # speaks the protocol of workload.serve
+
+Tasks: `training` (FedAvg with the epochs of the workload), `reptile` (10 local steps), `fed_sgd` (one full-batch
+gradient a client) and `evaluation` (160 train and 20 test examples a client, 5 epochs of fine-tuning, judged before and
+after each).
+"""
+
+import contextlib
+import importlib.metadata
+import multiprocessing
+import os
+import sys
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from tff_personalization import startup
+
+startup.quiet([])
+
+import numpy as np  # noqa: E402
+import psutil  # noqa: E402
+
+from benchmarks import workload  # noqa: E402
+
+LOCAL_STEPS = 10
+EVALUATION_EPOCHS, TRAIN_EXAMPLES = 5, 160
+WORK = workload.Workload()
+SEED = np.array([3, 4], np.int32)
+Run = Callable[[], Any]
+
+
+def visits(task: str) -> int:
+    """What a round of a task counts: visited examples, or evaluated clients."""
+    return {
+        "training": WORK.visits,
+        "reptile": WORK.clients * LOCAL_STEPS * WORK.batch_size,
+        "fed_sgd": WORK.clients * WORK.examples,
+        "evaluation": WORK.clients,
+    }[task]
+
+
+def _model():
+    from tff_personalization.models import emnist_cnn
+
+    return emnist_cnn.build_cnn(workload.NUM_CLASSES, np.random.default_rng(0))
+
+
+def _parts(client):
+    """A client's train and test part for the evaluation."""
+    x, y = client
+    return (x[:TRAIN_EXAMPLES], y[:TRAIN_EXAMPLES]), (x[TRAIN_EXAMPLES:], y[TRAIN_EXAMPLES:])
+
+
+# Ours --------------------------------------------------------------------------------------------------------------
+
+
+def build_ours(task: str, work: workload.Workload = WORK) -> Run:
+    """The product's own computations and settings, data handed over anew in each round."""
+    import tensorflow_federated as tff
+
+    from baselines import fed_sgd
+    from tff_personalization import methods
+    from tff_personalization.algorithms import fed_avg, reptile
+    from tff_personalization.personalization import evaluation
+
+    model, cohort = _model(), work.cohort()
+    sgd, server = (tff.learning.optimizers.build_sgdm(rate) for rate in (work.learning_rate, 1.0))
+    if task == "evaluation":
+        computation = evaluation.build_personalization_evaluation(
+            model,
+            sgd,
+            epochs=EVALUATION_EPOCHS,
+            batch_size=work.batch_size,
+            strategies=["fine_tune"],
+            release="records",
+        )
+        weights = tff.learning.models.ModelWeights(model.initial_weights[0], ())
+
+        def evaluate():
+            clients = []
+            for index, client in enumerate(cohort):
+                train, test = _parts(client)
+                clients.append({"index": np.int32(index), "seed": SEED, "test": test, "train": train})
+            return computation(weights, clients)
+
+        return evaluate
+    processes = {
+        "training": lambda: fed_avg.build_fed_avg(model, sgd, server, work.local_epochs, work.batch_size),
+        "reptile": lambda: reptile.build_reptile(model, sgd, server, LOCAL_STEPS, work.batch_size),
+        "fed_sgd": lambda: fed_sgd.build_fed_sgd(model, sgd, server),
+    }
+    process = processes[task]()
+    state = process.initialize()
+    return lambda: process.next(state, [methods.client_value(*client, SEED) for client in cohort])
+
+
+# TFF's stock recipes -----------------------------------------------------------------------------------------------
+
+
+def _keras_model():
+    import tensorflow as tf
+    import tensorflow_federated as tff
+
+    layers = tf.keras.layers
+    return tff.learning.models.from_keras_model(
+        tf.keras.Sequential(
+            [
+                layers.Conv2D(32, 3, activation="relu", input_shape=(28, 28, 1)),
+                layers.Conv2D(64, 3, activation="relu"),
+                layers.MaxPool2D(),
+                layers.Dropout(0.25),
+                layers.Flatten(),
+                layers.Dense(128, activation="relu"),
+                layers.Dropout(0.5),
+                layers.Dense(workload.NUM_CLASSES),
+            ]
+        ),
+        loss=tf.keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+        input_spec=(tf.TensorSpec([None, 28, 28, 1], tf.float32), tf.TensorSpec([None], tf.int32)),
+        metrics=[tf.keras.metrics.SparseCategoricalAccuracy()],
+    )
+
+
+def _stock_dataset(client):
+    """A client's examples as TFF's tutorials hand them over: floats in [0, 1], one element an example."""
+    import tensorflow as tf
+
+    x, y = client
+    return tf.data.Dataset.from_tensor_slices(((x / 255.0).astype(np.float32)[..., np.newaxis], y))
+
+
+def _fine_tune(model, train_data, test_data, context):
+    """A personalization function in the form that TFF's `build_personalization_eval_computation` takes."""
+    import tensorflow as tf
+
+    del context
+    optimizer = tf.keras.optimizers.SGD(WORK.learning_rate)
+
+    @tf.function
+    def train_step(batch):
+        with tf.GradientTape() as tape:
+            output = model.forward_pass(batch)
+        variables = model.trainable_variables
+        optimizer.apply_gradients(zip(tape.gradient(output.loss, variables), variables, strict=True))
+        return output.loss
+
+    batches = train_data.shuffle(TRAIN_EXAMPLES).batch(WORK.batch_size)
+    results = {"epoch_0": _accuracy(model, test_data)}
+    for epoch in range(1, EVALUATION_EPOCHS + 1):
+        for batch in batches:
+            train_step(batch)
+        results[f"epoch_{epoch}"] = _accuracy(model, test_data)
+    return results
+
+
+def _accuracy(model, data):
+    import tensorflow as tf
+
+    def add(total, batch):
+        output = model.forward_pass(batch, training=False)
+        hits = tf.equal(tf.argmax(output.predictions, axis=1, output_type=tf.int32), batch[1])
+        return total + tf.reduce_sum(tf.cast(hits, tf.int32))
+
+    return data.batch(WORK.batch_size).reduce(0, add)
+
+
+def build_stock(task: str) -> Run:
+    """TFF's own algorithms, with a Keras model and data prepared as in TFF's tutorials."""
+    import collections
+
+    import tensorflow_federated as tff
+
+    sgd, server = (tff.learning.optimizers.build_sgdm(rate) for rate in (WORK.learning_rate, 1.0))
+    cohort = WORK.cohort()
+    if task == "evaluation":
+        computation = tff.learning.algorithms.build_personalization_eval_computation(
+            _keras_model,
+            collections.OrderedDict(fine_tune=lambda: _fine_tune),
+            lambda model, data: {"accuracy": _accuracy(model, data)},
+        )
+        weights = tff.learning.models.ModelWeights.from_model(_keras_model())
+        weights = tff.learning.models.ModelWeights([v.numpy() for v in weights.trainable], [])
+
+        def evaluate():
+            clients = []
+            for client in cohort:
+                train, test = (_stock_dataset(part) for part in _parts(client))
+                clients.append(collections.OrderedDict(train_data=train, test_data=test))
+            return computation(weights, clients)
+
+        return evaluate
+
+    process = tff.learning.algorithms.build_weighted_fed_avg(
+        _keras_model, client_optimizer_fn=sgd, server_optimizer_fn=server
+    )
+    state = process.initialize()
+
+    def batches(client):
+        if task == "fed_sgd":
+            return _stock_dataset(client).batch(WORK.examples)
+        shuffled = _stock_dataset(client).shuffle(WORK.examples).batch(WORK.batch_size)
+        return shuffled.repeat(2).take(LOCAL_STEPS) if task == "reptile" else shuffled.repeat(WORK.local_epochs)
+
+    return lambda: process.next(state, [batches(client) for client in cohort])
+
+
+# Bounds without TFF ------------------------------------------------------------------------------------------------
+
+
+def _raw_client(task: str) -> Callable[[tuple[np.ndarray, np.ndarray]], Any]:
+    """One client's work in a loop of TensorFlow alone: the order of examples is given, nothing is measured."""
+    import tensorflow as tf
+
+    tf.config.threading.set_intra_op_parallelism_threads(1)
+    tf.config.threading.set_inter_op_parallelism_threads(1)
+    model = _model()
+    theta = tuple(tf.constant(w) for w in model.initial_weights[0])
+    rng = np.random.default_rng(0)
+
+    @tf.function(reduce_retracing=True)
+    def train(weights, x, y, order):
+        for step in tf.range(tf.shape(order)[0]):
+            images, labels = tf.gather(x, order[step]), tf.gather(y, order[step])
+            with tf.GradientTape() as tape:
+                tape.watch(weights)
+                loss = model.loss(model.logits(weights, images, tf.stack([7, step])), labels)
+            gradients = tape.gradient(loss, weights)
+            weights = tuple(w - WORK.learning_rate * g for w, g in zip(weights, gradients, strict=True))
+        return weights
+
+    @tf.function
+    def correct(weights, x, y):
+        hits = tf.equal(tf.argmax(model.logits(weights, x, None), axis=1, output_type=tf.int32), y)
+        return tf.reduce_sum(tf.cast(hits, tf.int32))
+
+    def epoch(count, batch_size=WORK.batch_size):
+        return rng.permutation(count).astype(np.int32).reshape(-1, batch_size)
+
+    def work(client):
+        if task == "evaluation":
+            (x, y), test = _parts(client)
+            weights, curve = theta, [correct(theta, *test)]
+            for _ in range(EVALUATION_EPOCHS):
+                weights = train(weights, x, y, epoch(TRAIN_EXAMPLES))
+                curve.append(correct(weights, *test))
+            return [int(value) for value in curve]
+        epochs = [epoch(WORK.examples) for _ in range(max(2, WORK.local_epochs))]
+        order = {
+            "training": lambda: np.concatenate(epochs[: WORK.local_epochs]),
+            "reptile": lambda: np.concatenate(epochs)[:LOCAL_STEPS],
+            "fed_sgd": lambda: epoch(WORK.examples, WORK.examples),
+        }[task]()
+        weights = train(theta, *client, order)
+        return [w.numpy() for w in weights]
+
+    return work
+
+
+def _raw_process(task: str, clients: list, pipe: Any) -> None:
+    work = _raw_client(task)
+    pipe.send("ready")
+    while pipe.recv():
+        for client in clients:
+            work(client)
+        pipe.send("done")
+
+
+def build_raw(task: str) -> Run:
+    """The bound: each core has a process with one thread and its share of the clients; no transfer, no aggregation."""
+    from tff_personalization.programs import runtime
+
+    spawn = multiprocessing.get_context("spawn")
+    cores, cohort = runtime.available_cores(), WORK.cohort()
+    pipes = []
+    for core in range(cores):
+        here, there = spawn.Pipe()
+        spawn.Process(target=_raw_process, args=(task, cohort[core::cores], there), daemon=True).start()
+        pipes.append(here)
+    for pipe in pipes:
+        pipe.recv()
+
+    def run():
+        for pipe in pipes:
+            pipe.send(True)
+        for pipe in pipes:
+            pipe.recv()
+
+    return run
+
+
+def _flops_per_visit() -> int:
+    """Multiplications and additions of the CNN for one example, forward and backward (no gradient for the pixels)."""
+    conv_1, conv_2 = 26 * 26 * 9 * 1 * 32, 24 * 24 * 9 * 32 * 64
+    dense = 9216 * 128 + 128 * workload.NUM_CLASSES
+    return 2 * (2 * conv_1 + 3 * conv_2 + 3 * dense)
+
+
+def build_gemm(task: str) -> Run:
+    """The bound of arithmetic: the floating-point operations of the task's round as large square matrix products."""
+    import tensorflow as tf
+
+    del task
+    side = 2048
+    a = tf.random.stateless_normal([side, side], [1, 2])
+    product = tf.function(lambda: tf.reduce_sum(tf.matmul(a, a)[:1]))
+    repeats = round(WORK.visits * _flops_per_visit() / (2 * side**3))
+
+    def run():
+        for _ in range(repeats):
+            product().numpy()
+
+    return run
+
+
+# The processes -----------------------------------------------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def _context(contender: str) -> Iterator[None]:
+    from tff_personalization.programs import runtime
+
+    if contender in ("ours", "stock_with_settings"):
+        with open(os.devnull, "wb") as log, runtime.execution_context(log=log):
+            yield
+        return
+    try:
+        yield  # with TFF's own context, which starts a worker when it first computes
+    finally:
+        for child in psutil.Process().children(recursive=True):
+            child.kill()
+
+
+BUILDERS: dict[str, Callable[[str], Run]] = {
+    "ours": build_ours,
+    "stock": build_stock,
+    "stock_with_settings": build_stock,
+    "raw": build_raw,
+    "gemm": build_gemm,
+}
+
+
+def main(contender: str, task: str) -> None:
+    with _context(contender):
+        run = BUILDERS[contender](task)
+        packages = ("tensorflow", "tensorflow-federated")
+        workload.serve(run, **{name: importlib.metadata.version(name) for name in packages})
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

@@ -1,0 +1,145 @@
+"""Speed beside the alternatives, from one interleaved run on this machine.
+
+    python -m benchmarks.speed                          # all tasks, 5 rounds each: `make benchmark`
+    python -m benchmarks.speed --tasks=reptile --repetitions=9
+
+All contenders of a task stand ready in processes of their own and take turns, one round at a time, so that what else
+the machine does falls on all of them alike: compare ratios, not seconds. Peers (PyTorch, pfl-research, FedJAX, Flower)
+take part in `training` where `python -m benchmarks.peers.environments all` has made their environments. Every round goes
+to `speed.csv` in --output_dir, with the versions and the commit.
+"""
+
+import argparse
+import contextlib
+import json
+import pathlib
+import subprocess
+import sys
+
+import pandas as pd
+
+from benchmarks import contenders
+from benchmarks.peers import environments
+from tff_personalization.programs import run_directory, runtime
+
+ROOT = pathlib.Path(__file__).parent.parent
+TASKS = ("training", "reptile", "fed_sgd", "evaluation")
+PEERS = {
+    "pytorch": ["pytorch"],
+    "pytorch, processes": ["pytorch", "--processes"],
+    "pfl_research, processes": ["pfl_research", "--processes"],
+    "fedjax": ["fedjax"],
+    "flower": ["flower"],
+}
+
+
+class _Contender:
+    """A contender's process, which does a round when it is told to."""
+
+    def __init__(self, command: list[str]):
+        self._process = subprocess.Popen(
+            command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+        )
+        self.versions = self._answer()["ready"]
+
+    def round_seconds(self) -> float:
+        assert self._process.stdin is not None
+        print(file=self._process.stdin, flush=True)
+        return self._answer()["seconds"]
+
+    def _answer(self) -> dict:
+        assert self._process.stdout is not None
+        for line in self._process.stdout:
+            with contextlib.suppress(ValueError):
+                return json.loads(line)
+        raise RuntimeError(f"the process ended with status {self._process.wait()}")
+
+    def close(self) -> None:
+        assert self._process.stdin is not None
+        with contextlib.suppress(OSError):
+            self._process.stdin.close()
+        try:
+            self._process.wait(timeout=30)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+
+
+def _commands(task: str) -> dict[str, list[str] | None]:
+    """The command of each contender of a task; None for a peer without an environment."""
+    names = [name for name in contenders.BUILDERS if name != "gemm" or task == "training"]
+    commands: dict[str, list[str] | None] = {
+        name: [sys.executable, "-m", "benchmarks.contenders", name, task] for name in names
+    }
+    if task == "training":
+        for name, (module, *options) in PEERS.items():
+            python = environments.python_of(module)
+            commands[name] = [str(python), "-m", f"benchmarks.peers.{module}", *options] if python else None
+    return commands
+
+
+def measure(task: str, repetitions: int) -> pd.DataFrame:
+    """One row per contender and round of a task: task, contender, repetition, seconds, per_second, versions."""
+    rows, ready = [], {}
+    try:
+        for name, command in _commands(task).items():
+            if command is None:
+                print(f"  {name}: not installed, left out", flush=True)
+                continue
+            try:
+                ready[name] = _Contender(command)
+            except RuntimeError as error:
+                print(f"  {name}: does not run ({error}), left out", flush=True)
+        for repetition in range(repetitions):
+            for name, contender in ready.items():
+                seconds = contender.round_seconds()
+                rows.append(
+                    {
+                        "task": task,
+                        "contender": name,
+                        "repetition": repetition,
+                        "seconds": round(seconds, 4),
+                        "per_second": round(contenders.visits(task) / seconds, 2),
+                        "versions": " ".join(f"{k}={v}" for k, v in contender.versions.items()),
+                    }
+                )
+    finally:
+        for contender in ready.values():
+            contender.close()
+    return pd.DataFrame(rows)
+
+
+def summarize(table: pd.DataFrame) -> pd.DataFrame:
+    """Median, least and most per second of each contender, and how many times as fast ours is, by the medians."""
+    speeds = table.groupby("contender", sort=False)["per_second"].agg(["median", "min", "max"])
+    speeds["ours is × as fast"] = speeds.loc["ours", "median"] / speeds["median"]
+    return speeds
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--tasks", default=",".join(TASKS), help="which tasks, separated by commas")
+    parser.add_argument("--repetitions", type=int, default=5, help="rounds of each contender")
+    parser.add_argument("--output_dir", default="benchmark_results", help="where speed.csv goes")
+    options = parser.parse_args()
+    tasks = options.tasks.split(",")
+    for task in tasks:
+        if task not in TASKS:
+            parser.error(f"--tasks: {task!r} is unknown; choose from {', '.join(TASKS)}")
+    if options.repetitions < 1:
+        parser.error(f"--repetitions={options.repetitions}: give 1 or more")
+    directory = pathlib.Path(options.output_dir)
+    directory.mkdir(parents=True, exist_ok=True)
+    tables = []
+    for task in tasks:
+        unit = "clients" if task == "evaluation" else "examples"
+        print(f"\n{task}, {unit} per second, {runtime.available_cores()} cores", flush=True)
+        tables.append(measure(task, options.repetitions))
+        print(summarize(tables[-1]).round(2).to_string(), flush=True)
+    table = pd.concat(tables).assign(cores=runtime.available_cores(), git_commit=run_directory.git_commit())
+    table.to_csv(directory / "speed.csv", index=False)
+    print(f"\n{directory / 'speed.csv'}")
+
+
+if __name__ == "__main__":
+    main()

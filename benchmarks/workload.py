@@ -1,0 +1,59 @@
+"""The work that every contender does, and how the benchmark talks to a contender's process.
+
+One round: 20 clients × 180 examples × 2 local epochs of SGD (0.02) in batches of 20 on the paper's CNN with dropout,
+from the same weights, then the mean of the model deltas, weighted by examples. "Examples per second" counts every visit
+of an example. NumPy alone is imported here, since other frameworks live in environments of their own.
+"""
+
+import dataclasses
+import json
+import sys
+import time
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+NUM_CLASSES = 62
+
+
+@dataclasses.dataclass(frozen=True)
+class Workload:
+    """What one round of training is."""
+
+    clients: int = 20
+    examples: int = 180
+    local_epochs: int = 2
+    batch_size: int = 20
+    learning_rate: float = 0.02
+
+    @property
+    def visits(self) -> int:
+        """How many examples are visited in a round, each epoch counted."""
+        return self.clients * self.examples * self.local_epochs
+
+    def cohort(self, seed: int = 0) -> list[tuple[np.ndarray, np.ndarray]]:
+        """Each client's images, uint8 (n, 28, 28), and labels, int32 (n,): at random; speed does not hang on them."""
+        rng = np.random.default_rng(seed)
+        return [
+            (
+                rng.integers(0, 256, (self.examples, 28, 28), np.uint8),
+                rng.integers(0, NUM_CLASSES, self.examples, np.int32),
+            )
+            for _ in range(self.clients)
+        ]
+
+
+def serve(run_round: Callable[[], Any], **versions: str) -> None:
+    """Does a round for each line on standard input and answers with its seconds; ends when the input ends.
+
+    Answers are lines of JSON on standard output: first the `versions`, when ready, after two rounds to warm up; then
+    `seconds` (wall time) for each round. So contenders that all stand ready take turns, and only one works at a time.
+    """
+    for _ in range(2):
+        run_round()
+    print(json.dumps({"ready": versions}), flush=True)
+    for _ in sys.stdin:
+        started = time.perf_counter()
+        run_round()
+        print(json.dumps({"seconds": time.perf_counter() - started}), flush=True)
