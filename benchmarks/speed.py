@@ -5,8 +5,8 @@
 
 All contenders of a task stand ready in processes of their own and take turns, one round at a time, so that what else
 the machine does falls on all of them alike: compare ratios, not seconds. Peers (PyTorch, pfl-research, FedJAX, Flower)
-take part in `training` where `python -m benchmarks.peers.environments all` has made their environments. Every round goes
-to `speed.csv` in --output_dir, with the versions and the commit.
+take part in `training` where `python -m benchmarks.peers.environments all` has made their environments. Every round
+goes to `speed.csv` in --output_dir, with the versions and the commit.
 """
 
 import argparse

@@ -18,7 +18,8 @@ def build_summary(
     """The summary of a run from its final evaluation.
 
     Accuracies are over the test clients that have test examples; standard deviations are over clients. Everything but
-    `times` is the same for the same settings.
+    `times` is the same for the same settings. There, `expected_seconds_of_rounds` is what training with its evaluations
+    was expected to take after a tenth of the rounds.
     """
     config = directory.experiment.config
     strategy, epochs = config.strategies[0], config.personalization_epochs
@@ -52,6 +53,7 @@ def build_summary(
             "wall_seconds": round(train_seconds + progress.evaluation_seconds, 1),
             "train_seconds": round(train_seconds, 1),
             "evaluation_seconds": round(progress.evaluation_seconds, 1),
+            "expected_seconds_of_rounds": round(progress.expected_seconds, 1) or None,
             "examples_per_second": round(progress.examples / train_seconds, 1) if train_seconds else None,
         },
     }

@@ -24,6 +24,7 @@ class Progress:
     train_seconds: float = 0.0
     evaluation_seconds: float = 0.0
     examples: int = 0
+    expected_seconds: float = 0.0  # for all rounds, as it looked after a tenth of them
 
 
 def run(experiment: config_lib.Experiment, interrupt: interruption.Interruption) -> run_directory.RunDirectory:
@@ -48,6 +49,7 @@ def run(experiment: config_lib.Experiment, interrupt: interruption.Interruption)
     cores = experiment.config.cores or runtime.available_cores()
     worker_log = None if logging.level_debug() else directory.worker_log
     threads = cores if methods.get(experiment.config.method).pooled else 1
+    logging.info("%d clients at once, %d threads for each", cores, threads)
     with runtime.execution_context(cores, worker_log, threads):
         directory.write_config(
             experiment.config.task,
@@ -92,7 +94,7 @@ class _Program:
         order = seeds.generator(config.seed, "evaluation_sample").permutation(len(candidates))
         self._sample = [candidates[i] for i in order[: config.evaluation_clients]]
         self._progress = Progress()
-        self._start = time.monotonic()
+        self._shown: dict[str, str] = {}
         self._state: Any = None
 
     def run(self) -> None:
@@ -130,6 +132,7 @@ class _Program:
             float(loaded["train_seconds"]),
             float(loaded["evaluation_seconds"]),
             int(loaded["examples"]),
+            float(loaded["expected_seconds"]),
         )
         logging.info("Going on after round %d of %s", round_number, self._directory.path)
 
@@ -180,7 +183,7 @@ class _Program:
             result = self._evaluator.evaluate(weights, self._sample, round_number)
             before, after = self._main_distributions(result)
             metrics.update(initial_accuracy=before.mean, personalized_accuracy=after.mean)
-            bar.set_postfix(initial=f"{before.mean:.3f}", personalized=f"{after.mean:.3f}", refresh=False)
+            self._shown.update(initial=f"{before.mean:.3f}", personalized=f"{after.mean:.3f}")
         with self._interrupt.postponed():
             self._state = output.state
             self._progress = Progress(
@@ -188,13 +191,19 @@ class _Program:
                 self._progress.train_seconds + trained - started,
                 self._progress.evaluation_seconds + time.monotonic() - trained,
                 self._progress.examples + int(measured["examples"]),
+                self._progress.expected_seconds,
             )
+            if round_number == max(1, self._config.rounds // 10):
+                spent = self._progress.train_seconds + self._progress.evaluation_seconds
+                self._progress.expected_seconds = spent / round_number * self._config.rounds
             self._directory.release(metrics, round_number)
             if result is not None:
                 self._directory.append_evaluation(result.table(round_number, self._split), round_number, self._split)
             if round_number % self._config.rounds_per_checkpoint == 0 or round_number == self._config.rounds:
                 self._save()
                 runtime.return_free_memory()
+            speed = self._progress.examples / self._progress.train_seconds
+            bar.set_postfix({"examples/s": f"{speed:,.0f}", **self._shown}, refresh=False)
             bar.update()
 
     def _main_distributions(self, result: evaluating.EvaluationResult):
