@@ -131,11 +131,10 @@ def _stock_dataset(client):
     return tf.data.Dataset.from_tensor_slices(((x / 255.0).astype(np.float32)[..., np.newaxis], y))
 
 
-def _fine_tune(model, train_data, test_data, context):
+def _fine_tune(model, train_data, test_data):
     """A personalization function in the form that TFF's `build_personalization_eval_computation` takes."""
     import tensorflow as tf
 
-    del context
     optimizer = tf.keras.optimizers.SGD(WORK.learning_rate)
 
     @tf.function
