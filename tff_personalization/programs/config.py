@@ -3,6 +3,7 @@
 import dataclasses
 import hashlib
 import json
+import os
 import typing
 from collections.abc import Mapping
 from typing import Any
@@ -250,7 +251,9 @@ def _refuse_unread(values: dict[str, Any], method: methods.Method, flag_values: 
             if not flag_values[flag].using_default_value:
                 raise errors.UserError(f"--{flag} has no effect with --method={values['method']}: remove it.")
     client_data = values["client_data"]
-    source_reads = ("cache_dir",) if sources.is_sqlite(client_data) else _SOURCE_READS.get(client_data, ())
+    source_reads = (
+        ("cache_dir",) if sources.is_sqlite(os.path.expanduser(client_data)) else _SOURCE_READS.get(client_data, ())
+    )
     for name in sorted(_READ_BY_SOME_SOURCE - set(source_reads)):
         if not flag_values[name].using_default_value:
             raise errors.UserError(f"--{name} has no effect with --client_data={values['client_data']}: remove it.")
