@@ -3,12 +3,12 @@
     python -m benchmarks.contenders CONTENDER TASK        # speaks the protocol of workload.serve
 
 Tasks: `training` (FedAvg with the epochs of the workload), `reptile` (10 local steps), `fed_sgd` (one full-batch
-gradient a client) and `evaluation` (160 train and 20 test examples a client, 5 epochs of fine-tuning, judged before and
-after each).
+gradient a client) and `evaluation` (20 of a client's examples test, the others train; 5 epochs of fine-tuning, judged
+before and after each).
 """
 
 import contextlib
-import importlib.metadata
+import functools
 import multiprocessing
 import os
 import sys
@@ -22,22 +22,23 @@ startup.quiet([])
 import numpy as np  # noqa: E402
 import psutil  # noqa: E402
 
-from benchmarks import workload  # noqa: E402
+from benchmarks import recording, workload  # noqa: E402
 
 LOCAL_STEPS = 10
-EVALUATION_EPOCHS, TRAIN_EXAMPLES = 5, 160
+EVALUATION_EPOCHS, TEST_EXAMPLES = 5, 20
 WORK = workload.Workload()
 SEED = np.array([3, 4], np.int32)
 Run = Callable[[], Any]
+"""Does a round and returns what the contender makes of it."""
 
 
-def visits(task: str) -> int:
+def visits(task: str, work: workload.Workload) -> int:
     """What a round of a task counts: visited examples, or evaluated clients."""
     return {
-        "training": WORK.visits,
-        "reptile": WORK.clients * LOCAL_STEPS * WORK.batch_size,
-        "fed_sgd": WORK.clients * WORK.examples,
-        "evaluation": WORK.clients,
+        "training": work.visits,
+        "reptile": work.clients * LOCAL_STEPS * work.batch_size,
+        "fed_sgd": work.clients * work.examples,
+        "evaluation": work.clients,
     }[task]
 
 
@@ -50,13 +51,13 @@ def _model():
 def _parts(client):
     """A client's train and test part for the evaluation."""
     x, y = client
-    return (x[:TRAIN_EXAMPLES], y[:TRAIN_EXAMPLES]), (x[TRAIN_EXAMPLES:], y[TRAIN_EXAMPLES:])
+    return (x[:-TEST_EXAMPLES], y[:-TEST_EXAMPLES]), (x[-TEST_EXAMPLES:], y[-TEST_EXAMPLES:])
 
 
 # Ours --------------------------------------------------------------------------------------------------------------
 
 
-def build_ours(task: str, work: workload.Workload = WORK) -> Run:
+def build_ours(task: str, work: workload.Workload) -> Run:
     """The product's own computations and settings, data handed over anew in each round."""
     import tensorflow_federated as tff
 
@@ -131,11 +132,11 @@ def _stock_dataset(client):
     return tf.data.Dataset.from_tensor_slices(((x / 255.0).astype(np.float32)[..., np.newaxis], y))
 
 
-def _fine_tune(model, train_data, test_data):
+def _fine_tune(work, model, train_data, test_data):
     """A personalization function in the form that TFF's `build_personalization_eval_computation` takes."""
     import tensorflow as tf
 
-    optimizer = tf.keras.optimizers.SGD(WORK.learning_rate)
+    optimizer = tf.keras.optimizers.SGD(work.learning_rate)
 
     @tf.function
     def train_step(batch):
@@ -145,7 +146,7 @@ def _fine_tune(model, train_data, test_data):
         optimizer.apply_gradients(zip(tape.gradient(output.loss, variables), variables, strict=True))
         return output.loss
 
-    batches = train_data.shuffle(TRAIN_EXAMPLES).batch(WORK.batch_size)
+    batches = train_data.shuffle(work.examples).batch(work.batch_size)
     results = {"epoch_0": _accuracy(model, test_data)}
     for epoch in range(1, EVALUATION_EPOCHS + 1):
         for batch in batches:
@@ -162,21 +163,21 @@ def _accuracy(model, data):
         hits = tf.equal(tf.argmax(output.predictions, axis=1, output_type=tf.int32), batch[1])
         return total + tf.reduce_sum(tf.cast(hits, tf.int32))
 
-    return data.batch(WORK.batch_size).reduce(0, add)
+    return data.batch(TEST_EXAMPLES).reduce(0, add)
 
 
-def build_stock(task: str) -> Run:
+def build_stock(task: str, work: workload.Workload) -> Run:
     """TFF's own algorithms, with a Keras model and data prepared as in TFF's tutorials."""
     import collections
 
     import tensorflow_federated as tff
 
-    sgd, server = (tff.learning.optimizers.build_sgdm(rate) for rate in (WORK.learning_rate, 1.0))
-    cohort = WORK.cohort()
+    sgd, server = (tff.learning.optimizers.build_sgdm(rate) for rate in (work.learning_rate, 1.0))
+    cohort = work.cohort()
     if task == "evaluation":
         computation = tff.learning.algorithms.build_personalization_eval_computation(
             _keras_model,
-            collections.OrderedDict(fine_tune=lambda: _fine_tune),
+            collections.OrderedDict(fine_tune=lambda: functools.partial(_fine_tune, work)),
             lambda model, data: {"accuracy": _accuracy(model, data)},
         )
         weights = tff.learning.models.ModelWeights.from_model(_keras_model())
@@ -198,9 +199,9 @@ def build_stock(task: str) -> Run:
 
     def batches(client):
         if task == "fed_sgd":
-            return _stock_dataset(client).batch(WORK.examples)
-        shuffled = _stock_dataset(client).shuffle(WORK.examples).batch(WORK.batch_size)
-        return shuffled.repeat(2).take(LOCAL_STEPS) if task == "reptile" else shuffled.repeat(WORK.local_epochs)
+            return _stock_dataset(client).batch(work.examples)
+        shuffled = _stock_dataset(client).shuffle(work.examples).batch(work.batch_size)
+        return shuffled.repeat().take(LOCAL_STEPS) if task == "reptile" else shuffled.repeat(work.local_epochs)
 
     return lambda: process.next(state, [batches(client) for client in cohort])
 
@@ -208,12 +209,10 @@ def build_stock(task: str) -> Run:
 # Bounds without TFF ------------------------------------------------------------------------------------------------
 
 
-def _raw_client(task: str) -> Callable[[tuple[np.ndarray, np.ndarray]], Any]:
+def _raw_client(task: str, work: workload.Workload) -> Callable[[tuple[np.ndarray, np.ndarray]], Any]:
     """One client's work in a loop of TensorFlow alone: the order of examples is given, nothing is measured."""
     import tensorflow as tf
 
-    tf.config.threading.set_intra_op_parallelism_threads(1)
-    tf.config.threading.set_inter_op_parallelism_threads(1)
     model = _model()
     theta = tuple(tf.constant(w) for w in model.initial_weights[0])
     rng = np.random.default_rng(0)
@@ -226,7 +225,7 @@ def _raw_client(task: str) -> Callable[[tuple[np.ndarray, np.ndarray]], Any]:
                 tape.watch(weights)
                 loss = model.loss(model.logits(weights, images, tf.stack([7, step])), labels)
             gradients = tape.gradient(loss, weights)
-            weights = tuple(w - WORK.learning_rate * g for w, g in zip(weights, gradients, strict=True))
+            weights = tuple(w - work.learning_rate * g for w, g in zip(weights, gradients, strict=True))
         return weights
 
     @tf.function
@@ -234,48 +233,53 @@ def _raw_client(task: str) -> Callable[[tuple[np.ndarray, np.ndarray]], Any]:
         hits = tf.equal(tf.argmax(model.logits(weights, x, None), axis=1, output_type=tf.int32), y)
         return tf.reduce_sum(tf.cast(hits, tf.int32))
 
-    def epoch(count, batch_size=WORK.batch_size):
+    def epoch(count, batch_size=work.batch_size):
         return rng.permutation(count).astype(np.int32).reshape(-1, batch_size)
 
-    def work(client):
+    def work_on(client):
         if task == "evaluation":
             (x, y), test = _parts(client)
             weights, curve = theta, [correct(theta, *test)]
             for _ in range(EVALUATION_EPOCHS):
-                weights = train(weights, x, y, epoch(TRAIN_EXAMPLES))
+                weights = train(weights, x, y, epoch(len(y)))
                 curve.append(correct(weights, *test))
             return [int(value) for value in curve]
-        epochs = [epoch(WORK.examples) for _ in range(max(2, WORK.local_epochs))]
-        order = {
-            "training": lambda: np.concatenate(epochs[: WORK.local_epochs]),
-            "reptile": lambda: np.concatenate(epochs)[:LOCAL_STEPS],
-            "fed_sgd": lambda: epoch(WORK.examples, WORK.examples),
-        }[task]()
+        if task == "fed_sgd":
+            order = epoch(work.examples, work.examples)
+        else:
+            batches = work.examples // work.batch_size
+            steps = LOCAL_STEPS if task == "reptile" else work.local_epochs * batches
+            order = np.concatenate([epoch(work.examples) for _ in range(-(-steps // batches))])[:steps]
         weights = train(theta, *client, order)
         return [w.numpy() for w in weights]
 
-    return work
+    return work_on
 
 
-def _raw_process(task: str, clients: list, pipe: Any) -> None:
-    work = _raw_client(task)
+def _raw_process(task: str, work: workload.Workload, share: slice, pipe: Any) -> None:
+    import tensorflow as tf
+
+    tf.config.threading.set_intra_op_parallelism_threads(1)
+    tf.config.threading.set_inter_op_parallelism_threads(1)
+    work_on = _raw_client(task, work)
+    clients = work.cohort()[share]
     pipe.send("ready")
     while pipe.recv():
         for client in clients:
-            work(client)
+            work_on(client)
         pipe.send("done")
 
 
-def build_raw(task: str) -> Run:
+def build_raw(task: str, work: workload.Workload) -> Run:
     """The bound: each core has a process with one thread and its share of the clients; no transfer, no aggregation."""
     from tff_personalization.programs import runtime
 
     spawn = multiprocessing.get_context("spawn")
-    cores, cohort = runtime.available_cores(), WORK.cohort()
+    cores = runtime.available_cores()
     pipes = []
     for core in range(cores):
         here, there = spawn.Pipe()
-        spawn.Process(target=_raw_process, args=(task, cohort[core::cores], there), daemon=True).start()
+        spawn.Process(target=_raw_process, args=(task, work, slice(core, None, cores), there), daemon=True).start()
         pipes.append(here)
     for pipe in pipes:
         pipe.recv()
@@ -296,15 +300,14 @@ def _flops_per_visit() -> int:
     return 2 * (2 * conv_1 + 3 * conv_2 + 3 * dense)
 
 
-def build_gemm(task: str) -> Run:
+def build_gemm(task: str, work: workload.Workload) -> Run:
     """The bound of arithmetic: the floating-point operations of the task's round as large square matrix products."""
     import tensorflow as tf
 
-    del task
     side = 2048
     a = tf.random.stateless_normal([side, side], [1, 2])
     product = tf.function(lambda: tf.reduce_sum(tf.matmul(a, a)[:1]))
-    repeats = round(WORK.visits * _flops_per_visit() / (2 * side**3))
+    repeats = max(1, round(visits(task, work) * _flops_per_visit() / (2 * side**3)))
 
     def run():
         for _ in range(repeats):
@@ -331,7 +334,7 @@ def _context(contender: str) -> Iterator[None]:
             child.kill()
 
 
-BUILDERS: dict[str, Callable[[str], Run]] = {
+BUILDERS: dict[str, Callable[[str, workload.Workload], Run]] = {
     "ours": build_ours,
     "stock": build_stock,
     "stock_with_settings": build_stock,
@@ -342,9 +345,8 @@ BUILDERS: dict[str, Callable[[str], Run]] = {
 
 def main(contender: str, task: str) -> None:
     with _context(contender):
-        run = BUILDERS[contender](task)
-        packages = ("tensorflow", "tensorflow-federated")
-        workload.serve(run, **{name: importlib.metadata.version(name) for name in packages})
+        run = BUILDERS[contender](task, WORK)
+        workload.serve(run, **recording.versions_of(recording.PACKAGES))
 
 
 if __name__ == "__main__":

@@ -11,18 +11,15 @@ goes to `speed.csv` in --output_dir, with the versions and the commit.
 
 import argparse
 import contextlib
-import json
-import pathlib
 import subprocess
 import sys
 
 import pandas as pd
 
-from benchmarks import contenders
+from benchmarks import contenders, recording
 from benchmarks.peers import environments
-from tff_personalization.programs import run_directory, runtime
+from tff_personalization.programs import runtime
 
-ROOT = pathlib.Path(__file__).parent.parent
 TASKS = ("training", "reptile", "fed_sgd", "evaluation")
 PEERS = {
     "pytorch": ["pytorch"],
@@ -38,7 +35,12 @@ class _Contender:
 
     def __init__(self, command: list[str]):
         self._process = subprocess.Popen(
-            command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+            command,
+            cwd=recording.ROOT,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            text=True,
         )
         self.versions = self._answer()["ready"]
 
@@ -49,10 +51,10 @@ class _Contender:
 
     def _answer(self) -> dict:
         assert self._process.stdout is not None
-        for line in self._process.stdout:
-            with contextlib.suppress(ValueError):
-                return json.loads(line)
-        raise RuntimeError(f"the process ended with status {self._process.wait()}")
+        answer = recording.answer(self._process.stdout)
+        if answer is None:
+            raise RuntimeError(f"the process ended with status {self._process.wait()}")
+        return answer
 
     def close(self) -> None:
         assert self._process.stdin is not None
@@ -99,8 +101,8 @@ def measure(task: str, repetitions: int) -> pd.DataFrame:
                         "contender": name,
                         "repetition": repetition,
                         "seconds": round(seconds, 4),
-                        "per_second": round(contenders.visits(task) / seconds, 2),
-                        "versions": " ".join(f"{k}={v}" for k, v in contender.versions.items()),
+                        "per_second": round(contenders.visits(task, contenders.WORK) / seconds, 2),
+                        "versions": recording.words(contender.versions),
                     }
                 )
     finally:
@@ -120,25 +122,18 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--tasks", default=",".join(TASKS), help="which tasks, separated by commas")
     parser.add_argument("--repetitions", type=int, default=5, help="rounds of each contender")
-    parser.add_argument("--output_dir", default="benchmark_results", help="where speed.csv goes")
+    recording.add_output_dir(parser)
     options = parser.parse_args()
-    tasks = options.tasks.split(",")
-    for task in tasks:
-        if task not in TASKS:
-            parser.error(f"--tasks: {task!r} is unknown; choose from {', '.join(TASKS)}")
+    tasks = recording.chosen(parser, "tasks", options.tasks, TASKS)
     if options.repetitions < 1:
         parser.error(f"--repetitions={options.repetitions}: give 1 or more")
-    directory = pathlib.Path(options.output_dir)
-    directory.mkdir(parents=True, exist_ok=True)
     tables = []
     for task in tasks:
         unit = "clients" if task == "evaluation" else "examples"
         print(f"\n{task}, {unit} per second, {runtime.available_cores()} cores", flush=True)
         tables.append(measure(task, options.repetitions))
         print(summarize(tables[-1]).round(2).to_string(), flush=True)
-    table = pd.concat(tables).assign(cores=runtime.available_cores(), git_commit=run_directory.git_commit())
-    table.to_csv(directory / "speed.csv", index=False)
-    print(f"\n{directory / 'speed.csv'}")
+    recording.write(pd.concat(tables), options.output_dir / "speed.csv")
 
 
 if __name__ == "__main__":

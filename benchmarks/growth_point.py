@@ -1,0 +1,197 @@
+"""One point of the growth benchmark, in a process of its own so that its memory peaks are its own.
+
+    python -m benchmarks.growth_point CACHE_DIR POINT     # POINT: the attributes of `Point` as JSON
+
+Everything is the product's own: its data cache, cohorts, methods, evaluator and worker, with their settings. What is
+measured goes to standard output as a line of JSON, see `measure`.
+"""
+
+import dataclasses
+import itertools
+import json
+import os
+import sys
+import time
+from collections.abc import Callable
+
+from tff_personalization import startup
+
+startup.quiet([])
+
+import numpy as np  # noqa: E402
+import psutil  # noqa: E402
+
+from benchmarks import recording, workload  # noqa: E402
+from tff_personalization.tasks import archive_cache, client_data  # noqa: E402
+
+EVALUATION = "evaluation"
+_BLOCK = 10_000
+
+
+@dataclasses.dataclass(frozen=True)
+class Point:
+    """What is measured.
+
+    Attributes:
+        sweep: what it belongs to.
+        method: a name in `methods.METHODS`, or `EVALUATION`.
+        clients: in a cohort, or how many are evaluated.
+        population: how many there are.
+        examples: train examples of each client.
+        test_examples: test examples of each client.
+        local_epochs: E of FedAvg, and the epochs of fine-tuning in the evaluation.
+        local_steps: K of Reptile.
+        rounds: how many are timed, after one to warm up.
+    """
+
+    sweep: str
+    clients: int
+    population: int
+    examples: int
+    rounds: int
+    method: str = "fed_avg"
+    test_examples: int = 0
+    local_epochs: int = 1
+    local_steps: int = 10
+
+    @property
+    def visits(self) -> int:
+        """What a round counts: visited examples, each epoch counted, or evaluated clients."""
+        if self.method == EVALUATION:
+            return self.clients
+        if self.method == "reptile":
+            return self.clients * self.local_steps * workload.Workload.batch_size
+        return self.clients * self.examples * self.local_epochs
+
+
+def archive(point: Point, cache_dir: str) -> client_data.WriterArchive:
+    """A point's clients from the product's cache, where they are made of random pixels at the first call."""
+    counts = np.repeat([[point.examples], [point.test_examples]], point.population, axis=1)
+
+    def make(allocate: archive_cache.Allocate) -> client_data.WriterArchive:
+        rng = np.random.default_rng(0)
+        images = allocate(int(counts.sum()))
+        for start in range(0, len(images), _BLOCK):
+            block = images[start : start + _BLOCK]
+            block[...] = rng.integers(0, 256, block.shape, np.uint8)
+        return client_data.WriterArchive.from_counts(
+            images,
+            rng.integers(0, workload.NUM_CLASSES, len(images), np.int32),
+            counts,
+            tuple(f"{writer:07d}" for writer in range(point.population)),
+            client_data.CLASSES,
+            "synthetic random pixels",
+        )
+
+    variant = f"{point.population}-{point.examples}-{point.test_examples}"
+    return archive_cache.load_or_make(archive_cache.Entry(cache_dir, "growth", ("random",), variant), make)
+
+
+def measure(point: Point, cache_dir: str) -> dict:
+    """Measures a point whose data is in the cache.
+
+    Returns:
+        `load_seconds`: from the cache to `ClientData`. `first_round_seconds`: from the start of this process, Python's
+        imports included, to the end of the first round. `seconds`: of each round after it. `python_mb`, `worker_mb`: the
+        peaks of resident memory, in MB, of this process (with the pages of the mapped images that it touched) and of
+        TFF's worker. `versions`.
+    """
+    from tff_personalization.programs import runtime
+    from tff_personalization.tasks import array_client_data
+
+    started = time.perf_counter()
+    train, test = array_client_data.to_client_data(archive(point, cache_dir))
+    load_seconds = time.perf_counter() - started
+    with open(os.devnull, "wb") as log, runtime.execution_context(log=log) as worker:
+        run_round = (_evaluation if point.method == EVALUATION else _training)(point, train, test)
+        run_round()
+        first_round_seconds = time.time() - psutil.Process().create_time()
+        seconds = []
+        for _ in range(point.rounds):
+            started = time.perf_counter()
+            run_round()
+            seconds.append(time.perf_counter() - started)
+        return {
+            "load_seconds": load_seconds,
+            "first_round_seconds": first_round_seconds,
+            "seconds": seconds,
+            "python_mb": recording.peak_mb(os.getpid()),
+            "worker_mb": recording.peak_mb(worker.pid),
+            "versions": recording.versions_of(recording.PACKAGES),
+        }
+
+
+def _experiment(point: Point):
+    from tff_personalization import optimizers
+    from tff_personalization.programs import config as config_lib
+
+    work = workload.Workload()
+    config = config_lib.ExperimentConfig(
+        method="fed_avg" if point.method == EVALUATION else point.method,
+        clients_per_round=point.clients,
+        local_epochs=point.local_epochs,
+        local_steps=point.local_steps,
+        batch_size=work.batch_size,
+        strategies=["fine_tune"],
+        personalization_epochs=point.local_epochs,
+        personalization_batch_size=work.batch_size,
+    )
+    rates = {"client": work.learning_rate, "server": 1.0, "personalization": work.learning_rate}
+    return config_lib.Experiment(config, {role: optimizers.OptimizerSpec("sgd", rate) for role, rate in rates.items()})
+
+
+def _model():
+    from tff_personalization.models import emnist_cnn
+
+    return emnist_cnn.build_cnn(workload.NUM_CLASSES, np.random.default_rng(0))
+
+
+def _training(point: Point, train, test) -> Callable[[], None]:
+    """Rounds of training, one after another as a run has them: each with a cohort drawn anew."""
+    from tff_personalization import methods
+
+    del test
+    experiment = _experiment(point)
+    config = experiment.config
+    setup = methods.Setup(
+        _model(), train, tuple(train.client_ids), dataclasses.asdict(config), experiment.optimizers, config.seed
+    )
+    training = methods.get(config.method).build(setup)
+    process = training.stages[0].process
+    state = process.initialize()
+    numbers = itertools.count(1)
+
+    def run_round() -> None:
+        nonlocal state
+        output = process.next(state, training.cohort(next(numbers)))
+        state = output.state
+        visited = output.metrics["client_work"]["examples"]
+        if visited != point.visits:
+            raise RuntimeError(f"a round visited {visited} examples and not {point.visits}")
+
+    return run_round
+
+
+def _evaluation(point: Point, train, test) -> Callable[[], None]:
+    """Evaluations of all clients, as at the end of a run."""
+    import tensorflow_federated as tff
+
+    from tff_personalization.programs import evaluating
+    from tff_personalization.tasks import federated_data, splits
+
+    model = _model()
+    clients = tuple(train.client_ids)
+    data = federated_data.FederatedData(train, test, splits.ClientSplit((), (), clients), "synthetic random pixels")
+    evaluator = evaluating.PersonalizationEvaluator(_experiment(point), model, data)
+    weights = tff.learning.models.ModelWeights(*model.initial_weights)
+
+    def run_round() -> None:
+        judged = evaluator.evaluate(weights, clients, 0).distributions["fine_tune", point.local_epochs].clients
+        if judged != point.visits:
+            raise RuntimeError(f"{judged} clients were evaluated and not {point.visits}")
+
+    return run_round
+
+
+if __name__ == "__main__":
+    print(json.dumps(measure(Point(**json.loads(sys.argv[2])), sys.argv[1])))
