@@ -1,12 +1,13 @@
 # make run    the main job on built-in data: minutes, then a table and plots
 # make test   lint, types and tests
-# make benchmark   speed beside the alternatives; peers where benchmarks/peers/environments.py has installed them
+# make benchmark   speed beside the alternatives, growth, a round's parts, a picture of them: some 25 minutes; peers where
+#                  benchmarks/peers/environments.py has installed them
 # All make .venv first. Another Python: make PYTHON=/path/to/python3.11 run
 
 PYTHON ?= $(shell command -v python3.11 || echo python3)
 VENV ?= .venv
 INSTALLED := $(VENV)/installed
-# More flags for `make run`, such as FLAGS="--seed=2 --method=reptile"
+# More flags for `make run`, such as FLAGS="--seed=2 --method=reptile"; for `make benchmark`, FLAGS="--output_dir=DIR"
 FLAGS ?=
 
 .PHONY: run test lint benchmark clean
@@ -23,7 +24,10 @@ lint: $(INSTALLED)
 	$(VENV)/bin/mypy
 
 benchmark: $(INSTALLED)
-	$(VENV)/bin/python -m benchmarks.speed
+	$(VENV)/bin/python -m benchmarks.speed $(FLAGS)
+	$(VENV)/bin/python -m benchmarks.growth $(FLAGS)
+	$(VENV)/bin/python -m benchmarks.profile_round $(FLAGS)
+	$(VENV)/bin/python -m benchmarks.plot $(FLAGS)
 
 $(INSTALLED): requirements.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' 2>/dev/null || { \

@@ -12,7 +12,8 @@
 | `client_cost` | cohort and local steps | Reptile; `round_cost` reads from it what a round, a client and a step cost |
 
 The network is the paper's with dropout, batches are of 20, pixels are random. Every point has a process of its own
-(`benchmarks.growth_point`), which takes the client data from the product's cache and does one round to warm up.
+(`benchmarks.growth_point`), which takes the client data from the product's cache and does one round to warm up, for
+`local_epochs` with two clients.
 `growth.csv` in --output_dir has a row for each point, with the versions and the commit.
 """
 
@@ -37,7 +38,8 @@ SWEEPS: dict[str, list[Point]] = {
     ],
     "population": [Point("population", 20, population, examples=10, rounds=9) for population in (100, 3_400, 100_000)],
     "local_epochs": [
-        Point("local_epochs", 20, 20, examples=180, rounds=3, local_epochs=epochs) for epochs in (1, 2, 5, 10, 20)
+        Point("local_epochs", 20, 20, examples=180, rounds=3, local_epochs=epochs, warm_up_clients=2)
+        for epochs in (1, 2, 5, 10, 20)
     ],
     "evaluation": [
         Point("evaluation", clients, clients, 40, rounds=3, method=growth_point.EVALUATION, test_examples=10)
@@ -127,8 +129,10 @@ def main() -> int:
     rows = []
     with tempfile.TemporaryDirectory() as cache_dir:
         for sweep in recording.chosen(parser, "sweeps", options.sweeps, SWEEPS):
-            unit = "clients" if sweep == "evaluation" else "examples"
-            print(f"\n{sweep}, {unit} per second\n" + "".join(f"{name:>13}" for name in _SHOWN.values()), flush=True)
+            print(
+                f"\n{sweep}, {SWEEPS[sweep][0].unit} per second\n" + "".join(f"{name:>13}" for name in _SHOWN.values()),
+                flush=True,
+            )
             for point in SWEEPS[sweep]:
                 measured = _run(point, cache_dir)
                 if measured is not None:

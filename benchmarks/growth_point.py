@@ -25,6 +25,8 @@ from benchmarks import recording, workload  # noqa: E402
 from tff_personalization.tasks import archive_cache, client_data  # noqa: E402
 
 EVALUATION = "evaluation"
+RunRound = Callable[[int], None]
+"""Does a round with at most as many clients as the number says."""
 _BLOCK = 10_000
 
 
@@ -42,6 +44,7 @@ class Point:
         local_epochs: E of FedAvg, and the epochs of fine-tuning in the evaluation.
         local_steps: K of Reptile.
         rounds: how many are timed, after one to warm up.
+        warm_up_clients: at most how many take part in the round to warm up.
     """
 
     sweep: str
@@ -53,6 +56,12 @@ class Point:
     test_examples: int = 0
     local_epochs: int = 1
     local_steps: int = 10
+    warm_up_clients: int = sys.maxsize
+
+    @property
+    def unit(self) -> str:
+        """What `visits` counts."""
+        return "clients" if self.method == EVALUATION else "examples"
 
     @property
     def visits(self) -> int:
@@ -92,7 +101,7 @@ def measure(point: Point, cache_dir: str) -> dict:
 
     Returns:
         `load_seconds`: from the cache to `ClientData`. `first_round_seconds`: from the start of this process, Python's
-        imports included, to the end of the first round. `seconds`: of each round after it. `python_mb`, `worker_mb`: the
+        imports included, to the end of the first round. `seconds`: of each later round. `python_mb`, `worker_mb`: the
         peaks of resident memory, in MB, of this process (with the pages of the mapped images that it touched) and of
         TFF's worker. `versions`.
     """
@@ -104,12 +113,12 @@ def measure(point: Point, cache_dir: str) -> dict:
     load_seconds = time.perf_counter() - started
     with open(os.devnull, "wb") as log, runtime.execution_context(log=log) as worker:
         run_round = (_evaluation if point.method == EVALUATION else _training)(point, train, test)
-        run_round()
+        run_round(point.warm_up_clients)
         first_round_seconds = time.time() - psutil.Process().create_time()
         seconds = []
         for _ in range(point.rounds):
             started = time.perf_counter()
-            run_round()
+            run_round(sys.maxsize)
             seconds.append(time.perf_counter() - started)
         return {
             "load_seconds": load_seconds,
@@ -146,7 +155,14 @@ def _model():
     return emnist_cnn.build_cnn(workload.NUM_CLASSES, np.random.default_rng(0))
 
 
-def _training(point: Point, train, test) -> Callable[[], None]:
+def _check(counted: int, point: Point, clients: int) -> None:
+    """Whether a round with so many clients counted what the point says. Raises RuntimeError otherwise."""
+    expected = dataclasses.replace(point, clients=clients).visits
+    if counted != expected:
+        raise RuntimeError(f"a round counted {counted} {point.unit} and not {expected}")
+
+
+def _training(point: Point, train, test) -> RunRound:
     """Rounds of training, one after another as a run has them: each with a cohort drawn anew."""
     from tff_personalization import methods
 
@@ -161,18 +177,17 @@ def _training(point: Point, train, test) -> Callable[[], None]:
     state = process.initialize()
     numbers = itertools.count(1)
 
-    def run_round() -> None:
+    def run_round(most_clients: int) -> None:
         nonlocal state
-        output = process.next(state, training.cohort(next(numbers)))
+        cohort = training.cohort(next(numbers))[:most_clients]
+        output = process.next(state, cohort)
         state = output.state
-        visited = output.metrics["client_work"]["examples"]
-        if visited != point.visits:
-            raise RuntimeError(f"a round visited {visited} examples and not {point.visits}")
+        _check(output.metrics["client_work"]["examples"], point, len(cohort))
 
     return run_round
 
 
-def _evaluation(point: Point, train, test) -> Callable[[], None]:
+def _evaluation(point: Point, train, test) -> RunRound:
     """Evaluations of all clients, as at the end of a run."""
     import tensorflow_federated as tff
 
@@ -185,10 +200,9 @@ def _evaluation(point: Point, train, test) -> Callable[[], None]:
     evaluator = evaluating.PersonalizationEvaluator(_experiment(point), model, data)
     weights = tff.learning.models.ModelWeights(*model.initial_weights)
 
-    def run_round() -> None:
-        judged = evaluator.evaluate(weights, clients, 0).distributions["fine_tune", point.local_epochs].clients
-        if judged != point.visits:
-            raise RuntimeError(f"{judged} clients were evaluated and not {point.visits}")
+    def run_round(most_clients: int) -> None:
+        result = evaluator.evaluate(weights, clients[:most_clients], 0)
+        _check(result.distributions["fine_tune", point.local_epochs].clients, point, len(clients[:most_clients]))
 
     return run_round
 

@@ -1,6 +1,6 @@
 """Speed beside the alternatives, from one interleaved run on this machine.
 
-    python -m benchmarks.speed                          # all tasks, 5 rounds each: `make benchmark`
+    python -m benchmarks.speed                          # all tasks, 5 rounds each, as in `make benchmark`
     python -m benchmarks.speed --tasks=reptile --repetitions=9
 
 All contenders of a task stand ready in processes of their own and take turns, one round at a time, so that what else

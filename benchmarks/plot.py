@@ -1,0 +1,149 @@
+"""One picture of speed.csv, growth.csv and profile.csv, as `make benchmark` leaves them.
+
+    python -m benchmarks.plot [--output_dir=benchmark_results] [--speed=FILE …] [--output=FILE]
+
+All three tables are read from --output_dir, unless named one by one; the picture is `performance.png` there unless
+--output says otherwise.
+"""
+
+import argparse
+import pathlib
+import sys
+
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter
+
+from analysis import style
+from benchmarks import recording, speed
+from tff_personalization import errors
+
+# The contenders' names as the plot has them; bounds, which are no alternatives, are drawn hatched.
+LABELS = {
+    "ours": "ours",
+    "stock": "TFF's FedAvg, default context",
+    "stock_with_settings": "TFF's FedAvg, our settings",
+    "pytorch": "PyTorch, one process",
+    "pytorch, processes": "PyTorch, a process a core",
+    "pfl_research, processes": "pfl-research, a process a core",
+    "fedjax": "FedJAX",
+    "flower": "Flower with Ray",
+    "raw": "bound: TensorFlow alone",
+    "gemm": "bound: matrix products",
+}
+BOUNDS = ("raw", "gemm")
+_NEEDED = {
+    "speed": ("task", "contender", "per_second"),
+    "growth": ("sweep", "clients", "local_epochs", "per_second", "python_mb", "worker_mb"),
+    "profile": ("part", "milliseconds", "share"),
+}
+
+
+def read(path: pathlib.Path, name: str) -> pd.DataFrame:
+    """The table `name` of the benchmarks; UserError if the file is not there or is another."""
+    try:
+        table = pd.read_csv(path)
+    except OSError as error:
+        raise errors.UserError(f"{path} cannot be read ({error.strerror}): run `make benchmark` first.") from None
+    except ValueError as error:  # pandas' errors of parsing are of this kind
+        raise errors.UserError(f"{path} is not a table ({error}): run `make benchmark` again.") from None
+    missing = [column for column in _NEEDED[name] if column not in table]
+    if missing:
+        raise errors.UserError(f"{path} has no column {missing[0]}: give the {name}.csv of `make benchmark`.")
+    return table
+
+
+@style.styled
+def plot(speeds: pd.DataFrame, growth: pd.DataFrame, profile: pd.DataFrame) -> Figure:
+    """The picture; a sweep that was left out leaves its panel empty."""
+    figure = Figure(figsize=(9.0, 6.6))
+    axes = figure.subplot_mosaic("SSSPPP;CCMMEE")
+    _relative_speed(axes["S"], speeds[speeds["task"] == "training"])
+    _profile(axes["P"], profile)
+    cohort = growth[growth["sweep"] == "cohort"].sort_values("clients")
+    epochs = growth[growth["sweep"] == "local_epochs"].sort_values("local_epochs")
+    _line(axes["C"], cohort["clients"], cohort["per_second"], "clients in the cohort")
+    axes["C"].set(title="Speed and cohort", ylabel="examples/s")
+    _line(axes["M"], cohort["clients"], cohort["worker_mb"], "clients in the cohort", label="TFF's worker")
+    _line(axes["M"], cohort["clients"], cohort["python_mb"], "clients in the cohort", 1, label="Python")
+    axes["M"].set(title="Memory and cohort", ylabel="peak of resident memory (MB)")
+    axes["M"].legend()
+    _line(axes["E"], epochs["local_epochs"], epochs["per_second"], "local epochs E")
+    axes["E"].set(title="Speed and local epochs", ylabel="examples/s")
+    return figure
+
+
+def _relative_speed(axes: Axes, training: pd.DataFrame) -> None:
+    """A bar for each contender of the task `training`: its median examples/s over ours."""
+    relative = 1 / speed.summarize(training)["ours is × as fast"]
+    order = [name for name in LABELS if name in relative.index]
+    for place, name in enumerate(order):
+        bound = name in BOUNDS
+        colour = style.BLUE if name == "ours" else "white" if bound else style.SKY
+        axes.barh(place, relative[name], color=colour, edgecolor=style.DARK_GREY, hatch="///" if bound else None)
+        axes.annotate(
+            f"{relative[name]:.2f}",
+            (relative[name], place),
+            xytext=(3, 0),
+            textcoords="offset points",
+            va="center",
+            fontsize=8,
+        )
+    axes.axvline(1, color=style.DARK_GREY, linewidth=1, linestyle=":")
+    axes.set_yticks(range(len(order)), [LABELS[name] for name in order])
+    axes.grid(visible=False, axis="y")
+    axes.invert_yaxis()
+    axes.margins(x=0.12)
+    axes.set(title="Training speed, relative to ours", xlabel="examples/s over ours")
+
+
+def _profile(axes: Axes, profile: pd.DataFrame) -> None:
+    """A bar for each part of a round, with its milliseconds."""
+    for place, (share, milliseconds) in enumerate(zip(profile["share"], profile["milliseconds"], strict=True)):
+        axes.barh(place, 100 * share, color=style.BLUE, edgecolor=style.DARK_GREY)
+        axes.annotate(
+            f"{milliseconds:,.0f} ms",
+            (100 * max(share, 0), place),
+            xytext=(3, 0),
+            textcoords="offset points",
+            va="center",
+            fontsize=8,
+        )
+    axes.set_yticks(range(len(profile)), profile["part"])
+    axes.grid(visible=False, axis="y")
+    axes.invert_yaxis()
+    axes.margins(x=0.2)
+    axes.set(title=f"Where a round's {profile['milliseconds'].sum() / 1000:.1f} s go", xlabel="share of the round (%)")
+
+
+def _line(axes: Axes, x: pd.Series, y: pd.Series, xlabel: str, number: int = 0, label: str | None = None) -> None:
+    """A line over an axis of x with logarithmic steps and the measured values as ticks, y from 0."""
+    axes.plot(x, y, color=style.COLOURS[number], marker=style.MARKERS[number], label=label)
+    axes.set_xscale("log")
+    axes.set_xticks(x, [f"{value:,}" for value in x])
+    axes.minorticks_off()
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
+    axes.set_ylim(bottom=0)
+    axes.set_xlabel(xlabel)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    recording.add_output_dir(parser)
+    for name in _NEEDED:
+        parser.add_argument(f"--{name}", type=pathlib.Path, help=f"another table than {name}.csv in --output_dir")
+    parser.add_argument("--output", type=pathlib.Path, help="another image (png, pdf, svg)")
+    options = parser.parse_args()
+    directory = options.output_dir
+    try:
+        tables = [read(getattr(options, name) or directory / f"{name}.csv", name) for name in _NEEDED]
+        print(style.save(plot(*tables), options.output or directory / "performance.png"))
+    except errors.UserError as error:
+        print(f"Error: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
