@@ -69,7 +69,7 @@ def build_client_work(
     state_type = initial_state.type_signature.result
 
     @tff.tensorflow.computation(state_type, weights_type, data_type)
-    @tf.function
+    @tf.function(autograph=False)
     def train_client(optimizer_state, weights, data):
         theta = tuple(weights.trainable)
         element = data.get_single_element()

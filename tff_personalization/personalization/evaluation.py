@@ -74,7 +74,7 @@ def build_personalization_evaluation(
     data_type = evaluation_data_type(model)
 
     @tff.tensorflow.computation(weights_type, data_type)
-    @tf.function
+    @tf.function(autograph=False)
     def evaluate_client(weights, data):
         theta = tuple(weights.trainable)
         train, test = (local_training.Examples(*data[part]) for part in ("train", "test"))
@@ -107,7 +107,7 @@ def build_personalization_evaluation(
         )
 
     @tff.tensorflow.computation(evaluate_client.type_signature.result)
-    @tf.function
+    @tf.function(autograph=False)
     def sums(record):
         return client_sums(record["correct"], record["loss_sum"], record["test_examples"])
 

@@ -2,6 +2,7 @@
 
 import collections
 import dataclasses
+import functools
 import itertools
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -75,18 +76,25 @@ class PersonalizationEvaluator:
         data: federated_data.FederatedData,
     ):
         config = experiment.config
+        self._experiment = experiment
+        self._model = model
         self._seed = config.seed
         self._strategies = list(config.strategies)
         self._epochs = config.personalization_epochs
         self._data = data
         self._release = config.evaluation_release
-        self._evaluate = evaluation.build_personalization_evaluation(
-            model,
-            experiment.optimizers["personalization"].build(),
-            epochs=config.personalization_epochs,
+
+    @functools.cached_property
+    def _evaluate(self) -> tff.Computation:
+        # Built when it is first needed: the first round need not wait for it.
+        config = self._experiment.config
+        return evaluation.build_personalization_evaluation(
+            self._model,
+            self._experiment.optimizers["personalization"].build(),
+            epochs=self._epochs,
             batch_size=config.personalization_batch_size,
             strategies=self._strategies,
-            release=config.evaluation_release,
+            release=self._release,
         )
 
     def evaluate(
