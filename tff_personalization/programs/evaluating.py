@@ -17,7 +17,6 @@ from tff_personalization import seeds
 from tff_personalization.models import functional
 from tff_personalization.personalization import distributions, evaluation
 from tff_personalization.programs import config as config_lib
-from tff_personalization.programs import runtime
 from tff_personalization.tasks import federated_data
 
 
@@ -110,7 +109,7 @@ class PersonalizationEvaluator:
         if given, counts clients.
         """
         released: list[Any] = []
-        for chunk in _chunks(list(enumerate(clients)), runtime.CLIENTS_PER_CALL):
+        for chunk in _chunks(list(enumerate(clients)), self._experiment.config.clients_per_call):
             values = [self._client_value(index, client, round_number) for index, client in chunk]
             output = self._evaluate(weights, values)
             released.extend(output if self._release == "records" else [output])

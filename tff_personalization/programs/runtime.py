@@ -85,7 +85,8 @@ class Worker:
                 logging.warning("TFF's worker process ended unexpectedly; starting another.")
                 self.stop()
             self._start()
-        assert self._process is not None and self._stub is not None
+        assert self._process is not None
+        assert self._stub is not None
         deadline = time.monotonic() + _START_SECONDS
         while not self._stub.is_ready:
             if self._process.poll() is not None or time.monotonic() > deadline:

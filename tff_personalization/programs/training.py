@@ -46,20 +46,35 @@ def run(experiment: config_lib.Experiment, interrupt: interruption.Interruption)
         return directory
     data = federated_data.load(experiment.config)
     directory.create()  # not before: data that cannot be read leaves nothing behind
-    cores = experiment.config.cores or runtime.available_cores()
+    config = experiment.config
+    cores = config.cores or runtime.available_cores()
+    machine = {
+        "cores": cores,
+        "threads_per_client": config.threads_per_client or (cores if methods.get(config.method).pooled else 1),
+        "clients_per_call": config.clients_per_call,
+    }
+    clients = {split: len(getattr(data.split, split)) for split in ("train", "validation", "test")}
+    _say(directory, data, machine, clients)
     worker_log = None if logging.level_debug() else directory.worker_log
-    threads = cores if methods.get(experiment.config.method).pooled else 1
-    logging.info("%d clients at once, %d threads for each", cores, threads)
-    with runtime.execution_context(cores, worker_log, threads):
-        directory.write_config(
-            experiment.config.task,
-            data.source,
-            data.synthetic,
-            cores,
-            {split: len(getattr(data.split, split)) for split in ("train", "validation", "test")},
-        )
+    with runtime.execution_context(log=worker_log, **machine):
+        directory.write_config(config.task, data.source, data.synthetic, machine, clients)
         _Program(experiment, interrupt, directory, data).run()
     return directory
+
+
+def _say(
+    directory: run_directory.RunDirectory,
+    data: federated_data.FederatedData,
+    machine: dict[str, int],
+    clients: dict[str, int],
+) -> None:
+    """Says on standard error what is about to happen."""
+    counts = ", ".join(f"{count:,} {split}" for split, count in clients.items() if count)
+    print(
+        f"{data.source}: {counts} clients. {machine['cores']} at once, threads for each: "
+        f"{machine['threads_per_client']}. Run directory: {directory.path}",
+        file=sys.stderr,
+    )
 
 
 class _Program:
