@@ -63,7 +63,7 @@ class SeededModel(tff.learning.models.FunctionalModel):
         self.stem_size = stem_size
         self.head_size = head_size
 
-        @tf.function
+        @tf.function(autograph=False)
         def predict_on_batch(model_weights, x, training):
             seed = tf.random.uniform([2], maxval=tf.int32.max, dtype=tf.int32) if training else None
             return self.logits(model_weights[0], x, seed)

@@ -10,9 +10,10 @@ from typing import Any
 
 from absl import flags
 
-from tff_personalization import errors, identity, methods, optimizers
+from tff_personalization import aggregators, errors, identity, methods, optimizers
 from tff_personalization.algorithms import client_work
 from tff_personalization.personalization import evaluation, strategies
+from tff_personalization.programs import runtime
 from tff_personalization.tasks import registry, sources
 
 ROLES = {
@@ -94,6 +95,15 @@ class ExperimentConfig:
     client_weighting: str = _setting(
         "training", "examples", "What weighs a client's model delta.", choices=client_work.WEIGHTINGS
     )
+    aggregator: str = _setting(
+        "training",
+        "mean",
+        _listing("How the model deltas of a cohort become one.", aggregators.AGGREGATORS),
+        choices=tuple(aggregators.AGGREGATORS),
+    )
+    dp_noise_multiplier: float = _setting(
+        "training", 1.0, "Standard deviation of the noise of --aggregator=dp, in units of the clipping norm.", least=0
+    )
     stage_2_round: int | None = _setting(
         "training",
         None,
@@ -138,6 +148,15 @@ class ExperimentConfig:
     output_dir: str = _setting("run", "runs", "Where run directories are made.")
     run_name: str = _setting("run", "", "Name of the run directory. Default: from method, data, seed and settings.")
     cores: int = _setting("run", 0, "Clients trained at once, one core each; 0: as many as the machine gives.", least=0)
+    threads_per_client: int = _setting(
+        "run", 0, "Threads of one client's work; 0: one, or all cores where a round is one client.", least=0
+    )
+    clients_per_call: int = _setting(
+        "run",
+        runtime.CLIENTS_PER_CALL,
+        "Clients handed to TFF's worker at once, some 20 MB of its memory each; more are worked on in parts.",
+        least=1,
+    )
     plots: bool = _setting("run", True, "Draw the plots of the run at its end.")
 
 

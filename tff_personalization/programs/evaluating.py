@@ -2,6 +2,7 @@
 
 import collections
 import dataclasses
+import functools
 import itertools
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -16,7 +17,6 @@ from tff_personalization import seeds
 from tff_personalization.models import functional
 from tff_personalization.personalization import distributions, evaluation
 from tff_personalization.programs import config as config_lib
-from tff_personalization.programs import runtime
 from tff_personalization.tasks import federated_data
 
 
@@ -73,20 +73,31 @@ class PersonalizationEvaluator:
         experiment: config_lib.Experiment,
         model: functional.SeededModel,
         data: federated_data.FederatedData,
+        initial_weights: tuple[np.ndarray, ...],
     ):
         config = experiment.config
+        self._experiment = experiment
+        self._model = model
+        self._initial_weights = initial_weights
         self._seed = config.seed
         self._strategies = list(config.strategies)
         self._epochs = config.personalization_epochs
         self._data = data
         self._release = config.evaluation_release
-        self._evaluate = evaluation.build_personalization_evaluation(
-            model,
-            experiment.optimizers["personalization"].build(),
-            epochs=config.personalization_epochs,
+
+    @functools.cached_property
+    def _evaluate(self) -> tff.Computation:
+        # Built when it is first needed: the first round need not wait for it.
+        config = self._experiment.config
+        return evaluation.build_personalization_evaluation(
+            self._model,
+            self._experiment.optimizers["personalization"].build(),
+            epochs=self._epochs,
             batch_size=config.personalization_batch_size,
             strategies=self._strategies,
-            release=config.evaluation_release,
+            release=self._release,
+            values=dataclasses.asdict(config),
+            initial_weights=self._initial_weights,
         )
 
     def evaluate(
@@ -102,7 +113,7 @@ class PersonalizationEvaluator:
         if given, counts clients.
         """
         released: list[Any] = []
-        for chunk in _chunks(list(enumerate(clients)), runtime.CLIENTS_PER_CALL):
+        for chunk in _chunks(list(enumerate(clients)), self._experiment.config.clients_per_call):
             values = [self._client_value(index, client, round_number) for index, client in chunk]
             output = self._evaluate(weights, values)
             released.extend(output if self._release == "records" else [output])

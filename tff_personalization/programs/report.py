@@ -5,7 +5,6 @@ import sys
 
 from absl import logging
 
-from analysis import plot_all
 from tff_personalization.programs import run_directory
 
 
@@ -40,6 +39,8 @@ def print_report(directory: run_directory.RunDirectory) -> None:
 
 
 def _draw(directory: run_directory.RunDirectory) -> list:
+    from analysis import plot_all  # matplotlib takes a while to import: not before the first round
+
     try:
         return plot_all.plot_run(directory.path)
     except OSError as error:  # The figures are safe; a plot can be drawn again.

@@ -95,14 +95,16 @@ class RunDirectory:
                 "settings to go on with it."
             )
 
-    def write_config(self, task: str, source: str, synthetic: bool, cores: int, clients: Mapping[str, int]) -> None:
+    def write_config(
+        self, task: str, source: str, synthetic: bool, machine: Mapping[str, int], clients: Mapping[str, int]
+    ) -> None:
         """Writes config.json, unless an earlier start did.
 
         Args:
             task: the task's name.
             source: what the data is, in words.
             synthetic: whether it was generated.
-            cores: clients trained at once.
+            machine: how the work is laid out: cores, threads a client, clients a call.
             clients: how many clients train, validate and test.
         """
         if (self.path / "config.json").exists():
@@ -123,7 +125,7 @@ class RunDirectory:
                     "python": platform.python_version(),
                     **{name: importlib.metadata.version(name) for name in _PACKAGES},
                 },
-                "cores": cores,
+                **machine,
             },
         )
 

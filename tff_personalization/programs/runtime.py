@@ -25,6 +25,7 @@ import tensorflow_federated as tff
 from absl import logging
 from tensorflow_federated.python.core.impl.executors import cardinalities_utils
 
+_WORKER_BINARY = pathlib.Path(tff.__file__).parent / "data" / "worker_binary"
 _START_SECONDS = 60.0
 _MESSAGE_BYTES = 2_000_000_000
 _PR_SET_PDEATHSIG = 1
@@ -70,7 +71,7 @@ class Worker:
         self._process: subprocess.Popen | None = None
         self._stub: tff.framework.RemoteExecutorGrpcStub | None = None
         atexit.register(self.stop)
-        self.stub()
+        self._start()
 
     @property
     def pid(self) -> int:
@@ -79,15 +80,26 @@ class Worker:
 
     def stub(self) -> tff.framework.RemoteExecutorGrpcStub:
         """A connection to a worker that answers. Raises RuntimeError if none can be started."""
-        if self._process is not None and self._process.poll() is None and self._stub and self._stub.is_ready:
-            return self._stub
-        if self._process is not None:
-            logging.warning("TFF's worker process ended unexpectedly; starting another.")
-            self.stop()
+        if self._process is None or self._process.poll() is not None:
+            if self._process is not None:
+                logging.warning("TFF's worker process ended unexpectedly; starting another.")
+                self.stop()
+            self._start()
+        assert self._process is not None
+        assert self._stub is not None
+        deadline = time.monotonic() + _START_SECONDS
+        while not self._stub.is_ready:
+            if self._process.poll() is not None or time.monotonic() > deadline:
+                self.stop()
+                raise RuntimeError(f"TFF's worker process did not start: {_WORKER_BINARY}")
+            time.sleep(0.05)
+        return self._stub
+
+    def _start(self) -> None:
+        """Starts the process; it answers a second later."""
         port = portpicker.pick_unused_port()
-        binary = pathlib.Path(tff.__file__).parent / "data" / "worker_binary"
         self._process = subprocess.Popen(
-            [str(binary), f"--port={port}", f"--max_concurrent_computation_calls={self._cores}"],
+            [str(_WORKER_BINARY), f"--port={port}", f"--max_concurrent_computation_calls={self._cores}"],
             stdin=subprocess.DEVNULL,
             stdout=self._log or sys.stderr,
             stderr=self._log or sys.stderr,
@@ -97,13 +109,6 @@ class Worker:
         )
         options = [(f"grpc.max_{kind}message_length", _MESSAGE_BYTES) for kind in ("", "receive_", "send_")]
         self._stub = tff.framework.RemoteExecutorGrpcStub(grpc.insecure_channel(f"localhost:{port}", options))
-        deadline = time.monotonic() + _START_SECONDS
-        while not self._stub.is_ready:
-            if self._process.poll() is not None or time.monotonic() > deadline:
-                self.stop()
-                raise RuntimeError(f"TFF's worker process did not start: {binary}")
-            time.sleep(0.05)
-        return self._stub
 
     def stop(self) -> None:
         """Ends the worker and waits for it."""

@@ -46,20 +46,35 @@ def run(experiment: config_lib.Experiment, interrupt: interruption.Interruption)
         return directory
     data = federated_data.load(experiment.config)
     directory.create()  # not before: data that cannot be read leaves nothing behind
-    cores = experiment.config.cores or runtime.available_cores()
+    config = experiment.config
+    cores = config.cores or runtime.available_cores()
+    machine = {
+        "cores": cores,
+        "threads_per_client": config.threads_per_client or (cores if methods.get(config.method).pooled else 1),
+        "clients_per_call": config.clients_per_call,
+    }
+    clients = {split: len(getattr(data.split, split)) for split in ("train", "validation", "test")}
+    _say(directory, data, machine, clients)
     worker_log = None if logging.level_debug() else directory.worker_log
-    threads = cores if methods.get(experiment.config.method).pooled else 1
-    logging.info("%d clients at once, %d threads for each", cores, threads)
-    with runtime.execution_context(cores, worker_log, threads):
-        directory.write_config(
-            experiment.config.task,
-            data.source,
-            data.synthetic,
-            cores,
-            {split: len(getattr(data.split, split)) for split in ("train", "validation", "test")},
-        )
+    with runtime.execution_context(log=worker_log, **machine):
+        directory.write_config(config.task, data.source, data.synthetic, machine, clients)
         _Program(experiment, interrupt, directory, data).run()
     return directory
+
+
+def _say(
+    directory: run_directory.RunDirectory,
+    data: federated_data.FederatedData,
+    machine: dict[str, int],
+    clients: dict[str, int],
+) -> None:
+    """Says on standard error what is about to happen."""
+    counts = ", ".join(f"{count:,} {split}" for split, count in clients.items() if count)
+    print(
+        f"{data.source}: {counts} clients. {machine['cores']} at once, threads for each: "
+        f"{machine['threads_per_client']}. Run directory: {directory.path}",
+        file=sys.stderr,
+    )
 
 
 class _Program:
@@ -87,7 +102,9 @@ class _Program:
             config.seed,
         )
         self._training = methods.get(config.method).build(setup)
-        self._evaluator = evaluating.PersonalizationEvaluator(experiment, self._model, data)
+        self._evaluator = evaluating.PersonalizationEvaluator(
+            experiment, self._model, data, self._training.initial_weights or self._model.initial_weights[0]
+        )
         # Between rounds, validation clients are judged, or else a sample of test clients that stays the same.
         self._split = "validation" if data.split.validation else "test_sample"
         candidates = data.split.validation or data.split.test
@@ -229,5 +246,7 @@ class _Program:
 
     def _final_weights(self) -> tff.learning.models.ModelWeights:
         if self._state is None:
-            return tff.learning.models.ModelWeights(*self._model.initial_weights)
+            return tff.learning.models.ModelWeights(
+                self._training.initial_weights or self._model.initial_weights[0], ()
+            )
         return self._training.stage_of(max(1, self._config.rounds)).process.get_model_weights(self._state)
