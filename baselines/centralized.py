@@ -26,12 +26,14 @@ def build_centralized(
     examples are taken in the order given.
     """
     training = local_training.LocalTraining(model, optimizer, batch_size, shuffle=False)
+
+    def update(theta, examples, seed, optimizer_state):
+        start = training.initial_state(theta, optimizer_state)
+        end = training.steps(start, examples, seed, 0, training.steps_per_epoch(examples))
+        return client_work.update_from(theta, end, end.optimizer_state)
+
     work = client_work.build_client_work(
-        model,
-        training,
-        lambda inner, examples: inner.steps_per_epoch(examples),
-        weighting="uniform",
-        keep_optimizer_state=True,
+        model, update, "uniform", initial_state=lambda: training.initial_optimizer_state(model.initial_weights[0])
     )
     return client_work.compose(model, work, tff.learning.optimizers.build_sgdm(1.0))
 

@@ -21,19 +21,24 @@ def build_fed_sgd(
     client_optimizer: tff.learning.optimizers.Optimizer,
     server_optimizer: tff.learning.optimizers.Optimizer,
     weighting: str = "examples",
+    aggregator: tff.aggregators.WeightedAggregationFactory | None = None,
 ) -> tff.learning.templates.LearningProcess:
     """Builds FedSGD as a learning process; arguments as `fed_avg.build_fed_avg`.
 
     With a client optimizer that is not plain SGD the delta is that optimizer's first step instead of a gradient.
     """
     training = local_training.LocalTraining(model, client_optimizer, batch_size=None, shuffle=False)
-    work = client_work.build_client_work(model, training, lambda *_: tf.constant(1), weighting)
-    return client_work.compose(model, work, server_optimizer)
+    work = client_work.build_client_work(model, client_work.local_steps(training, lambda *_: tf.constant(1)), weighting)
+    return client_work.compose(model, work, server_optimizer, aggregator)
 
 
 def _build(setup: methods.Setup) -> methods.Training:
     process = build_fed_sgd(
-        setup.model, setup.optimizer("client"), setup.optimizer("server"), setup.settings["client_weighting"]
+        setup.model,
+        setup.optimizer("client"),
+        setup.optimizer("server"),
+        setup.settings["client_weighting"],
+        setup.aggregator(),
     )
     return methods.Training((methods.Stage("fed_sgd", 1, process),), methods.sampled_cohorts(setup))
 

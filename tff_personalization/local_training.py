@@ -7,7 +7,7 @@ optimizer's learning rate:
     θ_i ← θ
     for j = 1 … K:                      # FedAvg(E): K = E × (batches of the client)
         if the epoch is over: reshuffle
-        g_j ← ∇ L_i(θ_i; next batch)
+        g_j ← ∇ L_i(θ_i; next batch)    # adjusted, where the method has another local objective
         θ_i ← θ_i − β g_j               # or any other client optimizer
     return θ − θ_i                      # the model delta
 
@@ -15,12 +15,17 @@ An epoch is one pass over the client's data, freshly permuted, its last short ba
 `tf.while_loop` over dense tensors: no `tf.data` pipeline, no variables.
 """
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import tensorflow as tf
 import tensorflow_federated as tff
 
 from tff_personalization.models import functional
+
+Tensors = tuple[tf.Tensor, ...]
+# From the trained weights and the gradient at them to what the optimizer is given in the gradient's place.
+AdjustFn = Callable[[Tensors, Tensors], Tensors]
 
 
 class Examples(NamedTuple):
@@ -92,7 +97,13 @@ class LocalTraining:
         return tf.minimum(count, 1) if self._batch_size is None else -(-count // self._batch_size)
 
     def steps(
-        self, state: LocalState, examples: Examples, seed: tf.Tensor, first: tf.Tensor | int, last: tf.Tensor | int
+        self,
+        state: LocalState,
+        examples: Examples,
+        seed: tf.Tensor,
+        first: tf.Tensor | int,
+        last: tf.Tensor | int,
+        adjust: AdjustFn | None = None,
     ) -> LocalState:
         """Takes the steps first, first + 1, …, last − 1; an epoch ends every `steps_per_epoch` of them.
 
@@ -102,6 +113,7 @@ class LocalTraining:
             seed: int32, shape (2,), from which permutations and dropout are drawn.
             first: int32, the number of the first step, counted from 0 since training began.
             last: int32, the number of the step after the last one.
+            adjust: changes each step's gradient, for methods whose local objective is another one than the loss.
 
         Returns:
             The state after the last step.
@@ -123,7 +135,7 @@ class LocalTraining:
             )
             batch = permutation[batch_number * batch_size : (batch_number + 1) * batch_size]
             batch_examples = Examples(tf.gather(examples.x, batch), tf.gather(examples.y, batch))
-            return step + 1, permutation, self._step(state, batch_examples, tf.random.fold_in(seed, step))
+            return step + 1, permutation, self._step(state, batch_examples, tf.random.fold_in(seed, step), adjust)
 
         _, _, state = tf.while_loop(
             lambda step, *_: step < last,
@@ -134,13 +146,15 @@ class LocalTraining:
         )
         return state
 
-    def _step(self, state: LocalState, batch: Examples, dropout_seed: tf.Tensor) -> LocalState:
+    def _step(self, state: LocalState, batch: Examples, dropout_seed: tf.Tensor, adjust: AdjustFn | None) -> LocalState:
         trained = state.weights[self._trained]
         with tf.GradientTape(watch_accessed_variables=False) as tape:
             tape.watch(trained)
             logits = self._model.logits(self._with_trained(state.weights, trained), batch.x, dropout_seed)
             loss = self._model.loss(logits, batch.y)
         gradients = tape.gradient(loss, trained)
+        if adjust is not None:
+            gradients = adjust(trained, gradients)
         optimizer_state, trained = self._optimizer.next(state.optimizer_state, trained, gradients)
         size = tf.shape(batch.y)[0]
         return LocalState(

@@ -14,7 +14,7 @@ import numpy as np
 import tensorflow as tf
 import tensorflow_federated as tff
 
-from tff_personalization import optimizers, seeds
+from tff_personalization import aggregators, optimizers, seeds
 from tff_personalization.models import functional
 from tff_personalization.tasks import array_client_data
 
@@ -28,7 +28,7 @@ METHODS = {
 }
 
 # What every federated method reads from the flags, the client's and the server's optimizer included.
-FEDERATED_READS = ("client", "server", "clients_per_round", "batch_size")
+FEDERATED_READS = ("client", "server", "clients_per_round", "batch_size", *aggregators.READS)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,6 +55,10 @@ class Setup:
         """The TFF optimizer of a role."""
         return self.optimizers[role].build()
 
+    def aggregator(self) -> tff.aggregators.WeightedAggregationFactory:
+        """How the model deltas of a cohort become one, as the flags say."""
+        return aggregators.from_settings(self.settings, len(self.train_clients))
+
 
 @dataclasses.dataclass(frozen=True)
 class Stage:
@@ -75,10 +79,12 @@ class Training:
     Attributes:
         stages: in order of their first round; the first begins with round 1. None: the model stays untrained.
         cohort: the client data of a round, one value of `client_work.client_data_type` for each client.
+        initial_weights: the global weights before the first round, where they are more than the model's own.
     """
 
     stages: tuple[Stage, ...]
     cohort: CohortFn
+    initial_weights: tuple[np.ndarray, ...] | None = None
 
     def stage_of(self, round_number: int) -> Stage:
         """The stage that a round belongs to."""

@@ -1,8 +1,13 @@
-"""What a client does in a round: train the global model on its own data and send back the model delta."""
+"""What a client does in a round: from the global model and its own data to the model delta that it sends back.
+
+A method says what its clients do with an `UpdateFn`; the rest of a round is the same for all.
+"""
 
 import collections
 from collections.abc import Callable
+from typing import Any, NamedTuple
 
+import numpy as np
 import tensorflow as tf
 import tensorflow_federated as tff
 
@@ -10,7 +15,30 @@ from tff_personalization import local_training
 from tff_personalization.models import functional
 
 WEIGHTINGS = ("examples", "uniform")
+Weights = tuple[tf.Tensor, ...]
 StepsFn = Callable[[local_training.LocalTraining, local_training.Examples], tf.Tensor]
+
+
+class ClientUpdate(NamedTuple):
+    """What a client found in a round.
+
+    Attributes:
+        model_delta: what the server optimizer is to take for a gradient, in the structure of the global weights.
+        loss_sum: float32, the loss of each visited example, summed.
+        correct: int32, how many visited examples were classified rightly.
+        examples: int32, visited examples.
+        state: what the client's state of the next round is.
+    """
+
+    model_delta: Weights
+    loss_sum: tf.Tensor
+    correct: tf.Tensor
+    examples: tf.Tensor
+    state: Any = ()
+
+
+# (global weights, the client's examples, int32[2] seed, state) -> ClientUpdate
+UpdateFn = Callable[[Weights, local_training.Examples, tf.Tensor, Any], ClientUpdate]
 
 
 def client_data_type(model: functional.SeededModel) -> tff.Type:
@@ -25,20 +53,43 @@ def client_data_type(model: functional.SeededModel) -> tff.Type:
     return tff.SequenceType(tff.types.tensorflow_to_type(element))
 
 
-def model_weights_type(model: functional.SeededModel) -> tff.Type:
-    """The `tff.learning.models.ModelWeights` type of `model`."""
-    specs = tuple(tf.TensorSpec(w.shape, w.dtype) for w in model.initial_weights[0])
+def weights_type(initial_weights: tuple[np.ndarray, ...]) -> tff.Type:
+    """The `tff.learning.models.ModelWeights` type of global weights."""
+    specs = tuple(tf.TensorSpec(w.shape, w.dtype) for w in initial_weights)
     return tff.types.tensorflow_to_type(tff.learning.models.ModelWeights(specs, ()))
+
+
+def local_steps(training: local_training.LocalTraining, num_steps: StepsFn) -> UpdateFn:
+    """The update of FedAvg, Reptile and FedSGD: `num_steps` local steps from θ, then the delta θ − θ_i.
+
+    Args:
+        training: the inner loop.
+        num_steps: how many steps a client takes, as a function of the inner loop and the client's examples.
+    """
+
+    def update(theta, examples, seed, state):
+        del state
+        end = training.steps(training.initial_state(theta), examples, seed, 0, num_steps(training, examples))
+        return update_from(theta, end)
+
+    return update
+
+
+def update_from(theta: Weights, end: local_training.LocalState, state: Any = ()) -> ClientUpdate:
+    """The update of a client whose local training from θ ended with `end`."""
+    model_delta = tuple(before - after for before, after in zip(theta, end.weights, strict=True))
+    return ClientUpdate(model_delta, end.loss_sum, end.correct, end.examples, state)
 
 
 def build_client_work(
     model: functional.SeededModel,
-    training: local_training.LocalTraining,
-    num_steps: StepsFn,
+    update: UpdateFn,
     weighting: str,
-    keep_optimizer_state: bool = False,
+    *,
+    initial_weights: tuple[np.ndarray, ...] | None = None,
+    initial_state: Callable[[], Any] = tuple,
 ) -> tff.learning.templates.ClientWorkProcess:
-    """Builds the client work of FedAvg, Reptile and FedSGD: `num_steps` local steps, then the delta θ − θ_i.
+    """Builds the client work in which each client of the cohort does `update`.
 
     A client whose delta is not finite, or that has no examples, gets weight 0 and a zero delta; the former
     are counted. The type of `next` is
@@ -51,47 +102,41 @@ def build_client_work(
 
     Args:
         model: the model to train.
-        training: the inner loop.
-        num_steps: how many steps a client takes, as a function of the inner loop and the client's examples.
+        update: what a client does.
         weighting: "examples" weights a client's delta by its number of examples, "uniform" by 1.
-        keep_optimizer_state: whether the client optimizer's state is kept on the server from round to round. It
+        initial_weights: the global weights, where they are more than the model's own.
+        initial_state: the state that the server keeps for the client from round to round; by default there is none. It
             means something only when every cohort is one client, as in pooled training.
     """
     if weighting not in WEIGHTINGS:
         raise ValueError(f"weighting: one of {WEIGHTINGS} expected, got {weighting!r}")
-    weights_type = model_weights_type(model)
+    global_type = weights_type(model.initial_weights[0] if initial_weights is None else initial_weights)
     data_type = client_data_type(model)
+    state_at_start = tff.tensorflow.computation(lambda: initial_state())
+    state_type = state_at_start.type_signature.result
+    has_state = len(state_type) > 0
 
-    @tff.tensorflow.computation
-    def initial_state():
-        return training.initial_optimizer_state(model.initial_weights[0]) if keep_optimizer_state else ()
-
-    state_type = initial_state.type_signature.result
-
-    @tff.tensorflow.computation(state_type, weights_type, data_type)
+    @tff.tensorflow.computation(state_type, global_type, data_type)
     @tf.function(autograph=False)
-    def train_client(optimizer_state, weights, data):
-        theta = tuple(weights.trainable)
+    def train_client(state, weights, data):
         element = data.get_single_element()
-        examples, seed = local_training.Examples(element["x"], element["y"]), element["seed"]
-        start = training.initial_state(theta, optimizer_state if keep_optimizer_state else None)
-        end = training.steps(start, examples, seed, 0, num_steps(training, examples))
+        examples = local_training.Examples(element["x"], element["y"])
+        found = update(tuple(weights.trainable), examples, element["seed"], state)
 
-        model_delta = tuple(before - after for before, after in zip(theta, end.weights, strict=True))
-        finite = tf.reduce_all([tf.reduce_all(tf.math.is_finite(part)) for part in model_delta])
-        model_delta = tf.cond(finite, lambda: model_delta, lambda: tuple(tf.zeros_like(part) for part in model_delta))
+        finite = tf.reduce_all([tf.reduce_all(tf.math.is_finite(part)) for part in found.model_delta])
+        zeros = lambda: tuple(tf.zeros_like(part) for part in found.model_delta)  # noqa: E731
+        model_delta = tf.cond(finite, lambda: found.model_delta, zeros)
         size = tf.cast(tf.shape(examples.y)[0], tf.float32)
         weight = size if weighting == "examples" else tf.minimum(size, 1.0)
-        took_part = tf.logical_and(finite, end.examples > 0)
         measured = collections.OrderedDict(
-            clients=tf.cast(took_part, tf.int32),
+            clients=tf.cast(tf.logical_and(finite, found.examples > 0), tf.int32),
             non_finite_clients=tf.cast(tf.logical_not(finite), tf.int32),
-            examples=tf.where(finite, end.examples, 0),
-            loss_sum=tf.where(finite, end.loss_sum, 0.0),
-            correct=tf.where(finite, end.correct, 0),
+            examples=tf.where(finite, found.examples, 0),
+            loss_sum=tf.where(finite, found.loss_sum, 0.0),
+            correct=tf.where(finite, found.correct, 0),
         )
         result = tff.learning.templates.ClientResult(model_delta, tf.where(finite, weight, 0.0))
-        return result, measured, end.optimizer_state if keep_optimizer_state else ()
+        return result, measured, found.state
 
     @tff.tensorflow.computation(train_client.type_signature.result[1])
     def finalize(total):
@@ -106,18 +151,18 @@ def build_client_work(
 
     @tff.federated_computation
     def initialize():
-        return tff.federated_eval(initial_state, tff.SERVER)
+        return tff.federated_eval(state_at_start, tff.SERVER)
 
     @tff.federated_computation(
         tff.FederatedType(state_type, tff.SERVER),
-        tff.FederatedType(weights_type, tff.CLIENTS),
+        tff.FederatedType(global_type, tff.CLIENTS),
         tff.FederatedType(data_type, tff.CLIENTS),
     )
     def next_fn(state, weights, data):
-        result, measured, optimizer_state = tff.federated_map(
+        result, measured, client_state = tff.federated_map(
             train_client, (tff.federated_broadcast(state), weights, data)
         )
-        new_state = tff.federated_sum(optimizer_state) if keep_optimizer_state else state
+        new_state = tff.federated_sum(client_state) if has_state else state
         measurements = tff.federated_map(finalize, tff.federated_sum(measured))
         return tff.templates.MeasuredProcessOutput(new_state, result, measurements)
 
@@ -128,23 +173,33 @@ def compose(
     model: functional.SeededModel,
     client_work: tff.learning.templates.ClientWorkProcess,
     server_optimizer: tff.learning.optimizers.Optimizer,
+    aggregator: tff.aggregators.WeightedAggregationFactory | None = None,
+    *,
+    initial_weights: tuple[np.ndarray, ...] | None = None,
 ) -> tff.learning.templates.LearningProcess:
     """One round of Algorithm 1's outer loop: broadcast θ, client work, (weighted) mean of the deltas, server step.
 
     If no client of a round has a finite delta, the mean is undefined and the finalizer keeps θ and its state.
+
+    Args:
+        model: the model to train.
+        client_work: what clients do; see `build_client_work`.
+        server_optimizer: takes a step with the aggregate as its gradient.
+        aggregator: makes one delta of the clients' deltas; by default their weighted mean.
+        initial_weights: the global weights, where they are more than the model's own.
     """
+    start = model.initial_weights[0] if initial_weights is None else initial_weights
 
     @tff.tensorflow.computation
     def initial_model_weights():
-        return tff.learning.models.ModelWeights(tuple(tf.constant(w) for w in model.initial_weights[0]), ())
+        return tff.learning.models.ModelWeights(tuple(tf.constant(w) for w in start), ())
 
+    global_type = initial_model_weights.type_signature.result
     result_type = client_work.next.type_signature.result.result.member
     return tff.learning.templates.compose_learning_process(
         initial_model_weights,
-        tff.learning.templates.build_broadcast_process(initial_model_weights.type_signature.result),
+        tff.learning.templates.build_broadcast_process(global_type),
         client_work,
-        tff.aggregators.MeanFactory().create(result_type.update, result_type.update_weight),
-        tff.learning.templates.build_apply_optimizer_finalizer(
-            server_optimizer, initial_model_weights.type_signature.result
-        ),
+        (aggregator or tff.aggregators.MeanFactory()).create(result_type.update, result_type.update_weight),
+        tff.learning.templates.build_apply_optimizer_finalizer(server_optimizer, global_type),
     )

@@ -25,6 +25,7 @@ def build_fed_avg(
     batch_size: int,
     weighting: str = "examples",
     shuffle: bool = True,
+    aggregator: tff.aggregators.WeightedAggregationFactory | None = None,
 ) -> tff.learning.templates.LearningProcess:
     """Builds FedAvg(E) as a learning process; the client data type is `client_work.client_data_type(model)`.
 
@@ -36,12 +37,12 @@ def build_fed_avg(
         batch_size: examples a local step.
         weighting: "examples" or "uniform".
         shuffle: whether clients permute their examples in each epoch.
+        aggregator: how model deltas are aggregated; by default their weighted mean.
     """
     training = local_training.LocalTraining(model, client_optimizer, batch_size, shuffle=shuffle)
-    work = client_work.build_client_work(
-        model, training, lambda inner, examples: local_epochs * inner.steps_per_epoch(examples), weighting
-    )
-    return client_work.compose(model, work, server_optimizer)
+    update = client_work.local_steps(training, lambda inner, examples: local_epochs * inner.steps_per_epoch(examples))
+    work = client_work.build_client_work(model, update, weighting)
+    return client_work.compose(model, work, server_optimizer, aggregator)
 
 
 def from_setup(setup: methods.Setup) -> tff.learning.templates.LearningProcess:
@@ -53,6 +54,7 @@ def from_setup(setup: methods.Setup) -> tff.learning.templates.LearningProcess:
         setup.settings["local_epochs"],
         setup.settings["batch_size"],
         setup.settings["client_weighting"],
+        aggregator=setup.aggregator(),
     )
 
 

@@ -27,14 +27,16 @@ def build_reptile(
     local_steps: int,
     batch_size: int,
     shuffle: bool = True,
+    aggregator: tff.aggregators.WeightedAggregationFactory | None = None,
 ) -> tff.learning.templates.LearningProcess:
     """Builds Reptile(K) as a learning process; arguments as `fed_avg.build_fed_avg`, with `local_steps` = K.
 
     A client that runs out of batches starts another epoch, permuted anew, until it has taken K steps.
     """
     training = local_training.LocalTraining(model, client_optimizer, batch_size, shuffle=shuffle)
-    work = client_work.build_client_work(model, training, lambda *_: tf.constant(local_steps), "uniform")
-    return client_work.compose(model, work, server_optimizer)
+    update = client_work.local_steps(training, lambda *_: tf.constant(local_steps))
+    work = client_work.build_client_work(model, update, "uniform")
+    return client_work.compose(model, work, server_optimizer, aggregator)
 
 
 def from_setup(setup: methods.Setup, server_role: str = "server") -> tff.learning.templates.LearningProcess:
@@ -45,6 +47,7 @@ def from_setup(setup: methods.Setup, server_role: str = "server") -> tff.learnin
         setup.optimizer(server_role),
         setup.settings["local_steps"],
         setup.settings["batch_size"],
+        aggregator=setup.aggregator(),
     )
 
 

@@ -15,8 +15,10 @@ and a histogram of accuracy, from which the distribution is read; no per-client 
 """
 
 import collections
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
+import numpy as np
 import tensorflow as tf
 import tensorflow_federated as tff
 
@@ -50,6 +52,8 @@ def build_personalization_evaluation(
     batch_size: int,
     strategies: Sequence[str],
     release: str,
+    values: Mapping[str, Any] | None = None,
+    initial_weights: tuple[np.ndarray, ...] | None = None,
 ) -> tff.Computation:
     """Builds the evaluation, of type `(<θ@SERVER, {<index, seed, test, train>}@CLIENTS> -> …)`.
 
@@ -64,39 +68,24 @@ def build_personalization_evaluation(
         release: "records" returns one structure a client, `<index=int32, train_examples=int32, test_examples=int32,
             correct=int32[S,E+1], loss_sum=float32[S,E+1]>@CLIENTS`: how many test examples are classified
             rightly and their losses (nats), summed. "aggregates" returns the sums of `client_sums` at the server.
+        values: the values of the flags by name, for strategies that read some.
+        initial_weights: global weights of the shapes to come, where they are more than the model's own.
 
     Raises:
         ValueError: if `release` is neither.
     """
     if release not in RELEASES:
         raise ValueError(f"release: one of {RELEASES} expected, got {release!r}")
-    weights_type = client_work.model_weights_type(model)
+    weights_type = client_work.weights_type(model.initial_weights[0] if initial_weights is None else initial_weights)
     data_type = evaluation_data_type(model)
+    settings = strategies_lib.Settings(optimizer, epochs, batch_size, values or {})
 
     @tff.tensorflow.computation(weights_type, data_type)
     @tf.function(autograph=False)
     def evaluate_client(weights, data):
-        theta = tuple(weights.trainable)
         train, test = (local_training.Examples(*data[part]) for part in ("train", "test"))
-        chosen = [strategies_lib.STRATEGIES[name] for name in strategies]
-        # What strategies share is computed once: features, where the stem stays as it is, and the judgement of θ.
-        on_images: tuple[functional.Classifier, local_training.Examples, local_training.Examples] = model, train, test
-        on_features = on_images
-        if any(strategies_lib.keeps_stem(strategy, model) for strategy in chosen):
-            train_features, test_features = (local_training.features(model, theta, part) for part in (train, test))
-            on_features = model.after_stem, train_features, test_features
-        judgement_of_theta = None
-        if any(strategy.start is None for strategy in chosen):
-            judgement_of_theta = local_training.evaluate(model, theta, test)
-        curves = []
-        for strategy in chosen:
-            classifier, of_train, of_test = on_features if strategies_lib.keeps_stem(strategy, model) else on_images
-            training = local_training.LocalTraining(classifier, optimizer, batch_size, trained=strategy.trained(model))
-            start = theta if strategy.start is None else strategy.start(model)
-            before = judgement_of_theta if strategy.start is None else local_training.evaluate(model, start, test)
-            curves.append(
-                _accuracy_by_epoch(classifier, training, start, before, of_train, of_test, data["seed"], epochs)
-            )
+        client = strategies_lib.Client(model, tuple(weights.trainable), train, test, data["seed"])
+        curves = [strategies_lib.STRATEGIES[name].curve(client, settings) for name in strategies]
         loss_sum, correct = (tf.stack(rows) for rows in zip(*curves, strict=True))
         return collections.OrderedDict(
             index=data["index"],
@@ -119,28 +108,6 @@ def build_personalization_evaluation(
         return tff.federated_sum(tff.federated_map(sums, records))
 
     return evaluate
-
-
-def _accuracy_by_epoch(model, training, weights, before, train, test, seed, epochs):
-    """Losses (summed) and right answers on `test`, before and after each epoch: float32 and int32, shape (E + 1,)."""
-    per_epoch = training.steps_per_epoch(train)
-
-    def one_epoch(epoch, state, loss_sums, corrects):
-        state = training.steps(state, train, seed, epoch * per_epoch, (epoch + 1) * per_epoch)
-        loss_sum, correct = local_training.evaluate(model, state.weights, test)
-        return epoch + 1, state, loss_sums.write(epoch + 1, loss_sum), corrects.write(epoch + 1, correct)
-
-    loss_sum, correct = before
-    loss_sums = tf.TensorArray(tf.float32, epochs + 1).write(0, loss_sum)
-    corrects = tf.TensorArray(tf.int32, epochs + 1).write(0, correct)
-    _, _, loss_sums, corrects = tf.while_loop(
-        lambda epoch, *_: epoch < epochs,
-        one_epoch,
-        (0, training.initial_state(weights), loss_sums, corrects),
-        parallel_iterations=1,
-    )
-    shape = [epochs + 1]
-    return tf.ensure_shape(loss_sums.stack(), shape), tf.ensure_shape(corrects.stack(), shape)
 
 
 def client_sums(

@@ -10,7 +10,7 @@ from typing import Any
 
 from absl import flags
 
-from tff_personalization import errors, identity, methods, optimizers
+from tff_personalization import aggregators, errors, identity, methods, optimizers
 from tff_personalization.algorithms import client_work
 from tff_personalization.personalization import evaluation, strategies
 from tff_personalization.programs import runtime
@@ -94,6 +94,15 @@ class ExperimentConfig:
     batch_size: int = _setting("training", 20, "Examples in a training step.", least=1)
     client_weighting: str = _setting(
         "training", "examples", "What weighs a client's model delta.", choices=client_work.WEIGHTINGS
+    )
+    aggregator: str = _setting(
+        "training",
+        "mean",
+        _listing("How the model deltas of a cohort become one.", aggregators.AGGREGATORS),
+        choices=tuple(aggregators.AGGREGATORS),
+    )
+    dp_noise_multiplier: float = _setting(
+        "training", 1.0, "Standard deviation of the noise of --aggregator=dp, in units of the clipping norm.", least=0
     )
     stage_2_round: int | None = _setting(
         "training",

@@ -73,10 +73,12 @@ class PersonalizationEvaluator:
         experiment: config_lib.Experiment,
         model: functional.SeededModel,
         data: federated_data.FederatedData,
+        initial_weights: tuple[np.ndarray, ...],
     ):
         config = experiment.config
         self._experiment = experiment
         self._model = model
+        self._initial_weights = initial_weights
         self._seed = config.seed
         self._strategies = list(config.strategies)
         self._epochs = config.personalization_epochs
@@ -94,6 +96,8 @@ class PersonalizationEvaluator:
             batch_size=config.personalization_batch_size,
             strategies=self._strategies,
             release=self._release,
+            values=dataclasses.asdict(config),
+            initial_weights=self._initial_weights,
         )
 
     def evaluate(

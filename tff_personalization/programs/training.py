@@ -102,7 +102,9 @@ class _Program:
             config.seed,
         )
         self._training = methods.get(config.method).build(setup)
-        self._evaluator = evaluating.PersonalizationEvaluator(experiment, self._model, data)
+        self._evaluator = evaluating.PersonalizationEvaluator(
+            experiment, self._model, data, self._training.initial_weights or self._model.initial_weights[0]
+        )
         # Between rounds, validation clients are judged, or else a sample of test clients that stays the same.
         self._split = "validation" if data.split.validation else "test_sample"
         candidates = data.split.validation or data.split.test
@@ -244,5 +246,7 @@ class _Program:
 
     def _final_weights(self) -> tff.learning.models.ModelWeights:
         if self._state is None:
-            return tff.learning.models.ModelWeights(*self._model.initial_weights)
+            return tff.learning.models.ModelWeights(
+                self._training.initial_weights or self._model.initial_weights[0], ()
+            )
         return self._training.stage_of(max(1, self._config.rounds)).process.get_model_weights(self._state)
