@@ -26,7 +26,8 @@ def _curve(client: Client, settings: Settings) -> Curve:
     def mixture(local_and_alpha: Weights) -> Weights:
         *local, alpha = local_and_alpha
         alpha = tf.clip_by_value(alpha, 0.0, 1.0)
-        return tuple(alpha * v + (1 - alpha) * w for v, w in zip(local, client.theta, strict=True))
+        # θ + α (v − θ): exactly θ where v is θ.
+        return tuple(w + alpha * (v - w) for v, w in zip(local, client.theta, strict=True))
 
     model = adaptation.Reparameterized(client.model, mixture)
     trained = slice(None) if settings.values["apfl_learn_alpha"] else slice(-1)
