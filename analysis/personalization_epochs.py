@@ -6,7 +6,6 @@ Drawn from the aggregates that every run has, of its final evaluation on all tes
 """
 
 from collections.abc import Sequence
-from typing import Any
 
 import pandas as pd
 from matplotlib.figure import Figure
@@ -25,15 +24,7 @@ def plot(runs: Sequence[runs_lib.Run]) -> Figure:
     """Draws the final evaluation on all test clients, one panel per run; epoch 0 is the initial model."""
     figure, axes = style.panels(len(runs), 2, (5.5, 3.1) if len(runs) == 1 else (3.6, 2.8), sharey=True)
     finals = [_final(run) for run in runs]
-    strategies = list(dict.fromkeys(strategy for final in finals for strategy in final["strategy"]))
-    looks: dict[str, dict[str, Any]] = {
-        strategy: {
-            "color": style.COLOURS[number % len(style.COLOURS)],
-            "marker": style.MARKERS[number % len(style.MARKERS)],
-            "linestyle": ("-", "--", "-.", ":")[number % 4],
-        }
-        for number, strategy in enumerate(strategies)
-    }
+    looks = style.looks(strategy for final in finals for strategy in final["strategy"])
     for panel, final in zip(axes, finals, strict=True):
         for strategy, rows in final.groupby("strategy", sort=False):
             rows, look = rows.sort_values("epoch"), looks[str(strategy)]

@@ -16,6 +16,7 @@ from analysis import (
     client_scatter,
     command_line,
     gain_by_examples,
+    k_shot,
     learning_curves,
     personalization_epochs,
     style,
@@ -28,6 +29,7 @@ _PLOTS = {
     "client_scatter": client_scatter.plot,
     "gain_by_examples": gain_by_examples.plot,
     "personalization_epochs": personalization_epochs.plot,
+    "k_shot": k_shot.plot,
 }
 
 

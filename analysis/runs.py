@@ -17,6 +17,7 @@ _TEXT_COLUMNS = frozenset({"stage", "split", "strategy", "client"})
 _METRICS = ("round", "stage", "initial_accuracy", "personalized_accuracy")
 _EVALUATIONS = ("round", "split", "strategy", "epoch", "clients", "accuracy_mean", "accuracy_q25", "accuracy_q75")
 _CLIENTS = ("client", "strategy", "epoch", "accuracy", "train_examples", "test_examples")
+_K_SHOT = ("examples", "strategy", "epoch", "accuracy_mean", "accuracy_q25", "accuracy_q75")
 _DISTRIBUTION = ("strategy", "epoch", "bin_low", "bin_high", "clients")
 _CONFIG = ("run_name", "method", "task", "source", "synthetic", "seed", "flags")
 _SUMMARY = (
@@ -94,6 +95,20 @@ class Run:
     def distribution(self) -> pd.DataFrame:
         """Final evaluation, one row per (strategy, epoch, bin): how many clients have an accuracy in the bin."""
         return _read_csv(self.directory / "distribution.csv", _DISTRIBUTION)
+
+    @functools.cached_property
+    def k_shot(self) -> pd.DataFrame:
+        """Final evaluation by number of train examples: one row per (examples, strategy, epoch); examples is text.
+
+        Raises:
+            NotRecordedError: the run was not evaluated with fewer examples.
+            UserError: malformed k_shot.csv.
+        """
+        if not (self.directory / "k_shot.csv").exists():
+            raise NotRecordedError(
+                f"{self.directory}: no k_shot.csv; give a run made with --personalization_examples=0,1,5,20,all"
+            )
+        return _read_csv(self.directory / "k_shot.csv", _K_SHOT, _TEXT_COLUMNS | {"examples"})
 
     def client_gains(self) -> pd.DataFrame:
         """Accuracies of every test client that has test examples, under the run's main strategy.
@@ -174,7 +189,7 @@ def _read_json(path: pathlib.Path, keys: Iterable[str]) -> dict[str, Any]:
     return contents
 
 
-def _read_csv(path: pathlib.Path, columns: Iterable[str]) -> pd.DataFrame:
+def _read_csv(path: pathlib.Path, columns: Iterable[str], text_columns: frozenset[str] = _TEXT_COLUMNS) -> pd.DataFrame:
     """The table in `path`; UserError when it is malformed, lacks one of `columns` or has text in a numeric one."""
     try:
         # As text first: a client may be called "NA" or "007".
@@ -187,7 +202,7 @@ def _read_csv(path: pathlib.Path, columns: Iterable[str]) -> pd.DataFrame:
     for column in columns:
         if column not in table:
             raise UserError(f"{path}: no column {column!r}; restore the file or repeat the run")
-    for column in table.columns.difference(list(_TEXT_COLUMNS)):
+    for column in table.columns.difference(list(text_columns)):
         numbers = pd.to_numeric(table[column], errors="coerce")
         wrong = table.index[numbers.isna() & ~table[column].isin(["", "nan"])]
         if not len(wrong):

@@ -2,7 +2,7 @@
 
 import pathlib
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import matplotlib
@@ -106,6 +106,18 @@ def legend_below(figure: Figure, handles: Sequence[Artist | Container], columns:
 def _characters(width: float, size: float) -> int:
     """How many characters of font size `size` (points) fit into `width` (inches), on average."""
     return int(width * 72 / (0.56 * size))
+
+
+def looks(names: Iterable[str]) -> dict[str, dict[str, Any]]:
+    """The colour, marker and line style of each distinct name, in the order in which they first come."""
+    return {
+        name: {
+            "color": COLOURS[number % len(COLOURS)],
+            "marker": MARKERS[number % len(MARKERS)],
+            "linestyle": ("-", "--", "-.", ":")[number % 4],
+        }
+        for number, name in enumerate(dict.fromkeys(names))
+    }
 
 
 def accuracy_limits(*values: np.ndarray, step: float = 0.1) -> tuple[float, float]:

@@ -13,6 +13,7 @@ from absl.testing import flagsaver
 import run_experiment
 from tests.tasks.sources import small_files
 from tff_personalization import errors, methods
+from tff_personalization.personalization import strategies
 from tff_personalization.programs import config as config_lib
 
 
@@ -133,6 +134,86 @@ def test_validation_clients_are_judged_between_rounds_when_there_are_any(run):
     assert set(evaluations[evaluations.split == "test"].clients) == {2}
 
 
+def final_rows(directory, file="evaluations.csv"):
+    """The final evaluation of the test clients."""
+    table = pd.read_csv(directory / file)
+    return table[(table["round"] == table["round"].max()) & (table.split == "test")]
+
+
+def test_every_strategy_is_evaluated_in_one_pass(run, capsys):
+    directory = run(strategies=list(strategies.STRATEGIES), rounds=8, local_epochs=5)
+    rows = final_rows(directory)
+    assert rows.strategy.unique().tolist() == list(strategies.STRATEGIES)
+    printed = capsys.readouterr().out
+    assert all(f"\n  {name} " in printed for name in strategies.STRATEGIES)
+    first = rows[rows.epoch == 0].set_index("strategy")
+    assert first.drop("local_only").accuracy_mean.nunique() == 1
+    last = rows[rows.epoch == 2].set_index("strategy")
+    # Each has a loss of its own: none is another in disguise.
+    assert last.loss_mean.nunique() == len(last)
+    knn = rows[rows.strategy == "knn_per"]
+    assert knn.loss_mean.iloc[1] == knn.loss_mean.iloc[2] != knn.loss_mean.iloc[0]
+
+
+def test_strategy_epoch_and_learning_rate_are_chosen_on_validation_clients_alone(run, capsys):
+    settings = {
+        "validation_clients": 2,
+        "test_clients": 5,
+        "strategies": ["fine_tune", "knn_per"],
+        "personalization_learning_rates": ["0.0001", "0.05"],
+    }
+    directory = run(**settings)
+    summary, candidates = json.loads((directory / "summary.json").read_text()), pd.read_csv(directory / "choice.csv")
+    assert set(candidates.split) == {"validation"}
+    assert set(candidates.clients) == {2}
+    tuned = candidates[candidates.strategy == "fine_tune"]
+    assert tuned.groupby("learning_rate").epoch.apply(list).to_dict() == {0.0001: [0, 1, 2], 0.05: [0, 1, 2]}
+    assert candidates[candidates.strategy == "knn_per"].learning_rate.isna().all()
+    (chosen,) = candidates[candidates.chosen].itertuples()
+    assert chosen.accuracy_mean == candidates.accuracy_mean.max()
+    choice = summary["choice"]
+    assert (choice["strategy"], choice["epoch"]) == (chosen.strategy, chosen.epoch)
+    assert choice["validation_accuracy"] == pytest.approx(chosen.accuracy_mean)
+    assert summary["test_clients"] == 3
+    assert "chosen on 2 validation clients" in capsys.readouterr().out
+    # What the choice does on test clients is what a run with these settings does there.
+    rate = {} if np.isnan(chosen.learning_rate) else {"personalization_learning_rate": chosen.learning_rate}
+    fixed = {"personalization_learning_rates": None, "strategies": [chosen.strategy], "run_name": "fixed", **rate}
+    rows = final_rows(run(**settings | fixed))
+    assert choice["personalized_accuracy"]["mean"] == pytest.approx(
+        rows[rows.epoch == chosen.epoch].accuracy_mean.item(), abs=1e-9
+    )
+
+
+def test_a_run_without_validation_clients_chooses_nothing(run, capsys):
+    directory = run()
+    assert json.loads((directory / "summary.json").read_text())["choice"] is None
+    assert not (directory / "choice.csv").exists()
+    assert "chosen" not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("release", ["records", "aggregates"])
+def test_accuracy_by_number_of_train_examples(run, capsys, release):
+    directory = run(
+        personalization_examples=["0", "4", "1000", "all"], rounds=8, local_epochs=5, evaluation_release=release
+    )
+    table = pd.read_csv(directory / "k_shot.csv", dtype={"examples": str})
+    assert table.examples.unique().tolist() == ["0", "4", "1000", "all"]
+    assert table.groupby("examples").size().tolist() == [2 * 3] * 4
+
+    def losses(examples):
+        return table[table.examples == examples].loss_mean.to_numpy()
+
+    without = losses("0").reshape(2, 3)
+    np.testing.assert_array_equal(without, without[:, :1].repeat(3, axis=1))  # nothing to adapt to
+    np.testing.assert_array_equal(losses("1000"), losses("all"))  # no client has more
+    np.testing.assert_allclose(losses("all"), final_rows(directory).loss_mean)
+    assert len({losses(k)[2] for k in ("0", "4", "all")}) == 3
+    summary = json.loads((directory / "summary.json").read_text())
+    assert summary["by_examples"]["all"]["personalized_accuracy"] == summary["personalized_accuracy"]
+    assert "fine_tune by train examples of a client: 0: 0." in capsys.readouterr().out
+
+
 def sqlite_file(tmp_path):
     rows = small_files.sqlite_rows(clients=("a", "b", "c"), splits=("all_train", "all_test"))
     return small_files.write_sqlite(tmp_path / "emnist_all.sqlite", rows)
@@ -212,6 +293,26 @@ BAD_FLAGS = [
     ({"writer_heterogeneity": float("nan")}, "--writer_heterogeneity=nan", "0 or more"),
     ({"strategies": ["fine_tun"]}, "--strategies", "fine_tune"),
     ({"strategies": ["fine_tune", "fine_tune"]}, "--strategies", "twice"),
+    ({"ditto_lambda": 0.1}, "--ditto_lambda", "--strategies=fine_tune,fine_tune_head"),
+    ({"knn_neighbours": 3, "strategies": ["apfl"]}, "--knn_neighbours", "--strategies=apfl"),
+    ({"personalization_learning_rate": 0.1, "strategies": ["knn_per"]}, "--personalization_learning_rate", "knn_per"),
+    ({"personalization_batch_size": 5, "strategies": ["knn_per"]}, "--personalization_batch_size", "knn_per"),
+    (
+        {"personalization_adam_beta_1": 0.8, "strategies": ["fine_tune_adam"]},
+        "--personalization_adam_beta_1",
+        "fine_tune_adam",
+    ),
+    ({"apfl_alpha": 1.5, "strategies": ["apfl"]}, "--apfl_alpha=1.5", "1 or less"),
+    ({"fine_tune_adam_learning_rate": 0.0}, "--fine_tune_adam_learning_rate=0.0", "positive"),
+    ({"personalization_learning_rates": ["0.1"]}, "--personalization_learning_rates", "--validation_clients"),
+    (
+        {"personalization_learning_rates": ["0.1", "-1"], "validation_clients": 2},
+        "--personalization_learning_rates: '-1'",
+        "positive",
+    ),
+    ({"personalization_examples": ["1", "some"]}, "--personalization_examples: 'some'", "all"),
+    ({"personalization_examples": ["-1"]}, "--personalization_examples: '-1'", "number of examples"),
+    ({"personalization_examples": ["5", "05"]}, "--personalization_examples=5,5", "twice"),
 ]
 
 

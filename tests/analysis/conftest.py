@@ -29,6 +29,7 @@ def write_run(
     finished: bool = True,
     target: float = 0.8,
     flags: dict | None = None,
+    examples: tuple[str, ...] = ("0", "5", "all"),
 ) -> pathlib.Path:
     """Writes a run directory whose accuracies are multiples of one over a client's few test examples."""
     rng = np.random.default_rng(seed)
@@ -56,6 +57,14 @@ def write_run(
     pd.concat([evaluations, pd.DataFrame(final)]).to_csv(directory / "evaluations.csv", index=False)
     histogram = [row for key, rows in by_key.items() for row in _histogram_rows(*key, rows)]
     pd.DataFrame(histogram).to_csv(directory / "distribution.csv", index=False)
+    if examples:
+        shares = np.linspace(0, 1, len(examples))
+        k_shot = [
+            {"examples": k, **row, "accuracy_mean": before["accuracy_mean"] + share * row["gain_mean"]}
+            for k, share in zip(examples, shares, strict=True)
+            for before, row in zip(np.repeat(final[:: epochs + 1], epochs + 1), final, strict=True)
+        ]
+        pd.DataFrame(k_shot).to_csv(directory / "k_shot.csv", index=False)
     if release == "records":
         table.to_csv(directory / "clients.csv", index=False)
 

@@ -12,6 +12,7 @@ from analysis import (
     accuracy_distributions,
     client_scatter,
     gain_by_examples,
+    k_shot,
     learning_curves,
     personalization_epochs,
     plot_all,
@@ -21,7 +22,7 @@ from analysis import runs as runs_lib
 from tff_personalization.errors import UserError
 
 KINDS = ("initial", "personalized")
-PLOTS = (learning_curves, accuracy_distributions, client_scatter, gain_by_examples, personalization_epochs)
+PLOTS = (learning_curves, accuracy_distributions, client_scatter, gain_by_examples, personalization_epochs, k_shot)
 
 
 def _lines(axes, **properties):
@@ -178,6 +179,24 @@ def test_personalization_epochs_are_the_means_over_clients_of_every_strategy(mak
         np.testing.assert_allclose(high, accuracy.quantile(0.75))
 
 
+def test_k_shot_is_the_mean_over_clients_after_the_last_epoch_by_number_of_examples(make_run):
+    directory = make_run()
+    (axes,) = k_shot.plot([runs_lib.read(directory)]).axes
+    assert [label.get_text() for label in axes.get_xticklabels()] == ["0", "5", "all"]
+    table = pd.read_csv(directory / "k_shot.csv").query("epoch == 5")
+    for strategy, colour in zip(("fine_tuning", "head_only", "local_only"), style.COLOURS, strict=False):
+        ((x, y),) = _lines(axes, color=colour)
+        np.testing.assert_array_equal(x, [0, 1, 2])
+        np.testing.assert_allclose(y, table[table["strategy"] == strategy]["accuracy_mean"])
+
+
+def test_a_run_with_one_number_of_examples_has_no_k_shot_plot(make_run):
+    directory = make_run(examples=())
+    with pytest.raises(runs_lib.NotRecordedError, match="--personalization_examples"):
+        k_shot.plot([runs_lib.read(directory)])
+    assert "k_shot" not in [path.stem for path in plot_all.plot_run(directory)]
+
+
 @pytest.mark.parametrize("script", PLOTS, ids=lambda module: module.__name__)
 def test_every_plot_says_task_method_and_that_the_data_is_synthetic(make_run, script):
     title = script.plot(runs_lib.read_all([make_run("a"), make_run("b", seed=2)])).get_suptitle()
@@ -220,7 +239,8 @@ def test_plot_run_writes_every_plot_into_the_run_directory(make_run):
 
 def test_plot_run_leaves_out_what_aggregates_alone_cannot_show(make_run):
     written = plot_all.plot_run(make_run(release="aggregates"))
-    assert [path.stem for path in written] == ["learning_curves", "accuracy_distributions", "personalization_epochs"]
+    names = ["learning_curves", "accuracy_distributions", "personalization_epochs", "k_shot"]
+    assert [path.stem for path in written] == names
 
 
 def test_plot_run_of_a_method_that_does_not_train_has_no_learning_curves(make_run):

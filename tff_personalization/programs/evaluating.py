@@ -2,7 +2,6 @@
 
 import collections
 import dataclasses
-import functools
 import itertools
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -81,24 +80,29 @@ class PersonalizationEvaluator:
         self._initial_weights = initial_weights
         self._seed = config.seed
         self._strategies = list(config.strategies)
+        self._optimizer = experiment.optimizers["personalization"]
         self._epochs = config.personalization_epochs
         self._data = data
         self._release = config.evaluation_release
+        self._computations: dict[tuple[Sequence[str], float], tff.Computation] = {}
 
-    @functools.cached_property
-    def _evaluate(self) -> tff.Computation:
+    def _computation(self, strategies: Sequence[str], learning_rate: float) -> tff.Computation:
         # Built when it is first needed: the first round need not wait for it.
-        config = self._experiment.config
-        return evaluation.build_personalization_evaluation(
-            self._model,
-            self._experiment.optimizers["personalization"].build(),
-            epochs=self._epochs,
-            batch_size=config.personalization_batch_size,
-            strategies=self._strategies,
-            release=self._release,
-            values=dataclasses.asdict(config),
-            initial_weights=self._initial_weights,
-        )
+        key = (tuple(strategies), learning_rate)
+        if key not in self._computations:
+            config = self._experiment.config
+            optimizer = dataclasses.replace(self._optimizer, learning_rate=learning_rate)
+            self._computations[key] = evaluation.build_personalization_evaluation(
+                self._model,
+                optimizer.build(),
+                epochs=self._epochs,
+                batch_size=config.personalization_batch_size,
+                strategies=strategies,
+                release=self._release,
+                values=dataclasses.asdict(config),
+                initial_weights=self._initial_weights,
+            )
+        return self._computations[key]
 
     def evaluate(
         self,
@@ -106,38 +110,69 @@ class PersonalizationEvaluator:
         clients: Sequence[str],
         round_number: int,
         bar: tqdm.tqdm | None = None,
+        *,
+        strategies: Sequence[str] | None = None,
+        learning_rate: float | None = None,
+        most_examples: int | None = None,
     ) -> EvaluationResult:
         """Evaluates the global model `weights` on the given clients.
 
-        The fine-tuning's shuffling and dropout are drawn from the run's seed, the round and the client. A progress bar,
-        if given, counts clients.
+        Shuffling and dropout are drawn from the run's seed, the round and the client.
+
+        Args:
+            weights: the global model.
+            clients: their ids.
+            round_number: the round after which the model is what it is.
+            bar: a progress bar, which counts clients.
+            strategies: None for those of the flags.
+            learning_rate: of the personalization optimizer; None for that of the flags.
+            most_examples: cuts each client's train part to its first so many examples of a permutation, which hangs on
+                the run's seed and the client; None leaves it whole.
         """
+        strategies = self._strategies if strategies is None else list(strategies)
+        computation = self._computation(
+            strategies, self._optimizer.learning_rate if learning_rate is None else learning_rate
+        )
         released: list[Any] = []
         for chunk in _chunks(list(enumerate(clients)), self._experiment.config.clients_per_call):
-            values = [self._client_value(index, client, round_number) for index, client in chunk]
-            output = self._evaluate(weights, values)
+            values = [self._client_value(index, client, round_number, most_examples) for index, client in chunk]
+            output = computation(weights, values)
             released.extend(output if self._release == "records" else [output])
             if bar is not None:
                 bar.update(len(chunk))
-        keys = list(itertools.product(self._strategies, range(self._epochs + 1)))
+        keys = list(itertools.product(strategies, range(self._epochs + 1)))
         if self._release == "records":
-            table = distributions.client_table(released, clients, self._strategies)
+            table = distributions.client_table(released, clients, strategies)
             by_key = {key: distributions.from_table(table, *key, evaluation.HISTOGRAM_BINS) for key in keys}
             missing = sum(int(record["test_examples"]) == 0 for record in released)
             return EvaluationResult(by_key, table, missing)
         sums = tf.nest.map_structure(lambda *parts: np.sum(parts, axis=0), *released)
-        by_key = {
-            (name, epoch): distributions.from_sums(sums, self._strategies.index(name), epoch) for name, epoch in keys
-        }
+        by_key = {(name, epoch): distributions.from_sums(sums, strategies.index(name), epoch) for name, epoch in keys}
         return EvaluationResult(by_key, None, int(sums["clients_without_test_examples"]))
 
-    def _client_value(self, index: int, client: str, round_number: int) -> collections.OrderedDict:
+    def _client_value(
+        self, index: int, client: str, round_number: int, most_examples: int | None
+    ) -> collections.OrderedDict:
+        train = self._data.train.examples(client)
+        if most_examples is not None:
+            places = first_of_permutation(
+                len(train[1]), most_examples, seeds.generator(self._seed, "personalization_examples", client)
+            )
+            train = tuple(part[places] for part in train)
         return collections.OrderedDict(
             index=np.int32(index),
             seed=seeds.stateless(self._seed, "personalization", round_number, client),
             test=self._data.test.examples(client),
-            train=self._data.train.examples(client),
+            train=train,
         )
+
+
+def first_of_permutation(count: int, most: int, rng: np.random.Generator) -> np.ndarray:
+    """The places of the first `most` of `count` items in a random order, or of all if they are no more; ascending.
+
+    With generators of the same seed, the fewer are among the more; and all of them lie as they did.
+    """
+    return np.sort(rng.permutation(count)[:most])
 
 
 def _chunks(items: list, size: int) -> list[list]:

@@ -14,14 +14,29 @@ def print_report(directory: run_directory.RunDirectory) -> None:
     epochs = summary["personalization_epochs"]
     print(f"\n{summary['method']} on {summary['source']}, {summary['rounds']} rounds, seed {summary['seed']}")
     print(f"Accuracy over {summary['test_clients']} held-out clients, mean ± sd over clients, after {epochs} epochs:\n")
-    print(f"  {'strategy':<16}{'initial':>16}{'personalized':>16}{'gain':>9}{'hurt':>8}")
-    for name, figures in summary["strategies"].items():
+    choice, rows = summary["choice"], dict(summary["strategies"])
+    if choice:
+        rows["as chosen"] = choice
+    width = max(16, *(len(name) + 1 for name in rows))
+    print(f"  {'strategy':<{width}}{'initial':>16}{'personalized':>16}{'gain':>9}{'hurt':>8}")
+    for name, figures in rows.items():
         initial, personalized = (
             f"{figures[f'{when}_accuracy']['mean']:.3f} ± {figures[f'{when}_accuracy']['sd']:.3f}"
             for when in ("initial", "personalized")
         )
         gain, hurt = f"{figures['gain']['mean']:+.3f}", f"{figures['share_hurt']:.0%}"
-        print(f"  {name:<16}{initial:>16}{personalized:>16}{gain:>9}{hurt:>8}")
+        print(f"  {name:<{width}}{initial:>16}{personalized:>16}{gain:>9}{hurt:>8}")
+    if choice:
+        rate = f", learning rate {choice['learning_rate']:g}" if choice["learning_rate"] else ""
+        print(
+            f"\n  chosen on {choice['validation_clients']} validation clients: {choice['strategy']}, epoch "
+            f"{choice['epoch']}{rate} ({choice['validation_accuracy']:.3f} on them)"
+        )
+    if summary["by_examples"]:
+        means = (
+            f"{k}: {figures['personalized_accuracy']['mean']:.3f}" for k, figures in summary["by_examples"].items()
+        )
+        print(f"\n  {summary['strategy']} by train examples of a client: {', '.join(means)}")
     without = summary["test_clients_without_test_data"]
     if without:
         print(f"\n  {without} clients have no test examples and count in no average.")

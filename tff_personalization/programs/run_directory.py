@@ -5,6 +5,8 @@ metrics.csv        one row a round
 evaluations.csv    one row per (round, split, strategy, epoch)
 clients.csv        one row per (client, strategy, epoch) of the final evaluation; not if only aggregates are released
 distribution.csv   histogram of the final evaluation
+choice.csv         what was judged on validation clients in the end, and what of it was chosen; if there are any
+k_shot.csv         one row per (number of train examples, strategy, epoch); with --personalization_examples
 summary.json       the figures of the run; its presence says that the run is finished
 checkpoints/       program state, the newest few
 tensorboard/       round metrics for TensorBoard

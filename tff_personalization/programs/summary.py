@@ -5,23 +5,24 @@ from typing import Any
 import pandas as pd
 
 from tff_personalization.personalization import distributions
-from tff_personalization.programs import evaluating, run_directory
+from tff_personalization.programs import final_evaluation, run_directory
 from tff_personalization.tasks import federated_data
 
 
 def build_summary(
     directory: run_directory.RunDirectory,
     data: federated_data.FederatedData,
-    result: evaluating.EvaluationResult,
+    final: final_evaluation.FinalEvaluation,
     progress: Any,
 ) -> dict[str, Any]:
     """The summary of a run from its final evaluation.
 
     Accuracies are over the test clients that have test examples; standard deviations are over clients. Everything but
-    `times` is the same for the same settings. There, `expected_seconds_of_rounds` is what training with its evaluations
-    was expected to take after a tenth of the rounds.
+    `times` is the same for the same settings. `choice` is what the validation clients choose, if there are any, and
+    `by_examples` the main strategy after all epochs with fewer train examples. In `times`, `expected_seconds_of_rounds`
+    is what training with its evaluations was expected to take after a tenth of the rounds.
     """
-    config = directory.experiment.config
+    config, result = directory.experiment.config, final.test
     strategy, epochs = config.strategies[0], config.personalization_epochs
     before, after = result.distributions[strategy, 0], result.distributions[strategy, epochs]
     train_seconds = progress.train_seconds
@@ -48,6 +49,14 @@ def build_summary(
             }
             for name in config.strategies
         },
+        "choice": None if final.choice is None else _choice(final.choice),
+        "by_examples": {
+            examples: {
+                "personalized_accuracy": _spread(judged.distributions[strategy, epochs]),
+                **_gain(judged.distributions[strategy, epochs]),
+            }
+            for examples, judged in final.by_examples.items()
+        },
         "rounds_to_target": {"target_accuracy": config.target_accuracy, **_rounds_to_target(directory)},
         "times": {
             "wall_seconds": round(train_seconds + progress.evaluation_seconds, 1),
@@ -56,6 +65,20 @@ def build_summary(
             "expected_seconds_of_rounds": round(progress.expected_seconds, 1) or None,
             "examples_per_second": round(progress.examples / train_seconds, 1) if train_seconds else None,
         },
+    }
+
+
+def _choice(choice: final_evaluation.Choice) -> dict[str, Any]:
+    chosen = choice.chosen
+    return {
+        "validation_clients": int(chosen.clients),
+        "validation_accuracy": float(chosen.accuracy_mean),
+        "strategy": chosen.strategy,
+        "epoch": int(chosen.epoch),
+        "learning_rate": None if pd.isna(chosen.learning_rate) else float(chosen.learning_rate),
+        "initial_accuracy": _spread(choice.before),
+        "personalized_accuracy": _spread(choice.after),
+        **_gain(choice.after),
     }
 
 

@@ -12,7 +12,7 @@ from absl import logging
 
 from tff_personalization import methods, seeds
 from tff_personalization.programs import config as config_lib
-from tff_personalization.programs import evaluating, interruption, run_directory, runtime, summary
+from tff_personalization.programs import evaluating, final_evaluation, interruption, run_directory, runtime, summary
 from tff_personalization.tasks import federated_data, registry
 
 
@@ -230,18 +230,22 @@ class _Program:
     def _finish(self) -> None:
         """The final evaluation, on all test clients, and what is left behind."""
         rounds = self._config.rounds
-        clients = self._data.split.test
         started = time.monotonic()
-        with self._bar(total=len(clients), desc="final evaluation", unit="client") as bar:
-            result = self._evaluator.evaluate(self._final_weights(), clients, rounds, bar)
+        final = final_evaluation.evaluate(
+            self._evaluator, self._experiment, self._data, self._final_weights(), self._bar
+        )
         self._progress.evaluation_seconds += time.monotonic() - started
         with self._interrupt.postponed():
-            self._directory.append_evaluation(result.table(rounds, "test"), rounds, "test")
-            self._directory.write_table("distribution.csv", result.histogram_table())
-            if result.clients is not None:
-                self._directory.write_table("clients.csv", result.clients)
+            self._directory.append_evaluation(final.test.table(rounds, "test"), rounds, "test")
+            self._directory.write_table("distribution.csv", final.test.histogram_table())
+            if final.test.clients is not None:
+                self._directory.write_table("clients.csv", final.test.clients)
+            if final.choice is not None:
+                self._directory.write_table("choice.csv", final.choice.candidates)
+            if final.by_examples:
+                self._directory.write_table("k_shot.csv", final.k_shot_table(rounds))
             self._directory.write_json(
-                "summary.json", summary.build_summary(self._directory, self._data, result, self._progress)
+                "summary.json", summary.build_summary(self._directory, self._data, final, self._progress)
             )
 
     def _final_weights(self) -> tff.learning.models.ModelWeights:

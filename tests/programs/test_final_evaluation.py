@@ -1,0 +1,42 @@
+"""What is chosen on validation clients, and which examples a client is left with."""
+
+import itertools
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from tff_personalization.programs import evaluating, final_evaluation
+
+
+def table(*rows):
+    return pd.DataFrame(rows, columns=["learning_rate", "strategy", "epoch", "accuracy_mean"])
+
+
+@pytest.mark.parametrize(
+    ("rows", "expected"),
+    [
+        ([(0.1, "a", 0, 0.5), (0.1, "a", 1, 0.7), (0.1, "a", 2, 0.6)], 1),
+        ([(0.1, "a", 5, 0.7), (0.1, "b", 0, 0.2), (0.1, "b", 2, 0.7)], 2),  # as good, in fewer epochs
+        ([(0.1, "a", 2, 0.7), (0.1, "b", 2, 0.7), (0.2, "a", 2, 0.7)], 0),  # all alike: as the flags have them
+        ([(0.1, "a", 0, 0.8), (0.1, "a", 1, 0.7)], 0),  # keep the initial model
+        ([(0.1, "a", 1, 0.7), (np.nan, "knn", 1, 0.8), (0.2, "a", 1, 0.75)], 1),
+        ([(0.1, "a", 0, np.nan), (0.1, "a", 1, 0.3)], 1),
+        ([(0.1, "a", 0, np.nan)], None),  # no validation client has test examples
+    ],
+)
+def test_the_best_candidate_has_the_greatest_mean_accuracy_then_the_fewest_epochs_then_comes_first(rows, expected):
+    assert final_evaluation.best_candidate(table(*rows)) == expected
+
+
+def test_the_first_examples_of_a_permutation_are_nested_and_all_of_them_lie_as_they_did():
+    def places(count, most, seed=3):
+        return evaluating.first_of_permutation(count, most, np.random.default_rng(seed)).tolist()
+
+    for count in (0, 1, 7, 40):
+        chosen = [places(count, most) for most in (0, 1, 5, 20, 100)]
+        assert [len(c) for c in chosen] == [min(count, most) for most in (0, 1, 5, 20, 100)]
+        for fewer, more in itertools.pairwise(chosen):
+            assert set(fewer) <= set(more)
+        assert chosen[-1] == list(range(count))
+    assert places(40, 5) == places(40, 5) != places(40, 5, seed=4)

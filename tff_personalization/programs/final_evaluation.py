@@ -1,0 +1,130 @@
+"""The judgement of a finished model: as the flags say, as validation clients choose, and with fewer examples.
+
+    test:         every strategy, at every epoch, on the test clients
+    choice:       every strategy, epoch and learning rate on the validation clients; the best on the test clients
+    by examples:  as `test`, with each client's train part cut to its first k examples of a permutation
+
+Nothing is ever chosen on test clients.
+"""
+
+import dataclasses
+import math
+from collections.abc import Callable, Mapping
+
+import pandas as pd
+import tensorflow_federated as tff
+import tqdm
+
+from tff_personalization.personalization import distributions
+from tff_personalization.personalization import strategies as strategies_lib
+from tff_personalization.programs import config as config_lib
+from tff_personalization.programs import evaluating
+from tff_personalization.tasks import federated_data
+
+
+@dataclasses.dataclass(frozen=True)
+class Choice:
+    """What is best on the validation clients, and what it does on the test clients.
+
+    Attributes:
+        candidates: one row per learning rate, strategy and epoch, judged on the validation clients; `chosen` is true in
+            one of them. `learning_rate` is missing where a strategy does not read the personalization optimizer.
+        before: the distribution of accuracy over test clients at epoch 0 of the chosen strategy.
+        after: that at the chosen epoch, with the chosen learning rate.
+    """
+
+    candidates: pd.DataFrame
+    before: distributions.AccuracyDistribution
+    after: distributions.AccuracyDistribution
+
+    @property
+    def chosen(self) -> pd.Series:
+        """The row of the candidate that was chosen."""
+        return self.candidates[self.candidates.chosen].iloc[0]
+
+
+@dataclasses.dataclass(frozen=True)
+class FinalEvaluation:
+    """What the final evaluation measured.
+
+    Attributes:
+        test: the test clients, as the flags say.
+        choice: what the validation clients choose; None without any that has test examples.
+        by_examples: the test clients with so many train examples, by the number or "all", in the order of the flag.
+    """
+
+    test: evaluating.EvaluationResult
+    choice: Choice | None
+    by_examples: Mapping[str, evaluating.EvaluationResult]
+
+    def k_shot_table(self, round_number: int) -> pd.DataFrame:
+        """One row per number of train examples, strategy and epoch, for k_shot.csv."""
+        tables = []
+        for examples, result in self.by_examples.items():
+            table = result.table(round_number, "test")
+            table.insert(0, "examples", examples)
+            tables.append(table)
+        return pd.concat(tables, ignore_index=True)
+
+
+def evaluate(
+    evaluator: evaluating.PersonalizationEvaluator,
+    experiment: config_lib.Experiment,
+    data: federated_data.FederatedData,
+    weights: tff.learning.models.ModelWeights,
+    new_bar: Callable[..., tqdm.tqdm],
+) -> FinalEvaluation:
+    """Judges the global model `weights`; `new_bar` makes the progress bar of each pass over clients."""
+    config = experiment.config
+
+    def judge(clients, description, **settings):
+        with new_bar(total=len(clients), desc=description, unit="client") as bar:
+            return evaluator.evaluate(weights, clients, config.rounds, bar, **settings)
+
+    test = judge(data.split.test, "final evaluation")
+    return FinalEvaluation(
+        test,
+        _choose(experiment, data, test, judge) if data.split.validation else None,
+        {
+            k: test if k == "all" else judge(data.split.test, f"with {k} examples", most_examples=int(k))
+            for k in config.personalization_examples
+        },
+    )
+
+
+def _choose(
+    experiment: config_lib.Experiment,
+    data: federated_data.FederatedData,
+    test: evaluating.EvaluationResult,
+    judge: Callable[..., evaluating.EvaluationResult],
+) -> Choice | None:
+    config, given_rate = experiment.config, experiment.optimizers["personalization"].learning_rate
+    tuned = [name for name in config.strategies if "personalization" in strategies_lib.STRATEGIES[name].flags]
+    tables: list[pd.DataFrame] = []
+    for rate in config.personalization_learning_rates or [given_rate]:
+        names = tuned if tables else config.strategies  # what no rate has an effect on is judged once
+        result = judge(data.split.validation, f"validation, rate {rate:g}", strategies=names, learning_rate=rate)
+        table = result.table(config.rounds, "validation")
+        table.insert(0, "learning_rate", table.strategy.isin(tuned).map({True: rate, False: math.nan}))
+        tables.append(table)
+    candidates = pd.concat(tables, ignore_index=True)
+    best = best_candidate(candidates)
+    if best is None:
+        return None
+    candidates["chosen"] = candidates.index == best
+    chosen = candidates.loc[best]
+    strategy, rate = chosen.strategy, chosen.learning_rate
+    if strategy in tuned and rate != given_rate:
+        test = judge(data.split.test, f"chosen, rate {rate:g}", strategies=[strategy], learning_rate=rate)
+    return Choice(candidates, test.distributions[strategy, 0], test.distributions[strategy, int(chosen.epoch)])
+
+
+def best_candidate(candidates: pd.DataFrame) -> int | None:
+    """The label of the row with the greatest `accuracy_mean`; of several that with the least `epoch`, then the first.
+
+    None if no row has an accuracy.
+    """
+    ranked = candidates.dropna(subset="accuracy_mean").sort_values(
+        ["accuracy_mean", "epoch"], ascending=[False, True], kind="stable"
+    )
+    return None if ranked.empty else ranked.index[0]
