@@ -13,6 +13,7 @@ import tensorflow as tf
 import tensorflow_federated as tff
 
 from tff_personalization import local_training
+from tff_personalization.algorithms import meta_learning
 from tff_personalization.models import functional
 
 Weights = tuple[tf.Tensor, ...]
@@ -95,11 +96,13 @@ class Strategy:
         description: what it does, for tables and help.
         curve: does it, and judges on the way.
         reads: the flags that it reads, besides those that every strategy reads.
+        needs: what a method must provide in `client.extra`, as its `Method.provides` says; "" for most.
     """
 
     description: str
     curve: Callable[[Client, Settings], Curve]
     reads: tuple[str, ...] = ()
+    needs: str = ""
 
 
 def fine_tuning(
@@ -160,6 +163,22 @@ def curve_by_epoch(
     return Curve(tf.ensure_shape(loss_sums.stack(), shape), tf.ensure_shape(corrects.stack(), shape))
 
 
+def _meta_sgd(client: Client, settings: Settings) -> Curve:
+    training = meta_learning.training_at_rates(client.model, settings.batch_size)
+    at_rates = meta_learning.at_rates(client.extra)
+    return curve_by_epoch(
+        client.model,
+        training,
+        client.theta,
+        client.judgement_of_theta,
+        client.train,
+        client.test,
+        client.seed,
+        settings.epochs,
+        at_rates,
+    )
+
+
 def _untrained_model(model: functional.SeededModel) -> Weights:
     return tuple(tf.constant(w) for w in model.initial_weights[0])
 
@@ -170,4 +189,7 @@ STRATEGIES = {
         "fine-tune the last layer", fine_tuning(trained=lambda model: slice(-model.head_size, None))
     ),
     "local_only": Strategy("train an untrained model", fine_tuning(start=_untrained_model)),
+    "meta_sgd": Strategy(
+        "fine-tune all layers by SGD with the learning rates that Meta-SGD learnt", _meta_sgd, needs="rates"
+    ),
 }
