@@ -12,7 +12,7 @@
 
 Li et al. take K = 1. The derivative goes through all K steps, as in MAML, which this is with a held at a_0. A rate's
 gradient is a product of two gradients of its weight, orders of magnitude smaller than one of them: Adam on the server,
-which scales each by itself, learns rates; SGD hardly moves them. The strategy `meta_sgd` fine-tunes with the learnt rates.
+which scales each by itself, learns rates; SGD hardly moves them. The strategy `meta_sgd` fine-tunes with learnt rates.
 """
 
 import numpy as np
