@@ -13,6 +13,17 @@ def gradient(weights, x, y):
     return [x.T @ p / len(y), p.mean(axis=0)]
 
 
+def hessian_product(weights, x, direction):
+    """The Hessian of mean cross-entropy times `direction`, of the structure of the weights; it does not hang on y."""
+    (kernel, bias), (kernel_direction, bias_direction) = weights, direction
+    logits = x @ kernel + bias
+    p = np.exp(logits - logits.max(axis=1, keepdims=True))
+    p /= p.sum(axis=1, keepdims=True)
+    along = x @ kernel_direction + bias_direction
+    change = p * (along - (p * along).sum(axis=1, keepdims=True))
+    return [x.T @ change / len(x), change.mean(axis=0)]
+
+
 def flat(images):
     return images.reshape(len(images), -1).astype(np.float64) / 255
 

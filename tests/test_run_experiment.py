@@ -60,6 +60,10 @@ METHOD_SETTINGS = {
     "fed_avg": {},
     "reptile": {"local_epochs": None, "local_steps": 4},
     "personalized_fed_avg": {"local_steps": 4, "stage_2_round": 3},
+    "fomaml": {"local_epochs": None, "local_steps": 4},
+    "maml": {"local_epochs": None, "local_steps": 4},
+    "per_fed_avg": {"local_epochs": None, "local_steps": 4},
+    "meta_sgd": {"local_epochs": None, "local_steps": 4},
     "fed_sgd": {"local_epochs": None},
     "centralized": {},
     "local_only": {"local_epochs": None, "rounds": None, "clients_per_round": None, "rounds_per_evaluation": None},
@@ -313,6 +317,9 @@ BAD_FLAGS = [
     ({"personalization_examples": ["1", "some"]}, "--personalization_examples: 'some'", "all"),
     ({"personalization_examples": ["-1"]}, "--personalization_examples: '-1'", "number of examples"),
     ({"personalization_examples": ["5", "05"]}, "--personalization_examples=5,5", "twice"),
+    ({"strategies": ["meta_sgd"]}, "--strategies: meta_sgd", "--method=fed_avg"),
+    ({"method": "meta_sgd", "client_learning_rate": 0.1}, "--client_learning_rate", "--method=meta_sgd"),
+    ({"method": "maml", "query_fraction": 1.5}, "--query_fraction=1.5", "1 or less"),
 ]
 
 

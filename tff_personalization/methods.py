@@ -22,6 +22,10 @@ METHODS = {
     "fed_avg": "tff_personalization.algorithms.fed_avg",
     "reptile": "tff_personalization.algorithms.reptile",
     "personalized_fed_avg": "tff_personalization.algorithms.personalized_fed_avg",
+    "fomaml": "tff_personalization.algorithms.fomaml",
+    "maml": "tff_personalization.algorithms.maml",
+    "per_fed_avg": "tff_personalization.algorithms.per_fed_avg",
+    "meta_sgd": "tff_personalization.algorithms.meta_sgd",
     "fed_sgd": "baselines.fed_sgd",
     "centralized": "baselines.centralized",
     "local_only": "baselines.local_only",
@@ -102,6 +106,7 @@ class Method:
         strategies: the strategies evaluated unless `--strategies` says otherwise.
         trains: whether there are rounds at all.
         pooled: whether a round is the work of one client that holds all the data; it gets all cores.
+        provides: what its global weights have besides the model's own, for strategies that need it; "" for most.
     """
 
     description: str
@@ -110,6 +115,7 @@ class Method:
     strategies: Sequence[str] = ("fine_tune", "fine_tune_head")
     trains: bool = True
     pooled: bool = False
+    provides: str = ""
 
 
 def get(name: str) -> Method:

@@ -43,10 +43,16 @@ def value(index, train, test, seed):
 
 
 def evaluate(model, clients, release, strategies=STRATEGIES, weights=None):
-    computation = evaluation.build_personalization_evaluation(
-        model, SGD, epochs=EPOCHS, batch_size=BATCH, strategies=strategies, release=release
-    )
     weights = model.initial_weights[0] if weights is None else weights
+    computation = evaluation.build_personalization_evaluation(
+        model,
+        SGD,
+        epochs=EPOCHS,
+        batch_size=BATCH,
+        strategies=strategies,
+        release=release,
+        initial_weights=tuple(weights),
+    )
     return computation(tff.learning.models.ModelWeights(weights, ()), [value(*c) for c in clients])
 
 
@@ -169,3 +175,14 @@ def test_an_unknown_release_is_refused():
         evaluation.build_personalization_evaluation(
             cnn(), SGD, epochs=1, batch_size=4, strategies=("fine_tune",), release="everything"
         )
+
+
+@pytest.mark.parametrize("rate", [RATE, 0.0])
+def test_the_strategy_meta_sgd_with_equal_rates_is_fine_tuning_at_that_rate(rate):
+    """With the personalization optimizer's rate; and where all rates but the head's are 0, as fine-tuning the head."""
+    model, clients = cnn(), [client(1, 9, 6)]
+    theta = model.initial_weights[0]
+    rates = tuple(np.full_like(w, RATE if i >= 6 else rate) for i, w in enumerate(theta))
+    (learnt,) = evaluate(model, clients, "records", ("meta_sgd",), (*theta, *rates))
+    (fixed,) = evaluate(model, clients, "records", ("fine_tune" if rate else "fine_tune_head",))
+    np.testing.assert_allclose(learnt["loss_sum"], fixed["loss_sum"], rtol=1e-4)

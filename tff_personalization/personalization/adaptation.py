@@ -101,12 +101,14 @@ class Strategy:
         curve: does it, and judges on the way.
         reads: the flags that it reads, besides those that every strategy reads; an optimizer's by its role's prefix.
         ignores: those of `LOCAL_TRAINING_READS` that it does not read.
+        needs: what a method must provide in `client.extra`, as its `Method.provides` says; "" for most.
     """
 
     description: str
     curve: CurveFn
     reads: tuple[str, ...] = ()
     ignores: tuple[str, ...] = ()
+    needs: str = ""
 
     @property
     def flags(self) -> frozenset[str]:

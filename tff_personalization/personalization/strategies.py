@@ -1,6 +1,6 @@
 """The strategies by name: ways to adapt a global model to a client. Adding one is one line here."""
 
-from tff_personalization.personalization import apfl, ditto, early_stopping, fine_tuning, knn_per, p_fed_me
+from tff_personalization.personalization import apfl, ditto, early_stopping, fine_tuning, knn_per, meta_sgd, p_fed_me
 
 STRATEGIES = {
     "fine_tune": fine_tuning.ALL_LAYERS,
@@ -12,5 +12,6 @@ STRATEGIES = {
     "p_fed_me": p_fed_me.STRATEGY,
     "apfl": apfl.STRATEGY,
     "knn_per": knn_per.STRATEGY,
+    "meta_sgd": meta_sgd.STRATEGY,
     "local_only": fine_tuning.LOCAL_ONLY,
 }

@@ -108,7 +108,9 @@ class ExperimentConfig:
     rounds: int = _setting("training", 500, "Rounds of training.", least=0)
     clients_per_round: int = _setting("training", 20, "Clients in a cohort.", least=1)
     local_epochs: int = _setting("training", 10, "E of FedAvg(E): a client's passes over its data in a round.", least=1)
-    local_steps: int = _setting("training", 10, "K of Reptile(K): a client's steps in a round.", least=1)
+    local_steps: int = _setting(
+        "training", 10, "K of Reptile(K) and of meta-learning: a client's steps in a round.", least=1
+    )
     batch_size: int = _setting("training", 20, "Examples in a training step.", least=1)
     client_weighting: str = _setting(
         "training", "examples", "What weighs a client's model delta.", choices=client_work.WEIGHTINGS
@@ -121,6 +123,26 @@ class ExperimentConfig:
     )
     dp_noise_multiplier: float = _setting(
         "training", 1.0, "Standard deviation of the noise of --aggregator=dp, in units of the clipping norm.", least=0
+    )
+    query_fraction: float = _setting(
+        "training",
+        0.5,
+        "Share of a client's examples, drawn anew each round, that fomaml, maml and meta_sgd judge the adapted model "
+        "on; they adapt it to the others. Each part gets one at least; with 0, or a single example, both get all.",
+        least=0,
+        most=1,
+    )
+    inner_learning_rate: float = _setting(
+        "training",
+        0.02,
+        "Learning rate of per_fed_avg's inner step, and of each weight in meta_sgd before it learns better ones.",
+        least=1e-6,
+    )
+    hessian_delta: float = _setting(
+        "training",
+        0.001,
+        "δ of the difference of gradients that is per_fed_avg's product with the Hessian (HF); 0 leaves it out (FO).",
+        least=0,
     )
     stage_2_round: int | None = _setting(
         "training",
@@ -298,6 +320,14 @@ def from_flags(flag_values: flags.FlagValues = flags.FLAGS) -> Experiment:
         _check_value(field, values[field.name])
     method = methods.get(values["method"])
     values["strategies"] = values["strategies"] or list(method.strategies)
+    for name in values["strategies"]:
+        needed = strategies.STRATEGIES[name].needs
+        if needed not in ("", method.provides):
+            makers = ", ".join(other for other in methods.METHODS if methods.get(other).provides == needed)
+            raise errors.UserError(
+                f"--strategies: {name} needs {needed}, which --method={values['method']} does not train: "
+                f"leave it out, or choose one of --method={makers}."
+            )
     _refuse_unread(values, method, flag_values)
     if values["personalization_learning_rates"] and not values["validation_clients"]:
         raise errors.UserError(

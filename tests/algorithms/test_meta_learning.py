@@ -1,0 +1,334 @@
+"""FOMAML, MAML, Per-FedAvg and Meta-SGD against NumPy, finite differences and each other."""
+
+import numpy as np
+import pytest
+import tensorflow as tf
+import tensorflow_federated as tff
+
+from baselines import fed_sgd
+from tests import numpy_oracle
+from tff_personalization import local_training, methods
+from tff_personalization.algorithms import fed_avg, fomaml, maml, meta_learning, meta_sgd, per_fed_avg, reptile
+from tff_personalization.models import emnist_cnn
+
+CLASSES, BATCH = 5, 4
+RATE = 0.2  # large for these images, so that a second derivative shows
+SEED = np.array([3, 4], np.int32)
+
+
+@pytest.fixture
+def model():
+    return emnist_cnn.build_linear(CLASSES, np.random.default_rng(0))
+
+
+def make_clients(*sizes):
+    """Clients whose labels follow from their images: 5 bars."""
+    rng = np.random.default_rng(1)
+    clients = []
+    for size in sizes:
+        labels = rng.integers(0, CLASSES, size).astype(np.int32)
+        images = rng.integers(0, 30, (size, 28, 28))
+        for image, label in zip(images, labels, strict=True):
+            image[5 * label : 5 * label + 5] += 70
+        clients.append((images.astype(np.uint8), labels))
+    return clients
+
+
+def sgd(rate=RATE):
+    return tff.learning.optimizers.build_sgdm(rate)
+
+
+def delta_of_round(process, clients):
+    """θ before less θ after one round with a server optimizer of plain SGD with rate 1: the mean delta."""
+    state = process.initialize()
+    before = process.get_model_weights(state).trainable
+    output = process.next(state, [methods.client_value(*client, SEED) for client in clients])
+    after = process.get_model_weights(output.state).trainable
+    return [b.astype(np.float64) - a for b, a in zip(before, after, strict=True)], output
+
+
+def initial(model):
+    return [w.astype(np.float64) for w in model.initial_weights[0]]
+
+
+def plus(a, factor, b):
+    return [x + factor * y for x, y in zip(a, b, strict=True)]
+
+
+def assert_close(found, expected, atol=2e-6):
+    for f, e in zip(found, expected, strict=True):
+        np.testing.assert_allclose(f, e, atol=atol)
+
+
+def distance(a, b):
+    return max(np.abs(x - y).max() for x, y in zip(a, b, strict=True))
+
+
+def parts(client, query_fraction):
+    """The support and query part that a client deals itself, x flattened."""
+    examples = local_training.Examples(*(tf.constant(part) for part in client))
+    seed = tf.random.split(SEED, 3)[0]
+    return [
+        (part.x.numpy(), part.y.numpy()) for part in meta_learning.support_and_query(examples, query_fraction, seed)
+    ]
+
+
+def numbered(count):
+    return local_training.Examples(tf.range(count), tf.range(count))
+
+
+@pytest.mark.parametrize(
+    ("count", "fraction", "queries"), [(10, 0.5, 5), (10, 0.2, 2), (2, 0.9, 1), (3, 0.01, 1), (10, 1.0, 9)]
+)
+def test_support_and_query_part_the_examples_and_neither_is_empty(count, fraction, queries):
+    support, query = meta_learning.support_and_query(numbered(count), fraction, tf.constant([1, 2]))
+    assert len(query.y) == queries
+    assert sorted([*support.y.numpy(), *query.y.numpy()]) == list(range(count))
+    np.testing.assert_array_equal(support.x, support.y)
+
+
+@pytest.mark.parametrize(("count", "fraction"), [(1, 0.5), (0, 0.5), (7, 0.0)])
+def test_examples_that_cannot_or_must_not_be_parted_are_both_parts(count, fraction):
+    for part in meta_learning.support_and_query(numbered(count), fraction, tf.constant([1, 2])):
+        assert sorted(part.y.numpy()) == list(range(count))
+
+
+def test_parts_hang_on_the_seed_alone():
+    first, again, other = (
+        meta_learning.support_and_query(numbered(30), 0.5, tf.constant(seed))[1].y.numpy().tolist()
+        for seed in ([1, 2], [1, 2], [1, 3])
+    )
+    assert first == again != other
+
+
+def test_a_drawn_batch_holds_different_examples_and_at_most_all():
+    assert len(set(meta_learning.draw_batch(numbered(9), 4, tf.constant([1, 2])).y.numpy())) == 4
+    assert sorted(meta_learning.draw_batch(numbered(3), 4, tf.constant([1, 2])).y.numpy()) == [0, 1, 2]
+
+
+def test_the_gradient_in_batches_is_the_gradient_of_all_examples(model):
+    ((images, labels),) = make_clients(11)
+    training = local_training.LocalTraining(model, sgd(), BATCH)
+    theta = tuple(tf.constant(w) for w in model.initial_weights[0])
+    found = training.gradient(theta, local_training.Examples(tf.constant(images), tf.constant(labels)), SEED)
+    assert_close(found.gradients, numpy_oracle.gradient(initial(model), numpy_oracle.flat(images), labels))
+    loss_sum, correct = local_training.evaluate(
+        model, theta, local_training.Examples(tf.constant(images), tf.constant(labels))
+    )
+    assert float(found.loss_sum) == pytest.approx(float(loss_sum), rel=1e-5)
+    assert int(found.correct) == int(correct)
+    assert int(found.examples) == 11
+
+
+@pytest.mark.usefixtures("worker")
+@pytest.mark.parametrize("query_fraction", [0.5, 0.0])
+def test_a_fomaml_round_equals_numpy(model, query_fraction):
+    clients, steps, scale = make_clients(12, 3, 9, 1), 3, 0.25
+    process = fomaml.build_fomaml(model, sgd(), sgd(1.0), steps, BATCH, query_fraction, scale, shuffle=False)
+    found, output = delta_of_round(process, clients)
+    expected, visits = [np.zeros_like(w) for w in initial(model)], 0
+    for client in clients:
+        support, query = parts(client, query_fraction)
+        phi = numpy_oracle.local_sgd(initial(model), *support, RATE, BATCH, steps)[-1]
+        gradient = numpy_oracle.gradient(phi, numpy_oracle.flat(query[0]), query[1])
+        expected = plus(expected, scale / len(clients), gradient)
+        starts = range(0, len(support[1]), BATCH)
+        visits += sum(min(BATCH, len(support[1]) - starts[i % len(starts)]) for i in range(steps)) + len(query[1])
+    assert_close(found, expected)
+    assert output.metrics["client_work"]["examples"] == visits
+    assert output.metrics["client_work"]["clients"] == len(clients)
+
+
+@pytest.mark.usefixtures("worker")
+def test_fed_avg_is_fed_sgd_plus_fomaml_of_every_number_of_steps_and_reptile_of_two_is_fed_sgd_plus_fomaml_of_one(
+    model,
+):
+    """Section 2 of arXiv 1909.12488, with all of a client's data in every step."""
+    clients = make_clients(9, 6)
+    terms = [delta_of_round(fed_sgd.build_fed_sgd(model, sgd(), sgd(1.0), "uniform"), clients)[0]]
+    terms += [
+        delta_of_round(fomaml.build_fomaml(model, sgd(), sgd(1.0), j, 16, 0.0, RATE), clients)[0] for j in (1, 2, 3)
+    ]
+    of_fed_avg, _ = delta_of_round(fed_avg.build_fed_avg(model, sgd(), sgd(1.0), 4, 16, "uniform"), clients)
+    of_reptile, _ = delta_of_round(reptile.build_reptile(model, sgd(), sgd(1.0), 2, 16), clients)
+    assert_close(of_fed_avg, [sum(part) for part in zip(*terms, strict=True)], atol=1e-5)
+    assert_close(of_reptile, plus(terms[0], 1, terms[1]), atol=1e-5)
+    assert distance(terms[0], terms[1]) > 1e-3  # they are not the same term twice
+
+
+def loss_after_adapting(theta, support, query, steps):
+    """float64: the loss of φ(θ) on the query part, which is what MAML goes down."""
+    kernel, bias = numpy_oracle.local_sgd(theta, *support, RATE, BATCH, steps)[-1]
+    logits = numpy_oracle.flat(query[0]) @ kernel + bias
+    log_p = logits - np.log(np.exp(logits).sum(axis=1, keepdims=True))
+    return -log_p[np.arange(len(logits)), query[1]].mean()
+
+
+@pytest.mark.usefixtures("worker")
+@pytest.mark.parametrize("steps", [1, 3])
+def test_mamls_delta_is_the_derivative_of_the_loss_after_adapting_by_finite_differences(model, steps):
+    (client,) = make_clients(12)
+    support, query = parts(client, 0.5)
+    arguments = (model, sgd(), sgd(1.0), steps, BATCH, 0.5, 1.0)
+    exact, _ = delta_of_round(maml.build_maml(*arguments, shuffle=False), [client])
+    first_order, _ = delta_of_round(fomaml.build_fomaml(*arguments, shuffle=False), [client])
+    theta, h = initial(model), 1e-5
+    for i in range(2):
+        for where in list(np.ndindex(theta[i].shape))[:: 7 if i == 0 else 1]:
+            losses = []
+            for sign in (1, -1):
+                moved = [w.copy() for w in theta]
+                moved[i][where] += sign * h
+                losses.append(loss_after_adapting(moved, support, query, steps))
+            assert exact[i][where] == pytest.approx((losses[0] - losses[1]) / (2 * h), abs=2e-6)
+    assert distance(exact, first_order) > 1e-3
+
+
+@pytest.mark.usefixtures("worker")
+def test_mamls_delta_of_one_step_has_the_hessian_in_closed_form(model):
+    """(I − β ∇²L(θ; support)) ∇L(φ; query)."""
+    (client,) = make_clients(8)
+    support, query = parts(client, 0.5)
+    found, _ = delta_of_round(maml.build_maml(model, sgd(), sgd(1.0), 1, BATCH, 0.5, 1.0, shuffle=False), [client])
+    phi = numpy_oracle.local_sgd(initial(model), *support, RATE, BATCH, 1)[-1]
+    v = numpy_oracle.gradient(phi, numpy_oracle.flat(query[0]), query[1])
+    assert_close(found, plus(v, -RATE, numpy_oracle.hessian_product(initial(model), numpy_oracle.flat(support[0]), v)))
+
+
+def cnn_loss_in_plain_tensorflow(weights, x, y):
+    """The CNN without dropout, its pooling TensorFlow's own."""
+    kernel_1, bias_1, kernel_2, bias_2, kernel_3, bias_3, kernel_4, bias_4 = weights
+    h = tf.nn.relu(tf.nn.conv2d(tf.cast(x, tf.float32)[..., None] / 255, kernel_1, 1, "VALID") + bias_1)
+    h = tf.nn.max_pool2d(tf.nn.relu(tf.nn.conv2d(h, kernel_2, 1, "VALID") + bias_2), 2, 2, "VALID")
+    h = tf.nn.relu(tf.reshape(h, [len(x), -1]) @ kernel_3 + bias_3)
+    return tf.reduce_mean(tf.nn.sparse_softmax_cross_entropy_with_logits(y, h @ kernel_4 + bias_4))
+
+
+@pytest.mark.usefixtures("worker")
+def test_mamls_delta_on_the_cnn_is_that_of_nested_tapes_over_plain_tensorflow():
+    """Finite differences are of no use here: where a ReLU switches, the local steps' end jumps."""
+    model, steps, rate = emnist_cnn.build_cnn(CLASSES, np.random.default_rng(0), dropout=False), 3, 0.03
+    (client,) = make_clients(16)
+    arguments = (model, sgd(rate), sgd(1.0), steps, BATCH, 0.5, 1.0)
+    found, _ = delta_of_round(maml.build_maml(*arguments, shuffle=False), [client])
+    support, query = parts(client, 0.5)
+    theta = tuple(tf.constant(w) for w in model.initial_weights[0])
+    with tf.GradientTape() as outer:
+        outer.watch(theta)
+        phi = theta
+        for step in range(steps):
+            batch = slice(BATCH * (step % 2), BATCH * (step % 2) + BATCH)
+            with tf.GradientTape() as inner:
+                inner.watch(phi)
+                loss = cnn_loss_in_plain_tensorflow(phi, support[0][batch], support[1][batch])
+            phi = tuple(w - rate * g for w, g in zip(phi, inner.gradient(loss, phi), strict=True))
+        loss = cnn_loss_in_plain_tensorflow(phi, *query)
+    expected, first_order = outer.gradient(loss, [theta, phi])
+    scale = distance([g.numpy() for g in expected], [0] * 8)
+    assert_close(found, expected, atol=1e-4 * scale)
+    assert distance([g.numpy() for g in expected], [g.numpy() for g in first_order]) > 0.05 * scale
+
+
+def per_fed_avg_in_numpy(weights, client, alpha, beta, steps, correction):
+    """Per-FedAvg's end of `steps` local steps; `correction(w, v, x, y)` stands for the Hessian's product."""
+    x, y = numpy_oracle.flat(client[0]), client[1]
+    draws_seed = tf.random.split(SEED)[1]
+    for step in range(steps):
+        first = slice(BATCH * step % len(y), BATCH * step % len(y) + BATCH)
+        seeds = tf.random.split(tf.random.fold_in(draws_seed, step), 4)
+        second, third = (meta_learning.draw_batch(numbered(len(y)), BATCH, seeds[i]).y.numpy() for i in (0, 1))
+        inner = plus(weights, -alpha, numpy_oracle.gradient(weights, x[first], y[first]))
+        v = numpy_oracle.gradient(inner, x[second], y[second])
+        weights = plus(weights, -beta, plus(v, -alpha, correction(weights, v, x[third], y[third])))
+    return weights
+
+
+def per_fed_avg_delta(model, clients, steps, hessian_delta, alpha=RATE, beta=0.1):
+    process = per_fed_avg.build_per_fed_avg(
+        model, sgd(beta), sgd(1.0), steps, BATCH, alpha, hessian_delta, shuffle=False
+    )
+    return delta_of_round(process, clients)[0]
+
+
+@pytest.mark.usefixtures("worker")
+def test_per_fed_avg_equals_numpy_in_both_variants(model):
+    clients, steps, alpha, beta = make_clients(12, 8), 5, RATE, 0.1
+    corrections = {
+        0.0: lambda w, v, x, y: [0, 0],
+        0.1: lambda w, v, x, y: [
+            (a - b) / 0.2
+            for a, b in zip(
+                numpy_oracle.gradient(plus(w, 0.1, v), x, y), numpy_oracle.gradient(plus(w, -0.1, v), x, y), strict=True
+            )
+        ],
+    }
+    expected = {}
+    for hessian_delta, correction in corrections.items():
+        ends = [per_fed_avg_in_numpy(initial(model), c, alpha, beta, steps, correction) for c in clients]
+        expected[hessian_delta] = plus(initial(model), -1, [(a + b) / 2 for a, b in zip(*ends, strict=True)])
+        assert_close(per_fed_avg_delta(model, clients, steps, hessian_delta), expected[hessian_delta], atol=1e-5)
+    assert distance(*expected.values()) > 1e-3
+
+
+@pytest.mark.usefixtures("worker")
+def test_per_fed_avgs_difference_of_gradients_nears_the_hessian_as_delta_falls(model):
+    (client,) = make_clients(12)
+    hessian = lambda w, v, x, y: numpy_oracle.hessian_product(w, x, v)  # noqa: E731
+    exact = plus(initial(model), -1, per_fed_avg_in_numpy(initial(model), client, RATE, 0.1, 3, hessian))
+    far, nearer, near, default = (
+        distance(per_fed_avg_delta(model, [client], 3, delta), exact) for delta in (0.08, 0.04, 0.01, 1e-3)
+    )
+    assert far > 3 * nearer > 30 * near  # the error of a central difference falls with δ²
+    assert default < 1e-5 < 0.1 * far
+
+
+@pytest.mark.usefixtures("worker")
+def test_meta_sgd_with_its_first_rates_moves_the_model_as_maml_does(model):
+    clients = make_clients(12, 7)
+    of_meta_sgd, _ = delta_of_round(meta_sgd.build_meta_sgd(model, sgd(1.0), 3, BATCH, 0.5, RATE), clients)
+    of_maml, _ = delta_of_round(maml.build_maml(model, sgd(), sgd(1.0), 3, BATCH, 0.5, RATE), clients)
+    assert len(of_meta_sgd) == 2 * len(of_maml)
+    assert_close(of_meta_sgd[:2], of_maml)
+
+
+@pytest.mark.usefixtures("worker")
+def test_two_rounds_of_meta_sgd_equal_numpy_in_weights_and_rates(model):
+    """One inner step: the gradient of the rates is −∇L(φ; query) ∘ ∇L(θ; support); the second round uses the rates."""
+    (client,) = make_clients(8)
+    process = meta_sgd.build_meta_sgd(model, sgd(2.0), 1, BATCH, 0.5, RATE, shuffle=False)
+    (images, labels), query = parts(client, 0.5)
+    x = numpy_oracle.flat(images)
+    theta, rates = initial(model), [np.full_like(w, RATE) for w in initial(model)]
+    state = process.initialize()
+    for _ in range(2):
+        state = process.next(state, [methods.client_value(*client, SEED)]).state
+        gradient = numpy_oracle.gradient(theta, x, labels)
+        phi = [w - a * g for w, a, g in zip(theta, rates, gradient, strict=True)]
+        v = numpy_oracle.gradient(phi, numpy_oracle.flat(query[0]), query[1])
+        product = numpy_oracle.hessian_product(theta, x, [a * d for a, d in zip(rates, v, strict=True)])
+        theta = plus(theta, -2 * RATE, plus(v, -1, product))
+        rates = plus(rates, 2 * RATE, [d * g for d, g in zip(v, gradient, strict=True)])
+        assert_close(process.get_model_weights(state).trainable, [*theta, *rates], atol=1e-5)
+    assert distance(rates, [RATE, RATE]) > 1e-3
+
+
+@pytest.mark.usefixtures("worker")
+@pytest.mark.parametrize(
+    "build",
+    [
+        lambda model: fomaml.build_fomaml(model, sgd(0.02), sgd(1.0), 2, BATCH, 0.5, 1.0),
+        lambda model: maml.build_maml(model, sgd(0.02), sgd(1.0), 2, BATCH, 0.5, 1.0),
+        lambda model: per_fed_avg.build_per_fed_avg(model, sgd(0.02), sgd(1.0), 2, BATCH, 0.02, 1e-3),
+        lambda model: meta_sgd.build_meta_sgd(model, sgd(1.0), 2, BATCH, 0.5, 0.02),
+    ],
+    ids=["fomaml", "maml", "per_fed_avg", "meta_sgd"],
+)
+def test_a_client_without_examples_is_no_harm(build):
+    """On the CNN, whose convolutions take no empty batch."""
+    process = build(emnist_cnn.build_cnn(CLASSES, np.random.default_rng(0)))
+    empty = (np.zeros([0, 28, 28], np.uint8), np.zeros([0], np.int32))
+    output = process.next(
+        process.initialize(), [methods.client_value(*client, SEED) for client in (*make_clients(5), empty)]
+    )
+    assert output.metrics["client_work"]["clients"] == 1
+    assert output.metrics["client_work"]["non_finite_clients"] == 0

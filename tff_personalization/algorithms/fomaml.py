@@ -1,0 +1,82 @@
+"""FOMAML(K), first-order MAML, Finn, Abbeel, Levine (2017, arXiv 1703.03400, section 5.2), as section 2 of 1909.12488.
+
+    θ: global model, α: server learning rate, β: client learning rate, K: local steps
+    for each round:
+        sample a cohort of M clients
+        for each client i of the cohort:
+            deal i's examples into a support part and a query part
+            φ_i ← K steps of the client optimizer (β) on the support part, starting at θ
+            g_i ← β ∇L(φ_i; query part)      # the second derivative of MAML's is left out
+        g ← (1/M) Σ g_i
+        θ ← server optimizer (α) applied to g
+
+The factor β gives the delta the size of a local step, as in FedSGD, so that one server optimizer suits both. With the
+same data in every step, the delta of J steps of FedAvg is that of FedSGD + FOMAML(1) + … + FOMAML(J−1).
+"""
+
+import tensorflow as tf
+import tensorflow_federated as tff
+
+from tff_personalization import local_training, methods
+from tff_personalization.algorithms import client_work, meta_learning
+from tff_personalization.models import functional
+
+
+def build_fomaml(
+    model: functional.SeededModel,
+    client_optimizer: tff.learning.optimizers.Optimizer,
+    server_optimizer: tff.learning.optimizers.Optimizer,
+    local_steps: int,
+    batch_size: int,
+    query_fraction: float,
+    scale: float,
+    shuffle: bool = True,
+    aggregator: tff.aggregators.WeightedAggregationFactory | None = None,
+) -> tff.learning.templates.LearningProcess:
+    """Builds FOMAML(K) as a learning process; other arguments as `reptile.build_reptile`.
+
+    Args:
+        model: the model θ to train.
+        client_optimizer: takes the local steps.
+        server_optimizer: takes one step a round, with the mean delta as its gradient.
+        local_steps: K.
+        batch_size: examples a local step.
+        query_fraction: the share of a client's examples that is the query part, drawn anew in each round; see
+            `meta_learning.support_and_query`.
+        scale: β, by which the query part's gradient is multiplied.
+        shuffle: whether clients permute the support part in each epoch.
+        aggregator: how deltas are aggregated; by default their mean.
+    """
+    training = local_training.LocalTraining(model, client_optimizer, batch_size, shuffle=shuffle)
+
+    def update(theta, examples, seed, state):
+        del state
+        split_seed, steps_seed, query_seed = tf.unstack(tf.random.split(seed, 3))
+        support, query = meta_learning.support_and_query(examples, query_fraction, split_seed)
+        phi = training.steps(training.initial_state(theta), support, steps_seed, 0, local_steps)
+        found = training.gradient(phi.weights, query, query_seed)
+        return meta_learning.update_from(found.gradients, scale, phi, found)
+
+    work = client_work.build_client_work(model, update, "uniform")
+    return client_work.compose(model, work, server_optimizer, aggregator)
+
+
+def _build(setup: methods.Setup) -> methods.Training:
+    process = build_fomaml(
+        setup.model,
+        setup.optimizer("client"),
+        setup.optimizer("server"),
+        setup.settings["local_steps"],
+        setup.settings["batch_size"],
+        setup.settings["query_fraction"],
+        setup.optimizers["client"].learning_rate,
+        aggregator=setup.aggregator(),
+    )
+    return methods.Training((methods.Stage("fomaml", 1, process),), methods.sampled_cohorts(setup))
+
+
+METHOD = methods.Method(
+    description="FOMAML(K): the gradient on new data after K local steps, first order",
+    reads=(*methods.FEDERATED_READS, "local_steps", "query_fraction"),
+    build=_build,
+)

@@ -1,0 +1,103 @@
+"""Meta-SGD(K), Li et al. (2017, arXiv 1707.09835, Algorithm 1), federated as in Chen et al. (2018, arXiv 1802.07876).
+
+    θ: global model, a: a local learning rate for each weight of θ, a ← a_0 at first; α: server learning rate
+    for each round:
+        sample a cohort of M clients
+        for each client i of the cohort:
+            deal i's examples into a support part and a query part
+            φ_i(θ, a) ← K steps φ ← φ − a ∘ ∇L(φ; next support batch), starting at θ        # ∘: weight by weight
+            g_i ← a_0 ∇_{θ,a} L(φ_i(θ, a); query part)
+        g ← (1/M) Σ g_i
+        (θ, a) ← server optimizer (α) applied to g
+
+Li et al. take K = 1. The derivative goes through all K steps, as in MAML, which this is with a held at a_0. A rate's
+gradient is a product of two gradients of its weight, orders of magnitude smaller than one of them: Adam on the server,
+which scales each by itself, learns rates; SGD hardly moves them. The strategy `meta_sgd` fine-tunes with learnt rates.
+"""
+
+import numpy as np
+import tensorflow as tf
+import tensorflow_federated as tff
+
+from tff_personalization import aggregators, methods
+from tff_personalization.algorithms import client_work, meta_learning
+from tff_personalization.models import functional
+
+
+def initial_weights(model: functional.SeededModel, inner_learning_rate: float) -> tuple[np.ndarray, ...]:
+    """The global weights before the first round: the model's own, then a rate for each of them, of the same shapes."""
+    theta = model.initial_weights[0]
+    return (*theta, *(np.full_like(w, inner_learning_rate) for w in theta))
+
+
+def build_meta_sgd(
+    model: functional.SeededModel,
+    server_optimizer: tff.learning.optimizers.Optimizer,
+    local_steps: int,
+    batch_size: int,
+    query_fraction: float,
+    inner_learning_rate: float,
+    shuffle: bool = True,
+    aggregator: tff.aggregators.WeightedAggregationFactory | None = None,
+) -> tff.learning.templates.LearningProcess:
+    """Builds Meta-SGD(K) as a learning process whose global weights are those of `initial_weights`.
+
+    Args:
+        model: the model θ to train.
+        server_optimizer: takes one step a round on θ and a together, with the mean delta as its gradient.
+        local_steps: K.
+        batch_size: examples a local step.
+        query_fraction: as in `fomaml.build_fomaml`.
+        inner_learning_rate: a_0, at which all rates start, and by which the gradient is multiplied.
+        shuffle: whether clients permute the support part in each epoch.
+        aggregator: how deltas are aggregated; by default their mean.
+    """
+    training = meta_learning.training_at_rates(model, batch_size, shuffle=shuffle)
+    start = initial_weights(model, inner_learning_rate)
+
+    def update(weights, examples, seed, state):
+        del state
+        split_seed, steps_seed, query_seed = tf.unstack(tf.random.split(seed, 3))
+        support, query = meta_learning.support_and_query(examples, query_fraction, split_seed)
+        with tf.GradientTape(watch_accessed_variables=False) as tape:
+            tape.watch(weights)
+            theta, rates = weights[: len(start) // 2], weights[len(start) // 2 :]
+            at_rates = meta_learning.at_rates(rates)
+            phi = training.steps(training.initial_state(theta), support, steps_seed, 0, local_steps, at_rates)
+        found = training.gradient(phi.weights, query, query_seed)
+        meta_gradient = tape.gradient(phi.weights, weights, output_gradients=found.gradients)
+        return meta_learning.update_from(meta_gradient, inner_learning_rate, phi, found)
+
+    work = client_work.build_client_work(model, update, "uniform", initial_weights=start)
+    return client_work.compose(model, work, server_optimizer, aggregator, initial_weights=start)
+
+
+def _build(setup: methods.Setup) -> methods.Training:
+    process = build_meta_sgd(
+        setup.model,
+        setup.optimizer("server"),
+        setup.settings["local_steps"],
+        setup.settings["batch_size"],
+        setup.settings["query_fraction"],
+        setup.settings["inner_learning_rate"],
+        aggregator=setup.aggregator(),
+    )
+    start = initial_weights(setup.model, setup.settings["inner_learning_rate"])
+    return methods.Training((methods.Stage("meta_sgd", 1, process),), methods.sampled_cohorts(setup), start)
+
+
+METHOD = methods.Method(
+    description="Meta-SGD(K): MAML that learns a local learning rate for each weight",
+    reads=(
+        "server",
+        "clients_per_round",
+        "batch_size",
+        *aggregators.READS,
+        "local_steps",
+        "query_fraction",
+        "inner_learning_rate",
+    ),
+    build=_build,
+    strategies=("meta_sgd", "fine_tune"),
+    provides="rates",
+)

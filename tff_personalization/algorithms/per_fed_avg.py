@@ -1,0 +1,109 @@
+"""Per-FedAvg, Fallah, Mokhtari, Ozdaglar (2020, NeurIPS, arXiv 2002.07948, Algorithm 1), its variants HF and FO.
+
+    θ: global model, α: rate of the inner step, β: client learning rate, K: local steps (the paper's τ), δ > 0
+    meta-objective: mean over clients of F_i(w) = f_i(w − α ∇f_i(w)), the loss after one step on the client's data
+    for each round:
+        sample a cohort of M clients
+        for each client i of the cohort:
+            w ← θ
+            K times:
+                draw batches D, D′, D″ of i's examples, each by itself
+                v ← ∇f_i(w − α ∇f_i(w; D); D′)
+                d ← (∇f_i(w + δ v; D″) − ∇f_i(w − δ v; D″)) / 2δ      # HF: about ∇²f_i(w; D″) v. FO: d ← 0
+                w ← w − β (v − α d)
+            g_i ← θ − w
+        g ← (1/M) Σ g_i
+        θ ← server optimizer applied to g              # the paper's mean of the w: SGD with rate 1
+
+FOMAML and MAML of one inner step take one such step a round, from a client; this takes K. The batches D go through the
+client's examples epoch by epoch; D′ and D″ are drawn anew each time. The dropout of both gradients of d is the same.
+"""
+
+import tensorflow as tf
+import tensorflow_federated as tff
+
+from tff_personalization import local_training, methods
+from tff_personalization.algorithms import client_work, meta_learning
+from tff_personalization.models import functional
+
+
+def build_per_fed_avg(
+    model: functional.SeededModel,
+    client_optimizer: tff.learning.optimizers.Optimizer,
+    server_optimizer: tff.learning.optimizers.Optimizer,
+    local_steps: int,
+    batch_size: int,
+    inner_learning_rate: float,
+    hessian_delta: float,
+    shuffle: bool = True,
+    aggregator: tff.aggregators.WeightedAggregationFactory | None = None,
+) -> tff.learning.templates.LearningProcess:
+    """Builds Per-FedAvg as a learning process; other arguments as `reptile.build_reptile`.
+
+    The measurements of a round are those of D: how the model does before each local step's inner step.
+
+    Args:
+        model: the model θ to train.
+        client_optimizer: takes the local steps, with v − α d for a gradient; plain SGD with rate β in the paper.
+        server_optimizer: takes one step a round, with the mean delta as its gradient.
+        local_steps: K.
+        batch_size: the size of D, D′ and D″; a client with fewer examples takes all of them.
+        inner_learning_rate: α.
+        hessian_delta: δ of the variant HF; 0 for the variant FO.
+        shuffle: whether clients permute their examples in each epoch.
+        aggregator: how deltas are aggregated; by default their mean.
+    """
+    training = local_training.LocalTraining(model, client_optimizer, batch_size, shuffle=shuffle)
+
+    def shifted(weights, factor, direction):
+        return tuple(w + factor * d for w, d in zip(weights, direction, strict=True))
+
+    def update(theta, examples, seed, state):
+        del state
+        walk_seed, draws_seed = tf.unstack(tf.random.split(seed))
+
+        def take_step(step, state):
+            seeds = tf.unstack(tf.random.split(tf.random.fold_in(draws_seed, step), 4))
+            second, third = (meta_learning.draw_batch(examples, batch_size, s) for s in seeds[:2])
+
+            def meta_gradient(w, gradient):
+                v = training.gradient(shifted(w, -inner_learning_rate, gradient), second, seeds[2]).gradients
+                if hessian_delta == 0:
+                    return v
+                above, below = (
+                    training.gradient(shifted(w, sign * hessian_delta, v), third, seeds[3]).gradients
+                    for sign in (1, -1)
+                )
+                d = tuple((a - b) / (2 * hessian_delta) for a, b in zip(above, below, strict=True))
+                return shifted(v, -inner_learning_rate, d)
+
+            return step + 1, training.steps(state, examples, walk_seed, step, step + 1, meta_gradient)
+
+        _, end = tf.while_loop(
+            lambda step, _: step < local_steps, take_step, (0, training.initial_state(theta)), parallel_iterations=1
+        )
+        return client_work.update_from(theta, end)
+
+    work = client_work.build_client_work(model, update, "uniform")
+    return client_work.compose(model, work, server_optimizer, aggregator)
+
+
+def _build(setup: methods.Setup) -> methods.Training:
+    process = build_per_fed_avg(
+        setup.model,
+        setup.optimizer("client"),
+        setup.optimizer("server"),
+        setup.settings["local_steps"],
+        setup.settings["batch_size"],
+        setup.settings["inner_learning_rate"],
+        setup.settings["hessian_delta"],
+        aggregator=setup.aggregator(),
+    )
+    return methods.Training((methods.Stage("per_fed_avg", 1, process),), methods.sampled_cohorts(setup))
+
+
+METHOD = methods.Method(
+    description="Per-FedAvg: K local steps down the loss after one inner step; HF, or FO with --hessian_delta=0",
+    reads=(*methods.FEDERATED_READS, "local_steps", "inner_learning_rate", "hessian_delta"),
+    build=_build,
+)

@@ -1,0 +1,32 @@
+"""Fine-tuning with the learning rates that Meta-SGD learnt, Li et al. (2017, arXiv 1707.09835): one for each weight.
+
+φ ← θ
+for each batch b of each epoch:
+    φ ← φ − a ∘ ∇ f_i(φ; b)                 # ∘: weight by weight; a is part of the global weights
+"""
+
+from tff_personalization.algorithms import meta_learning
+from tff_personalization.personalization import adaptation
+from tff_personalization.personalization.adaptation import Client, Curve, Settings, Strategy
+
+
+def _curve(client: Client, settings: Settings) -> Curve:
+    return adaptation.curve_by_epoch(
+        client.model,
+        meta_learning.training_at_rates(client.model, settings.batch_size),
+        client.theta,
+        client.judgement_of_theta,
+        client.train,
+        client.test,
+        client.seed,
+        settings.epochs,
+        meta_learning.at_rates(client.extra),
+    )
+
+
+STRATEGY = Strategy(
+    "fine-tune all layers by SGD with the learning rates that Meta-SGD learnt",
+    _curve,
+    ignores=("personalization", "personalization_learning_rates"),
+    needs="rates",
+)
