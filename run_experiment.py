@@ -14,15 +14,21 @@ startup.quiet(sys.argv)
 
 from absl import app, flags  # noqa: E402
 
-from tff_personalization import errors  # noqa: E402
-from tff_personalization.programs import config, interruption, report, training  # noqa: E402
+from tff_personalization import errors, plugins  # noqa: E402
+from tff_personalization.programs import config, interruption, report, sweep, training  # noqa: E402
 
-config.define_flags()
+with startup.plain_flag_errors():
+    plugins.load(sys.argv)  # What they register are choices of flags.
+    config.define_flags()
+    sweep.define_flags()
 
 
 def main(argv: list[str]) -> int:
     if len(argv) > 1:
         raise errors.UserError(f"{argv[1]!r} is not a flag: settings are given as --name=value (see --help).")
+    if flags.FLAGS.sweep:
+        with interruption.Interruption():
+            return 0 if sweep.Sweep(flags.FLAGS).run() else 1
     experiment = config.from_flags(flags.FLAGS)
     with interruption.Interruption() as interrupt:
         directory = training.run(experiment, interrupt)

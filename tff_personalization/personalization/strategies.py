@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import tensorflow as tf
 import tensorflow_federated as tff
 
-from tff_personalization import local_training
+from tff_personalization import local_training, registries
 from tff_personalization.models import functional
 
 Weights = tuple[tf.Tensor, ...]
@@ -171,3 +171,8 @@ STRATEGIES = {
     ),
     "local_only": Strategy("train an untrained model", fine_tuning(start=_untrained_model)),
 }
+
+
+def register(name: str, strategy: Strategy) -> None:
+    """Makes a strategy a choice of `--strategies`. Raises UserError if the name is taken."""
+    registries.add(STRATEGIES, "strategy", name, strategy)

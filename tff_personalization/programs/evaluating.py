@@ -96,7 +96,7 @@ class PersonalizationEvaluator:
             batch_size=config.personalization_batch_size,
             strategies=self._strategies,
             release=self._release,
-            values=dataclasses.asdict(config),
+            values=self._experiment.settings,
             initial_weights=self._initial_weights,
         )
 
