@@ -52,7 +52,7 @@ def load(argv: Sequence[str]) -> None:
             raise errors.UserError(
                 f"--plugin={name}: it registers no method, strategy, aggregator or optimizer: see docs/extending.md."
             )
-        _loaded[module.__name__] = _Plugin(_sha256(module), frozenset(set(flags.FLAGS) - flags_before))
+        _loaded[module.__name__] = _Plugin(sha256(_files(module)), frozenset(set(flags.FLAGS) - flags_before))
 
 
 def flag_names() -> list[str]:
@@ -63,6 +63,11 @@ def flag_names() -> list[str]:
 def sources() -> dict[str, str]:
     """The SHA-256 of each loaded plugin's source (of all its modules, if it is a package), by its name."""
     return {name: plugin.sha256 for name, plugin in _loaded.items()}
+
+
+def sha256(files: Sequence[pathlib.Path]) -> str:
+    """The SHA-256 of the files' contents, one after the other."""
+    return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()
 
 
 def _count_registered() -> int:
@@ -108,10 +113,6 @@ def _failed(name: str, error: Exception) -> errors.UserError:
     return errors.UserError(f"--plugin={name}: {at[0]}, line {at[1]}: {type(error).__name__}: {message}")
 
 
-def _sha256(module: types.ModuleType) -> str:
-    digest = hashlib.sha256()
+def _files(module: types.ModuleType) -> list[pathlib.Path]:
     source = pathlib.Path(module.__file__ or "")
-    files = sorted(source.parent.rglob("*.py")) if hasattr(module, "__path__") else [source]
-    for file in files:
-        digest.update(file.read_bytes())
-    return digest.hexdigest()
+    return sorted(source.parent.rglob("*.py")) if hasattr(module, "__path__") else [source]

@@ -205,7 +205,7 @@ def _flag_type(field: dataclasses.Field) -> type:
 
 
 def define_flags(flag_values: flags.FlagValues = flags.FLAGS) -> None:
-    """Defines one flag for each setting, and the optimizers' flags.
+    """Defines one flag for each setting, the optimizers' flags, and those of a sweep.
 
     Raises:
         UserError: a plugin has defined a flag of such a name, or registered what reads a flag that does not exist.
@@ -236,6 +236,11 @@ def define_flags(flag_values: flags.FlagValues = flags.FLAGS) -> None:
             flags.DEFINE_multi_string(field.name, default, text, flag_values=flag_values)
     for role in ROLES.values():
         optimizers.define_flags(role, flag_values)
+    # Not settings of a run:
+    text = "[run] A TOML file of flags for many runs, one after another (docs/sweeps.md)."
+    flags.DEFINE_string("sweep", "", text, flag_values=flag_values)
+    text = "[run] End a sweep with the first run that fails."
+    flags.DEFINE_bool("sweep_stop_on_failure", False, text, flag_values=flag_values)
     for chooser, choices in _readers().items():
         for name, choice in choices.items():
             for flag in choice.reads:

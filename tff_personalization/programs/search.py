@@ -39,15 +39,21 @@ def suggest(statement: pyvizier.ProblemStatement, count: int, seed: int) -> list
     return trials
 
 
-def complete(trial: pyvizier.Trial, objective: float | None) -> None:
+def complete(trial: pyvizier.Trial, measured: float | None) -> None:
     """Completes a trial with what its run measured; None: its run failed, which makes it infeasible."""
-    if objective is None:
+    if measured is None:
         trial.complete(pyvizier.Measurement(), infeasibility_reason="the run failed")
     else:
-        trial.complete(pyvizier.Measurement(metrics={OBJECTIVE: objective}))
+        trial.complete(pyvizier.Measurement(metrics={OBJECTIVE: measured}))
 
 
 def best(trials: Sequence[pyvizier.Trial]) -> pyvizier.Trial | None:
     """The completed trial with the highest objective, the earliest of several; None if there is none."""
     feasible = [trial for trial in trials if trial.is_completed and not trial.infeasible]
-    return max(feasible, key=lambda trial: trial.final_measurement.metrics[OBJECTIVE].value, default=None)
+    return max(feasible, key=objective, default=None)
+
+
+def objective(trial: pyvizier.Trial) -> float:
+    """What a feasible trial measured."""
+    assert trial.final_measurement is not None
+    return trial.final_measurement.metrics[OBJECTIVE].value

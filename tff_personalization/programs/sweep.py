@@ -24,6 +24,7 @@ import dataclasses
 import itertools
 import os
 import pathlib
+import signal
 import subprocess
 import sys
 import time
@@ -34,27 +35,15 @@ from typing import Any
 import pandas as pd
 from absl import flags
 
+from analysis import compare_runs, runs, tables
 from tff_personalization import errors
 from tff_personalization.programs import config as config_lib
-from tff_personalization.programs import run_directory, runtime
+from tff_personalization.programs import run_directory, runtime, search
 
 _PROGRAM = pathlib.Path(__file__).parents[2] / "run_experiment.py"
 # What belongs to the sweep as a whole, not to one of its runs.
 _OF_THE_SWEEP = ("sweep", "sweep_stop_on_failure", "plugin", "flagfile", "output_dir", "run_name")
 _FIGURES = ("initial_accuracy_mean", "personalized_accuracy_mean", "gain_mean", "share_hurt", "wall_seconds")
-
-
-def define_flags(flag_values: flags.FlagValues = flags.FLAGS) -> None:
-    """Defines --sweep and --sweep_stop_on_failure."""
-    flags.DEFINE_string(
-        "sweep",
-        "",
-        "[run] A TOML file of flags for many runs, one after another (docs/sweeps.md).",
-        flag_values=flag_values,
-    )
-    flags.DEFINE_bool(
-        "sweep_stop_on_failure", False, "[run] End a sweep with the first run that fails.", flag_values=flag_values
-    )
 
 
 @dataclasses.dataclass
@@ -85,8 +74,7 @@ class Sweep:
             raise errors.UserError(
                 "--run_name has no effect with --sweep, whose runs have names of their own: remove it."
             )
-        output_dir = pathlib.Path(flag_values["output_dir"].value).expanduser() / self.path.stem
-        self.directory = output_dir
+        self.directory = pathlib.Path(flag_values["output_dir"].value).expanduser() / self.path.stem
         contents = _read(self.path)
         self._trials = self._search(contents["search"]) if "search" in contents else None
         if self._trials is None:
@@ -149,10 +137,6 @@ class Sweep:
 
     def _search(self, section: Mapping[str, Any]) -> list:
         """The trials of a [search]."""
-        from tff_personalization.programs import (
-            search,
-        )  # Vizier takes a while to import, and most sweeps do not search.
-
         values = self._flag_values
         rounds, every = values["rounds"].value, values["rounds_per_evaluation"].value
         if not values["validation_clients"].value:
@@ -162,14 +146,17 @@ class Sweep:
                 f"{self.path}: search: the last round is to be judged: give --rounds that are a multiple of "
                 f"--rounds_per_evaluation={every}."
             )
-        bounds = {name: value for name, value in section.items() if name != "trials"}
         count = section.get("trials")
         if not isinstance(count, int) or count < 1:
             raise errors.UserError(f"{self.path}: search.trials: give how many points to try, 1 or more.")
-        for name, value in bounds.items():
+        bounds = {}
+        for name, value in section.items():
+            if name == "trials":
+                continue
             ends = isinstance(value, list) and len(value) == 2 and all(isinstance(end, int | float) for end in value)
             if not ends or not 0 < value[0] < value[1]:
                 raise errors.UserError(f"{self.path}: search.{name}: give [least, greatest], 0 < least < greatest.")
+            bounds[name] = (float(value[0]), float(value[1]))
         if not bounds:
             raise errors.UserError(f"{self.path}: search: name a flag, as in client_learning_rate = [0.003, 0.3].")
         return search.suggest(search.problem(bounds), count, values["seed"].value)
@@ -196,8 +183,10 @@ class Sweep:
                 process.kill()
                 process.wait()
             raise
-        run.status = "finished" if process.wait() == 0 else "failed"
-        run.error = "" if run.status == "finished" else last_line
+        code = process.wait()
+        run.status = "failed" if code else "finished"
+        if code:
+            run.error = f"ended by {signal.Signals(-code).name}" if code < 0 else last_line
 
     def _is_given(self, name: str) -> bool:
         own = {"sweep", "sweep_stop_on_failure", "flagfile", "output_dir"}
@@ -210,14 +199,8 @@ class Sweep:
         self.directory.mkdir(parents=True, exist_ok=True)
         path = self.directory / "sweep.csv"
         table.to_csv(path, index=False)
-        from analysis import tables  # matplotlib takes a while to import
-
         readable = table.drop(columns=["run_directory", "error"]).map(_cell)
-        note = (
-            "Accuracies: mean over validation clients, in the last round."
-            if self._trials is not None
-            else ("Accuracies: mean over test clients, and over validation clients where there are any.")
-        )
+        note = "Accuracies: means over test clients, or, where called so, over validation clients in the last round."
         print("\n" + tables.text(readable, note))
         for run in self.runs:
             if run.status == "failed":
@@ -230,8 +213,6 @@ class Sweep:
     def _row(self, run: _Run) -> dict[str, Any]:
         row = {**run.overrides, "status": run.status}
         if run.status == "finished":
-            from analysis import compare_runs, runs
-
             record = runs.read(run.directory.path)
             if self._trials is None:  # A search must not be judged by test clients, not even by who reads its table.
                 row |= compare_runs.per_run([record]).iloc[0][list(_FIGURES)].to_dict()
@@ -239,21 +220,17 @@ class Sweep:
         return {**row, "run_directory": str(run.directory.path), "error": run.error}
 
     def _judge(self, table: pd.DataFrame) -> None:
-        from tff_personalization.programs import search
-
         for trial, measured in zip(self._trials or (), table.get(search.OBJECTIVE, [None] * len(table)), strict=True):
             search.complete(trial, None if measured is None or pd.isna(measured) else float(measured))
         if search.OBJECTIVE in table:
             table.sort_values(search.OBJECTIVE, ascending=False, inplace=True, kind="stable")
 
     def _print_best(self) -> None:
-        from tff_personalization.programs import search
-
         best = search.best(self._trials or ())
         if best is not None:
             run = self.runs[best.id - 1]
-            value = best.final_measurement.metrics[search.OBJECTIVE].value
-            print(f"Best:   {run}: {value:.4f} on validation clients; its test clients: {run.directory.path}")
+            measured = f"{search.objective(best):.4f} on validation clients"
+            print(f"Best:   {run}: {measured}; its test clients: {run.directory.path}")
 
 
 def _read(path: pathlib.Path) -> dict[str, Any]:
@@ -270,7 +247,8 @@ def _read(path: pathlib.Path) -> dict[str, Any]:
     if not contents or ("search" in contents and len(contents) > 1):
         raise errors.UserError(f"{path}: give [grid] and [[runs]], or one of them, or [search] alone.")
     for name, kind in (("grid", dict), ("runs", list), ("search", dict)):
-        if not isinstance(contents.get(name, kind()), kind):
+        value = contents.get(name, kind())
+        if not isinstance(value, kind) or (kind is list and not all(isinstance(run, dict) for run in value)):
             raise errors.UserError(f"{path}: {name}: write it as {'[[runs]]' if name == 'runs' else f'[{name}]'}.")
     return contents
 
