@@ -8,7 +8,7 @@ import sys
 import pandas as pd
 import pytest
 
-from tff_personalization import plugins
+from tff_personalization import errors, plugins
 
 ROOT = pathlib.Path(__file__).parent.parent
 EXAMPLE = ROOT / "examples" / "my_plugin.py"
@@ -77,17 +77,10 @@ BAD_PLUGINS = {
         f"{USES_METHODS}methods.register('fed_avg', methods.get('reptile'))\n",
         ["p.py", "method 'fed_avg' exists already"],
     ),
-    "a taken flag": (
+    "no word": (
         "p.py",
-        f"{USES_METHODS}from absl import flags\nflags.DEFINE_integer('rounds', 1, '')\n"
-        "methods.register('mine', methods.get('reptile'))\n",
-        ["--rounds", "exists already"],
-    ),
-    "a flag that is none": (
-        "p.py",
-        f"{USES_METHODS}import dataclasses\n"
-        "methods.register('mine', dataclasses.replace(methods.get('reptile'), reads=('local_stepz',)))\n",
-        ["'mine'", "--local_stepz"],
+        f"{USES_METHODS}methods.register('my method', methods.get('reptile'))\n",
+        ["p.py", "method 'my method'", "letters"],
     ),
     "a module's name": ("json.py", "x = 1\n", ["json.py", "rename"]),
 }
@@ -98,7 +91,33 @@ def test_a_plugin_that_is_wrong_is_refused_in_one_line(tmp_path, name, source, h
     if source is not None:
         (tmp_path / name).write_text(source)
         name = str(tmp_path / name)
-    completed = program(f"--plugin={name}", "--rounds", "3")
+    with pytest.raises(errors.UserError) as refusal:
+        plugins.load(["program", "--rounds", "3", f"--plugin={name}"])
+    message = str(refusal.value)
+    assert message.startswith("--plugin")
+    assert "\n" not in message
+    assert all(hint in message for hint in hints), message
+
+
+BAD_FLAGS = {
+    "a taken flag": (
+        "from absl import flags\nflags.DEFINE_integer('rounds', 1, '')\n"
+        "methods.register('mine', methods.get('reptile'))\n",
+        ["--rounds", "exists already"],
+    ),
+    "a flag that is none": (
+        "import dataclasses\n"
+        "methods.register('mine', dataclasses.replace(methods.get('reptile'), reads=('local_stepz',)))\n",
+        ["'mine'", "--local_stepz"],
+    ),
+}
+
+
+@pytest.mark.parametrize(("source", "hints"), BAD_FLAGS.values(), ids=BAD_FLAGS)
+def test_flags_of_a_plugin_that_are_wrong_are_one_line_and_exit_status_1(tmp_path, source, hints):
+    (tmp_path / "p.py").write_text(USES_METHODS + source)
+    (tmp_path / "p.flags").write_text(f"--plugin={tmp_path / 'p.py'}\n")
+    completed = program(f"--flagfile={tmp_path / 'p.flags'}", "--rounds", "3")
     assert completed.returncode == 1
     (line,) = completed.stderr.splitlines()
     assert line.startswith("Error: --plugin")

@@ -324,7 +324,7 @@ def _check_value(field: dataclasses.Field, value: Any) -> None:
     choices = field.metadata.get("choices") or ()
     if isinstance(value, list):
         for item in value:
-            if item not in choices:
+            if choices and item not in choices:
                 raise errors.UserError(f"--{field.name}: {item!r} is unknown; choose from {', '.join(choices)}.")
         if len(set(value)) != len(value):
             raise errors.UserError(f"--{field.name}={','.join(value)}: a name stands there twice; name each once.")

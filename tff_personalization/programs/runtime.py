@@ -180,7 +180,8 @@ class _Context(tff.framework.SyncContext):
 
 def _with_plain_sums(comp: tff.Computation) -> tff.Computation:
     """`comp` with secure sums taken in the clear: TFF's worker has no cryptography. The values stay as they are."""
-    return tff.backends.test.replace_secure_intrinsics_with_bodies(comp)
+    plain = tff.backends.test.replace_secure_intrinsics_with_bodies(comp)
+    return tff.framework.ConcreteComputation.with_type(plain, comp.type_signature)  # which names Python's containers
 
 
 def _count_clients(comp: tff.Computation, arg: Any) -> int:

@@ -11,8 +11,9 @@ from tff_personalization import startup
 
 startup.quiet(sys.argv)
 
-import inspect  # noqa: E402
+import importlib  # noqa: E402
 import re  # noqa: E402
+import types  # noqa: E402
 from collections.abc import Callable, Iterable  # noqa: E402
 from typing import Any  # noqa: E402
 
@@ -26,8 +27,9 @@ Generated from the code by `python -m tff_personalization.tools.describe_methods
 global model, a strategy (`--strategies`, several with commas) adapts it to each client. For your own, see
 [extending.md](extending.md).
 """
-# "Nichol et al. (2018)", "Li et al., 2020", "Wang, Balle and Kasiviswanathan (2019)", "arXiv 1909.12488"
-_NAMES = r"[A-Z][\w-]+(?:, [A-Z][\w-]+)*(?:,? and [A-Z][\w-]+)?(?: et al\.)?"
+# "Nichol et al. (2018)", "Wang, Balle and Kasiviswanathan, 2019", "Mironov (2017)", "arXiv 1909.12488"
+_NAME = r"[A-Z][\w-]+"
+_NAMES = rf"(?:{_NAME} et al\.|{_NAME}(?:, {_NAME})*,? and {_NAME}|{_NAME})"
 _CITATION = rf"{_NAMES},? \(?(?:19|20)\d\d\)?|arXiv[ :]\d{{4}}\.\d{{5}}"
 _READ_BY_ALL = (
     "Every run reads the flags of data and evaluation; methods that train also `--rounds`, strategies also "
@@ -46,7 +48,7 @@ def page() -> str:
         _table(
             ("`--method=`", "what it is", "source", "flags it reads", "strategies by default"),
             (
-                (f"`{name}`", m.description, _source(m.build), _flags(m.reads), _flags(m.strategies, ""))
+                (f"`{name}`", m.description, _source(_module(name)), _flags(m.reads), _flags(m.strategies, ""))
                 for name, m in trained.items()
             ),
         ),
@@ -55,7 +57,7 @@ def page() -> str:
         _table(
             ("`--strategies=`", "what it does", "source", "flags it reads", "needs of the method"),
             (
-                (f"`{name}`", s.description, _source(s.curve), _flags(s.reads), getattr(s, "needs", ""))
+                (f"`{name}`", s.description, _source(_module_of(s.curve)), _flags(s.reads), getattr(s, "needs", ""))
                 for name, s in chosen.items()
             ),
         ),
@@ -92,18 +94,22 @@ def _flags(names: Iterable[str], dashes: str = "--") -> str:
     return " ".join(f"*{name}*" if name in config.ROLES else f"`{dashes}{name}`" for name in names)
 
 
-def _source(function: Callable[..., Any]) -> str:
-    """The papers that the head of the function's file names, with the file."""
-    module = inspect.getmodule(function)
-    head = " ".join((inspect.getdoc(module) or "").split())
-    # "Nichol et al. (2018)", "Li et al., 2020", "arXiv 1909.12488"
-    cited = re.findall(
-        r"(?:[A-Z][\w-]+(?:, [A-Z][\w-]+)*(?:,? and [A-Z][\w-]+)?(?: et al\.)?,? \(?\d{4}\)?|arXiv[ :]\d{4}\.\d{5})",
-        head,
-    )
-    place = module.__name__.replace(".", "/") + ".py" if module else ""
+def _module(method: str) -> types.ModuleType:
+    """The module that `METHODS` names for a method, or that of a method's own function."""
+    named = methods.METHODS[method]
+    return importlib.import_module(named) if isinstance(named, str) else _module_of(named.build)
+
+
+def _module_of(function: Callable[..., Any]) -> types.ModuleType:
+    return sys.modules[getattr(function, "func", function).__module__]  # of what functools.partial wraps
+
+
+def _source(module: types.ModuleType) -> str:
+    """The papers that the head of a file names, with the file."""
+    cited = re.findall(_CITATION, " ".join((module.__doc__ or "").split()))
     papers = ", ".join(dict.fromkeys(re.sub(r"[()]", "", one) for one in cited))
-    return f"{papers} ([file](../{place}))" if papers else f"[file](../{place})"
+    file = f"[file](../{module.__name__.replace('.', '/')}.py)"
+    return f"{papers} ({file})" if papers else file
 
 
 if __name__ == "__main__":
