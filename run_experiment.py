@@ -4,6 +4,7 @@
     python run_experiment.py --method=reptile --client_data=my_handwriting.npz --rounds=150
 
 The same command again goes on where a stopped run was, and prints the table of a finished one. --help lists the flags.
+--sweep=FILE makes many runs (docs/sweeps.md); --plugin=FILE adds your own methods and strategies (docs/extending.md).
 """
 
 import sys
@@ -14,15 +15,22 @@ startup.quiet(sys.argv)
 
 from absl import app, flags  # noqa: E402
 
-from tff_personalization import errors  # noqa: E402
+from tff_personalization import errors, plugins  # noqa: E402
 from tff_personalization.programs import config, interruption, report, training  # noqa: E402
 
-config.define_flags()
+with startup.plain_flag_errors():
+    plugins.load(sys.argv)  # What they register are choices of flags.
+    config.define_flags()
 
 
 def main(argv: list[str]) -> int:
     if len(argv) > 1:
         raise errors.UserError(f"{argv[1]!r} is not a flag: settings are given as --name=value (see --help).")
+    if flags.FLAGS.sweep:
+        from tff_personalization.programs import sweep  # Vizier and matplotlib take a while to import.
+
+        with interruption.Interruption():
+            return 0 if sweep.Sweep(flags.FLAGS).run() else 1
     experiment = config.from_flags(flags.FLAGS)
     with interruption.Interruption() as interrupt:
         directory = training.run(experiment, interrupt)

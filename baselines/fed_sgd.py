@@ -45,6 +45,6 @@ def _build(setup: methods.Setup) -> methods.Training:
 
 METHOD = methods.Method(
     description="FedSGD: one full-batch gradient a client and round",
-    reads=("client", "server", "clients_per_round", "client_weighting"),
+    reads=("client", "server", "clients_per_round", "client_weighting", "aggregator"),
     build=_build,
 )

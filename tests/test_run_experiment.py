@@ -12,7 +12,7 @@ from absl.testing import flagsaver
 
 import run_experiment
 from tests.tasks.sources import small_files
-from tff_personalization import errors, methods
+from tff_personalization import errors, methods, privacy
 from tff_personalization.personalization import strategies
 from tff_personalization.programs import config as config_lib
 
@@ -93,6 +93,28 @@ def test_every_method_runs_and_leaves_its_records(run, method, capsys):
         assert metrics.initial_accuracy.notna().tolist() == [False, True, False, True]
         assert list((directory / "tensorboard").iterdir())
     assert strategies[0] in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("clients_per_call", [50, 2])
+@pytest.mark.parametrize("aggregator", ["robust", "compression", "secure_sum"])
+def test_every_aggregator_trains_whether_a_cohort_is_computed_in_one_piece_or_in_parts(
+    run, aggregator, clients_per_call
+):
+    _, metrics, _ = read(run(aggregator=aggregator, clients_per_call=clients_per_call, rounds=6))
+    assert metrics.train_loss.iloc[-1] < 0.7 * metrics.train_loss.iloc[0]
+
+
+@pytest.mark.parametrize("clients_per_call", [50, 2])
+def test_a_differentially_private_run_reports_what_it_has_spent(run, capsys, clients_per_call):
+    directory = run(aggregator="dp", dp_noise_multiplier=1.5, clients_per_call=clients_per_call)
+    summary, metrics, _ = read(directory)
+    spent = summary["privacy"]
+    assert np.isfinite(metrics.train_loss).all()
+    assert (spent["clients_per_round"], spent["train_clients"]) == (3, 8)
+    assert spent["epsilon"] == privacy.epsilon_of_fixed_cohorts(1.5, 3, 8, 4, 8**-1.1)
+    assert spent["epsilon_poisson"] == privacy.epsilon_of_poisson_cohorts(1.5, 3, 8, 4, 8**-1.1)
+    assert f"ε = {spent['epsilon']:.3g}, δ = {spent['delta']:.2g}" in capsys.readouterr().out
+    assert json.loads((directory / "config.json").read_text())["flags"]["client_weighting"] == "uniform"
 
 
 def test_training_helps_and_personalization_helps_more(run):
@@ -295,6 +317,13 @@ BAD_FLAGS = [
     ({"batch_size": 0}, "--batch_size=0", "1 or more"),
     ({"target_accuracy": 1.5}, "--target_accuracy=1.5", "1 or less"),
     ({"writer_heterogeneity": float("nan")}, "--writer_heterogeneity=nan", "0 or more"),
+    ({"dp_noise_multiplier": 0.5}, "--dp_noise_multiplier", "--aggregator=mean"),
+    ({"aggregator": "robust", "dp_delta": 1e-5}, "--dp_delta", "--aggregator=robust"),
+    ({"aggregator": "dp", "dp_noise_multiplier": -1.0}, "--dp_noise_multiplier=-1", "0 or more"),
+    ({"aggregator": "dp", "client_weighting": "examples"}, "--client_weighting=examples", "--aggregator=dp"),
+    ({"method": "centralized", "aggregator": "robust"}, "--aggregator", "--method=centralized"),
+    ({"method": "local_only", "aggregator": "dp"}, "--aggregator", "--method=local_only"),
+    ({"method": "centralized", "dp_noise_multiplier": 0.5}, "--dp_noise_multiplier", "--method=centralized"),
     ({"strategies": ["fine_tun"]}, "--strategies", "fine_tune"),
     ({"strategies": ["fine_tune", "fine_tune"]}, "--strategies", "twice"),
     ({"ditto_lambda": 0.1}, "--ditto_lambda", "--strategies=fine_tune,fine_tune_head"),

@@ -14,11 +14,12 @@ import numpy as np
 import tensorflow as tf
 import tensorflow_federated as tff
 
-from tff_personalization import aggregators, optimizers, seeds
+from tff_personalization import aggregators, optimizers, registries, seeds
 from tff_personalization.models import functional
 from tff_personalization.tasks import array_client_data
 
-METHODS = {
+# A module that has a METHOD, or the method itself.
+METHODS: dict[str, "str | Method"] = {
     "fed_avg": "tff_personalization.algorithms.fed_avg",
     "reptile": "tff_personalization.algorithms.reptile",
     "personalized_fed_avg": "tff_personalization.algorithms.personalized_fed_avg",
@@ -32,7 +33,7 @@ METHODS = {
 }
 
 # What every federated method reads from the flags, the client's and the server's optimizer included.
-FEDERATED_READS = ("client", "server", "clients_per_round", "batch_size", *aggregators.READS)
+FEDERATED_READS = ("client", "server", "clients_per_round", "batch_size", "aggregator")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -120,7 +121,13 @@ class Method:
 
 def get(name: str) -> Method:
     """The method with a name in `METHODS`."""
-    return importlib.import_module(METHODS[name]).METHOD
+    method = METHODS[name]
+    return importlib.import_module(method).METHOD if isinstance(method, str) else method
+
+
+def register(name: str, method: Method) -> None:
+    """Makes a method a choice of `--method`. Raises UserError if the name is taken."""
+    registries.add(METHODS, "method", name, method)
 
 
 def client_value(images: np.ndarray, labels: np.ndarray, seed: np.ndarray) -> tf.data.Dataset:

@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 import tensorflow_federated as tff
 from absl import flags
 
-from tff_personalization import errors
+from tff_personalization import errors, registries
 
 OPTIMIZERS: dict[str, Callable[..., tff.learning.optimizers.Optimizer]] = {
     "sgd": tff.learning.optimizers.build_sgdm,
@@ -22,6 +22,16 @@ OPTIMIZERS: dict[str, Callable[..., tff.learning.optimizers.Optimizer]] = {
     "yogi": tff.learning.optimizers.build_yogi,
     "rmsprop": tff.learning.optimizers.build_rmsprop,
 }
+
+
+def register(name: str, builder: Callable[..., tff.learning.optimizers.Optimizer]) -> None:
+    """Makes an optimizer a choice of every role; its arguments besides `learning_rate` become flags of the role.
+
+    Args:
+        name: as in `--server_optimizer=name`. Raises UserError if it is taken.
+        builder: from `learning_rate` and numbers by name, each with a default, to the optimizer.
+    """
+    registries.add(OPTIMIZERS, "optimizer", name, builder)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -3,12 +3,13 @@
 Import it, and call `quiet`, before anything that imports TensorFlow.
 """
 
+import contextlib
 import errno
 import logging as python_logging
 import os
 import sys
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import NoReturn
 
 from absl import flags, logging
@@ -42,8 +43,17 @@ def _verbosity(argv: list[str]) -> int:
 
 def parse_flags(argv: list[str]) -> list[str]:
     """Parses flags; a mistake among them is one line on standard error and exit status 1."""
-    try:
+    with plain_flag_errors():
         return flags.FLAGS(argv)
+
+
+@contextlib.contextmanager
+def plain_flag_errors() -> Iterator[None]:
+    """Where flags are defined and parsed: a mistake is one line on standard error and exit status 1."""
+    try:
+        yield
+    except errors.UserError as error:
+        _leave(str(error))
     except flags.Error as error:
         _leave(f"{' '.join(str(error).split())} (see --help)")
 
@@ -54,7 +64,10 @@ def with_plain_errors(main: Callable[[list[str]], int]) -> Callable[[list[str]],
     def run(argv: list[str]) -> int:
         if _verbosity(sys.argv) < 0:
             logging.set_verbosity(logging.WARNING)
-            python_logging.getLogger("tensorflow").setLevel(python_logging.ERROR)
+            tensorflow = python_logging.getLogger("tensorflow")
+            tensorflow.setLevel(python_logging.ERROR)
+            # Of each assertion in TFF's secure sums, ten lines long.
+            tensorflow.addFilter(lambda record: "Object was never used" not in record.getMessage())
         try:
             return main(argv)
         except errors.UserError as error:

@@ -19,7 +19,7 @@ import numpy as np
 import tensorflow as tf
 import tensorflow_federated as tff
 
-from tff_personalization import aggregators, methods
+from tff_personalization import methods
 from tff_personalization.algorithms import client_work, meta_learning
 from tff_personalization.models import functional
 
@@ -92,7 +92,7 @@ METHOD = methods.Method(
         "server",
         "clients_per_round",
         "batch_size",
-        *aggregators.READS,
+        "aggregator",
         "local_steps",
         "query_fraction",
         "inner_learning_rate",

@@ -1,8 +1,10 @@
 """The strategies by name: ways to adapt a global model to a client. Adding one is one line here."""
 
+from tff_personalization import registries
 from tff_personalization.personalization import apfl, ditto, early_stopping, fine_tuning, knn_per, meta_sgd, p_fed_me
+from tff_personalization.personalization.adaptation import Strategy
 
-STRATEGIES = {
+STRATEGIES: dict[str, Strategy] = {
     "fine_tune": fine_tuning.ALL_LAYERS,
     "fine_tune_head": fine_tuning.HEAD,
     "fine_tune_biases": fine_tuning.BIASES,
@@ -15,3 +17,8 @@ STRATEGIES = {
     "meta_sgd": meta_sgd.STRATEGY,
     "local_only": fine_tuning.LOCAL_ONLY,
 }
+
+
+def register(name: str, strategy: Strategy) -> None:
+    """Makes a strategy a choice of `--strategies`. Raises UserError if the name is taken."""
+    registries.add(STRATEGIES, "strategy", name, strategy)

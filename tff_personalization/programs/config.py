@@ -6,12 +6,12 @@ import json
 import math
 import os
 import typing
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from absl import flags
 
-from tff_personalization import aggregators, errors, identity, methods, optimizers
+from tff_personalization import aggregators, errors, identity, methods, optimizers, plugins
 from tff_personalization.algorithms import client_work
 from tff_personalization.personalization import evaluation, strategies
 from tff_personalization.programs import runtime
@@ -36,11 +36,12 @@ ROLES = {
 }
 
 
-def _setting(theme: str, default: Any, help_text: str, **checks: Any) -> Any:
+def _setting(theme: str, default: Any, help_text: str | Callable[[], str], **checks: Any) -> Any:
     """A field with the theme and help of its flag, and what its value must be.
 
     `choices`; `least`, `most`; `positive`: above 0 and finite; `item`: what makes an item of a list from its text, or
-    raises ValueError, and what it takes, in words.
+    raises ValueError, and what it takes, in words. Choices are the registry itself, and their help a function: a plugin
+    may add to them before flags are defined.
     """
     metadata = {"theme": theme, "help": help_text, **checks}
     if isinstance(default, list):
@@ -61,9 +62,22 @@ def _number_of_examples(text: str) -> str:
     return text if text == "all" else str(int(text))
 
 
-def _listing(help_text: str, choices: Mapping[str, Any]) -> str:
+def _methods() -> dict[str, methods.Method]:
+    return {name: methods.get(name) for name in methods.METHODS}
+
+
+def _reads() -> dict[str, dict[str, frozenset[str]]]:
+    """What each choice reads of the flags that not all read, by the flag that chooses and the choice's name."""
+    return {
+        "method": {name: frozenset(method.reads) for name, method in _methods().items()},
+        "aggregator": {name: frozenset(choice.reads) for name, choice in aggregators.AGGREGATORS.items()},
+        "strategies": {name: strategy.flags for name, strategy in strategies.STRATEGIES.items()},
+    }
+
+
+def _listing(help_text: str, choices: Callable[[], Mapping[str, Any]]) -> Callable[[], str]:
     """A flag's help with what each of its choices is."""
-    return f"{help_text} {'; '.join(f'{name}: {choice.description}' for name, choice in choices.items())}."
+    return lambda: f"{help_text} {'; '.join(f'{name}: {choice.description}' for name, choice in choices().items())}."
 
 
 @dataclasses.dataclass(frozen=True)
@@ -101,8 +115,8 @@ class ExperimentConfig:
     method: str = _setting(
         "training",
         "fed_avg",
-        _listing("How the global model is trained.", {name: methods.get(name) for name in methods.METHODS}),
-        choices=tuple(methods.METHODS),
+        _listing("How the global model is trained.", _methods),
+        choices=methods.METHODS,
     )
     model: str = _setting("training", "cnn", "The network.", choices=tuple(registry.EMNIST_MODELS))
     rounds: int = _setting("training", 500, "Rounds of training.", least=0)
@@ -113,13 +127,16 @@ class ExperimentConfig:
     )
     batch_size: int = _setting("training", 20, "Examples in a training step.", least=1)
     client_weighting: str = _setting(
-        "training", "examples", "What weighs a client's model delta.", choices=client_work.WEIGHTINGS
+        "training",
+        "examples",
+        "What weighs a client's model delta. With --aggregator=dp, whose mean is unweighted, always uniform.",
+        choices=client_work.WEIGHTINGS,
     )
     aggregator: str = _setting(
         "training",
         "mean",
-        _listing("How the model deltas of a cohort become one.", aggregators.AGGREGATORS),
-        choices=tuple(aggregators.AGGREGATORS),
+        _listing("How the model deltas of a cohort become one.", lambda: aggregators.AGGREGATORS),
+        choices=aggregators.AGGREGATORS,
     )
     dp_noise_multiplier: float = _setting(
         "training", 1.0, "Standard deviation of the noise of --aggregator=dp, in units of the clipping norm.", least=0
@@ -144,6 +161,13 @@ class ExperimentConfig:
         "δ of the difference of gradients that is per_fed_avg's product with the Hessian (HF); 0 leaves it out (FO).",
         least=0,
     )
+    dp_delta: float | None = _setting(
+        "training",
+        None,
+        "δ of the (ε, δ) that is reported with --aggregator=dp. Default: N^-1.1 for N train clients.",
+        least=1e-300,
+        most=1,
+    )
     stage_2_round: int | None = _setting(
         "training",
         None,
@@ -157,8 +181,8 @@ class ExperimentConfig:
     strategies: list[str] = _setting(
         "personalization",
         [],
-        _listing("Strategies to evaluate, the main one first. Default: the method's.", strategies.STRATEGIES),
-        choices=tuple(strategies.STRATEGIES),
+        _listing("Strategies to evaluate, the main one first. Default: the method's.", lambda: strategies.STRATEGIES),
+        choices=strategies.STRATEGIES,
     )
     personalization_epochs: int = _setting(
         "personalization", 5, "Epochs of fine-tuning, evaluated after each.", least=0
@@ -232,7 +256,18 @@ class ExperimentConfig:
         "personalization", 0.8, "Accuracy for which the summary names the first round that reaches it.", least=0, most=1
     )
 
-    seed: int = _setting("run", 1, "Every random choice of the run hangs on it.", least=0)
+    plugin: list[str] = _setting(
+        "run",
+        [],
+        "Your own module, by name or as the path of a .py file, that registers methods, strategies, aggregators or "
+        "optimizers (docs/extending.md); several with commas, or the flag several times.",
+    )
+    seed: int = _setting(
+        "run",
+        1,
+        "Every random choice of the run hangs on it, but for dp's noise and the rounding of compression.",
+        least=0,
+    )
     rounds_per_checkpoint: int = _setting("run", 10, "Rounds between checkpoints.", least=1)
     output_dir: str = _setting("run", "runs", "Where run directories are made.")
     run_name: str = _setting("run", "", "Name of the run directory. Default: from method, data, seed and settings.")
@@ -261,11 +296,20 @@ def _flag_type(field: dataclasses.Field) -> type:
 
 
 def define_flags(flag_values: flags.FlagValues = flags.FLAGS) -> None:
-    """Defines one flag for each setting, and the optimizers' flags."""
+    """Defines one flag for each setting, the optimizers' flags, and those of a sweep.
+
+    Raises:
+        UserError: a plugin has defined a flag of such a name, or registered what reads a flag that does not exist.
+    """
+    roles = {name for role in ROLES.values() for name in optimizers.flag_names(role)}
+    for name in plugins.flag_names():
+        if name in roles or name in ExperimentConfig.__dataclass_fields__:
+            raise errors.UserError(f"--plugin: it defines the flag --{name}, which exists already: rename it.")
     for field in dataclasses.fields(ExperimentConfig):
         default = field.default_factory() if callable(field.default_factory) else field.default
         choices = field.metadata.get("choices")
-        kind, text = _flag_type(field), f"[{field.metadata['theme']}] {field.metadata['help']}"
+        kind, described = _flag_type(field), field.metadata["help"]
+        text = f"[{field.metadata['theme']}] {described() if callable(described) else described}"
         if kind is int:
             flags.DEFINE_integer(field.name, default, text, flag_values=flag_values)
         elif kind is float:
@@ -276,24 +320,50 @@ def define_flags(flag_values: flags.FlagValues = flags.FLAGS) -> None:
             flags.DEFINE_enum(field.name, default, list(choices), text, flag_values=flag_values)
         elif kind is str:
             flags.DEFINE_string(field.name, default, text, flag_values=flag_values)
-        else:
+        elif choices or "item" in field.metadata:
             text = f"{text} Of: {', '.join(choices)}." if choices else text
             flags.DEFINE_list(field.name, default, text, flag_values=flag_values)
+        else:
+            flags.DEFINE_multi_string(field.name, default, text, flag_values=flag_values)
     for role in ROLES.values():
         optimizers.define_flags(role, flag_values)
+    # Not settings of a run:
+    text = "[run] A TOML file of flags for many runs, one after another (docs/sweeps.md)."
+    flags.DEFINE_string("sweep", "", text, flag_values=flag_values)
+    text = "[run] End a sweep with the first run that fails."
+    flags.DEFINE_bool("sweep_stop_on_failure", False, text, flag_values=flag_values)
+    for chooser, choices in _reads().items():
+        for name, read in choices.items():
+            for flag in sorted(read):
+                if flag not in ROLES and flag not in flag_values and flag not in plugins.flag_names():
+                    raise errors.UserError(f"--plugin: {name!r} of --{chooser} reads --{flag}, which is no flag.")
 
 
 @dataclasses.dataclass(frozen=True)
 class Experiment:
-    """A checked configuration with the optimizers of its roles."""
+    """A checked configuration with the optimizers of its roles.
+
+    Attributes:
+        config: the program's own settings.
+        optimizers: the optimizer of each role that the method has.
+        plugin_settings: the values of the flags that plugins define.
+        plugins: the SHA-256 of each plugin's source, by the plugin's name.
+    """
 
     config: ExperimentConfig
     optimizers: dict[str, optimizers.OptimizerSpec]
+    plugin_settings: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    plugins: Mapping[str, str] = dataclasses.field(default_factory=dict)
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """The value of every flag besides the optimizers', by name."""
+        return {**dataclasses.asdict(self.config), **self.plugin_settings}
 
     def as_json(self) -> dict[str, Any]:
-        """Every setting and optimizer as plain values."""
+        """Every setting and optimizer as plain values, and the source of each plugin as its hash."""
         specs = {role: dataclasses.asdict(spec) for role, spec in self.optimizers.items()}
-        return {**dataclasses.asdict(self.config), "optimizers": specs}
+        return {**self.settings, "optimizers": specs, "plugin_sources": dict(self.plugins)}
 
     def run_name(self) -> str:
         """The name of the run directory: the one given, or one that differs whenever a number could differ."""
@@ -314,6 +384,7 @@ def from_flags(flag_values: flags.FlagValues = flags.FLAGS) -> Experiment:
         UserError: a value is out of range, two do not fit together, or a flag is given that nothing would read.
     """
     values = {field.name: flag_values[field.name].value for field in dataclasses.fields(ExperimentConfig)}
+    values["plugin"] = plugins.split(values["plugin"])
     for field in dataclasses.fields(ExperimentConfig):
         if "item" in field.metadata:
             values[field.name] = [_item(field, text) for text in values[field.name]]
@@ -337,6 +408,8 @@ def from_flags(flag_values: flags.FlagValues = flags.FLAGS) -> Experiment:
 
     if not method.trains:
         values.update(rounds=0, rounds_per_evaluation=0)
+    if "aggregator" in method.reads and not aggregators.AGGREGATORS[values["aggregator"]].weighted:
+        values["client_weighting"] = "uniform"
     if "stage_2_round" in method.reads:
         if values["stage_2_round"] is None:
             values["stage_2_round"] = max(2, round(0.8 * values["rounds"]) + 1)
@@ -347,7 +420,8 @@ def from_flags(flag_values: flags.FlagValues = flags.FLAGS) -> Experiment:
             )
     roles = [name for name in ROLES if name in method.reads or name == "personalization"]
     specs = {name: optimizers.from_flags(ROLES[name], flag_values) for name in roles}
-    return Experiment(ExperimentConfig(**values), specs)
+    plugin_settings = {name: flag_values[name].value for name in plugins.flag_names()}
+    return Experiment(ExperimentConfig(**values), specs, plugin_settings, plugins.sources())
 
 
 def _item(field: dataclasses.Field, text: Any) -> Any:
@@ -379,16 +453,28 @@ def _check_value(field: dataclasses.Field, value: Any) -> None:
 
 def _refuse_unread(values: dict[str, Any], method: methods.Method, flag_values: flags.FlagValues) -> None:
     """A flag that has no effect is a mistake of the user's: refuse it by name."""
-    read_by_some_strategy = {name for strategy in strategies.STRATEGIES.values() for name in strategy.flags}
-    read_by_some_method = {name for other in methods.METHODS for name in methods.get(other).reads}
-    read = set(method.reads).union(*(strategies.STRATEGIES[name].flags for name in values["strategies"]))
-    for name in sorted((read_by_some_strategy | read_by_some_method) - read):
-        chosen = f"--method={values['method']}"
-        if name in read_by_some_strategy:
-            chosen = f"--strategies={','.join(values['strategies'])}"
-        for flag in optimizers.flag_names(ROLES[name]) if name in ROLES else (name,):
-            if not flag_values[flag].using_default_value:
-                raise errors.UserError(f"--{flag} has no effect with {chosen}: remove it.")
+
+    def given(name: str) -> str | None:
+        names = optimizers.flag_names(ROLES[name]) if name in ROLES else (name,)
+        return next((flag for flag in names if not flag_values[flag].using_default_value), None)
+
+    aggregator = aggregators.AGGREGATORS[values["aggregator"]] if "aggregator" in method.reads else None
+    reads = _reads()
+    read = reads["method"][values["method"]].union(*(reads["strategies"][name] for name in values["strategies"]))
+    if aggregator:
+        read |= reads["aggregator"][values["aggregator"]]
+    # What a strategy could read is its to refuse: a method may read it too.
+    for chooser in ("strategies", "method", "aggregator"):
+        for name in sorted(frozenset().union(*reads[chooser].values()) - read):
+            if flag := given(name):
+                shown = "method" if chooser == "aggregator" and not aggregator else chooser
+                value = ",".join(values[shown]) if shown == "strategies" else values[shown]
+                raise errors.UserError(f"--{flag} has no effect with --{shown}={value}: remove it.")
+    if aggregator and not aggregator.weighted and values["client_weighting"] != "uniform" and given("client_weighting"):
+        raise errors.UserError(
+            f"--client_weighting={values['client_weighting']} has no effect with --aggregator={values['aggregator']}, "
+            "whose mean is unweighted: remove it."
+        )
     client_data = values["client_data"]
     source_reads = (
         ("cache_dir",) if sources.is_sqlite(os.path.expanduser(client_data)) else _SOURCE_READS.get(client_data, ())

@@ -99,7 +99,7 @@ class PersonalizationEvaluator:
                 batch_size=config.personalization_batch_size,
                 strategies=strategies,
                 release=self._release,
-                values=dataclasses.asdict(config),
+                values=self._experiment.settings,
                 initial_weights=self._initial_weights,
             )
         return self._computations[key]

@@ -43,6 +43,8 @@ def print_report(directory: run_directory.RunDirectory) -> None:
     target = summary["rounds_to_target"]
     reached = ", ".join(f"{name} {target[name] or 'never'}" for name in ("initial", "personalized"))
     print(f"\n  first round at {target['target_accuracy']:g} (of the evaluated ones): {reached}")
+    if "privacy" in summary:
+        _print_privacy(summary["privacy"])
     times = summary["times"]
     speed = f", {times['examples_per_second']:,.0f} examples/s" if times["examples_per_second"] else ""
     print(f"  {times['wall_seconds']:,.0f} s{speed}")
@@ -51,6 +53,16 @@ def print_report(directory: run_directory.RunDirectory) -> None:
         for path in _draw(directory):
             print(f"Plot:  {path}")
     sys.stdout.flush()
+
+
+def _print_privacy(spent: dict) -> None:
+    print("\n  differential privacy of the model, for a client's whole data, by Rényi accounting:")
+    for suffix in ("", "_poisson"):
+        epsilon = spent[f"epsilon{suffix}"]
+        value = "infinite" if epsilon is None else f"{epsilon:.3g}"
+        holds = "" if not suffix else " (as papers give it; not how this run drew its cohorts)"
+        print(f"  ε = {value}, δ = {spent['delta']:.2g}: {spent[f'sampling{suffix}']}{holds}")
+    print("  Metrics of rounds and evaluations are exact and not covered.\n")
 
 
 def _draw(directory: run_directory.RunDirectory) -> list:

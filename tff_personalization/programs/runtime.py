@@ -105,7 +105,7 @@ class Worker:
             stderr=self._log or sys.stderr,
             env={**os.environ, "TF_NUM_INTRAOP_THREADS": str(self._threads_per_client)},
             start_new_session=True,  # Ctrl-C is for this process to handle.
-            preexec_fn=_die_with_parent,
+            preexec_fn=die_with_parent,
         )
         options = [(f"grpc.max_{kind}message_length", _MESSAGE_BYTES) for kind in ("", "receive_", "send_")]
         self._stub = tff.framework.RemoteExecutorGrpcStub(grpc.insecure_channel(f"localhost:{port}", options))
@@ -119,8 +119,8 @@ class Worker:
         self._stub = None
 
 
-def _die_with_parent() -> None:
-    """In the child, before it becomes the worker: ask the kernel (Linux) to end it when its parent ends."""
+def die_with_parent() -> None:
+    """To be called in a child process before its program begins: the kernel (Linux) ends it when its parent ends."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
@@ -139,7 +139,7 @@ class _Context(tff.framework.SyncContext):
         self._clients_per_call = clients_per_call
         settings = {
             "executor_fn": tff.framework.ResourceManagingExecutorFactory(functools.partial(_executor, worker)),
-            "compiler_fn": tff.backends.native.desugar_and_transform_to_native,
+            "compiler_fn": lambda comp: tff.backends.native.desugar_and_transform_to_native(_with_plain_sums(comp)),
             "transform_args": tff.tensorflow.transform_args,
             "transform_result": tff.tensorflow.transform_result,
         }
@@ -167,7 +167,7 @@ class _Context(tff.framework.SyncContext):
                 comp.type_signature.result, lambda t: isinstance(t, tff.FederatedType) and t.placement is tff.CLIENTS
             ):
                 try:
-                    self._mergeable[comp] = tff.backends.native.compile_to_mergeable_comp_form(comp)
+                    self._mergeable[comp] = tff.backends.native.compile_to_mergeable_comp_form(_with_plain_sums(comp))
                 except (TypeError, ValueError) as error:
                     logging.warning(
                         "A computation over more than %d clients is not one that can be split; its memory grows with "
@@ -176,6 +176,12 @@ class _Context(tff.framework.SyncContext):
                         " ".join(str(error).split())[:200],
                     )
         return self._mergeable[comp]
+
+
+def _with_plain_sums(comp: tff.Computation) -> tff.Computation:
+    """`comp` with secure sums taken in the clear: TFF's worker has no cryptography. The values stay as they are."""
+    plain = tff.backends.test.replace_secure_intrinsics_with_bodies(comp)
+    return tff.framework.ConcreteComputation.with_type(plain, comp.type_signature)  # which names Python's containers
 
 
 def _count_clients(comp: tff.Computation, arg: Any) -> int:

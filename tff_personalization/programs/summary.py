@@ -4,7 +4,9 @@ from typing import Any
 
 import pandas as pd
 
+from tff_personalization import privacy
 from tff_personalization.personalization import distributions
+from tff_personalization.programs import config as config_lib
 from tff_personalization.programs import final_evaluation, run_directory
 from tff_personalization.tasks import federated_data
 
@@ -57,6 +59,7 @@ def build_summary(
             }
             for examples, judged in final.by_examples.items()
         },
+        **_privacy(config, len(data.split.train)),
         "rounds_to_target": {"target_accuracy": config.target_accuracy, **_rounds_to_target(directory)},
         "times": {
             "wall_seconds": round(train_seconds + progress.evaluation_seconds, 1),
@@ -94,6 +97,15 @@ def _gain(d: distributions.AccuracyDistribution) -> dict[str, Any]:
         "share_hurt": d.share_hurt,
         "share_unchanged": d.share_unchanged,
     }
+
+
+def _privacy(config: config_lib.ExperimentConfig, population: int) -> dict[str, Any]:
+    """What training has spent, if its aggregator is differentially private."""
+    if config.aggregator != "dp":
+        return {}
+    cohort = min(config.clients_per_round, population)
+    spent = privacy.spent(config.dp_noise_multiplier, cohort, population, config.rounds, config.dp_delta)
+    return {"privacy": spent}
 
 
 def _rounds_to_target(directory: run_directory.RunDirectory) -> dict[str, int | None]:

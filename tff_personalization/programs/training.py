@@ -97,7 +97,7 @@ class _Program:
             self._model,
             data.train,
             data.split.train,
-            dataclasses.asdict(config),
+            experiment.settings,
             experiment.optimizers,
             config.seed,
         )

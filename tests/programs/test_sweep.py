@@ -1,0 +1,161 @@
+"""Sweeps: what a file asks for, what is refused, and the whole of it as a process."""
+
+import pathlib
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pandas as pd
+import pytest
+from absl import flags
+
+from tff_personalization import errors
+from tff_personalization.programs import config, sweep
+
+ROOT = pathlib.Path(__file__).parents[2]
+
+
+@pytest.fixture
+def sweep_of(tmp_path):
+    """Makes a sweep from a file's text and further flags, as the program does."""
+
+    def make(text, *arguments):
+        path = tmp_path / "sweep.toml"
+        path.write_text(text)
+        values = flags.FlagValues()
+        config.define_flags(values)
+        values(["program", f"--sweep={path}", f"--output_dir={tmp_path / 'runs'}", *arguments])
+        return sweep.Sweep(values)
+
+    return make
+
+
+def test_a_grid_is_every_combination_for_each_of_the_runs(sweep_of):
+    text = """
+        [[runs]]
+        method = "fed_avg"
+        local_epochs = 5
+        [[runs]]
+        method = "reptile"
+        strategies = ["fine_tune", "local_only"]
+        [grid]
+        seed = [1, 2]
+        server_learning_rate = [0.5, 1.0]
+    """
+    made = sweep_of(text, "--rounds=7")
+    found = [run.directory.experiment for run in made.runs]
+    assert [
+        (e.config.method, e.config.seed, e.optimizers["server"].learning_rate, e.config.local_epochs) for e in found
+    ] == [
+        *(("fed_avg", seed, rate, 5) for seed in (1, 2) for rate in (0.5, 1.0)),
+        *(("reptile", seed, rate, 10) for seed in (1, 2) for rate in (0.5, 1.0)),
+    ]
+    assert {e.config.rounds for e in found} == {7}
+    assert found[-1].config.strategies == ["fine_tune", "local_only"]
+    assert len({run.directory.path for run in made.runs}) == 8
+    assert {run.directory.path.parent for run in made.runs} == {made.directory}
+
+
+def test_a_search_tries_learning_rates_between_the_bounds(sweep_of):
+    text = "[search]\ntrials = 5\nclient_learning_rate = [0.01, 0.1]\npersonalization_learning_rate = [0.001, 1]"
+    made = sweep_of(text, "--validation_clients=4", "--rounds=20")
+    rates = [run.directory.experiment.optimizers["client"].learning_rate for run in made.runs]
+    assert len(set(rates)) == 5
+    assert all(0.01 <= rate <= 0.1 for rate in rates)
+
+
+SEARCH = "[search]\ntrials = 2\nclient_learning_rate = "
+BAD_SWEEPS = {
+    "not TOML": ("[grid\n", [], ["sweep.toml", "line 1"]),
+    "empty": ("", [], ["sweep.toml", "[grid]"]),
+    "a flag outside": ("seed = [1]\n", [], ["sweep.toml", "seed", "[grid]"]),
+    "no list": ("[grid]\nseed = 1\n", [], ["grid.seed", "list"]),
+    "no flag": ("[grid]\nseeed = [1]\n", [], ["seeed", "no such flag"]),
+    "no number": ("[grid]\nseed = [1, 'x']\n", [], ["run 2", "--seed=x"]),
+    "out of range": ("[grid]\nbatch_size = [20, 0]\n", [], ["run 2", "--batch_size=0", "1 or more"]),
+    "unread": ("[grid]\nmethod = ['fed_avg', 'reptile']\nlocal_epochs = [2]\n", [], ["run 2", "--local_epochs"]),
+    "twice the same": ("[grid]\nseed = [3, 4, 3]\n", [], ["runs 1 and 3", "same"]),
+    "in both": ("[[runs]]\nseed = 1\n[grid]\nseed = [2]\n", [], ["seed", "keep one"]),
+    "on the command line": ("[grid]\nseed = [1]\n", ["--seed=2"], ["--seed", "command line"]),
+    "of the whole": ("[grid]\noutput_dir = ['a']\n", [], ["output_dir", "command line"]),
+    "a name for all": ("[grid]\nseed = [1]\n", ["--run_name=a"], ["--run_name"]),
+    "search and grid": (f"{SEARCH}[0.1, 1]\n[grid]\nseed = [1]\n", [], ["[search] alone"]),
+    "no validation": (f"{SEARCH}[0.1, 1]\n", [], ["--validation_clients"]),
+    "last round": (f"{SEARCH}[0.1, 1]\n", ["--validation_clients=2", "--rounds=15"], ["--rounds_per_evaluation=10"]),
+    "bounds": (f"{SEARCH}[1, 0.1]\n", ["--validation_clients=2"], ["search.client_learning_rate", "least"]),
+    "no trials": ("[search]\nclient_learning_rate = [0.1, 1]\n", ["--validation_clients=2"], ["search.trials"]),
+    "no rates": ("[search]\ntrials = 3\n", ["--validation_clients=2"], ["search", "name a flag"]),
+}
+
+
+@pytest.mark.parametrize(("text", "arguments", "hints"), BAD_SWEEPS.values(), ids=BAD_SWEEPS)
+def test_a_sweep_that_is_wrong_is_refused_in_one_line_before_anything_runs(sweep_of, tmp_path, text, arguments, hints):
+    with pytest.raises(errors.UserError) as refusal:
+        sweep_of(text, *arguments)
+    assert "\n" not in str(refusal.value)
+    assert all(hint in str(refusal.value) for hint in hints), refusal.value
+    assert not (tmp_path / "runs").exists()
+
+
+def small_runs(tmp_path, by_writer_archive, *arguments):
+    return [
+        *(sys.executable, "run_experiment.py", f"--sweep={tmp_path / 'two.toml'}", f"--output_dir={tmp_path}"),
+        *("--model=linear", "--clients_per_round=3", "--test_clients=4", "--personalization_epochs=1"),
+        *("--rounds_per_evaluation=30", "--local_epochs=1", "--noplots", *arguments),
+    ]
+
+
+def test_a_sweep_is_stopped_goes_on_lists_what_failed_and_leaves_a_table(tmp_path, by_writer_archive):
+    missing = tmp_path / "later.npz"
+    (tmp_path / "two.toml").write_text(f"[grid]\nclient_data = ['{by_writer_archive}', '{missing}']\nrounds = [60]\n")
+    command = small_runs(tmp_path, by_writer_archive)
+    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    deadline = time.monotonic() + 300
+    while not any(len(path.read_text().splitlines()) > 3 for path in tmp_path.glob("two/*/metrics.csv")):
+        assert process.poll() is None
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    process.send_signal(signal.SIGINT)
+    output, _ = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "Traceback" not in output
+    assert "goes on from here" in output
+    assert list(tmp_path.glob("two/*/checkpoints/round_*"))  # the run that was under way has saved
+    assert not list(tmp_path.glob("two/*/summary.json"))
+
+    again = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert again.returncode == 1
+    assert "[2/2]" in again.stderr
+    assert f"Failed: --client_data={missing}" in again.stdout
+    table = pd.read_csv(tmp_path / "two" / "sweep.csv")
+    assert table.status.tolist() == ["finished", "failed"]
+    assert f"--client_data={missing}" in table.error[1]
+    clients = pd.read_csv(pathlib.Path(table.run_directory[0]) / "clients.csv")
+    main = clients[(clients.strategy == "fine_tune") & (clients.epoch == 1)]
+    assert table.personalized_accuracy_mean[0] == pytest.approx(main.accuracy.mean())
+    metrics = pd.read_csv(pathlib.Path(table.run_directory[0]) / "metrics.csv")
+    assert metrics["round"].tolist() == list(range(1, 61))
+
+    missing.write_bytes(pathlib.Path(by_writer_archive).read_bytes())
+    last = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert last.returncode == 0, last.stderr
+    assert "finished already" in last.stderr
+    assert pd.read_csv(tmp_path / "two" / "sweep.csv").status.tolist() == ["finished", "finished"]
+
+
+def test_a_search_names_the_best_by_validation_clients_and_never_shows_test_clients(tmp_path, by_writer_archive):
+    (tmp_path / "two.toml").write_text("[search]\ntrials = 2\nclient_learning_rate = [0.0001, 0.1]\n")
+    command = small_runs(tmp_path, by_writer_archive, "--validation_clients=2", "--rounds=30")
+    completed = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert completed.returncode == 0, completed.stderr
+    table = pd.read_csv(tmp_path / "two" / "sweep.csv")
+    assert "personalized_accuracy_mean" not in table
+    assert table.validation_personalized_accuracy.is_monotonic_decreasing
+    for directory, accuracy in zip(table.run_directory, table.validation_personalized_accuracy, strict=True):
+        evaluations = pd.read_csv(pathlib.Path(directory) / "evaluations.csv").query(
+            "split == 'validation' and round == 30 and strategy == 'fine_tune' and epoch == 1"
+        )
+        assert np.asarray(evaluations.accuracy_mean) == pytest.approx([accuracy])
+    assert f"Best:   --client_learning_rate={table.client_learning_rate[0]}" in completed.stdout

@@ -1,0 +1,117 @@
+"""How model deltas become one: every aggregator, in one piece and in parts, with clients left out, and dp's noise."""
+
+import numpy as np
+import pytest
+import tensorflow as tf
+import tensorflow_federated as tff
+
+from tff_personalization import aggregators, errors
+from tff_personalization.algorithms import client_work
+from tff_personalization.methods import client_value
+from tff_personalization.models import emnist_cnn
+from tff_personalization.programs import runtime
+
+SETTINGS = {"dp_noise_multiplier": 0.0, "dp_delta": None}
+CLIENTS = (5, 9, 2, 7, 4)  # their examples
+
+
+@pytest.fixture(scope="module", params=[5, 2], ids=["one piece", "parts"])
+def context(request, tmp_path_factory):
+    with (
+        (tmp_path_factory.mktemp("worker") / "worker.log").open("wb") as log,
+        runtime.execution_context(2, log, clients_per_call=request.param),
+    ):
+        yield
+
+
+def small_deltas(theta, examples, seed, state):
+    """A delta of norm below every aggregator's first bounds, n/1000 in one weight; not finite where n = 7."""
+    del seed, state
+    n = tf.cast(tf.shape(examples.y)[0], tf.float32)
+    first = tf.one_hot(0, tf.size(theta[0])) * tf.where(tf.equal(n, 7.0), np.nan, n / 1000)
+    return client_work.ClientUpdate(
+        (tf.reshape(first, theta[0].shape), tf.zeros_like(theta[1])), n, tf.constant(0), tf.shape(examples.y)[0]
+    )
+
+
+def one_round(name, update=small_deltas, clients=CLIENTS):
+    model = emnist_cnn.build_linear(3, np.random.default_rng(1))
+    work = client_work.build_client_work(model, update, "examples")
+    aggregator = aggregators.AGGREGATORS[name].build(SETTINGS, len(clients))
+    process = client_work.compose(model, work, tff.learning.optimizers.build_sgdm(1.0), aggregator)
+    data = [
+        client_value(np.zeros((n, 28, 28), np.uint8), np.zeros(n, np.int32), np.array([n, 2], np.int32))
+        for n in clients
+    ]
+    state = process.initialize()
+    output = process.next(state, data)
+    before, after = (process.get_model_weights(s).trainable for s in (state, output.state))
+    return [b - a for b, a in zip(before, after, strict=True)], output.metrics["client_work"]
+
+
+@pytest.mark.parametrize("name", aggregators.AGGREGATORS)
+def test_every_aggregator_leaves_out_a_client_whose_delta_is_not_finite(context, name):
+    delta, measured = one_round(name)
+    assert measured["non_finite_clients"] == 1
+    assert measured["clients"] == 4
+    finite = np.array([5, 9, 2, 4])
+    # dp divides by the cohort, the client left out included; the others by the weights of those that sent something.
+    expected = finite.sum() / 1000 / 5 if name == "dp" else (finite**2).sum() / finite.sum() / 1000
+    assert delta[0].flat[0] == pytest.approx(expected, rel=1e-3)
+    assert np.abs(delta[0]).sum() == pytest.approx(expected, rel=1e-3)
+
+
+@pytest.mark.parametrize("name", aggregators.AGGREGATORS)
+def test_the_model_stays_when_no_client_sends_a_finite_delta(context, name):
+    delta, measured = one_round(name, clients=(7, 7))
+    assert measured["non_finite_clients"] == 2
+    assert all((part == 0).all() for part in delta)
+
+
+def huge_delta_of_one_client(theta, examples, seed, state):
+    update = small_deltas(theta, examples, seed, state)
+    factor = tf.where(tf.equal(tf.shape(examples.y)[0], 9), 1e6, 1.0)
+    return update._replace(model_delta=tuple(factor * part for part in update.model_delta))
+
+
+@pytest.mark.parametrize("name", ["robust", "compression", "dp", "secure_sum"])
+def test_a_huge_delta_is_zeroed_or_clipped(worker, name):
+    delta, _ = one_round(name, huge_delta_of_one_client, clients=(5, 9, 2, 4))
+    # Zeroed by robust (its weight stays); clipped to 0.1, where its norm begins, by dp.
+    expected = (0.011 + 0.1) / 4 if name == "dp" else (25 + 4 + 16) / 20 / 1000
+    assert delta[0].flat[0] == pytest.approx(expected, rel=1e-3)
+
+
+def noise_of_zeros(noise_multiplier, clients):
+    """The mean of `clients` zero vectors of 2,000 numbers, forty times, as (40, 2000)."""
+    factory = aggregators.differentially_private(noise_multiplier, clients)
+    process = factory.create(tff.types.to_type((np.float32, [2000])))
+    zeros = [np.zeros(2000, np.float32)] * clients
+    # From the same state each time: its clipping norm is 0.1, and is not learnt further.
+    state = process.initialize()
+    return np.stack([process.next(state, zeros).result for _ in range(40)])
+
+
+@pytest.mark.parametrize(("noise_multiplier", "clients"), [(0.4, 20), (2.0, 4)])
+def test_dp_adds_noise_of_the_documented_standard_deviation(worker, noise_multiplier, clients):
+    noise = noise_of_zeros(noise_multiplier, clients)
+    b = max(0.05 * clients, noise_multiplier)
+    expected = 0.1 * (noise_multiplier**-2 - (2 * b) ** -2) ** -0.5 / clients
+    # 80,000 draws: the standard deviation is known to a quarter of a percent.
+    assert noise.std() == pytest.approx(expected, rel=0.015)
+    assert abs(noise.mean()) < 5 * expected / np.sqrt(noise.size)
+    # Drawn anew each time, each weight by itself.
+    correlations = np.corrcoef(noise[:5])[np.triu_indices(5, 1)]
+    assert np.abs(correlations).max() < 6 / np.sqrt(2000)
+
+
+def test_noise_is_added_once_however_many_parts_a_cohort_is_computed_in(tmp_path):
+    with (tmp_path / "log").open("wb") as log, runtime.execution_context(2, log, clients_per_call=1):
+        noise = noise_of_zeros(2.0, 4)[:10]
+    assert noise.std() == pytest.approx(0.1 * (1 / 4 - 1 / 16) ** -0.5 / 4, rel=0.03)
+
+
+def test_an_aggregator_of_ones_own_may_not_take_a_name_that_exists():
+    with pytest.raises(errors.UserError, match=r"aggregator 'mean' exists already"):
+        aggregators.register("mean", aggregators.AGGREGATORS["mean"])
+    assert list(aggregators.AGGREGATORS) == ["mean", "robust", "compression", "dp", "secure_sum"]

@@ -1,0 +1,128 @@
+"""Modules of the user's own: the documented example through the real program, and every mistake in one line."""
+
+import json
+import pathlib
+import subprocess
+import sys
+
+import pandas as pd
+import pytest
+
+from tff_personalization import errors, plugins
+
+ROOT = pathlib.Path(__file__).parent.parent
+EXAMPLE = ROOT / "examples" / "my_plugin.py"
+
+
+def program(*arguments):
+    return subprocess.run(
+        [sys.executable, "run_experiment.py", *arguments], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+
+
+def test_the_guide_shows_the_example_as_it_is():
+    guide = (ROOT / "docs" / "extending.md").read_text(encoding="utf-8")
+    assert f"```python\n{EXAMPLE.read_text(encoding='utf-8')}```\n" in guide
+
+
+def test_the_example_runs_outside_the_package_with_its_own_flags(tmp_path, by_writer_archive):
+    plugin = tmp_path / "a_plugin.py"
+    plugin.write_text(EXAMPLE.read_text(encoding="utf-8"), encoding="utf-8")
+    settings = [
+        f"--plugin={plugin}",
+        "--method=fed_prox_example",
+        "--strategies=fine_tune,recentre",
+        "--example_mu=0.5",
+        "--example_share=1.0",
+        f"--client_data={by_writer_archive}",
+        "--model=linear",
+        "--rounds=3",
+        "--clients_per_round=3",
+        "--test_clients=4",
+        "--rounds_per_evaluation=0",
+        "--personalization_epochs=2",
+        f"--output_dir={tmp_path}",
+        "--run_name=run",
+        "--noplots",
+    ]
+    completed = program(*settings)
+    assert completed.returncode == 0, completed.stderr
+    assert "recentre" in completed.stdout
+    config = json.loads((tmp_path / "run" / "config.json").read_text())
+    assert config["flags"]["example_mu"] == 0.5
+    assert config["flags"]["plugin_sources"] == {"a_plugin": plugins.sha256([plugin])}
+    clients = pd.read_csv(tmp_path / "run" / "clients.csv")
+    accuracy = clients.pivot_table(index=["strategy", "client"], columns="epoch", values="accuracy")
+    # All the way back to θ after each epoch is no personalization at all; fine-tuning is some.
+    assert (accuracy.loc["recentre", 2] == accuracy.loc["recentre", 0]).all()
+    assert (accuracy.loc["fine_tune", 2] != accuracy.loc["fine_tune", 0]).any()
+
+    other = program(*settings, "--example_mu=0.1")
+    assert other.returncode == 1
+    assert "example_mu was 0.5, is 0.1" in other.stderr
+    plugin.write_text(plugin.read_text() + "# changed\n")
+    assert "plugin_sources was" in program(*settings).stderr
+
+
+USES_METHODS = "from tff_personalization import methods\n"
+BAD_PLUGINS = {
+    "no such module": ("no_such_module_at_all", None, ["no_such_module_at_all", "no such module"]),
+    "no such file": ("no/such/file.py", None, ["no/such/file.py", "no such file"]),
+    "nothing registered": ("p.py", "x = 1\n", ["p.py", "registers no method"]),
+    "an error of its own": ("p.py", "x = 1\n1 / 0\n", ["p.py, line 2", "ZeroDivisionError"]),
+    "not Python": ("p.py", "x = 1\ny = (\n", ["p.py, line 2", "SyntaxError"]),
+    "a missing import": ("p.py", "import not_installed_at_all\n", ["p.py, line 1", "not_installed_at_all"]),
+    "a taken name": (
+        "p.py",
+        f"{USES_METHODS}methods.register('fed_avg', methods.get('reptile'))\n",
+        ["p.py", "method 'fed_avg' exists already"],
+    ),
+    "no word": (
+        "p.py",
+        f"{USES_METHODS}methods.register('my method', methods.get('reptile'))\n",
+        ["p.py", "method 'my method'", "letters"],
+    ),
+    "a module's name": ("json.py", "x = 1\n", ["json.py", "rename"]),
+}
+
+
+@pytest.mark.parametrize(("name", "source", "hints"), BAD_PLUGINS.values(), ids=BAD_PLUGINS)
+def test_a_plugin_that_is_wrong_is_refused_in_one_line(tmp_path, name, source, hints):
+    if source is not None:
+        (tmp_path / name).write_text(source)
+        name = str(tmp_path / name)
+    with pytest.raises(errors.UserError) as refusal:
+        plugins.load(["program", "--rounds", "3", f"--plugin={name}"])
+    message = str(refusal.value)
+    assert message.startswith("--plugin")
+    assert "\n" not in message
+    assert all(hint in message for hint in hints), message
+
+
+BAD_FLAGS = {
+    "a taken flag": (
+        "from absl import flags\nflags.DEFINE_integer('rounds', 1, '')\n"
+        "methods.register('mine', methods.get('reptile'))\n",
+        ["--rounds", "exists already"],
+    ),
+    "a flag that is none": (
+        "import dataclasses\n"
+        "methods.register('mine', dataclasses.replace(methods.get('reptile'), reads=('local_stepz',)))\n",
+        ["'mine'", "--local_stepz"],
+    ),
+}
+
+
+@pytest.mark.parametrize(("source", "hints"), BAD_FLAGS.values(), ids=BAD_FLAGS)
+def test_flags_of_a_plugin_that_are_wrong_are_one_line_and_exit_status_1(tmp_path, source, hints):
+    (tmp_path / "p.py").write_text(USES_METHODS + source)
+    (tmp_path / "p.flags").write_text(f"--plugin={tmp_path / 'p.py'}\n")
+    completed = program(f"--flagfile={tmp_path / 'p.flags'}", "--rounds", "3")
+    assert completed.returncode == 1
+    (line,) = completed.stderr.splitlines()
+    assert line.startswith("Error: --plugin")
+    assert all(hint in line for hint in hints), line
+
+
+def test_plugins_are_named_with_commas_or_one_by_one_and_count_once():
+    assert plugins.split(["a,b", "c.py", "a"]) == ["a", "b", "c.py"]

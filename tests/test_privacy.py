@@ -1,0 +1,62 @@
+"""ε against closed forms."""
+
+import math
+
+import numpy as np
+import pytest
+
+from tff_personalization import privacy
+
+ORDERS = np.concatenate([np.arange(1.01, 11, 0.01), np.arange(11, 512)])
+
+
+def epsilon_of_gaussians(noise_multiplier, rounds, delta):
+    """All clients in each round: RDP of order a is T a / (2 z²); to (ε, δ) by Canonne et al. (2020), Proposition 12."""
+    a = ORDERS
+    rdp = rounds * a / (2 * noise_multiplier**2)
+    return np.min(rdp + np.log((a - 1) / a) - (np.log(delta) + np.log(a)) / (a - 1))
+
+
+@pytest.mark.parametrize(("noise_multiplier", "rounds"), [(5.0, 10), (20.0, 100), (2.0, 1)])
+def test_cohorts_of_everybody_are_gaussian_mechanisms(noise_multiplier, rounds):
+    arguments = (noise_multiplier, 30, 30, rounds, 1e-5)
+    expected = epsilon_of_gaussians(noise_multiplier, rounds, 1e-5)
+    assert privacy.epsilon_of_poisson_cohorts(*arguments) == pytest.approx(expected, rel=2e-3)
+    # A client that is replaced moves the sum twice as far as one that is added.
+    expected = epsilon_of_gaussians(noise_multiplier / 2, rounds, 1e-5)
+    assert privacy.epsilon_of_fixed_cohorts(*arguments) == pytest.approx(expected, rel=2e-3)
+
+
+def rdp_of_poisson_sampling(q, z, order):
+    """Mironov et al. (2019), equation 3 with section 3.3, at an integer order."""
+    terms = [
+        math.log(math.comb(order, k)) + k * math.log(q) + (order - k) * math.log1p(-q) + (k * k - k) / (2 * z * z)
+        for k in range(order + 1)
+    ]
+    return np.logaddexp.reduce(terms) / (order - 1)
+
+
+def test_poisson_cohorts_as_papers_count_them():
+    """The setting of the MNIST tutorial of TensorFlow Privacy: 60,000 examples, batches of 256, z = 1.1, 60 epochs."""
+    rounds, q = 60 * 60_000 // 256, 256 / 60_000
+    orders = np.arange(2, 64)
+    rdp = rounds * np.array([rdp_of_poisson_sampling(q, 1.1, int(a)) for a in orders])
+    expected = np.min(rdp + np.log((orders - 1) / orders) - (np.log(1e-5) + np.log(orders)) / (orders - 1))
+    found = privacy.epsilon_of_poisson_cohorts(1.1, 256, 60_000, rounds, 1e-5)
+    assert found <= expected * (1 + 1e-6)  # fractional orders may do better
+    assert found == pytest.approx(expected, rel=0.01)
+
+
+def test_smaller_cohorts_more_noise_and_fewer_rounds_spend_less():
+    for epsilon in (privacy.epsilon_of_fixed_cohorts, privacy.epsilon_of_poisson_cohorts):
+        reference = epsilon(2.0, 20, 1000, 100, 1e-5)
+        for less in ((4.0, 20, 1000, 100), (2.0, 10, 1000, 100), (2.0, 20, 1000, 50)):
+            assert epsilon(*less, 1e-5) < reference
+
+
+def test_without_noise_nothing_is_promised_and_without_rounds_nothing_is_spent():
+    spent = privacy.spent(0.0, 20, 1000, 100, None)
+    assert spent["epsilon"] is None
+    assert spent["epsilon_poisson"] is None
+    assert spent["delta"] == pytest.approx(1000**-1.1)
+    assert privacy.spent(0.0, 20, 1000, 0, 1e-6)["epsilon"] == 0

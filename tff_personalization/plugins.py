@@ -1,0 +1,122 @@
+"""The user's own modules: imported at the start, they register methods, strategies, aggregators and optimizers.
+
+A plugin is imported before the program's flags are defined, since what it registers are choices of flags. It may
+define absl flags of its own; they are settings of the run like any other. See docs/extending.md.
+"""
+
+import dataclasses
+import hashlib
+import importlib
+import importlib.util
+import pathlib
+import sys
+import traceback
+import types
+from collections.abc import Sequence
+
+from absl import flags
+
+from tff_personalization import aggregators, errors, methods, optimizers
+from tff_personalization.personalization import strategies
+
+
+@dataclasses.dataclass(frozen=True)
+class _Plugin:
+    sha256: str
+    flag_names: frozenset[str]
+
+
+_loaded: dict[str, _Plugin] = {}
+
+
+def split(values: Sequence[str]) -> list[str]:
+    """The plugins that the values of `--plugin` name, each once, those between commas one by one."""
+    return list(dict.fromkeys(name for value in values for name in value.split(",") if name))
+
+
+def load(argv: Sequence[str]) -> None:
+    """Imports the plugins that a command line names, in flag files too. Call it before flags are defined.
+
+    Raises:
+        UserError: a plugin does not exist, cannot be imported, registers nothing, or a name that is taken.
+        flags.Error: a flag file cannot be read.
+    """
+    values = flags.FlagValues()
+    flags.DEFINE_multi_string("plugin", [], "", flag_values=values)
+    values.set_gnu_getopt()  # what follows a flag that is not known yet may be its value
+    values(list(argv), known_only=True)
+    for name in split(values["plugin"].value):
+        flags_before, registered_before = set(flags.FLAGS), _count_registered()
+        module = _import(name)
+        if _count_registered() == registered_before:
+            raise errors.UserError(
+                f"--plugin={name}: it registers no method, strategy, aggregator or optimizer: see docs/extending.md."
+            )
+        _loaded[module.__name__] = _Plugin(sha256(_files(module)), frozenset(set(flags.FLAGS) - flags_before))
+
+
+def flag_names() -> list[str]:
+    """The flags that the loaded plugins define, in alphabetical order."""
+    return sorted(name for plugin in _loaded.values() for name in plugin.flag_names)
+
+
+def sources() -> dict[str, str]:
+    """The SHA-256 of each loaded plugin's source (of all its modules, if it is a package), by its name."""
+    return {name: plugin.sha256 for name, plugin in _loaded.items()}
+
+
+def sha256(files: Sequence[pathlib.Path]) -> str:
+    """The SHA-256 of the files' contents, one after the other."""
+    return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()
+
+
+def _count_registered() -> int:
+    return sum(
+        map(len, (methods.METHODS, strategies.STRATEGIES, aggregators.AGGREGATORS, optimizers.OPTIMIZERS))  # type: ignore[arg-type]
+    )
+
+
+def _import(name: str) -> types.ModuleType:
+    try:
+        return _import_file(pathlib.Path(name).expanduser()) if name.endswith(".py") else importlib.import_module(name)
+    except errors.UserError as error:
+        raise errors.UserError(f"--plugin={name}: {error}") from error
+    except ModuleNotFoundError as error:
+        if error.name == name.partition(".")[0] or error.name == name:
+            raise errors.UserError(
+                f"--plugin={name}: there is no such module on Python's path: give the path of its .py file."
+            ) from error
+        raise _failed(name, error) from error
+    except Exception as error:
+        raise _failed(name, error) from error
+
+
+def _import_file(path: pathlib.Path) -> types.ModuleType:
+    if not path.is_file():
+        raise errors.UserError("there is no such file.")
+    if path.stem in sys.modules or not path.stem.isidentifier():
+        raise errors.UserError(f"a module {path.stem!r} exists already, or cannot be named so: rename the file.")
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[path.stem] = module  # absl names a flag's module by it
+    try:
+        spec.loader.exec_module(module)
+    except BaseException:
+        del sys.modules[path.stem]
+        raise
+    return module
+
+
+def _failed(name: str, error: Exception) -> errors.UserError:
+    """The error of a plugin's own code as one line that says where."""
+    last = traceback.extract_tb(error.__traceback__)[-1]
+    at = (error.filename, error.lineno) if isinstance(error, SyntaxError) else (last.filename, last.lineno)
+    message = " ".join((error.msg if isinstance(error, SyntaxError) else str(error)).split())
+    return errors.UserError(f"--plugin={name}: {at[0]}, line {at[1]}: {type(error).__name__}: {message}")
+
+
+def _files(module: types.ModuleType) -> list[pathlib.Path]:
+    source = pathlib.Path(module.__file__ or "")
+    return sorted(source.parent.rglob("*.py")) if hasattr(module, "__path__") else [source]

@@ -1,0 +1,59 @@
+"""Learning rates to try, and which was best: the `[search]` of a sweep.
+
+The space and the trials are Vizier's (`vizier.pyvizier`, installed with TFF); the points are of a scrambled Halton
+sequence (SciPy), log-uniform between the bounds. Vizier's own designers, which TFF's `train_model_with_vizier` asks for
+suggestions, do not import with the packages that TFF 0.87 brings: they need chex and equinox. A point does not hang on
+earlier results or on the number of trials, so a search that is stopped, or given more trials, goes on from its finished
+runs.
+"""
+
+from collections.abc import Mapping, Sequence
+
+from scipy.stats import qmc
+from vizier import pyvizier
+
+OBJECTIVE = "validation_personalized_accuracy"
+
+
+def problem(bounds: Mapping[str, tuple[float, float]]) -> pyvizier.ProblemStatement:
+    """The search as Vizier states it: flags with their least and greatest value, the objective to maximize."""
+    statement = pyvizier.ProblemStatement()
+    for name, (low, high) in bounds.items():
+        statement.search_space.root.add_float_param(name, low, high, scale_type=pyvizier.ScaleType.LOG)
+    goal = pyvizier.ObjectiveMetricGoal.MAXIMIZE
+    statement.metric_information.append(pyvizier.MetricInformation(OBJECTIVE, goal=goal))
+    return statement
+
+
+def suggest(statement: pyvizier.ProblemStatement, count: int, seed: int) -> list[pyvizier.Trial]:
+    """The first `count` points of the seed's sequence as trials, values rounded to four digits."""
+    parameters = statement.search_space.parameters
+    points = qmc.Halton(len(parameters), scramble=True, seed=seed).random(count)
+    trials = []
+    for number, point in enumerate(points, start=1):
+        values = {}
+        for parameter, share in zip(parameters, point, strict=True):
+            low, high = parameter.bounds
+            values[parameter.name] = min(high, max(low, float(f"{low * (high / low) ** share:.4g}")))
+        trials.append(pyvizier.Trial(id=number, parameters=values))
+    return trials
+
+
+def complete(trial: pyvizier.Trial, measured: float | None) -> None:
+    """Completes a trial with what its run measured; None: its run failed, which makes it infeasible."""
+    if measured is None:
+        trial.complete(pyvizier.Measurement(), infeasibility_reason="the run failed")
+    else:
+        trial.complete(pyvizier.Measurement(metrics={OBJECTIVE: measured}))
+
+
+def best(trials: Sequence[pyvizier.Trial]) -> pyvizier.Trial | None:
+    """The completed trial with the highest objective, the earliest of several; None if there is none."""
+    feasible = [trial for trial in trials if trial.is_completed and not trial.infeasible]
+    return max(feasible, key=objective, default=None)
+
+
+def objective(trial: pyvizier.Trial) -> float:
+    """What a feasible trial measured."""
+    assert trial.final_measurement is not None
+    return trial.final_measurement.metrics[OBJECTIVE].value

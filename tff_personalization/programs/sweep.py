@@ -1,0 +1,309 @@
+"""`--sweep=FILE`: many runs, one after another, each in its own run directory, and a table of them at the end.
+
+The file is TOML. Every key is a flag; what is the same for all runs stays on the command line.
+
+    [grid]                                    # every combination of these
+    method = ["fed_avg", "fed_sgd"]
+    seed = [1, 2, 3]
+
+    [[runs]]                                  # each of these, with every combination of the grid if there is one
+    clients_per_round = 10
+    server_learning_rate = 0.5
+
+    [search]                                  # instead of the two: learning rates, judged by validation clients
+    trials = 20
+    client_learning_rate = [0.003, 0.3]       # between these, on a logarithmic scale
+    server_learning_rate = [0.1, 2.0]
+
+All runs are checked before the first one starts. They are made in <output_dir>/<name of the file>/; the same command
+again skips the finished ones and goes on with the others, also after the file has been given more runs.
+"""
+
+import copy
+import dataclasses
+import itertools
+import os
+import pathlib
+import signal
+import subprocess
+import sys
+import time
+import tomllib
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import pandas as pd
+from absl import flags
+
+from analysis import compare_runs, runs, tables
+from tff_personalization import errors
+from tff_personalization.programs import config as config_lib
+from tff_personalization.programs import run_directory, runtime, search
+
+_PROGRAM = pathlib.Path(__file__).parents[2] / "run_experiment.py"
+# What belongs to the sweep as a whole, not to one of its runs.
+_OF_THE_SWEEP = ("sweep", "sweep_stop_on_failure", "plugin", "flagfile", "output_dir", "run_name")
+_FIGURES = ("initial_accuracy_mean", "personalized_accuracy_mean", "gain_mean", "share_hurt", "wall_seconds")
+
+
+@dataclasses.dataclass
+class _Run:
+    """One run of a sweep: the flags that set it apart, its directory, and how it went."""
+
+    overrides: Mapping[str, Any]
+    directory: run_directory.RunDirectory
+    status: str = "not run"
+    error: str = ""
+
+    def __str__(self) -> str:
+        return " ".join(f"--{name}={_text(value)}" for name, value in self.overrides.items()) or "(as given)"
+
+
+class Sweep:
+    """A sweep: its runs, checked."""
+
+    def __init__(self, flag_values: flags.FlagValues):
+        """Reads the file that --sweep names.
+
+        Raises:
+            UserError: it cannot be read, or one of its runs is one that the program would refuse.
+        """
+        self.path = pathlib.Path(flag_values["sweep"].value).expanduser()
+        self._flag_values = flag_values
+        if flag_values["run_name"].value:
+            raise errors.UserError(
+                "--run_name has no effect with --sweep, whose runs have names of their own: remove it."
+            )
+        self.directory = pathlib.Path(flag_values["output_dir"].value).expanduser() / self.path.stem
+        contents = _read(self.path)
+        self._trials = self._search(contents["search"]) if "search" in contents else None
+        if self._trials is None:
+            points = list(_points(self.path, contents))
+        else:
+            points = [trial.parameters.as_dict() for trial in self._trials]
+        self.runs = [self._checked(number, overrides) for number, overrides in enumerate(points, start=1)]
+        by_name: dict[str, int] = {}
+        for number, run in enumerate(self.runs, start=1):
+            earlier = by_name.setdefault(run.directory.name, number)
+            if earlier != number:
+                raise errors.UserError(f"{self.path}: runs {earlier} and {number} are the same ({run}): leave one out.")
+
+    def run(self) -> bool:
+        """Runs what is not finished, then prints the table and writes it to sweep.csv; returns whether no run failed.
+
+        Raises:
+            Interrupted: by a signal, after the current run has saved what it has.
+        """
+        self._say(f"{self.path}: {len(self.runs)} runs in {self.directory}")
+        started, done = time.monotonic(), 0
+        for number, run in enumerate(self.runs, start=1):
+            if run.directory.finished:
+                run.status = "finished"
+                self._say(f"[{number}/{len(self.runs)}] {run}: finished already")
+                continue
+            remaining = ""
+            if done:
+                seconds = (time.monotonic() - started) / done * sum(not r.directory.finished for r in self.runs)
+                remaining = f" (about {seconds / 60:.0f} min to go)"
+            self._say(f"[{number}/{len(self.runs)}] {run}{remaining}")
+            self._start(run)
+            done += 1
+            if run.status == "failed" and self._flag_values["sweep_stop_on_failure"].value:
+                break
+        self._report()
+        return all(run.status == "finished" for run in self.runs)
+
+    def _say(self, message: str) -> None:
+        print(message, file=sys.stderr, flush=True)
+
+    def _checked(self, number: int, overrides: Mapping[str, Any]) -> _Run:
+        """The run of some overrides; refused, by its number and flags, as the program would refuse it."""
+        values = copy.deepcopy(self._flag_values)
+        for name in overrides:
+            if name not in values:
+                raise errors.UserError(f"{self.path}: {name}: there is no such flag (see --help).")
+            if name in _OF_THE_SWEEP:
+                raise errors.UserError(f"{self.path}: {name}: is of the sweep as a whole: give it on the command line.")
+            if not values[name].using_default_value:
+                raise errors.UserError(f"{self.path}: {name}: --{name} is given on the command line too: keep one.")
+        arguments = [_argument(name, value) for name, value in overrides.items()]
+        try:
+            values(["sweep", *arguments, f"--output_dir={self.directory}"])
+            experiment = config_lib.from_flags(values)
+        except (flags.Error, errors.UserError) as error:
+            what = " ".join(str(error).split())
+            raise errors.UserError(f"{self.path}: run {number} ({' '.join(arguments)}): {what}") from error
+        return _Run(overrides, run_directory.RunDirectory(experiment))
+
+    def _search(self, section: Mapping[str, Any]) -> list:
+        """The trials of a [search]."""
+        values = self._flag_values
+        rounds, every = values["rounds"].value, values["rounds_per_evaluation"].value
+        if not values["validation_clients"].value:
+            raise errors.UserError(f"{self.path}: search: is judged by validation clients: give --validation_clients.")
+        if not every or not rounds or rounds % every:
+            raise errors.UserError(
+                f"{self.path}: search: the last round is to be judged: give --rounds that are a multiple of "
+                f"--rounds_per_evaluation={every}."
+            )
+        count = section.get("trials")
+        if not isinstance(count, int) or count < 1:
+            raise errors.UserError(f"{self.path}: search.trials: give how many points to try, 1 or more.")
+        bounds = {}
+        for name, value in section.items():
+            if name == "trials":
+                continue
+            ends = isinstance(value, list) and len(value) == 2 and all(isinstance(end, int | float) for end in value)
+            if not ends or not 0 < value[0] < value[1]:
+                raise errors.UserError(f"{self.path}: search.{name}: give [least, greatest], 0 < least < greatest.")
+            bounds[name] = (float(value[0]), float(value[1]))
+        if not bounds:
+            raise errors.UserError(f"{self.path}: search: name a flag, as in client_learning_rate = [0.003, 0.3].")
+        return search.suggest(search.problem(bounds), count, values["seed"].value)
+
+    def _start(self, run: _Run) -> None:
+        """Runs a run in a process of its own, to its end."""
+        given = {name: flag for name, flag in self._flag_values.flag_values_dict().items() if self._is_given(name)}
+        arguments = [_argument(name, value) for name, value in {**given, **run.overrides}.items()]
+        process = subprocess.Popen(
+            [sys.executable, str(_PROGRAM), *arguments, f"--output_dir={self.directory}"],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,  # the run's report, which its directory holds
+            stderr=subprocess.PIPE,
+            start_new_session=True,  # Ctrl-C is for this process to pass on, once.
+            preexec_fn=runtime.die_with_parent,
+        )
+        try:
+            last_line = _pass_on(process, sys.stderr)
+        except errors.Interrupted as interrupted:
+            process.send_signal(interrupted.signal_number)
+            try:
+                _pass_on(process, None)
+            finally:
+                process.kill()
+                process.wait()
+            raise
+        code = process.wait()
+        run.status = "failed" if code else "finished"
+        if code:
+            run.error = f"ended by {signal.Signals(-code).name}" if code < 0 else last_line
+
+    def _is_given(self, name: str) -> bool:
+        own = {"sweep", "sweep_stop_on_failure", "flagfile", "output_dir"}
+        return name not in own and not self._flag_values[name].using_default_value
+
+    def _report(self) -> None:
+        table = pd.DataFrame([self._row(run) for run in self.runs])
+        if self._trials is not None:
+            self._judge(table)
+        self.directory.mkdir(parents=True, exist_ok=True)
+        path = self.directory / "sweep.csv"
+        table.to_csv(path, index=False)
+        readable = table.drop(columns=["run_directory", "error"]).map(_cell)
+        note = "Accuracies: means over test clients, or, where called so, over validation clients in the last round."
+        print("\n" + tables.text(readable, note))
+        for run in self.runs:
+            if run.status == "failed":
+                print(f"Failed: {run}: {run.error}")
+        if self._trials is not None:
+            self._print_best()
+        print(f"Table:  {path}")
+        sys.stdout.flush()
+
+    def _row(self, run: _Run) -> dict[str, Any]:
+        row = {**run.overrides, "status": run.status}
+        if run.status == "finished":
+            record = runs.read(run.directory.path)
+            if self._trials is None:  # A search must not be judged by test clients, not even by who reads its table.
+                row |= compare_runs.per_run([record]).iloc[0][list(_FIGURES)].to_dict()
+            row |= _on_validation_clients(record)
+        return {**row, "run_directory": str(run.directory.path), "error": run.error}
+
+    def _judge(self, table: pd.DataFrame) -> None:
+        for trial, measured in zip(self._trials or (), table.get(search.OBJECTIVE, [None] * len(table)), strict=True):
+            search.complete(trial, None if measured is None or pd.isna(measured) else float(measured))
+        if search.OBJECTIVE in table:
+            table.sort_values(search.OBJECTIVE, ascending=False, inplace=True, kind="stable")
+
+    def _print_best(self) -> None:
+        best = search.best(self._trials or ())
+        if best is not None:
+            run = self.runs[best.id - 1]
+            measured = f"{search.objective(best):.4f} on validation clients"
+            print(f"Best:   {run}: {measured}; its test clients: {run.directory.path}")
+
+
+def _read(path: pathlib.Path) -> dict[str, Any]:
+    """The file's contents; refused if it is not a sweep."""
+    try:
+        contents = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise errors.UserError(f"--sweep={path}: cannot be read ({error.strerror}).") from error
+    except ValueError as error:  # of which tomllib's is a kind; it names line and column
+        raise errors.UserError(f"--sweep={path}: not TOML: {error}.") from error
+    unknown = sorted(set(contents) - {"grid", "runs", "search"})
+    if unknown:
+        raise errors.UserError(f"{path}: {unknown[0]}: put flags under [grid], [[runs]] or [search].")
+    if not contents or ("search" in contents and len(contents) > 1):
+        raise errors.UserError(f"{path}: give [grid] and [[runs]], or one of them, or [search] alone.")
+    for name, kind in (("grid", dict), ("runs", list), ("search", dict)):
+        value = contents.get(name, kind())
+        if not isinstance(value, kind) or (kind is list and not all(isinstance(run, dict) for run in value)):
+            raise errors.UserError(f"{path}: {name}: write it as {'[[runs]]' if name == 'runs' else f'[{name}]'}.")
+    return contents
+
+
+def _points(path: pathlib.Path, contents: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+    """The overrides of each run: each of [[runs]] with each combination of [grid]."""
+    grid = contents.get("grid", {})
+    for name, values in grid.items():
+        if not isinstance(values, list) or not values:
+            raise errors.UserError(f"{path}: grid.{name}: give a list of values, as in {name} = [1, 2].")
+    for number, run in enumerate(contents.get("runs", [{}]), start=1):
+        twice = sorted(set(run) & set(grid))
+        if twice:
+            raise errors.UserError(f"{path}: {twice[0]}: is in [grid] and in [[runs]] number {number}: keep one.")
+        for combination in itertools.product(*grid.values()):
+            yield {**run, **dict(zip(grid, combination, strict=True))}
+
+
+def _on_validation_clients(record: Any) -> dict[str, float]:
+    """Initial and personalized accuracy of the main strategy on validation clients, if the last round was judged."""
+    summary, evaluations = record.summary, record.evaluations
+    last = evaluations[
+        (evaluations["split"] == "validation")
+        & (evaluations["round"] == summary["rounds"])
+        & (evaluations["strategy"] == summary["strategy"])
+    ].set_index("epoch")["accuracy_mean"]
+    epochs = {"initial": 0, "personalized": summary["personalization_epochs"]}
+    return {f"validation_{name}_accuracy": float(last[epoch]) for name, epoch in epochs.items() if epoch in last}
+
+
+def _argument(name: str, value: Any) -> str:
+    return f"--{name}={_text(value)}"
+
+
+def _text(value: Any) -> str:
+    """A flag's value as the command line has it."""
+    if isinstance(value, list):
+        return ",".join(map(_text, value))
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def _cell(value: Any) -> str:
+    if isinstance(value, float):
+        return "–" if pd.isna(value) else f"{value:.4g}"
+    return _text(value)
+
+
+def _pass_on(process: subprocess.Popen, to: Any) -> str:
+    """Copies a process's standard error to a stream (None: nowhere) until it ends; returns its last line."""
+    assert process.stderr is not None
+    end = b""
+    while piece := os.read(process.stderr.fileno(), 65536):
+        end = (end + piece)[-4096:]
+        if to is not None:
+            to.write(piece.decode(errors="replace"))
+            to.flush()
+    lines: Sequence[str] = end.decode(errors="replace").replace("\r", "\n").strip().splitlines()
+    return lines[-1] if lines else ""

@@ -1,0 +1,18 @@
+"""Adding to a registry of named things: methods, strategies, aggregators, optimizers."""
+
+from typing import Any
+
+from tff_personalization import errors
+
+
+def add(registry: dict[str, Any], kind: str, name: str, value: Any) -> None:
+    """Adds `value` to a registry under a name that a flag can be given.
+
+    Raises:
+        UserError: the name is taken, or is not one word.
+    """
+    if name in registry:
+        raise errors.UserError(f"{kind} {name!r} exists already: give it another name.")
+    if not name.isidentifier():
+        raise errors.UserError(f"{kind} {name!r}: give it a name of letters, digits and underscores.")
+    registry[name] = value

@@ -1,0 +1,116 @@
+"""Writes docs/methods.md: each method and strategy, its source and flags, and what can be combined.
+
+    python -m tff_personalization.tools.describe_methods > docs/methods.md
+
+All of it is read from the registries and from the heads of the files.
+"""
+
+import sys
+
+from tff_personalization import startup
+
+startup.quiet(sys.argv)
+
+import importlib  # noqa: E402
+import re  # noqa: E402
+import types  # noqa: E402
+from collections.abc import Callable, Iterable  # noqa: E402
+from typing import Any  # noqa: E402
+
+from tff_personalization import aggregators, methods  # noqa: E402
+from tff_personalization.personalization import strategies  # noqa: E402
+from tff_personalization.programs import config  # noqa: E402
+
+_HEAD = """# Methods and strategies
+
+Generated from the code by `python -m tff_personalization.tools.describe_methods`. A method (`--method`) trains the
+global model, a strategy (`--strategies`, several with commas) adapts it to each client. For your own, see
+[extending.md](extending.md).
+"""
+# "Nichol et al. (2018)", "Wang, Balle and Kasiviswanathan, 2019", "Mironov (2017)", "arXiv 1909.12488"
+_NAME = r"[A-Z][\w-]+"
+_NAMES = rf"(?:{_NAME} et al\.|{_NAME}(?:, {_NAME})*,? and {_NAME}|{_NAME})"
+_CITATION = rf"{_NAMES},? \(?(?:19|20)\d\d\)?|arXiv[ :]\d{{4}}\.\d{{5}}"
+_READ_BY_ALL = (
+    "Every run reads the flags of data and evaluation; methods that train also `--rounds`, strategies also "
+    "`--personalization_epochs`, `--personalization_batch_size` and the personalization optimizer. "
+    "*client*, *server* and so on stand for all flags of that optimizer."
+)
+
+
+def page() -> str:
+    """The contents of docs/methods.md."""
+    trained = {name: methods.get(name) for name in methods.METHODS}
+    chosen = strategies.STRATEGIES
+    parts = [
+        _HEAD,
+        "## Methods\n",
+        _table(
+            ("`--method=`", "what it is", "source", "flags it reads", "strategies by default"),
+            (
+                (f"`{name}`", m.description, _source(_module(name)), _flags(m.reads), _flags(m.strategies, ""))
+                for name, m in trained.items()
+            ),
+        ),
+        f"{_READ_BY_ALL}\n",
+        "## Strategies\n",
+        _table(
+            ("`--strategies=`", "what it does", "source", "flags it reads", "needs of the method"),
+            (
+                (f"`{name}`", s.description, _source(_module_of(s.curve)), _flags(s.reads), getattr(s, "needs", ""))
+                for name, s in chosen.items()
+            ),
+        ),
+        "## What can be combined\n",
+        "+ can be combined; – is refused, since the method does not train what the strategy needs.\n",
+        _table(
+            ("", *(f"`{name}`" for name in chosen)),
+            ((f"`{name}`", *("+" if fits(m, s) else "–" for s in chosen.values())) for name, m in trained.items()),
+        ),
+        "## Aggregators\n",
+        "Methods that read `--aggregator` take any of them.\n",
+        _table(
+            ("`--aggregator=`", "what it is", "flags it reads", "clients' weights"),
+            (
+                (f"`{name}`", a.description, _flags(a.reads), "as the method has them" if a.weighted else "all alike")
+                for name, a in aggregators.AGGREGATORS.items()
+            ),
+        ),
+    ]
+    return "\n".join(parts).rstrip() + "\n"
+
+
+def fits(method: methods.Method, strategy: strategies.Strategy) -> bool:
+    """Whether the method trains what the strategy needs besides one model."""
+    return getattr(strategy, "needs", "") in ("", getattr(method, "provides", ""))
+
+
+def _table(head: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> str:
+    lines = [head, tuple("---" for _ in head), *rows]
+    return "\n".join(f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in line)} |" for line in lines) + "\n"
+
+
+def _flags(names: Iterable[str], dashes: str = "--") -> str:
+    return " ".join(f"*{name}*" if name in config.ROLES else f"`{dashes}{name}`" for name in names)
+
+
+def _module(method: str) -> types.ModuleType:
+    """The module that `METHODS` names for a method, or that of a method's own function."""
+    named = methods.METHODS[method]
+    return importlib.import_module(named) if isinstance(named, str) else _module_of(named.build)
+
+
+def _module_of(function: Callable[..., Any]) -> types.ModuleType:
+    return sys.modules[getattr(function, "func", function).__module__]  # of what functools.partial wraps
+
+
+def _source(module: types.ModuleType) -> str:
+    """The papers that the head of a file names, with the file."""
+    cited = re.findall(_CITATION, " ".join((module.__doc__ or "").split()))
+    papers = ", ".join(dict.fromkeys(re.sub(r"[()]", "", one) for one in cited))
+    file = f"[file](../{module.__name__.replace('.', '/')}.py)"
+    return f"{papers} ({file})" if papers else file
+
+
+if __name__ == "__main__":
+    sys.stdout.write(page())
