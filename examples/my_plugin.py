@@ -11,7 +11,7 @@ from absl import flags
 
 from tff_personalization import local_training, methods
 from tff_personalization.algorithms import client_work
-from tff_personalization.personalization import strategies
+from tff_personalization.personalization import adaptation, strategies
 
 flags.DEFINE_float("example_mu", 0.1, "μ of fed_prox_example: how strongly a client's model is pulled to θ.", 0.0)
 flags.DEFINE_float("example_share", 0.5, "How far recentre goes back to θ after each epoch.", 0.0, 1.0)
@@ -35,7 +35,7 @@ def _build(setup: methods.Setup) -> methods.Training:
     return methods.Training((methods.Stage("fed_prox", 1, process),), methods.sampled_cohorts(setup))
 
 
-def _recentre(client: strategies.Client, settings: strategies.Settings) -> strategies.Curve:
+def _recentre(client: adaptation.Client, settings: adaptation.Settings) -> adaptation.Curve:
     training = local_training.LocalTraining(client.model, settings.optimizer, settings.batch_size)
     share, per_epoch = settings.values["example_share"], training.steps_per_epoch(client.train)
     state, judged = training.initial_state(client.theta), [client.judgement_of_theta]
@@ -45,7 +45,7 @@ def _recentre(client: strategies.Client, settings: strategies.Settings) -> strat
         state = state._replace(weights=weights)
         judged.append(local_training.evaluate(client.model, weights, client.test))
     loss_sums, corrects = zip(*judged, strict=True)
-    return strategies.Curve(tf.stack(loss_sums), tf.stack(corrects))
+    return adaptation.Curve(tf.stack(loss_sums), tf.stack(corrects))
 
 
 methods.register(
@@ -58,5 +58,5 @@ methods.register(
 )
 strategies.register(
     "recentre",
-    strategies.Strategy("fine-tune, and go back part of the way after each epoch", _recentre, reads=("example_share",)),
+    adaptation.Strategy("fine-tune, and go back part of the way after each epoch", _recentre, reads=("example_share",)),
 )

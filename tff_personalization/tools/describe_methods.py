@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterable  # noqa: E402
 from typing import Any  # noqa: E402
 
 from tff_personalization import aggregators, methods  # noqa: E402
-from tff_personalization.personalization import strategies  # noqa: E402
+from tff_personalization.personalization import adaptation, strategies  # noqa: E402
 from tff_personalization.programs import config  # noqa: E402
 
 _HEAD = """# Methods and strategies
@@ -27,13 +27,13 @@ Generated from the code by `python -m tff_personalization.tools.describe_methods
 global model, a strategy (`--strategies`, several with commas) adapts it to each client. For your own, see
 [extending.md](extending.md).
 """
-# "Nichol et al. (2018)", "Wang, Balle and Kasiviswanathan, 2019", "Mironov (2017)", "arXiv 1909.12488"
+# "Nichol et al. (2018)", "Finn, Abbeel, Levine (2017", "Mironov (2017)", "arXiv 1909.12488"
 _NAME = r"[A-Z][\w-]+"
-_NAMES = rf"(?:{_NAME} et al\.|{_NAME}(?:, {_NAME})*,? and {_NAME}|{_NAME})"
+_NAMES = rf"(?:{_NAME} et al\.|{_NAME}(?:, {_NAME})*(?:,? and {_NAME})?)"
 _CITATION = rf"{_NAMES},? \(?(?:19|20)\d\d\)?|arXiv[ :]\d{{4}}\.\d{{5}}"
 _READ_BY_ALL = (
     "Every run reads the flags of data and evaluation; methods that train also `--rounds`, strategies also "
-    "`--personalization_epochs`, `--personalization_batch_size` and the personalization optimizer. "
+    "`--personalization_epochs`. "
     "*client*, *server* and so on stand for all flags of that optimizer."
 )
 
@@ -57,7 +57,7 @@ def page() -> str:
         _table(
             ("`--strategies=`", "what it does", "source", "flags it reads", "needs of the method"),
             (
-                (f"`{name}`", s.description, _source(_module_of(s.curve)), _flags(s.reads), getattr(s, "needs", ""))
+                (f"`{name}`", s.description, _source(_module_of(s.curve)), _flags(sorted(s.flags)), s.needs)
                 for name, s in chosen.items()
             ),
         ),
@@ -68,7 +68,7 @@ def page() -> str:
             ((f"`{name}`", *("+" if fits(m, s) else "–" for s in chosen.values())) for name, m in trained.items()),
         ),
         "## Aggregators\n",
-        "Methods that read `--aggregator` take any of them.\n",
+        "Methods that read `--aggregator` take any of them, but for what they refuse with a line that says why.\n",
         _table(
             ("`--aggregator=`", "what it is", "flags it reads", "clients' weights"),
             (
@@ -80,9 +80,9 @@ def page() -> str:
     return "\n".join(parts).rstrip() + "\n"
 
 
-def fits(method: methods.Method, strategy: strategies.Strategy) -> bool:
+def fits(method: methods.Method, strategy: adaptation.Strategy) -> bool:
     """Whether the method trains what the strategy needs besides one model."""
-    return getattr(strategy, "needs", "") in ("", getattr(method, "provides", ""))
+    return strategy.needs in ("", method.provides)
 
 
 def _table(head: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> str:
