@@ -117,20 +117,21 @@ def _profile(axes: Axes, profile: pd.DataFrame) -> None:
     axes.set_yticks(range(len(profile)), profile["part"])
     axes.grid(visible=False, axis="y")
     axes.invert_yaxis()
-    axes.margins(x=0.2)
     title = f"Where a round's {profile['milliseconds'].sum() / 1000:.1f} s go"
     axes.set(title=title, xlabel="share of the round (%)")
-    axes.set_xticks(range(0, 101, 25))
+    axes.set(xticks=range(0, 101, 25), xlim=(0, 125))
 
 
 def _line(axes: Axes, x: pd.Series, y: pd.Series, xlabel: str, number: int = 0, label: str | None = None) -> None:
     """A line over an axis of x with logarithmic steps and the measured values as ticks, y from 0."""
+    if x.empty:
+        return
     axes.plot(x, y, color=style.COLOURS[number], marker=style.MARKERS[number], label=label)
     axes.set_xscale("log")
-    axes.set_xticks(x, [f"{value:,}" for value in x], fontsize=8)
+    axes.set_xticks(x, [f"{value:,}" for value in x], fontsize=7.5)
     axes.minorticks_off()
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
-    axes.set_ylim(bottom=0)
+    axes.set_ylim(0, 1.1 * axes.dataLim.ymax)
     axes.set_xlabel(xlabel)
 
 
