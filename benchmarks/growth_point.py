@@ -14,15 +14,11 @@ import sys
 import time
 from collections.abc import Callable
 
-from tff_personalization import startup
+import numpy as np
+import psutil
 
-startup.quiet([])
-
-import numpy as np  # noqa: E402
-import psutil  # noqa: E402
-
-from benchmarks import recording, workload  # noqa: E402
-from tff_personalization.tasks import archive_cache, client_data  # noqa: E402
+from benchmarks import recording, workload
+from tff_personalization.tasks import archive_cache, client_data
 
 EVALUATION = "evaluation"
 RunRound = Callable[[int], None]
@@ -197,8 +193,9 @@ def _evaluation(point: Point, train, test) -> RunRound:
     model = _model()
     clients = tuple(train.client_ids)
     data = federated_data.FederatedData(train, test, splits.ClientSplit((), (), clients), "synthetic random pixels")
-    evaluator = evaluating.PersonalizationEvaluator(_experiment(point), model, data)
-    weights = tff.learning.models.ModelWeights(*model.initial_weights)
+    theta = model.initial_weights[0]
+    evaluator = evaluating.PersonalizationEvaluator(_experiment(point), model, data, theta)
+    weights = tff.learning.models.ModelWeights(theta, ())
 
     def run_round(most_clients: int) -> None:
         result = evaluator.evaluate(weights, clients[:most_clients], 0)

@@ -57,20 +57,24 @@ def read(path: pathlib.Path, name: str) -> pd.DataFrame:
 @style.styled
 def plot(speeds: pd.DataFrame, growth: pd.DataFrame, profile: pd.DataFrame) -> Figure:
     """The picture; a sweep that was left out leaves its panel empty."""
-    figure = Figure(figsize=(9.0, 6.6))
-    axes = figure.subplot_mosaic("SSSPPP;CCMMEE")
-    _relative_speed(axes["S"], speeds[speeds["task"] == "training"])
-    _profile(axes["P"], profile)
+    figure = Figure(figsize=(9.0, 6.4))
+    # Two rows with layouts of their own: the names in the upper one need more room than the panels of the lower.
+    rows = figure.add_gridspec(2, 1, height_ratios=[1.2, 1])
+    above, below = figure.add_subfigure(rows[0]), figure.add_subfigure(rows[1])
+    relative_speed, parts = above.subplots(1, 2)
+    by_cohort, memory, by_epochs = below.subplots(1, 3)
+    _relative_speed(relative_speed, speeds[speeds["task"] == "training"])
+    _profile(parts, profile)
     cohort = growth[growth["sweep"] == "cohort"].sort_values("clients")
     epochs = growth[growth["sweep"] == "local_epochs"].sort_values("local_epochs")
-    _line(axes["C"], cohort["clients"], cohort["per_second"], "clients in the cohort")
-    axes["C"].set(title="Speed and cohort", ylabel="examples/s")
-    _line(axes["M"], cohort["clients"], cohort["worker_mb"], "clients in the cohort", label="TFF's worker")
-    _line(axes["M"], cohort["clients"], cohort["python_mb"], "clients in the cohort", 1, label="Python")
-    axes["M"].set(title="Memory and cohort", ylabel="peak of resident memory (MB)")
-    axes["M"].legend()
-    _line(axes["E"], epochs["local_epochs"], epochs["per_second"], "local epochs E")
-    axes["E"].set(title="Speed and local epochs", ylabel="examples/s")
+    _line(by_cohort, cohort["clients"], cohort["per_second"], "clients in the cohort")
+    by_cohort.set(title="Speed and cohort", ylabel="examples/s")
+    _line(memory, cohort["clients"], cohort["worker_mb"], "clients in the cohort", label="TFF's worker")
+    _line(memory, cohort["clients"], cohort["python_mb"], "clients in the cohort", 1, label="Python")
+    memory.set(title="Memory and cohort", ylabel="peak, resident (MB)")
+    memory.legend()
+    _line(by_epochs, epochs["local_epochs"], epochs["per_second"], "local epochs E")
+    by_epochs.set(title="Speed and local epochs", ylabel="examples/s")
     return figure
 
 
@@ -113,18 +117,21 @@ def _profile(axes: Axes, profile: pd.DataFrame) -> None:
     axes.set_yticks(range(len(profile)), profile["part"])
     axes.grid(visible=False, axis="y")
     axes.invert_yaxis()
-    axes.margins(x=0.2)
-    axes.set(title=f"Where a round's {profile['milliseconds'].sum() / 1000:.1f} s go", xlabel="share of the round (%)")
+    title = f"Where a round's {profile['milliseconds'].sum() / 1000:.1f} s go"
+    axes.set(title=title, xlabel="share of the round (%)")
+    axes.set(xticks=range(0, 101, 25), xlim=(0, 125))
 
 
 def _line(axes: Axes, x: pd.Series, y: pd.Series, xlabel: str, number: int = 0, label: str | None = None) -> None:
     """A line over an axis of x with logarithmic steps and the measured values as ticks, y from 0."""
+    if x.empty:
+        return
     axes.plot(x, y, color=style.COLOURS[number], marker=style.MARKERS[number], label=label)
     axes.set_xscale("log")
-    axes.set_xticks(x, [f"{value:,}" for value in x])
+    axes.set_xticks(x, [f"{value:,}" for value in x], fontsize=7.5)
     axes.minorticks_off()
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
-    axes.set_ylim(bottom=0)
+    axes.set_ylim(0, 1.1 * axes.dataLim.ymax)
     axes.set_xlabel(xlabel)
 
 

@@ -35,20 +35,17 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 from unittest import mock
 
-from tff_personalization import startup
+from benchmarks import recording, workload  # isort: skip; before TensorFlow, which it keeps quiet
 
-startup.quiet([])
+import numpy as np
+import pandas as pd
+import tensorflow as tf
+import tensorflow_federated as tff
 
-import numpy as np  # noqa: E402
-import pandas as pd  # noqa: E402
-import tensorflow as tf  # noqa: E402
-import tensorflow_federated as tff  # noqa: E402
-
-from benchmarks import recording, workload  # noqa: E402
-from tff_personalization import local_training, methods  # noqa: E402
-from tff_personalization.algorithms import client_work, fed_avg  # noqa: E402
-from tff_personalization.models import emnist_cnn, functional  # noqa: E402
-from tff_personalization.programs import runtime  # noqa: E402
+from tff_personalization import local_training, methods
+from tff_personalization.algorithms import client_work, fed_avg
+from tff_personalization.models import emnist_cnn, functional
+from tff_personalization.programs import runtime
 
 CLIENT_DATA, SERIALIZATION, SENDING, COMPUTING, RESULT, REST = (
     "client data",
@@ -141,11 +138,12 @@ def _computations(
     """The round and the three shorter ones, each as a function of the cohort's values."""
     client, server = (tff.learning.optimizers.build_sgdm(rate) for rate in (work.learning_rate, 1.0))
     training = local_training.LocalTraining(model, client, work.batch_size)
-    still_work = client_work.build_client_work(model, training, lambda *_: tf.constant(0), "examples")
+    no_steps = client_work.local_steps(training, lambda *_: tf.constant(0))
+    still_work = client_work.build_client_work(model, no_steps, "examples")
     whole = fed_avg.build_fed_avg(model, client, server, work.local_epochs, work.batch_size)
     still = client_work.compose(model, still_work, server)
     weights = tff.learning.models.ModelWeights(*model.initial_weights)
-    weights_type = client_work.model_weights_type(model)
+    weights_type = client_work.weights_type(model.initial_weights[0])
     at_server = tff.FederatedType(weights_type, tff.SERVER)
 
     @tff.tensorflow.computation(still_work.next.type_signature.result.result.member.update)

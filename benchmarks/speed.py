@@ -18,7 +18,6 @@ import pandas as pd
 
 from benchmarks import contenders, recording
 from benchmarks.peers import environments
-from tff_personalization.programs import runtime
 
 TASKS = ("training", "reptile", "fed_sgd", "evaluation")
 PEERS = {
@@ -127,6 +126,9 @@ def main() -> None:
     tasks = recording.chosen(parser, "tasks", options.tasks, TASKS)
     if options.repetitions < 1:
         parser.error(f"--repetitions={options.repetitions}: give 1 or more")
+    # Imported here: it needs TensorFlow, without which `summarize` can be called.
+    from tff_personalization.programs import runtime
+
     tables = []
     for task in tasks:
         unit = "clients" if task == "evaluation" else "examples"
