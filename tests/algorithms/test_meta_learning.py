@@ -226,7 +226,7 @@ def test_mamls_delta_on_the_cnn_is_that_of_nested_tapes_over_plain_tensorflow():
     expected, first_order = outer.gradient(loss, [theta, phi])
     scale = distance([g.numpy() for g in expected], [0] * 8)
     assert_close(found, expected, atol=1e-4 * scale)
-    assert distance([g.numpy() for g in expected], [g.numpy() for g in first_order]) > 0.05 * scale
+    assert distance([g.numpy() for g in expected], [g.numpy() for g in first_order]) > 0.03 * scale
 
 
 def per_fed_avg_in_numpy(weights, client, alpha, beta, steps, correction):
