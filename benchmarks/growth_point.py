@@ -175,7 +175,7 @@ def _training(point: Point, train, test) -> RunRound:
 
     def run_round(most_clients: int) -> None:
         nonlocal state
-        cohort = training.cohort(next(numbers))[:most_clients]
+        cohort = training.cohort(next(numbers)).values[:most_clients]
         output = process.next(state, cohort)
         state = output.state
         _check(output.metrics["client_work"]["examples"], point, len(cohort))

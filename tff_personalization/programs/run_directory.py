@@ -9,6 +9,7 @@ choice.csv         what was judged on validation clients in the end, and what of
 k_shot.csv         one row per (number of train examples, strategy, epoch); with --personalization_examples
 summary.json       the figures of the run; its presence says that the run is finished
 checkpoints/       program state, the newest few
+client_states/     what clients keep from round to round, for methods whose clients do
 tensorboard/       round metrics for TensorBoard
 worker.log         what TFF's worker process said
 """
