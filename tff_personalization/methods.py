@@ -42,6 +42,7 @@ class Setup:
         settings: the values of the flags, by name.
         optimizers: the optimizer of each role, by the role's prefix.
         seed: the run's seed.
+        build_model: makes the model, untrained, its initial weights drawn from a generator.
     """
 
     model: functional.SeededModel
@@ -50,6 +51,7 @@ class Setup:
     settings: Mapping[str, Any]
     optimizers: Mapping[str, optimizers.OptimizerSpec]
     seed: int
+    build_model: Callable[[np.random.Generator], functional.SeededModel]
 
     def optimizer(self, role: str) -> tff.learning.optimizers.Optimizer:
         """The TFF optimizer of a role."""
@@ -100,6 +102,7 @@ class Method:
         reads: the flags that it reads besides those that every method reads; an optimizer's by its role's prefix.
         build: makes the training from a setup.
         strategies: the strategies evaluated unless `--strategies` says otherwise.
+        provides: what its global weights hold besides one model, for the strategies that need it.
         trains: whether there are rounds at all.
         pooled: whether a round is the work of one client that holds all the data; it gets all cores.
     """
@@ -108,6 +111,7 @@ class Method:
     reads: tuple[str, ...]
     build: Callable[[Setup], Training]
     strategies: Sequence[str] = ("fine_tune", "fine_tune_head")
+    provides: str = ""
     trains: bool = True
     pooled: bool = False
 

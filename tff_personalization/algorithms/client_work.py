@@ -28,6 +28,7 @@ class ClientUpdate(NamedTuple):
         correct: int32, how many visited examples were classified rightly.
         examples: int32, visited examples.
         state: what the client's state of the next round is.
+        weighed: int32, how many examples count in its weight; None for all that the client has.
     """
 
     model_delta: Weights
@@ -35,6 +36,7 @@ class ClientUpdate(NamedTuple):
     correct: tf.Tensor
     examples: tf.Tensor
     state: Any = ()
+    weighed: tf.Tensor | None = None
 
 
 # (global weights, the client's examples, int32[2] seed, state) -> ClientUpdate
@@ -126,7 +128,7 @@ def build_client_work(
         finite = tf.reduce_all([tf.reduce_all(tf.math.is_finite(part)) for part in found.model_delta])
         zeros = lambda: tuple(tf.zeros_like(part) for part in found.model_delta)  # noqa: E731
         model_delta = tf.cond(finite, lambda: found.model_delta, zeros)
-        size = tf.cast(tf.shape(examples.y)[0], tf.float32)
+        size = tf.cast(tf.shape(examples.y)[0] if found.weighed is None else found.weighed, tf.float32)
         weight = size if weighting == "examples" else tf.minimum(size, 1.0)
         measured = collections.OrderedDict(
             clients=tf.cast(tf.logical_and(finite, found.examples > 0), tf.int32),

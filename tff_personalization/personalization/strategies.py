@@ -95,16 +95,18 @@ class Strategy:
         description: what it does, for tables and help.
         curve: does it, and judges on the way.
         reads: the flags that it reads, besides those that every strategy reads.
+        needs: what the method must provide; empty for one model.
     """
 
     description: str
     curve: Callable[[Client, Settings], Curve]
     reads: tuple[str, ...] = ()
+    needs: str = ""
 
 
 def fine_tuning(
     trained: Callable[[functional.SeededModel], slice] = lambda model: slice(None),
-    start: Callable[[functional.SeededModel], Weights] | None = None,
+    start: Callable[[Client], Weights] | None = None,
 ) -> Callable[[Client, Settings], Curve]:
     """The curve of local training on the client's train part.
 
@@ -121,7 +123,7 @@ def fine_tuning(
         if start is None and min(range(len(client.theta))[which]) >= client.model.stem_size:
             model, train, test = client.on_features
         training = local_training.LocalTraining(model, settings.optimizer, settings.batch_size, trained=which)
-        weights = client.theta if start is None else start(client.model)
+        weights = client.theta if start is None else start(client)
         before = client.judgement_of_theta if start is None else local_training.evaluate(model, weights, test)
         return curve_by_epoch(model, training, weights, before, train, test, client.seed, settings.epochs)
 
@@ -160,8 +162,8 @@ def curve_by_epoch(
     return Curve(tf.ensure_shape(loss_sums.stack(), shape), tf.ensure_shape(corrects.stack(), shape))
 
 
-def _untrained_model(model: functional.SeededModel) -> Weights:
-    return tuple(tf.constant(w) for w in model.initial_weights[0])
+def _untrained_model(client: Client) -> Weights:
+    return tuple(tf.constant(w) for w in client.model.initial_weights[0])
 
 
 STRATEGIES = {

@@ -228,12 +228,12 @@ def from_flags(flag_values: flags.FlagValues = flags.FLAGS) -> Experiment:
     for field in dataclasses.fields(ExperimentConfig):
         _check_value(field, values[field.name])
     method = methods.get(values["method"])
+    values["strategies"] = values["strategies"] or list(method.strategies)
+    _check_strategies(values, method)
     _refuse_unread(values, method, flag_values)
 
     if not method.trains:
         values.update(rounds=0, rounds_per_evaluation=0)
-    if not values["strategies"]:
-        values["strategies"] = list(method.strategies)
     if "stage_2_round" in method.reads:
         if values["stage_2_round"] is None:
             values["stage_2_round"] = max(2, round(0.8 * values["rounds"]) + 1)
@@ -262,10 +262,21 @@ def _check_value(field: dataclasses.Field, value: Any) -> None:
         raise errors.UserError(f"--{field.name}={value}: give {most} or less.")
 
 
+def _check_strategies(values: dict[str, Any], method: methods.Method) -> None:
+    for name in values["strategies"]:
+        needs = strategies.STRATEGIES[name].needs
+        if needs not in ("", method.provides):
+            raise errors.UserError(
+                f"--strategies={name} needs {needs}, and --method={values['method']} trains none: choose another one."
+            )
+
+
 def _refuse_unread(values: dict[str, Any], method: methods.Method, flag_values: flags.FlagValues) -> None:
     """A flag that has no effect is a mistake of the user's: refuse it by name."""
-    read_by_some_method = {name for other in methods.METHODS for name in methods.get(other).reads}
-    for name in sorted(read_by_some_method - set(method.reads)):
+    read_by_strategy = {name: set(strategy.reads) for name, strategy in strategies.STRATEGIES.items()}
+    read = set(method.reads).union(*(read_by_strategy[name] for name in values["strategies"]))
+    read_by_some = set().union(*(methods.get(name).reads for name in methods.METHODS), *read_by_strategy.values())
+    for name in sorted(read_by_some - read):
         for flag in optimizers.flag_names(ROLES[name]) if name in ROLES else (name,):
             if not flag_values[flag].using_default_value:
                 raise errors.UserError(f"--{flag} has no effect with --method={values['method']}: remove it.")
