@@ -59,6 +59,7 @@ METHOD_SETTINGS = {
     "fed_avg": {},
     "reptile": {"local_epochs": None, "local_steps": 4},
     "personalized_fed_avg": {"local_steps": 4, "stage_2_round": 3},
+    "ifca": {"clusters": 2},
     "fed_sgd": {"local_epochs": None},
     "centralized": {},
     "local_only": {"local_epochs": None, "rounds": None, "clients_per_round": None, "rounds_per_evaluation": None},
@@ -210,6 +211,9 @@ BAD_FLAGS = [
     ({"batch_size": 0}, "--batch_size=0", "1 or more"),
     ({"target_accuracy": 1.5}, "--target_accuracy=1.5", "1 or less"),
     ({"writer_heterogeneity": float("nan")}, "--writer_heterogeneity=nan", "0 or more"),
+    ({"clusters": 2}, "--clusters", "--method=fed_avg"),
+    ({"method": "ifca", "aggregator": "dp"}, "--aggregator=dp", "--method=ifca"),
+    ({"strategies": ["best_cluster"]}, "best_cluster", "--method=ifca"),
     ({"strategies": ["fine_tun"]}, "--strategies", "fine_tune"),
     ({"strategies": ["fine_tune", "fine_tune"]}, "--strategies", "twice"),
 ]

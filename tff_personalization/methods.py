@@ -22,6 +22,7 @@ METHODS = {
     "fed_avg": "tff_personalization.algorithms.fed_avg",
     "reptile": "tff_personalization.algorithms.reptile",
     "personalized_fed_avg": "tff_personalization.algorithms.personalized_fed_avg",
+    "ifca": "tff_personalization.algorithms.ifca",
     "fed_sgd": "baselines.fed_sgd",
     "centralized": "baselines.centralized",
     "local_only": "baselines.local_only",
@@ -102,18 +103,20 @@ class Method:
         reads: the flags that it reads besides those that every method reads; an optimizer's by its role's prefix.
         build: makes the training from a setup.
         strategies: the strategies evaluated unless `--strategies` says otherwise.
-        provides: what its global weights hold besides one model, for the strategies that need it.
         trains: whether there are rounds at all.
         pooled: whether a round is the work of one client that holds all the data; it gets all cores.
+        provides: what its global weights have besides the model's own, for strategies that need it; "" for most.
+        check: raises UserError if flags that it reads do not fit together.
     """
 
     description: str
     reads: tuple[str, ...]
     build: Callable[[Setup], Training]
     strategies: Sequence[str] = ("fine_tune", "fine_tune_head")
-    provides: str = ""
     trains: bool = True
     pooled: bool = False
+    provides: str = ""
+    check: Callable[[Mapping[str, Any]], None] = lambda settings: None
 
 
 def get(name: str) -> Method:

@@ -13,6 +13,7 @@ import tensorflow as tf
 import tensorflow_federated as tff
 
 from tff_personalization import local_training
+from tff_personalization.algorithms import ifca
 from tff_personalization.models import functional
 
 Weights = tuple[tf.Tensor, ...]
@@ -95,7 +96,7 @@ class Strategy:
         description: what it does, for tables and help.
         curve: does it, and judges on the way.
         reads: the flags that it reads, besides those that every strategy reads.
-        needs: what the method must provide; empty for one model.
+        needs: what a method must provide in `client.extra`, as its `Method.provides` says; "" for most.
     """
 
     description: str
@@ -166,10 +167,21 @@ def _untrained_model(client: Client) -> Weights:
     return tuple(tf.constant(w) for w in client.model.initial_weights[0])
 
 
+def _best_cluster(client: Client) -> Weights:
+    weights = (*client.theta, *client.extra)
+    models = ifca.split(weights, len(weights) // len(client.theta))
+    return ifca.take(models, ifca.choose(client.model, models, client.train))
+
+
 STRATEGIES = {
     "fine_tune": Strategy("fine-tune all layers", fine_tuning()),
     "fine_tune_head": Strategy(
         "fine-tune the last layer", fine_tuning(trained=lambda model: slice(-model.head_size, None))
     ),
     "local_only": Strategy("train an untrained model", fine_tuning(start=_untrained_model)),
+    "best_cluster": Strategy(
+        "choose the model with the lowest loss on the train part, then fine-tune all its layers",
+        fine_tuning(start=_best_cluster),
+        needs=ifca.SEVERAL_MODELS,
+    ),
 }

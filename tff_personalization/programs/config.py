@@ -110,6 +110,7 @@ class ExperimentConfig:
         "First round of the second stage of personalized_fed_avg. Default: after 4/5 of the rounds.",
         least=2,
     )
+    clusters: int = _setting("training", 3, "k of ifca: the models, one a cluster.", least=1)
     pooled_examples_per_round: int | None = _setting(
         "training", None, "Examples of a round of centralized. Default: as many as FedAvg visits on average.", least=1
     )
@@ -228,9 +229,18 @@ def from_flags(flag_values: flags.FlagValues = flags.FLAGS) -> Experiment:
     for field in dataclasses.fields(ExperimentConfig):
         _check_value(field, values[field.name])
     method = methods.get(values["method"])
-    values["strategies"] = values["strategies"] or list(method.strategies)
-    _check_strategies(values, method)
+    if not values["strategies"]:
+        values["strategies"] = list(method.strategies)
+    for name in values["strategies"]:
+        needed = strategies.STRATEGIES[name].needs
+        if needed not in ("", method.provides):
+            makers = ", ".join(other for other in methods.METHODS if methods.get(other).provides == needed)
+            raise errors.UserError(
+                f"--strategies: {name} needs {needed}, which --method={values['method']} does not train: "
+                f"leave it out, or choose one of --method={makers}."
+            )
     _refuse_unread(values, method, flag_values)
+    method.check(values)
 
     if not method.trains:
         values.update(rounds=0, rounds_per_evaluation=0)
@@ -260,15 +270,6 @@ def _check_value(field: dataclasses.Field, value: Any) -> None:
         raise errors.UserError(f"--{field.name}={value}: give {least} or more.")
     elif value is not None and most is not None and not value <= most:
         raise errors.UserError(f"--{field.name}={value}: give {most} or less.")
-
-
-def _check_strategies(values: dict[str, Any], method: methods.Method) -> None:
-    for name in values["strategies"]:
-        needs = strategies.STRATEGIES[name].needs
-        if needs not in ("", method.provides):
-            raise errors.UserError(
-                f"--strategies={name} needs {needs}, and --method={values['method']} trains none: choose another one."
-            )
 
 
 def _refuse_unread(values: dict[str, Any], method: methods.Method, flag_values: flags.FlagValues) -> None:
