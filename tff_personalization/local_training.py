@@ -134,8 +134,8 @@ class LocalTraining:
                 tf.equal(batch_number, 0), lambda: permutation_of_epoch(step // per_epoch), lambda: permutation
             )
             batch = permutation[batch_number * batch_size : (batch_number + 1) * batch_size]
-            batch_examples = Examples(tf.gather(examples.x, batch), tf.gather(examples.y, batch))
-            return step + 1, permutation, self._step(state, batch_examples, tf.random.fold_in(seed, step), adjust)
+            dropout_seed = tf.random.fold_in(seed, step)
+            return step + 1, permutation, self._step(state, take(examples, batch), dropout_seed, adjust)
 
         _, _, state = tf.while_loop(
             lambda step, *_: step < last,
@@ -169,6 +169,25 @@ class LocalTraining:
         weights = list(weights)
         weights[self._trained] = trained
         return tuple(weights)
+
+
+def proximal(strength: float, anchor: Tensors) -> AdjustFn:
+    """The `adjust` of the local objective f(θ) + λ/2 ‖θ − w‖²: adds λ (θ − w) to each gradient.
+
+    Args:
+        strength: λ.
+        anchor: w, in the shapes of the trained weights.
+    """
+
+    def adjust(trained: Tensors, gradients: Tensors) -> Tensors:
+        return tuple(g + strength * (v - w) for g, v, w in zip(gradients, trained, anchor, strict=True))
+
+    return adjust
+
+
+def take(examples: Examples, places: tf.Tensor) -> Examples:
+    """The examples at `places`, int32 of shape (m,)."""
+    return Examples(tf.gather(examples.x, places), tf.gather(examples.y, places))
 
 
 def evaluate(

@@ -25,6 +25,7 @@ import tensorflow_federated as tff
 from tff_personalization import local_training
 from tff_personalization.algorithms import client_work
 from tff_personalization.models import functional
+from tff_personalization.personalization import adaptation
 from tff_personalization.personalization import strategies as strategies_lib
 
 HISTOGRAM_BINS = 100
@@ -78,13 +79,13 @@ def build_personalization_evaluation(
         raise ValueError(f"release: one of {RELEASES} expected, got {release!r}")
     weights_type = client_work.weights_type(model.initial_weights[0] if initial_weights is None else initial_weights)
     data_type = evaluation_data_type(model)
-    settings = strategies_lib.Settings(optimizer, epochs, batch_size, values or {})
+    settings = adaptation.Settings(optimizer, epochs, batch_size, values or {})
 
     @tff.tensorflow.computation(weights_type, data_type)
     @tf.function(autograph=False)
     def evaluate_client(weights, data):
         train, test = (local_training.Examples(*data[part]) for part in ("train", "test"))
-        client = strategies_lib.Client(model, tuple(weights.trainable), train, test, data["seed"])
+        client = adaptation.Client(model, tuple(weights.trainable), train, test, data["seed"])
         curves = [strategies_lib.STRATEGIES[name].curve(client, settings) for name in strategies]
         loss_sum, correct = (tf.stack(rows) for rows in zip(*curves, strict=True))
         return collections.OrderedDict(

@@ -3,6 +3,7 @@
 import dataclasses
 import hashlib
 import json
+import math
 import os
 import typing
 from collections.abc import Mapping
@@ -36,11 +37,28 @@ ROLES = {
 
 
 def _setting(theme: str, default: Any, help_text: str, **checks: Any) -> Any:
-    """A field with the theme and help of its flag, and what its value must be (`choices`, `least`, `most`)."""
+    """A field with the theme and help of its flag, and what its value must be.
+
+    `choices`; `least`, `most`; `positive`: above 0 and finite; `item`: what makes an item of a list from its text, or
+    raises ValueError, and what it takes, in words.
+    """
     metadata = {"theme": theme, "help": help_text, **checks}
     if isinstance(default, list):
         return dataclasses.field(default_factory=lambda: list(default), metadata=metadata)
     return dataclasses.field(default=default, metadata=metadata)
+
+
+def _learning_rate(text: str) -> float:
+    rate = float(text)
+    if not (math.isfinite(rate) and rate > 0):
+        raise ValueError
+    return rate
+
+
+def _number_of_examples(text: str) -> str:
+    if text != "all" and int(text) < 0:
+        raise ValueError
+    return text if text == "all" else str(int(text))
 
 
 def _listing(help_text: str, choices: Mapping[str, Any]) -> str:
@@ -125,6 +143,55 @@ class ExperimentConfig:
         "personalization", 5, "Epochs of fine-tuning, evaluated after each.", least=0
     )
     personalization_batch_size: int = _setting("personalization", 20, "Examples in a step of fine-tuning.", least=1)
+    personalization_learning_rates: list[float] = _setting(
+        "personalization",
+        [],
+        "Learning rates of the personalization optimizer, one of which is chosen on the validation clients, with the "
+        "strategy and the epoch, such as 0.005,0.02,0.1. Default: --personalization_learning_rate alone.",
+        item=(_learning_rate, "a positive, finite number"),
+    )
+    personalization_examples: list[str] = _setting(
+        "personalization",
+        [],
+        "Evaluate in the end also with the train part of each test client cut to so many examples, drawn at random and "
+        "the fewer among the more, such as 0,1,5,20,all. Default: with all alone.",
+        item=(_number_of_examples, "a number of examples, or all"),
+    )
+    fine_tune_adam_learning_rate: float = _setting(
+        "personalization", 0.002, "Learning rate of --strategies=fine_tune_adam.", positive=True
+    )
+    early_stopping_fraction: float = _setting(
+        "personalization",
+        0.2,
+        "Share of its train part that a client holds back with --strategies=fine_tune_early_stopping.",
+        least=0.01,
+        most=0.9,
+    )
+    ditto_lambda: float = _setting(
+        "personalization", 1.0, "λ, how strongly --strategies=ditto is pulled back to the global model.", least=0
+    )
+    p_fed_me_lambda: float = _setting(
+        "personalization", 15.0, "λ, how strongly --strategies=p_fed_me is pulled back to the global model.", least=0
+    )
+    p_fed_me_steps: int = _setting("personalization", 5, "K, the steps of p_fed_me's inner problem.", least=1)
+    p_fed_me_learning_rate: float = _setting(
+        "personalization",
+        0.02,
+        "η of --strategies=p_fed_me: after a batch the model that it is pulled back to goes ηλ of the way to its own.",
+        positive=True,
+    )
+    apfl_alpha: float = _setting(
+        "personalization", 0.5, "α, the share of the local model in --strategies=apfl's mixture.", least=0, most=1
+    )
+    apfl_learn_alpha: bool = _setting(
+        "personalization", True, "Let each client learn its α from --apfl_alpha on, on its train part."
+    )
+    knn_neighbours: int = _setting(
+        "personalization", 10, "k, the train examples that vote in --strategies=knn_per.", least=1
+    )
+    knn_lambda: float = _setting(
+        "personalization", 0.5, "λ, the share of the vote in the probabilities of knn_per.", least=0, most=1
+    )
     evaluation_release: str = _setting(
         "personalization",
         "records",
@@ -189,7 +256,7 @@ def define_flags(flag_values: flags.FlagValues = flags.FLAGS) -> None:
         elif kind is str:
             flags.DEFINE_string(field.name, default, text, flag_values=flag_values)
         else:
-            text = f"{text} Of: {', '.join(choices or ())}."
+            text = f"{text} Of: {', '.join(choices)}." if choices else text
             flags.DEFINE_list(field.name, default, text, flag_values=flag_values)
     for role in ROLES.values():
         optimizers.define_flags(role, flag_values)
@@ -227,10 +294,11 @@ def from_flags(flag_values: flags.FlagValues = flags.FLAGS) -> Experiment:
     """
     values = {field.name: flag_values[field.name].value for field in dataclasses.fields(ExperimentConfig)}
     for field in dataclasses.fields(ExperimentConfig):
+        if "item" in field.metadata:
+            values[field.name] = [_item(field, text) for text in values[field.name]]
         _check_value(field, values[field.name])
     method = methods.get(values["method"])
-    if not values["strategies"]:
-        values["strategies"] = list(method.strategies)
+    values["strategies"] = values["strategies"] or list(method.strategies)
     for name in values["strategies"]:
         needed = strategies.STRATEGIES[name].needs
         if needed not in ("", method.provides):
@@ -241,6 +309,11 @@ def from_flags(flag_values: flags.FlagValues = flags.FLAGS) -> Experiment:
             )
     _refuse_unread(values, method, flag_values)
     method.check(values)
+    if values["personalization_learning_rates"] and not values["validation_clients"]:
+        raise errors.UserError(
+            "--personalization_learning_rates: the rate is chosen on validation clients; give --validation_clients, or "
+            "one --personalization_learning_rate."
+        )
 
     if not method.trains:
         values.update(rounds=0, rounds_per_evaluation=0)
@@ -257,15 +330,27 @@ def from_flags(flag_values: flags.FlagValues = flags.FLAGS) -> Experiment:
     return Experiment(ExperimentConfig(**values), specs)
 
 
+def _item(field: dataclasses.Field, text: Any) -> Any:
+    make, expected = field.metadata["item"]
+    try:
+        return make(str(text))
+    except ValueError:
+        raise errors.UserError(f"--{field.name}: {text!r} is not {expected}.") from None
+
+
 def _check_value(field: dataclasses.Field, value: Any) -> None:
     least, most = field.metadata.get("least"), field.metadata.get("most")
     choices = field.metadata.get("choices") or ()
     if isinstance(value, list):
         for item in value:
-            if item not in choices:
+            if choices and item not in choices:
                 raise errors.UserError(f"--{field.name}: {item!r} is unknown; choose from {', '.join(choices)}.")
         if len(set(value)) != len(value):
-            raise errors.UserError(f"--{field.name}={','.join(value)}: a name stands there twice; name each once.")
+            raise errors.UserError(
+                f"--{field.name}={','.join(map(str, value))}: something stands there twice; give each once."
+            )
+    elif field.metadata.get("positive") and not (math.isfinite(value) and value > 0):
+        raise errors.UserError(f"--{field.name}={value}: give a positive, finite number.")
     elif value is not None and least is not None and not value >= least:
         raise errors.UserError(f"--{field.name}={value}: give {least} or more.")
     elif value is not None and most is not None and not value <= most:
@@ -274,13 +359,16 @@ def _check_value(field: dataclasses.Field, value: Any) -> None:
 
 def _refuse_unread(values: dict[str, Any], method: methods.Method, flag_values: flags.FlagValues) -> None:
     """A flag that has no effect is a mistake of the user's: refuse it by name."""
-    read_by_strategy = {name: set(strategy.reads) for name, strategy in strategies.STRATEGIES.items()}
-    read = set(method.reads).union(*(read_by_strategy[name] for name in values["strategies"]))
-    read_by_some = set().union(*(methods.get(name).reads for name in methods.METHODS), *read_by_strategy.values())
-    for name in sorted(read_by_some - read):
+    read_by_some_strategy = {name for strategy in strategies.STRATEGIES.values() for name in strategy.flags}
+    read_by_some_method = {name for other in methods.METHODS for name in methods.get(other).reads}
+    read = set(method.reads).union(*(strategies.STRATEGIES[name].flags for name in values["strategies"]))
+    for name in sorted((read_by_some_strategy | read_by_some_method) - read):
+        chosen = f"--method={values['method']}"
+        if name in read_by_some_strategy:
+            chosen = f"--strategies={','.join(values['strategies'])}"
         for flag in optimizers.flag_names(ROLES[name]) if name in ROLES else (name,):
             if not flag_values[flag].using_default_value:
-                raise errors.UserError(f"--{flag} has no effect with --method={values['method']}: remove it.")
+                raise errors.UserError(f"--{flag} has no effect with {chosen}: remove it.")
     client_data = values["client_data"]
     source_reads = (
         ("cache_dir",) if sources.is_sqlite(os.path.expanduser(client_data)) else _SOURCE_READS.get(client_data, ())

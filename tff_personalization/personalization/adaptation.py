@@ -1,0 +1,190 @@
+"""What adapting a global model to a client is made of: the client, its curve, the loop over epochs.
+
+A strategy is a function from a client and the settings to a `Curve`: how good the adapted model is before (epoch 0) and
+after each epoch of adapting it.
+"""
+
+import dataclasses
+import functools
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import tensorflow as tf
+import tensorflow_federated as tff
+
+from tff_personalization import local_training
+from tff_personalization.models import functional
+
+Weights = tuple[tf.Tensor, ...]
+# What strategies read that train on the client's data.
+LOCAL_TRAINING_READS = ("personalization", "personalization_batch_size", "personalization_learning_rates")
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """What strategies are tuned by.
+
+    Attributes:
+        optimizer: the personalization optimizer.
+        epochs: E, the epochs of local training.
+        batch_size: examples a step.
+        values: the values of the flags, by name.
+    """
+
+    optimizer: tff.learning.optimizers.Optimizer
+    epochs: int
+    batch_size: int
+    values: Mapping[str, Any]
+
+
+class Curve(NamedTuple):
+    """How the adapted model does on a client's test part, before (epoch 0) and after each epoch of adapting it.
+
+    Attributes:
+        loss_sum: float32, shape (E + 1,), the losses of the test examples (nats), summed.
+        correct: int32, shape (E + 1,), how many of them are classified rightly.
+    """
+
+    loss_sum: tf.Tensor
+    correct: tf.Tensor
+
+
+class Client:
+    """A client under evaluation, inside the computation. What strategies share is computed once, when first needed.
+
+    Attributes:
+        model: the model that θ are the weights of.
+        theta: the global model's weights.
+        extra: the global weights that a method has besides θ; an empty tuple for most.
+        train: the client's train part, to adapt to.
+        test: its test part, to judge on.
+        seed: int32, shape (2,), for all that the strategy draws.
+    """
+
+    def __init__(
+        self,
+        model: functional.SeededModel,
+        weights: Weights,
+        train: local_training.Examples,
+        test: local_training.Examples,
+        seed: tf.Tensor,
+    ):
+        """Takes the global weights, the model's own first."""
+        size = len(model.initial_weights[0])
+        self.model = model
+        self.theta, self.extra = weights[:size], weights[size:]
+        self.train = train
+        self.test = test
+        self.seed = seed
+
+    @functools.cached_property
+    def judgement_of_theta(self) -> tuple[tf.Tensor, tf.Tensor]:
+        """Loss (summed) and right answers of the global model on the test part."""
+        return local_training.evaluate(self.model, self.theta, self.test)
+
+    @functools.cached_property
+    def on_features(self) -> tuple[functional.AfterStem, local_training.Examples, local_training.Examples]:
+        """What follows the stem, and both parts with features under θ in place of images."""
+        train, test = (local_training.features(self.model, self.theta, part) for part in (self.train, self.test))
+        return self.model.after_stem, train, test
+
+
+CurveFn = Callable[[Client, Settings], Curve]
+
+
+@dataclasses.dataclass(frozen=True)
+class Strategy:
+    """A way to adapt a model to a client.
+
+    Attributes:
+        description: what it does, for tables and help.
+        curve: does it, and judges on the way.
+        reads: the flags that it reads, besides those that every strategy reads; an optimizer's by its role's prefix.
+        ignores: those of `LOCAL_TRAINING_READS` that it does not read.
+        needs: what a method must provide in `client.extra`, as its `Method.provides` says; "" for most.
+    """
+
+    description: str
+    curve: CurveFn
+    reads: tuple[str, ...] = ()
+    ignores: tuple[str, ...] = ()
+    needs: str = ""
+
+    @property
+    def flags(self) -> frozenset[str]:
+        """All that it reads of the flags that not every strategy reads."""
+        return frozenset((*LOCAL_TRAINING_READS, *self.reads)) - frozenset(self.ignores)
+
+
+def by_epoch(
+    state: Any,
+    one_epoch: Callable[[tf.Tensor, Any], Any],
+    judge: Callable[[Any], Any],
+    before: Any,
+    epochs: int,
+) -> Any:
+    """Judges what is left of `state` after each of `epochs` epochs.
+
+    Args:
+        state: before the first epoch.
+        one_epoch: from the epoch's number, counted from 0, and the state before it to the state after it.
+        judge: from a state to a structure of scalars.
+        before: the judgement of `state`, of that structure.
+        epochs: E.
+
+    Returns:
+        The structure with a tensor of shape (E + 1,) in the place of each scalar: before, and after each epoch.
+    """
+    size = epochs + 1
+    rows = tf.nest.map_structure(lambda value: tf.TensorArray(value.dtype, size).write(0, value), before)
+
+    def go_on(epoch, state, rows):
+        state = one_epoch(epoch, state)
+        rows = tf.nest.map_structure(lambda row, value: row.write(epoch + 1, value), rows, judge(state))
+        return epoch + 1, state, rows
+
+    *_, rows = tf.while_loop(lambda epoch, *_: epoch < epochs, go_on, (0, state, rows), parallel_iterations=1)
+    return tf.nest.map_structure(lambda row: tf.ensure_shape(row.stack(), [size]), rows)
+
+
+def curve_by_epoch(
+    model: functional.Classifier,
+    training: local_training.LocalTraining,
+    weights: Weights,
+    before: tuple[tf.Tensor, tf.Tensor],
+    train: local_training.Examples,
+    test: local_training.Examples,
+    seed: tf.Tensor,
+    epochs: int,
+    adjust: local_training.AdjustFn | None = None,
+) -> Curve:
+    """Trains for `epochs` epochs on `train`, judged on `test` after each; `before` is the judgement of `weights`."""
+    per_epoch = training.steps_per_epoch(train)
+    return by_epoch(
+        training.initial_state(weights),
+        lambda epoch, state: training.steps(state, train, seed, epoch * per_epoch, (epoch + 1) * per_epoch, adjust),
+        lambda state: Curve(*local_training.evaluate(model, state.weights, test)),
+        Curve(*before),
+        epochs,
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class Reparameterized:
+    """A classifier whose weights are a function of others, which are the ones that are trained.
+
+    Attributes:
+        model: the classifier.
+        weights_of: from the weights that are trained to the model's.
+    """
+
+    model: functional.SeededModel
+    weights_of: Callable[[Weights], Weights]
+
+    def logits(self, weights: Weights, x: tf.Tensor, dropout_seed: tf.Tensor | None) -> tf.Tensor:
+        """The model's logits; see `functional.SeededModel.logits`."""
+        return self.model.logits(self.weights_of(weights), x, dropout_seed)
+
+    def loss(self, output: Any, label: Any, sample_weight: Any | None = None) -> Any:
+        """The model's loss."""
+        return self.model.loss(output, label, sample_weight)

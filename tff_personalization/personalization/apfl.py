@@ -1,0 +1,47 @@
+"""APFL's mixture of a local and the global model, its share α fixed or learnt on the client's train part.
+
+Deng, Kamani, Mahdavi, "Adaptive Personalized Federated Learning" (2020), arXiv 2003.13461, Algorithm 1, for a client
+that takes no part in training, so that the global model w = θ stays; the model interpolation (MAPPER) of Mansour et
+al., "Three Approaches for Personalization with Applications to Federated Learning" (2020), arXiv 2002.10619, in the
+space of weights.
+
+    v ← θ;  α ← the given one
+    for each batch of each epoch:
+        v̄ ← α v + (1 − α) θ
+        v ← v − η ∇_v f_i(v̄)                 # ∇_v f_i(v̄) = α ∇ f_i(v̄)
+        α ← α − η ⟨v − θ, ∇ f_i(v̄)⟩          # unless α is fixed; both with v and α from before the step
+
+After an epoch v̄ is judged. α is clipped to [0, 1] where it is used, and stays there once it has left. With a fixed α
+and plain SGD, v̄ is what fine-tuning at α² times the learning rate gives; a learnt α makes the difference.
+"""
+
+import tensorflow as tf
+
+from tff_personalization import local_training
+from tff_personalization.personalization import adaptation
+from tff_personalization.personalization.adaptation import Client, Curve, Settings, Strategy, Weights
+
+
+def _curve(client: Client, settings: Settings) -> Curve:
+    def mixture(local_and_alpha: Weights) -> Weights:
+        *local, alpha = local_and_alpha
+        alpha = tf.clip_by_value(alpha, 0.0, 1.0)
+        return tuple(alpha * v + (1 - alpha) * w for v, w in zip(local, client.theta, strict=True))
+
+    model = adaptation.Reparameterized(client.model, mixture)
+    trained = slice(None) if settings.values["apfl_learn_alpha"] else slice(-1)
+    return adaptation.curve_by_epoch(
+        model,
+        local_training.LocalTraining(model, settings.optimizer, settings.batch_size, trained=trained),
+        (*client.theta, tf.constant(settings.values["apfl_alpha"], tf.float32)),
+        client.judgement_of_theta,
+        client.train,
+        client.test,
+        client.seed,
+        settings.epochs,
+    )
+
+
+STRATEGY = Strategy(
+    "a mixture of a local and the global model (APFL)", _curve, reads=("apfl_alpha", "apfl_learn_alpha")
+)

@@ -1,0 +1,72 @@
+"""Fine-tuning that each client stops early, by examples that it holds back from its train part.
+
+    H ← a random share of client i's train part, rounded down to whole examples;  T ← the rest
+    for e = 1 … E:
+        φ_e ← one epoch of fine-tuning on T, starting at φ_{e−1};  φ_0 = θ
+    the model of epoch e is φ_b with b the epoch of 0 … e that is best on H
+
+Best is the one with the most right answers on H, of several the one with the least loss on H, of several the first. So
+a client that fine-tuning would hurt can keep the global model. A client with too few train examples to hold one back
+(fewer than 1 / share) has nothing to show that another model is better, and keeps the global model.
+"""
+
+import tensorflow as tf
+
+from tff_personalization import local_training
+from tff_personalization.personalization import adaptation
+from tff_personalization.personalization.adaptation import Client, Curve, Settings, Strategy
+
+
+def _curve(client: Client, settings: Settings) -> Curve:
+    held_back, rest = _split(client, settings.values["early_stopping_fraction"])
+    training = local_training.LocalTraining(client.model, settings.optimizer, settings.batch_size)
+    per_epoch = training.steps_per_epoch(rest)
+
+    def judge(weights):
+        return tuple(Curve(*local_training.evaluate(client.model, weights, part)) for part in (client.test, held_back))
+
+    test, held = adaptation.by_epoch(
+        training.initial_state(client.theta),
+        lambda epoch, state: training.steps(state, rest, client.seed, epoch * per_epoch, (epoch + 1) * per_epoch),
+        lambda state: judge(state.weights),
+        (Curve(*client.judgement_of_theta), judge(client.theta)[1]),
+        settings.epochs,
+    )
+    best = best_so_far(held.correct, held.loss_sum)
+    return Curve(*(tf.gather(judgements, best) for judgements in test))
+
+
+def _split(client: Client, share: float) -> tuple[local_training.Examples, local_training.Examples]:
+    """The held-back examples and the rest, drawn by the client's seed."""
+    count = tf.shape(client.train.y)[0]
+    # A number that neither a step nor an epoch of training folds in.
+    seed = tf.random.fold_in(client.seed, tf.int32.min)
+    order = tf.random.experimental.stateless_shuffle(tf.range(count), seed)
+    size = tf.cast(tf.floor(share * tf.cast(count, tf.float32)), tf.int32)
+    return local_training.take(client.train, order[:size]), local_training.take(client.train, order[size:])
+
+
+def best_so_far(correct: tf.Tensor, loss_sum: tf.Tensor) -> tf.Tensor:
+    """For each epoch e, the one of 0 … e with the most `correct`, of those the least `loss_sum`, of those the first.
+
+    Args:
+        correct: int32, shape (E + 1,).
+        loss_sum: float32, shape (E + 1,); one that is not finite counts as the greatest.
+
+    Returns:
+        int32, shape (E + 1,).
+    """
+    loss_sum = tf.where(tf.math.is_finite(loss_sum), loss_sum, loss_sum.dtype.max)
+    by_loss = tf.argsort(loss_sum, stable=True)
+    order = tf.gather(by_loss, tf.argsort(-tf.gather(correct, by_loss), stable=True))
+    rank = tf.math.invert_permutation(order)
+    # Row e has the ranks of the epochs 0 … e, and what comes after them behind all ranks.
+    seen = tf.sequence_mask(tf.range(1, tf.size(rank) + 1), tf.size(rank))
+    return tf.argmin(tf.where(seen, rank, tf.size(rank)), axis=1, output_type=tf.int32)
+
+
+STRATEGY = Strategy(
+    "fine-tune all layers, stopped early by examples that the client holds back",
+    _curve,
+    reads=("early_stopping_fraction",),
+)

@@ -1,0 +1,93 @@
+"""Fine-tuning: local training on the client's train part, of all weights or some, from θ or elsewhere.
+
+φ_0 ← θ                                         # local-only: the untrained model
+for e = 1 … E:
+    φ_e ← φ_{e−1}
+    for each batch b of a fresh permutation of client i's train part:
+        φ_e ← φ_e − η ∇ f_i(φ_e; b)             # or another optimizer; only the trained weights
+"""
+
+from collections.abc import Callable
+
+import tensorflow as tf
+import tensorflow_federated as tff
+
+from tff_personalization import local_training
+from tff_personalization.models import functional
+from tff_personalization.personalization import adaptation
+from tff_personalization.personalization.adaptation import Client, Curve, CurveFn, Settings, Strategy, Weights
+
+
+def fine_tuning(
+    trained: Callable[[functional.SeededModel], slice] = lambda model: slice(None),
+    start: Callable[[Client], Weights] | None = None,
+    optimizer: Callable[[Settings], tff.learning.optimizers.Optimizer] = lambda settings: settings.optimizer,
+    adjust: Callable[[Client, Settings], local_training.AdjustFn] | None = None,
+) -> CurveFn:
+    """The curve of local training on the client's train part.
+
+    Args:
+        trained: which of the model's weights are trained.
+        start: where training starts; None for the global model θ.
+        optimizer: what takes the steps; the personalization optimizer unless given.
+        adjust: what changes each step's gradient, where the objective is not the loss alone.
+    """
+
+    def curve(client: Client, settings: Settings) -> Curve:
+        model: functional.Classifier = client.model
+        train, test = client.train, client.test
+        which = trained(client.model)
+        # Features are the same in all epochs where the stem of the global model stays as it is.
+        if start is None and min(range(len(client.theta))[which]) >= client.model.stem_size:
+            model, train, test = client.on_features
+        training = local_training.LocalTraining(model, optimizer(settings), settings.batch_size, trained=which)
+        weights = client.theta if start is None else start(client)
+        before = client.judgement_of_theta if start is None else local_training.evaluate(model, weights, test)
+        changes = None if adjust is None else adjust(client, settings)
+        return adaptation.curve_by_epoch(
+            model, training, weights, before, train, test, client.seed, settings.epochs, changes
+        )
+
+    return curve
+
+
+def _fine_tuning_of_biases(client: Client, settings: Settings) -> Curve:
+    """The curve of fine-tuning with all weights but the biases, which are those of rank 1, left as they are."""
+    places = [i for i, w in enumerate(client.theta) if w.shape.rank == 1]
+
+    def with_biases(biases: Weights) -> Weights:
+        new = dict(zip(places, biases, strict=True))
+        return tuple(new.get(i, w) for i, w in enumerate(client.theta))
+
+    model = adaptation.Reparameterized(client.model, with_biases)
+    return adaptation.curve_by_epoch(
+        model,
+        local_training.LocalTraining(model, settings.optimizer, settings.batch_size),
+        tuple(client.theta[i] for i in places),
+        client.judgement_of_theta,
+        client.train,
+        client.test,
+        client.seed,
+        settings.epochs,
+    )
+
+
+def _untrained_model(client: Client) -> Weights:
+    return tuple(tf.constant(w) for w in client.model.initial_weights[0])
+
+
+def _adam(settings: Settings) -> tff.learning.optimizers.Optimizer:
+    return tff.learning.optimizers.build_adam(settings.values["fine_tune_adam_learning_rate"])
+
+
+ALL_LAYERS = Strategy("fine-tune all layers", fine_tuning())
+ALL_LAYERS_WITH_ADAM = Strategy(
+    "fine-tune all layers with Adam, at its own learning rate",
+    fine_tuning(optimizer=_adam),
+    reads=("fine_tune_adam_learning_rate",),
+    ignores=("personalization", "personalization_learning_rates"),
+)
+HEAD = Strategy("fine-tune the last layer", fine_tuning(trained=lambda model: slice(-model.head_size, None)))
+# Ben Zaken et al., "BitFit" (2021), arXiv 2106.10199: there for transformers.
+BIASES = Strategy("fine-tune the biases", _fine_tuning_of_biases)
+LOCAL_ONLY = Strategy("train an untrained model", fine_tuning(start=_untrained_model))

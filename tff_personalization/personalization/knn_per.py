@@ -1,0 +1,59 @@
+"""kNN-Per: the global model's probabilities, mixed with a vote of the nearest of the client's train examples.
+
+Marfoq et al., "Personalized Federated Learning through Local Memorization" (2021), arXiv 2111.09360. With φ(x) what the
+global model's last layer is given, d the Euclidean distance and λ, k by flag:
+
+    N(x) ← the k train examples x' of client i with the smallest d(φ(x), φ(x'))
+    p_kNN(y | x) ∝ Σ_{(x', y') ∈ N(x), y' = y} exp(−d(φ(x), φ(x')))
+    p(y | x) = λ p_kNN(y | x) + (1 − λ) p_θ(y | x)
+
+Nothing is trained: the curve is that of the global model at epoch 0 and the same from epoch 1 on. A client with fewer
+than k train examples asks all of them; one with none keeps the global model.
+"""
+
+import tensorflow as tf
+
+from tff_personalization import local_training
+from tff_personalization.models import functional
+from tff_personalization.personalization.adaptation import Client, Curve, Settings, Strategy
+
+
+def _curve(client: Client, settings: Settings) -> Curve:
+    after_stem, train, test = client.on_features
+    share, neighbours = settings.values["knn_lambda"], settings.values["knn_neighbours"]
+    # With the identity in place of the last layer, the logits are what that layer is given.
+    width, classes = client.theta[-client.model.head_size].shape
+    without_head = (*client.theta[: -client.model.head_size], tf.eye(width), tf.zeros([width]))
+    memory = after_stem.logits(without_head, train.x, None)
+    neighbours = tf.minimum(neighbours, tf.shape(train.y)[0])
+
+    def log_probabilities(weights, h, dropout_seed):
+        phi = after_stem.logits(without_head, h, dropout_seed)
+        nearest, places = tf.math.top_k(-_distances(phi, memory), neighbours)
+        votes = tf.one_hot(tf.gather(train.y, places), classes)
+        by_vote = tf.einsum("nk,nkc->nc", tf.nn.softmax(nearest), votes)
+        by_model = tf.nn.softmax(after_stem.logits(weights, h, dropout_seed))
+        # As logits, the logarithms of probabilities give these again. With λ = 1 one may be 0; its logarithm may not.
+        return tf.math.log(tf.maximum(share * by_vote + (1 - share) * by_model, 1e-30))
+
+    before = client.judgement_of_theta
+    after = tf.cond(
+        tf.shape(train.y)[0] > 0,
+        lambda: local_training.evaluate(functional.AfterStem(log_probabilities), client.theta, test),
+        lambda: before,
+    )
+    return Curve(*(tf.stack([first, *[then] * settings.epochs]) for first, then in zip(before, after, strict=True)))
+
+
+def _distances(a: tf.Tensor, b: tf.Tensor) -> tf.Tensor:
+    """Euclidean distance of each row of `a`, shape (n, d), from each of `b`, shape (m, d): shape (n, m)."""
+    squares = tf.reduce_sum(a**2, axis=1)[:, tf.newaxis] - 2 * tf.matmul(a, b, transpose_b=True)
+    return tf.sqrt(tf.maximum(squares + tf.reduce_sum(b**2, axis=1), 0))
+
+
+STRATEGY = Strategy(
+    "the global model's probabilities mixed with a vote of near train examples (kNN-Per)",
+    _curve,
+    reads=("knn_lambda", "knn_neighbours"),
+    ignores=("personalization", "personalization_batch_size", "personalization_learning_rates"),
+)
