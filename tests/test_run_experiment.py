@@ -60,6 +60,7 @@ METHOD_SETTINGS = {
     "reptile": {"local_epochs": None, "local_steps": 4},
     "personalized_fed_avg": {"local_steps": 4, "stage_2_round": 3},
     "ifca": {"clusters": 2},
+    "fed_recon": {"model": "cnn", "head_epochs": 2},  # the linear model is nothing but a head
     "fed_sgd": {"local_epochs": None},
     "centralized": {},
     "local_only": {"local_epochs": None, "rounds": None, "clients_per_round": None, "rounds_per_evaluation": None},
@@ -214,6 +215,7 @@ BAD_FLAGS = [
     ({"clusters": 2}, "--clusters", "--method=fed_avg"),
     ({"method": "ifca", "aggregator": "dp"}, "--aggregator=dp", "--method=ifca"),
     ({"strategies": ["best_cluster"]}, "best_cluster", "--method=ifca"),
+    ({"head_epochs": 2}, "--head_epochs", "fine_tune"),
     ({"strategies": ["fine_tun"]}, "--strategies", "fine_tune"),
     ({"strategies": ["fine_tune", "fine_tune"]}, "--strategies", "twice"),
 ]

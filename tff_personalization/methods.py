@@ -23,6 +23,7 @@ METHODS = {
     "reptile": "tff_personalization.algorithms.reptile",
     "personalized_fed_avg": "tff_personalization.algorithms.personalized_fed_avg",
     "ifca": "tff_personalization.algorithms.ifca",
+    "fed_recon": "tff_personalization.algorithms.fed_recon",
     "fed_sgd": "baselines.fed_sgd",
     "centralized": "baselines.centralized",
     "local_only": "baselines.local_only",

@@ -7,10 +7,11 @@ j ← argmin_j f_i(θ_j)          # on client i's train part
 
 from tff_personalization.algorithms import ifca
 from tff_personalization.personalization import fine_tuning
-from tff_personalization.personalization.adaptation import Client, Strategy, Weights
+from tff_personalization.personalization.adaptation import Client, Settings, Strategy, Weights
 
 
-def _best_cluster(client: Client) -> Weights:
+def _best_cluster(client: Client, settings: Settings) -> Weights:
+    del settings
     weights = (*client.theta, *client.extra)
     models = ifca.split(weights, len(weights) // len(client.theta))
     return ifca.take(models, ifca.choose(client.model, models, client.train))

@@ -8,6 +8,7 @@ from tff_personalization.personalization import (
     fine_tuning,
     knn_per,
     p_fed_me,
+    reconstruct,
 )
 
 STRATEGIES = {
@@ -21,5 +22,6 @@ STRATEGIES = {
     "apfl": apfl.STRATEGY,
     "knn_per": knn_per.STRATEGY,
     "best_cluster": best_cluster.STRATEGY,
+    "reconstruct": reconstruct.STRATEGY,
     "local_only": fine_tuning.LOCAL_ONLY,
 }

@@ -108,6 +108,9 @@ class ExperimentConfig:
     rounds: int = _setting("training", 500, "Rounds of training.", least=0)
     clients_per_round: int = _setting("training", 20, "Clients in a cohort.", least=1)
     local_epochs: int = _setting("training", 10, "E of FedAvg(E): a client's passes over its data in a round.", least=1)
+    head_epochs: int = _setting(
+        "training", 10, "Epochs that train a client's head alone, before the rest is trained.", least=0
+    )
     local_steps: int = _setting("training", 10, "K of Reptile(K): a client's steps in a round.", least=1)
     batch_size: int = _setting("training", 20, "Examples in a training step.", least=1)
     client_weighting: str = _setting(
