@@ -7,8 +7,6 @@ A "round" is only the unit of evaluation: R defaults to what FedAvg with the sam
 (clients a round × local epochs × mean examples a client), so that runs of as many rounds match in examples.
 """
 
-import collections
-
 import numpy as np
 import tensorflow_federated as tff
 
@@ -27,14 +25,13 @@ def build_centralized(
     """
     training = local_training.LocalTraining(model, optimizer, batch_size, shuffle=False)
 
-    def update(theta, examples, seed, optimizer_state):
-        start = training.initial_state(theta, optimizer_state)
+    def update(theta, examples, seed, state):
+        start = training.initial_state(theta, state.server)
         end = training.steps(start, examples, seed, 0, training.steps_per_epoch(examples))
-        return client_work.update_from(theta, end, end.optimizer_state)
+        return client_work.update_from(theta, end, report=end.optimizer_state)
 
-    work = client_work.build_client_work(
-        model, update, "uniform", initial_state=lambda: training.initial_optimizer_state(model.initial_weights[0])
-    )
+    optimizer_state = client_work.ServerState(lambda: training.initial_optimizer_state(model.initial_weights[0]))
+    work = client_work.build_client_work(model, update, "uniform", server_state=optimizer_state)
     return client_work.compose(model, work, tff.learning.optimizers.build_sgdm(1.0))
 
 
@@ -52,10 +49,10 @@ def pooled_stream(setup: methods.Setup, examples_per_round: int) -> methods.Coho
         order = np.concatenate([seeds.generator(setup.seed, "pooled", number).permutation(count) for number in passes])
         return order[first - passes[0] * count : last - passes[0] * count]
 
-    def cohort(round_number: int) -> list[collections.OrderedDict]:
+    def cohort(round_number: int) -> methods.Cohort:
         chosen = indices(round_number)
         seed = seeds.stateless(setup.seed, "local_training", round_number, "pooled")
-        return [methods.client_value(images[chosen], labels[chosen], seed)]
+        return methods.Cohort(("pooled",), [methods.client_value(images[chosen], labels[chosen], seed)])
 
     return cohort
 

@@ -8,7 +8,7 @@ from tff_personalization import methods
 
 def _build(setup: methods.Setup) -> methods.Training:
     del setup
-    return methods.Training(stages=(), cohort=lambda round_number: [])
+    return methods.Training(stages=(), cohort=lambda round_number: methods.Cohort((), []))
 
 
 METHOD = methods.Method(

@@ -8,13 +8,14 @@ import collections
 import dataclasses
 import importlib
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import tensorflow as tf
 import tensorflow_federated as tff
 
 from tff_personalization import aggregators, optimizers, seeds
+from tff_personalization.algorithms import stateful_clients
 from tff_personalization.models import functional
 from tff_personalization.tasks import array_client_data
 
@@ -66,14 +67,24 @@ class Setup:
 
 @dataclasses.dataclass(frozen=True)
 class Stage:
-    """A learning process and the round that it begins with; it goes on from the model that the stage before leaves."""
+    """A learning process and the round that it begins with; it goes on from the model that the stage before leaves.
+
+    What clients keep, if the process is a stateful one, a stage begins afresh.
+    """
 
     name: str
     first_round: int
-    process: tff.learning.templates.LearningProcess
+    process: tff.learning.templates.LearningProcess | stateful_clients.StatefulProcess
 
 
-CohortFn = Callable[[int], list[tf.data.Dataset]]
+class Cohort(NamedTuple):
+    """The clients of a round: their ids, and the data of each, a value of `client_work.client_data_type`."""
+
+    members: tuple[str, ...]
+    values: list[tf.data.Dataset]
+
+
+CohortFn = Callable[[int], Cohort]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -82,7 +93,7 @@ class Training:
 
     Attributes:
         stages: in order of their first round; the first begins with round 1. None: the model stays untrained.
-        cohort: the client data of a round, one value of `client_work.client_data_type` for each client.
+        cohort: the clients of a round, by its number.
         initial_weights: the global weights before the first round, where they are more than the model's own.
     """
 
@@ -137,14 +148,15 @@ def sampled_cohorts(setup: Setup) -> CohortFn:
     """
     size = min(setup.settings["clients_per_round"], len(setup.train_clients))
 
-    def cohort(round_number: int) -> list[tf.data.Dataset]:
+    def cohort(round_number: int) -> Cohort:
         rng = seeds.generator(setup.seed, "cohort", round_number)
-        members = [setup.train_clients[i] for i in rng.choice(len(setup.train_clients), size, replace=False)]
-        return [
+        members = tuple(setup.train_clients[i] for i in rng.choice(len(setup.train_clients), size, replace=False))
+        values = [
             client_value(
                 *setup.train_data.examples(client), seeds.stateless(setup.seed, "local_training", round_number, client)
             )
             for client in members
         ]
+        return Cohort(members, values)
 
     return cohort

@@ -14,6 +14,7 @@ from tff_personalization.personalization import evaluation
 
 pytestmark = pytest.mark.usefixtures("worker")
 HIDDEN, HEAD_EPOCHS, EPOCHS = 6, 3, 2
+NOISE = tff.aggregators.DifferentiallyPrivateFactory.gaussian_fixed(noise_multiplier=1.0, clients_per_round=2, clip=0.1)
 
 
 @pytest.fixture
@@ -94,7 +95,7 @@ def test_support_and_query_halves_are_a_clients_examples_dealt_anew_by_the_seed(
     ("server", "aggregator"),
     [
         (tff.learning.optimizers.build_adamw(0.01, weight_decay=0.1), None),
-        (oracles.sgd(1.0, 0.9), tff.aggregators.as_weighted_aggregator(noise)),
+        (oracles.sgd(1.0, 0.9), tff.aggregators.as_weighted_aggregator(NOISE)),
     ],
     ids=["weight decay", "noise"],
 )

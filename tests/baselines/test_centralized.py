@@ -25,7 +25,7 @@ def stream(examples_per_round, rounds, seed=0, clients=tuple("abcde")):
     cohort = centralized.pooled_stream(setup, examples_per_round)
     values = []
     for number in range(1, rounds + 1):
-        (client,) = cohort(number)
+        (client,) = cohort(number).values
         (element,) = client.as_numpy_iterator()
         np.testing.assert_array_equal(element["x"][:, 0, 0], element["y"])
         values.append(element["y"].tolist())

@@ -19,6 +19,18 @@ Weights = tuple[tf.Tensor, ...]
 StepsFn = Callable[[local_training.LocalTraining, local_training.Examples], tf.Tensor]
 
 
+class State(NamedTuple):
+    """What is kept from round to round, as a client of the cohort has it.
+
+    Attributes:
+        server: what the server keeps and sends to all clients; see `ServerState`.
+        client: what this client kept of the last round that it took part in; see `stateful_clients`.
+    """
+
+    server: Any = ()
+    client: Any = ()
+
+
 class ClientUpdate(NamedTuple):
     """What a client found in a round.
 
@@ -27,7 +39,8 @@ class ClientUpdate(NamedTuple):
         loss_sum: float32, the loss of each visited example, summed.
         correct: int32, how many visited examples were classified rightly.
         examples: int32, visited examples.
-        state: what the client's state of the next round is.
+        report: what the client adds to the sum from which the server's state of the next round is made.
+        state: what the client keeps, in the structure of `State.client`.
         weighed: int32, how many examples count in its weight; None for all that the client has.
     """
 
@@ -35,12 +48,28 @@ class ClientUpdate(NamedTuple):
     loss_sum: tf.Tensor
     correct: tf.Tensor
     examples: tf.Tensor
+    report: Any = ()
     state: Any = ()
     weighed: tf.Tensor | None = None
 
 
 # (global weights, the client's examples, int32[2] seed, state) -> ClientUpdate
-UpdateFn = Callable[[Weights, local_training.Examples, tf.Tensor, Any], ClientUpdate]
+UpdateFn = Callable[[Weights, local_training.Examples, tf.Tensor, State], ClientUpdate]
+
+
+class ServerState(NamedTuple):
+    """What the server of a method keeps from round to round besides the global weights and their optimizer's state.
+
+    Attributes:
+        initial: makes the state before the first round, a structure of tensors.
+        next: `(state, sum of the clients' reports) -> state`; not for a round in which no client took part.
+    """
+
+    initial: Callable[[], Any] = tuple
+    next: Callable[[Any, Any], Any] = lambda state, total: total
+
+
+NO_SERVER_STATE = ServerState()
 
 
 def client_data_type(model: functional.SeededModel) -> tff.Type:
@@ -77,10 +106,10 @@ def local_steps(training: local_training.LocalTraining, num_steps: StepsFn) -> U
     return update
 
 
-def update_from(theta: Weights, end: local_training.LocalState, state: Any = ()) -> ClientUpdate:
+def update_from(theta: Weights, end: local_training.LocalState, *, report: Any = (), state: Any = ()) -> ClientUpdate:
     """The update of a client whose local training from θ ended with `end`."""
     model_delta = tuple(before - after for before, after in zip(theta, end.weights, strict=True))
-    return ClientUpdate(model_delta, end.loss_sum, end.correct, end.examples, state)
+    return ClientUpdate(model_delta, end.loss_sum, end.correct, end.examples, report, state)
 
 
 def build_client_work(
@@ -89,58 +118,104 @@ def build_client_work(
     weighting: str,
     *,
     initial_weights: tuple[np.ndarray, ...] | None = None,
-    initial_state: Callable[[], Any] = tuple,
+    server_state: ServerState = NO_SERVER_STATE,
 ) -> tff.learning.templates.ClientWorkProcess:
     """Builds the client work in which each client of the cohort does `update`.
 
-    A client whose delta is not finite, or that has no examples, gets weight 0 and a zero delta; the former
-    are counted. The type of `next` is
+    A client takes part if it has examples and all it found is finite. One that does not gets weight 0, a zero delta and
+    a zero report. The type of `next` is
 
         (<S@SERVER, θ@CLIENTS, {<x, y, seed>*}@CLIENTS>
           -> <state=S@SERVER, result=<update=Δ, update_weight=float32>@CLIENTS, measurements=…@SERVER>)
 
-    with measurements `clients` and `non_finite_clients` (how many trained and how many were left out), `examples`
-    (visits of examples), `train_loss` (nats) and `train_accuracy` (over those visits, each before its own step).
+    with measurements `clients` (how many took part), `non_finite_clients` (how many found what is not finite),
+    `examples` (visits of examples), `train_loss` (nats) and `train_accuracy` (over those visits, each before its own
+    step).
 
     Args:
         model: the model to train.
         update: what a client does.
         weighting: "examples" weights a client's delta by its number of examples, "uniform" by 1.
         initial_weights: the global weights, where they are more than the model's own.
-        initial_state: the state that the server keeps for the client from round to round; by default there is none. It
-            means something only when every cohort is one client, as in pooled training.
+        server_state: what the server keeps besides them; by default nothing.
     """
+    parts = client_work_parts(model, update, weighting, initial_weights, server_state)
+
+    @tff.federated_computation(*parts.types)
+    def next_fn(state, weights, data):
+        output, _ = parts.next(state, weights, data)
+        return output
+
+    return tff.learning.templates.ClientWorkProcess(parts.initialize, next_fn)
+
+
+class ClientWorkParts(NamedTuple):
+    """What client work consists of, with and without states that clients keep.
+
+    Attributes:
+        initialize: the computation that makes the server's first state.
+        types: of the arguments of `next`.
+        next: to be called in a federated computation: from the server's state, the global weights at the clients, their
+            data, and their states if they keep some, to the output of client work and what the clients keep.
+        result_type: of one client's update and its weight.
+    """
+
+    initialize: tff.Computation
+    types: tuple[tff.FederatedType, ...]
+    next: Callable[..., tuple[tff.templates.MeasuredProcessOutput, Any]]
+    result_type: tff.Type
+
+
+def client_work_parts(
+    model: functional.SeededModel,
+    update: UpdateFn,
+    weighting: str,
+    initial_weights: tuple[np.ndarray, ...] | None,
+    server_state: ServerState,
+    client_state_type: tff.Type | None = None,
+) -> ClientWorkParts:
+    """The parts of `build_client_work`; with `client_state_type`, the type of what a client keeps, if it keeps some."""
     if weighting not in WEIGHTINGS:
         raise ValueError(f"weighting: one of {WEIGHTINGS} expected, got {weighting!r}")
-    global_type = weights_type(model.initial_weights[0] if initial_weights is None else initial_weights)
-    data_type = client_data_type(model)
-    state_at_start = tff.tensorflow.computation(lambda: initial_state())
-    state_type = state_at_start.type_signature.result
-    has_state = len(state_type) > 0
+    server_state_at_start = tff.tensorflow.computation(lambda: server_state.initial())
+    server_state_type = server_state_at_start.type_signature.result
+    at_clients = [
+        weights_type(model.initial_weights[0] if initial_weights is None else initial_weights),
+        client_data_type(model),
+        *([] if client_state_type is None else [client_state_type]),
+    ]
 
-    @tff.tensorflow.computation(state_type, global_type, data_type)
-    @tf.function(autograph=False)
-    def train_client(state, weights, data):
+    def train(server, weights, data, client):
         element = data.get_single_element()
         examples = local_training.Examples(element["x"], element["y"])
-        found = update(tuple(weights.trainable), examples, element["seed"], state)
+        found = update(tuple(weights.trainable), examples, element["seed"], State(server, client))
 
-        finite = tf.reduce_all([tf.reduce_all(tf.math.is_finite(part)) for part in found.model_delta])
-        zeros = lambda: tuple(tf.zeros_like(part) for part in found.model_delta)  # noqa: E731
-        model_delta = tf.cond(finite, lambda: found.model_delta, zeros)
+        finite = _all_finite((found.model_delta, found.report, found.state))
+        took_part = tf.logical_and(finite, found.examples > 0)
         size = tf.cast(tf.shape(examples.y)[0] if found.weighed is None else found.weighed, tf.float32)
         weight = size if weighting == "examples" else tf.minimum(size, 1.0)
         measured = collections.OrderedDict(
-            clients=tf.cast(tf.logical_and(finite, found.examples > 0), tf.int32),
+            clients=tf.cast(took_part, tf.int32),
             non_finite_clients=tf.cast(tf.logical_not(finite), tf.int32),
             examples=tf.where(finite, found.examples, 0),
             loss_sum=tf.where(finite, found.loss_sum, 0.0),
             correct=tf.where(finite, found.correct, 0),
         )
-        result = tff.learning.templates.ClientResult(model_delta, tf.where(finite, weight, 0.0))
-        return result, measured, found.state
+        result = tff.learning.templates.ClientResult(
+            _zero_unless(finite, found.model_delta), tf.where(finite, weight, 0.0)
+        )
+        return result, measured, _zero_unless(took_part, found.report), _where(took_part, found.state, client)
 
-    @tff.tensorflow.computation(train_client.type_signature.result[1])
+    def train_without_state(server, weights, data):
+        return train(server, weights, data, ())
+
+    train_client = tff.tensorflow.computation(
+        tf.function(train if client_state_type is not None else train_without_state, autograph=False),
+        (server_state_type, *at_clients),
+    )
+    result_type = train_client.type_signature.result
+
+    @tff.tensorflow.computation(result_type[1])
     def finalize(total):
         examples = tf.cast(total["examples"], tf.float32)
         return collections.OrderedDict(
@@ -153,22 +228,38 @@ def build_client_work(
 
     @tff.federated_computation
     def initialize():
-        return tff.federated_eval(state_at_start, tff.SERVER)
+        return tff.federated_eval(server_state_at_start, tff.SERVER)
 
-    @tff.federated_computation(
-        tff.FederatedType(state_type, tff.SERVER),
-        tff.FederatedType(global_type, tff.CLIENTS),
-        tff.FederatedType(data_type, tff.CLIENTS),
-    )
-    def next_fn(state, weights, data):
-        result, measured, client_state = tff.federated_map(
-            train_client, (tff.federated_broadcast(state), weights, data)
+    def next_fn(state, *values_at_clients):
+        result, measured, report, kept = tff.federated_map(
+            train_client, (tff.federated_broadcast(state), *values_at_clients)
         )
-        new_state = tff.federated_sum(client_state) if has_state else state
-        measurements = tff.federated_map(finalize, tff.federated_sum(measured))
-        return tff.templates.MeasuredProcessOutput(new_state, result, measurements)
+        total = tff.federated_sum(measured)
+        if len(server_state_type) > 0:
 
-    return tff.learning.templates.ClientWorkProcess(initialize, next_fn)
+            @tff.tensorflow.computation(server_state_type, result_type[2], result_type[1])
+            def next_server_state(state, report, total):
+                return _where(total["clients"] > 0, server_state.next(state, report), state)
+
+            state = tff.federated_map(next_server_state, (state, tff.federated_sum(report), total))
+        return tff.templates.MeasuredProcessOutput(state, result, tff.federated_map(finalize, total)), kept
+
+    types = (initialize.type_signature.result, *(tff.FederatedType(type_, tff.CLIENTS) for type_ in at_clients))
+    return ClientWorkParts(initialize, types, next_fn, result_type[0])
+
+
+def _all_finite(structure: Any) -> tf.Tensor:
+    numbers = (tensor for tensor in map(tf.convert_to_tensor, tf.nest.flatten(structure)) if tensor.dtype.is_floating)
+    return tf.reduce_all([tf.reduce_all(tf.math.is_finite(tensor)) for tensor in numbers])
+
+
+def _zero_unless(condition: tf.Tensor, structure: Any) -> Any:
+    return tf.nest.map_structure(lambda tensor: tf.where(condition, tensor, tf.zeros_like(tensor)), structure)
+
+
+def _where(condition: tf.Tensor, new: Any, old: Any) -> Any:
+    chosen = [tf.where(condition, *pair) for pair in zip(tf.nest.flatten(new), tf.nest.flatten(old), strict=True)]
+    return tf.nest.pack_sequence_as(old, chosen)
 
 
 def compose(
@@ -190,6 +281,30 @@ def compose(
         aggregator: makes one delta of the clients' deltas; by default their weighted mean.
         initial_weights: the global weights, where they are more than the model's own.
     """
+    result_type = client_work.next.type_signature.result.result.member
+    parts = surroundings(model, result_type, server_optimizer, aggregator, initial_weights)
+    return tff.learning.templates.compose_learning_process(
+        parts.initial_model_weights, parts.broadcast, client_work, parts.aggregation, parts.finalizer
+    )
+
+
+class Surroundings(NamedTuple):
+    """What surrounds client work in a round, all of it TFF's."""
+
+    initial_model_weights: tff.Computation
+    broadcast: tff.learning.templates.DistributionProcess
+    aggregation: tff.templates.AggregationProcess
+    finalizer: tff.learning.templates.FinalizerProcess
+
+
+def surroundings(
+    model: functional.SeededModel,
+    result_type: tff.Type,
+    server_optimizer: tff.learning.optimizers.Optimizer,
+    aggregator: tff.aggregators.WeightedAggregationFactory | None,
+    initial_weights: tuple[np.ndarray, ...] | None,
+) -> Surroundings:
+    """The parts of `compose` besides client work, which gives an update and its weight of `result_type`."""
     start = model.initial_weights[0] if initial_weights is None else initial_weights
 
     @tff.tensorflow.computation
@@ -197,11 +312,9 @@ def compose(
         return tff.learning.models.ModelWeights(tuple(tf.constant(w) for w in start), ())
 
     global_type = initial_model_weights.type_signature.result
-    result_type = client_work.next.type_signature.result.result.member
-    return tff.learning.templates.compose_learning_process(
+    return Surroundings(
         initial_model_weights,
         tff.learning.templates.build_broadcast_process(global_type),
-        client_work,
         (aggregator or tff.aggregators.MeanFactory()).create(result_type.update, result_type.update_weight),
         tff.learning.templates.build_apply_optimizer_finalizer(server_optimizer, global_type),
     )

@@ -7,6 +7,7 @@ clients.csv        one row per (client, strategy, epoch) of the final evaluation
 distribution.csv   histogram of the final evaluation
 summary.json       the figures of the run; its presence says that the run is finished
 checkpoints/       program state, the newest few
+client_states/     what clients keep from round to round, for methods whose clients do
 tensorboard/       round metrics for TensorBoard
 worker.log         what TFF's worker process said
 """

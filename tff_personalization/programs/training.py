@@ -12,8 +12,9 @@ import tqdm
 from absl import logging
 
 from tff_personalization import methods, seeds
+from tff_personalization.algorithms import stateful_clients
+from tff_personalization.programs import client_states, evaluating, interruption, run_directory, runtime, summary
 from tff_personalization.programs import config as config_lib
-from tff_personalization.programs import evaluating, interruption, run_directory, runtime, summary
 from tff_personalization.tasks import federated_data, registry
 
 
@@ -116,6 +117,7 @@ class _Program:
         self._progress = Progress()
         self._shown: dict[str, str] = {}
         self._state: Any = None
+        self._client_states = client_states.ClientStates(directory.path / "client_states")
 
     def run(self) -> None:
         self._restore()
@@ -141,6 +143,7 @@ class _Program:
 
     def _restore(self) -> None:
         saved = self._directory.saved_rounds()
+        self._client_states.forget_after(saved[-1] if saved else 0)
         if not saved:
             return
         round_number = saved[-1]
@@ -173,11 +176,18 @@ class _Program:
         before = self._training.stage_of(round_number - 1).process
         return stage.process.set_model_weights(state, before.get_model_weights(self._state))
 
+    def _next(self, stage: methods.Stage, round_number: int, cohort: methods.Cohort) -> Any:
+        state = self._state_for(stage, round_number)
+        if not isinstance(stage.process, stateful_clients.StatefulProcess):
+            return stage.process.next(state, cohort.values)
+        kept = self._client_states.read(cohort.members, stage.process.client_state, stage.first_round)
+        return stage.process.next(state, cohort.values, kept)
+
     def _round(self, round_number: int, bar: tqdm.tqdm) -> None:
         stage = self._training.stage_of(round_number)
         started = time.monotonic()
         cohort = self._training.cohort(round_number)
-        output = stage.process.next(self._state_for(stage, round_number), cohort)
+        output = self._next(stage, round_number, cohort)
         trained = time.monotonic()
         measured = output.metrics["client_work"]
         metrics = {
@@ -194,7 +204,7 @@ class _Program:
                 "Round %d: %d of %d clients sent an update that is not finite; left out.",
                 round_number,
                 measured["non_finite_clients"],
-                len(cohort),
+                len(cohort.members),
             )
         result = None
         every = self._config.rounds_per_evaluation
@@ -205,6 +215,9 @@ class _Program:
             metrics.update(initial_accuracy=before.mean, personalized_accuracy=after.mean)
             self._shown.update(initial=f"{before.mean:.3f}", personalized=f"{after.mean:.3f}")
         with self._interrupt.postponed():
+            if isinstance(output, stateful_clients.StatefulOutput):
+                # Before the progress: a fault here leaves the states of the rounds before as they are.
+                self._client_states.write(cohort.members, output.client_states, round_number)
             self._state = output.state
             self._progress = Progress(
                 round_number,
@@ -222,6 +235,7 @@ class _Program:
             if round_number % self._config.rounds_per_checkpoint == 0 or round_number == self._config.rounds:
                 self._save()
                 runtime.return_free_memory()
+            self._client_states.prune(self._directory.saved_rounds())
             speed = self._progress.examples / self._progress.train_seconds
             bar.set_postfix({"examples/s": f"{speed:,.0f}", **self._shown}, refresh=False)
             bar.update()

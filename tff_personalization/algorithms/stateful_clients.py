@@ -1,0 +1,133 @@
+"""Methods whose clients keep something from round to round, such as SCAFFOLD's control variates.
+
+In a deployment a client keeps its state on its device, and only clients that come back make use of it. In simulation
+the program keeps all of them (`programs/client_states.py`), hands the cohort's to the process, and takes back new ones:
+
+    for each round:
+        s_i ← what client i of the cohort kept, or the initial state in its first round
+        client work: (θ, data of i, s_i) → (Δ_i, s_i⁺); then as in a process without client states
+        client i keeps s_i⁺
+"""
+
+import collections
+import dataclasses
+from typing import Any, NamedTuple
+
+import numpy as np
+import tensorflow as tf
+import tensorflow_federated as tff
+
+from tff_personalization.algorithms import client_work
+from tff_personalization.models import functional
+
+
+class StatefulOutput(NamedTuple):
+    """What `StatefulProcess.next` returns.
+
+    Attributes:
+        state: the server's state of the next round.
+        metrics: as those of a TFF learning process.
+        client_states: what each client of the cohort keeps, in the cohort's order.
+    """
+
+    state: Any
+    metrics: Any
+    client_states: Any
+
+
+@dataclasses.dataclass(frozen=True)
+class StatefulProcess:
+    """A learning process whose clients keep states. `tff.learning.templates.LearningProcess` has no place for them.
+
+    Attributes:
+        initialize: `( -> S@SERVER)`.
+        next: `(<S@SERVER, {<x, y, seed>*}@CLIENTS, C@CLIENTS> -> <S@SERVER, M@SERVER, C@CLIENTS>)`. A
+            client without examples, or with an update that is not finite, gets back the state it came with.
+        get_model_weights: `(S -> W)`.
+        set_model_weights: `(<S, W> -> S)`.
+        client_state: what a client has before its first round, a structure of NumPy arrays of type C.
+    """
+
+    initialize: tff.Computation
+    next: tff.Computation
+    get_model_weights: tff.Computation
+    set_model_weights: tff.Computation
+    client_state: Any
+
+
+def build_stateful_process(
+    model: functional.SeededModel,
+    update: client_work.UpdateFn,
+    weighting: str,
+    client_state: Any,
+    server_optimizer: tff.learning.optimizers.Optimizer,
+    aggregator: tff.aggregators.WeightedAggregationFactory | None = None,
+    *,
+    initial_weights: tuple[np.ndarray, ...] | None = None,
+    server_state: client_work.ServerState = client_work.NO_SERVER_STATE,
+) -> StatefulProcess:
+    """Builds what `client_work.build_client_work` and `client_work.compose` build, for clients that keep states.
+
+    All clients of a cohort are computed in one call, since each gives back a value of its own.
+
+    Args:
+        model: the model to train.
+        update: what a client does; it finds its state in `state.client` and leaves the new one in `ClientUpdate.state`.
+        weighting: "examples" weights a client's delta by its number of examples, "uniform" by 1.
+        client_state: what a client has before its first round, a structure of NumPy arrays.
+        server_optimizer: takes a step with the aggregate as its gradient.
+        aggregator: makes one delta of the clients' deltas; by default their weighted mean.
+        initial_weights: the global weights, where they are more than the model's own.
+        server_state: what the server keeps besides them; by default nothing.
+    """
+    specs = tf.nest.map_structure(lambda leaf: tf.TensorSpec(leaf.shape, leaf.dtype), client_state)
+    work = client_work.client_work_parts(
+        model, update, weighting, initial_weights, server_state, tff.types.tensorflow_to_type(specs)
+    )
+    initial_model_weights, broadcast, aggregation, finalizer = client_work.surroundings(
+        model, work.result_type, server_optimizer, aggregator, initial_weights
+    )
+    _, _, data_type, client_state_type = work.types
+
+    @tff.federated_computation
+    def initialize():
+        return tff.federated_zip(
+            tff.learning.templates.LearningAlgorithmState(
+                tff.federated_eval(initial_model_weights, tff.SERVER),
+                broadcast.initialize(),
+                work.initialize(),
+                aggregation.initialize(),
+                finalizer.initialize(),
+            )
+        )
+
+    @tff.federated_computation(initialize.type_signature.result, data_type, client_state_type)
+    def next_fn(state, data, client_states):
+        sent = broadcast.next(state.distributor, state.global_model_weights)
+        worked, kept = work.next(state.client_work, sent.result, data, client_states)
+        aggregated = aggregation.next(state.aggregator, worked.result.update, worked.result.update_weight)
+        finalized = finalizer.next(state.finalizer, state.global_model_weights, aggregated.result)
+        new_state = tff.learning.templates.LearningAlgorithmState(
+            finalized.result, sent.state, worked.state, aggregated.state, finalized.state
+        )
+        metrics = collections.OrderedDict(
+            distributor=sent.measurements,
+            client_work=worked.measurements,
+            aggregator=aggregated.measurements,
+            finalizer=finalized.measurements,
+        )
+        return StatefulOutput(tff.federated_zip(new_state), tff.federated_zip(metrics), kept)
+
+    state_type = initialize.type_signature.result.member
+
+    @tff.tensorflow.computation(state_type)
+    def get_model_weights(state):
+        return state.global_model_weights
+
+    @tff.tensorflow.computation(state_type, initial_model_weights.type_signature.result)
+    def set_model_weights(state, weights):
+        return tff.learning.templates.LearningAlgorithmState(
+            weights, state.distributor, state.client_work, state.aggregator, state.finalizer
+        )
+
+    return StatefulProcess(initialize, next_fn, get_model_weights, set_model_weights, client_state)
