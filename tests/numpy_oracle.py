@@ -24,6 +24,14 @@ def hessian_product(weights, x, direction):
     return [x.T @ change / len(x), change.mean(axis=0)]
 
 
+def loss(weights, x, y):
+    """Mean cross-entropy, in nats, for logits x·W + b; x float64 (n, d), y int (n,)."""
+    kernel, bias = weights
+    logits = x @ kernel + bias
+    logits -= logits.max(axis=1, keepdims=True)
+    return np.mean(np.log(np.exp(logits).sum(axis=1)) - logits[np.arange(len(y)), y])
+
+
 def flat(images):
     return images.reshape(len(images), -1).astype(np.float64) / 255
 

@@ -28,6 +28,8 @@ METHODS: dict[str, "str | Method"] = {
     "maml": "tff_personalization.algorithms.maml",
     "per_fed_avg": "tff_personalization.algorithms.per_fed_avg",
     "meta_sgd": "tff_personalization.algorithms.meta_sgd",
+    "ifca": "tff_personalization.algorithms.ifca",
+    "fed_recon": "tff_personalization.algorithms.fed_recon",
     "fed_sgd": "baselines.fed_sgd",
     "centralized": "baselines.centralized",
     "local_only": "baselines.local_only",
@@ -48,6 +50,7 @@ class Setup:
         settings: the values of the flags, by name.
         optimizers: the optimizer of each role, by the role's prefix.
         seed: the run's seed.
+        build_model: makes the model, untrained, its initial weights drawn from a generator.
     """
 
     model: functional.SeededModel
@@ -56,6 +59,7 @@ class Setup:
     settings: Mapping[str, Any]
     optimizers: Mapping[str, optimizers.OptimizerSpec]
     seed: int
+    build_model: Callable[[np.random.Generator], functional.SeededModel]
 
     def optimizer(self, role: str) -> tff.learning.optimizers.Optimizer:
         """The TFF optimizer of a role."""
@@ -119,6 +123,7 @@ class Method:
         trains: whether there are rounds at all.
         pooled: whether a round is the work of one client that holds all the data; it gets all cores.
         provides: what its global weights have besides the model's own, for strategies that need it; "" for most.
+        check: raises UserError if flags that it reads do not fit together.
     """
 
     description: str
@@ -128,6 +133,7 @@ class Method:
     trains: bool = True
     pooled: bool = False
     provides: str = ""
+    check: Callable[[Mapping[str, Any]], None] = lambda settings: None
 
 
 def get(name: str) -> Method:

@@ -41,6 +41,7 @@ class ClientUpdate(NamedTuple):
         examples: int32, visited examples.
         report: what the client adds to the sum from which the server's state of the next round is made.
         state: what the client keeps, in the structure of `State.client`.
+        weighed: int32, how many examples count in its weight; None for all that the client has.
     """
 
     model_delta: Weights
@@ -49,6 +50,7 @@ class ClientUpdate(NamedTuple):
     examples: tf.Tensor
     report: Any = ()
     state: Any = ()
+    weighed: tf.Tensor | None = None
 
 
 # (global weights, the client's examples, int32[2] seed, state) -> ClientUpdate
@@ -190,7 +192,7 @@ def client_work_parts(
 
         finite = _all_finite((found.model_delta, found.report, found.state))
         took_part = tf.logical_and(finite, found.examples > 0)
-        size = tf.cast(tf.shape(examples.y)[0], tf.float32)
+        size = tf.cast(tf.shape(examples.y)[0] if found.weighed is None else found.weighed, tf.float32)
         weight = size if weighting == "examples" else tf.minimum(size, 1.0)
         measured = collections.OrderedDict(
             clients=tf.cast(took_part, tf.int32),

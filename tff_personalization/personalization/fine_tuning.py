@@ -20,7 +20,7 @@ from tff_personalization.personalization.adaptation import Client, Curve, CurveF
 
 def fine_tuning(
     trained: Callable[[functional.SeededModel], slice] = lambda model: slice(None),
-    start: Callable[[functional.SeededModel], Weights] | None = None,
+    start: Callable[[Client, Settings], Weights] | None = None,
     optimizer: Callable[[Settings], tff.learning.optimizers.Optimizer] = lambda settings: settings.optimizer,
     adjust: Callable[[Client, Settings], local_training.AdjustFn] | None = None,
 ) -> CurveFn:
@@ -41,7 +41,7 @@ def fine_tuning(
         if start is None and min(range(len(client.theta))[which]) >= client.model.stem_size:
             model, train, test = client.on_features
         training = local_training.LocalTraining(model, optimizer(settings), settings.batch_size, trained=which)
-        weights = client.theta if start is None else start(client.model)
+        weights = client.theta if start is None else start(client, settings)
         before = client.judgement_of_theta if start is None else local_training.evaluate(model, weights, test)
         changes = None if adjust is None else adjust(client, settings)
         return adaptation.curve_by_epoch(
@@ -72,8 +72,9 @@ def _fine_tuning_of_biases(client: Client, settings: Settings) -> Curve:
     )
 
 
-def _untrained_model(model: functional.SeededModel) -> Weights:
-    return tuple(tf.constant(w) for w in model.initial_weights[0])
+def _untrained_model(client: Client, settings: Settings) -> Weights:
+    del settings
+    return tuple(tf.constant(w) for w in client.model.initial_weights[0])
 
 
 def _adam(settings: Settings) -> tff.learning.optimizers.Optimizer:

@@ -1,7 +1,17 @@
 """The strategies by name: ways to adapt a global model to a client. Adding one is one line here."""
 
 from tff_personalization import registries
-from tff_personalization.personalization import apfl, ditto, early_stopping, fine_tuning, knn_per, meta_sgd, p_fed_me
+from tff_personalization.personalization import (
+    apfl,
+    best_cluster,
+    ditto,
+    early_stopping,
+    fine_tuning,
+    knn_per,
+    meta_sgd,
+    p_fed_me,
+    reconstruct,
+)
 from tff_personalization.personalization.adaptation import Strategy
 
 STRATEGIES: dict[str, Strategy] = {
@@ -15,6 +25,8 @@ STRATEGIES: dict[str, Strategy] = {
     "apfl": apfl.STRATEGY,
     "knn_per": knn_per.STRATEGY,
     "meta_sgd": meta_sgd.STRATEGY,
+    "best_cluster": best_cluster.STRATEGY,
+    "reconstruct": reconstruct.STRATEGY,
     "local_only": fine_tuning.LOCAL_ONLY,
 }
 

@@ -122,6 +122,9 @@ class ExperimentConfig:
     rounds: int = _setting("training", 500, "Rounds of training.", least=0)
     clients_per_round: int = _setting("training", 20, "Clients in a cohort.", least=1)
     local_epochs: int = _setting("training", 10, "E of FedAvg(E): a client's passes over its data in a round.", least=1)
+    head_epochs: int = _setting(
+        "training", 10, "Epochs that train a client's head alone, before the rest is trained.", least=0
+    )
     local_steps: int = _setting(
         "training", 10, "K of Reptile(K) and of meta-learning: a client's steps in a round.", least=1
     )
@@ -174,6 +177,7 @@ class ExperimentConfig:
         "First round of the second stage of personalized_fed_avg. Default: after 4/5 of the rounds.",
         least=2,
     )
+    clusters: int = _setting("training", 3, "k of ifca: the models, one a cluster.", least=1)
     pooled_examples_per_round: int | None = _setting(
         "training", None, "Examples of a round of centralized. Default: as many as FedAvg visits on average.", least=1
     )
@@ -400,6 +404,7 @@ def from_flags(flag_values: flags.FlagValues = flags.FLAGS) -> Experiment:
                 f"leave it out, or choose one of --method={makers}."
             )
     _refuse_unread(values, method, flag_values)
+    method.check(values)
     if values["personalization_learning_rates"] and not values["validation_clients"]:
         raise errors.UserError(
             "--personalization_learning_rates: the rate is chosen on validation clients; give --validation_clients, or "

@@ -2,6 +2,7 @@
 
 import collections
 import dataclasses
+import functools
 import sys
 import time
 from typing import Any
@@ -101,7 +102,8 @@ class _Program:
         self._directory = directory
         self._data = data
         task = registry.TASKS[config.task]
-        self._model = task.models[config.model](task.num_classes, seeds.generator(config.seed, "init"))
+        build_model = functools.partial(task.models[config.model], task.num_classes)
+        self._model = build_model(seeds.generator(config.seed, "init"))
         setup = methods.Setup(
             self._model,
             data.train,
@@ -109,6 +111,7 @@ class _Program:
             experiment.settings,
             experiment.optimizers,
             config.seed,
+            build_model,
         )
         self._training = methods.get(config.method).build(setup)
         self._evaluator = evaluating.PersonalizationEvaluator(

@@ -1,0 +1,110 @@
+"""Federated Reconstruction (FedRecon), Singhal et al. (NeurIPS 2021, arXiv 2102.03448), Algorithm 1, with local heads.
+
+g: global weights, all but the head; l: the head, local; L: the initial head; E_h: head epochs; E, α, β as in FedAvg(E)
+for each round:
+    sample a cohort of M clients
+    for each client i of the cohort:
+        D_s, D_q ← the support and the query half of client i's data, dealt anew
+        l_i ← E_h epochs of the client optimizer (β) on D_s, starting at L; g stays as it is
+        g_i ← E epochs of the client optimizer (β) on D_q, starting at g; l_i stays as it is
+        Δ_i ← g − g_i,   n_i ← |D_q|
+    g ← server optimizer (α) applied to Σ n_i Δ_i / Σ n_i
+
+Clients keep nothing: a head is made whenever one is needed, so new clients get theirs as old ones do, by the strategy
+`reconstruct`.
+
+TFF has this algorithm as `tff.learning.algorithms.build_fed_recon`, for Keras models and batched `tf.data`; every
+second batch is support. Broadcast, aggregation and finalizer are TFF's here too. The client work is ours, for the
+models, inner loop and seeds that all methods here have, and halves are dealt by example.
+"""
+
+import tensorflow as tf
+import tensorflow_federated as tff
+
+from tff_personalization import local_training, methods
+from tff_personalization.algorithms import client_work, partial_model
+from tff_personalization.models import functional
+
+
+def halves(
+    examples: local_training.Examples, seed: tf.Tensor | None
+) -> tuple[local_training.Examples, local_training.Examples]:
+    """Support and query: examples dealt in turns, from a permutation if there is a seed. One example is support."""
+    order = tf.range(tf.shape(examples.y)[0])
+    if seed is not None:
+        order = tf.random.experimental.stateless_shuffle(order, seed)
+    support, query = (
+        local_training.Examples(*(tf.gather(part, order[first::2]) for part in examples)) for first in (0, 1)
+    )
+    return support, query
+
+
+def build_fed_recon(
+    model: functional.SeededModel,
+    client_optimizer: tff.learning.optimizers.Optimizer,
+    server_optimizer: tff.learning.optimizers.Optimizer,
+    head_epochs: int,
+    local_epochs: int,
+    batch_size: int,
+    weighting: str = "examples",
+    shuffle: bool = True,
+    aggregator: tff.aggregators.WeightedAggregationFactory | None = None,
+) -> tff.learning.templates.LearningProcess:
+    """Builds FedRecon as a learning process; its metrics are of the steps on query halves.
+
+    Args:
+        model: the model, of which the head is local.
+        client_optimizer: takes the local steps, afresh for the head and for the rest.
+        server_optimizer: takes one step a round, on the rest.
+        head_epochs: E_h, passes over the support half.
+        local_epochs: E, passes over the query half.
+        batch_size: examples a local step.
+        weighting: "examples", of the query half, or "uniform".
+        shuffle: whether halves are dealt at random, and permuted in each epoch.
+        aggregator: how deltas of the rest are aggregated; by default their weighted mean.
+    """
+    training = local_training.LocalTraining(
+        model, client_optimizer, batch_size, trained=partial_model.rest(model), shuffle=shuffle
+    )
+
+    def update(theta, examples, seed, state):
+        del state
+        of_halves, of_head, of_rest = tf.unstack(tf.random.split(seed, 3))
+        support, query = halves(examples, of_halves if shuffle else None)
+        on_features = local_training.features(model, theta, support)
+        weights = partial_model.train_head(
+            model, client_optimizer, batch_size, theta, on_features, of_head, head_epochs, shuffle
+        )
+        last = local_epochs * training.steps_per_epoch(query)
+        end = training.steps(training.initial_state(weights), query, of_rest, 0, last)
+        return partial_model.update_of_rest(model, theta, end)._replace(weighed=tf.shape(query.y)[0])
+
+    return client_work.compose(
+        model,
+        client_work.build_client_work(model, update, weighting),
+        partial_model.StepOfRest(server_optimizer, model),
+        partial_model.AggregationOfRest(aggregator, model),
+    )
+
+
+def _build(setup: methods.Setup) -> methods.Training:
+    partial_model.check_model(setup)
+    process = build_fed_recon(
+        setup.model,
+        setup.optimizer("client"),
+        setup.optimizer("server"),
+        setup.settings["head_epochs"],
+        setup.settings["local_epochs"],
+        setup.settings["batch_size"],
+        setup.settings["client_weighting"],
+        aggregator=setup.aggregator(),
+    )
+    return methods.Training((methods.Stage("fed_recon", 1, process),), methods.sampled_cohorts(setup))
+
+
+METHOD = methods.Method(
+    description="FedRecon: the head is local and made anew in each round, the rest is shared",
+    reads=(*methods.FEDERATED_READS, "local_epochs", "head_epochs", "client_weighting"),
+    build=_build,
+    strategies=("reconstruct", "fine_tune_head"),
+)

@@ -1,0 +1,212 @@
+"""IFCA with model averaging, Ghosh et al. (NeurIPS 2020, arXiv 2006.04088), Algorithm 1, option II.
+
+HypCluster, Mansour et al. (2020, arXiv 2002.10619), is the same loop: k models; a client trains the one that fits it.
+
+    θ_1 … θ_k: a model for each cluster, drawn differently at first; E, β, n_i as in FedAvg(E)
+    for each round:
+        sample a cohort of M clients
+        for each client i of the cohort:
+            j ← argmin_j L_i(θ_j)           # on all of client i's train part
+            s_i ← one-hot(j)                # s_i1 … s_ik: whose member the client is
+            θ̃_i ← E epochs of the client optimizer (β) on client i's data, starting at θ_j
+            g_i ← θ_j − θ̃_i
+        for each cluster j that has members in the cohort:
+            g_j ← Σ s_ij n_i g_i / Σ s_ij n_i
+            θ_j ← server optimizer (α), with cluster j's own state, applied to g_j
+
+A client sends k blocks, g_i in its cluster's and zeros in the others', and s_i. The aggregator of the flags takes the
+blocks as it takes one model's delta, so it clips or compresses g_i itself; a plain weighted mean takes s_i; g_j is the
+quotient of both. The server learns the shares Σ s_ij n_i / Σ n_i whatever the aggregator.
+"""
+
+import collections
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+import tensorflow_federated as tff
+
+from tff_personalization import errors, local_training, methods, seeds
+from tff_personalization.algorithms import client_work
+from tff_personalization.models import functional
+
+SEVERAL_MODELS = "several models"  # what strategies that choose among models need
+# The aggregators whose aggregate is a weighted mean of what they make of each client's delta.
+_MEANS = ("mean", "robust", "compression", "secure_sum")
+
+
+def split(weights: Sequence[Any], clusters: int) -> list[tuple[Any, ...]]:
+    """The k models of a flat tuple of global weights, or what else has their structure."""
+    size = len(weights) // clusters
+    return [tuple(weights[first : first + size]) for first in range(0, len(weights), size)]
+
+
+def choose(
+    model: functional.SeededModel, models: Sequence[client_work.Weights], examples: local_training.Examples
+) -> tf.Tensor:
+    """int32: which of the models has the lowest loss on the examples; the first of them if there are no examples."""
+    losses = tf.stack([local_training.evaluate(model, weights, examples)[0] for weights in models])
+    return tf.argmin(tf.where(tf.math.is_finite(losses), losses, np.inf), output_type=tf.int32)
+
+
+def take(models: Sequence[client_work.Weights], chosen: tf.Tensor) -> client_work.Weights:
+    """The weights of the model with the number `chosen`, int32."""
+    return tuple(tf.gather(tf.stack(parts), chosen) for parts in zip(*models, strict=True))
+
+
+class _MeanOfMembers(tff.aggregators.WeightedAggregationFactory):
+    """From <blocks…, s_i> to g_1 … g_k in one flat tuple; the delta of a cluster without members is zero."""
+
+    def __init__(self, inner: tff.aggregators.WeightedAggregationFactory, clusters: int):
+        self._inner = inner
+        self._clusters = clusters
+
+    def create(self, value_type, weight_type):
+        @tff.tensorflow.computation(value_type)
+        def part(value):
+            return tuple(value[:-1]), value[-1]
+
+        blocks_type, membership_type = part.type_signature.result
+        blocks = self._inner.create(blocks_type, weight_type)
+        shares = tff.aggregators.MeanFactory().create(membership_type, weight_type)
+
+        @tff.tensorflow.computation(blocks_type, membership_type)
+        def divide(means, share):
+            per_cluster = zip(split(means, self._clusters), tf.unstack(share), strict=True)
+            return tuple(tf.math.divide_no_nan(mean, of) for block, of in per_cluster for mean in block)
+
+        @tff.federated_computation
+        def initialize():
+            return tff.federated_zip((blocks.initialize(), shares.initialize()))
+
+        @tff.federated_computation(
+            initialize.type_signature.result,
+            tff.FederatedType(value_type, tff.CLIENTS),
+            tff.FederatedType(weight_type, tff.CLIENTS),
+        )
+        def next_fn(state, value, weight):
+            sent = tff.federated_map(part, value)
+            mean = blocks.next(state[0], sent[0], weight)
+            share = shares.next(state[1], sent[1], weight)
+            return tff.templates.MeasuredProcessOutput(
+                tff.federated_zip((mean.state, share.state)),
+                tff.federated_map(divide, (mean.result, share.result)),
+                tff.federated_zip(collections.OrderedDict(blocks=mean.measurements, shares=share.result)),
+            )
+
+        return tff.templates.AggregationProcess(initialize, next_fn)
+
+
+class _StepOfMembers(tff.learning.optimizers.Optimizer):
+    """The server optimizer of each cluster; one without members, whose delta is zero, keeps its model and its state."""
+
+    def __init__(self, inner: tff.learning.optimizers.Optimizer, clusters: int):
+        self._inner = inner
+        self._clusters = clusters
+
+    def initialize(self, specs):
+        return tuple(self._inner.initialize(model) for model in split(specs, self._clusters))
+
+    def next(self, state, weights, gradients):
+        steps = []
+        for before in zip(state, split(weights, self._clusters), split(gradients, self._clusters), strict=True):
+            has_members = tf.reduce_any([tf.reduce_any(tf.not_equal(part, 0.0)) for part in before[-1]])
+            after = self._inner.next(*before)
+            steps.append(
+                tf.nest.map_structure(lambda new, old, moves=has_members: tf.where(moves, new, old), after, before[:2])
+            )
+        states, models = zip(*steps, strict=True)
+        return states, sum(models, ())
+
+
+def build_ifca(
+    model: functional.SeededModel,
+    initial_weights: tuple[np.ndarray, ...],
+    client_optimizer: tff.learning.optimizers.Optimizer,
+    server_optimizer: tff.learning.optimizers.Optimizer,
+    clusters: int,
+    local_epochs: int,
+    batch_size: int,
+    weighting: str = "examples",
+    shuffle: bool = True,
+    aggregator: tff.aggregators.WeightedAggregationFactory | None = None,
+) -> tff.learning.templates.LearningProcess:
+    """Builds IFCA as a learning process, whose metrics have each cluster's share in `aggregator`, `shares`.
+
+    Args:
+        model: the network of every cluster.
+        initial_weights: θ_1 … θ_k before the first round, in one flat tuple.
+        client_optimizer: takes the local steps.
+        server_optimizer: takes one step a round for each cluster that has members.
+        clusters: k, the models.
+        local_epochs: E, passes over a client's data in a round.
+        batch_size: examples a local step.
+        weighting: "examples" or "uniform".
+        shuffle: whether clients permute their examples in each epoch.
+        aggregator: makes the mean of the blocks; by default their weighted mean. Its aggregate must be a weighted mean
+            of what it makes of each client's delta.
+    """
+    training = local_training.LocalTraining(model, client_optimizer, batch_size, shuffle=shuffle)
+
+    def update(weights, examples, seed, state):
+        del state
+        models = split(weights, clusters)
+        chosen = choose(model, models, examples)
+        theta = take(models, chosen)
+        end = training.steps(
+            training.initial_state(theta), examples, seed, 0, local_epochs * training.steps_per_epoch(examples)
+        )
+        found = client_work.update_from(theta, end)
+        membership = tf.one_hot(chosen, clusters)
+        blocks = tuple(member * delta for member in tf.unstack(membership) for delta in found.model_delta)
+        return found._replace(model_delta=(*blocks, membership))
+
+    work = client_work.build_client_work(model, update, weighting, initial_weights=initial_weights)
+    return client_work.compose(
+        model,
+        work,
+        _StepOfMembers(server_optimizer, clusters),
+        _MeanOfMembers(aggregator or tff.aggregators.MeanFactory(), clusters),
+        initial_weights=initial_weights,
+    )
+
+
+def _check(settings: Mapping[str, Any]) -> None:
+    if settings["aggregator"] not in _MEANS:
+        raise errors.UserError(
+            f"--aggregator={settings['aggregator']} makes no mean by cluster, which --method=ifca needs: choose one of "
+            f"{', '.join(_MEANS)}."
+        )
+
+
+def _build(setup: methods.Setup) -> methods.Training:
+    clusters = setup.settings["clusters"]
+    initial_weights = setup.model.initial_weights[0]
+    for cluster in range(1, clusters):
+        further = setup.build_model(seeds.generator(setup.seed, "init", cluster))
+        initial_weights += further.initial_weights[0]
+    process = build_ifca(
+        setup.model,
+        initial_weights,
+        setup.optimizer("client"),
+        setup.optimizer("server"),
+        clusters,
+        setup.settings["local_epochs"],
+        setup.settings["batch_size"],
+        setup.settings["client_weighting"],
+        aggregator=setup.aggregator(),
+    )
+    return methods.Training(
+        (methods.Stage("ifca", 1, process),), methods.sampled_cohorts(setup), initial_weights=initial_weights
+    )
+
+
+METHOD = methods.Method(
+    description="IFCA, HypCluster: k models, each client trains the one that fits it best",
+    reads=(*methods.FEDERATED_READS, "local_epochs", "client_weighting", "clusters"),
+    build=_build,
+    check=_check,
+    strategies=("best_cluster",),
+    provides=SEVERAL_MODELS,
+)

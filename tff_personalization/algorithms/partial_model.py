@@ -1,0 +1,114 @@
+"""Models of which each client has a part of its own: the head is local, the rest is shared.
+
+What FedPer, FedRep and FedRecon have in common. The head is a model's last `head_size` weights. Clients send deltas of
+the rest alone, and the server steps the rest alone: the head among the global weights is the initial one in all rounds,
+whatever the aggregator and the server optimizer do. A client that has no head of its own starts from it.
+"""
+
+import tensorflow as tf
+import tensorflow_federated as tff
+
+from tff_personalization import errors, local_training, methods
+from tff_personalization.algorithms import client_work
+from tff_personalization.models import functional
+
+
+def head(model: functional.SeededModel) -> slice:
+    """Which of the weights are local."""
+    return slice(len(model.initial_weights[0]) - model.head_size, None)
+
+
+def rest(model: functional.SeededModel) -> slice:
+    """Which of the weights are shared."""
+    return slice(len(model.initial_weights[0]) - model.head_size)
+
+
+def update_of_rest(
+    model: functional.SeededModel, theta: client_work.Weights, end: local_training.LocalState
+) -> client_work.ClientUpdate:
+    """The update of a client whose local training ended with `end`; its delta is that of the rest."""
+    found = client_work.update_from(theta, end)
+    return found._replace(model_delta=found.model_delta[rest(model)])
+
+
+def train_head(
+    model: functional.SeededModel,
+    optimizer: tff.learning.optimizers.Optimizer,
+    batch_size: int,
+    weights: client_work.Weights,
+    on_features: local_training.Examples,
+    seed: tf.Tensor,
+    epochs: int,
+    shuffle: bool = True,
+) -> client_work.Weights:
+    """The weights after `epochs` epochs in which the head alone is trained, the rest frozen.
+
+    Args:
+        model: the model.
+        optimizer: takes the steps; its state is fresh.
+        batch_size: examples a step.
+        weights: where training starts.
+        on_features: the examples, with features of these weights in place of images: the frozen stem is computed once.
+        seed: int32, shape (2,).
+        epochs: passes over the examples.
+        shuffle: whether they are permuted in each epoch.
+    """
+    training = local_training.LocalTraining(
+        model.after_stem, optimizer, batch_size, trained=head(model), shuffle=shuffle
+    )
+    last = epochs * training.steps_per_epoch(on_features)
+    return training.steps(training.initial_state(weights), on_features, seed, 0, last).weights
+
+
+class AggregationOfRest(tff.aggregators.WeightedAggregationFactory):
+    """From deltas of the rest to a delta of all weights: what `inner` makes of them, and zeros for the head."""
+
+    def __init__(self, inner: tff.aggregators.WeightedAggregationFactory | None, model: functional.SeededModel):
+        self._inner = inner or tff.aggregators.MeanFactory()
+        self._head = model.initial_weights[0][head(model)]
+
+    def create(self, value_type, weight_type):
+        """The aggregation for deltas of the given type."""
+        inner = self._inner.create(value_type, weight_type)
+
+        @tff.tensorflow.computation(value_type)
+        def with_zeros(delta):
+            return (*delta, *(tf.zeros(w.shape, w.dtype) for w in self._head))
+
+        @tff.federated_computation(
+            inner.initialize.type_signature.result,
+            tff.FederatedType(value_type, tff.CLIENTS),
+            tff.FederatedType(weight_type, tff.CLIENTS),
+        )
+        def next_fn(state, value, weight):
+            output = inner.next(state, value, weight)
+            delta = tff.federated_map(with_zeros, output.result)
+            return tff.templates.MeasuredProcessOutput(output.state, delta, output.measurements)
+
+        return tff.templates.AggregationProcess(inner.initialize, next_fn)
+
+
+class StepOfRest(tff.learning.optimizers.Optimizer):
+    """Steps the rest as `inner` does and leaves the head as it is, whatever decay or momentum `inner` has."""
+
+    def __init__(self, inner: tff.learning.optimizers.Optimizer, model: functional.SeededModel):
+        self._inner = inner
+        self._rest, self._head = rest(model), head(model)
+
+    def initialize(self, specs):
+        """The state of `inner` for the rest."""
+        return self._inner.initialize(tuple(specs[self._rest]))
+
+    def next(self, state, weights, gradients):
+        """The state of `inner`, and the weights, after a step."""
+        state, moved = self._inner.next(state, tuple(weights[self._rest]), tuple(gradients[self._rest]))
+        return state, (*moved, *weights[self._head])
+
+
+def check_model(setup: methods.Setup) -> None:
+    """Raises UserError if the model is nothing but a head."""
+    if rest(setup.model).stop == 0:
+        raise errors.UserError(
+            f"--model={setup.settings['model']} is nothing but a head, which --method={setup.settings['method']} keeps "
+            "local: choose another model."
+        )

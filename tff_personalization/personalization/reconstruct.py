@@ -1,0 +1,35 @@
+"""Reconstruction of the head as in FedRecon, Singhal et al. (NeurIPS 2021, arXiv 2102.03448), then fine-tuning.
+
+φ_0 ← θ; for `head_epochs` epochs: train the head of φ_0 on client i's train part, the rest as it is
+φ_1 … φ_E ← fine-tuning of all layers of φ_0
+
+After FedRecon, FedPer and FedRep θ has the initial head, from which the head is made. Epoch 0 is a model that has seen
+the client's train part already.
+"""
+
+import tensorflow as tf
+
+from tff_personalization.algorithms import partial_model
+from tff_personalization.personalization import fine_tuning
+from tff_personalization.personalization.adaptation import Client, Settings, Strategy, Weights
+
+
+def _reconstructed(client: Client, settings: Settings) -> Weights:
+    _, on_features, _ = client.on_features
+    (seed,) = tf.unstack(tf.random.split(client.seed, 1))
+    return partial_model.train_head(
+        client.model,
+        settings.optimizer,
+        settings.batch_size,
+        client.theta,
+        on_features,
+        seed,
+        settings.values["head_epochs"],
+    )
+
+
+STRATEGY = Strategy(
+    "train the last layer for --head_epochs epochs, which is epoch 0, then fine-tune all layers",
+    fine_tuning.fine_tuning(start=_reconstructed),
+    reads=("head_epochs",),
+)
