@@ -145,10 +145,10 @@ def _experiment(point: Point):
     return config_lib.Experiment(config, {role: optimizers.OptimizerSpec("sgd", rate) for role, rate in rates.items()})
 
 
-def _model():
+def _model(rng: np.random.Generator):
     from tff_personalization.models import emnist_cnn
 
-    return emnist_cnn.build_cnn(workload.NUM_CLASSES, np.random.default_rng(0))
+    return emnist_cnn.build_cnn(workload.NUM_CLASSES, rng)
 
 
 def _check(counted: int, point: Point, clients: int) -> None:
@@ -166,7 +166,13 @@ def _training(point: Point, train, test) -> RunRound:
     experiment = _experiment(point)
     config = experiment.config
     setup = methods.Setup(
-        _model(), train, tuple(train.client_ids), dataclasses.asdict(config), experiment.optimizers, config.seed
+        _model(np.random.default_rng(0)),
+        train,
+        tuple(train.client_ids),
+        experiment.settings,
+        experiment.optimizers,
+        config.seed,
+        _model,
     )
     training = methods.get(config.method).build(setup)
     process = training.stages[0].process
@@ -190,7 +196,7 @@ def _evaluation(point: Point, train, test) -> RunRound:
     from tff_personalization.programs import evaluating
     from tff_personalization.tasks import federated_data, splits
 
-    model = _model()
+    model = _model(np.random.default_rng(0))
     clients = tuple(train.client_ids)
     data = federated_data.FederatedData(train, test, splits.ClientSplit((), (), clients), "synthetic random pixels")
     theta = model.initial_weights[0]
