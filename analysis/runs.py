@@ -102,8 +102,9 @@ class Run:
 
         Raises:
             NotRecordedError: the run was not evaluated with fewer examples.
-            UserError: malformed k_shot.csv.
+            UserError: unfinished run, or malformed k_shot.csv.
         """
+        _ = self.summary
         if not (self.directory / "k_shot.csv").exists():
             raise NotRecordedError(
                 f"{self.directory}: no k_shot.csv; give a run made with --personalization_examples=0,1,5,20,all"
