@@ -41,4 +41,4 @@ def test_a_contender_warms_up_and_then_does_a_round_for_each_line(monkeypatch, c
     assert ready == {"ready": {"tool": "1.2"}}
     assert len(answers) == 3
     assert len(rounds) == 2 + 3
-    assert all(0.02 <= answer["seconds"] < 0.5 for answer in answers)
+    assert all(answer["seconds"] >= 0.02 for answer in answers)
