@@ -62,7 +62,7 @@ def test_every_aggregator_leaves_out_a_client_whose_delta_is_not_finite(context,
 
 
 @pytest.mark.parametrize("name", aggregators.AGGREGATORS)
-def test_the_model_stays_when_no_client_sends_a_finite_delta(context, name):
+def test_the_model_stays_when_no_client_sends_a_finite_delta(worker, name):
     delta, measured = one_round(name, clients=(7, 7))
     assert measured["non_finite_clients"] == 2
     assert all((part == 0).all() for part in delta)
