@@ -47,7 +47,8 @@ def build_client_work(
           -> <state=S@SERVER, result=<update=Δ, update_weight=float32>@CLIENTS, measurements=…@SERVER>)
 
     with measurements `clients` and `non_finite_clients` (how many trained and how many were left out), `examples`
-    (visits of examples), `train_loss` (nats) and `train_accuracy` (over those visits, each before its own step).
+    (visits of examples), `train_loss` (nats) and `train_accuracy` (over the predictions on those visits, each before
+    its own step).
 
     Args:
         model: the model to train.
@@ -89,19 +90,20 @@ def build_client_work(
             examples=tf.where(finite, end.examples, 0),
             loss_sum=tf.where(finite, end.loss_sum, 0.0),
             correct=tf.where(finite, end.correct, 0),
+            predictions=tf.where(finite, end.predictions, 0),
         )
         result = tff.learning.templates.ClientResult(model_delta, tf.where(finite, weight, 0.0))
         return result, measured, end.optimizer_state if keep_optimizer_state else ()
 
     @tff.tensorflow.computation(train_client.type_signature.result[1])
     def finalize(total):
-        examples = tf.cast(total["examples"], tf.float32)
+        predictions = tf.cast(total["predictions"], tf.float32)
         return collections.OrderedDict(
             clients=total["clients"],
             non_finite_clients=total["non_finite_clients"],
             examples=total["examples"],
-            train_loss=tf.math.divide_no_nan(total["loss_sum"], examples),
-            train_accuracy=tf.math.divide_no_nan(tf.cast(total["correct"], tf.float32), examples),
+            train_loss=tf.math.divide_no_nan(total["loss_sum"], predictions),
+            train_accuracy=tf.math.divide_no_nan(tf.cast(total["correct"], tf.float32), predictions),
         )
 
     @tff.federated_computation

@@ -15,6 +15,7 @@ and a histogram of accuracy, from which the distribution is read; no per-client 
 """
 
 import collections
+import functools
 from collections.abc import Sequence
 
 import tensorflow as tf
@@ -62,8 +63,9 @@ def build_personalization_evaluation(
         batch_size: examples a step.
         strategies: names in `strategies.STRATEGIES`, all evaluated in one pass.
         release: "records" returns one structure a client, `<index=int32, train_examples=int32, test_examples=int32,
-            correct=int32[S,E+1], loss_sum=float32[S,E+1]>@CLIENTS`: how many test examples are classified
-            rightly and their losses (nats), summed. "aggregates" returns the sums of `client_sums` at the server.
+            test_predictions=int32, correct=int32[S,E+1], loss_sum=float32[S,E+1]>@CLIENTS`: how many predictions on the
+            test examples there are, how many are right, and their losses (nats), summed. "aggregates" returns the
+            sums of `client_sums` at the server.
 
     Raises:
         ValueError: if `release` is neither.
@@ -79,6 +81,7 @@ def build_personalization_evaluation(
         theta = tuple(weights.trainable)
         train, test = (local_training.Examples(*data[part]) for part in ("train", "test"))
         chosen = [strategies_lib.STRATEGIES[name] for name in strategies]
+        judge = functools.partial(local_training.evaluate, batch_size=model.evaluation_batch_size)
         # What strategies share is computed once: features, where the stem stays as it is, and the judgement of θ.
         on_images: tuple[functional.Classifier, local_training.Examples, local_training.Examples] = model, train, test
         on_features = on_images
@@ -87,21 +90,21 @@ def build_personalization_evaluation(
             on_features = model.after_stem, train_features, test_features
         judgement_of_theta = None
         if any(strategy.start is None for strategy in chosen):
-            judgement_of_theta = local_training.evaluate(model, theta, test)
+            judgement_of_theta = judge(model, theta, test)
         curves = []
         for strategy in chosen:
             classifier, of_train, of_test = on_features if strategies_lib.keeps_stem(strategy, model) else on_images
             training = local_training.LocalTraining(classifier, optimizer, batch_size, trained=strategy.trained(model))
             start = theta if strategy.start is None else strategy.start(model)
-            before = judgement_of_theta if strategy.start is None else local_training.evaluate(model, start, test)
-            curves.append(
-                _accuracy_by_epoch(classifier, training, start, before, of_train, of_test, data["seed"], epochs)
-            )
+            before = judgement_of_theta if strategy.start is None else judge(model, start, test)
+            judge_on_test = functools.partial(judge, classifier, examples=of_test)
+            curves.append(_accuracy_by_epoch(judge_on_test, training, start, before, of_train, data["seed"], epochs))
         loss_sum, correct = (tf.stack(rows) for rows in zip(*curves, strict=True))
         return collections.OrderedDict(
             index=data["index"],
             train_examples=tf.shape(train.y)[0],
             test_examples=tf.shape(test.y)[0],
+            test_predictions=model.scoring.count_predictions(test.y),
             correct=correct,
             loss_sum=loss_sum,
         )
@@ -109,7 +112,7 @@ def build_personalization_evaluation(
     @tff.tensorflow.computation(evaluate_client.type_signature.result)
     @tf.function
     def sums(record):
-        return client_sums(record["correct"], record["loss_sum"], record["test_examples"])
+        return client_sums(record["correct"], record["loss_sum"], record["test_predictions"])
 
     @tff.federated_computation(tff.FederatedType(weights_type, tff.SERVER), tff.FederatedType(data_type, tff.CLIENTS))
     def evaluate(weights, data):
@@ -121,13 +124,13 @@ def build_personalization_evaluation(
     return evaluate
 
 
-def _accuracy_by_epoch(model, training, weights, before, train, test, seed, epochs):
-    """Losses (summed) and right answers on `test`, before and after each epoch: float32 and int32, shape (E + 1,)."""
+def _accuracy_by_epoch(judge, training, weights, before, train, seed, epochs):
+    """Losses (summed) and right answers by `judge`, before and after each epoch: float32 and int32, shape (E + 1,)."""
     per_epoch = training.steps_per_epoch(train)
 
     def one_epoch(epoch, state, loss_sums, corrects):
         state = training.steps(state, train, seed, epoch * per_epoch, (epoch + 1) * per_epoch)
-        loss_sum, correct = local_training.evaluate(model, state.weights, test)
+        loss_sum, correct = judge(weights=state.weights)
         return epoch + 1, state, loss_sums.write(epoch + 1, loss_sum), corrects.write(epoch + 1, correct)
 
     loss_sum, correct = before
@@ -144,23 +147,23 @@ def _accuracy_by_epoch(model, training, weights, before, train, test, seed, epoc
 
 
 def client_sums(
-    correct: tf.Tensor, loss_sum: tf.Tensor, test_examples: tf.Tensor
+    correct: tf.Tensor, loss_sum: tf.Tensor, test_predictions: tf.Tensor
 ) -> collections.OrderedDict[str, tf.Tensor]:
-    """What one client adds to the aggregates: all zero, but for the count, if it has no test examples.
+    """What one client adds to the aggregates: all zero, but for the count, if it has nothing to predict.
 
     Args:
         correct: int32, shape (S, E + 1), right answers by strategy and epoch; epoch 0 is before personalization.
-        loss_sum: float32, same shape, losses in nats summed over the test examples.
-        test_examples: int32, n.
+        loss_sum: float32, same shape, losses in nats summed over the predictions.
+        test_predictions: int32, the predictions on the client's test examples.
 
     Returns:
-        `clients`, `clients_without_test_examples`, `test_examples`: int32. By strategy and epoch: `correct` (int32),
+        `clients`, `clients_without_test_examples`, `test_predictions`: int32. By strategy and epoch: `correct` (int32),
         `loss` (the client's mean loss), `accuracy`, `accuracy_squared`, `gain`, `gain_squared` (float32), `gaining`,
         `hurt` (int32: whether accuracy is above, below that of epoch 0) and `histogram` (int32, with a further axis of
         `HISTOGRAM_BINS` bins of equal width over [0, 1]; the last holds 1 too).
     """
-    has_test = tf.cast(test_examples > 0, tf.int32)
-    divisor = tf.maximum(test_examples, 1)
+    has_test = tf.cast(test_predictions > 0, tf.int32)
+    divisor = tf.maximum(test_predictions, 1)
     present = tf.cast(has_test, tf.float32)
     accuracy = tf.cast(correct, tf.float32) / tf.cast(divisor, tf.float32)
     before = correct[:, :1]
@@ -170,7 +173,7 @@ def client_sums(
     return collections.OrderedDict(
         clients=has_test,
         clients_without_test_examples=1 - has_test,
-        test_examples=test_examples,
+        test_predictions=test_predictions,
         correct=correct,
         loss=present * loss_sum / tf.cast(divisor, tf.float32),
         accuracy=accuracy,

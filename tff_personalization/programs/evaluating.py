@@ -112,7 +112,7 @@ class PersonalizationEvaluator:
         if self._release == "records":
             table = distributions.client_table(released, clients, self._strategies)
             by_key = {key: distributions.from_table(table, *key, evaluation.HISTOGRAM_BINS) for key in keys}
-            missing = sum(int(record["test_examples"]) == 0 for record in released)
+            missing = sum(int(record["test_predictions"]) == 0 for record in released)
             return EvaluationResult(by_key, table, missing)
         sums = tf.nest.map_structure(lambda *parts: np.sum(parts, axis=0), *released)
         by_key = {
