@@ -124,4 +124,4 @@ def test_evaluation_in_small_batches_equals_evaluation_at_once():
 
 def test_logits_that_are_not_finite_classify_nothing():
     logits = tf.constant([[float("nan"), 0.0], [1.0, 0.0], [0.0, float("inf")]])
-    assert int(local_training.count_correct(logits, tf.constant([0, 0, 1]))) == 1
+    assert int(functional.count_correct(logits, tf.constant([0, 0, 1]))) == 1

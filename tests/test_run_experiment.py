@@ -260,6 +260,53 @@ def test_every_source_runs(run, tmp_path, source):
     assert (directory / "summary.json").exists()
 
 
+@pytest.fixture
+def text_file(tmp_path):
+    """Six made-up roles, each with a favourite word, in a database of TFF's form."""
+    rng = np.random.default_rng(0)
+    words = ("the", "a", "lord", "and", "sweet", "night")
+    rows = []
+    for role, favourite in enumerate(words):
+        for split, count in (("train", 12 + role), ("test", 5)):
+            for _ in range(count):
+                said = " ".join(rng.choice([*words, *[favourite] * 6], rng.integers(3, 30)))
+                rows.append((split, f"ROLE_{role}", small_files.serialize_snippet(said)))
+    return small_files.write_sqlite(tmp_path / "roles.sqlite", rows)
+
+
+@pytest.mark.parametrize("method", ["fed_avg", "personalized_fed_avg"])
+@pytest.mark.parametrize("release", ["records", "aggregates"])
+def test_the_next_character_is_learnt(run, text_file, method, release):
+    settings = {
+        **METHOD_SETTINGS[method],
+        "task": "shakespeare",
+        "client_data": str(text_file),
+        "model": None,
+        "rounds": 2 if method == "fed_avg" else 3,
+        "test_clients": 2,
+        "batch_size": 4,
+        "local_epochs": 1,
+        "client_learning_rate": 1.0,
+        "personalization_learning_rate": 0.5,
+        "evaluation_release": release,
+    }
+    directory = run(method=method, **settings)
+    config, summary = (json.loads((directory / f"{name}.json").read_text()) for name in ("config", "summary"))
+    metrics = pd.read_csv(directory / "metrics.csv")
+    assert config["flags"]["model"] == "char_lstm"
+    assert config["source"] == "roles, 6 roles"
+    assert metrics.train_loss.iloc[0] < np.log(90)
+    assert metrics.train_loss.iloc[-1] < metrics.train_loss.iloc[0]
+    assert summary["initial_accuracy"]["mean"] < summary["personalized_accuracy"]["mean"] < 1
+    if release == "records":
+        clients = pd.read_csv(directory / "clients.csv")
+        # Every sequence has 80 places; those of padding are no predictions.
+        assert (clients.test_predictions > clients.test_examples).all()
+        assert (clients.test_predictions < 80 * clients.test_examples).all()
+        correct = clients.accuracy * clients.test_predictions
+        np.testing.assert_allclose(correct, correct.round(), atol=1e-6)
+
+
 def test_the_same_command_again_shows_the_finished_run_and_computes_nothing(run, capsys):
     directory = run()
     before = {path: path.stat().st_mtime_ns for path in directory.glob("*.*")}
@@ -313,6 +360,15 @@ BAD_FLAGS = [
     ({"method": "local_only", "rounds": 5}, "--rounds", "--method=local_only"),
     ({"method": "personalized_fed_avg", "rounds": 10, "stage_2_round": 11}, "--stage_2_round=11", "--rounds=10"),
     ({"client_data": "digits", "num_clients": 5}, "--num_clients", "--client_data=digits"),
+    (
+        {"task": "shakespeare", "client_data": "handwriting"},
+        "--client_data=handwriting",
+        "--task=shakespeare: use plays",
+    ),
+    ({"client_data": "plays"}, "--client_data=plays", "--task=emnist62: use handwriting"),
+    ({"task": "shakespeare", "num_clients": 5}, "--num_clients", "--client_data=plays"),
+    ({"task": "shakespeare", "cache_dir": "here"}, "--cache_dir", "--client_data=plays"),
+    ({"task": "shakespeare", "model": "cnn"}, "--model=cnn", "--task=shakespeare: use char_lstm"),
     ({"rounds": -1}, "--rounds=-1", "0 or more"),
     ({"batch_size": 0}, "--batch_size=0", "1 or more"),
     ({"target_accuracy": 1.5}, "--target_accuracy=1.5", "1 or less"),
@@ -356,7 +412,7 @@ BAD_FLAGS = [
 ]
 
 
-@pytest.mark.parametrize(("settings", "flag", "hint"), BAD_FLAGS, ids=[bad[1] for bad in BAD_FLAGS])
+@pytest.mark.parametrize(("settings", "flag", "hint"), BAD_FLAGS, ids=[" ".join(bad[0]) for bad in BAD_FLAGS])
 def test_a_flag_that_is_wrong_or_unread_is_refused_in_one_line_that_names_it(settings, flag, hint):
     with flagsaver.flagsaver(**settings), pytest.raises(errors.UserError) as refusal:
         config_lib.from_flags()

@@ -29,7 +29,7 @@ AdjustFn = Callable[[Tensors, Tensors], Tensors]
 
 
 class Examples(NamedTuple):
-    """A client's examples: `x` images (uint8) or features (float32), shape (n, …); `y` int32, shape (n,)."""
+    """A client's examples: `x` such as images (uint8) or features (float32), shape (n, …); `y` int32, shape (n, …)."""
 
     x: tf.Tensor
     y: tf.Tensor
@@ -41,8 +41,9 @@ class LocalState(NamedTuple):
     Attributes:
         weights: all trainable weights θ_i.
         optimizer_state: of the trained weights.
-        loss_sum: float32, the loss of each visited example, summed.
-        correct: int32, how many visited examples were classified rightly before the step that used them.
+        loss_sum: float32, the loss of each prediction on the visited examples, summed.
+        correct: int32, how many of these predictions were right, before the step that used the example.
+        predictions: int32, how many there were: one for each visited example, or many.
         examples: int32, visited examples.
     """
 
@@ -50,6 +51,7 @@ class LocalState(NamedTuple):
     optimizer_state: Any
     loss_sum: tf.Tensor
     correct: tf.Tensor
+    predictions: tf.Tensor
     examples: tf.Tensor
 
 
@@ -58,14 +60,16 @@ class MeanGradient(NamedTuple):
 
     Attributes:
         gradients: with respect to the trained weights; zero where there are no examples.
-        loss_sum: float32, the loss of each example, summed.
-        correct: int32, how many examples are classified rightly.
-        examples: int32, how many there are.
+        loss_sum: float32, the loss of each prediction on the examples, summed.
+        correct: int32, how many of these predictions are right.
+        predictions: int32, how many there are.
+        examples: int32, how many examples there are.
     """
 
     gradients: Tensors
     loss_sum: tf.Tensor
     correct: tf.Tensor
+    predictions: tf.Tensor
     examples: tf.Tensor
 
 
@@ -84,7 +88,7 @@ class LocalTraining:
         """See the class.
 
         Args:
-            model: the model to train; one that follows a stem trains on features in place of images.
+            model: the model to train; one that follows a stem trains on features in place of examples as they are.
             optimizer: the client (or personalization) optimizer.
             batch_size: examples a step; None takes all of the client's examples at once.
             trained: which of the weights are trained; the others stay as they are.
@@ -100,7 +104,8 @@ class LocalTraining:
         """The state before the first step, from the weights θ; a fresh optimizer state unless one is given."""
         if optimizer_state is None:
             optimizer_state = self.initial_optimizer_state(weights)
-        return LocalState(tuple(weights), optimizer_state, tf.constant(0.0), tf.constant(0), tf.constant(0))
+        zero = tf.constant(0)
+        return LocalState(tuple(weights), optimizer_state, tf.constant(0.0), zero, zero, zero)
 
     def initial_optimizer_state(self, weights: tuple[Any, ...]) -> Any:
         """The optimizer's state before the first step for weights of these shapes, as tensors."""
@@ -173,20 +178,22 @@ class LocalTraining:
         count = tf.shape(examples.y)[0]
         batch_size = count if self._batch_size is None else tf.constant(self._batch_size)
         last = self.steps_per_epoch(examples)
+        scoring = self._model.scoring
+        predictions = scoring.count_predictions(examples.y)
 
         def add_batch(number, gradients, loss_sum, correct):
             batch = Examples(*(part[number * batch_size : (number + 1) * batch_size] for part in examples))
             of_batch, loss, logits = self._gradient(weights, batch, tf.random.fold_in(seed, number))
-            size = tf.cast(tf.shape(batch.y)[0], tf.float32)
-            share = size / tf.cast(count, tf.float32)
+            size = tf.cast(scoring.count_predictions(batch.y), tf.float32)
+            share = tf.math.divide_no_nan(size, tf.cast(predictions, tf.float32))
             gradients = tuple(g + share * b for g, b in zip(gradients, of_batch, strict=True))
-            return number + 1, gradients, loss_sum + loss * size, correct + count_correct(logits, batch.y)
+            return number + 1, gradients, loss_sum + loss * size, correct + scoring.count_correct(logits, batch.y)
 
         zeros = tuple(tf.zeros_like(w) for w in weights[self._trained])
         _, gradients, loss_sum, correct = tf.while_loop(
             lambda number, *_: number < last, add_batch, (0, zeros, 0.0, 0), parallel_iterations=1
         )
-        return MeanGradient(gradients, loss_sum, correct, count)
+        return MeanGradient(gradients, loss_sum, correct, predictions, count)
 
     def _gradient(self, weights: tuple[tf.Tensor, ...], batch: Examples, dropout_seed: tf.Tensor):
         """The gradient of the trained weights on a batch; its mean loss and its logits."""
@@ -194,7 +201,7 @@ class LocalTraining:
         with tf.GradientTape(watch_accessed_variables=False) as tape:
             tape.watch(trained)
             logits = self._model.logits(self._with_trained(weights, trained), batch.x, dropout_seed)
-            loss = self._model.loss(logits, batch.y)
+            loss = self._model.scoring.loss(logits, batch.y)
         return tape.gradient(loss, trained), loss, logits
 
     def _step(self, state: LocalState, batch: Examples, dropout_seed: tf.Tensor, adjust: AdjustFn | None) -> LocalState:
@@ -203,13 +210,14 @@ class LocalTraining:
         if adjust is not None:
             gradients = adjust(trained, gradients)
         optimizer_state, trained = self._optimizer.next(state.optimizer_state, trained, gradients)
-        size = tf.shape(batch.y)[0]
+        predictions = self._model.scoring.count_predictions(batch.y)
         return LocalState(
             self._with_trained(state.weights, trained),
             optimizer_state,
-            state.loss_sum + loss * tf.cast(size, tf.float32),
-            state.correct + count_correct(logits, batch.y),
-            state.examples + size,
+            state.loss_sum + loss * tf.cast(predictions, tf.float32),
+            state.correct + self._model.scoring.count_correct(logits, batch.y),
+            state.predictions + predictions,
+            state.examples + tf.shape(batch.y)[0],
         )
 
     def _with_trained(self, weights, trained):
@@ -238,31 +246,31 @@ def take(examples: Examples, places: tf.Tensor) -> Examples:
 
 
 def evaluate(
-    model: functional.Classifier, weights: tuple[tf.Tensor, ...], examples: Examples, batch_size: int = 512
+    model: functional.Classifier, weights: tuple[tf.Tensor, ...], examples: Examples, batch_size: int | None = None
 ) -> tuple[tf.Tensor, tf.Tensor]:
-    """Loss and accuracy of `weights` on `examples`, in batches so that memory is bounded.
+    """Loss and accuracy of `weights` on `examples`, in batches (the model's, unless given): memory is bounded.
 
     Returns:
-        float32, the loss of each example summed; int32, how many examples are classified rightly.
+        float32, the loss of each prediction summed; int32, how many predictions are right.
     """
     count = tf.shape(examples.y)[0]
+    scoring = model.scoring
+    batch_size = batch_size or scoring.batch_size
 
     def add_batch(start, loss_sum, correct):
         x, y = (part[start : start + batch_size] for part in examples)
         logits = model.logits(weights, x, None)
-        loss_sum += model.loss(logits, y) * tf.cast(tf.shape(y)[0], tf.float32)
-        return start + batch_size, loss_sum, correct + count_correct(logits, y)
+        loss_sum += scoring.loss(logits, y) * tf.cast(scoring.count_predictions(y), tf.float32)
+        return start + batch_size, loss_sum, correct + scoring.count_correct(logits, y)
 
     _, loss_sum, correct = tf.while_loop(lambda start, *_: start < count, add_batch, (0, 0.0, 0), parallel_iterations=1)
     return loss_sum, correct
 
 
-def features(
-    model: functional.SeededModel, weights: tuple[tf.Tensor, ...], examples: Examples, batch_size: int = 512
-) -> Examples:
-    """The examples with the model's features, float32 of shape (n, features), in place of the images."""
-    count = tf.shape(examples.y)[0]
-    width = model.stem(weights, examples.x[:1]).shape[1]  # for its static shape; the graph does not keep it
+def features(model: functional.SeededModel, weights: tuple[tf.Tensor, ...], examples: Examples) -> Examples:
+    """The examples with the model's features, float32 of shape (n, …), in place of what they are computed from."""
+    count, batch_size = tf.shape(examples.y)[0], model.scoring.batch_size
+    shape = model.stem(weights, examples.x[:1]).shape[1:]  # for its static shape; the graph does not keep it
 
     def add_batch(start, number, batches):
         return (
@@ -272,20 +280,9 @@ def features(
         )
 
     # In batches: memory is bounded, and convolutions, which fail on none, never see a client without examples.
-    batches = tf.TensorArray(tf.float32, 0, dynamic_size=True, infer_shape=False, element_shape=[None, width])
+    batches = tf.TensorArray(tf.float32, 0, dynamic_size=True, infer_shape=False, element_shape=[None, *shape])
     *_, batches = tf.while_loop(lambda start, *_: start < count, add_batch, (0, 0, batches), parallel_iterations=1)
     return Examples(batches.concat(), examples.y)
-
-
-def count_correct(logits: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
-    """int32: how many of `labels`, shape (n,), are the argmax of `logits`, shape (n, classes).
-
-    A row of logits that is not finite classifies nothing: its argmax would name the first class.
-    """
-    # tf.equal: in the graphs that TFF builds, `==` compares tensors by identity.
-    hits = tf.equal(tf.argmax(logits, axis=1, output_type=tf.int32), labels)
-    finite = tf.reduce_all(tf.math.is_finite(logits), axis=1)
-    return tf.reduce_sum(tf.cast(tf.logical_and(hits, finite), tf.int32))
 
 
 def _shapes(structure):

@@ -12,6 +12,7 @@ def record(index, test_examples, correct):
         "index": index,
         "train_examples": 10,
         "test_examples": test_examples,
+        "test_predictions": test_examples,
         "correct": correct,
         "loss_sum": 0.5 * test_examples * np.ones_like(correct, np.float32),
     }

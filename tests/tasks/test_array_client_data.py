@@ -70,6 +70,6 @@ def test_a_client_without_an_example_is_no_client():
 def test_more_examples_than_a_graph_holds_are_refused_before_a_graph_is_made():
     many = np.broadcast_to(np.zeros((1, 28, 28), np.uint8), (3_000_000, 28, 28))
     part = array_client_data.ArrayClientData(many, np.zeros(3_000_000, np.int32), {"a": (0, 3_000_000)})
-    with pytest.raises(ValueError, match=r"2\.2 GiB of images"):
+    with pytest.raises(ValueError, match=r"2\.2 GiB of examples"):
         _ = part.serializable_dataset_fn
     assert part.num_examples("a") == 3_000_000

@@ -11,8 +11,8 @@ from tff_personalization.tasks import client_data
 def archive(**changes):
     rng = np.random.default_rng(0)
     fields = {
-        "images": rng.integers(0, 256, (40, 28, 28)).astype(np.uint8),
-        "labels": rng.integers(0, 5, 40).astype(np.int32),
+        "x": rng.integers(0, 256, (40, 28, 28)).astype(np.uint8),
+        "y": rng.integers(0, 5, 40).astype(np.int32),
         "writer": np.repeat(["a", "b", "c", "d"], 10),
         "is_test": np.tile([False] * 8 + [True] * 2, 4),
         "classes": client_data.CLASSES,
@@ -24,10 +24,10 @@ def archive(**changes):
 @pytest.mark.parametrize(
     "changes",
     [
-        {"images": np.zeros((40, 28, 28))},
-        {"images": np.zeros((40, 27, 28), np.uint8)},
-        {"labels": np.zeros(39, np.int32)},
-        {"labels": np.full(40, 62, np.int32)},
+        {"x": np.zeros((40, 28, 28))},
+        {"x": np.zeros((40, 27, 28), np.uint8)},
+        {"y": np.zeros(39, np.int32)},
+        {"y": np.full(40, 62, np.int32)},
         {"writer": np.array(["a"])},
     ],
 )

@@ -36,8 +36,9 @@ class ClientUpdate(NamedTuple):
 
     Attributes:
         model_delta: what the server optimizer is to take for a gradient, in the structure of the global weights.
-        loss_sum: float32, the loss of each visited example, summed.
-        correct: int32, how many visited examples were classified rightly.
+        loss_sum: float32, the loss of each prediction on the visited examples, summed.
+        correct: int32, how many of these predictions were right.
+        predictions: int32, how many there were.
         examples: int32, visited examples.
         report: what the client adds to the sum from which the server's state of the next round is made.
         state: what the client keeps, in the structure of `State.client`.
@@ -47,6 +48,7 @@ class ClientUpdate(NamedTuple):
     model_delta: Weights
     loss_sum: tf.Tensor
     correct: tf.Tensor
+    predictions: tf.Tensor
     examples: tf.Tensor
     report: Any = ()
     state: Any = ()
@@ -109,7 +111,7 @@ def local_steps(training: local_training.LocalTraining, num_steps: StepsFn) -> U
 def update_from(theta: Weights, end: local_training.LocalState, *, report: Any = (), state: Any = ()) -> ClientUpdate:
     """The update of a client whose local training from θ ended with `end`."""
     model_delta = tuple(before - after for before, after in zip(theta, end.weights, strict=True))
-    return ClientUpdate(model_delta, end.loss_sum, end.correct, end.examples, report, state)
+    return ClientUpdate(model_delta, end.loss_sum, end.correct, end.predictions, end.examples, report, state)
 
 
 def build_client_work(
@@ -129,8 +131,8 @@ def build_client_work(
           -> <state=S@SERVER, result=<update=Δ, update_weight=float32>@CLIENTS, measurements=…@SERVER>)
 
     with measurements `clients` (how many took part), `non_finite_clients` (how many found what is not finite),
-    `examples` (visits of examples), `train_loss` (nats) and `train_accuracy` (over those visits, each before its own
-    step).
+    `examples` (visits of examples), `train_loss` (nats) and `train_accuracy` (over the predictions on those visits,
+    each before its own step).
 
     Args:
         model: the model to train.
@@ -200,6 +202,7 @@ def client_work_parts(
             examples=tf.where(finite, found.examples, 0),
             loss_sum=tf.where(finite, found.loss_sum, 0.0),
             correct=tf.where(finite, found.correct, 0),
+            predictions=tf.where(finite, found.predictions, 0),
         )
         result = tff.learning.templates.ClientResult(
             _zero_unless(finite, found.model_delta), tf.where(finite, weight, 0.0)
@@ -217,13 +220,13 @@ def client_work_parts(
 
     @tff.tensorflow.computation(result_type[1])
     def finalize(total):
-        examples = tf.cast(total["examples"], tf.float32)
+        predictions = tf.cast(total["predictions"], tf.float32)
         return collections.OrderedDict(
             clients=total["clients"],
             non_finite_clients=total["non_finite_clients"],
             examples=total["examples"],
-            train_loss=tf.math.divide_no_nan(total["loss_sum"], examples),
-            train_accuracy=tf.math.divide_no_nan(tf.cast(total["correct"], tf.float32), examples),
+            train_loss=tf.math.divide_no_nan(total["loss_sum"], predictions),
+            train_accuracy=tf.math.divide_no_nan(tf.cast(total["correct"], tf.float32), predictions),
         )
 
     @tff.federated_computation

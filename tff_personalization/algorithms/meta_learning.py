@@ -51,6 +51,7 @@ def update_from(
         tuple(scale * part for part in meta_gradient),
         adapted.loss_sum + query.loss_sum,
         adapted.correct + query.correct,
+        adapted.predictions + query.predictions,
         adapted.examples + query.examples,
     )
 

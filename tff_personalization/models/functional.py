@@ -14,6 +14,23 @@ import tensorflow_federated as tff
 Weights = tuple[Any, ...]
 StemFn = Callable[[Weights, tf.Tensor], tf.Tensor]
 LogitsFn = Callable[[Weights, tf.Tensor, tf.Tensor | None], tf.Tensor]
+LABELS = tf.TensorSpec([None], tf.int32)
+
+
+class Scoring(NamedTuple):
+    """How the logits of a batch of examples are judged.
+
+    Attributes:
+        loss: `(logits, labels) -> float32`, the mean loss (nats) of a prediction.
+        count_correct: `(logits, labels) -> int32`, how many predictions are right.
+        count_predictions: `(labels) -> int32`, how many predictions there are.
+        batch_size: how many examples are judged at once, so that memory is bounded.
+    """
+
+    loss: Callable[[tf.Tensor, tf.Tensor], tf.Tensor]
+    count_correct: Callable[[tf.Tensor, tf.Tensor], tf.Tensor]
+    count_predictions: Callable[[tf.Tensor], tf.Tensor]
+    batch_size: int = 512
 
 
 class Classifier(Protocol):
@@ -22,28 +39,27 @@ class Classifier(Protocol):
     @property
     def logits(self) -> LogitsFn: ...
 
-    def loss(self, output: Any, label: Any, sample_weight: Any | None = None) -> Any: ...
+    @property
+    def scoring(self) -> Scoring: ...
 
 
 class AfterStem(NamedTuple):
     """The part of a model that maps features to logits."""
 
     logits: LogitsFn
-
-    def loss(self, output: Any, label: Any, sample_weight: Any | None = None) -> Any:
-        del sample_weight
-        return cross_entropy(output, label)
+    scoring: Scoring
 
 
 class SeededModel(tff.learning.models.FunctionalModel):
-    """A classifier: trainable weights, a function from images to logits, and cross-entropy loss.
+    """A classifier: trainable weights, a function from examples (such as images) to logits, and how they are judged.
 
     The function is a stem, which draws nothing at random, and what follows it. While the stem's weights stay as they
-    are, so do an image's features, which then need to be computed only once.
+    are, so do an example's features, which then need to be computed only once.
 
     Attributes:
-        stem: `(weights, x) -> features`, float32 of shape (batch, features), from the first `stem_size` weights.
-        after_stem: the rest, whose `logits` takes features in place of images.
+        stem: `(weights, x) -> features`, float32 of shape (batch, …), from the first `stem_size` weights.
+        after_stem: the rest, whose `logits` takes features in place of examples.
+        scoring: loss, right predictions and number of predictions.
         stem_size: how many of the first weights make up the stem.
         head_size: how many of the last weights make up the head, the part that maps features to logits.
     """
@@ -57,9 +73,24 @@ class SeededModel(tff.learning.models.FunctionalModel):
         stem_size: int,
         head_size: int,
         x_spec: tf.TensorSpec,
+        y_spec: tf.TensorSpec = LABELS,
+        scoring: Scoring | None = None,
     ):
+        """See the class.
+
+        Args:
+            initial_weights: the weights before training.
+            stem: as the attribute.
+            logits_after_stem: `(weights, features, dropout_seed) -> logits`.
+            stem_size: as the attribute.
+            head_size: as the attribute.
+            x_spec: the type of a batch of examples.
+            y_spec: the type of their labels; one class for each example, unless given.
+            scoring: as the attribute; one prediction for each example, unless given.
+        """
         self.stem = stem
-        self.after_stem = AfterStem(logits_after_stem)
+        self.scoring = scoring or ONE_PREDICTION
+        self.after_stem = AfterStem(logits_after_stem, self.scoring)
         self.stem_size = stem_size
         self.head_size = head_size
 
@@ -71,29 +102,43 @@ class SeededModel(tff.learning.models.FunctionalModel):
         super().__init__(
             initial_weights=(initial_weights, ()),
             predict_on_batch_fn=predict_on_batch,
-            loss_fn=lambda output, label, sample_weight=None: cross_entropy(output, label),
-            input_spec=batch_spec(x_spec),
+            loss_fn=lambda output, label, sample_weight=None: self.scoring.loss(output, label),
+            input_spec=(x_spec, y_spec),
         )
 
     def logits(self, weights: Weights, x: tf.Tensor, dropout_seed: tf.Tensor | None) -> tf.Tensor:
-        """Logits, float32 of shape (batch, classes).
+        """Logits, float32 of shape (batch, …, classes): one row for each prediction.
 
         Args:
             weights: all trainable weights.
-            x: images, as the model's input spec says.
+            x: examples, as the model's input spec says.
             dropout_seed: int32, shape (2,), in a training pass; None in an evaluation pass.
         """
         return self.after_stem.logits(weights, self.stem(weights, x), dropout_seed)
 
 
-def batch_spec(x_spec: tf.TensorSpec) -> tuple[tf.TensorSpec, tf.TensorSpec]:
-    """The type of a batch `(x, y)`: images as `x_spec` says, labels int32 of shape (batch,)."""
-    return x_spec, tf.TensorSpec([None], tf.int32)
-
-
 def cross_entropy(logits: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
     """Mean softmax cross-entropy, in nats, of `logits` (batch, classes) against int32 `labels` (batch,)."""
     return tf.reduce_mean(tf.nn.sparse_softmax_cross_entropy_with_logits(labels=labels, logits=logits))
+
+
+def hits(logits: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
+    """Which of `labels`, of any shape, are the argmax of `logits`, shape (…, classes): bool, shape of `labels`.
+
+    A row of logits that is not finite classifies nothing: its argmax would name the first class.
+    """
+    # tf.equal: in the graphs that TFF builds, `==` compares tensors by identity.
+    matches = tf.equal(tf.argmax(logits, axis=-1, output_type=tf.int32), labels)
+    return tf.logical_and(matches, tf.reduce_all(tf.math.is_finite(logits), axis=-1))
+
+
+def count_correct(logits: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
+    """int32: how many of `labels`, shape (batch,), are the argmax of their row of `logits`."""
+    return tf.reduce_sum(tf.cast(hits(logits, labels), tf.int32))
+
+
+ONE_PREDICTION = Scoring(cross_entropy, count_correct, lambda labels: tf.shape(labels)[0])
+"""One prediction for each example: mean cross-entropy and accuracy over examples."""
 
 
 def dropout(h: tf.Tensor, rate: float, seed: tf.Tensor) -> tf.Tensor:

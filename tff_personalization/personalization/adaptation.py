@@ -185,6 +185,7 @@ class Reparameterized:
         """The model's logits; see `functional.SeededModel.logits`."""
         return self.model.logits(self.weights_of(weights), x, dropout_seed)
 
-    def loss(self, output: Any, label: Any, sample_weight: Any | None = None) -> Any:
-        """The model's loss."""
-        return self.model.loss(output, label, sample_weight)
+    @property
+    def scoring(self) -> functional.Scoring:
+        """The model's."""
+        return self.model.scoring

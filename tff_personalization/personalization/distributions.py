@@ -22,12 +22,13 @@ def client_table(records: Sequence[Mapping], client_ids: Sequence[str], strategi
         strategies: the names of the S rows of `correct` and `loss_sum`.
 
     Returns:
-        Columns client, strategy, epoch, accuracy, loss (nats; both NaN for a client without test examples),
-        train_examples, test_examples; ordered by client index, strategy, epoch.
+        Columns client, strategy, epoch, accuracy, loss (of a prediction, in nats; both NaN for a client without test
+        examples), train_examples, test_examples, test_predictions; ordered by client index, strategy, epoch. Accuracy
+        is the share of right predictions; there is one for each test example, unless the task says otherwise.
     """
     rows = []
     for record in sorted(records, key=lambda record: int(record["index"])):
-        test_examples = int(record["test_examples"])
+        predictions = int(record["test_predictions"])
         correct, loss_sum = np.asarray(record["correct"]), np.asarray(record["loss_sum"])
         for s, strategy in enumerate(strategies):
             for epoch in range(correct.shape[1]):
@@ -36,14 +37,15 @@ def client_table(records: Sequence[Mapping], client_ids: Sequence[str], strategi
                         client_ids[int(record["index"])],
                         strategy,
                         epoch,
-                        correct[s, epoch] / test_examples if test_examples else np.nan,
-                        float(loss_sum[s, epoch]) / test_examples if test_examples else np.nan,
+                        correct[s, epoch] / predictions if predictions else np.nan,
+                        float(loss_sum[s, epoch]) / predictions if predictions else np.nan,
                         int(record["train_examples"]),
-                        test_examples,
+                        int(record["test_examples"]),
+                        predictions,
                     )
                 )
-    columns = ["client", "strategy", "epoch", "accuracy", "loss", "train_examples", "test_examples"]
-    return pd.DataFrame(rows, columns=columns)
+    columns = "client strategy epoch accuracy loss train_examples test_examples test_predictions"
+    return pd.DataFrame(rows, columns=columns.split())
 
 
 @dataclasses.dataclass(frozen=True)
@@ -69,10 +71,10 @@ class AccuracyDistribution:
 
 def from_table(table: pd.DataFrame, strategy: str, epoch: int, bins: int) -> AccuracyDistribution:
     """The distribution for `strategy` at `epoch` from a `client_table`; quantiles are exact."""
-    rows = table[(table.strategy == strategy) & (table.test_examples > 0)]
+    rows = table[(table.strategy == strategy) & (table.test_predictions > 0)]
     after, before = rows[rows.epoch == epoch], rows[rows.epoch == 0]
     accuracy, gain = after.accuracy.to_numpy(), after.accuracy.to_numpy() - before.accuracy.to_numpy()
-    n, clients = after.test_examples.to_numpy(), len(after)
+    n, clients = after.test_predictions.to_numpy(), len(after)
     correct = np.rint(accuracy * n).astype(int)
     cells = np.minimum(correct * bins // np.maximum(n, 1), bins - 1)
     if not clients:
@@ -108,7 +110,7 @@ def from_sums(sums: Mapping, strategy: int, epoch: int) -> AccuracyDistribution:
     return AccuracyDistribution(
         clients=clients,
         mean=mean("accuracy"),
-        weighted_mean=float(np.asarray(sums["correct"])[strategy, epoch] / int(sums["test_examples"])),
+        weighted_mean=float(np.asarray(sums["correct"])[strategy, epoch] / int(sums["test_predictions"])),
         sd=float(np.sqrt(max(0.0, mean("accuracy_squared") - mean("accuracy") ** 2))),
         quantiles={q: quantile_of_histogram(histogram, q) for q in QUANTILES},
         loss=mean("loss"),

@@ -67,8 +67,9 @@ def build_personalization_evaluation(
         batch_size: examples a step.
         strategies: names in `strategies.STRATEGIES`, all evaluated in one pass.
         release: "records" returns one structure a client, `<index=int32, train_examples=int32, test_examples=int32,
-            correct=int32[S,E+1], loss_sum=float32[S,E+1]>@CLIENTS`: how many test examples are classified
-            rightly and their losses (nats), summed. "aggregates" returns the sums of `client_sums` at the server.
+            test_predictions=int32, correct=int32[S,E+1], loss_sum=float32[S,E+1]>@CLIENTS`: how many predictions on the
+            test examples there are, how many are right, and their losses (nats), summed. "aggregates" returns the
+            sums of `client_sums` at the server.
         values: the values of the flags by name, for strategies that read some.
         initial_weights: global weights of the shapes to come, where they are more than the model's own.
 
@@ -92,6 +93,7 @@ def build_personalization_evaluation(
             index=data["index"],
             train_examples=tf.shape(train.y)[0],
             test_examples=tf.shape(test.y)[0],
+            test_predictions=model.scoring.count_predictions(test.y),
             correct=correct,
             loss_sum=loss_sum,
         )
@@ -99,7 +101,7 @@ def build_personalization_evaluation(
     @tff.tensorflow.computation(evaluate_client.type_signature.result)
     @tf.function(autograph=False)
     def sums(record):
-        return client_sums(record["correct"], record["loss_sum"], record["test_examples"])
+        return client_sums(record["correct"], record["loss_sum"], record["test_predictions"])
 
     @tff.federated_computation(tff.FederatedType(weights_type, tff.SERVER), tff.FederatedType(data_type, tff.CLIENTS))
     def evaluate(weights, data):
@@ -112,23 +114,23 @@ def build_personalization_evaluation(
 
 
 def client_sums(
-    correct: tf.Tensor, loss_sum: tf.Tensor, test_examples: tf.Tensor
+    correct: tf.Tensor, loss_sum: tf.Tensor, test_predictions: tf.Tensor
 ) -> collections.OrderedDict[str, tf.Tensor]:
-    """What one client adds to the aggregates: all zero, but for the count, if it has no test examples.
+    """What one client adds to the aggregates: all zero, but for the count, if it has nothing to predict.
 
     Args:
         correct: int32, shape (S, E + 1), right answers by strategy and epoch; epoch 0 is before personalization.
-        loss_sum: float32, same shape, losses in nats summed over the test examples.
-        test_examples: int32, n.
+        loss_sum: float32, same shape, losses in nats summed over the predictions.
+        test_predictions: int32, the predictions on the client's test examples.
 
     Returns:
-        `clients`, `clients_without_test_examples`, `test_examples`: int32. By strategy and epoch: `correct` (int32),
+        `clients`, `clients_without_test_examples`, `test_predictions`: int32. By strategy and epoch: `correct` (int32),
         `loss` (the client's mean loss), `accuracy`, `accuracy_squared`, `gain`, `gain_squared` (float32), `gaining`,
         `hurt` (int32: whether accuracy is above, below that of epoch 0) and `histogram` (int32, with a further axis of
         `HISTOGRAM_BINS` bins of equal width over [0, 1]; the last holds 1 too).
     """
-    has_test = tf.cast(test_examples > 0, tf.int32)
-    divisor = tf.maximum(test_examples, 1)
+    has_test = tf.cast(test_predictions > 0, tf.int32)
+    divisor = tf.maximum(test_predictions, 1)
     present = tf.cast(has_test, tf.float32)
     accuracy = tf.cast(correct, tf.float32) / tf.cast(divisor, tf.float32)
     before = correct[:, :1]
@@ -138,7 +140,7 @@ def client_sums(
     return collections.OrderedDict(
         clients=has_test,
         clients_without_test_examples=1 - has_test,
-        test_examples=test_examples,
+        test_predictions=test_predictions,
         correct=correct,
         loss=present * loss_sum / tf.cast(divisor, tf.float32),
         accuracy=accuracy,

@@ -39,7 +39,9 @@ def _curve(client: Client, settings: Settings) -> Curve:
     before = client.judgement_of_theta
     after = tf.cond(
         tf.shape(train.y)[0] > 0,
-        lambda: local_training.evaluate(functional.AfterStem(log_probabilities), client.theta, test),
+        lambda: local_training.evaluate(
+            functional.AfterStem(log_probabilities, after_stem.scoring), client.theta, test
+        ),
         lambda: before,
     )
     return Curve(*(tf.stack([first, *[then] * settings.epochs]) for first, then in zip(before, after, strict=True)))

@@ -15,7 +15,7 @@ from tff_personalization import aggregators, errors, identity, methods, optimize
 from tff_personalization.algorithms import client_work
 from tff_personalization.personalization import evaluation, strategies
 from tff_personalization.programs import runtime
-from tff_personalization.tasks import registry, sources
+from tff_personalization.tasks import registry
 
 ROLES = {
     role.prefix: role
@@ -90,9 +90,10 @@ class ExperimentConfig:
     task: str = _setting("data", "emnist62", "What is learnt.", choices=tuple(registry.TASKS))
     client_data: str = _setting(
         "data",
-        "handwriting",
-        "Where the clients come from: handwriting (synthetic, generated), digits (scikit-learn), tff (Federated "
-        "EMNIST), or the path of a by-writer .npz archive or an SQLite file in TFF's schema.",
+        None,
+        "Where the clients come from. For emnist62 and emnist10: handwriting (synthetic, generated; the default), "
+        "digits (scikit-learn), tff (Federated EMNIST), or the path of a by-writer .npz archive or an SQLite file in "
+        "TFF's schema. For shakespeare: plays (the roles of his plays; the default), tff, or an SQLite file's path.",
     )
     cache_dir: str | None = _setting(
         "data",
@@ -118,7 +119,9 @@ class ExperimentConfig:
         _listing("How the global model is trained.", _methods),
         choices=methods.METHODS,
     )
-    model: str = _setting("training", "cnn", "The network.", choices=tuple(registry.EMNIST_MODELS))
+    model: str = _setting(
+        "training", None, "The network. Default: cnn, and char_lstm for shakespeare.", choices=registry.MODELS
+    )
     rounds: int = _setting("training", 500, "Rounds of training.", least=0)
     clients_per_round: int = _setting("training", 20, "Clients in a cohort.", least=1)
     local_epochs: int = _setting("training", 10, "E of FedAvg(E): a client's passes over its data in a round.", least=1)
@@ -288,9 +291,9 @@ class ExperimentConfig:
     plots: bool = _setting("run", True, "Draw the plots of the run at its end.")
 
 
-# Settings that a source of client data reads, by the source.
-_SOURCE_READS = {"handwriting": ("num_clients", "writer_heterogeneity", "cache_dir"), "tff": ("cache_dir",)}
-_READ_BY_SOME_SOURCE = frozenset(name for names in _SOURCE_READS.values() for name in names)
+_READ_BY_SOME_SOURCE = frozenset(
+    name for task in registry.TASKS.values() for names in task.sources.reads.values() for name in names
+)
 
 
 def _flag_type(field: dataclasses.Field) -> type:
@@ -393,6 +396,7 @@ def from_flags(flag_values: flags.FlagValues = flags.FLAGS) -> Experiment:
         if "item" in field.metadata:
             values[field.name] = [_item(field, text) for text in values[field.name]]
         _check_value(field, values[field.name])
+    _choose_by_task(values)
     method = methods.get(values["method"])
     values["strategies"] = values["strategies"] or list(method.strategies)
     for name in values["strategies"]:
@@ -456,6 +460,24 @@ def _check_value(field: dataclasses.Field, value: Any) -> None:
         raise errors.UserError(f"--{field.name}={value}: give {most} or less.")
 
 
+def _choose_by_task(values: dict[str, Any]) -> None:
+    """Fills in the client data and the model of the task; refuses those of another task."""
+    task = registry.TASKS[values["task"]]
+    if values["client_data"] is None:
+        values["client_data"] = task.sources.default
+    of_other_tasks = {name for other in registry.TASKS.values() for name in other.sources.named}
+    if values["client_data"] in of_other_tasks - task.sources.named.keys():
+        raise errors.UserError(
+            f"--client_data={values['client_data']} is not for --task={values['task']}: use {task.sources.choices}."
+        )
+    if values["model"] is None:
+        values["model"] = next(iter(task.models))
+    if values["model"] not in task.models:
+        raise errors.UserError(
+            f"--model={values['model']} is not for --task={values['task']}: use {' or '.join(task.models)}."
+        )
+
+
 def _refuse_unread(values: dict[str, Any], method: methods.Method, flag_values: flags.FlagValues) -> None:
     """A flag that has no effect is a mistake of the user's: refuse it by name."""
 
@@ -480,10 +502,8 @@ def _refuse_unread(values: dict[str, Any], method: methods.Method, flag_values: 
             f"--client_weighting={values['client_weighting']} has no effect with --aggregator={values['aggregator']}, "
             "whose mean is unweighted: remove it."
         )
-    client_data = values["client_data"]
-    source_reads = (
-        ("cache_dir",) if sources.is_sqlite(os.path.expanduser(client_data)) else _SOURCE_READS.get(client_data, ())
-    )
+    catalogue = registry.TASKS[values["task"]].sources
+    source_reads = catalogue.settings_read(os.path.expanduser(values["client_data"]))
     for name in sorted(_READ_BY_SOME_SOURCE - set(source_reads)):
         if not flag_values[name].using_default_value:
             raise errors.UserError(f"--{name} has no effect with --client_data={values['client_data']}: remove it.")

@@ -144,7 +144,7 @@ class PersonalizationEvaluator:
         if self._release == "records":
             table = distributions.client_table(released, clients, strategies)
             by_key = {key: distributions.from_table(table, *key, evaluation.HISTOGRAM_BINS) for key in keys}
-            missing = sum(int(record["test_examples"]) == 0 for record in released)
+            missing = sum(int(record["test_predictions"]) == 0 for record in released)
             return EvaluationResult(by_key, table, missing)
         sums = tf.nest.map_structure(lambda *parts: np.sum(parts, axis=0), *released)
         by_key = {(name, epoch): distributions.from_sums(sums, strategies.index(name), epoch) for name, epoch in keys}

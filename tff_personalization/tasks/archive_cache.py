@@ -81,7 +81,7 @@ def load_or_make(entry: Entry, make: Callable[[Allocate], client_data.WriterArch
 
     Args:
         entry: the place.
-        make: makes the archive, in the order of `WriterArchive.from_counts`, with its images in the array that the
+        make: makes the archive, in the order of `Archive.from_counts`, with its images in the array that the
             function given to it allocates: on disk, or if there is no room, in memory.
     """
     kept = _load(entry.directory)

@@ -17,16 +17,16 @@ class ArrayClientData(tff.simulation.datasets.ClientData):
     many rounds should use.
     """
 
-    def __init__(self, images: np.ndarray, labels: np.ndarray, bounds: dict[str, tuple[int, int]]):
+    def __init__(self, x: np.ndarray, y: np.ndarray, bounds: dict[str, tuple[int, int]]):
         """See the class.
 
         Args:
-            images: uint8, shape (N, 28, 28).
-            labels: int32, shape (N,).
+            x: shape (N, …), such as images.
+            y: int32, shape (N, …), such as their labels.
             bounds: where each client's examples begin and end.
         """
-        self._images = images
-        self._labels = labels
+        self._x = x
+        self._y = y
         self._bounds = bounds
 
     @property
@@ -34,9 +34,9 @@ class ArrayClientData(tff.simulation.datasets.ClientData):
         return list(self._bounds)
 
     def examples(self, client_id: str) -> tuple[np.ndarray, np.ndarray]:
-        """A client's images, uint8 (n, 28, 28), and labels, int32 (n,): views, not copies. KeyError if unknown."""
+        """A client's x, shape (n, …), and y, int32 (n, …): views, not copies. KeyError if unknown."""
         start, stop = self._bounds[client_id]
-        return self._images[start:stop], self._labels[start:stop]
+        return self._x[start:stop], self._y[start:stop]
 
     def num_examples(self, client_id: str) -> int:
         start, stop = self._bounds[client_id]
@@ -44,7 +44,8 @@ class ArrayClientData(tff.simulation.datasets.ClientData):
 
     @property
     def element_type_structure(self) -> tuple[tf.TensorSpec, tf.TensorSpec]:
-        return tf.TensorSpec(client_data.IMAGE_SHAPE, tf.uint8), tf.TensorSpec([], tf.int32)
+        x, y = (tf.TensorSpec(part.shape[1:], part.dtype) for part in (self._x, self._y))
+        return x, y
 
     @property
     def serializable_dataset_fn(self):
@@ -53,9 +54,9 @@ class ArrayClientData(tff.simulation.datasets.ClientData):
         Raises:
             ValueError: if they are more than a graph can hold.
         """
-        if self._images.nbytes + self._labels.nbytes > _MAX_GRAPH_BYTES:
+        if self._x.nbytes + self._y.nbytes > _MAX_GRAPH_BYTES:
             raise ValueError(
-                f"{self._images.nbytes / 2**30:.1f} GiB of images cannot be constants of a TensorFlow graph, which "
+                f"{self._x.nbytes / 2**30:.1f} GiB of examples cannot be constants of a TensorFlow graph, which "
                 "holds less than 2 GiB: use examples() or create_tf_dataset_for_client()"
             )
         ids = tf.constant(list(self._bounds))
@@ -63,7 +64,7 @@ class ArrayClientData(tff.simulation.datasets.ClientData):
 
         def dataset_of(client_id):
             start, stop = tf.unstack(bounds[tf.argmax(tf.equal(ids, client_id))])
-            parts = (tf.convert_to_tensor(part)[start:stop] for part in (self._images, self._labels))
+            parts = (tf.convert_to_tensor(part)[start:stop] for part in (self._x, self._y))
             return tf.data.Dataset.from_tensor_slices(tuple(parts))
 
         return dataset_of
@@ -74,18 +75,18 @@ class ArrayClientData(tff.simulation.datasets.ClientData):
         return tf.data.Dataset.from_tensor_slices(self.examples(client_id))
 
 
-def to_client_data(archive: client_data.WriterArchive) -> tuple[ArrayClientData, ArrayClientData]:
+def to_client_data(archive: client_data.Archive) -> tuple[ArrayClientData, ArrayClientData]:
     """The train and the test part of every writer that has an example; client ids are the writers' names, sorted.
 
-    An archive that lies in the order of `WriterArchive.from_counts` is not copied.
+    An archive that lies in the order of `Archive.from_counts` is not copied.
     """
     num_writers = len(archive.writers)
     place = archive.is_test * np.int64(num_writers) + archive.writer_index
     counts = np.bincount(place, minlength=2 * num_writers).reshape(2, num_writers)
-    images, labels = archive.images, archive.labels.astype(np.int32, copy=False)
+    x, y = archive.x, archive.y.astype(np.int32, copy=False)
     if (place[1:] < place[:-1]).any():
         order = np.argsort(place, kind="stable")
-        images, labels = images[order], labels[order]
+        x, y = x[order], y[order]
     present = np.flatnonzero(counts.any(axis=0)).tolist()
     parts, start = [], 0
     for part_counts in counts:
@@ -95,5 +96,5 @@ def to_client_data(archive: client_data.WriterArchive) -> tuple[ArrayClientData,
         bounds = {
             archive.writers[i]: (starts[i], stop) for i, stop in zip(present, stops[present].tolist(), strict=True)
         }
-        parts.append(ArrayClientData(images[part], labels[part], bounds))
+        parts.append(ArrayClientData(x[part], y[part], bounds))
     return parts[0], parts[1]

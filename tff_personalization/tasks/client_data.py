@@ -5,6 +5,7 @@ Convention: images are uint8, shape (28, 28), ink 255 on background 0. A source 
 
 import collections
 import dataclasses
+from typing import Self
 
 import numpy as np
 
@@ -13,12 +14,12 @@ CLASSES = tuple("0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
 
 
 @dataclasses.dataclass(frozen=True)
-class WriterArchive:
-    """Examples with their writer and part: what every source returns.
+class Archive:
+    """Examples with their client and part.
 
     Attributes:
-        images: uint8, shape (N, 28, 28), ink 255 on background 0.
-        labels: int32, shape (N,), indices into `classes`.
+        x: shape (N, …), what is given to the model.
+        y: int32, shape (N, …), indices into `classes`: what the model is to say.
         writer_index: int, shape (N,), indices into `writers`; examples may come in any order.
         is_test: bool, shape (N,), whether an example belongs to its client's test part.
         writers: the names of the clients, sorted; one may have no example.
@@ -26,8 +27,8 @@ class WriterArchive:
         source: what the data is, in a few words, for records, tables and plots; starts with "synthetic" if generated.
     """
 
-    images: np.ndarray
-    labels: np.ndarray
+    x: np.ndarray
+    y: np.ndarray
     writer_index: np.ndarray
     is_test: np.ndarray
     writers: tuple[str, ...]
@@ -37,32 +38,32 @@ class WriterArchive:
     @classmethod
     def from_names(
         cls,
-        images: np.ndarray,
-        labels: np.ndarray,
+        x: np.ndarray,
+        y: np.ndarray,
         writer: np.ndarray,
         is_test: np.ndarray,
         classes: tuple[str, ...],
         source: str,
-    ) -> "WriterArchive":
+    ) -> Self:
         """The archive of examples with the name of each one's writer, `writer`, shape (N,)."""
         names, index = np.unique(writer, return_inverse=True)
-        return cls(images, labels, index.astype(np.int32), is_test, tuple(names.tolist()), classes, source)
+        return cls(x, y, index.astype(np.int32), is_test, tuple(names.tolist()), classes, source)
 
     @classmethod
     def from_counts(
         cls,
-        images: np.ndarray,
-        labels: np.ndarray,
+        x: np.ndarray,
+        y: np.ndarray,
         counts: np.ndarray,
         writers: tuple[str, ...],
         classes: tuple[str, ...],
         source: str,
-    ) -> "WriterArchive":
+    ) -> Self:
         """The archive of examples that lie writer by writer, in the order of `writers`, all train parts first.
 
         Args:
-            images: uint8, shape (N, 28, 28).
-            labels: int32, shape (N,).
+            x: as in the archive.
+            y: as in the archive.
             counts: int, shape (2, W), the number of each writer's train examples, then of each one's test examples.
             writers: the W writers, sorted.
             classes: as in the archive.
@@ -70,18 +71,14 @@ class WriterArchive:
         """
         writer_index = np.repeat(np.tile(np.arange(len(writers), dtype=np.int32), 2), counts.ravel())
         is_test = np.repeat([False, True], counts.sum(axis=1))
-        return cls(images, labels, writer_index, is_test, writers, classes, source)
+        return cls(x, y, writer_index, is_test, writers, classes, source)
 
     def __post_init__(self):
-        count = len(self.images)
-        if self.images.shape != (count, *IMAGE_SHAPE) or self.images.dtype != np.uint8:
-            raise ValueError(
-                f"images: uint8 of shape (N, 28, 28) expected, got {self.images.dtype} {self.images.shape}"
-            )
-        for name in ("labels", "writer_index", "is_test"):
-            if getattr(self, name).shape != (count,):
-                raise ValueError(f"{name}: shape ({count},) expected, got {getattr(self, name).shape}")
-        for name, names in (("labels", self.classes), ("writer_index", self.writers)):
+        count = len(self.x)
+        for name, shape in (("y", (count, *self.y.shape[1:])), ("writer_index", (count,)), ("is_test", (count,))):
+            if getattr(self, name).shape != shape:
+                raise ValueError(f"{name}: shape {shape} expected, got {getattr(self, name).shape}")
+        for name, names in (("y", self.classes), ("writer_index", self.writers)):
             values = getattr(self, name)
             if count and not (values.min() >= 0 and values.max() < len(names)):
                 raise ValueError(f"{name}: 0 to {len(names) - 1} expected, got {values.min()} to {values.max()}")
@@ -93,10 +90,29 @@ class WriterArchive:
         """The name of each example's writer, shape (N,): made anew at every call, and large."""
         return np.array(self.writers)[self.writer_index]
 
-    def select(self, keep: np.ndarray, **changes) -> "WriterArchive":
+    def select(self, keep: np.ndarray, **changes) -> Self:
         """The examples where the bool array `keep`, shape (N,), is true, with any attribute replaced by `changes`."""
-        parts = {name: getattr(self, name)[keep] for name in ("images", "labels", "writer_index", "is_test")}
+        parts = {name: getattr(self, name)[keep] for name in ("x", "y", "writer_index", "is_test")}
         return dataclasses.replace(self, **{**parts, **changes})
+
+
+class WriterArchive(Archive):
+    """Handwritten characters: `x` is uint8 of shape (N, 28, 28), ink 255 on background 0, `y` has shape (N,)."""
+
+    def __post_init__(self):
+        if self.x.shape != (len(self.x), *IMAGE_SHAPE) or self.x.dtype != np.uint8:
+            raise ValueError(f"images: uint8 of shape (N, 28, 28) expected, got {self.x.dtype} {self.x.shape}")
+        if self.y.ndim != 1:
+            raise ValueError(f"labels: shape (N,) expected, got {self.y.shape}")
+        super().__post_init__()
+
+    @property
+    def images(self) -> np.ndarray:
+        return self.x
+
+    @property
+    def labels(self) -> np.ndarray:
+        return self.y
 
 
 def split_by_writer(
@@ -136,15 +152,15 @@ def _indices_by(keys: np.ndarray) -> dict:
     return collections.OrderedDict(zip(values.tolist(), parts, strict=True))
 
 
-def deal_at_random(archive: WriterArchive, rng: np.random.Generator) -> WriterArchive:
-    """Deals all examples to the clients at random: each client keeps its counts, but holds anybody's writing.
+def deal_at_random(archive: Archive, rng: np.random.Generator) -> Archive:
+    """Deals all examples to the clients at random: each client keeps its counts, but holds anybody's examples.
 
     Nothing is left to personalize but the mix of classes that chance gives: the control of an experiment.
     """
-    order = rng.permutation(len(archive.labels))
+    order = rng.permutation(len(archive.y))
     return dataclasses.replace(
         archive,
-        images=archive.images[order],
-        labels=archive.labels[order],
+        x=archive.x[order],
+        y=archive.y[order],
         source=f"{archive.source}, examples dealt to clients at random",
     )

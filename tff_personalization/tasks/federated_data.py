@@ -36,15 +36,17 @@ def load(config) -> FederatedData:
     Raises:
         UserError: the source cannot be read, or the numbers of clients do not fit.
     """
+    task = registry.TASKS[config.task]
     archive = sources.load(
         sources.SourceOptions(
             client_data=os.path.expanduser(config.client_data),
-            num_classes=registry.TASKS[config.task].num_classes,
+            num_classes=task.num_classes,
             seed=config.seed,
             cache_dir=os.path.expanduser(config.cache_dir or ""),
             num_clients=config.num_clients,
             writer_heterogeneity=config.writer_heterogeneity,
-        )
+        ),
+        task.sources,
     )
     if config.deal_examples_at_random:
         archive = client_data.deal_at_random(archive, seeds.generator(config.seed, "deal"))

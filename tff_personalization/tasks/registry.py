@@ -1,31 +1,36 @@
-"""Tasks by name: the classes to tell apart and the models that can. Adding one is one line in `TASKS`."""
+"""Tasks by name: what is predicted, the models for it, where clients come from. Adding one is one line in `TASKS`."""
 
 import dataclasses
 from collections.abc import Callable, Mapping
 
 import numpy as np
 
-from tff_personalization.models import emnist_cnn, functional
+from tff_personalization.models import char_lstm, characters, emnist_cnn, functional
+from tff_personalization.tasks import sources
 
 ModelBuilder = Callable[[int, np.random.Generator], functional.SeededModel]
 
 
 @dataclasses.dataclass(frozen=True)
 class Task:
-    """Character recognition on 28×28 images: cross-entropy loss, accuracy as the metric.
+    """What is learnt: the class of each example, or the next character at each place of a text.
 
     Attributes:
-        num_classes: 62 (digits, upper case, lower case) or 10 (digits).
-        models: the models to choose from by name.
+        num_classes: 62 (digits, upper case, lower case), 10 (digits), or 90 (characters of text).
+        models: the models to choose from by name, the default first.
+        sources: where its client data may come from.
     """
 
     num_classes: int
     models: Mapping[str, ModelBuilder]
+    sources: sources.Catalogue
 
 
 EMNIST_MODELS: dict[str, ModelBuilder] = {"cnn": emnist_cnn.build_cnn, "linear": emnist_cnn.build_linear}
 
 TASKS = {
-    "emnist62": Task(62, EMNIST_MODELS),
-    "emnist10": Task(10, EMNIST_MODELS),
+    "emnist62": Task(62, EMNIST_MODELS, sources.IMAGES),
+    "emnist10": Task(10, EMNIST_MODELS, sources.IMAGES),
+    "shakespeare": Task(len(characters.CLASSES), {"char_lstm": char_lstm.build_char_lstm}, sources.TEXT),
 }
+MODELS = tuple(dict.fromkeys(name for task in TASKS.values() for name in task.models))

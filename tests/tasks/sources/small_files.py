@@ -49,6 +49,12 @@ def serialize(pixels, label):
     return tf.train.Example(features=tf.train.Features(feature=feature)).SerializeToString()
 
 
+def serialize_snippet(snippet):
+    """A `tf.Example` as TFF's Shakespeare has it."""
+    feature = {"snippets": tf.train.Feature(bytes_list=tf.train.BytesList(value=[snippet.encode()]))}
+    return tf.train.Example(features=tf.train.Features(feature=feature)).SerializeToString()
+
+
 def sqlite_rows(splits=("all_train", "all_test"), clients=("f0", "f1"), per_part=3, max_label=10, seed=0):
     """Rows (split, client, pixels, label) with pixels that are whole multiples of 1/255."""
     rng = np.random.default_rng(seed)

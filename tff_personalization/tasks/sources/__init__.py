@@ -1,9 +1,9 @@
-"""Client-data sources: `load` turns the value of --client_data into a `WriterArchive`."""
+"""Client-data sources: `load` turns the value of --client_data into an `Archive`."""
 
 import dataclasses
 import importlib
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from tff_personalization import errors
 from tff_personalization.tasks import client_data
@@ -18,7 +18,7 @@ class SourceOptions:
 
     Attributes:
         client_data: the value of --client_data: the name of a source, or the path of a file.
-        num_classes: 62 (digits and letters) or 10 (digits alone).
+        num_classes: 62 (digits and letters), 10 (digits alone), or 90 (characters of text).
         seed: the run's seed.
         cache_dir: where downloads are kept; "" for the source's own default.
         num_clients: how many clients to generate, for a synthetic source.
@@ -35,32 +35,101 @@ class SourceOptions:
     progress: bool = True
 
 
-Load = Callable[[SourceOptions], client_data.WriterArchive]
+Load = Callable[[SourceOptions], client_data.Archive]
 
 
 def _load_of(module: str) -> Load:
     """The `load` of a module of this package, which is imported when it is first called."""
 
-    def load_lazily(options: SourceOptions) -> client_data.WriterArchive:
+    def load_lazily(options: SourceOptions) -> client_data.Archive:
         return importlib.import_module(f"{__name__}.{module}").load(options)
 
     return load_lazily
 
 
-# A new source is a module of this package with `load(options) -> WriterArchive` and a line here.
+def _sqlite_files(module: str) -> dict[str, Load]:
+    return dict.fromkeys((".sqlite", ".sqlite3", ".db"), _load_of(module))
+
+
+# A new source is a module of this package with `load(options) -> Archive` and a line here.
 SOURCES: dict[str, Load] = {
     "handwriting": _load_of("handwriting"),
     "digits": _load_of("digits"),
     "tff": _load_of("tff_emnist"),
 }
 
-_FILE_SOURCES: dict[str, Load] = {
-    ".npz": _load_of("npz_archive"),
-    **dict.fromkeys((".sqlite", ".sqlite3", ".db"), _load_of("sqlite")),
-}
+
+@dataclasses.dataclass(frozen=True)
+class Catalogue:
+    """Where a kind of client data may come from.
+
+    Attributes:
+        named: sources by name, the default first.
+        files: sources by the extension of a file's name; one is ".sqlite".
+        reads: the settings that a source reads, by name or extension.
+    """
+
+    named: Mapping[str, Load]
+    files: Mapping[str, Load]
+    reads: Mapping[str, tuple[str, ...]]
+
+    @property
+    def default(self) -> str:
+        return next(iter(self.named))
+
+    @property
+    def choices(self) -> str:
+        """The values of --client_data, in words."""
+        kinds: dict[Load, str] = {}
+        for extension, load in self.files.items():
+            kinds.setdefault(load, extension)
+        return f"{', '.join(self.named)}, or the path of an existing {' or '.join(kinds.values())} file"
+
+    def settings_read(self, name: str) -> tuple[str, ...]:
+        """The settings that the source for a value of --client_data reads."""
+        return self.reads.get(".sqlite" if self.is_sqlite(name) else name, ())
+
+    def is_sqlite(self, name: str) -> bool:
+        """Whether a value of --client_data is the path of a file that is read as an SQLite database."""
+        extension = os.path.splitext(name)[1].lower()
+        if name in self.named or not os.path.isfile(name):
+            return False
+        return self.files.get(extension) is self.files[".sqlite"] or (
+            extension not in self.files and _begins_as_sqlite(name)
+        )
+
+    def find(self, name: str) -> Load:
+        """The source for a value of --client_data. Raises UserError if there is none."""
+        if name in self.named:
+            return self.named[name]
+        if not os.path.isfile(name):
+            what = "is a directory" if os.path.isdir(name) else "is neither a source for the task nor an existing file"
+            raise errors.UserError(f"--client_data={name} {what}: use {self.choices}.")
+        if self.is_sqlite(name):
+            return self.files[".sqlite"]
+        extension = os.path.splitext(name)[1].lower()
+        if extension in self.files:
+            return self.files[extension]
+        raise errors.UserError(f"--client_data={name} is a file of another kind: use {self.choices}.")
 
 
-def load(options: SourceOptions) -> client_data.WriterArchive:
+IMAGES = Catalogue(
+    named=SOURCES,
+    files={".npz": _load_of("npz_archive"), **_sqlite_files("sqlite")},
+    reads={
+        "handwriting": ("num_clients", "writer_heterogeneity", "cache_dir"),
+        "tff": ("cache_dir",),
+        ".sqlite": ("cache_dir",),
+    },
+)
+TEXT = Catalogue(
+    named={"plays": _load_of("plays"), "tff": _load_of("tff_shakespeare")},
+    files=_sqlite_files("snippets"),
+    reads={"tff": ("cache_dir",)},
+)
+
+
+def load(options: SourceOptions, catalogue: Catalogue = IMAGES) -> client_data.Archive:
     """The client data that `options.client_data` names, with at most `options.num_classes` classes.
 
     With 10 classes only the digits are kept, and the writers who have none drop out. A client may have no train
@@ -69,42 +138,16 @@ def load(options: SourceOptions) -> client_data.WriterArchive:
     Raises:
         UserError: if there is no such source or file, if the file is malformed, or if nothing remains.
     """
-    archive = _find(options.client_data)(options)
+    archive = catalogue.find(options.client_data)(options)
     if len(archive.classes) > options.num_classes:
         kept_classes = archive.classes[: options.num_classes]
-        archive = archive.select(archive.labels < options.num_classes, classes=kept_classes)
+        archive = archive.select(archive.y < options.num_classes, classes=kept_classes)
     if archive.is_test.all():
         raise errors.UserError(
             f"--client_data={options.client_data} has no train example of the first {options.num_classes} classes: "
             "choose other client data or another number of classes."
         )
     return archive
-
-
-def _find(name: str) -> Load:
-    """The source for a value of --client_data."""
-    if name in SOURCES:
-        return SOURCES[name]
-    alternatives = f"use {', '.join(SOURCES)}, or the path of an existing .npz or .sqlite file."
-    if not os.path.isfile(name):
-        what = "is a directory" if os.path.isdir(name) else "is neither a known source nor an existing file"
-        raise errors.UserError(f"--client_data={name} {what}: {alternatives}")
-    extension = os.path.splitext(name)[1].lower()
-    if is_sqlite(name):
-        return _FILE_SOURCES[".sqlite"]
-    if extension in _FILE_SOURCES:
-        return _FILE_SOURCES[extension]
-    raise errors.UserError(f"--client_data={name} is neither an .npz archive nor an SQLite database: {alternatives}")
-
-
-def is_sqlite(name: str) -> bool:
-    """Whether a value of --client_data is the path of a file that is read as an SQLite database."""
-    extension = os.path.splitext(name)[1].lower()
-    if name in SOURCES or not os.path.isfile(name):
-        return False
-    return _FILE_SOURCES.get(extension) is _FILE_SOURCES[".sqlite"] or (
-        extension not in _FILE_SOURCES and _begins_as_sqlite(name)
-    )
 
 
 def _begins_as_sqlite(path: str) -> bool:

@@ -32,8 +32,8 @@ def load(options: sources.SourceOptions) -> client_data.WriterArchive:
     writer = np.array([f"digits_writer_{form:02d}" for form in number])
     is_test = client_data.split_by_writer(labels, writer, seeds.generator(options.seed, "split"))
     return client_data.WriterArchive.from_names(
-        images=_scale(images.reshape(-1, 8, 8)),
-        labels=labels.astype(np.int32),
+        x=_scale(images.reshape(-1, 8, 8)),
+        y=labels.astype(np.int32),
         writer=writer,
         is_test=is_test,
         classes=client_data.CLASSES,

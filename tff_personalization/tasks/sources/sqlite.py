@@ -15,7 +15,7 @@ import contextlib
 import os
 import pathlib
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 import numpy as np
 import tqdm
@@ -33,7 +33,7 @@ _COLUMNS = {
     "examples": {"split_name", "client_id", "serialized_example_proto"},
     "client_metadata": {"client_id", "split_name", "num_examples"},
 }
-_AGAIN = "delete it and download or make it again."
+AGAIN = "delete it and download or make it again."
 # Examples parsed at once: 26 MB of float pixels.
 _CHUNK = 8192
 
@@ -70,32 +70,41 @@ def read(path: str, options: sources.SourceOptions) -> client_data.WriterArchive
 def _read_database(
     path: str, options: sources.SourceOptions, allocate: archive_cache.Allocate
 ) -> client_data.WriterArchive:
-    with _open(path) as connection:
-        _check_columns(path, connection)
-        metadata = _read_metadata(path, connection)
-        prefix = _choose_prefix(path, {split for split, _ in metadata}, options.num_classes)
-        metadata = {key: count for key, count in metadata.items() if key[0] in _splits(prefix)}
+    with open_database(path) as connection:
+        prefix, metadata = read_index(path, connection, options.num_classes)
         _check_total(path, sum(metadata.values()))
         writers = tuple(sorted({client for _, client in metadata}))
-        counts = np.array([[metadata.get((split, client), 0) for client in writers] for split in _splits(prefix)])
+        counts = np.array([[metadata.get((split, client), 0) for client in writers] for split in splits_of(prefix)])
         images = allocate(int(counts.sum()))
         labels = _read_examples(path, connection, prefix, metadata, images, options.progress)
-        description = _read_description(connection)
+        description = read_description(connection)
     if description is None:
         stem = os.path.splitext(os.path.basename(path))[0]
         description = f"{stem}, {len(writers)} writers"
     return client_data.WriterArchive.from_counts(images, labels, counts, writers, client_data.CLASSES, description)
 
 
-def _splits(prefix: str) -> tuple[str, str]:
+def read_index(path: str, connection: sqlite3.Connection, num_classes: int) -> tuple[str, dict[tuple[str, str], int]]:
+    """What precedes "train" and "test" in the names of the two splits to read, and their examples by split and client.
+
+    Raises:
+        UserError: if the tables are not of the form, or if it is not clear which two splits to read.
+    """
+    _check_columns(path, connection)
+    metadata = _read_metadata(path, connection)
+    prefix = _choose_prefix(path, {split for split, _ in metadata}, num_classes)
+    return prefix, {key: count for key, count in metadata.items() if key[0] in splits_of(prefix)}
+
+
+def splits_of(prefix: str) -> tuple[str, str]:
     return f"{prefix}train", f"{prefix}test"
 
 
 @contextlib.contextmanager
-def _open(path: str) -> Iterator[sqlite3.Connection]:
+def open_database(path: str) -> Iterator[sqlite3.Connection]:
     """Opens a database for reading alone; an error of SQLite, here or while it is read, becomes a UserError."""
     if not os.path.getsize(path):
-        raise errors.UserError(f"{path} is empty, as a download that was cut short leaves it: {_AGAIN}")
+        raise errors.UserError(f"{path} is empty, as a download that was cut short leaves it: {AGAIN}")
     try:
         with contextlib.closing(
             sqlite3.connect(f"{pathlib.Path(path).absolute().as_uri()}?mode=ro", uri=True)
@@ -109,7 +118,7 @@ def _open(path: str) -> Iterator[sqlite3.Connection]:
         reason = " ".join(str(error).split())
         raise errors.UserError(
             f"{path} cannot be read as an SQLite database ({reason}): it is damaged, cut short or of another kind; "
-            f"{_AGAIN}"
+            f"{AGAIN}"
         ) from error
 
 
@@ -127,7 +136,7 @@ def _read_metadata(path: str, connection: sqlite3.Connection) -> dict[tuple[str,
     metadata: collections.Counter[tuple[str, str]] = collections.Counter()
     for split, client, count in connection.execute("SELECT split_name, client_id, num_examples FROM client_metadata"):
         if not isinstance(count, int) or count < 0:
-            raise errors.UserError(f"{path}: client_metadata gives client {client} {count!r} examples: {_AGAIN}")
+            raise errors.UserError(f"{path}: client_metadata gives client {client} {count!r} examples: {AGAIN}")
         metadata[str(split), str(client)] += count
     return metadata
 
@@ -151,10 +160,10 @@ def _choose_prefix(path: str, splits: set[str], num_classes: int) -> str:
 
 def _check_total(path: str, total: int) -> None:
     if not total:
-        raise errors.UserError(f"{path}: client_metadata names no example: {_AGAIN}")
+        raise errors.UserError(f"{path}: client_metadata names no example: {AGAIN}")
     # Before room is taken on the word of the metadata: the pixels alone take four bytes each in the file.
     if total * _NUM_PIXELS * 4 > os.path.getsize(path):
-        raise errors.UserError(f"{path} is too short for the {total} examples of its client_metadata: {_AGAIN}")
+        raise errors.UserError(f"{path} is too short for the {total} examples of its client_metadata: {AGAIN}")
 
 
 def _read_examples(
@@ -170,14 +179,14 @@ def _read_examples(
     labels = np.empty(total, np.int32)
     # Client after client, although the file has them in any order: each example has its place from the start.
     next_place, start = {}, 0
-    for part in sorted(metadata, key=lambda part: (part[0] == _splits(prefix)[1], part[1])):
+    for part in sorted(metadata, key=lambda part: (part[0] == splits_of(prefix)[1], part[1])):
         next_place[part] = start
         start += metadata[part]
     starts = next_place.copy()
     # One pass in the order of the file: an index would fetch the examples from all over it.
     rows = connection.execute(
         "SELECT split_name, client_id, serialized_example_proto FROM examples NOT INDEXED WHERE split_name IN (?, ?)",
-        _splits(prefix),
+        splits_of(prefix),
     )
     num_labels = _NUM_DIGITS if prefix == DIGITS_PREFIX else len(client_data.CLASSES)
     done = 0
@@ -188,7 +197,7 @@ def _read_examples(
             done += len(chunk)
             parts = [(str(split), str(client)) for split, client, _ in chunk]
             if done > total or not next_place.keys() >= set(parts):
-                raise errors.UserError(f"{path} has examples that its client_metadata does not count: {_AGAIN}")
+                raise errors.UserError(f"{path} has examples that its client_metadata does not count: {AGAIN}")
             places = []
             for part in parts:
                 # Of a client with too many, the last go beyond; the counts below tell.
@@ -196,14 +205,18 @@ def _read_examples(
                 next_place[part] += 1
             images[places], labels[places] = _parse(path, [proto for _, _, proto in chunk], num_labels)
             bar.update(len(chunk))
-    for (split, client), expected in metadata.items():
-        actual = next_place[split, client] - starts[split, client]
-        if actual != expected:
-            raise errors.UserError(
-                f"{path} has {actual} of the {expected} examples of client {client} in {split}: "
-                f"it is damaged or cut short; {_AGAIN}"
-            )
+    check_counts(path, metadata, {part: next_place[part] - starts[part] for part in metadata})
     return labels
+
+
+def check_counts(path: str, metadata: Mapping[tuple[str, str], int], found: Mapping[tuple[str, str], int]) -> None:
+    """Raises UserError if the examples found, by split and client, are not those that the metadata counts."""
+    for (split, client), expected in metadata.items():
+        if found[split, client] != expected:
+            raise errors.UserError(
+                f"{path} has {found[split, client]} of the {expected} examples of client {client} in {split}: "
+                f"it is damaged or cut short; {AGAIN}"
+            )
 
 
 def _parse(path: str, protos: list[bytes], num_labels: int) -> tuple[np.ndarray, np.ndarray]:
@@ -231,7 +244,7 @@ def _parse(path: str, protos: list[bytes], num_labels: int) -> tuple[np.ndarray,
     return images.reshape(-1, *client_data.IMAGE_SHAPE), labels
 
 
-def _read_description(connection: sqlite3.Connection) -> str | None:
+def read_description(connection: sqlite3.Connection) -> str | None:
     if not list(connection.execute("PRAGMA table_info(source)")):
         return None
     row = connection.execute("SELECT description FROM source").fetchone()

@@ -1,0 +1,73 @@
+"""Client data from an SQLite database of text in the form of TFF's `SqlClientData`, that of TFF's own Shakespeare file.
+
+The tables are those of `sqlite`; an example is a `tf.Example` of `snippets`, one string of bytes: what a client says in
+one go.
+"""
+
+import collections
+import os
+
+import numpy as np
+
+from tff_personalization import errors
+from tff_personalization.models import characters
+from tff_personalization.tasks import client_data, sources
+from tff_personalization.tasks.sources import sqlite
+
+
+def load(options: sources.SourceOptions) -> client_data.Archive:
+    """The snippets of the SQLite database at the path `options.client_data`, as sequences of characters.
+
+    Raises:
+        UserError: if the file is missing, incomplete or malformed.
+    """
+    return read(options.client_data, options.num_classes)
+
+
+def read(path: str, num_classes: int) -> client_data.Archive:
+    """As `load`, for the database at `path`."""
+    with sqlite.open_database(path) as connection:
+        prefix, metadata = sqlite.read_index(path, connection, num_classes)
+        rows = connection.execute(
+            "SELECT split_name, client_id, serialized_example_proto FROM examples WHERE split_name IN (?, ?)",
+            sqlite.splits_of(prefix),
+        ).fetchall()
+        description = sqlite.read_description(connection)
+    parts: dict[tuple[str, str], list[bytes]] = collections.defaultdict(list)
+    for (split, client, _), snippet in zip(rows, _parse(path, [proto for *_, proto in rows]), strict=True):
+        parts[str(split), str(client)].append(snippet)
+    if not parts.keys() <= metadata.keys():
+        raise errors.UserError(f"{path} has examples that its client_metadata does not count: {sqlite.AGAIN}")
+    sqlite.check_counts(path, metadata, {part: len(parts[part]) for part in metadata})
+    clients = sorted({client for _, client in metadata})
+    train, test = ({client: parts[split, client] for client in clients} for split in sqlite.splits_of(prefix))
+    stem = os.path.splitext(os.path.basename(path))[0]
+    return to_archive(train, test, description or f"{stem}, {len(clients)} roles")
+
+
+def to_archive(train: dict[str, list[bytes]], test: dict[str, list[bytes]], source: str) -> client_data.Archive:
+    """The archive of what each client says, in `characters.to_sequences`.
+
+    Args:
+        train: the snippets of each client's train part.
+        test: those of its test part, for the same clients.
+        source: what the data is.
+    """
+    clients = tuple(sorted(train))
+    sequences = [[characters.to_sequences(part[client]) for client in clients] for part in (train, test)]
+    x, y = (np.concatenate([pair[i] for part in sequences for pair in part]) for i in (0, 1))
+    counts = np.array([[len(x) for x, _ in part] for part in sequences])
+    return client_data.Archive.from_counts(x, y, counts, clients, characters.CLASSES, source)
+
+
+def _parse(path: str, protos: list[bytes]) -> list[bytes]:
+    """The snippets of serialized examples."""
+    import tensorflow as tf  # Here, since it takes seconds that a mistaken path should not cost.
+
+    spec = {"snippets": tf.io.FixedLenFeature([], tf.string)}
+    try:
+        return tf.io.parse_example(tf.constant(protos, tf.string), spec)["snippets"].numpy().tolist()
+    except (tf.errors.InvalidArgumentError, TypeError, ValueError) as error:
+        raise errors.UserError(
+            f"{path}: an example is not a tf.Example of snippets, a string: make it again."
+        ) from error

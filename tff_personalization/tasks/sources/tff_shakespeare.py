@@ -1,0 +1,33 @@
+"""Client data from TFF's Shakespeare data set, downloaded by TFF when it is not there yet."""
+
+import dataclasses
+
+from tff_personalization.tasks import client_data, sources
+from tff_personalization.tasks.sources import download, snippets
+
+FILE_NAME = "shakespeare.sqlite"
+_ROLES = 715  # as TFF documents it
+
+
+def load(options: sources.SourceOptions) -> client_data.Archive:
+    """TFF's Shakespeare data: 715 speaking roles, each split into train and test snippets by LEAF.
+
+    The file `shakespeare.sqlite` is kept in `options.cache_dir`, by default TFF's own `~/.tff`. With another number of
+    roles it is not called Shakespeare but by its file name.
+
+    Raises:
+        UserError: if the file can neither be found nor downloaded, or if it is incomplete or malformed.
+    """
+    path = download.database(
+        FILE_NAME, options.cache_dir, _load_data, "--client_data=plays, or the path of an .sqlite file"
+    )
+    archive = snippets.read(path, options.num_classes)
+    if len(archive.writers) == _ROLES:
+        archive = dataclasses.replace(archive, source="TFF's Shakespeare")
+    return archive
+
+
+def _load_data(cache_dir: str) -> None:
+    import tensorflow_federated as tff  # Here, since only a download needs it and it takes seconds.
+
+    tff.simulation.datasets.shakespeare.load_data(cache_dir=cache_dir)
