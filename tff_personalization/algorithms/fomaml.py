@@ -14,6 +14,8 @@ The factor β gives the delta the size of a local step, as in FedSGD, so that on
 same data in every step, the delta of J steps of FedAvg is that of FedSGD + FOMAML(1) + … + FOMAML(J−1).
 """
 
+from collections.abc import Callable
+
 import tensorflow as tf
 import tensorflow_federated as tff
 
@@ -61,8 +63,11 @@ def build_fomaml(
     return client_work.compose(model, work, server_optimizer, aggregator)
 
 
-def _build(setup: methods.Setup) -> methods.Training:
-    process = build_fomaml(
+def from_setup(
+    setup: methods.Setup, build: Callable[..., tff.learning.templates.LearningProcess] = build_fomaml
+) -> tff.learning.templates.LearningProcess:
+    """FOMAML(K) as the flags say, or another method whose `build` takes the same arguments."""
+    return build(
         setup.model,
         setup.optimizer("client"),
         setup.optimizer("server"),
@@ -72,7 +77,10 @@ def _build(setup: methods.Setup) -> methods.Training:
         setup.optimizers["client"].learning_rate,
         aggregator=setup.aggregator(),
     )
-    return methods.Training((methods.Stage("fomaml", 1, process),), methods.sampled_cohorts(setup))
+
+
+def _build(setup: methods.Setup) -> methods.Training:
+    return methods.Training((methods.Stage("fomaml", 1, from_setup(setup)),), methods.sampled_cohorts(setup))
 
 
 METHOD = methods.Method(

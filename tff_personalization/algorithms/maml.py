@@ -18,7 +18,7 @@ import tensorflow as tf
 import tensorflow_federated as tff
 
 from tff_personalization import local_training, methods
-from tff_personalization.algorithms import client_work, meta_learning
+from tff_personalization.algorithms import client_work, fomaml, meta_learning
 from tff_personalization.models import functional
 
 
@@ -52,16 +52,7 @@ def build_maml(
 
 
 def _build(setup: methods.Setup) -> methods.Training:
-    process = build_maml(
-        setup.model,
-        setup.optimizer("client"),
-        setup.optimizer("server"),
-        setup.settings["local_steps"],
-        setup.settings["batch_size"],
-        setup.settings["query_fraction"],
-        setup.optimizers["client"].learning_rate,
-        aggregator=setup.aggregator(),
-    )
+    process = fomaml.from_setup(setup, build_maml)
     return methods.Training((methods.Stage("maml", 1, process),), methods.sampled_cohorts(setup))
 
 
