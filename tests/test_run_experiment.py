@@ -61,6 +61,8 @@ METHOD_SETTINGS = {
     "personalized_fed_avg": {"local_steps": 4, "stage_2_round": 3},
     "ifca": {"clusters": 2},
     "fed_recon": {"model": "cnn", "head_epochs": 2},  # the linear model is nothing but a head
+    "fed_per": {"model": "cnn"},
+    "fed_rep": {"model": "cnn", "head_epochs": 2},
     "fed_sgd": {"local_epochs": None},
     "centralized": {},
     "local_only": {"local_epochs": None, "rounds": None, "clients_per_round": None, "rounds_per_evaluation": None},
@@ -291,9 +293,10 @@ def test_the_defaults_are_the_papers():
     assert (specs["personalization"].name, specs["personalization"].learning_rate) == ("sgd", 0.02)
 
 
-def test_a_truncated_run_is_finished_by_the_same_command(run, tmp_path):
+@pytest.mark.parametrize("method", ["fed_avg", "ifca", "fed_rep"])
+def test_a_truncated_run_is_finished_by_the_same_command(run, tmp_path, method):
     """As if killed after round 6's checkpoint, with rounds 7 and 8 on record already."""
-    settings = {"rounds": 8, "rounds_per_checkpoint": 3}
+    settings = {"method": method, "rounds": 8, "rounds_per_checkpoint": 3, **METHOD_SETTINGS[method]}
     whole = run(run_name="whole", **settings)
     cut = tmp_path / "cut"
     shutil.copytree(whole, cut)

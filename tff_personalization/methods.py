@@ -25,6 +25,8 @@ METHODS = {
     "personalized_fed_avg": "tff_personalization.algorithms.personalized_fed_avg",
     "ifca": "tff_personalization.algorithms.ifca",
     "fed_recon": "tff_personalization.algorithms.fed_recon",
+    "fed_per": "tff_personalization.algorithms.fed_per",
+    "fed_rep": "tff_personalization.algorithms.fed_rep",
     "fed_sgd": "baselines.fed_sgd",
     "centralized": "baselines.centralized",
     "local_only": "baselines.local_only",
