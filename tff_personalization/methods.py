@@ -30,6 +30,8 @@ METHODS: dict[str, "str | Method"] = {
     "meta_sgd": "tff_personalization.algorithms.meta_sgd",
     "ifca": "tff_personalization.algorithms.ifca",
     "fed_recon": "tff_personalization.algorithms.fed_recon",
+    "fed_per": "tff_personalization.algorithms.fed_per",
+    "fed_rep": "tff_personalization.algorithms.fed_rep",
     "fed_sgd": "baselines.fed_sgd",
     "centralized": "baselines.centralized",
     "local_only": "baselines.local_only",

@@ -8,12 +8,13 @@ import tensorflow_federated as tff
 from tests import numpy_oracle
 from tests.algorithms import test_oracles as oracles
 from tff_personalization import local_training
-from tff_personalization.algorithms import fed_recon, partial_model
+from tff_personalization.algorithms import fed_per, fed_recon, fed_rep, partial_model
 from tff_personalization.models import emnist_cnn, functional
 from tff_personalization.personalization import evaluation
 
 pytestmark = pytest.mark.usefixtures("worker")
 HIDDEN, HEAD_EPOCHS, EPOCHS = 6, 3, 2
+RATE = 0.01  # at larger ones training these two layers swings, and float32 with it
 NOISE = tff.aggregators.DifferentiallyPrivateFactory.gaussian_fixed(noise_multiplier=1.0, clients_per_round=2, clip=0.1)
 
 
@@ -51,13 +52,13 @@ def train(weights, images, labels, trained, epochs):
             batch = slice(start, start + oracles.BATCH)
             gradients = gradient(weights, x[batch], labels[batch])
             for i in trained:
-                weights[i] = weights[i] - oracles.RATE * gradients[i]
+                weights[i] = weights[i] - RATE * gradients[i]
     return weights
 
 
 def build_fed_recon(model, server, **settings):
     return fed_recon.build_fed_recon(
-        model, oracles.sgd(), server, HEAD_EPOCHS, EPOCHS, oracles.BATCH, **{"shuffle": False, **settings}
+        model, oracles.sgd(RATE), server, HEAD_EPOCHS, EPOCHS, oracles.BATCH, **{"shuffle": False, **settings}
     )
 
 
@@ -70,10 +71,10 @@ def test_two_rounds_of_fed_recon_equal_numpy(model, weighting):
     velocity = np.zeros_like(u)
     for clients in rounds:
         deltas, shares = [], []
-        for images, labels in clients:
+        for images, labels in (client for client in clients if len(client[1]) > 1):
             theta = train([u, *head], images[::2], labels[::2], (1, 2), HEAD_EPOCHS)
             deltas.append(u - train(theta, images[1::2], labels[1::2], (0,), EPOCHS)[0])
-            shares.append(len(labels) // 2 if weighting == "examples" else min(len(labels) // 2, 1))
+            shares.append(len(labels) // 2 if weighting == "examples" else 1)
         velocity = 0.9 * velocity + np.average(deltas, axis=0, weights=shares)
         u = u - velocity
     np.testing.assert_allclose(trained[0], u, atol=1e-5)
@@ -114,7 +115,7 @@ def test_what_is_frozen_has_a_delta_of_zero(model):
     theta = tuple(tf.constant(w) for w in model.initial_weights[0])
     on_features = local_training.features(model, theta, examples)
     seed = tf.constant(oracles.SEED)
-    u, *head = partial_model.train_head(model, oracles.sgd(), oracles.BATCH, theta, on_features, seed, HEAD_EPOCHS)
+    u, *head = partial_model.train_head(model, oracles.sgd(RATE), oracles.BATCH, theta, on_features, seed, HEAD_EPOCHS)
     np.testing.assert_array_equal(u, theta[0])
     assert all(np.any(before != after) for before, after in zip(theta[1:], head, strict=True))
 
@@ -124,7 +125,7 @@ def test_reconstruct_trains_the_head_as_fed_recon_does_and_then_fine_tunes_all_l
     test_images, test_labels = oracles.make_clients(3, 8)[1]
     evaluate = evaluation.build_personalization_evaluation(
         model,
-        oracles.sgd(),
+        oracles.sgd(RATE),
         epochs=EPOCHS,
         batch_size=oracles.BATCH,  # a full batch: its order does not matter
         strategies=["reconstruct"],
@@ -144,3 +145,73 @@ def test_reconstruct_trains_the_head_as_fed_recon_does_and_then_fine_tunes_all_l
         loss = numpy_oracle.loss([u @ v, b], numpy_oracle.flat(test_images), test_labels)
         assert record["loss_sum"][0, epoch] / len(test_labels) == pytest.approx(loss, abs=1e-5)
         weights = train(weights, images, labels, (0, 1, 2), 1)
+
+
+def run_rounds_with_states(process, rounds):
+    """The global weights, and what each client keeps, after rounds of clients by name."""
+    state, kept = process.initialize(), {}
+    for cohort in rounds:
+        states = [kept.get(name, process.client_state) for name in cohort]
+        output = process.next(state, oracles.values(cohort.values()), states)
+        state = output.state
+        kept.update(zip(cohort, output.client_states, strict=True))
+    return process.get_model_weights(state).trainable, kept
+
+
+def build_fed_per(model, server, **settings):
+    return fed_per.build_fed_per(
+        model, oracles.sgd(RATE), server, EPOCHS, oracles.BATCH, **{"shuffle": False, **settings}
+    )
+
+
+def build_fed_rep(model, server, head_epochs=HEAD_EPOCHS, **settings):
+    return fed_rep.build_fed_rep(
+        model, oracles.sgd(RATE), server, head_epochs, EPOCHS, oracles.BATCH, **{"shuffle": False, **settings}
+    )
+
+
+def fed_per_of_a_client(weights, images, labels):
+    return train(weights, images, labels, (0, 1, 2), EPOCHS)
+
+
+def fed_rep_of_a_client(weights, images, labels):
+    return train(train(weights, images, labels, (1, 2), HEAD_EPOCHS), images, labels, (0,), EPOCHS)
+
+
+@pytest.mark.parametrize(
+    ("build", "of_a_client"),
+    [(build_fed_per, fed_per_of_a_client), (build_fed_rep, fed_rep_of_a_client)],
+    ids=["fed_per", "fed_rep"],
+)
+def test_three_rounds_with_kept_heads_equal_numpy(model, build, of_a_client):
+    a, b, c = oracles.make_clients(9, 13, 6)
+    rounds = [{"a": a, "b": b}, {"b": b, "c": c}, {"a": a, "b": b}]
+    trained, kept = run_rounds_with_states(build(model, oracles.sgd(1.0, 0.9)), rounds)
+    u, *head = oracles.initial(model)
+    heads = dict.fromkeys("abc", head)
+    velocity = np.zeros_like(u)
+    for cohort in rounds:
+        ends = {name: of_a_client([u, *heads[name]], *client) for name, client in cohort.items()}
+        sizes = [len(labels) for _, labels in cohort.values()]
+        velocity = 0.9 * velocity + np.average([u - end[0] for end in ends.values()], axis=0, weights=sizes)
+        u = u - velocity
+        heads.update({name: end[1:] for name, end in ends.items()})
+    np.testing.assert_allclose(trained[0], u, atol=1e-5)
+    for name, expected in heads.items():
+        for ours, w in zip(kept[name], expected, strict=True):
+            np.testing.assert_allclose(ours, w, atol=1e-5)
+    assert np.abs(heads["a"][0] - heads["b"][0]).max() > 1e-3
+
+
+def test_what_fed_rep_freezes_stays_untouched(model):
+    """The global head in all rounds; a client's own, bit by bit, while the representation is trained."""
+    initial, cohort = model.initial_weights[0], dict(zip("ab", oracles.make_clients(9, 6), strict=True))
+    server = tff.learning.optimizers.build_adamw(0.01, weight_decay=0.1)
+    trained, _ = run_rounds_with_states(build_fed_rep(model, server), [cohort, cohort])
+    for before, after in zip(initial[1:], trained[1:], strict=True):
+        np.testing.assert_array_equal(before, after)
+    trained, kept = run_rounds_with_states(build_fed_rep(model, oracles.sgd(1.0), head_epochs=0), [cohort])
+    for name in cohort:
+        for before, after in zip(initial[1:], kept[name], strict=True):
+            np.testing.assert_array_equal(before, after)
+    assert np.any(trained[0] != initial[0])

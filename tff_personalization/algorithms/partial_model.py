@@ -9,7 +9,7 @@ import tensorflow as tf
 import tensorflow_federated as tff
 
 from tff_personalization import errors, local_training, methods
-from tff_personalization.algorithms import client_work
+from tff_personalization.algorithms import client_work, stateful_clients
 from tff_personalization.models import functional
 
 
@@ -103,6 +103,24 @@ class StepOfRest(tff.learning.optimizers.Optimizer):
         """The state of `inner`, and the weights, after a step."""
         state, moved = self._inner.next(state, tuple(weights[self._rest]), tuple(gradients[self._rest]))
         return state, (*moved, *weights[self._head])
+
+
+def build_with_kept_heads(
+    model: functional.SeededModel,
+    update: client_work.UpdateFn,
+    weighting: str,
+    server_optimizer: tff.learning.optimizers.Optimizer,
+    aggregator: tff.aggregators.WeightedAggregationFactory | None,
+) -> stateful_clients.StatefulProcess:
+    """A process whose clients keep their heads from round to round; `update` finds the head in `state.client`."""
+    return stateful_clients.build_stateful_process(
+        model,
+        update,
+        weighting,
+        model.initial_weights[0][head(model)],
+        StepOfRest(server_optimizer, model),
+        AggregationOfRest(aggregator, model),
+    )
 
 
 def check_model(setup: methods.Setup) -> None:

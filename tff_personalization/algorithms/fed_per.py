@@ -1,0 +1,74 @@
+"""FedPer, Arivazhagan et al. (2019, arXiv 1912.00818), Algorithms 1 and 2, with the head as personalization layers.
+
+W_B: base layers, shared; W_Pj: client j's head, kept by it from round to round, at first the initial one; E, α, β, n_j
+as in FedAvg(E)
+for each round:
+    sample a cohort of M clients          # the paper: all clients
+    for each client j of the cohort:
+        (W_Bj, W_Pj) ← E epochs of the client optimizer (β) on client j's data, starting at (W_B, W_Pj)
+        g_j ← W_B − W_Bj
+    W_B ← server optimizer (α) applied to Σ n_j g_j / Σ n_j
+
+A held-out client has no head: strategies start from the initial one, and with it from chance. `fine_tune` is what a new
+client would do in its first round.
+"""
+
+import tensorflow_federated as tff
+
+from tff_personalization import local_training, methods
+from tff_personalization.algorithms import partial_model, stateful_clients
+from tff_personalization.models import functional
+
+
+def build_fed_per(
+    model: functional.SeededModel,
+    client_optimizer: tff.learning.optimizers.Optimizer,
+    server_optimizer: tff.learning.optimizers.Optimizer,
+    local_epochs: int,
+    batch_size: int,
+    weighting: str = "examples",
+    shuffle: bool = True,
+    aggregator: tff.aggregators.WeightedAggregationFactory | None = None,
+) -> stateful_clients.StatefulProcess:
+    """Builds FedPer as a process whose clients keep their heads.
+
+    Args:
+        model: the model, of which the head is local.
+        client_optimizer: takes the local steps.
+        server_optimizer: takes one step a round, on the base layers.
+        local_epochs: E, passes over a client's data in a round.
+        batch_size: examples a local step.
+        weighting: "examples" or "uniform".
+        shuffle: whether clients permute their examples in each epoch.
+        aggregator: how deltas of the base layers are aggregated; by default their weighted mean.
+    """
+    training = local_training.LocalTraining(model, client_optimizer, batch_size, shuffle=shuffle)
+
+    def update(theta, examples, seed, state):
+        start = (*theta[partial_model.rest(model)], *state.client)
+        last = local_epochs * training.steps_per_epoch(examples)
+        end = training.steps(training.initial_state(start), examples, seed, 0, last)
+        return partial_model.update_of_rest(model, theta, end)._replace(state=end.weights[partial_model.head(model)])
+
+    return partial_model.build_with_kept_heads(model, update, weighting, server_optimizer, aggregator)
+
+
+def _build(setup: methods.Setup) -> methods.Training:
+    partial_model.check_model(setup)
+    process = build_fed_per(
+        setup.model,
+        setup.optimizer("client"),
+        setup.optimizer("server"),
+        setup.settings["local_epochs"],
+        setup.settings["batch_size"],
+        setup.settings["client_weighting"],
+        aggregator=setup.aggregator(),
+    )
+    return methods.Training((methods.Stage("fed_per", 1, process),), methods.sampled_cohorts(setup))
+
+
+METHOD = methods.Method(
+    description="FedPer: each client keeps a head of its own, trained with the shared rest",
+    reads=(*methods.FEDERATED_READS, "local_epochs", "client_weighting"),
+    build=_build,
+)

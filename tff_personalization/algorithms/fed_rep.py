@@ -1,0 +1,92 @@
+"""FedRep, Collins et al. (ICML 2021, arXiv 2102.07078), Algorithm 1.
+
+φ: representation, shared; h_i: client i's head, kept by it from round to round, at first the initial one; E_h: head
+epochs; E, α, β, n_i as in FedAvg(E)
+for each round:
+    sample a cohort of M clients
+    for each client i of the cohort:
+        h_i ← E_h epochs of the client optimizer (β) on client i's data, starting at h_i; φ stays as it is
+        φ_i ← E epochs of the client optimizer (β) on client i's data, starting at φ; h_i stays as it is
+        g_i ← φ − φ_i
+    φ ← server optimizer (α) applied to Σ n_i g_i / Σ n_i          # the paper: the plain mean, with uniform weights
+
+A held-out client has no head: strategies start from the initial one, and with it from chance. `fine_tune_head` is what
+the paper does for new clients.
+"""
+
+import tensorflow as tf
+import tensorflow_federated as tff
+
+from tff_personalization import local_training, methods
+from tff_personalization.algorithms import partial_model, stateful_clients
+from tff_personalization.models import functional
+
+
+def build_fed_rep(
+    model: functional.SeededModel,
+    client_optimizer: tff.learning.optimizers.Optimizer,
+    server_optimizer: tff.learning.optimizers.Optimizer,
+    head_epochs: int,
+    local_epochs: int,
+    batch_size: int,
+    weighting: str = "examples",
+    shuffle: bool = True,
+    aggregator: tff.aggregators.WeightedAggregationFactory | None = None,
+) -> stateful_clients.StatefulProcess:
+    """Builds FedRep as a process whose clients keep their heads; its metrics are of the steps on the representation.
+
+    Args:
+        model: the model, of which the head is local.
+        client_optimizer: takes the local steps, afresh for the head and for the representation.
+        server_optimizer: takes one step a round, on the representation.
+        head_epochs: E_h, passes over a client's data that train its head.
+        local_epochs: E, passes that train the representation.
+        batch_size: examples a local step.
+        weighting: "examples" or "uniform".
+        shuffle: whether clients permute their examples in each epoch.
+        aggregator: how deltas of the representation are aggregated; by default their weighted mean.
+    """
+    training = local_training.LocalTraining(
+        model, client_optimizer, batch_size, trained=partial_model.rest(model), shuffle=shuffle
+    )
+
+    def update(theta, examples, seed, state):
+        of_head, of_rest = tf.unstack(tf.random.split(seed, 2))
+        weights = partial_model.train_head(
+            model,
+            client_optimizer,
+            batch_size,
+            (*theta[partial_model.rest(model)], *state.client),
+            local_training.features(model, theta, examples),
+            of_head,
+            head_epochs,
+            shuffle,
+        )
+        last = local_epochs * training.steps_per_epoch(examples)
+        end = training.steps(training.initial_state(weights), examples, of_rest, 0, last)
+        return partial_model.update_of_rest(model, theta, end)._replace(state=end.weights[partial_model.head(model)])
+
+    return partial_model.build_with_kept_heads(model, update, weighting, server_optimizer, aggregator)
+
+
+def _build(setup: methods.Setup) -> methods.Training:
+    partial_model.check_model(setup)
+    process = build_fed_rep(
+        setup.model,
+        setup.optimizer("client"),
+        setup.optimizer("server"),
+        setup.settings["head_epochs"],
+        setup.settings["local_epochs"],
+        setup.settings["batch_size"],
+        setup.settings["client_weighting"],
+        aggregator=setup.aggregator(),
+    )
+    return methods.Training((methods.Stage("fed_rep", 1, process),), methods.sampled_cohorts(setup))
+
+
+METHOD = methods.Method(
+    description="FedRep: each client keeps a head of its own, trained first, then the shared rest",
+    reads=(*methods.FEDERATED_READS, "local_epochs", "head_epochs", "client_weighting"),
+    build=_build,
+    strategies=("fine_tune_head", "fine_tune"),
+)
