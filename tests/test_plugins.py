@@ -54,8 +54,8 @@ def test_the_example_runs_outside_the_package_with_its_own_flags(tmp_path, by_wr
     clients = pd.read_csv(tmp_path / "run" / "clients.csv")
     loss = clients.pivot_table(index=["strategy", "client"], columns="epoch", values="loss")
     # All the way back to θ after each epoch is no personalization at all; fine-tuning is some.
-    assert (loss.loc["recentre", 2] == loss.loc["recentre", 0]).all()
-    assert (loss.loc["fine_tune", 2] != loss.loc["fine_tune", 0]).all()
+    assert loss.loc["recentre", 2].tolist() == pytest.approx(loss.loc["recentre", 0].tolist(), rel=1e-5)
+    assert (loss.loc["fine_tune", 2] < loss.loc["fine_tune", 0]).all()
 
     other = program(*settings, "--example_mu=0.1")
     assert other.returncode == 1
@@ -87,10 +87,11 @@ BAD_PLUGINS = {
 
 
 @pytest.mark.parametrize(("name", "source", "hints"), BAD_PLUGINS.values(), ids=BAD_PLUGINS)
-def test_a_plugin_that_is_wrong_is_refused_in_one_line(tmp_path, name, source, hints):
+def test_a_plugin_that_is_wrong_is_refused_in_one_line(tmp_path, monkeypatch, name, source, hints):
     if source is not None:
         (tmp_path / name).write_text(source)
         name = str(tmp_path / name)
+    monkeypatch.delitem(sys.modules, "p", raising=False)
     with pytest.raises(errors.UserError) as refusal:
         plugins.load(["program", "--rounds", "3", f"--plugin={name}"])
     message = str(refusal.value)
