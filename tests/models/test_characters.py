@@ -24,7 +24,7 @@ def test_a_snippet_has_its_beginning_its_end_and_an_id_for_what_is_not_in_the_vo
 def test_sequences_are_those_of_tffs_preprocessing():
     """Lengths around whole pieces: with its beginning and end, a snippet of 79 characters fills a piece of 81 ids."""
     rng = np.random.default_rng(0)
-    snippets = ["".join(rng.choice(list(characters.CHARACTERS), length)) for length in (1, 78, 79, 81, 160, 161, 300)]
+    snippets = ["".join(rng.choice(list(characters.CHARACTERS), length)) for length in (1, 78, 79, 81, 160, 162, 300)]
     preprocess = char_prediction_preprocessing.create_preprocess_fn(
         tff.simulation.baselines.ClientSpec(num_epochs=1, batch_size=100, shuffle_buffer_size=1)
     )

@@ -124,9 +124,9 @@ def lstm(x: tf.Tensor, kernel: tf.Tensor, recurrent: tf.Tensor, bias: tf.Tensor)
             i, f, o = tf.split(tf.sigmoid(z[:, :, : 3 * units]), 3, axis=2)
             g, tanh_c = tf.tanh(z[:, :, 3 * units :]), tf.tanh(c)
             # The derivatives of c_t by z^i, z^f, z^g; those of h_t by z^o and c_t; that of c_t by c_{t−1}.
-            factors = [g * i * (1 - i), _before(c) * f * (1 - f), i * (1 - g**2), tanh_c * o * (1 - o)]
-            factors += [o * (1 - tanh_c**2), f]
-            factors = tf.TensorArray(x.dtype, steps).unstack(tf.concat(factors, axis=2))
+            of_gates = [g * i * (1 - i), _before(c) * f * (1 - f), i * (1 - g**2), tanh_c * o * (1 - o)]
+            of_cell = [o * (1 - tanh_c**2), f]
+            factors = tf.TensorArray(x.dtype, steps).unstack(tf.concat([*of_gates, *of_cell], axis=2))
             upstream = tf.TensorArray(x.dtype, steps).unstack(upstream)
 
             def backward(t, dh, dc, dzs):

@@ -90,8 +90,8 @@ class SeededModel(tff.learning.models.FunctionalModel):
             evaluation_batch_size: as the attribute.
         """
         self.stem = stem
-        self.scoring = scoring = scoring or ONE_PREDICTION
-        self.after_stem = AfterStem(logits_after_stem, scoring)
+        self.scoring = scoring or ONE_PREDICTION
+        self.after_stem = AfterStem(logits_after_stem, self.scoring)
         self.stem_size = stem_size
         self.head_size = head_size
         self.evaluation_batch_size = evaluation_batch_size
@@ -104,7 +104,7 @@ class SeededModel(tff.learning.models.FunctionalModel):
         super().__init__(
             initial_weights=(initial_weights, ()),
             predict_on_batch_fn=predict_on_batch,
-            loss_fn=lambda output, label, sample_weight=None: scoring.loss(output, label),
+            loss_fn=lambda output, label, sample_weight=None: self.scoring.loss(output, label),
             input_spec=(x_spec, y_spec),
         )
 

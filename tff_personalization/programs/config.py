@@ -55,7 +55,7 @@ class ExperimentConfig:
     """
 
     task: str = _setting("data", "emnist62", "What is learnt.", choices=tuple(registry.TASKS))
-    client_data: str | None = _setting(
+    client_data: str = _setting(
         "data",
         None,
         "Where the clients come from. For emnist62 and emnist10: handwriting (synthetic, generated; the default), "
@@ -86,7 +86,7 @@ class ExperimentConfig:
         _listing("How the global model is trained.", {name: methods.get(name) for name in methods.METHODS}),
         choices=tuple(methods.METHODS),
     )
-    model: str | None = _setting(
+    model: str = _setting(
         "training", None, "The network. Default: cnn, and char_lstm for shakespeare.", choices=registry.MODELS
     )
     rounds: int = _setting("training", 500, "Rounds of training.", least=0)

@@ -57,7 +57,7 @@ def convert(archive_path: str, database_path: str, seed: int, progress: bool = T
         connection.executescript(_TABLES)
         connection.execute("INSERT INTO source VALUES (?)", (archive.source,))
         _write(connection, archive, sqlite.ALL_PREFIX, progress)
-        digits = archive.select(archive.labels < _NUM_DIGITS)
+        digits = archive.select(archive.y < _NUM_DIGITS)
         _write(connection, digits, sqlite.DIGITS_PREFIX, progress)
         connection.execute(_INDEX)
 
@@ -76,14 +76,14 @@ def _new_database(path: str) -> Iterator[sqlite3.Connection]:
         raise errors.UserError(f"{path} cannot be written ({error}): choose another place.") from error
 
 
-def _write(connection: sqlite3.Connection, archive: client_data.WriterArchive, prefix: str, progress: bool) -> None:
+def _write(connection: sqlite3.Connection, archive: client_data.Archive, prefix: str, progress: bool) -> None:
     """Adds the examples, client by client, to the splits `<prefix>train` and `<prefix>test`."""
     order = np.lexsort((archive.is_test, archive.writer_index))
     rows = (
         (
             f"{prefix}{_part(archive.is_test[i])}",
             archive.writers[archive.writer_index[i]],
-            _serialize(archive.images[i], archive.labels[i]),
+            _serialize(archive.x[i], archive.y[i]),
         )
         for i in tqdm.tqdm(order, desc=f"Writing {prefix}*", unit=" examples", disable=not progress)
     )

@@ -226,7 +226,7 @@ def test_the_second_load_reads_the_cache_and_gives_the_same(tmp_path, monkeypatc
     rows = small_files.sqlite_rows(clients=("f0", "f1", "f2"))
     path = small_files.write_sqlite(tmp_path / "a.sqlite", rows)
     first = _cached(path, tmp_path / "cache")
-    monkeypatch.setattr(sqlite, "_open", None)
+    monkeypatch.setattr(sqlite, "open_database", None)
     second = _cached(path, tmp_path / "cache")
     for archive in (first, second):
         _assert_equal(archive, rows, ("all_train", "all_test"))
