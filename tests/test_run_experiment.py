@@ -277,8 +277,7 @@ def text_file(tmp_path):
     return small_files.write_sqlite(tmp_path / "roles.sqlite", rows)
 
 
-@pytest.mark.parametrize("method", ["fed_avg", "personalized_fed_avg"])
-@pytest.mark.parametrize("release", ["records", "aggregates"])
+@pytest.mark.parametrize(("method", "release"), [("fed_avg", "records"), ("personalized_fed_avg", "aggregates")])
 def test_the_next_character_is_learnt(run, text_file, method, release):
     settings = {
         **METHOD_SETTINGS[method],
@@ -298,8 +297,7 @@ def test_the_next_character_is_learnt(run, text_file, method, release):
     metrics = pd.read_csv(directory / "metrics.csv")
     assert config["flags"]["model"] == "char_lstm"
     assert config["source"] == "roles, 6 roles"
-    assert metrics.train_loss.iloc[0] < np.log(90)
-    assert metrics.train_loss.iloc[-1] < metrics.train_loss.iloc[0]
+    assert (metrics.train_loss < np.log(90)).all()  # better than chance
     assert summary["initial_accuracy"]["mean"] < summary["personalized_accuracy"]["mean"] < 1
     if release == "records":
         clients = pd.read_csv(directory / "clients.csv")
