@@ -53,6 +53,22 @@ class LocalState(NamedTuple):
     examples: tf.Tensor
 
 
+class MeanGradient(NamedTuple):
+    """The gradient of the mean loss over some examples.
+
+    Attributes:
+        gradients: with respect to the trained weights; zero where there are no examples.
+        loss_sum: float32, the loss of each example, summed.
+        correct: int32, how many examples are classified rightly.
+        examples: int32, how many there are.
+    """
+
+    gradients: Tensors
+    loss_sum: tf.Tensor
+    correct: tf.Tensor
+    examples: tf.Tensor
+
+
 class LocalTraining:
     """Trains `model` on one client's examples with `optimizer`, in batches of `batch_size`."""
 
@@ -146,13 +162,44 @@ class LocalTraining:
         )
         return state
 
-    def _step(self, state: LocalState, batch: Examples, dropout_seed: tf.Tensor, adjust: AdjustFn | None) -> LocalState:
-        trained = state.weights[self._trained]
+    def gradient(self, weights: tuple[tf.Tensor, ...], examples: Examples, seed: tf.Tensor) -> MeanGradient:
+        """The gradient on all of `examples`, in a training pass; in batches, so that memory is bounded.
+
+        Args:
+            weights: all trainable weights, where the gradient is taken.
+            examples: any number of examples.
+            seed: int32, shape (2,), from which dropout is drawn.
+        """
+        count = tf.shape(examples.y)[0]
+        batch_size = count if self._batch_size is None else tf.constant(self._batch_size)
+        last = self.steps_per_epoch(examples)
+
+        def add_batch(number, gradients, loss_sum, correct):
+            batch = Examples(*(part[number * batch_size : (number + 1) * batch_size] for part in examples))
+            of_batch, loss, logits = self._gradient(weights, batch, tf.random.fold_in(seed, number))
+            size = tf.cast(tf.shape(batch.y)[0], tf.float32)
+            share = size / tf.cast(count, tf.float32)
+            gradients = tuple(g + share * b for g, b in zip(gradients, of_batch, strict=True))
+            return number + 1, gradients, loss_sum + loss * size, correct + count_correct(logits, batch.y)
+
+        zeros = tuple(tf.zeros_like(w) for w in weights[self._trained])
+        _, gradients, loss_sum, correct = tf.while_loop(
+            lambda number, *_: number < last, add_batch, (0, zeros, 0.0, 0), parallel_iterations=1
+        )
+        return MeanGradient(gradients, loss_sum, correct, count)
+
+    def _gradient(self, weights: tuple[tf.Tensor, ...], batch: Examples, dropout_seed: tf.Tensor):
+        """The gradient of the trained weights on a batch; its mean loss and its logits."""
+        trained = weights[self._trained]
         with tf.GradientTape(watch_accessed_variables=False) as tape:
             tape.watch(trained)
-            logits = self._model.logits(self._with_trained(state.weights, trained), batch.x, dropout_seed)
+            logits = self._model.logits(self._with_trained(weights, trained), batch.x, dropout_seed)
             loss = self._model.loss(logits, batch.y)
-        gradients = tape.gradient(loss, trained)
+        return tape.gradient(loss, trained), loss, logits
+
+    def _step(self, state: LocalState, batch: Examples, dropout_seed: tf.Tensor, adjust: AdjustFn | None) -> LocalState:
+        trained = state.weights[self._trained]
+        gradients, loss, logits = self._gradient(state.weights, batch, dropout_seed)
         if adjust is not None:
             gradients = adjust(trained, gradients)
         optimizer_state, trained = self._optimizer.next(state.optimizer_state, trained, gradients)
