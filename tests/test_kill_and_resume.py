@@ -20,7 +20,7 @@ RECORDS = ("metrics.csv", "evaluations.csv", "clients.csv", "distribution.csv")
 def command(by_writer_archive, tmp_path_factory):
     output_dir = tmp_path_factory.mktemp("runs")
 
-    def command(name):
+    def command(name, *method):
         return [
             sys.executable,
             "run_experiment.py",
@@ -28,9 +28,8 @@ def command(by_writer_archive, tmp_path_factory):
             f"--output_dir={output_dir}",
             f"--run_name={name}",
             "--model=linear",
-            "--method=personalized_fed_avg",
+            *(method or ["--method=personalized_fed_avg", "--stage_2_round=21"]),
             f"--rounds={ROUNDS}",
-            "--stage_2_round=21",
             "--local_epochs=2",
             "--clients_per_round=3",
             "--test_clients=4",
@@ -92,9 +91,7 @@ def assert_same_numbers(directory, other):
     assert one == two
 
 
-def test_killed_at_random_moments_it_ends_with_the_same_numbers(command, uninterrupted):
-    arguments, directory = command("killed")
-    draw = random.Random(5)
+def kill_at_random_moments(arguments, directory, draw):
     for at in sorted(draw.sample(range(1, ROUNDS), 2)):
         process = start(arguments)
         assert wait_for_round(process, directory, at)
@@ -104,8 +101,32 @@ def test_killed_at_random_moments_it_ends_with_the_same_numbers(command, uninter
         process.communicate()
         assert pids, "the program has a worker process"
         assert_all_end(pids)
+
+
+def test_killed_at_random_moments_it_ends_with_the_same_numbers(command, uninterrupted):
+    arguments, directory = command("killed")
+    kill_at_random_moments(arguments, directory, random.Random(5))
     subprocess.run(arguments, cwd=ROOT, capture_output=True, check=True)
     assert_same_numbers(directory, uninterrupted[0])
+
+
+def test_so_does_a_method_whose_clients_keep_states_with_learning_rates_that_change(command):
+    method = (
+        "--method=scaffold",
+        "--client_learning_rate_schedule=cosine",
+        "--server_learning_rate_schedule=inverse_sqrt",
+        "--server_learning_rate_warmup_rounds=10",
+    )
+    whole, directory = command("scaffold-whole", *method)
+    subprocess.run(whole, cwd=ROOT, capture_output=True, check=True)
+    arguments, killed = command("scaffold-killed", *method)
+    kill_at_random_moments(arguments, killed, random.Random(6))
+    subprocess.run(arguments, cwd=ROOT, capture_output=True, check=True)
+    assert_same_numbers(directory, killed)
+    states = [sorted(path.name for path in (run / "client_states").iterdir()) for run in (directory, killed)]
+    assert states[0] == states[1]
+    for name in states[0]:
+        assert (directory / "client_states" / name).read_bytes() == (killed / "client_states" / name).read_bytes()
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=["SIGTERM", "Ctrl-C"])

@@ -5,9 +5,9 @@ import pytest
 import tensorflow as tf
 from absl import flags
 
-from tff_personalization import errors, optimizers
+from tff_personalization import errors, optimizers, schedules
 
-ROLE = optimizers.Role("server", "does things", "sgd", {"sgd": 1.0, "adam": 0.001}, {"momentum": 0.9})
+ROLE = optimizers.Role("server", "does things", "sgd", {"sgd": 1.0, "adam": 0.001}, {"momentum": 0.9}, scheduled=True)
 
 
 def parse(*arguments):
@@ -46,6 +46,15 @@ def test_options_reach_the_optimizer():
     assert weights.numpy()[0] == pytest.approx(1 - 0.1 * 1 - 0.1 * 1.5)
 
 
+def test_the_schedule_is_the_flags():
+    spec = parse(
+        "--server_learning_rate_schedule=exponential",
+        "--server_learning_rate_decay=0.9",
+        "--server_learning_rate_warmup_rounds=3",
+    )
+    assert spec.schedule == schedules.Schedule("exponential", 0.9, 3)
+
+
 @pytest.mark.parametrize(
     ("arguments", "names"),
     [
@@ -55,6 +64,12 @@ def test_options_reach_the_optimizer():
         (["--server_learning_rate=inf"], ["--server_learning_rate=inf", "finite"]),
         (["--server_sgd_momentum=1.5"], ["--server_sgd_momentum=1.5"]),
         (["--server_optimizer=adam", "--server_adam_beta_2=-1"], ["--server_adam_beta_2=-1"]),
+        (["--server_learning_rate_decay=0.9"], ["--server_learning_rate_decay", "=constant", "=exponential"]),
+        (["--server_learning_rate_schedule=exponential"], ["--server_learning_rate_decay is needed"]),
+        (
+            ["--server_learning_rate_schedule=exponential", "--server_learning_rate_decay=1.1"],
+            ["--server_learning_rate_decay=1.1", "(0, 1]"],
+        ),
     ],
     ids=lambda value: value[0],
 )

@@ -14,7 +14,7 @@ import numpy as np
 import tensorflow as tf
 import tensorflow_federated as tff
 
-from tff_personalization import aggregators, optimizers, registries, seeds
+from tff_personalization import aggregators, optimizers, registries, schedules, seeds
 from tff_personalization.algorithms import stateful_clients
 from tff_personalization.models import functional
 from tff_personalization.tasks import array_client_data
@@ -32,6 +32,9 @@ METHODS: dict[str, "str | Method"] = {
     "fed_recon": "tff_personalization.algorithms.fed_recon",
     "fed_per": "tff_personalization.algorithms.fed_per",
     "fed_rep": "tff_personalization.algorithms.fed_rep",
+    "fed_prox": "tff_personalization.algorithms.fed_prox",
+    "scaffold": "tff_personalization.algorithms.scaffold",
+    "mime_lite": "tff_personalization.algorithms.mime_lite",
     "fed_sgd": "baselines.fed_sgd",
     "centralized": "baselines.centralized",
     "local_only": "baselines.local_only",
@@ -64,8 +67,13 @@ class Setup:
     build_model: Callable[[np.random.Generator], functional.SeededModel]
 
     def optimizer(self, role: str) -> tff.learning.optimizers.Optimizer:
-        """The TFF optimizer of a role."""
-        return self.optimizers[role].build()
+        """The TFF optimizer of a role, with its schedule."""
+        spec = self.optimizers[role]
+        if spec.schedule == schedules.Schedule():
+            return spec.build()
+        if role == "client":
+            return schedules.for_clients(spec.build(), spec.schedule, self.settings["rounds"])
+        return schedules.for_server(spec.build(), spec.learning_rate, spec.schedule, self.settings["rounds"])
 
     def aggregator(self) -> tff.aggregators.WeightedAggregationFactory:
         """How the model deltas of a cohort become one, as the flags say."""
@@ -126,6 +134,7 @@ class Method:
         pooled: whether a round is the work of one client that holds all the data; it gets all cores.
         provides: what its global weights have besides the model's own, for strategies that need it; "" for most.
         check: raises UserError if flags that it reads do not fit together.
+        plain_sgd: whether the client optimizer has to be SGD without momentum.
     """
 
     description: str
@@ -136,6 +145,7 @@ class Method:
     pooled: bool = False
     provides: str = ""
     check: Callable[[Mapping[str, Any]], None] = lambda settings: None
+    plain_sgd: bool = False
 
 
 def get(name: str) -> Method:
@@ -149,9 +159,10 @@ def register(name: str, method: Method) -> None:
     registries.add(METHODS, "method", name, method)
 
 
-def client_value(images: np.ndarray, labels: np.ndarray, seed: np.ndarray) -> tf.data.Dataset:
+def client_value(images: np.ndarray, labels: np.ndarray, seed: np.ndarray, round_number: int = 1) -> tf.data.Dataset:
     """One client's data in a round as a value of `client_work.client_data_type`."""
-    return tf.data.Dataset.from_tensors(collections.OrderedDict(x=images, y=labels, seed=seed))
+    element = collections.OrderedDict(x=images, y=labels, seed=seed, round=np.int32(round_number))
+    return tf.data.Dataset.from_tensors(element)
 
 
 def sampled_cohorts(setup: Setup) -> CohortFn:
@@ -166,7 +177,9 @@ def sampled_cohorts(setup: Setup) -> CohortFn:
         members = tuple(setup.train_clients[i] for i in rng.choice(len(setup.train_clients), size, replace=False))
         values = [
             client_value(
-                *setup.train_data.examples(client), seeds.stateless(setup.seed, "local_training", round_number, client)
+                *setup.train_data.examples(client),
+                seeds.stateless(setup.seed, "local_training", round_number, client),
+                round_number,
             )
             for client in members
         ]

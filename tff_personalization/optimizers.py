@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 import tensorflow_federated as tff
 from absl import flags
 
-from tff_personalization import errors, registries
+from tff_personalization import errors, registries, schedules
 
 OPTIMIZERS: dict[str, Callable[..., tff.learning.optimizers.Optimizer]] = {
     "sgd": tff.learning.optimizers.build_sgdm,
@@ -41,9 +41,10 @@ class OptimizerSpec:
     name: str
     learning_rate: float
     options: Mapping[str, float] = dataclasses.field(default_factory=dict)
+    schedule: schedules.Schedule = schedules.Schedule()
 
     def build(self) -> tff.learning.optimizers.Optimizer:
-        """The TFF optimizer. Raises ValueError if TFF refuses a number."""
+        """The TFF optimizer, without its schedule. Raises ValueError if TFF refuses a number."""
         return OPTIMIZERS[self.name](self.learning_rate, **self.options)
 
 
@@ -57,6 +58,7 @@ class Role:
         default: the optimizer's name.
         learning_rates: the default learning rate of each optimizer that has one in this role.
         options: default options of the default optimizer.
+        scheduled: whether the learning rate may change from round to round.
     """
 
     prefix: str
@@ -64,6 +66,7 @@ class Role:
     default: str
     learning_rates: Mapping[str, float]
     options: Mapping[str, float] = dataclasses.field(default_factory=dict)
+    scheduled: bool = False
 
 
 def option_names(optimizer: str) -> tuple[str, ...]:
@@ -74,7 +77,13 @@ def option_names(optimizer: str) -> tuple[str, ...]:
 def flag_names(role: Role) -> tuple[str, ...]:
     """The names of every flag of a role."""
     options = (f"{role.prefix}_{name}_{option}" for name in OPTIMIZERS for option in option_names(name))
-    return (f"{role.prefix}_optimizer", f"{role.prefix}_learning_rate", *options)
+    schedule = (f"{role.prefix}_learning_rate_{part}" for part in ("schedule", "decay", "warmup_rounds"))
+    return (
+        f"{role.prefix}_optimizer",
+        f"{role.prefix}_learning_rate",
+        *(schedule if role.scheduled else ()),
+        *options,
+    )
 
 
 def define_flags(role: Role, flag_values: flags.FlagValues = flags.FLAGS) -> None:
@@ -93,6 +102,8 @@ def define_flags(role: Role, flag_values: flags.FlagValues = flags.FLAGS) -> Non
         f"Learning rate of the optimizer that {role.purpose}. Default: {rates}; others must be given.",
         flag_values=flag_values,
     )
+    if role.scheduled:
+        _define_schedule_flags(role, flag_values)
     for name, builder in OPTIMIZERS.items():
         for option in option_names(name):
             default = role.options.get(option) if name == role.default else None
@@ -104,6 +115,50 @@ def define_flags(role: Role, flag_values: flags.FlagValues = flags.FLAGS) -> Non
                 f"`{option}` of --{role.prefix}_optimizer={name}.",
                 flag_values=flag_values,
             )
+
+
+def _define_schedule_flags(role: Role, flag_values: flags.FlagValues) -> None:
+    flags.DEFINE_enum(
+        f"{role.prefix}_learning_rate_schedule",
+        schedules.CONSTANT,
+        list(schedules.SCHEDULES),
+        f"How --{role.prefix}_learning_rate changes over rounds t of T. exponential: times decay^(t−1); inverse_sqrt: "
+        "times √(W/t) after W rounds of warm-up, 1/√t without; cosine: times (1 + cos(π(t−1)/T))/2.",
+        flag_values=flag_values,
+    )
+    flags.DEFINE_float(
+        f"{role.prefix}_learning_rate_decay",
+        None,
+        f"The decay of --{role.prefix}_learning_rate_schedule=exponential, from a round to the next.",
+        flag_values=flag_values,
+    )
+    flags.DEFINE_integer(
+        f"{role.prefix}_learning_rate_warmup_rounds",
+        0,
+        f"Rounds over which --{role.prefix}_learning_rate rises in equal steps, with any schedule.",
+        flag_values=flag_values,
+        lower_bound=0,
+    )
+
+
+def _schedule_from_flags(role: Role, flag_values: flags.FlagValues) -> schedules.Schedule:
+    if not role.scheduled:
+        return schedules.Schedule()
+    prefix = f"{role.prefix}_learning_rate"
+    name, decay, warmup_rounds = (
+        flag_values[f"{prefix}_{part}"].value for part in ("schedule", "decay", "warmup_rounds")
+    )
+    if name != "exponential" and decay is not None:
+        raise errors.UserError(
+            f"--{prefix}_decay has no effect with --{prefix}_schedule={name}: remove it, or choose "
+            f"--{prefix}_schedule=exponential."
+        )
+    if name == "exponential" and not (decay is not None and 0 < decay <= 1):
+        given = " is needed" if decay is None else f"={decay:g}"
+        raise errors.UserError(
+            f"--{prefix}_decay{given}: --{prefix}_schedule=exponential takes a number in (0, 1], such as 0.99."
+        )
+    return schedules.Schedule(name, 1.0 if decay is None else decay, warmup_rounds)
 
 
 def from_flags(role: Role, flag_values: flags.FlagValues = flags.FLAGS) -> OptimizerSpec:
@@ -132,7 +187,8 @@ def from_flags(role: Role, flag_values: flags.FlagValues = flags.FLAGS) -> Optim
     if not (math.isfinite(rate) and rate > 0):
         raise errors.UserError(f"--{role.prefix}_learning_rate={rate:g}: give a positive, finite number.")
     values = {option: flag_values[f"{role.prefix}_{chosen}_{option}"].value for option in option_names(chosen)}
-    spec = OptimizerSpec(chosen, rate, {option: value for option, value in values.items() if value is not None})
+    given_options = {option: value for option, value in values.items() if value is not None}
+    spec = OptimizerSpec(chosen, rate, given_options, _schedule_from_flags(role, flag_values))
     try:
         spec.build()
     except ValueError as error:

@@ -11,7 +11,7 @@ import numpy as np
 import tensorflow as tf
 import tensorflow_federated as tff
 
-from tff_personalization import local_training
+from tff_personalization import local_training, schedules
 from tff_personalization.models import functional
 
 WEIGHTINGS = ("examples", "uniform")
@@ -75,14 +75,14 @@ NO_SERVER_STATE = ServerState()
 
 
 def client_data_type(model: functional.SeededModel) -> tff.Type:
-    """The type of one client's data in a round: `<x=…, y=int32[?], seed=int32[2]>*`, a sequence of one element.
+    """The type of one client's data in a round: `<x=…, y=int32[?], seed=int32[2], round=int32>*`, of one element.
 
-    The element holds all of the client's examples, and the seed of its shuffling and dropout in this round. TFF wants
+    The element holds all of the client's examples, the seed of its shuffling and dropout, and the round. TFF wants
     client data to be a sequence; one of a single element is read without the cost of a `tf.data` pipeline, which is
     more than that of a training step.
     """
     x, y = model.input_spec
-    element = collections.OrderedDict(x=x, y=y, seed=tf.TensorSpec([2], tf.int32))
+    element = collections.OrderedDict(x=x, y=y, seed=tf.TensorSpec([2], tf.int32), round=tf.TensorSpec([], tf.int32))
     return tff.SequenceType(tff.types.tensorflow_to_type(element))
 
 
@@ -127,7 +127,7 @@ def build_client_work(
     A client takes part if it has examples and all it found is finite. One that does not gets weight 0, a zero delta and
     a zero report. The type of `next` is
 
-        (<S@SERVER, θ@CLIENTS, {<x, y, seed>*}@CLIENTS>
+        (<S@SERVER, θ@CLIENTS, {<x, y, seed, round>*}@CLIENTS>
           -> <state=S@SERVER, result=<update=Δ, update_weight=float32>@CLIENTS, measurements=…@SERVER>)
 
     with measurements `clients` (how many took part), `non_finite_clients` (how many found what is not finite),
@@ -190,7 +190,8 @@ def client_work_parts(
     def train(server, weights, data, client):
         element = data.get_single_element()
         examples = local_training.Examples(element["x"], element["y"])
-        found = update(tuple(weights.trainable), examples, element["seed"], State(server, client))
+        with schedules.client_round(element["round"]):
+            found = update(tuple(weights.trainable), examples, element["seed"], State(server, client))
 
         finite = _all_finite((found.model_delta, found.report, found.state))
         took_part = tf.logical_and(finite, found.examples > 0)

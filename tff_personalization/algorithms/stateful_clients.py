@@ -41,7 +41,7 @@ class StatefulProcess:
 
     Attributes:
         initialize: `( -> S@SERVER)`.
-        next: `(<S@SERVER, {<x, y, seed>*}@CLIENTS, C@CLIENTS> -> <S@SERVER, M@SERVER, C@CLIENTS>)`. A
+        next: `(<S@SERVER, {<x, y, seed, round>*}@CLIENTS, C@CLIENTS> -> <S@SERVER, M@SERVER, C@CLIENTS>)`. A
             client without examples, or with an update that is not finite, gets back the state it came with.
         get_model_weights: `(S -> W)`.
         set_model_weights: `(<S, W> -> S)`.

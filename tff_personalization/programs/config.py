@@ -11,7 +11,7 @@ from typing import Any
 
 from absl import flags
 
-from tff_personalization import aggregators, errors, identity, methods, optimizers, plugins
+from tff_personalization import aggregators, errors, identity, methods, optimizers, plugins, schedules
 from tff_personalization.algorithms import client_work
 from tff_personalization.personalization import evaluation, strategies
 from tff_personalization.programs import runtime
@@ -20,15 +20,23 @@ from tff_personalization.tasks import registry
 ROLES = {
     role.prefix: role
     for role in (
-        optimizers.Role("client", "takes a client's local steps", "sgd", {"sgd": 0.02, "adam": 0.002}),
+        optimizers.Role("client", "takes a client's local steps", "sgd", {"sgd": 0.02, "adam": 0.002}, scheduled=True),
         optimizers.Role(
             "server",
             "applies the mean model delta to the global model",
             "sgd",
             {"sgd": 1.0, "adam": 0.001},
             {"momentum": 0.9},
+            scheduled=True,
         ),
         optimizers.Role("stage_2_server", "is the server's in the second stage", "adam", {"sgd": 1.0, "adam": 0.001}),
+        optimizers.Role(
+            "base",
+            "takes the local steps of mime_lite, its state the server's",
+            "sgd",
+            {"sgd": 0.02, "adam": 0.002},
+            {"momentum": 0.9},
+        ),
         optimizers.Role(
             "personalization", "fine-tunes the global model on a client", "sgd", {"sgd": 0.02, "adam": 0.002}
         ),
@@ -137,6 +145,9 @@ class ExperimentConfig:
         "examples",
         "What weighs a client's model delta. With --aggregator=dp, whose mean is unweighted, always uniform.",
         choices=client_work.WEIGHTINGS,
+    )
+    proximal_strength: float = _setting(
+        "training", 0.1, "μ of fed_prox: how strongly local training is pulled to the global model.", least=0
     )
     aggregator: str = _setting(
         "training",
@@ -429,6 +440,7 @@ def from_flags(flag_values: flags.FlagValues = flags.FLAGS) -> Experiment:
             )
     roles = [name for name in ROLES if name in method.reads or name == "personalization"]
     specs = {name: optimizers.from_flags(ROLES[name], flag_values) for name in roles}
+    _check_client_optimizer(values["method"], method, specs)
     plugin_settings = {name: flag_values[name].value for name in plugins.flag_names()}
     return Experiment(ExperimentConfig(**values), specs, plugin_settings, plugins.sources())
 
@@ -439,6 +451,20 @@ def _item(field: dataclasses.Field, text: Any) -> Any:
         return make(str(text))
     except ValueError:
         raise errors.UserError(f"--{field.name}: {text!r} is not {expected}.") from None
+
+
+def _check_client_optimizer(name: str, method: methods.Method, specs: Mapping[str, optimizers.OptimizerSpec]) -> None:
+    client = specs.get("client")
+    if method.plain_sgd and client and (client.name != "sgd" or client.options.get("momentum")):
+        raise errors.UserError(
+            f"--method={name} is defined for clients that take plain SGD steps: choose --client_optimizer=sgd without "
+            "momentum."
+        )
+    if method.pooled and client and client.schedule != schedules.Schedule():
+        raise errors.UserError(
+            f"--client_learning_rate_schedule and its warm-up have no effect with --method={name}, which keeps one "
+            "optimizer for all rounds: remove them."
+        )
 
 
 def _check_value(field: dataclasses.Field, value: Any) -> None:

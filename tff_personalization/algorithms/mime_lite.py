@@ -1,0 +1,97 @@
+"""MimeLite, Karimireddy et al. (2021), "Breaking the centralized barrier for cross-device federated learning",
+arXiv 2008.03606, Algorithm 1 without the control variates.
+
+x: global model, s: state of the base optimizer (such as its momentum), E: local epochs, n_i: examples of client i
+for each round:
+    sample a cohort of M clients
+    for each client i of the cohort:
+        y_i ← x
+        for E epochs, each batch: y_i ← base optimizer's step with the gradient at y_i and the state s, which stays
+        g_i ← ∇L_i(x; all n_i examples)
+    x ← Σ n_i y_i / Σ n_i                                    # or the plain mean, with uniform weights
+    s ← base optimizer's state after the gradient Σ n_i g_i / Σ n_i
+
+So clients take steps of centralized momentum SGD, Adam, …, whose state is of all clients and not biased by any.
+
+TFF has it as `tff.learning.algorithms.build_weighted_mime_lite`. From TFF are the base optimizers, broadcast, mean and
+server step here; the client work is this project's: TFF's draws dropout without a seed, so no run could be repeated,
+and takes batches of a `tf.data` pipeline. Where nothing is random both give the same numbers. As in TFF, g_i is a
+gradient of training, dropout included. With a base optimizer that has no state this is FedAvg(E) with server learning
+rate 1.
+"""
+
+import tensorflow as tf
+import tensorflow_federated as tff
+
+from tff_personalization import local_training, methods
+from tff_personalization.algorithms import client_work
+from tff_personalization.models import functional
+
+
+def build_mime_lite(
+    model: functional.SeededModel,
+    base_optimizer: tff.learning.optimizers.Optimizer,
+    local_epochs: int,
+    batch_size: int,
+    weighting: str = "examples",
+    shuffle: bool = True,
+) -> tff.learning.templates.LearningProcess:
+    """Builds MimeLite as a learning process; arguments as `fed_avg.build_fed_avg`, but one optimizer for both sides."""
+    training = local_training.LocalTraining(model, _StateStays(base_optimizer), batch_size, shuffle=shuffle)
+
+    def update(x, examples, seed, state):
+        optimizer_state = state.server
+        start = training.initial_state(x, optimizer_state)
+        end = training.steps(start, examples, seed, 0, local_epochs * training.steps_per_epoch(examples))
+        gradients = training.gradient(x, examples, tf.random.fold_in(seed, -1)).gradients
+        size = tf.cast(tf.shape(examples.y)[0], tf.float32)
+        weight = size if weighting == "examples" else 1.0
+        return client_work.update_from(
+            x, end, report=(tuple(weight * g for g in gradients), tf.convert_to_tensor(weight))
+        )
+
+    def next_state(optimizer_state, report):
+        gradients, weight = report
+        mean = tuple(g / weight for g in gradients)
+        # The weights have no part in the new state.
+        new_state, _ = base_optimizer.next(optimizer_state, tuple(tf.zeros_like(g) for g in mean), mean)
+        return new_state
+
+    server_state = client_work.ServerState(
+        lambda: training.initial_optimizer_state(model.initial_weights[0]), next_state
+    )
+    work = client_work.build_client_work(model, update, weighting, server_state=server_state)
+    return client_work.compose(model, work, tff.learning.optimizers.build_sgdm(1.0))
+
+
+class _StateStays(tff.learning.optimizers.Optimizer):
+    """An optimizer whose state stays as it is, whatever the gradients."""
+
+    def __init__(self, optimizer: tff.learning.optimizers.Optimizer):
+        self._optimizer = optimizer
+
+    def initialize(self, specs):
+        return self._optimizer.initialize(specs)
+
+    def next(self, state, weights, gradients):
+        _, weights = self._optimizer.next(state, weights, gradients)
+        return state, weights
+
+
+def _build(setup: methods.Setup) -> methods.Training:
+    process = build_mime_lite(
+        setup.model,
+        setup.optimizer("base"),
+        setup.settings["local_epochs"],
+        setup.settings["batch_size"],
+        setup.settings["client_weighting"],
+    )
+    return methods.Training((methods.Stage("mime_lite", 1, process),), methods.sampled_cohorts(setup))
+
+
+METHOD = methods.Method(
+    description="MimeLite: local steps with the state of an optimizer that all clients' gradients update",
+    # No aggregator: gradients are summed as they are.
+    reads=("base", "clients_per_round", "batch_size", "local_epochs", "client_weighting"),
+    build=_build,
+)

@@ -1,0 +1,93 @@
+"""Learning rates that change from round to round.
+
+In round t of T, counted from 1, an optimizer's learning rate is its own times a factor: the schedule's, times
+min(1, t / W) while it warms up over W rounds. The server optimizer counts its steps, one a round. A client begins each
+round with a fresh optimizer, so the round's number comes with its data. Adding a schedule is one line in `SCHEDULES`.
+"""
+
+import contextlib
+import contextvars
+import dataclasses
+import math
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import tensorflow as tf
+import tensorflow_federated as tff
+
+CONSTANT = "constant"
+# From t and T, float32, and the schedule with its parameters to the factor.
+SCHEDULES: dict[str, Callable[[tf.Tensor, tf.Tensor, "Schedule"], tf.Tensor]] = {
+    CONSTANT: lambda t, total, schedule: tf.ones_like(t),
+    # decay^(t − 1)
+    "exponential": lambda t, total, schedule: schedule.decay ** (t - 1.0),
+    # √(W / t) after the warm-up; 1 / √t without one
+    "inverse_sqrt": lambda t, total, schedule: tf.minimum(1.0, tf.sqrt(max(schedule.warmup_rounds, 1) / t)),
+    # from 1 in the first round towards 0 after the last, as half a wave of the cosine (Loshchilov and Hutter, 2017)
+    "cosine": lambda t, total, schedule: (1.0 + tf.cos(math.pi * (t - 1.0) / total)) / 2.0,
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Schedule:
+    """How a learning rate changes over rounds.
+
+    Attributes:
+        name: in `SCHEDULES`.
+        decay: the factor from a round to the next; for "exponential".
+        warmup_rounds: W, the rounds over which the learning rate rises in equal steps; 0 for none.
+    """
+
+    name: str = CONSTANT
+    decay: float = 1.0
+    warmup_rounds: int = 0
+
+    def factor(self, round_number: tf.Tensor | int, rounds: int) -> tf.Tensor:
+        """float32: what the learning rate is multiplied by in a round, counted from 1, of `rounds`."""
+        t, total = tf.cast(round_number, tf.float32), tf.cast(rounds, tf.float32)
+        factor = SCHEDULES[self.name](t, total, self)
+        return factor * tf.minimum(1.0, t / self.warmup_rounds) if self.warmup_rounds else factor
+
+
+def for_server(
+    optimizer: tff.learning.optimizers.Optimizer, learning_rate: float, schedule: Schedule, rounds: int
+) -> tff.learning.optimizers.Optimizer:
+    """The optimizer, its learning rate in its t-th step that of round t. The count is in its state."""
+    return tff.learning.optimizers.schedule_learning_rate(
+        optimizer, lambda steps_before: learning_rate * schedule.factor(steps_before + 1, rounds)
+    )
+
+
+def for_clients(
+    optimizer: tff.learning.optimizers.Optimizer, schedule: Schedule, rounds: int
+) -> tff.learning.optimizers.Optimizer:
+    """The optimizer, its learning rate that of the round in which a client initializes it; see `client_round`."""
+    return _ByRound(optimizer, schedule, rounds)
+
+
+_client_round: contextvars.ContextVar[tf.Tensor] = contextvars.ContextVar("client_round")
+
+
+@contextlib.contextmanager
+def client_round(round_number: tf.Tensor) -> Iterator[None]:
+    """A context in which the graph of a client's work is built; `round_number` is the tensor of its round, int32."""
+    token = _client_round.set(round_number)
+    try:
+        yield
+    finally:
+        _client_round.reset(token)
+
+
+class _ByRound(tff.learning.optimizers.Optimizer):
+    def __init__(self, optimizer: tff.learning.optimizers.Optimizer, schedule: Schedule, rounds: int):
+        self._optimizer = optimizer
+        self._schedule = schedule
+        self._rounds = rounds
+
+    def initialize(self, specs: Any) -> Any:
+        state = self._optimizer.initialize(specs)
+        state[tff.learning.optimizers.LEARNING_RATE_KEY] *= self._schedule.factor(_client_round.get(), self._rounds)
+        return state
+
+    def next(self, state: Any, weights: Any, gradients: Any) -> tuple[Any, Any]:
+        return self._optimizer.next(state, weights, gradients)
