@@ -17,6 +17,9 @@ HypCluster, Mansour et al. (2020, arXiv 2002.10619), is the same loop: k models;
 A client sends k blocks, g_i in its cluster's and zeros in the others', and s_i. The aggregator of the flags takes the
 blocks as it takes one model's delta, so it clips or compresses g_i itself; a plain weighted mean takes s_i; g_j is the
 quotient of both. The server learns the shares Σ s_ij n_i / Σ n_i whatever the aggregator.
+
+The strategy `best_cluster` chooses a model as a client of a cohort does; to any other, θ is θ_1. Models drawn at random
+can lose all their members for good to one that was trained first: the shares in the metrics show it.
 """
 
 import collections
