@@ -11,7 +11,7 @@
         θ ← server optimizer (α) applied to g
 
 It is FOMAML(K) with the derivative of the local steps, which are differentiated through, whatever the client optimizer.
-That takes about three times FOMAML's time, and memory for the activations of all K steps.
+That takes two to three times FOMAML's time, and memory for the activations of all K steps.
 """
 
 import tensorflow as tf
