@@ -258,7 +258,10 @@ def _all_finite(structure: Any) -> tf.Tensor:
 
 
 def _zero_unless(condition: tf.Tensor, structure: Any) -> Any:
-    return tf.nest.map_structure(lambda tensor: tf.where(condition, tensor, tf.zeros_like(tensor)), structure)
+    if not tf.nest.flatten(structure):
+        return structure
+    # Not tf.where: in the usual case the tensors, all of the model's size, are handed on as they are.
+    return tf.cond(condition, lambda: structure, lambda: tf.nest.map_structure(tf.zeros_like, structure))
 
 
 def _where(condition: tf.Tensor, new: Any, old: Any) -> Any:

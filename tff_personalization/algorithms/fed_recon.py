@@ -33,10 +33,7 @@ def halves(
     order = tf.range(tf.shape(examples.y)[0])
     if seed is not None:
         order = tf.random.experimental.stateless_shuffle(order, seed)
-    support, query = (
-        local_training.Examples(*(tf.gather(part, order[first::2]) for part in examples)) for first in (0, 1)
-    )
-    return support, query
+    return local_training.take(examples, order[0::2]), local_training.take(examples, order[1::2])
 
 
 def build_fed_recon(

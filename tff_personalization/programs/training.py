@@ -243,7 +243,8 @@ class _Program:
             if round_number % self._config.rounds_per_checkpoint == 0 or round_number == self._config.rounds:
                 self._save()
                 runtime.return_free_memory()
-            self._client_states.prune(self._directory.saved_rounds())
+            if isinstance(output, stateful_clients.StatefulOutput):
+                self._client_states.prune(self._directory.saved_rounds())
             speed = self._progress.examples / self._progress.train_seconds
             bar.set_postfix({"examples/s": f"{speed:,.0f}", **self._shown}, refresh=False)
             bar.update()
