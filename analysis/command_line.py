@@ -9,6 +9,7 @@ from matplotlib.figure import Figure
 from analysis import runs as runs_lib
 from analysis import style
 from tff_personalization import startup
+from tff_personalization.errors import UserError
 
 # The flags defined here count as the flags of the script that asks for them, so that its --help lists them.
 flags.disclaim_key_flags()
@@ -39,6 +40,20 @@ def run_plot_script(name: str, plot: Callable[[Sequence[runs_lib.Run]], Figure])
         print(style.save(plot(runs), path))
 
     run_script(main)
+
+
+def write(content: str, output: str | None) -> None:
+    """Prints a table, or writes it to the file that --output names and prints the file's path."""
+    if output is None:
+        print(content, end="")
+        return
+    path = pathlib.Path(output)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(content, encoding="utf-8")
+    except OSError as error:
+        raise UserError(f"--output: {path} cannot be written ({error.strerror}); give another file") from None
+    print(path)
 
 
 def default_output(name: str, runs: Sequence[runs_lib.Run]) -> pathlib.Path:

@@ -7,7 +7,6 @@ CSV has every number in a column of its own, unrounded; the other formats are ro
 """
 
 import json
-import pathlib
 from collections.abc import Sequence
 
 import pandas as pd
@@ -18,7 +17,7 @@ from analysis import runs as runs_lib
 from tff_personalization import identity
 from tff_personalization.errors import UserError
 
-_LAYOUTS = {"text": tables.text, "markdown": tables.markdown, "latex": tables.latex}
+LAYOUTS = {"text": tables.text, "markdown": tables.markdown, "latex": tables.latex}
 FORMATS = ("text", "csv", "markdown", "latex")
 _TEXT = ("run", "method", "data", "seed")
 _SETTINGS = ("rounds", "target_accuracy")  # the same in runs that differ in their seed alone
@@ -45,7 +44,7 @@ def over_seeds(runs: Sequence[runs_lib.Run]) -> pd.DataFrame:
     """
     table = per_run(runs)
     rows = []
-    for _, group in table.groupby([_settings(run) for run in runs], sort=False):
+    for _, group in table.groupby([settings_without_seed(run) for run in runs], sort=False):
         for seed, same in group.groupby("seed")["run"]:
             if len(same) > 1:
                 raise UserError(f"--over_seeds: {' and '.join(same)} have the same settings and seed {seed}; give one")
@@ -68,7 +67,7 @@ def render(table: pd.DataFrame, form: str) -> str:
     seeds = "seeds" in table
     readable = pd.DataFrame([_readable(row, seeds) for _, row in table.iterrows()])
     spread = "mean (standard deviation over seeds)" if seeds else "mean ± standard deviation over test clients"
-    return _LAYOUTS[form](readable, f"Accuracies: {spread}. {_MISSING}: not reached or not recorded.")
+    return LAYOUTS[form](readable, f"Accuracies: {spread}. {_MISSING}: not reached or not recorded.")
 
 
 def _row(run: runs_lib.Run, label: str) -> dict:
@@ -94,7 +93,7 @@ def _row(run: runs_lib.Run, label: str) -> dict:
     }
 
 
-def _settings(run: runs_lib.Run) -> str:
+def settings_without_seed(run: runs_lib.Run) -> str:
     """All that makes a run what it is, apart from its seed, as one comparable text."""
     excluded = {*identity.WITHOUT_EFFECT_ON_NUMBERS, "seed"}
     chosen = {name: value for name, value in run.config["flags"].items() if name not in excluded}
@@ -144,17 +143,7 @@ def _main() -> None:
 
     def main(arguments: Sequence[str]) -> None:
         runs = runs_lib.read_all(arguments)
-        content = render(over_seeds(runs) if grouped.value else per_run(runs), form.value)
-        if output.value is None:
-            print(content, end="")
-            return
-        path = pathlib.Path(output.value)
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(content, encoding="utf-8")
-        except OSError as error:
-            raise UserError(f"--output: {path} cannot be written ({error.strerror}); give another file") from None
-        print(path)
+        command_line.write(render(over_seeds(runs) if grouped.value else per_run(runs), form.value), output.value)
 
     command_line.run_script(main)
 

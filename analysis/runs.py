@@ -111,8 +111,8 @@ class Run:
             )
         return _read_csv(self.directory / "k_shot.csv", _K_SHOT, _TEXT_COLUMNS | {"examples"})
 
-    def client_gains(self) -> pd.DataFrame:
-        """Accuracies of every test client that has test examples, under the run's main strategy.
+    def client_gains(self, strategy: str | None = None) -> pd.DataFrame:
+        """Accuracies of every test client that has test examples, under a strategy; None is the run's main one.
 
         Returns:
             Indexed by client; columns initial, personalized (accuracies), gain (their difference), train_examples.
@@ -127,9 +127,10 @@ class Run:
                 f"{self.directory}: no clients.csv, the run released aggregates alone; "
                 "give a run made with --evaluation_release=records"
             )
-        clients = clients[(clients["strategy"] == summary["strategy"]) & (clients["test_examples"] > 0)]
+        strategy = summary["strategy"] if strategy is None else strategy
+        clients = clients[(clients["strategy"] == strategy) & (clients["test_examples"] > 0)]
         if clients.empty:
-            raise NotRecordedError(f"{path}: no client with test examples under strategy {summary['strategy']!r}")
+            raise NotRecordedError(f"{path}: no client with test examples under strategy {strategy!r}")
         if clients.duplicated(["client", "epoch"]).any():
             raise UserError(f"{path}: column client: a client appears twice in an epoch; repeat the run")
         by_epoch = clients.pivot(index="client", columns="epoch", values="accuracy")

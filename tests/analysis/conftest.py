@@ -29,6 +29,7 @@ def write_run(
     finished: bool = True,
     target: float = 0.8,
     flags: dict | None = None,
+    given: dict | None = None,
     examples: tuple[str, ...] = ("0", "5", "all"),
 ) -> pathlib.Path:
     """Writes a run directory whose accuracies are multiples of one over a client's few test examples."""
@@ -38,7 +39,7 @@ def write_run(
     common: dict[str, Any] = {"run_name": directory.name, "method": method, "task": "emnist62", "source": source}
     common |= {"synthetic": source.startswith("synthetic"), "seed": seed}
     settings = {"seed": seed, "method": method, "rounds": rounds, "run_name": directory.name} | (flags or {})
-    _write_json(directory / "config.json", common | {"flags": settings, "versions": {}, "cores": 2})
+    _write_json(directory / "config.json", common | {"flags": settings, "given": given or {}, "cores": 2})
 
     table = _client_rows(rng, strategies, epochs, clients, without_test_data)
     metrics, evaluations = _round_rows(rng, stages, strategies[0], epochs)

@@ -1,0 +1,201 @@
+"""How far each method and strategy is from a reference: one table of several runs, over the same test clients.
+
+    python -m analysis.compare_methods REFERENCE [RUN ...] [--format=text|csv|markdown|latex] [--output=FILE]
+
+The reference is the main strategy of the first run, such as FedAvg with fine-tuning. Runs that differ in their seed
+alone are one method, and each strategy that a run was evaluated with is a row. A row is compared with the reference
+client by client, in runs of the same seed, which have the same test clients. The interval of the difference is a
+percentile bootstrap: seeds are drawn with replacement, and of each the clients.
+"""
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from absl import flags
+
+from analysis import command_line, compare_runs
+from analysis import runs as runs_lib
+from tff_personalization import identity
+from tff_personalization.errors import UserError
+
+CONFIDENCE = 0.95
+RESAMPLES = 10_000
+WORST_SHARE = 0.1  # of clients
+_NOT_SHOWN = {*identity.WITHOUT_EFFECT_ON_NUMBERS, "method", "seed", "strategies"}
+
+
+def bootstrap_interval(
+    differences: Sequence[np.ndarray], rng: np.random.Generator, confidence: float = CONFIDENCE
+) -> tuple[float, float]:
+    """Percentile bootstrap interval of a mean over seeds of means over clients, clients nested in seeds.
+
+    Args:
+        differences: for each seed, one number per client.
+        rng: draws the resamples.
+        confidence: the share of the resampled means that the interval holds.
+    """
+    seeds = len(differences)
+    drawn = rng.integers(seeds, size=(RESAMPLES, seeds))
+    means = np.empty(drawn.shape)
+    for seed, values in enumerate(differences):
+        here = drawn == seed
+        places = rng.integers(len(values), size=(np.count_nonzero(here), len(values)))
+        means[here] = values[places].mean(axis=1)
+    low, high = np.quantile(means.mean(axis=1), [(1 - confidence) / 2, (1 + confidence) / 2])
+    return float(low), float(high)
+
+
+def worst_mean(accuracies: np.ndarray) -> float:
+    """Mean of the lowest tenth of some accuracies, of one of them at least."""
+    count = math.ceil(WORST_SHARE * len(accuracies))
+    return float(np.sort(accuracies)[:count].mean())
+
+
+def compare(runs: Sequence[runs_lib.Run]) -> pd.DataFrame:
+    """One row per method, its settings, and strategy; the first is the reference, the main strategy of the first run.
+
+    Returns:
+        method; settings (flags that differ from the reference's); strategy; seeds (their number); initial_accuracy and
+        personalized_accuracy, after all epochs, with their standard deviations over clients; difference to the
+        reference's personalized accuracy with difference_low and difference_high; share_hurt; worst_accuracy, of the
+        worst tenth of clients; examples processed in training; wall_seconds. All are averaged over seeds.
+
+    Raises:
+        UserError: a run has no per-client records, the reference has no run of a seed, its clients are others, or a run
+            is given twice.
+    """
+    groups: dict[str, dict[int, runs_lib.Run]] = {}
+    for run in runs:
+        group = groups.setdefault(compare_runs.settings_without_seed(run), {})
+        seed = run.config["seed"]
+        if seed in group:
+            raise UserError(f"{group[seed].directory} and {run.directory}: the same settings and seed; give one")
+        group[seed] = run
+    reference = groups[compare_runs.settings_without_seed(runs[0])]
+    rows = [
+        _row(group, strategy, reference)
+        for group in groups.values()
+        for strategy in _strategies(next(iter(group.values())))
+    ]
+    return pd.DataFrame(rows)
+
+
+def render(table: pd.DataFrame, form: str) -> str:
+    """The table of `compare` in one of `compare_runs.FORMATS`."""
+    if form == "csv":
+        return table.to_csv(index=False)
+    cells = pd.DataFrame([_readable(row) for _, row in table.iterrows()])
+    note = (
+        f"Accuracies: mean ± standard deviation over test clients. Difference: of personalized accuracy to the first "
+        f"row's, client by client, with a {CONFIDENCE:.0%} bootstrap interval over clients within seeds (with one "
+        f"seed, over clients alone: how seeds differ is not in it). Worst tenth: mean personalized accuracy of the "
+        f"{WORST_SHARE:.0%} of clients with the lowest."
+    )
+    return compare_runs.LAYOUTS[form](cells, note)
+
+
+def _strategies(run: runs_lib.Run) -> list[str]:
+    if run.clients is None:
+        raise runs_lib.NotRecordedError(
+            f"{run.directory}: no clients.csv, the run released aggregates alone; "
+            "give a run made with --evaluation_release=records"
+        )
+    main = run.summary["strategy"]
+    return [main, *(name for name in run.clients["strategy"].unique() if name != main)]
+
+
+def _row(group: dict[int, runs_lib.Run], strategy: str, reference: dict[int, runs_lib.Run]) -> dict:
+    measured, differences = [], []
+    for seed, run in group.items():
+        if seed not in reference:
+            raise UserError(
+                f"{run.directory}: no run of the reference with seed {seed}; give one, or leave this one out"
+            )
+        gains = run.client_gains(strategy)
+        theirs = reference[seed].client_gains()
+        if not gains.index.sort_values().equals(theirs.index.sort_values()):
+            raise UserError(
+                f"{run.directory}: other test clients than {reference[seed].directory}; "
+                "give runs with the same data, split and seed"
+            )
+        differences.append((gains["personalized"] - theirs["personalized"]).to_numpy())
+        measured.append(
+            {
+                "initial_accuracy": gains["initial"].mean(),
+                "initial_accuracy_sd": gains["initial"].std(ddof=0),
+                "personalized_accuracy": gains["personalized"].mean(),
+                "personalized_accuracy_sd": gains["personalized"].std(ddof=0),
+                "difference": differences[-1].mean(),
+                "share_hurt": (gains["gain"] < 0).mean(),
+                "worst_accuracy": worst_mean(gains["personalized"].to_numpy()),
+                "examples": run.metrics["examples"].sum() if run.summary["rounds"] else 0,
+                "wall_seconds": run.summary["times"]["wall_seconds"],
+            }
+        )
+    first, first_of_reference = next(iter(group.values())), next(iter(reference.values()))
+    low, high = bootstrap_interval(differences, np.random.default_rng(0))
+    row = {
+        "method": first.config["method"],
+        "settings": _settings(first, first_of_reference),
+        "strategy": strategy,
+        "seeds": len(group),
+        **pd.DataFrame(measured).mean().to_dict(),
+    }
+    if group is reference and strategy == first.summary["strategy"]:
+        low = high = math.nan  # the reference itself
+    return row | {"difference_low": low, "difference_high": high}
+
+
+def _settings(run: runs_lib.Run, reference: runs_lib.Run) -> str:
+    """The flags that a run was given and the reference was not, or not with the same value."""
+    theirs = reference.config.get("given", {})
+    given = {
+        name: value
+        for name, value in run.config.get("given", {}).items()
+        if name not in _NOT_SHOWN and (name not in theirs or theirs[name] != value)
+    }
+    return " ".join(f"--{name}={_text(value)}" for name, value in given.items())
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, list):
+        return ",".join(map(_text, value))
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def _readable(row: pd.Series) -> dict[str, str]:
+    def accuracy(kind: str) -> str:
+        return f"{row[f'{kind}_accuracy']:.3f} ± {row[f'{kind}_accuracy_sd']:.3f}"
+
+    difference = f"{row['difference']:+.3f} [{row['difference_low']:+.3f}, {row['difference_high']:+.3f}]"
+    return {
+        "method": row["method"],
+        "settings": row["settings"],
+        "strategy": row["strategy"],
+        "seeds": str(row["seeds"]),
+        "initial accuracy": accuracy("initial"),
+        "personalized accuracy": accuracy("personalized"),
+        "difference": "reference" if np.isnan(row["difference_low"]) else difference,
+        "share hurt": f"{row['share_hurt']:.0%}",
+        "worst tenth": f"{row['worst_accuracy']:.3f}",
+        "examples": f"{row['examples'] / 1e6:.2f} M",
+        "wall time (s)": f"{row['wall_seconds']:,.0f}",
+    }
+
+
+def _main() -> None:
+    # Defined when the script starts and not on import, so that a program that imports the tables keeps its own flags.
+    form = flags.DEFINE_enum("format", "text", compare_runs.FORMATS, "How the table is written.")
+    output = flags.DEFINE_string("output", None, "File to write the table to; default: print it.")
+
+    def main(arguments: Sequence[str]) -> None:
+        command_line.write(render(compare(runs_lib.read_all(arguments)), form.value), output.value)
+
+    command_line.run_script(main)
+
+
+if __name__ == "__main__":
+    _main()

@@ -1,0 +1,104 @@
+"""The table of methods: differences client by client, their interval, what a row averages."""
+
+import csv
+import io
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from analysis import compare_methods
+from analysis import runs as runs_lib
+from tff_personalization.errors import UserError
+
+
+def _accuracies(directory, strategy, epoch):
+    table = pd.read_csv(directory / "clients.csv")
+    table = table[(table["strategy"] == strategy) & (table["epoch"] == epoch) & (table["test_examples"] > 0)]
+    return table.set_index("client")["accuracy"]
+
+
+def test_interval_of_many_clients_is_that_of_the_normal_distribution():
+    values = np.random.default_rng(1).normal(0.02, 0.1, 2000)
+    low, high = compare_methods.bootstrap_interval([values], np.random.default_rng(2))
+    half = 1.96 * values.std() / np.sqrt(len(values))
+    assert low == pytest.approx(values.mean() - half, abs=0.05 * half)
+    assert high == pytest.approx(values.mean() + half, abs=0.05 * half)
+
+
+def test_interval_holds_how_seeds_differ():
+    # No client differs from another: the mean of 2 seeds drawn with replacement is 0, ½ or 1, each end a quarter.
+    low, high = compare_methods.bootstrap_interval([np.zeros(5), np.ones(9)], np.random.default_rng(3))
+    assert (low, high) == (0.0, 1.0)
+    drawn = compare_methods.bootstrap_interval([np.zeros(5), np.ones(9)], np.random.default_rng(3), confidence=0.4)
+    assert drawn == (0.5, 0.5)
+
+
+def test_worst_tenth_is_rounded_up_to_whole_clients():
+    assert compare_methods.worst_mean(np.arange(11) / 10) == pytest.approx(0.05)
+    assert compare_methods.worst_mean(np.array([0.7])) == 0.7
+
+
+def test_rows_are_averages_over_seeds_of_what_the_clients_have(make_run):
+    reference = [make_run(f"ref_{seed}", seed=seed, method="fed_avg") for seed in (1, 2)]
+    other = [make_run(f"other_{seed}", seed=seed, method="reptile") for seed in (1, 2)]
+    table = compare_methods.compare(runs_lib.read_all([*reference, *other]))
+    assert table[["method", "strategy"]].to_numpy().tolist() == [
+        [method, strategy]
+        for method in ("fed_avg", "reptile")
+        for strategy in ("fine_tuning", "head_only", "local_only")
+    ]
+    row = table.iloc[4]
+    after = [_accuracies(directory, "head_only", 5) for directory in other]
+    before = [_accuracies(directory, "head_only", 0) for directory in other]
+    theirs = [_accuracies(directory, "fine_tuning", 5) for directory in reference]
+    assert row["seeds"] == 2
+    assert row["initial_accuracy"] == pytest.approx(np.mean([a.mean() for a in before]))
+    assert row["personalized_accuracy"] == pytest.approx(np.mean([a.mean() for a in after]))
+    assert row["personalized_accuracy_sd"] == pytest.approx(np.mean([a.std(ddof=0) for a in after]))
+    assert row["difference"] == pytest.approx(np.mean([(a - b).mean() for a, b in zip(after, theirs, strict=True)]))
+    assert row["difference_low"] < row["difference"] < row["difference_high"]
+    assert row["share_hurt"] == pytest.approx(np.mean([(a < b).mean() for a, b in zip(after, before, strict=True)]))
+    assert row["worst_accuracy"] == pytest.approx(np.mean([a.nsmallest(7).mean() for a in after]))  # a tenth of 68
+    assert (row["examples"], row["wall_seconds"]) == (100_000, 701.5)
+    assert table["difference"][0] == 0
+    assert table["difference_low"].isna().tolist() == [True] + 5 * [False]
+
+
+def test_clients_are_matched_by_name(make_run):
+    reference, other = make_run("a", method="fed_avg"), make_run("b", method="reptile")
+    # The same accuracies of the same clients, in another order.
+    table = pd.read_csv(reference / "clients.csv")
+    table.iloc[::-1].to_csv(other / "clients.csv", index=False)
+    compared = compare_methods.compare(runs_lib.read_all([reference, other]))
+    row = compared[compared["method"] == "reptile"].iloc[0]
+    assert (row["difference"], row["difference_low"], row["difference_high"]) == (0, 0, 0)
+
+
+def test_formats(make_run):
+    runs = runs_lib.read_all(
+        [make_run("a", method="fed_avg"), make_run("b", method="reptile", given={"local_steps": 10})]
+    )
+    table = compare_methods.compare(runs)
+    rows = list(csv.DictReader(io.StringIO(compare_methods.render(table, "csv"))))
+    assert [float(row["difference"]) for row in rows] == table["difference"].tolist()
+    for form in ("text", "markdown", "latex"):
+        content = compare_methods.render(table, form)
+        assert "reference" in content
+        assert f"{table['difference'][3]:+.3f} [{table['difference_low'][3]:+.3f}, " in content
+    assert "--local_steps=10" in compare_methods.render(table, "markdown")
+
+
+@pytest.mark.parametrize(
+    ("other", "message"),
+    [
+        ({"seed": 2, "method": "reptile"}, "no run of the reference with seed 2"),
+        ({"method": "reptile", "clients": 60}, "other test clients"),
+        ({"method": "fed_avg"}, "the same settings and seed"),
+        ({"method": "reptile", "release": "aggregates"}, "no clients.csv"),
+    ],
+)
+def test_what_cannot_be_compared_is_refused(make_run, other, message):
+    runs = runs_lib.read_all([make_run("a", method="fed_avg"), make_run("b", **other)])
+    with pytest.raises(UserError, match=message):
+        compare_methods.compare(runs)
