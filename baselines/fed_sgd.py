@@ -20,7 +20,7 @@ def build_fed_sgd(
     model: functional.SeededModel,
     client_optimizer: tff.learning.optimizers.Optimizer,
     server_optimizer: tff.learning.optimizers.Optimizer,
-    weighting: str = "examples",
+    client_weighting: str = "examples",
     aggregator: tff.aggregators.WeightedAggregationFactory | None = None,
 ) -> tff.learning.templates.LearningProcess:
     """Builds FedSGD as a learning process; arguments as `fed_avg.build_fed_avg`.
@@ -28,23 +28,18 @@ def build_fed_sgd(
     With a client optimizer that is not plain SGD the delta is that optimizer's first step instead of a gradient.
     """
     training = local_training.LocalTraining(model, client_optimizer, batch_size=None, shuffle=False)
-    work = client_work.build_client_work(model, client_work.local_steps(training, lambda *_: tf.constant(1)), weighting)
+    work = client_work.build_client_work(
+        model, client_work.local_steps(training, lambda *_: tf.constant(1)), client_weighting
+    )
     return client_work.compose(model, work, server_optimizer, aggregator)
 
 
 def _build(setup: methods.Setup) -> methods.Training:
-    process = build_fed_sgd(
-        setup.model,
-        setup.optimizer("client"),
-        setup.optimizer("server"),
-        setup.settings["client_weighting"],
-        setup.aggregator(),
-    )
-    return methods.Training((methods.Stage("fed_sgd", 1, process),), methods.sampled_cohorts(setup))
+    return setup.training("fed_sgd", setup.call(build_fed_sgd))
 
 
 METHOD = methods.Method(
     description="FedSGD: one full-batch gradient a client and round",
-    reads=("client", "server", "clients_per_round", "client_weighting", "aggregator"),
+    reads=("client", "server", "clients_per_round", "client_dropout_probability", "client_weighting", "aggregator"),
     build=_build,
 )

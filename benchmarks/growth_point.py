@@ -129,9 +129,10 @@ def measure(point: Point, cache_dir: str) -> dict:
 def _experiment(point: Point):
     from tff_personalization import optimizers
     from tff_personalization.programs import config as config_lib
+    from tff_personalization.programs import settings as settings_lib
 
     work = workload.Workload()
-    config = config_lib.ExperimentConfig(
+    config = settings_lib.ExperimentConfig(
         method="fed_avg" if point.method == EVALUATION else point.method,
         clients_per_round=point.clients,
         local_epochs=point.local_epochs,
@@ -198,7 +199,7 @@ def _evaluation(point: Point, train, test) -> RunRound:
 
     model = _model(np.random.default_rng(0))
     clients = tuple(train.client_ids)
-    data = federated_data.FederatedData(train, test, splits.ClientSplit((), (), clients), "synthetic random pixels")
+    data = federated_data.FederatedData(train, test, splits.ClientSplit((), (), clients), "synthetic random pixels", "")
     theta = model.initial_weights[0]
     evaluator = evaluating.PersonalizationEvaluator(_experiment(point), model, data, theta)
     weights = tff.learning.models.ModelWeights(theta, ())

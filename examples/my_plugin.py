@@ -32,7 +32,7 @@ def _build(setup: methods.Setup) -> methods.Training:
 
     work = client_work.build_client_work(setup.model, update, settings["client_weighting"])
     process = client_work.compose(setup.model, work, setup.optimizer("server"), setup.aggregator())
-    return methods.Training((methods.Stage("fed_prox", 1, process),), methods.sampled_cohorts(setup))
+    return setup.training("fed_prox", process)
 
 
 def _recentre(client: adaptation.Client, settings: adaptation.Settings) -> adaptation.Curve:

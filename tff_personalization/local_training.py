@@ -15,7 +15,9 @@ An epoch is one pass over the client's data, freshly permuted, its last short ba
 `tf.while_loop` over dense tensors: no `tf.data` pipeline, no variables.
 """
 
-from collections.abc import Callable
+import contextlib
+import contextvars
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import tensorflow as tf
@@ -45,6 +47,7 @@ class LocalState(NamedTuple):
         correct: int32, how many of these predictions were right, before the step that used the example.
         predictions: int32, how many there were: one for each visited example, or many.
         examples: int32, visited examples.
+        steps: int32, steps taken.
     """
 
     weights: tuple[tf.Tensor, ...]
@@ -53,6 +56,7 @@ class LocalState(NamedTuple):
     correct: tf.Tensor
     predictions: tf.Tensor
     examples: tf.Tensor
+    steps: tf.Tensor
 
 
 class MeanGradient(NamedTuple):
@@ -105,7 +109,7 @@ class LocalTraining:
         if optimizer_state is None:
             optimizer_state = self.initial_optimizer_state(weights)
         zero = tf.constant(0)
-        return LocalState(tuple(weights), optimizer_state, tf.constant(0.0), zero, zero, zero)
+        return LocalState(tuple(weights), optimizer_state, tf.constant(0.0), zero, zero, zero, zero)
 
     def initial_optimizer_state(self, weights: tuple[Any, ...]) -> Any:
         """The optimizer's state before the first step for weights of these shapes, as tensors."""
@@ -128,6 +132,8 @@ class LocalTraining:
     ) -> LocalState:
         """Takes the steps first, first + 1, …, last − 1; an epoch ends every `steps_per_epoch` of them.
 
+        A straggler takes as many of them as it can: see `step_share`.
+
         Args:
             state: where training stands.
             examples: the client's examples; with none, nothing happens.
@@ -142,7 +148,7 @@ class LocalTraining:
         count = tf.shape(examples.y)[0]
         batch_size = count if self._batch_size is None else tf.constant(self._batch_size)
         per_epoch = tf.maximum(self.steps_per_epoch(examples), 1)
-        last = tf.where(count > 0, last, first)
+        last = tf.where(count > 0, first + in_time(last - first), first)
 
         def permutation_of_epoch(epoch):
             if not self._shuffle:
@@ -218,12 +224,36 @@ class LocalTraining:
             state.correct + self._model.scoring.count_correct(logits, batch.y),
             state.predictions + predictions,
             state.examples + tf.shape(batch.y)[0],
+            state.steps + 1,
         )
 
     def _with_trained(self, weights, trained):
         weights = list(weights)
         weights[self._trained] = trained
         return tuple(weights)
+
+
+_step_share: contextvars.ContextVar[tf.Tensor] = contextvars.ContextVar("step_share")
+
+
+@contextlib.contextmanager
+def step_share(share: tf.Tensor) -> Iterator[None]:
+    """A context in which the graph of a client's work is built, of a client that gets a share of its steps done.
+
+    Args:
+        share: float32 in (0, 1], a tensor; 1 for a client that is no straggler.
+    """
+    token = _step_share.set(share)
+    try:
+        yield
+    finally:
+        _step_share.reset(token)
+
+
+def in_time(steps: tf.Tensor | int) -> tf.Tensor | int:
+    """How many of so many steps a client gets done: its share of them, rounded up; outside of `step_share`, all."""
+    share = _step_share.get(None)
+    return steps if share is None else tf.cast(tf.math.ceil(share * tf.cast(steps, tf.float32)), tf.int32)
 
 
 def proximal(strength: float, anchor: Tensors) -> AdjustFn:

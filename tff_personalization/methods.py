@@ -7,8 +7,10 @@ the same for all.
 import collections
 import dataclasses
 import importlib
+import inspect
+import itertools
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 import tensorflow as tf
@@ -40,8 +42,18 @@ METHODS: dict[str, "str | Method"] = {
     "local_only": "baselines.local_only",
 }
 
+# How many clients are in a round and what they get done: the flags of methods whose clients take local steps.
+COHORT_READS = (
+    "clients_per_round",
+    "client_dropout_probability",
+    "straggler_probability",
+    "straggler_step_fraction",
+)
 # What every federated method reads from the flags, the client's and the server's optimizer included.
-FEDERATED_READS = ("client", "server", "clients_per_round", "batch_size", "aggregator")
+FEDERATED_READS = ("client", "server", *COHORT_READS, "batch_size", "aggregator")
+
+
+LearningProcess: TypeAlias = tff.learning.templates.LearningProcess | stateful_clients.StatefulProcess
 
 
 @dataclasses.dataclass(frozen=True)
@@ -79,6 +91,29 @@ class Setup:
         """How the model deltas of a cohort become one, as the flags say."""
         return aggregators.from_settings(self.settings, len(self.train_clients))
 
+    def call(self, build: Callable[..., Any], **given: Any) -> Any:
+        """Calls `build` with what its parameters are named after, and with `given`, which goes before.
+
+        `model`, `aggregator` and, for each role, `<role>_optimizer` are what the flags describe; a parameter with the
+        name of a flag is that flag's value. Others keep their defaults.
+        """
+        for name in inspect.signature(build).parameters.keys() - given.keys():
+            if name == "model":
+                given[name] = self.model
+            elif name == "aggregator":
+                given[name] = self.aggregator()
+            elif name.removesuffix("_optimizer") in self.optimizers:
+                given[name] = self.optimizer(name.removesuffix("_optimizer"))
+            elif name in self.settings:
+                given[name] = self.settings[name]
+        return build(**given)
+
+    def training(
+        self, name: str, process: LearningProcess, initial_weights: tuple[np.ndarray, ...] | None = None
+    ) -> "Training":
+        """Training in one stage, whose cohorts are drawn from the train clients."""
+        return Training((Stage(name, 1, process),), sampled_cohorts(self), initial_weights)
+
 
 @dataclasses.dataclass(frozen=True)
 class Stage:
@@ -89,14 +124,19 @@ class Stage:
 
     name: str
     first_round: int
-    process: tff.learning.templates.LearningProcess | stateful_clients.StatefulProcess
+    process: LearningProcess
 
 
 class Cohort(NamedTuple):
-    """The clients of a round: their ids, and the data of each, a value of `client_work.client_data_type`."""
+    """The clients of a round that report: their ids, and the data of each, a value of `client_work.client_data_type`.
+
+    Besides, how many of the clients that were drawn dropped out, and how many of those that report are stragglers.
+    """
 
     members: tuple[str, ...]
     values: list[tf.data.Dataset]
+    dropped: int = 0
+    stragglers: int = 0
 
 
 CohortFn = Callable[[int], Cohort]
@@ -159,30 +199,47 @@ def register(name: str, method: Method) -> None:
     registries.add(METHODS, "method", name, method)
 
 
-def client_value(images: np.ndarray, labels: np.ndarray, seed: np.ndarray, round_number: int = 1) -> tf.data.Dataset:
+def client_value(
+    images: np.ndarray, labels: np.ndarray, seed: np.ndarray, round_number: int = 1, step_share: float = 1.0
+) -> tf.data.Dataset:
     """One client's data in a round as a value of `client_work.client_data_type`."""
-    element = collections.OrderedDict(x=images, y=labels, seed=seed, round=np.int32(round_number))
+    element = collections.OrderedDict(
+        x=images, y=labels, seed=seed, round=np.int32(round_number), step_share=np.float32(step_share)
+    )
     return tf.data.Dataset.from_tensors(element)
 
 
 def sampled_cohorts(setup: Setup) -> CohortFn:
     """Cohorts of `clients_per_round` train clients, drawn anew each round uniformly and without replacement.
 
-    A cohort is never larger than the population.
+    A cohort is never larger than the population. Each client drops out with `client_dropout_probability`, and else is a
+    straggler with `straggler_probability`, which gets `straggler_step_fraction` of its steps done before the round
+    closes. If all drop out, the round waits for one of them.
     """
     size = min(setup.settings["clients_per_round"], len(setup.train_clients))
+    dropout_probability = setup.settings["client_dropout_probability"]
+    straggler_probability = setup.settings["straggler_probability"]
 
     def cohort(round_number: int) -> Cohort:
         rng = seeds.generator(setup.seed, "cohort", round_number)
-        members = tuple(setup.train_clients[i] for i in rng.choice(len(setup.train_clients), size, replace=False))
+        drawn = tuple(setup.train_clients[i] for i in rng.choice(len(setup.train_clients), size, replace=False))
+        luck, pace = seeds.generator(setup.seed, "faults", round_number).random((2, size))
+        reports = (luck >= dropout_probability) | (luck == luck.max())
+        slow = pace < straggler_probability
         values = [
             client_value(
                 *setup.train_data.examples(client),
                 seeds.stateless(setup.seed, "local_training", round_number, client),
                 round_number,
+                setup.settings["straggler_step_fraction"] if is_slow else 1.0,
             )
-            for client in members
+            for client, is_slow in zip(drawn, slow, strict=True)
         ]
-        return Cohort(members, values)
+        return Cohort(
+            tuple(itertools.compress(drawn, reports)),
+            list(itertools.compress(values, reports)),
+            int(size - reports.sum()),
+            int((slow & reports).sum()),
+        )
 
     return cohort

@@ -31,8 +31,8 @@ def clients():
     ]
 
 
-def values(clients, members):
-    return [methods.client_value(*clients[i], SEED) for i in members]
+def values(clients, members, step_share=1.0):
+    return [methods.client_value(*clients[i], SEED, step_share=step_share) for i in members]
 
 
 def sgd(rate=RATE, momentum=None):
@@ -158,6 +158,17 @@ def test_scaffold_its_control_variates_included_equals_numpy(model, clients):
     for i, c_i in c_of.items():
         assert_close(kept[i], c_i, atol=1e-4)
         assert max(np.abs(part).max() for part in c_i) > 1e-2
+
+
+def test_a_stragglers_control_variate_is_of_the_steps_that_it_took(model, clients):
+    x, taken = start(model), 3  # 0.4 of 6 steps, rounded up
+    y = x
+    for batch in batches(clients[0])[:taken]:
+        y = plus(y, numpy_oracle.gradient(y, *batch), -RATE)
+    process = scaffold.build_scaffold(model, sgd(), sgd(1.0), EPOCHS, BATCH, POPULATION, shuffle=False)
+    output = process.next(process.initialize(), values(clients, [0], step_share=0.4), [process.client_state])
+    assert_close(process.get_model_weights(output.state).trainable, y)
+    assert_close(output.client_states[0], plus(zeros_like(x), plus(x, y, -1), 1 / (taken * RATE)), atol=1e-4)
 
 
 def test_scaffolds_first_round_is_fed_avg_with_uniform_weights_and_its_second_is_not(model, clients):

@@ -55,7 +55,7 @@ def choices(thetas, clients):
 @pytest.mark.parametrize("weighting", ["examples", "uniform"])
 def test_three_rounds_equal_numpy_and_a_cluster_without_members_keeps_model_and_momentum(models, weighting):
     rounds = [oracles.make_clients(9, 6, 7, 12), oracles.make_clients(5, 8)[::-1], oracles.make_clients(7, 4, 9, 11)]
-    process = build(models, weighting=weighting)
+    process = build(models, client_weighting=weighting)
     trained, _ = oracles.run_rounds(process, rounds)
 
     thetas = [oracles.initial(model) for model in models]

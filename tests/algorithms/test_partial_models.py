@@ -66,7 +66,7 @@ def build_fed_recon(model, server, **settings):
 def test_two_rounds_of_fed_recon_equal_numpy(model, weighting):
     """Every second example is support; a client with one example has no query half and does not count."""
     rounds = [oracles.make_clients(9, 13, 1), oracles.make_clients(7, 10)]
-    trained, _ = oracles.run_rounds(build_fed_recon(model, oracles.sgd(1.0, 0.9), weighting=weighting), rounds)
+    trained, _ = oracles.run_rounds(build_fed_recon(model, oracles.sgd(1.0, 0.9), client_weighting=weighting), rounds)
     u, *head = oracles.initial(model)
     velocity = np.zeros_like(u)
     for clients in rounds:

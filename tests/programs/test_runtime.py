@@ -1,8 +1,10 @@
 """TFF's worker process: started, restarted, ended."""
 
+import contextlib
 import os
 import pathlib
 import signal
+import threading
 import time
 
 import numpy as np
@@ -47,6 +49,73 @@ def test_a_worker_that_was_killed_is_started_again_and_the_work_redone(tmp_path)
         time.sleep(0.2)
         assert sum_of_doubles([1, 2, 3, 4]) == 20
         assert worker.pid != pid
+
+
+@tff.tensorflow.computation(np.int32)
+def slow_double(x):
+    """Some seconds of work in the worker."""
+    _, value = tf.while_loop(
+        lambda i, _: i < 400,
+        lambda i, m: (i + 1, tf.linalg.matmul(m, m) / 400.0),
+        (0, tf.ones((400, 400))),
+    )
+    return 2 * x + tf.cast(0.0 * value[0, 0], tf.int32)
+
+
+@tff.federated_computation(tff.FederatedType(np.int32, tff.CLIENTS))
+def slow_sum_of_doubles(values):
+    return tff.federated_sum(tff.federated_map(slow_double, values))
+
+
+class Killer(threading.Thread):
+    """Kills the worker of a context, so many times, a while after it was started."""
+
+    def __init__(self, worker, times):
+        super().__init__()
+        self._worker = worker
+        self._times = times
+        self.killed = []
+
+    def run(self):
+        deadline = time.monotonic() + 60
+        while len(self.killed) < self._times and time.monotonic() < deadline:
+            time.sleep(0.6)
+            with contextlib.suppress(AssertionError, ProcessLookupError):
+                pid = self._worker.pid
+                if pid not in self.killed:
+                    os.kill(pid, signal.SIGKILL)
+                    self.killed.append(pid)
+
+
+def test_a_worker_that_is_killed_during_a_computation_has_it_done_by_another(tmp_path):
+    with log_in(tmp_path) as log, runtime.execution_context(cores=2, log=log) as worker:
+        assert sum_of_doubles([1]) == 2
+        killer = Killer(worker, times=2)
+        killer.start()
+        assert slow_sum_of_doubles([1, 2, 3]) == 12
+        killer.join()
+        assert len(killer.killed) == 2
+        assert worker.pid not in killer.killed
+
+
+def test_a_computation_that_ends_every_worker_is_given_up(tmp_path):
+    with log_in(tmp_path) as log, runtime.execution_context(cores=2, log=log) as worker:
+        killer = Killer(worker, times=4)
+        killer.start()
+        with pytest.raises(errors.UserError, match=r"ended 4 times .* status -9.*worker.log"):
+            slow_sum_of_doubles(list(range(400)))
+        killer.join()
+        assert sum_of_doubles([1]) == 2  # what comes later is another computation
+
+
+def test_a_worker_that_does_not_start_is_one_line(tmp_path, monkeypatch):
+    monkeypatch.setattr(runtime, "_WORKER_BINARY", "/bin/false")
+    with (
+        log_in(tmp_path) as log,
+        runtime.execution_context(cores=2, log=log),
+        pytest.raises(errors.UserError, match="/bin/false ended 4 times during one computation, lastly with status 1"),
+    ):
+        sum_of_doubles([1])
 
 
 def five_clients_of_a_softmax_regression():

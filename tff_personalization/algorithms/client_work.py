@@ -75,14 +75,23 @@ NO_SERVER_STATE = ServerState()
 
 
 def client_data_type(model: functional.SeededModel) -> tff.Type:
-    """The type of one client's data in a round: `<x=…, y=int32[?], seed=int32[2], round=int32>*`, of one element.
+    """The type of one client's data in a round, a sequence of one element.
 
-    The element holds all of the client's examples, the seed of its shuffling and dropout, and the round. TFF wants
+        <x=…, y=int32[?], seed=int32[2], round=int32, step_share=float32>*
+
+    The element holds all of the client's examples, the seed of its shuffling and dropout, the round, and the share of
+    its steps that the client gets done, 1 unless it is a straggler. TFF wants
     client data to be a sequence; one of a single element is read without the cost of a `tf.data` pipeline, which is
     more than that of a training step.
     """
     x, y = model.input_spec
-    element = collections.OrderedDict(x=x, y=y, seed=tf.TensorSpec([2], tf.int32), round=tf.TensorSpec([], tf.int32))
+    element = collections.OrderedDict(
+        x=x,
+        y=y,
+        seed=tf.TensorSpec([2], tf.int32),
+        round=tf.TensorSpec([], tf.int32),
+        step_share=tf.TensorSpec([], tf.float32),
+    )
     return tff.SequenceType(tff.types.tensorflow_to_type(element))
 
 
@@ -127,7 +136,7 @@ def build_client_work(
     A client takes part if it has examples and all it found is finite. One that does not gets weight 0, a zero delta and
     a zero report. The type of `next` is
 
-        (<S@SERVER, θ@CLIENTS, {<x, y, seed, round>*}@CLIENTS>
+        (<S@SERVER, θ@CLIENTS, {<x, y, seed, round, step_share>*}@CLIENTS>
           -> <state=S@SERVER, result=<update=Δ, update_weight=float32>@CLIENTS, measurements=…@SERVER>)
 
     with measurements `clients` (how many took part), `non_finite_clients` (how many found what is not finite),
@@ -190,7 +199,7 @@ def client_work_parts(
     def train(server, weights, data, client):
         element = data.get_single_element()
         examples = local_training.Examples(element["x"], element["y"])
-        with schedules.client_round(element["round"]):
+        with schedules.client_round(element["round"]), local_training.step_share(element["step_share"]):
             found = update(tuple(weights.trainable), examples, element["seed"], State(server, client))
 
         finite = _all_finite((found.model_delta, found.report, found.state))

@@ -23,7 +23,7 @@ def build_fed_avg(
     server_optimizer: tff.learning.optimizers.Optimizer,
     local_epochs: int,
     batch_size: int,
-    weighting: str = "examples",
+    client_weighting: str = "examples",
     shuffle: bool = True,
     aggregator: tff.aggregators.WeightedAggregationFactory | None = None,
 ) -> tff.learning.templates.LearningProcess:
@@ -35,31 +35,18 @@ def build_fed_avg(
         server_optimizer: takes one step a round, with the mean model delta as its gradient.
         local_epochs: E, passes over a client's data in a round.
         batch_size: examples a local step.
-        weighting: "examples" or "uniform".
+        client_weighting: "examples" or "uniform".
         shuffle: whether clients permute their examples in each epoch.
         aggregator: how model deltas are aggregated; by default their weighted mean.
     """
     training = local_training.LocalTraining(model, client_optimizer, batch_size, shuffle=shuffle)
     update = client_work.local_steps(training, lambda inner, examples: local_epochs * inner.steps_per_epoch(examples))
-    work = client_work.build_client_work(model, update, weighting)
+    work = client_work.build_client_work(model, update, client_weighting)
     return client_work.compose(model, work, server_optimizer, aggregator)
 
 
-def from_setup(setup: methods.Setup) -> tff.learning.templates.LearningProcess:
-    """FedAvg(E) as the flags say."""
-    return build_fed_avg(
-        setup.model,
-        setup.optimizer("client"),
-        setup.optimizer("server"),
-        setup.settings["local_epochs"],
-        setup.settings["batch_size"],
-        setup.settings["client_weighting"],
-        aggregator=setup.aggregator(),
-    )
-
-
 def _build(setup: methods.Setup) -> methods.Training:
-    return methods.Training((methods.Stage("fed_avg", 1, from_setup(setup)),), methods.sampled_cohorts(setup))
+    return setup.training("fed_avg", setup.call(build_fed_avg))
 
 
 METHOD = methods.Method(

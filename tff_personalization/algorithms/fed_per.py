@@ -26,7 +26,7 @@ def build_fed_per(
     server_optimizer: tff.learning.optimizers.Optimizer,
     local_epochs: int,
     batch_size: int,
-    weighting: str = "examples",
+    client_weighting: str = "examples",
     shuffle: bool = True,
     aggregator: tff.aggregators.WeightedAggregationFactory | None = None,
 ) -> stateful_clients.StatefulProcess:
@@ -38,7 +38,7 @@ def build_fed_per(
         server_optimizer: takes one step a round, on the base layers.
         local_epochs: E, passes over a client's data in a round.
         batch_size: examples a local step.
-        weighting: "examples" or "uniform".
+        client_weighting: "examples" or "uniform".
         shuffle: whether clients permute their examples in each epoch.
         aggregator: how deltas of the base layers are aggregated; by default their weighted mean.
     """
@@ -50,21 +50,12 @@ def build_fed_per(
         end = training.steps(training.initial_state(start), examples, seed, 0, last)
         return partial_model.update_of_rest(model, theta, end)._replace(state=end.weights[partial_model.head(model)])
 
-    return partial_model.build_with_kept_heads(model, update, weighting, server_optimizer, aggregator)
+    return partial_model.build_with_kept_heads(model, update, client_weighting, server_optimizer, aggregator)
 
 
 def _build(setup: methods.Setup) -> methods.Training:
     partial_model.check_model(setup)
-    process = build_fed_per(
-        setup.model,
-        setup.optimizer("client"),
-        setup.optimizer("server"),
-        setup.settings["local_epochs"],
-        setup.settings["batch_size"],
-        setup.settings["client_weighting"],
-        aggregator=setup.aggregator(),
-    )
-    return methods.Training((methods.Stage("fed_per", 1, process),), methods.sampled_cohorts(setup))
+    return setup.training("fed_per", setup.call(build_fed_per))
 
 
 METHOD = methods.Method(

@@ -30,7 +30,7 @@ def build_fed_prox(
     local_epochs: int,
     batch_size: int,
     proximal_strength: float,
-    weighting: str = "examples",
+    client_weighting: str = "examples",
     shuffle: bool = True,
     aggregator: tff.aggregators.WeightedAggregationFactory | None = None,
 ) -> tff.learning.templates.LearningProcess:
@@ -47,22 +47,12 @@ def build_fed_prox(
         end = training.steps(training.initial_state(theta), examples, seed, 0, num_steps, with_proximal_pull)
         return client_work.update_from(theta, end)
 
-    work = client_work.build_client_work(model, update, weighting)
+    work = client_work.build_client_work(model, update, client_weighting)
     return client_work.compose(model, work, server_optimizer, aggregator)
 
 
 def _build(setup: methods.Setup) -> methods.Training:
-    process = build_fed_prox(
-        setup.model,
-        setup.optimizer("client"),
-        setup.optimizer("server"),
-        setup.settings["local_epochs"],
-        setup.settings["batch_size"],
-        setup.settings["proximal_strength"],
-        setup.settings["client_weighting"],
-        aggregator=setup.aggregator(),
-    )
-    return methods.Training((methods.Stage("fed_prox", 1, process),), methods.sampled_cohorts(setup))
+    return setup.training("fed_prox", setup.call(build_fed_prox))
 
 
 METHOD = methods.Method(

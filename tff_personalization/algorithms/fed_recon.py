@@ -43,7 +43,7 @@ def build_fed_recon(
     head_epochs: int,
     local_epochs: int,
     batch_size: int,
-    weighting: str = "examples",
+    client_weighting: str = "examples",
     shuffle: bool = True,
     aggregator: tff.aggregators.WeightedAggregationFactory | None = None,
 ) -> tff.learning.templates.LearningProcess:
@@ -56,7 +56,7 @@ def build_fed_recon(
         head_epochs: E_h, passes over the support half.
         local_epochs: E, passes over the query half.
         batch_size: examples a local step.
-        weighting: "examples", of the query half, or "uniform".
+        client_weighting: "examples", of the query half, or "uniform".
         shuffle: whether halves are dealt at random, and permuted in each epoch.
         aggregator: how deltas of the rest are aggregated; by default their weighted mean.
     """
@@ -78,7 +78,7 @@ def build_fed_recon(
 
     return client_work.compose(
         model,
-        client_work.build_client_work(model, update, weighting),
+        client_work.build_client_work(model, update, client_weighting),
         partial_model.StepOfRest(server_optimizer, model),
         partial_model.AggregationOfRest(aggregator, model),
     )
@@ -86,17 +86,7 @@ def build_fed_recon(
 
 def _build(setup: methods.Setup) -> methods.Training:
     partial_model.check_model(setup)
-    process = build_fed_recon(
-        setup.model,
-        setup.optimizer("client"),
-        setup.optimizer("server"),
-        setup.settings["head_epochs"],
-        setup.settings["local_epochs"],
-        setup.settings["batch_size"],
-        setup.settings["client_weighting"],
-        aggregator=setup.aggregator(),
-    )
-    return methods.Training((methods.Stage("fed_recon", 1, process),), methods.sampled_cohorts(setup))
+    return setup.training("fed_recon", setup.call(build_fed_recon))
 
 
 METHOD = methods.Method(

@@ -29,7 +29,7 @@ def build_fed_rep(
     head_epochs: int,
     local_epochs: int,
     batch_size: int,
-    weighting: str = "examples",
+    client_weighting: str = "examples",
     shuffle: bool = True,
     aggregator: tff.aggregators.WeightedAggregationFactory | None = None,
 ) -> stateful_clients.StatefulProcess:
@@ -42,7 +42,7 @@ def build_fed_rep(
         head_epochs: E_h, passes over a client's data that train its head.
         local_epochs: E, passes that train the representation.
         batch_size: examples a local step.
-        weighting: "examples" or "uniform".
+        client_weighting: "examples" or "uniform".
         shuffle: whether clients permute their examples in each epoch.
         aggregator: how deltas of the representation are aggregated; by default their weighted mean.
     """
@@ -66,22 +66,12 @@ def build_fed_rep(
         end = training.steps(training.initial_state(weights), examples, of_rest, 0, last)
         return partial_model.update_of_rest(model, theta, end)._replace(state=end.weights[partial_model.head(model)])
 
-    return partial_model.build_with_kept_heads(model, update, weighting, server_optimizer, aggregator)
+    return partial_model.build_with_kept_heads(model, update, client_weighting, server_optimizer, aggregator)
 
 
 def _build(setup: methods.Setup) -> methods.Training:
     partial_model.check_model(setup)
-    process = build_fed_rep(
-        setup.model,
-        setup.optimizer("client"),
-        setup.optimizer("server"),
-        setup.settings["head_epochs"],
-        setup.settings["local_epochs"],
-        setup.settings["batch_size"],
-        setup.settings["client_weighting"],
-        aggregator=setup.aggregator(),
-    )
-    return methods.Training((methods.Stage("fed_rep", 1, process),), methods.sampled_cohorts(setup))
+    return setup.training("fed_rep", setup.call(build_fed_rep))
 
 
 METHOD = methods.Method(

@@ -14,8 +14,6 @@ The factor β gives the delta the size of a local step, as in FedSGD, so that on
 same data in every step, the delta of J steps of FedAvg is that of FedSGD + FOMAML(1) + … + FOMAML(J−1).
 """
 
-from collections.abc import Callable
-
 import tensorflow as tf
 import tensorflow_federated as tff
 
@@ -63,24 +61,8 @@ def build_fomaml(
     return client_work.compose(model, work, server_optimizer, aggregator)
 
 
-def from_setup(
-    setup: methods.Setup, build: Callable[..., tff.learning.templates.LearningProcess] = build_fomaml
-) -> tff.learning.templates.LearningProcess:
-    """FOMAML(K) as the flags say, or another method whose `build` takes the same arguments."""
-    return build(
-        setup.model,
-        setup.optimizer("client"),
-        setup.optimizer("server"),
-        setup.settings["local_steps"],
-        setup.settings["batch_size"],
-        setup.settings["query_fraction"],
-        setup.optimizers["client"].learning_rate,
-        aggregator=setup.aggregator(),
-    )
-
-
 def _build(setup: methods.Setup) -> methods.Training:
-    return methods.Training((methods.Stage("fomaml", 1, from_setup(setup)),), methods.sampled_cohorts(setup))
+    return setup.training("fomaml", setup.call(build_fomaml, scale=setup.optimizers["client"].learning_rate))
 
 
 METHOD = methods.Method(

@@ -131,7 +131,7 @@ def build_ifca(
     clusters: int,
     local_epochs: int,
     batch_size: int,
-    weighting: str = "examples",
+    client_weighting: str = "examples",
     shuffle: bool = True,
     aggregator: tff.aggregators.WeightedAggregationFactory | None = None,
 ) -> tff.learning.templates.LearningProcess:
@@ -145,7 +145,7 @@ def build_ifca(
         clusters: k, the models.
         local_epochs: E, passes over a client's data in a round.
         batch_size: examples a local step.
-        weighting: "examples" or "uniform".
+        client_weighting: "examples" or "uniform".
         shuffle: whether clients permute their examples in each epoch.
         aggregator: makes the mean of the blocks; by default their weighted mean. Its aggregate must be a weighted mean
             of what it makes of each client's delta.
@@ -165,7 +165,7 @@ def build_ifca(
         blocks = tuple(member * delta for member in tf.unstack(membership) for delta in found.model_delta)
         return found._replace(model_delta=(*blocks, membership))
 
-    work = client_work.build_client_work(model, update, weighting, initial_weights=initial_weights)
+    work = client_work.build_client_work(model, update, client_weighting, initial_weights=initial_weights)
     return client_work.compose(
         model,
         work,
@@ -189,20 +189,8 @@ def _build(setup: methods.Setup) -> methods.Training:
     for cluster in range(1, clusters):
         further = setup.build_model(seeds.generator(setup.seed, "init", cluster))
         initial_weights += further.initial_weights[0]
-    process = build_ifca(
-        setup.model,
-        initial_weights,
-        setup.optimizer("client"),
-        setup.optimizer("server"),
-        clusters,
-        setup.settings["local_epochs"],
-        setup.settings["batch_size"],
-        setup.settings["client_weighting"],
-        aggregator=setup.aggregator(),
-    )
-    return methods.Training(
-        (methods.Stage("ifca", 1, process),), methods.sampled_cohorts(setup), initial_weights=initial_weights
-    )
+    process = setup.call(build_ifca, initial_weights=initial_weights)
+    return setup.training("ifca", process, initial_weights)
 
 
 METHOD = methods.Method(

@@ -18,7 +18,7 @@ import tensorflow as tf
 import tensorflow_federated as tff
 
 from tff_personalization import local_training, methods
-from tff_personalization.algorithms import client_work, fomaml, meta_learning
+from tff_personalization.algorithms import client_work, meta_learning
 from tff_personalization.models import functional
 
 
@@ -52,8 +52,7 @@ def build_maml(
 
 
 def _build(setup: methods.Setup) -> methods.Training:
-    process = fomaml.from_setup(setup, build_maml)
-    return methods.Training((methods.Stage("maml", 1, process),), methods.sampled_cohorts(setup))
+    return setup.training("maml", setup.call(build_maml, scale=setup.optimizers["client"].learning_rate))
 
 
 METHOD = methods.Method(

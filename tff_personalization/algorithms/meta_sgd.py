@@ -73,24 +73,14 @@ def build_meta_sgd(
 
 
 def _build(setup: methods.Setup) -> methods.Training:
-    process = build_meta_sgd(
-        setup.model,
-        setup.optimizer("server"),
-        setup.settings["local_steps"],
-        setup.settings["batch_size"],
-        setup.settings["query_fraction"],
-        setup.settings["inner_learning_rate"],
-        aggregator=setup.aggregator(),
-    )
-    start = initial_weights(setup.model, setup.settings["inner_learning_rate"])
-    return methods.Training((methods.Stage("meta_sgd", 1, process),), methods.sampled_cohorts(setup), start)
+    return setup.training("meta_sgd", setup.call(build_meta_sgd), setup.call(initial_weights))
 
 
 METHOD = methods.Method(
     description="Meta-SGD(K): MAML that learns a local learning rate for each weight",
     reads=(
         "server",
-        "clients_per_round",
+        *methods.COHORT_READS,
         "batch_size",
         "aggregator",
         "local_steps",

@@ -33,7 +33,7 @@ def build_mime_lite(
     base_optimizer: tff.learning.optimizers.Optimizer,
     local_epochs: int,
     batch_size: int,
-    weighting: str = "examples",
+    client_weighting: str = "examples",
     shuffle: bool = True,
 ) -> tff.learning.templates.LearningProcess:
     """Builds MimeLite as a learning process; arguments as `fed_avg.build_fed_avg`, but one optimizer for both sides."""
@@ -45,7 +45,7 @@ def build_mime_lite(
         end = training.steps(start, examples, seed, 0, local_epochs * training.steps_per_epoch(examples))
         gradients = training.gradient(x, examples, tf.random.fold_in(seed, -1)).gradients
         size = tf.cast(tf.shape(examples.y)[0], tf.float32)
-        weight = size if weighting == "examples" else 1.0
+        weight = size if client_weighting == "examples" else 1.0
         return client_work.update_from(
             x, end, report=(tuple(weight * g for g in gradients), tf.convert_to_tensor(weight))
         )
@@ -60,7 +60,7 @@ def build_mime_lite(
     server_state = client_work.ServerState(
         lambda: training.initial_optimizer_state(model.initial_weights[0]), next_state
     )
-    work = client_work.build_client_work(model, update, weighting, server_state=server_state)
+    work = client_work.build_client_work(model, update, client_weighting, server_state=server_state)
     return client_work.compose(model, work, tff.learning.optimizers.build_sgdm(1.0))
 
 
@@ -79,19 +79,12 @@ class _StateStays(tff.learning.optimizers.Optimizer):
 
 
 def _build(setup: methods.Setup) -> methods.Training:
-    process = build_mime_lite(
-        setup.model,
-        setup.optimizer("base"),
-        setup.settings["local_epochs"],
-        setup.settings["batch_size"],
-        setup.settings["client_weighting"],
-    )
-    return methods.Training((methods.Stage("mime_lite", 1, process),), methods.sampled_cohorts(setup))
+    return setup.training("mime_lite", setup.call(build_mime_lite))
 
 
 METHOD = methods.Method(
     description="MimeLite: local steps with the state of an optimizer that all clients' gradients update",
     # No aggregator: gradients are summed as they are.
-    reads=("base", "clients_per_round", "batch_size", "local_epochs", "client_weighting"),
+    reads=("base", *methods.COHORT_READS, "batch_size", "local_epochs", "client_weighting"),
     build=_build,
 )

@@ -80,7 +80,10 @@ def build_per_fed_avg(
             return step + 1, training.steps(state, examples, walk_seed, step, step + 1, meta_gradient)
 
         _, end = tf.while_loop(
-            lambda step, _: step < local_steps, take_step, (0, training.initial_state(theta)), parallel_iterations=1
+            lambda step, _: step < local_training.in_time(local_steps),
+            take_step,
+            (0, training.initial_state(theta)),
+            parallel_iterations=1,
         )
         return client_work.update_from(theta, end)
 
@@ -89,17 +92,7 @@ def build_per_fed_avg(
 
 
 def _build(setup: methods.Setup) -> methods.Training:
-    process = build_per_fed_avg(
-        setup.model,
-        setup.optimizer("client"),
-        setup.optimizer("server"),
-        setup.settings["local_steps"],
-        setup.settings["batch_size"],
-        setup.settings["inner_learning_rate"],
-        setup.settings["hessian_delta"],
-        aggregator=setup.aggregator(),
-    )
-    return methods.Training((methods.Stage("per_fed_avg", 1, process),), methods.sampled_cohorts(setup))
+    return setup.training("per_fed_avg", setup.call(build_per_fed_avg))
 
 
 METHOD = methods.Method(

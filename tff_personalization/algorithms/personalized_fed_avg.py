@@ -12,10 +12,9 @@ from tff_personalization.algorithms import fed_avg, reptile
 
 
 def _build(setup: methods.Setup) -> methods.Training:
-    stages = (
-        methods.Stage("fed_avg", 1, fed_avg.from_setup(setup)),
-        methods.Stage("reptile", setup.settings["stage_2_round"], reptile.from_setup(setup, "stage_2_server")),
-    )
+    first = setup.call(fed_avg.build_fed_avg)
+    second = setup.call(reptile.build_reptile, server_optimizer=setup.optimizer("stage_2_server"))
+    stages = methods.Stage("fed_avg", 1, first), methods.Stage("reptile", setup.settings["stage_2_round"], second)
     return methods.Training(stages, methods.sampled_cohorts(setup))
 
 

@@ -39,20 +39,8 @@ def build_reptile(
     return client_work.compose(model, work, server_optimizer, aggregator)
 
 
-def from_setup(setup: methods.Setup, server_role: str = "server") -> tff.learning.templates.LearningProcess:
-    """Reptile(K) as the flags say, with the server optimizer of the given role."""
-    return build_reptile(
-        setup.model,
-        setup.optimizer("client"),
-        setup.optimizer(server_role),
-        setup.settings["local_steps"],
-        setup.settings["batch_size"],
-        aggregator=setup.aggregator(),
-    )
-
-
 def _build(setup: methods.Setup) -> methods.Training:
-    return methods.Training((methods.Stage("reptile", 1, from_setup(setup)),), methods.sampled_cohorts(setup))
+    return setup.training("reptile", setup.call(build_reptile))
 
 
 METHOD = methods.Method(

@@ -58,7 +58,7 @@ def build_scaffold(
 
         steps = local_epochs * training.steps_per_epoch(examples)
         end = training.steps(training.initial_state(x), examples, seed, 0, steps, corrected)
-        length = tf.cast(steps, tf.float32) * end.optimizer_state[tff.learning.optimizers.LEARNING_RATE_KEY]
+        length = tf.cast(end.steps, tf.float32) * end.optimizer_state[tff.learning.optimizers.LEARNING_RATE_KEY]
         kept = tuple(
             tf.math.divide_no_nan(a - y, length) - d for a, y, d in zip(x, end.weights, correction, strict=True)
         )
@@ -75,21 +75,13 @@ def build_scaffold(
 
 
 def _build(setup: methods.Setup) -> methods.Training:
-    process = build_scaffold(
-        setup.model,
-        setup.optimizer("client"),
-        setup.optimizer("server"),
-        setup.settings["local_epochs"],
-        setup.settings["batch_size"],
-        len(setup.train_clients),
-    )
-    return methods.Training((methods.Stage("scaffold", 1, process),), methods.sampled_cohorts(setup))
+    return setup.training("scaffold", setup.call(build_scaffold, population=len(setup.train_clients)))
 
 
 METHOD = methods.Method(
     description="SCAFFOLD: local steps corrected by control variates, one of which each client keeps",
     # No aggregator: changes of control variates are summed as they are.
-    reads=("client", "server", "clients_per_round", "batch_size", "local_epochs"),
+    reads=("client", "server", *methods.COHORT_READS, "batch_size", "local_epochs"),
     build=_build,
     plain_sgd=True,
 )

@@ -8,15 +8,19 @@ distribution.csv   histogram of the final evaluation
 choice.csv         what was judged on validation clients in the end, and what of it was chosen; if there are any
 k_shot.csv         one row per (number of train examples, strategy, epoch); with --personalization_examples
 summary.json       the figures of the run; its presence says that the run is finished
-checkpoints/       program state, the newest few
+checkpoints/       program state and its checksums, the newest few
 client_states/     what clients keep from round to round, for methods whose clients do
 tensorboard/       round metrics for TensorBoard
 worker.log         what TFF's worker process said
+lock               held by the process that writes here
 """
 
 import asyncio
 import collections
+import errno
+import fcntl
 import importlib.metadata
+import itertools
 import json
 import os
 import pathlib
@@ -24,16 +28,17 @@ import platform
 import shutil
 import subprocess
 from collections.abc import Mapping
-from typing import Any
+from typing import IO, Any
 
 import pandas as pd
 import tensorflow_federated as tff
 
 from tff_personalization import errors, identity
+from tff_personalization.programs import checkpoints, files
 from tff_personalization.programs import config as config_lib
+from tff_personalization.tasks import federated_data
 
 _PACKAGES = ("tensorflow", "tensorflow-federated", "numpy", "pandas")
-_KEPT_CHECKPOINTS = 3
 
 
 class RunDirectory:
@@ -58,18 +63,36 @@ class RunDirectory:
             UserError: it cannot be written.
         """
         try:
-            (self.path / "checkpoints").mkdir(parents=True, exist_ok=True)
+            self.path.mkdir(parents=True, exist_ok=True)
+            self._lock = self._locked()
+            self.checkpoints = checkpoints.Checkpoints(self.path / "checkpoints")
             self.worker_log = (self.path / "worker.log").open("ab")
         except OSError as error:
             raise errors.UserError(
                 f"--output_dir={self.experiment.config.output_dir}: cannot write {self.path} ({error.strerror}); "
                 "give a directory that you may write to."
             ) from error
-        for leftover in (*self.path.glob("*_temp[0-9]*"), *(self.path / "checkpoints").glob("*_temp[0-9]*")):
+        for leftover in self.path.glob("*_temp[0-9]*"):
             shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink()  # of a start that was killed
-        self._states = tff.program.FileProgramStateManager(
-            str(self.path / "checkpoints"), prefix="round_", keep_total=_KEPT_CHECKPOINTS, keep_first=False
-        )
+
+    def _locked(self) -> IO[str]:
+        """A file of the directory that this process holds until it ends, however it ends; refused if another does."""
+        file = (self.path / "lock").open("a+")
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            if error.errno not in (errno.EWOULDBLOCK, errno.EACCES):
+                raise
+            file.seek(0)
+            process = file.read().strip()
+            raise errors.UserError(
+                f"{self.path} is being written by another process{f' ({process})' if process else ''}: wait for it, or "
+                "choose another --run_name."
+            ) from None
+        file.truncate(0)
+        file.write(f"{os.getpid()}\n")
+        file.flush()
+        return file
 
     @property
     def finished(self) -> bool:
@@ -77,10 +100,10 @@ class RunDirectory:
 
     def _check_same_experiment(self) -> None:
         try:
-            earlier = json.loads((self.path / "config.json").read_text())["flags"]
+            earlier = dict(json.loads((self.path / "config.json").read_text())["flags"])
         except (FileNotFoundError, NotADirectoryError):
             return
-        except (OSError, ValueError, KeyError) as error:
+        except (OSError, ValueError, KeyError, TypeError) as error:
             raise errors.UserError(
                 f"{self.path / 'config.json'} is damaged ({type(error).__name__}): move {self.path} away, or choose "
                 "another --run_name."
@@ -98,30 +121,37 @@ class RunDirectory:
                 "settings to go on with it."
             )
 
-    def write_config(
-        self, task: str, source: str, synthetic: bool, machine: Mapping[str, int], clients: Mapping[str, int]
-    ) -> None:
+    def write_config(self, data: federated_data.FederatedData, machine: Mapping[str, int]) -> None:
         """Writes config.json, unless an earlier start did.
 
         Args:
-            task: the task's name.
-            source: what the data is, in words.
-            synthetic: whether it was generated.
+            data: what the clients have.
             machine: how the work is laid out: cores, threads a client, clients a call.
-            clients: how many clients train, validate and test.
+
+        Raises:
+            UserError: the client data is not what it was when the run began.
         """
         if (self.path / "config.json").exists():
+            earlier = json.loads((self.path / "config.json").read_text()).get("data_sha256", data.sha256)
+            if earlier != data.sha256:
+                raise errors.UserError(
+                    f"--client_data={self.experiment.config.client_data}: the data has changed since the run in "
+                    f"{self.path} began (SHA-256 {earlier[:12]}… then, {data.sha256[:12]}… now): restore it, or choose "
+                    "another --run_name."
+                )
             return
         self.write_json(
             "config.json",
             {
                 "run_name": self.name,
                 "method": self.experiment.config.method,
-                "task": task,
-                "source": source,
-                "synthetic": synthetic,
-                "clients": dict(clients),
+                "task": self.experiment.config.task,
+                "source": data.source,
+                "synthetic": data.synthetic,
+                "data_sha256": data.sha256,
+                "clients": data.split.counts(),
                 "seed": self.experiment.config.seed,
+                "given": dict(self.experiment.given),
                 "flags": self.experiment.as_json(),
                 "git_commit": git_commit(),
                 "versions": {
@@ -140,6 +170,38 @@ class RunDirectory:
         """Writes a CSV file whole or not at all."""
         self._write_text(name, table.to_csv(index=False))
 
+    def keep_records_until(self, round_number: int) -> None:
+        """Makes metrics.csv and evaluations.csv what they were after a round, from which the run goes on.
+
+        Raises:
+            UserError: one of them lacks something of these rounds, or is damaged there.
+        """
+        every = self.experiment.config.rounds_per_evaluation
+        rows_of_evaluation = self.experiment.config.personalization_epochs + 1
+        evaluated = range(every, round_number + 1, every) if every else ()
+        self._keep_rows(self.path / "metrics.csv", dict.fromkeys(range(1, round_number + 1), 1))
+        self._keep_rows(self.path / "evaluations.csv", dict.fromkeys(evaluated, rows_of_evaluation))
+
+    def _keep_rows(self, path: pathlib.Path, counts: Mapping[int, int]) -> None:
+        """Cuts a table after so many rows of each round; refused if they are not all there, in order and whole."""
+        if not counts:
+            path.unlink(missing_ok=True)
+            return
+        lines = path.read_bytes().decode(errors="replace").splitlines(keepends=True) if path.exists() else []
+        columns = lines[0].rstrip("\r\n").split(",") if lines else []
+        kept = 1 + sum(counts.values())
+        rounds = itertools.chain.from_iterable([number] * count for number, count in counts.items())
+        for line, (text, number) in enumerate(itertools.zip_longest(lines[1:kept], rounds), start=2):
+            cells = (text or "").rstrip("\r\n").split(",")
+            whole = text and text.endswith("\n") and len(cells) == len(columns) and "round" in columns
+            if not whole or cells[columns.index("round")] != str(number):
+                raise errors.UserError(
+                    f"{path}, line {line}: damaged, a row of round {number} is expected: restore the file, or move "
+                    f"{self.path} away and start anew."
+                )
+        if len(lines) > kept:
+            files.write_text(path, "".join(lines[:kept]))
+
     def append_evaluation(self, table: pd.DataFrame, round_number: int, split: str) -> None:
         """Adds an evaluation's rows to evaluations.csv, in place of any it has of the same or of later rounds."""
         path = self.path / "evaluations.csv"
@@ -152,9 +214,7 @@ class RunDirectory:
         self._write_text("evaluations.csv", text)
 
     def _write_text(self, name: str, text: str) -> None:
-        temporary = self.path / f"{name}_temp0"
-        temporary.write_text(text)
-        os.replace(temporary, self.path / name)
+        files.write_text(self.path / name, text)
 
     def release(self, metrics: Mapping[str, Any], round_number: int) -> None:
         """Releases a round's metrics to metrics.csv and TensorBoard, in place of any of that round or later ones."""
@@ -168,21 +228,9 @@ class RunDirectory:
             ]
         numbers = collections.OrderedDict((key, value) for key, value in metrics.items() if not isinstance(value, str))
         csv, tensorboard = self._managers
-        asyncio.run(csv.release(collections.OrderedDict(metrics), round_number))
-        asyncio.run(tensorboard.release(numbers, round_number))
-
-    def save(self, state: Any, round_number: int) -> None:
-        """Saves the program state after a round; the newest few are kept."""
-        if round_number not in self.saved_rounds():
-            asyncio.run(self._states.save(state, round_number))
-
-    def saved_rounds(self) -> list[int]:
-        """The rounds after which a checkpoint exists, in order."""
-        return asyncio.run(self._states.get_versions()) or []
-
-    def load(self, round_number: int, structure: Any) -> Any:
-        """The program state saved after a round, in the given structure."""
-        return asyncio.run(self._states.load(round_number, structure))
+        with files.as_os_errors(self.path):
+            asyncio.run(csv.release(collections.OrderedDict(metrics), round_number))
+            asyncio.run(tensorboard.release(numbers, round_number))
 
 
 def git_commit() -> str:

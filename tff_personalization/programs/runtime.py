@@ -25,8 +25,12 @@ import tensorflow_federated as tff
 from absl import logging
 from tensorflow_federated.python.core.impl.executors import cardinalities_utils
 
+from tff_personalization import errors
+
 _WORKER_BINARY = pathlib.Path(tff.__file__).parent / "data" / "worker_binary"
 _START_SECONDS = 60.0
+# A computation during which the worker ends this often is given up.
+_MOST_RESTARTS = 3
 _MESSAGE_BYTES = 2_000_000_000
 _PR_SET_PDEATHSIG = 1
 # With the paper's network TFF's worker holds some 20 MB for each client of a call.
@@ -70,6 +74,8 @@ class Worker:
         self._log = log
         self._process: subprocess.Popen | None = None
         self._stub: tff.framework.RemoteExecutorGrpcStub | None = None
+        self._answered = False
+        self._restarts = 0
         atexit.register(self.stop)
         self._start()
 
@@ -78,25 +84,52 @@ class Worker:
         assert self._process is not None
         return self._process.pid
 
+    def count_restarts_anew(self) -> None:
+        """To be called when a computation begins: its restarts are counted."""
+        self._restarts = 0
+
     def stub(self) -> tff.framework.RemoteExecutorGrpcStub:
-        """A connection to a worker that answers. Raises RuntimeError if none can be started."""
-        if self._process is None or self._process.poll() is not None:
-            if self._process is not None:
-                logging.warning("TFF's worker process ended unexpectedly; starting another.")
-                self.stop()
-            self._start()
-        assert self._process is not None
-        assert self._stub is not None
+        """A connection to a worker that answers: another one if it has ended.
+
+        TFF asks for it when a computation begins and, after the connection broke, again: a round during which the
+        worker is killed is computed anew.
+
+        Raises:
+            UserError: none can be started, or it ended too often during one computation.
+        """
         deadline = time.monotonic() + _START_SECONDS
-        while not self._stub.is_ready:
-            if self._process.poll() is not None or time.monotonic() > deadline:
+        while True:
+            if self._process is None or self._stub is None:
+                self._start()
+            elif self._process.poll() is not None:
+                self._restart(self._process.returncode)
+            elif self._answered or self._stub.is_ready:
+                self._answered = True  # A connection that idles for long is not ready, and is when it is used.
+                return self._stub
+            elif time.monotonic() > deadline:
                 self.stop()
-                raise RuntimeError(f"TFF's worker process did not start: {_WORKER_BINARY}")
-            time.sleep(0.05)
-        return self._stub
+                raise errors.UserError(
+                    f"TFF's worker process {_WORKER_BINARY} does not answer: see worker.log in the run directory."
+                )
+            else:
+                time.sleep(0.05)
+
+    def _restart(self, status: int) -> None:
+        """Starts another worker in place of one that ended, unless that happens too often."""
+        self.stop()
+        self._restarts += 1
+        if self._restarts > _MOST_RESTARTS:
+            raise errors.UserError(
+                f"TFF's worker process {_WORKER_BINARY} ended {self._restarts} times during one computation, lastly "
+                f"with status {status}: see worker.log in the run directory; if memory ran out (status -9), give a "
+                "smaller --clients_per_call or --cores. The same command goes on from the last round."
+            )
+        logging.warning("TFF's worker process ended unexpectedly (status %d); starting another.", status)
+        self._start()
 
     def _start(self) -> None:
         """Starts the process; it answers a second later."""
+        self._answered = False
         port = portpicker.pick_unused_port()
         self._process = subprocess.Popen(
             [str(_WORKER_BINARY), f"--port={port}", f"--max_concurrent_computation_calls={self._cores}"],
@@ -136,6 +169,7 @@ class _Context(tff.framework.SyncContext):
     """
 
     def __init__(self, worker: Worker, clients_per_call: int):
+        self._worker = worker
         self._clients_per_call = clients_per_call
         settings = {
             "executor_fn": tff.framework.ResourceManagingExecutorFactory(functools.partial(_executor, worker)),
@@ -149,6 +183,7 @@ class _Context(tff.framework.SyncContext):
         self._mergeable: dict[tff.Computation, tff.framework.MergeableCompForm | None] = {}
 
     def invoke(self, comp: tff.Computation, arg: Any) -> Any:
+        self._worker.count_restarts_anew()
         parts = -(-_count_clients(comp, arg) // self._clients_per_call)
         form = self._mergeable_form(comp) if parts > 1 else None
         if form is None:

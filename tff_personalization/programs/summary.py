@@ -6,8 +6,7 @@ import pandas as pd
 
 from tff_personalization import privacy
 from tff_personalization.personalization import distributions
-from tff_personalization.programs import config as config_lib
-from tff_personalization.programs import final_evaluation, run_directory
+from tff_personalization.programs import final_evaluation, run_directory, settings
 from tff_personalization.tasks import federated_data
 
 
@@ -99,7 +98,7 @@ def _gain(d: distributions.AccuracyDistribution) -> dict[str, Any]:
     }
 
 
-def _privacy(config: config_lib.ExperimentConfig, population: int) -> dict[str, Any]:
+def _privacy(config: settings.ExperimentConfig, population: int) -> dict[str, Any]:
     """What training has spent, if its aggregator is differentially private."""
     if config.aggregator != "dp":
         return {}

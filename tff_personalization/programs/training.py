@@ -63,11 +63,10 @@ def run(experiment: config_lib.Experiment, interrupt: interruption.Interruption)
         "threads_per_client": config.threads_per_client or (cores if methods.get(config.method).pooled else 1),
         "clients_per_call": config.clients_per_call,
     }
-    clients = {split: len(getattr(data.split, split)) for split in ("train", "validation", "test")}
-    _say(directory, data, machine, clients)
+    directory.write_config(data, machine)
+    _say(directory, data, machine)
     worker_log = None if logging.level_debug() else directory.worker_log
     with runtime.execution_context(log=worker_log, **machine):
-        directory.write_config(config.task, data.source, data.synthetic, machine, clients)
         _Program(experiment, interrupt, directory, data).run()
     return directory
 
@@ -76,10 +75,9 @@ def _say(
     directory: run_directory.RunDirectory,
     data: federated_data.FederatedData,
     machine: dict[str, int],
-    clients: dict[str, int],
 ) -> None:
     """Says on standard error what is about to happen."""
-    counts = ", ".join(f"{count:,} {split}" for split, count in clients.items() if count)
+    counts = ", ".join(f"{count:,} {split}" for split, count in data.split.counts().items() if count)
     print(
         f"{data.source}: {counts} clients. {machine['cores']} at once, threads for each: "
         f"{machine['threads_per_client']}. Run directory: {directory.path}",
@@ -150,13 +148,14 @@ class _Program:
         return tqdm.tqdm(mininterval=0.5 if sys.stderr.isatty() else 20, dynamic_ncols=True, **settings)
 
     def _restore(self) -> None:
-        saved = self._directory.saved_rounds()
-        self._client_states.forget_after(saved[-1] if saved else 0)
-        if not saved:
+        newest = self._directory.checkpoints.load_newest(
+            lambda round_number: self._program_state(self._training.stage_of(round_number).process.initialize())
+        )
+        round_number, loaded = newest or (0, None)
+        self._client_states.forget_after(round_number)
+        self._directory.keep_records_until(round_number)
+        if loaded is None:
             return
-        round_number = saved[-1]
-        structure = self._program_state(self._training.stage_of(round_number).process.initialize())
-        loaded = self._directory.load(round_number, structure)
         self._state = loaded["learning"]
         self._progress = Progress(
             round_number,
@@ -172,7 +171,7 @@ class _Program:
         return collections.OrderedDict(learning=learning, **progress)
 
     def _save(self) -> None:
-        self._directory.save(self._program_state(self._state), self._progress.round_number)
+        self._directory.checkpoints.save(self._program_state(self._state), self._progress.round_number)
 
     def _state_for(self, stage: methods.Stage, round_number: int) -> Any:
         """The state that a round begins with: a stage begins afresh, but for the model that the one before left."""
@@ -204,6 +203,8 @@ class _Program:
             "train_loss": measured["train_loss"],
             "train_accuracy": measured["train_accuracy"],
             "non_finite_clients": measured["non_finite_clients"],
+            "dropped_clients": cohort.dropped,
+            "stragglers": cohort.stragglers,
             "initial_accuracy": "",
             "personalized_accuracy": "",
         }
@@ -218,7 +219,8 @@ class _Program:
         every = self._config.rounds_per_evaluation
         if every and round_number % every == 0:
             weights = stage.process.get_model_weights(output.state)
-            result = self._evaluator.evaluate(weights, self._sample, round_number)
+            main = self._config.strategies[:1]  # the others are judged in the end
+            result = self._evaluator.evaluate(weights, self._sample, round_number, strategies=main)
             before, after = self._main_distributions(result)
             metrics.update(initial_accuracy=before.mean, personalized_accuracy=after.mean)
             self._shown.update(initial=f"{before.mean:.3f}", personalized=f"{after.mean:.3f}")
@@ -244,7 +246,7 @@ class _Program:
                 self._save()
                 runtime.return_free_memory()
             if isinstance(output, stateful_clients.StatefulOutput):
-                self._client_states.prune(self._directory.saved_rounds())
+                self._client_states.prune(self._directory.checkpoints.rounds())
             speed = self._progress.examples / self._progress.train_seconds
             bar.set_postfix({"examples/s": f"{speed:,.0f}", **self._shown}, refresh=False)
             bar.update()

@@ -1,6 +1,8 @@
 """From flags to clients: reads a source, splits each client's examples, and splits the clients."""
 
 import dataclasses
+import hashlib
+import json
 import os
 
 import numpy as np
@@ -18,12 +20,14 @@ class FederatedData:
         test: every client's test part.
         split: which clients train, validate and test.
         source: what the data is, in words; begins with "synthetic" if it was generated.
+        sha256: of all examples with their clients and parts, in hexadecimal digits.
     """
 
     train: array_client_data.ArrayClientData
     test: array_client_data.ArrayClientData
     split: splits.ClientSplit
     source: str
+    sha256: str
 
     @property
     def synthetic(self) -> bool:
@@ -60,4 +64,12 @@ def load(config) -> FederatedData:
     )
     if not np.sum([train.num_examples(client) for client in split.train]):
         raise errors.UserError(f"--client_data={config.client_data}: no train client has a training example.")
-    return FederatedData(train, test, split, archive.source)
+    return FederatedData(train, test, split, archive.source, _sha256(archive))
+
+
+def _sha256(archive: client_data.Archive) -> str:
+    digest = hashlib.sha256(json.dumps([archive.writers, archive.classes]).encode())
+    for array in (archive.x, archive.y, archive.writer_index, archive.is_test):
+        digest.update(f"{array.dtype.str}{array.shape}".encode())
+        digest.update(np.ascontiguousarray(array).data)
+    return digest.hexdigest()

@@ -24,6 +24,10 @@ class ClientSplit:
         if len(set(ids)) != len(ids):
             raise ValueError("train, validation and test clients overlap")
 
+    def counts(self) -> dict[str, int]:
+        """How many clients there are of each kind."""
+        return {"train": len(self.train), "validation": len(self.validation), "test": len(self.test)}
+
 
 def split_clients(
     client_ids: Sequence[str],

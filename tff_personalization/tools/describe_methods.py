@@ -19,7 +19,7 @@ from typing import Any  # noqa: E402
 
 from tff_personalization import aggregators, methods  # noqa: E402
 from tff_personalization.personalization import adaptation, strategies  # noqa: E402
-from tff_personalization.programs import config  # noqa: E402
+from tff_personalization.programs import settings  # noqa: E402
 
 _HEAD = """# Methods and strategies
 
@@ -34,7 +34,8 @@ _CITATION = rf"{_NAMES},? \(?(?:19|20)\d\d\)?|arXiv[ :]\d{{4}}\.\d{{5}}"
 _READ_BY_ALL = (
     "Every run reads the flags of data and evaluation; methods that train also `--rounds`, strategies also "
     "`--personalization_epochs`. "
-    "*client*, *server* and so on stand for all flags of that optimizer."
+    "*client*, *server* and so on stand for all flags of that optimizer, *cohort* for "
+    f"{' '.join(f'`--{name}`' for name in methods.COHORT_READS)}."
 )
 
 
@@ -91,7 +92,12 @@ def _table(head: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> str:
 
 
 def _flags(names: Iterable[str], dashes: str = "--") -> str:
-    return " ".join(f"*{name}*" if name in config.ROLES else f"`{dashes}{name}`" for name in names)
+    names = list(names)
+    if set(methods.COHORT_READS) <= set(names):
+        first = names.index(methods.COHORT_READS[0])
+        names = [name for name in names if name not in methods.COHORT_READS]
+        names.insert(first, "cohort")
+    return " ".join(f"*{name}*" if name in ("cohort", *settings.ROLES) else f"`{dashes}{name}`" for name in names)
 
 
 def _module(method: str) -> types.ModuleType:

@@ -1,0 +1,126 @@
+"""What methods share: cohorts, clients that drop out or are slow, and how a setup calls a builder."""
+
+import collections
+
+import numpy as np
+import pytest
+import tensorflow_federated as tff
+
+from tests import numpy_oracle
+from tff_personalization import methods, optimizers
+from tff_personalization.algorithms import fed_avg
+from tff_personalization.models import emnist_cnn
+from tff_personalization.tasks import array_client_data, client_data
+
+SETTINGS = {
+    "clients_per_round": 8,
+    "client_dropout_probability": 0.0,
+    "straggler_probability": 0.0,
+    "straggler_step_fraction": 0.25,
+    "local_epochs": 3,
+    "batch_size": 4,
+    "aggregator": "mean",
+    "model": "linear",
+    "rounds": 10,
+}
+
+
+def make_setup(**settings):
+    rng = np.random.default_rng(0)
+    writer = np.repeat([f"w{i:02d}" for i in range(30)], 5)
+    images = rng.integers(0, 256, (len(writer), 28, 28), np.uint8)
+    labels = rng.integers(0, 3, len(writer)).astype(np.int32)
+    archive = client_data.Archive.from_names(
+        images, labels, writer, np.arange(len(writer)) % 5 == 0, ("a", "b", "c"), ""
+    )
+    train, _ = array_client_data.to_client_data(archive)
+    return methods.Setup(
+        emnist_cnn.build_linear(3, np.random.default_rng(1)),
+        train,
+        tuple(train.client_ids),
+        {**SETTINGS, **settings},
+        {"client": optimizers.OptimizerSpec("sgd", 0.1), "server": optimizers.OptimizerSpec("sgd", 1.0)},
+        5,
+        lambda rng: emnist_cnn.build_linear(3, rng),
+    )
+
+
+def shares(cohort):
+    return [float(next(iter(value))["step_share"]) for value in cohort.values]
+
+
+def test_without_faults_a_cohort_is_whole_and_in_time():
+    cohort = methods.sampled_cohorts(make_setup())(1)
+    assert len(set(cohort.members)) == len(cohort.values) == 8
+    assert (cohort.dropped, cohort.stragglers, shares(cohort)) == (0, 0, 8 * [1.0])
+
+
+def test_clients_drop_out_of_the_cohort_that_there_would_be_without():
+    whole = methods.sampled_cohorts(make_setup())
+    with_dropout = methods.sampled_cohorts(make_setup(client_dropout_probability=0.3))
+    dropped = 0
+    for round_number in range(1, 201):
+        all_members, cohort = whole(round_number).members, with_dropout(round_number)
+        assert [member for member in all_members if member in cohort.members] == list(cohort.members)
+        assert cohort.dropped == 8 - len(cohort.members) == 8 - len(cohort.values)
+        dropped += cohort.dropped
+    assert dropped / (200 * 8) == pytest.approx(0.3, abs=0.04)
+
+
+def test_a_round_has_a_client_even_if_all_drop_out():
+    cohort = methods.sampled_cohorts(make_setup(client_dropout_probability=1.0))
+    reporting = collections.Counter(len(cohort(round_number).members) for round_number in range(1, 20))
+    assert reporting == {1: 19}
+
+
+def test_stragglers_get_their_share_of_steps_done():
+    cohorts = methods.sampled_cohorts(make_setup(straggler_probability=0.4, client_dropout_probability=0.2))
+    slow = reported = 0
+    for round_number in range(1, 201):
+        cohort = cohorts(round_number)
+        assert set(shares(cohort)) <= {1.0, 0.25}
+        assert cohort.stragglers == shares(cohort).count(0.25)
+        slow += cohort.stragglers
+        reported += len(cohort.members)
+    assert slow / reported == pytest.approx(0.4, abs=0.05)
+
+
+@pytest.mark.usefixtures("worker")
+def test_a_round_closes_with_what_reported_and_what_stragglers_got_done():
+    """Weights are those of the clients that report; a straggler's delta is that of its first steps."""
+    setup = make_setup(straggler_probability=0.5, client_dropout_probability=0.4)
+    cohort = methods.sampled_cohorts(setup)(2)
+    assert cohort.dropped
+    assert 0 < cohort.stragglers < len(cohort.members)
+    process = fed_avg.build_fed_avg(
+        setup.model,
+        tff.learning.optimizers.build_sgdm(0.1),
+        tff.learning.optimizers.build_sgdm(1.0),
+        3,
+        3,
+        shuffle=False,
+    )
+    output = process.next(process.initialize(), cohort.values)
+    theta = [w.astype(np.float64) for w in setup.model.initial_weights[0]]
+    ends = []
+    for member, share in zip(cohort.members, shares(cohort), strict=True):
+        images, labels = setup.train_data.examples(member)
+        steps = int(np.ceil(share * 3 * np.ceil(len(labels) / 3)))
+        ends.append(numpy_oracle.local_sgd(theta, images, labels, 0.1, 3, steps)[-1])
+    trained = process.get_model_weights(output.state).trainable
+    for after, *parts in zip(trained, *ends, strict=True):
+        np.testing.assert_allclose(after, np.mean(parts, axis=0), atol=1e-5)
+    assert output.metrics["client_work"]["clients"] == len(cohort.members)
+
+
+def test_a_builder_is_called_with_what_its_parameters_are_named_after():
+    def build(model, server_optimizer, local_epochs, aggregator, scale, shuffle=True):
+        return model, server_optimizer, local_epochs, aggregator, scale, shuffle
+
+    setup = make_setup()
+    model, server, epochs, aggregator, scale, shuffle = setup.call(build, scale=7)
+    assert model is setup.model
+    assert isinstance(server, tff.learning.optimizers.Optimizer)
+    assert isinstance(aggregator, tff.aggregators.WeightedAggregationFactory)
+    assert (epochs, scale, shuffle) == (3, 7, True)
+    assert setup.call(build, scale=7, local_epochs=4)[2] == 4
