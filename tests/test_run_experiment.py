@@ -437,7 +437,7 @@ def test_a_flag_that_is_wrong_or_unread_is_refused_in_one_line_that_names_it(set
     [
         ({"client_data": "no/such/file.npz"}, ["--client_data=no/such/file.npz"]),
         ({"test_clients": 12}, ["--test_clients=12", "12 clients"]),
-        ({"validation_clients": 4}, ["--validation_clients=4"]),
+        ({"validation_clients": 8}, ["--validation_clients=8"]),
         ({"train_clients": 9}, ["--train_clients=9"]),
     ],
 )

@@ -112,8 +112,8 @@ class ExperimentConfig:
     train_clients: int | None = _setting(
         "data", None, "Clients that train. Default: all that are not held out.", least=1
     )
-    validation_clients: int = _setting("data", 0, "Held-out clients that validate instead of testing.", least=0)
-    test_clients: int | None = _setting("data", None, "Clients held out. Default: 900 of 3,400.", least=1)
+    validation_clients: int = _setting("data", 0, "Clients that validate instead of training.", least=0)
+    test_clients: int | None = _setting("data", None, "Clients held out to test. Default: 900 of 3,400.", least=1)
 
     method: str = _setting(
         "training",

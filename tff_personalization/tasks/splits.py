@@ -36,29 +36,32 @@ def split_clients(
     validation_clients: int = 0,
     test_clients: int | None = None,
 ) -> ClientSplit:
-    """Shuffles the clients and deals them out: held-out clients first, the rest train.
+    """Shuffles the clients and deals them out: the first test, the next validate, the rest train.
+
+    So validation clients are taken from those that would train, and the test clients are the same with and without them.
 
     Args:
         client_ids: all clients.
         rng: source of the random choice.
         train_clients: how many of the rest train; None for all.
-        validation_clients: how many of the held-out clients validate instead of testing.
-        test_clients: how many clients are held out, those that validate included; None for 900 of 3,400.
+        validation_clients: how many clients validate.
+        test_clients: how many clients test; None for 900 of 3,400.
 
     Raises:
         UserError: the numbers do not fit the number of clients.
     """
     shuffled = [str(client) for client in rng.permutation(sorted(client_ids))]
-    held_out = max(1, round(TEST_SHARE * len(shuffled))) if test_clients is None else test_clients
-    if not 0 < held_out < len(shuffled):
+    testing = max(1, round(TEST_SHARE * len(shuffled))) if test_clients is None else test_clients
+    if not 0 < testing < len(shuffled):
         raise errors.UserError(
-            f"--test_clients={held_out}: the data has {len(shuffled)} clients, and at least one must train and one "
-            "must be held out; give a number between."
+            f"--test_clients={testing}: the data has {len(shuffled)} clients, and at least one must train and one must "
+            "be held out; give a number between."
         )
-    if not 0 <= validation_clients < held_out:
+    held_out = testing + validation_clients
+    if not testing <= held_out < len(shuffled):
         raise errors.UserError(
-            f"--validation_clients={validation_clients} are taken from the {held_out} held-out clients: give a smaller "
-            "number, or raise --test_clients."
+            f"--validation_clients={validation_clients}: besides {testing} test clients there are "
+            f"{len(shuffled) - testing}, of which at least one must train; give a smaller number."
         )
     rest = shuffled[held_out:]
     if train_clients is not None and not 0 < train_clients <= len(rest):
@@ -67,6 +70,6 @@ def split_clients(
         )
     return ClientSplit(
         train=tuple(rest[:train_clients]),
-        validation=tuple(shuffled[:validation_clients]),
-        test=tuple(shuffled[validation_clients:held_out]),
+        validation=tuple(shuffled[testing:held_out]),
+        test=tuple(shuffled[:testing]),
     )
