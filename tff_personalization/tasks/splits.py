@@ -38,7 +38,7 @@ def split_clients(
 ) -> ClientSplit:
     """Shuffles the clients and deals them out: the first test, the next validate, the rest train.
 
-    So validation clients are taken from those that would train, and the test clients are the same with and without them.
+    So validation clients are taken from those that would train; the test clients are the same with and without them.
 
     Args:
         client_ids: all clients.
