@@ -30,7 +30,7 @@ def factors(schedule):
         (schedules.Schedule("inverse_sqrt", warmup_rounds=5), lambda t: t / 5 if t < 5 else math.sqrt(5 / t)),
         (schedules.Schedule("cosine"), lambda t: (1 + math.cos(math.pi * (t - 1) / ROUNDS)) / 2),
     ],
-    ids=str,
+    ids=range(7),
 )
 def test_factors_are_those_of_the_formula(schedule, formula):
     np.testing.assert_allclose(factors(schedule), [formula(t) for t in range(1, ROUNDS + 1)], rtol=1e-5)
