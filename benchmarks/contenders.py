@@ -3,8 +3,8 @@
     python -m benchmarks.contenders CONTENDER TASK        # speaks the protocol of workload.serve
 
 Tasks: `training` (FedAvg with the epochs of the workload), `reptile` (10 local steps), `fed_sgd` (one full-batch
-gradient a client) and `evaluation` (20 of a client's examples test, the others train; 5 epochs of fine-tuning, judged
-before and after each).
+gradient a client), `evaluation` (20 of a client's examples test, the others train; 5 epochs of fine-tuning, judged
+before and after each) and `text` (FedAvg on sequences of characters, with the LSTM).
 """
 
 import contextlib
@@ -27,6 +27,7 @@ from benchmarks import recording, workload  # noqa: E402
 LOCAL_STEPS = 10
 EVALUATION_EPOCHS, TEST_EXAMPLES = 5, 20
 WORK = workload.Workload()
+TEXT = workload.TextWorkload(clients=10, examples=20, local_epochs=1, batch_size=10, learning_rate=1.0)
 SEED = np.array([3, 4], np.int32)
 Run = Callable[[], Any]
 """Does a round and returns what the contender makes of it."""
@@ -36,16 +37,25 @@ def visits(task: str, work: workload.Workload) -> int:
     """What a round of a task counts: visited examples, or evaluated clients."""
     return {
         "training": work.visits,
+        "text": work.visits,
         "reptile": work.clients * LOCAL_STEPS * work.batch_size,
         "fed_sgd": work.clients * work.examples,
         "evaluation": work.clients,
     }[task]
 
 
-def _model():
-    from tff_personalization.models import emnist_cnn
+def work_of(task: str) -> workload.Workload:
+    """The work of a task."""
+    return TEXT if task == "text" else WORK
 
-    return emnist_cnn.build_cnn(workload.NUM_CLASSES, np.random.default_rng(0))
+
+def _model(task: str):
+    from tff_personalization.models import char_lstm, emnist_cnn
+
+    rng = np.random.default_rng(0)
+    if task == "text":
+        return char_lstm.build_char_lstm(workload.CHARACTERS, rng)
+    return emnist_cnn.build_cnn(workload.NUM_CLASSES, rng)
 
 
 def _parts(client):
@@ -66,7 +76,7 @@ def build_ours(task: str, work: workload.Workload) -> Run:
     from tff_personalization.algorithms import fed_avg, reptile
     from tff_personalization.personalization import evaluation
 
-    model, cohort = _model(), work.cohort()
+    model, cohort = _model(task), work.cohort()
     sgd, server = (tff.learning.optimizers.build_sgdm(rate) for rate in (work.learning_rate, 1.0))
     if task == "evaluation":
         computation = evaluation.build_personalization_evaluation(
@@ -89,6 +99,7 @@ def build_ours(task: str, work: workload.Workload) -> Run:
         return evaluate
     processes = {
         "training": lambda: fed_avg.build_fed_avg(model, sgd, server, work.local_epochs, work.batch_size),
+        "text": lambda: fed_avg.build_fed_avg(model, sgd, server, work.local_epochs, work.batch_size),
         "reptile": lambda: reptile.build_reptile(model, sgd, server, LOCAL_STEPS, work.batch_size),
         "fed_sgd": lambda: fed_sgd.build_fed_sgd(model, sgd, server),
     }
@@ -98,6 +109,26 @@ def build_ours(task: str, work: workload.Workload) -> Run:
 
 
 # TFF's stock recipes -----------------------------------------------------------------------------------------------
+
+
+def _keras_text_model():
+    import tensorflow as tf
+    import tensorflow_federated as tff
+
+    layers, length = tf.keras.layers, workload.SEQUENCE
+    return tff.learning.models.from_keras_model(
+        tf.keras.Sequential(
+            [
+                layers.Embedding(workload.CHARACTERS, 8, input_length=length),
+                layers.LSTM(256, return_sequences=True),
+                layers.LSTM(256, return_sequences=True),
+                layers.Dense(workload.CHARACTERS),
+            ]
+        ),
+        loss=tf.keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+        input_spec=(tf.TensorSpec([None, length], tf.int32), tf.TensorSpec([None, length], tf.int32)),
+        metrics=[tf.keras.metrics.SparseCategoricalAccuracy()],
+    )
 
 
 def _keras_model():
@@ -170,6 +201,7 @@ def build_stock(task: str, work: workload.Workload) -> Run:
     """TFF's own algorithms, with a Keras model and data prepared as in TFF's tutorials."""
     import collections
 
+    import tensorflow as tf
     import tensorflow_federated as tff
 
     sgd, server = (tff.learning.optimizers.build_sgdm(rate) for rate in (work.learning_rate, 1.0))
@@ -193,11 +225,15 @@ def build_stock(task: str, work: workload.Workload) -> Run:
         return evaluate
 
     process = tff.learning.algorithms.build_weighted_fed_avg(
-        _keras_model, client_optimizer_fn=sgd, server_optimizer_fn=server
+        _keras_text_model if task == "text" else _keras_model, client_optimizer_fn=sgd, server_optimizer_fn=server
     )
     state = process.initialize()
 
     def batches(client):
+        if task == "text":
+            sequences, following = client
+            data = tf.data.Dataset.from_tensor_slices((sequences.astype(np.int32), following))
+            return data.batch(work.batch_size).repeat(work.local_epochs)
         if task == "fed_sgd":
             return _stock_dataset(client).batch(work.examples)
         shuffled = _stock_dataset(client).shuffle(work.examples).batch(work.batch_size)
@@ -213,7 +249,7 @@ def _raw_client(task: str, work: workload.Workload) -> Callable[[tuple[np.ndarra
     """One client's work in a loop of TensorFlow alone: the order of examples is given, nothing is measured."""
     import tensorflow as tf
 
-    model = _model()
+    model = _model(task)
     theta = tuple(tf.constant(w) for w in model.initial_weights[0])
     rng = np.random.default_rng(0)
 
@@ -223,7 +259,7 @@ def _raw_client(task: str, work: workload.Workload) -> Callable[[tuple[np.ndarra
             images, labels = tf.gather(x, order[step]), tf.gather(y, order[step])
             with tf.GradientTape() as tape:
                 tape.watch(weights)
-                loss = model.loss(model.logits(weights, images, tf.stack([7, step])), labels)
+                loss = model.scoring.loss(model.logits(weights, images, tf.stack([7, step])), labels)
             gradients = tape.gradient(loss, weights)
             weights = tuple(w - work.learning_rate * g for w, g in zip(weights, gradients, strict=True))
         return weights
@@ -345,7 +381,7 @@ BUILDERS: dict[str, Callable[[str, workload.Workload], Run]] = {
 
 def main(contender: str, task: str) -> None:
     with _context(contender):
-        run = BUILDERS[contender](task, WORK)
+        run = BUILDERS[contender](task, work_of(task))
         workload.serve(run, **recording.versions_of(recording.PACKAGES))
 
 

@@ -19,7 +19,7 @@ import pandas as pd
 from benchmarks import contenders, recording
 from benchmarks.peers import environments
 
-TASKS = ("training", "reptile", "fed_sgd", "evaluation")
+TASKS = ("training", "reptile", "fed_sgd", "evaluation", "text")
 PEERS = {
     "pytorch": ["pytorch"],
     "pytorch, processes": ["pytorch", "--processes"],
@@ -100,7 +100,7 @@ def measure(task: str, repetitions: int) -> pd.DataFrame:
                         "contender": name,
                         "repetition": repetition,
                         "seconds": round(seconds, 4),
-                        "per_second": round(contenders.visits(task, contenders.WORK) / seconds, 2),
+                        "per_second": round(contenders.visits(task, contenders.work_of(task)) / seconds, 2),
                         "versions": recording.words(contender.versions),
                     }
                 )
@@ -131,7 +131,7 @@ def main() -> None:
 
     tables = []
     for task in tasks:
-        unit = "clients" if task == "evaluation" else "examples"
+        unit = {"evaluation": "clients", "text": "sequences"}.get(task, "examples")
         print(f"\n{task}, {unit} per second, {runtime.available_cores()} cores", flush=True)
         tables.append(measure(task, options.repetitions))
         print(summarize(tables[-1]).round(2).to_string(), flush=True)

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 NUM_CLASSES = 62
+CHARACTERS, SEQUENCE = 90, 80
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,6 +43,17 @@ class Workload:
             )
             for _ in range(self.clients)
         ]
+
+
+@dataclasses.dataclass(frozen=True)
+class TextWorkload(Workload):
+    """The same with sequences of character ids for examples."""
+
+    def cohort(self, seed: int = 0) -> list[tuple[np.ndarray, np.ndarray]]:
+        """Each client's sequences, uint8 (n, 80), and what follows each character, int32 (n, 80): random, unpadded."""
+        rng = np.random.default_rng(seed)
+        text = rng.integers(1, CHARACTERS - 4, (self.clients, self.examples, SEQUENCE + 1), np.int32)
+        return [(sequences[:, :-1].astype(np.uint8), sequences[:, 1:].copy()) for sequences in text]
 
 
 def serve(run_round: Callable[[], Any], **versions: str) -> None:

@@ -25,6 +25,15 @@ def test_ours_and_the_stock_recipe_visit_as_many_examples_in_as_many_steps(worke
         assert loss == pytest.approx(np.log(62), abs=0.3)
 
 
+def test_ours_and_the_stock_recipe_visit_as_many_sequences(worker):
+    work = workload.TextWorkload(clients=2, examples=4, local_epochs=1, batch_size=2, learning_rate=0.1)
+    ours = contenders.build_ours("text", work)().metrics["client_work"]
+    stock = contenders.build_stock("text", work)().metrics["client_work"]["train"]
+    assert ours["examples"] == stock["num_examples"] == contenders.visits("text", work) == 8
+    for loss in (ours["train_loss"], stock["loss"]):
+        assert loss == pytest.approx(np.log(90), abs=0.1)
+
+
 def test_the_stock_recipe_gets_the_same_examples_as_floats():
     (x, y), _ = TINY.cohort()
     images, labels = zip(*contenders._stock_dataset((x, y)).as_numpy_iterator(), strict=True)
