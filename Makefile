@@ -2,6 +2,7 @@
 # make test   lint, types and tests
 # make benchmark   speed beside the alternatives, growth, a round's parts, a picture of them: some 25 minutes; peers where
 #                  benchmarks/peers/environments.py has installed them
+# make stress 60 faults at random moments, 3,000 malformed inputs: some 30 minutes; tables in docs/reliability
 # All make .venv first. Another Python: make PYTHON=/path/to/python3.11 run
 
 PYTHON ?= $(shell command -v python3.11 || echo python3)
@@ -10,7 +11,7 @@ INSTALLED := $(VENV)/installed
 # More flags for `make run`, such as FLAGS="--seed=2 --method=reptile"; for `make benchmark`, FLAGS="--output_dir=DIR"
 FLAGS ?=
 
-.PHONY: run test lint benchmark clean
+.PHONY: run test lint benchmark stress clean
 
 run: $(INSTALLED)
 	@$(VENV)/bin/python run_experiment.py --flagfile=configs/quick.flags $(FLAGS)
@@ -28,6 +29,10 @@ benchmark: $(INSTALLED)
 	$(VENV)/bin/python -m benchmarks.growth $(FLAGS)
 	$(VENV)/bin/python -m benchmarks.profile_round $(FLAGS)
 	$(VENV)/bin/python -m benchmarks.plot $(FLAGS)
+
+stress: $(INSTALLED)
+	$(VENV)/bin/python -m tests.stress.bad_input --each=300 --output=docs/reliability/bad_input.csv
+	$(VENV)/bin/python -m tests.stress.random_faults --faults=60 --output=docs/reliability/faults.csv
 
 $(INSTALLED): requirements.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' 2>/dev/null || { \
