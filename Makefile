@@ -3,6 +3,7 @@
 # make benchmark   speed beside the alternatives, growth, a round's parts, a picture of them: some 25 minutes; peers where
 #                  benchmarks/peers/environments.py has installed them
 # make stress 60 faults at random moments, 3,000 malformed inputs: some 30 minutes; tables in docs/reliability
+# make worker FLAGS=--port=8000    a worker for --workers of runs on other machines
 # All make .venv first. Another Python: make PYTHON=/path/to/python3.11 run
 
 PYTHON ?= $(shell command -v python3.11 || echo python3)
@@ -11,7 +12,7 @@ INSTALLED := $(VENV)/installed
 # More flags for `make run`, such as FLAGS="--seed=2 --method=reptile"; for `make benchmark`, FLAGS="--output_dir=DIR"
 FLAGS ?=
 
-.PHONY: run test lint benchmark stress clean
+.PHONY: run test lint benchmark stress worker clean
 
 run: $(INSTALLED)
 	@$(VENV)/bin/python run_experiment.py --flagfile=configs/quick.flags $(FLAGS)
@@ -33,6 +34,9 @@ benchmark: $(INSTALLED)
 stress: $(INSTALLED)
 	$(VENV)/bin/python -m tests.stress.bad_input --each=300 --output=docs/reliability/bad_input.csv
 	$(VENV)/bin/python -m tests.stress.random_faults --faults=60 --output=docs/reliability/faults.csv
+
+worker: $(INSTALLED)
+	@$(VENV)/bin/python -m tff_personalization.programs.worker $(FLAGS)
 
 $(INSTALLED): requirements.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' 2>/dev/null || { \

@@ -66,6 +66,8 @@ def with_plain_errors(main: Callable[[list[str]], int]) -> Callable[[list[str]],
             logging.set_verbosity(logging.WARNING)
             tensorflow = python_logging.getLogger("tensorflow")
             tensorflow.setLevel(python_logging.ERROR)
+            # Of parts of a round that end with an error after another one did: the first error is told.
+            python_logging.getLogger("asyncio").setLevel(python_logging.CRITICAL)
             # Of each assertion in TFF's secure sums, ten lines long.
             tensorflow.addFilter(lambda record: "Object was never used" not in record.getMessage())
         try:

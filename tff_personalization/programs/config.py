@@ -140,6 +140,11 @@ def from_flags(flag_values: flags.FlagValues = flags.FLAGS) -> Experiment:
         raise errors.UserError(
             "--straggler_step_fraction has no effect without stragglers: give --straggler_probability, or remove it."
         )
+    for name in ("cores", "threads_per_client"):
+        if values["workers"] and not flag_values[name].using_default_value:
+            raise errors.UserError(
+                f"--{name} has no effect with --workers, each of which has its own: remove it, or start them with it."
+            )
     if values["personalization_learning_rates"] and not values["validation_clients"]:
         raise errors.UserError(
             "--personalization_learning_rates: the rate is chosen on validation clients; give --validation_clients, or "

@@ -5,34 +5,43 @@ it has the settings that were measured to be fastest (one thread for each client
 cores), so that its log goes to a file, and so that it never outlives this process, however that ends.
 """
 
+import asyncio
 import atexit
 import contextlib
 import ctypes
 import functools
 import gc
+import itertools
 import os
 import pathlib
-import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
-from typing import IO, Any
+from collections.abc import Callable, Coroutine, Iterator
+from typing import IO, Any, Protocol
 
 import grpc
+import numpy as np
 import portpicker
 import tensorflow_federated as tff
 from absl import logging
+from tensorflow_federated.python.common_libs import async_utils, structure
 from tensorflow_federated.python.core.impl.executors import cardinalities_utils
 
 from tff_personalization import errors
 
 _WORKER_BINARY = pathlib.Path(tff.__file__).parent / "data" / "worker_binary"
 _START_SECONDS = 60.0
+_PARTS_PER_WORKER = 2
 # A computation during which the worker ends this often is given up.
 _MOST_RESTARTS = 3
-_MESSAGE_BYTES = 2_000_000_000
-_PR_SET_PDEATHSIG = 1
+CHANNEL_OPTIONS = [(f"grpc.max_{kind}message_length", 2_000_000_000) for kind in ("", "receive_", "send_")]
+"""Of a connection to a worker: models and client data in one message."""
+# Asks for SIGKILL (9) at the parent's end (PR_SET_PDEATHSIG, 1), and becomes the command if the parent is still there.
+_BEFORE_COMMAND = (
+    "import ctypes, os, sys; ctypes.CDLL(None).prctl(1, 9); "
+    "os.getppid() == int(sys.argv[1]) or sys.exit(1); os.execv(sys.argv[2], sys.argv[2:])"
+)
 # With the paper's network TFF's worker holds some 20 MB for each client of a call.
 CLIENTS_PER_CALL = 50
 
@@ -76,6 +85,7 @@ class Worker:
         self._stub: tff.framework.RemoteExecutorGrpcStub | None = None
         self._answered = False
         self._restarts = 0
+        self._context = worker_context(functools.partial(_executor, self))
         atexit.register(self.stop)
         self._start()
 
@@ -84,9 +94,10 @@ class Worker:
         assert self._process is not None
         return self._process.pid
 
-    def count_restarts_anew(self) -> None:
-        """To be called when a computation begins: its restarts are counted."""
+    def attempt(self, compute: Callable[[list[tff.framework.AsyncExecutionContext]], Any]) -> Any:
+        """See `Workers`."""
         self._restarts = 0
+        return compute([self._context])
 
     def stub(self) -> tff.framework.RemoteExecutorGrpcStub:
         """A connection to a worker that answers: another one if it has ended.
@@ -131,17 +142,16 @@ class Worker:
         """Starts the process; it answers a second later."""
         self._answered = False
         port = portpicker.pick_unused_port()
+        command, environment = worker_command(port, self._cores, self._threads_per_client)
         self._process = subprocess.Popen(
-            [str(_WORKER_BINARY), f"--port={port}", f"--max_concurrent_computation_calls={self._cores}"],
+            ending_with_parent(command),
             stdin=subprocess.DEVNULL,
             stdout=self._log or sys.stderr,
             stderr=self._log or sys.stderr,
-            env={**os.environ, "TF_NUM_INTRAOP_THREADS": str(self._threads_per_client)},
+            env=environment,
             start_new_session=True,  # Ctrl-C is for this process to handle.
-            preexec_fn=die_with_parent,
         )
-        options = [(f"grpc.max_{kind}message_length", _MESSAGE_BYTES) for kind in ("", "receive_", "send_")]
-        self._stub = tff.framework.RemoteExecutorGrpcStub(grpc.insecure_channel(f"localhost:{port}", options))
+        self._stub = tff.framework.RemoteExecutorGrpcStub(grpc.insecure_channel(f"localhost:{port}", CHANNEL_OPTIONS))
 
     def stop(self) -> None:
         """Ends the worker and waits for it."""
@@ -152,55 +162,72 @@ class Worker:
         self._stub = None
 
 
-def die_with_parent() -> None:
-    """To be called in a child process before its program begins: the kernel (Linux) ends it when its parent ends."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+def worker_command(port: int, cores: int, threads_per_client: int) -> tuple[list[str], dict[str, str]]:
+    """The command of TFF's worker, and its environment: with one thread a client and a client a core it is fastest."""
+    command = [str(_WORKER_BINARY), f"--port={port}", f"--max_concurrent_computation_calls={cores}"]
+    return command, {**os.environ, "TF_NUM_INTRAOP_THREADS": str(threads_per_client)}
+
+
+def ending_with_parent(command: list[str]) -> list[str]:
+    """The command such that the kernel (Linux) ends it when the thread that starts it ends, however that comes about.
+
+    A few lines of Python go before it, and no `preexec_fn`: that would run in a copy of this process, which gRPC does
+    not always survive.
+    """
+    if sys.platform != "linux":
+        return command
+    return [sys.executable, "-I", "-S", "-c", _BEFORE_COMMAND, str(os.getpid()), *command]
+
+
+class Workers(Protocol):
+    """Where computations are done: the worker process of this machine, or those of others."""
+
+    def attempt(self, compute: Callable[[list[tff.framework.AsyncExecutionContext]], Any]) -> Any:
+        """What `compute` makes of the contexts of all workers that are there; again, if one is lost meanwhile."""
 
 
 class _Context(tff.framework.SyncContext):
-    """Computes on a worker; a computation over many clients in parts of at most `clients_per_call` of them.
+    """Computes on workers; a computation over many clients in parts of at most `clients_per_call` of them.
 
-    The worker holds each client's result until all are aggregated, some 20 MB for the paper's network, so its memory
+    A worker holds each client's result until all are aggregated, some 20 MB for the paper's network, so its memory
     grows with the clients of a call. TFF can split a computation that aggregates once: partial aggregates over parts of
     the clients are merged, and what follows sees the whole. Sums, (weighted) means, and clipping or zeroing by norms
     known from earlier rounds are of this kind. What is not, such as an aggregate over results that hang on another one
-    of the same round, and what gives back a value for each client, is computed in one piece.
+    of the same round, is computed in one piece, by one worker.
     """
 
-    def __init__(self, worker: Worker, clients_per_call: int):
-        self._worker = worker
+    def __init__(self, workers: Workers, clients_per_call: int):
+        self._workers = workers
         self._clients_per_call = clients_per_call
-        settings = {
-            "executor_fn": tff.framework.ResourceManagingExecutorFactory(functools.partial(_executor, worker)),
-            "compiler_fn": lambda comp: tff.backends.native.desugar_and_transform_to_native(_with_plain_sums(comp)),
-            "transform_args": tff.tensorflow.transform_args,
-            "transform_result": tff.tensorflow.transform_result,
-        }
-        self._whole = tff.framework.SyncExecutionContext(**settings)
-        self._part = tff.framework.AsyncExecutionContext(**settings)
-        self._merging: dict[int, tff.framework.MergeableCompExecutionContext] = {}
+        self._runner = async_utils.AsyncThreadRunner()
         self._mergeable: dict[tff.Computation, tff.framework.MergeableCompForm | None] = {}
 
     def invoke(self, comp: tff.Computation, arg: Any) -> Any:
-        self._worker.count_restarts_anew()
-        parts = -(-_count_clients(comp, arg) // self._clients_per_call)
+        return self._workers.attempt(functools.partial(self._compute, comp, arg))
+
+    def _compute(self, comp: tff.Computation, arg: Any, contexts: list[tff.framework.AsyncExecutionContext]) -> Any:
+        clients = _count_clients(comp, arg)
+        # Several parts for each of several workers: a faster one takes more of them.
+        wanted = min(clients, _PARTS_PER_WORKER * len(contexts)) if len(contexts) > 1 else 1
+        parts = max(wanted, -(-clients // self._clients_per_call))
+        if parts > 1 and len(contexts) > 1 and _is_placed_at_clients(comp.type_signature.result):
+            return self._run(_in_turns(comp, _parts_of_clients(comp, arg, parts), contexts))
         form = self._mergeable_form(comp) if parts > 1 else None
         if form is None:
-            return self._whole.invoke(comp, arg)
-        if parts not in self._merging:
-            self._merging[parts] = tff.framework.MergeableCompExecutionContext(
-                [self._part], transform_result=tff.tensorflow.transform_result, num_subrounds=parts
-            )
-        return self._merging[parts].invoke(form, arg)
+            return self._run(contexts[0].invoke(comp, arg))
+        merging = tff.framework.MergeableCompExecutionContext(
+            contexts, transform_result=tff.tensorflow.transform_result, num_subrounds=parts
+        )
+        return merging.invoke(form, arg)
+
+    def _run(self, coroutine: Coroutine) -> Any:
+        return self._runner.run_coro_and_return_result(coroutine)
 
     def _mergeable_form(self, comp: tff.Computation) -> tff.framework.MergeableCompForm | None:
         """The computation split at its aggregation, or None if it has a value for each client or cannot be split."""
         if comp not in self._mergeable:
             self._mergeable[comp] = None
-            if not tff.types.contains(
-                comp.type_signature.result, lambda t: isinstance(t, tff.FederatedType) and t.placement is tff.CLIENTS
-            ):
+            if not tff.types.contains(comp.type_signature.result, _is_placed_at_clients):
                 try:
                     self._mergeable[comp] = tff.backends.native.compile_to_mergeable_comp_form(_with_plain_sums(comp))
                 except (TypeError, ValueError) as error:
@@ -211,6 +238,48 @@ class _Context(tff.framework.SyncContext):
                         " ".join(str(error).split())[:200],
                     )
         return self._mergeable[comp]
+
+
+def worker_context(executor_fn: Callable[[dict], tff.framework.RemoteExecutor]) -> tff.framework.AsyncExecutionContext:
+    """A context of one worker, whose executors `executor_fn` makes from numbers of clients."""
+    return tff.framework.AsyncExecutionContext(
+        executor_fn=tff.framework.ResourceManagingExecutorFactory(executor_fn),
+        compiler_fn=lambda comp: tff.backends.native.desugar_and_transform_to_native(_with_plain_sums(comp)),
+        transform_args=tff.tensorflow.transform_args,
+        transform_result=tff.tensorflow.transform_result,
+    )
+
+
+def _is_placed_at_clients(type_: tff.Type) -> bool:
+    return isinstance(type_, tff.FederatedType) and type_.placement is tff.CLIENTS
+
+
+def _parts_of_clients(comp: tff.Computation, arg: Any, parts: int) -> list[Any]:
+    """The argument of a computation of several values, once for each part of the clients."""
+    elements = list(zip(arg, comp.type_signature.parameter, strict=True))
+    places = np.array_split(np.arange(_count_clients(comp, arg)), parts)
+    return [
+        structure.Struct.unnamed(
+            *(
+                [value[place] for place in part] if _is_placed_at_clients(type_) and not type_.all_equal else value
+                for value, type_ in elements
+            )
+        )
+        for part in places
+    ]
+
+
+async def _in_turns(comp: tff.Computation, arguments: list[Any], contexts: list[Any]) -> list[Any]:
+    """What a computation gives for each argument, one list after the other; a context takes one when it is free."""
+    results: list[Any] = [None] * len(arguments)
+    waiting = iter(range(len(arguments)))
+
+    async def take_turns(context):
+        for number in waiting:
+            results[number] = await context.invoke(comp, arguments[number])
+
+    await asyncio.gather(*map(take_turns, contexts))
+    return list(itertools.chain.from_iterable(results))
 
 
 def _with_plain_sums(comp: tff.Computation) -> tff.Computation:
@@ -226,8 +295,13 @@ def _count_clients(comp: tff.Computation, arg: Any) -> int:
 
 
 def _executor(worker: Worker, cardinalities: dict) -> tff.framework.RemoteExecutor:
+    return remote_executor(worker.stub(), cardinalities)
+
+
+def remote_executor(stub: tff.framework.RemoteExecutorGrpcStub, cardinalities: dict) -> tff.framework.RemoteExecutor:
+    """An executor for so many clients at the other end of a connection."""
     cardinalities.setdefault(tff.CLIENTS, 0)
-    remote = tff.framework.RemoteExecutor(worker.stub())
+    remote = tff.framework.RemoteExecutor(stub)
     remote.set_cardinalities(cardinalities)
     return remote
 
@@ -252,7 +326,14 @@ def execution_context(
     """
     worker = Worker(cores or available_cores(), threads_per_client, log)
     try:
-        with tff.framework.get_context_stack().install(_Context(worker, clients_per_call)):
+        with computing_on(worker, clients_per_call):
             yield worker
     finally:
         worker.stop()
+
+
+@contextlib.contextmanager
+def computing_on(workers: Workers, clients_per_call: int = CLIENTS_PER_CALL) -> Iterator[None]:
+    """A context in which TFF computes on some workers. Enter it on the main thread."""
+    with tff.framework.get_context_stack().install(_Context(workers, clients_per_call)):
+        yield

@@ -64,6 +64,13 @@ def _number_of_examples(text: str) -> str:
     return text if text == "all" else str(int(text))
 
 
+def _address(text: str) -> str:
+    host, _, port = text.rpartition(":")
+    if not host or not 0 < int(port) < 65536:
+        raise ValueError
+    return text
+
+
 def _methods() -> dict[str, methods.Method]:
     return {name: methods.get(name) for name in methods.METHODS}
 
@@ -295,6 +302,13 @@ class ExperimentConfig:
     cores: int = _setting("run", 0, "Clients trained at once, one core each; 0: as many as the machine gives.", least=0)
     threads_per_client: int = _setting(
         "run", 0, "Threads of one client's work; 0: one, or all cores where a round is one client.", least=0
+    )
+    workers: list[str] = _setting(
+        "run",
+        [],
+        "TFF workers on other machines, as host:port,host:port, over which clients are spread (docs/scaling.md). "
+        "Default: a worker process on this machine.",
+        item=(_address, "an address of the form host:port"),
     )
     clients_per_call: int = _setting(
         "run",

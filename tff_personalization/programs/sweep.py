@@ -166,12 +166,11 @@ class Sweep:
         given = {name: flag for name, flag in self._flag_values.flag_values_dict().items() if self._is_given(name)}
         arguments = [_argument(name, value) for name, value in {**given, **run.overrides}.items()]
         process = subprocess.Popen(
-            [sys.executable, str(_PROGRAM), *arguments, f"--output_dir={self.directory}"],
+            runtime.ending_with_parent([sys.executable, str(_PROGRAM), *arguments, f"--output_dir={self.directory}"]),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,  # the run's report, which its directory holds
             stderr=subprocess.PIPE,
             start_new_session=True,  # Ctrl-C is for this process to pass on, once.
-            preexec_fn=runtime.die_with_parent,
         )
         try:
             last_line = _pass_on(process, sys.stderr)

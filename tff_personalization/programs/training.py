@@ -18,6 +18,7 @@ from tff_personalization.programs import (
     evaluating,
     final_evaluation,
     interruption,
+    remote_workers,
     run_directory,
     runtime,
     summary,
@@ -58,15 +59,19 @@ def run(experiment: config_lib.Experiment, interrupt: interruption.Interruption)
     directory.create()  # not before: data that cannot be read leaves nothing behind
     config = experiment.config
     cores = config.cores or runtime.available_cores()
-    machine = {
-        "cores": cores,
-        "threads_per_client": config.threads_per_client or (cores if methods.get(config.method).pooled else 1),
-        "clients_per_call": config.clients_per_call,
-    }
-    directory.write_config(data, machine)
-    _say(directory, data, machine)
+    threads = config.threads_per_client or (cores if methods.get(config.method).pooled else 1)
+    directory.write_config(
+        data, {"cores": cores, "threads_per_client": threads, "clients_per_call": config.clients_per_call}
+    )
+    where = f"On {', '.join(config.workers)}" if config.workers else f"{cores} at once, threads for each: {threads}"
+    _say(directory, data, where)
     worker_log = None if logging.level_debug() else directory.worker_log
-    with runtime.execution_context(log=worker_log, **machine):
+    computing = (
+        remote_workers.execution_context(config.workers, config.clients_per_call)
+        if config.workers
+        else runtime.execution_context(cores, worker_log, threads, config.clients_per_call)
+    )
+    with computing:
         _Program(experiment, interrupt, directory, data).run()
     return directory
 
@@ -74,13 +79,12 @@ def run(experiment: config_lib.Experiment, interrupt: interruption.Interruption)
 def _say(
     directory: run_directory.RunDirectory,
     data: federated_data.FederatedData,
-    machine: dict[str, int],
+    where: str,
 ) -> None:
     """Says on standard error what is about to happen."""
     counts = ", ".join(f"{count:,} {split}" for split, count in data.split.counts().items() if count)
     print(
-        f"{data.source}: {counts} clients. {machine['cores']} at once, threads for each: "
-        f"{machine['threads_per_client']}. Run directory: {directory.path}",
+        f"{data.source}: {counts} clients. {where}. Run directory: {directory.path}",
         file=sys.stderr,
     )
 
