@@ -76,13 +76,13 @@ def test_a_round_has_a_client_even_if_all_drop_out():
 def test_stragglers_get_their_share_of_steps_done():
     cohorts = methods.sampled_cohorts(make_setup(straggler_probability=0.4, client_dropout_probability=0.2))
     slow = reported = 0
-    for round_number in range(1, 201):
+    for round_number in range(1, 41):
         cohort = cohorts(round_number)
         assert set(shares(cohort)) <= {1.0, 0.25}
         assert cohort.stragglers == shares(cohort).count(0.25)
         slow += cohort.stragglers
         reported += len(cohort.members)
-    assert slow / reported == pytest.approx(0.4, abs=0.05)
+    assert slow / reported == pytest.approx(0.4, abs=0.1)
 
 
 @pytest.mark.usefixtures("worker")

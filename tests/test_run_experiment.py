@@ -161,7 +161,7 @@ def test_validation_clients_are_judged_between_rounds_when_there_are_any(run):
     directory = run(validation_clients=2)
     evaluations = pd.read_csv(directory / "evaluations.csv")
     assert set(evaluations[evaluations.split == "validation"].clients) == {2}
-    assert set(evaluations[evaluations.split == "test"].clients) == {2}
+    assert set(evaluations[evaluations.split == "test"].clients) == {4}
 
 
 def final_rows(directory, file="evaluations.csv"):
@@ -206,7 +206,7 @@ def test_strategy_epoch_and_learning_rate_are_chosen_on_validation_clients_alone
     choice = summary["choice"]
     assert (choice["strategy"], choice["epoch"]) == (chosen.strategy, chosen.epoch)
     assert choice["validation_accuracy"] == pytest.approx(chosen.accuracy_mean)
-    assert summary["test_clients"] == 3
+    assert summary["test_clients"] == 5
     assert "chosen on 2 validation clients" in capsys.readouterr().out
     # What the choice does on test clients is what a run with these settings does there.
     rate = {} if np.isnan(chosen.learning_rate) else {"personalization_learning_rate": chosen.learning_rate}

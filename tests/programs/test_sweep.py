@@ -66,6 +66,12 @@ def test_a_search_tries_learning_rates_between_the_bounds(sweep_of):
     assert all(0.01 <= rate <= 0.1 for rate in rates)
 
 
+@pytest.mark.parametrize("path", sorted((ROOT / "configs").glob("*.toml")), ids=lambda path: path.stem)
+def test_the_sweeps_of_the_project_are_sound(sweep_of, path):
+    data = ["--task=shakespeare"] if path.stem.startswith("shakespeare") else ["--test_clients=67"]
+    assert len(sweep_of(path.read_text(), *data).runs) == path.read_text().count("[[runs]]")
+
+
 SEARCH = "[search]\ntrials = 2\nclient_learning_rate = "
 BAD_SWEEPS = {
     "not TOML": ("[grid\n", [], ["sweep.toml", "line 1"]),
