@@ -9,6 +9,8 @@ import pathlib  # noqa: E402
 import numpy as np  # noqa: E402
 import pytest  # noqa: E402
 import tensorflow_federated as tff  # noqa: E402
+from absl import flags  # noqa: E402
+from absl.testing import flagsaver  # noqa: E402
 
 from tff_personalization.programs import runtime  # noqa: E402
 
@@ -52,3 +54,35 @@ def by_writer_archive(tmp_path_factory) -> pathlib.Path:
     path = tmp_path_factory.mktemp("data") / "bars.npz"
     np.savez(path, images=np.concatenate(images), labels=np.concatenate(labels), writer=np.concatenate(writers))
     return path
+
+
+@pytest.fixture
+def run(tmp_path, by_writer_archive):
+    """Runs the program, in this process, with small settings, and returns the run directory."""
+    import run_experiment  # which defines its flags
+
+    if not flags.FLAGS.is_parsed():
+        flags.FLAGS(["run_experiment"])
+
+    def run(**settings):
+        small = {
+            "client_data": str(by_writer_archive),
+            "model": "linear",
+            "rounds": 4,
+            "clients_per_round": 3,
+            "test_clients": 4,
+            "local_epochs": 2,
+            "personalization_epochs": 2,
+            "rounds_per_evaluation": 2,
+            "output_dir": str(tmp_path),
+            "run_name": "run",
+            "plots": False,
+            **settings,
+        }
+        # A setting that the method does not read may not be given.
+        small = {name: value for name, value in small.items() if value is not None}
+        with flagsaver.flagsaver(**small):
+            assert run_experiment.main(["run_experiment"]) == 0
+        return tmp_path / small["run_name"]
+
+    return run

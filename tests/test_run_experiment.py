@@ -17,39 +17,6 @@ from tff_personalization.personalization import strategies
 from tff_personalization.programs import config as config_lib
 
 
-@pytest.fixture(scope="module", autouse=True)
-def _parsed_flags():
-    flags.FLAGS(["run_experiment"])
-
-
-@pytest.fixture
-def run(tmp_path, by_writer_archive):
-    """Runs the program with small settings, and returns the run directory."""
-
-    def run(**settings):
-        small = {
-            "client_data": str(by_writer_archive),
-            "model": "linear",
-            "rounds": 4,
-            "clients_per_round": 3,
-            "test_clients": 4,
-            "local_epochs": 2,
-            "personalization_epochs": 2,
-            "rounds_per_evaluation": 2,
-            "output_dir": str(tmp_path),
-            "run_name": "run",
-            "plots": False,
-            **settings,
-        }
-        # A setting that the method does not read may not be given.
-        small = {name: value for name, value in small.items() if value is not None}
-        with flagsaver.flagsaver(**small):
-            assert run_experiment.main(["run_experiment"]) == 0
-        return tmp_path / small["run_name"]
-
-    return run
-
-
 def read(directory):
     summary = json.loads((directory / "summary.json").read_text())
     return summary, pd.read_csv(directory / "metrics.csv"), pd.read_csv(directory / "clients.csv")

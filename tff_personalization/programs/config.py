@@ -140,6 +140,10 @@ def from_flags(flag_values: flags.FlagValues = flags.FLAGS) -> Experiment:
         raise errors.UserError(
             "--straggler_step_fraction has no effect without stragglers: give --straggler_probability, or remove it."
         )
+    if values["run_name"] and (set(values["run_name"]) & {"/", "\\", "\0"} or values["run_name"] in (".", "..")):
+        raise errors.UserError(
+            f"--run_name={values['run_name']!r}: is the name of a directory in --output_dir: give one without slashes."
+        )
     for name in ("cores", "threads_per_client"):
         if values["workers"] and not flag_values[name].using_default_value:
             raise errors.UserError(

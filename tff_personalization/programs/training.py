@@ -214,10 +214,11 @@ class _Program:
         }
         if measured["non_finite_clients"]:
             logging.warning(
-                "Round %d: %d of %d clients sent an update that is not finite; left out.",
+                "Round %d: %d of %d clients sent an update that is not finite; left out.%s",
                 round_number,
                 measured["non_finite_clients"],
                 len(cohort.members),
+                "" if measured["clients"] else " None is left: the model stays as it was.",
             )
         result = None
         every = self._config.rounds_per_evaluation
