@@ -1,0 +1,67 @@
+"""Copies what finished runs measured to a folder that can be published: no checkpoints, no paths of the machine.
+
+    python -m analysis.share_runs RUN [RUN ...] --to=docs/results/mine
+
+Each run becomes a folder of its name with config.json, summary.json and its tables; every other script here reads it
+like the run itself. Paths of the machine are cut to their last part.
+"""
+
+import json
+import os
+import pathlib
+import shutil
+from collections.abc import Sequence
+from typing import Any
+
+from absl import flags
+
+from analysis import command_line
+from analysis import runs as runs_lib
+from tff_personalization.errors import UserError
+
+TABLES = ("metrics.csv", "evaluations.csv", "clients.csv", "distribution.csv", "choice.csv", "k_shot.csv")
+
+
+def share(run: runs_lib.Run, to: pathlib.Path) -> pathlib.Path:
+    """Copies a finished run's records into a folder of its name below `to`, and returns that folder.
+
+    Raises:
+        UserError: the run is unfinished, or the folder holds another run.
+    """
+    target = to / run.name
+    summary, config = run.summary, _without_paths(run.config)
+    if (target / "config.json").exists() and runs_lib.read(target).config != config:
+        raise UserError(f"--to: {target} holds another run; give another folder, or remove it")
+    target.mkdir(parents=True, exist_ok=True)
+    for name, contents in (("config.json", config), ("summary.json", summary)):
+        (target / name).write_text(json.dumps(contents, indent=2) + "\n", encoding="utf-8")
+    for name in TABLES:
+        if (run.directory / name).exists():
+            shutil.copyfile(run.directory / name, target / name)
+    return target
+
+
+def _without_paths(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _without_paths(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_without_paths(item) for item in value]
+    return os.path.basename(value.rstrip("/")) if isinstance(value, str) and os.path.isabs(value) else value
+
+
+def _main() -> None:
+    # Defined when the script starts and not on import, so that a program that imports it keeps its own flags.
+    to = flags.DEFINE_string("to", None, "The folder into which the runs' folders are put.", required=True)
+
+    def main(arguments: Sequence[str]) -> None:
+        for run in runs_lib.read_all(arguments):
+            try:
+                print(share(run, pathlib.Path(to.value)))
+            except OSError as error:
+                raise UserError(f"--to: {to.value} cannot be written ({error.strerror}); give another folder") from None
+
+    command_line.run_script(main)
+
+
+if __name__ == "__main__":
+    _main()
