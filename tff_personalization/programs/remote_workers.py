@@ -132,7 +132,7 @@ class RemoteWorkers:
             UserError: no worker answers for `patience_seconds`, or workers were lost in several attempts in a row.
         """
         for _ in range(_MOST_ATTEMPTS):
-            used = {remote.address: remote.context for remote in self._present()}
+            used = {remote.address: remote.context for remote in self._wait_for_some()}
             try:
                 return compute(list(used.values()))
             except errors.UserError:
@@ -145,7 +145,11 @@ class RemoteWorkers:
             "from the last round."
         )
 
-    def _present(self) -> list[_Remote]:
+    def present(self) -> int:
+        """How many workers answer."""
+        return sum(remote.context is not None for remote in self._remotes)
+
+    def _wait_for_some(self) -> list[_Remote]:
         deadline = time.monotonic() + self._patience_seconds
         while not (present := [remote for remote in self._remotes if remote.context is not None]):
             if time.monotonic() > deadline:
