@@ -15,6 +15,7 @@ from tests.tasks.sources import small_files
 from tff_personalization import errors, methods, privacy
 from tff_personalization.personalization import strategies
 from tff_personalization.programs import config as config_lib
+from tff_personalization.programs import saved_models
 
 
 def read(directory):
@@ -129,6 +130,27 @@ def test_validation_clients_are_judged_between_rounds_when_there_are_any(run):
     evaluations = pd.read_csv(directory / "evaluations.csv")
     assert set(evaluations[evaluations.split == "validation"].clients) == {2}
     assert set(evaluations[evaluations.split == "test"].clients) == {4}
+
+
+def test_the_round_that_is_best_on_validation_clients_is_judged_on_test_clients_too(run, capsys):
+    # Rates that rise: the last round is not the best one.
+    settings = {"validation_clients": 3, "rounds": 8, "client_learning_rate": 2.0, "local_epochs": 3}
+    directory = run(**settings, rounds_per_model=4)
+    evaluations = pd.read_csv(directory / "evaluations.csv")
+    judged = evaluations[(evaluations.split == "validation") & (evaluations.epoch == 2)]
+    best = int(judged.loc[judged.accuracy_mean.idxmax(), "round"])
+    found = json.loads((directory / "summary.json").read_text())["validation_round"]
+    assert found["round"] == best
+    assert f"round {best}: of the evaluated ones the best on validation clients" in capsys.readouterr().out
+    models = saved_models.SavedModels(directory / "models")
+    assert models.rounds() == sorted({4, 8, best})
+    # A run that ends there has that model and those accuracies.
+    shorter = run(**settings | {"rounds": best}, run_name="shorter")
+    for a, b in zip(models.load(best), saved_models.SavedModels(shorter / "models").load(best), strict=True):
+        np.testing.assert_array_equal(a, b)
+    summary = json.loads((shorter / "summary.json").read_text())
+    for when in ("initial_accuracy", "personalized_accuracy"):
+        assert found[when] == summary[when]
 
 
 def final_rows(directory, file="evaluations.csv"):

@@ -10,5 +10,6 @@ WITHOUT_EFFECT_ON_NUMBERS = (
     "workers",
     "plots",
     "rounds_per_checkpoint",
+    "rounds_per_model",
     "plugin",
 )

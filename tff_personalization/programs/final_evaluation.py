@@ -3,6 +3,7 @@
     test:         every strategy, at every epoch, on the test clients
     choice:       every strategy, epoch and learning rate on the validation clients; the best on the test clients
     by examples:  as `test`, with each client's train part cut to its first k examples of a permutation
+    at round:     as `test`, with the model of the evaluated round that was best on the validation clients
 
 Nothing is ever chosen on test clients.
 """
@@ -44,6 +45,19 @@ class Choice:
 
 
 @dataclasses.dataclass(frozen=True)
+class AtRound:
+    """The test clients, judged with the model of another round than the last one.
+
+    Attributes:
+        round_number: the round.
+        test: the main strategy on the test clients.
+    """
+
+    round_number: int
+    test: evaluating.EvaluationResult
+
+
+@dataclasses.dataclass(frozen=True)
 class FinalEvaluation:
     """What the final evaluation measured.
 
@@ -51,11 +65,13 @@ class FinalEvaluation:
         test: the test clients, as the flags say.
         choice: what the validation clients choose; None without any that has test examples.
         by_examples: the test clients with so many train examples, by the number or "all", in the order of the flag.
+        at_round: the round that the validation clients choose of those evaluated; None without such evaluations.
     """
 
     test: evaluating.EvaluationResult
     choice: Choice | None
     by_examples: Mapping[str, evaluating.EvaluationResult]
+    at_round: AtRound | None
 
     def k_shot_table(self, round_number: int) -> pd.DataFrame:
         """One row per number of train examples, strategy and epoch, for k_shot.csv."""
@@ -73,15 +89,32 @@ def evaluate(
     data: federated_data.FederatedData,
     weights: tff.learning.models.ModelWeights,
     new_bar: Callable[..., tqdm.tqdm],
+    chosen: tuple[int, tff.learning.models.ModelWeights] | None = None,
 ) -> FinalEvaluation:
-    """Judges the global model `weights`; `new_bar` makes the progress bar of each pass over clients."""
+    """Judges a global model.
+
+    Args:
+        evaluator: judges.
+        experiment: whose flags say how.
+        data: the clients.
+        weights: the global model after the last round.
+        new_bar: makes the progress bar of each pass over clients.
+        chosen: the round that was best on validation clients, and the global model after it.
+    """
     config = experiment.config
 
-    def judge(clients, description, **settings):
+    def judge(clients, description, model=weights, round_number=config.rounds, **settings):
         with new_bar(total=len(clients), desc=description, unit="client") as bar:
-            return evaluator.evaluate(weights, clients, config.rounds, bar, **settings)
+            return evaluator.evaluate(model, clients, round_number, bar, **settings)
 
     test = judge(data.split.test, "final evaluation")
+    at_round = None
+    if chosen is not None:
+        best, model = chosen
+        of_main = {"strategies": config.strategies[:1]}
+        is_last = best == config.rounds
+        result = test if is_last else judge(data.split.test, f"with round {best}", model, best, **of_main)
+        at_round = AtRound(best, result)
     return FinalEvaluation(
         test,
         _choose(experiment, data, test, judge) if data.split.validation else None,
@@ -89,6 +122,7 @@ def evaluate(
             k: test if k == "all" else judge(data.split.test, f"with {k} examples", most_examples=int(k))
             for k in config.personalization_examples
         },
+        at_round,
     )
 
 

@@ -17,6 +17,9 @@ def print_report(directory: run_directory.RunDirectory) -> None:
     choice, rows = summary["choice"], dict(summary["strategies"])
     if choice:
         rows["as chosen"] = choice
+    at_round = summary["validation_round"]
+    if at_round:
+        rows[f"{summary['strategy']}, round {at_round['round']}"] = at_round
     width = max(16, *(len(name) + 1 for name in rows))
     print(f"  {'strategy':<{width}}{'initial':>16}{'personalized':>16}{'gain':>9}{'hurt':>8}")
     for name, figures in rows.items():
@@ -32,6 +35,8 @@ def print_report(directory: run_directory.RunDirectory) -> None:
             f"\n  chosen on {choice['validation_clients']} validation clients: {choice['strategy']}, epoch "
             f"{choice['epoch']}{rate} ({choice['validation_accuracy']:.3f} on them)"
         )
+    if at_round:
+        print(f"\n  round {at_round['round']}: of the evaluated ones the best on validation clients")
     if summary["by_examples"]:
         means = (
             f"{k}: {figures['personalized_accuracy']['mean']:.3f}" for k, figures in summary["by_examples"].items()

@@ -9,6 +9,7 @@ choice.csv         what was judged on validation clients in the end, and what of
 k_shot.csv         one row per (number of train examples, strategy, epoch); with --personalization_examples
 summary.json       the figures of the run; its presence says that the run is finished
 checkpoints/       program state and its checksums, the newest few
+models/            the global model after the last round, and after some others
 client_states/     what clients keep from round to round, for methods whose clients do
 tensorboard/       round metrics for TensorBoard
 worker.log         what TFF's worker process said
@@ -34,7 +35,7 @@ import pandas as pd
 import tensorflow_federated as tff
 
 from tff_personalization import errors, identity
-from tff_personalization.programs import checkpoints, files
+from tff_personalization.programs import checkpoints, files, saved_models
 from tff_personalization.programs import config as config_lib
 from tff_personalization.tasks import federated_data
 
@@ -66,6 +67,7 @@ class RunDirectory:
             self.path.mkdir(parents=True, exist_ok=True)
             self._lock = self._locked()
             self.checkpoints = checkpoints.Checkpoints(self.path / "checkpoints")
+            self.models = saved_models.SavedModels(self.path / "models")
             self.worker_log = (self.path / "worker.log").open("ab")
         except OSError as error:
             raise errors.UserError(

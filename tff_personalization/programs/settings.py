@@ -297,6 +297,9 @@ class ExperimentConfig:
         least=0,
     )
     rounds_per_checkpoint: int = _setting("run", 10, "Rounds between checkpoints.", least=1)
+    rounds_per_model: int = _setting(
+        "run", 0, "Rounds between global models that are kept; 0: that of the last round alone.", least=0
+    )
     output_dir: str = _setting("run", "runs", "Where run directories are made.")
     run_name: str = _setting("run", "", "Name of the run directory. Default: from method, data, seed and settings.")
     cores: int = _setting("run", 0, "Clients trained at once, one core each; 0: as many as the machine gives.", least=0)

@@ -19,7 +19,8 @@ def build_summary(
     """The summary of a run from its final evaluation.
 
     Accuracies are over the test clients that have test examples; standard deviations are over clients. Everything but
-    `times` is the same for the same settings. `choice` is what the validation clients choose, if there are any, and
+    `times` is the same for the same settings. `choice` is what the validation clients choose in the end, if there are
+    any, `validation_round` what the model of the evaluated round that was best on them does on test clients, and
     `by_examples` the main strategy after all epochs with fewer train examples. In `times`, `expected_seconds_of_rounds`
     is what training with its evaluations was expected to take after a tenth of the rounds.
     """
@@ -58,6 +59,7 @@ def build_summary(
             }
             for examples, judged in final.by_examples.items()
         },
+        "validation_round": None if final.at_round is None else _at_round(final.at_round, strategy, epochs),
         **_privacy(config, len(data.split.train)),
         "rounds_to_target": {"target_accuracy": config.target_accuracy, **_rounds_to_target(directory)},
         "times": {
@@ -67,6 +69,16 @@ def build_summary(
             "expected_seconds_of_rounds": round(progress.expected_seconds, 1) or None,
             "examples_per_second": round(progress.examples / train_seconds, 1) if train_seconds else None,
         },
+    }
+
+
+def _at_round(at_round: final_evaluation.AtRound, strategy: str, epochs: int) -> dict[str, Any]:
+    before, after = (at_round.test.distributions[strategy, epoch] for epoch in (0, epochs))
+    return {
+        "round": at_round.round_number,
+        "initial_accuracy": _spread(before),
+        "personalized_accuracy": _spread(after),
+        **_gain(after),
     }
 
 

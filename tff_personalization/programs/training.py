@@ -7,6 +7,7 @@ import sys
 import time
 from typing import Any
 
+import pandas as pd
 import tensorflow_federated as tff
 import tqdm
 from absl import logging
@@ -21,6 +22,7 @@ from tff_personalization.programs import (
     remote_workers,
     run_directory,
     runtime,
+    saved_models,
     summary,
 )
 from tff_personalization.programs import config as config_lib
@@ -247,6 +249,9 @@ class _Program:
             self._directory.release(metrics, round_number)
             if result is not None:
                 self._directory.append_evaluation(result.table(round_number, self._split), round_number, self._split)
+            if self._keeps_model(round_number):
+                weights = stage.process.get_model_weights(output.state)
+                self._directory.models.save(weights.trainable, round_number)
             if round_number % self._config.rounds_per_checkpoint == 0 or round_number == self._config.rounds:
                 self._save()
                 runtime.return_free_memory()
@@ -260,15 +265,34 @@ class _Program:
         strategy = self._config.strategies[0]
         return (result.distributions[strategy, epoch] for epoch in (0, self._config.personalization_epochs))
 
+    def _keeps_model(self, round_number: int) -> bool:
+        every = self._config.rounds_per_model
+        return (every > 0 and round_number % every == 0) or round_number == self._validation_round()
+
+    def _validation_round(self) -> int | None:
+        """The evaluated round that is best on validation clients so far; None without such an evaluation."""
+        path = self._directory.path / "evaluations.csv"
+        if self._split != "validation" or not path.exists():
+            return None
+        return saved_models.best_on_validation(
+            pd.read_csv(path), self._config.strategies[0], self._config.personalization_epochs
+        )
+
     def _finish(self) -> None:
         """The final evaluation, on all test clients, and what is left behind."""
         rounds = self._config.rounds
         started = time.monotonic()
-        final = final_evaluation.evaluate(
-            self._evaluator, self._experiment, self._data, self._final_weights(), self._bar
-        )
+        last, best = self._final_weights(), self._validation_round()
+        chosen = None
+        if best is not None:
+            chosen = best, tff.learning.models.ModelWeights(self._directory.models.load(best), ())
+        final = final_evaluation.evaluate(self._evaluator, self._experiment, self._data, last, self._bar, chosen)
         self._progress.evaluation_seconds += time.monotonic() - started
         with self._interrupt.postponed():
+            self._directory.models.save(last.trainable, rounds)
+            every = self._config.rounds_per_model
+            others = () if best is None else (best,)
+            self._directory.models.keep({rounds, *others, *(range(every, rounds, every) if every else ())})
             self._directory.append_evaluation(final.test.table(rounds, "test"), rounds, "test")
             self._directory.write_table("distribution.csv", final.test.histogram_table())
             if final.test.clients is not None:

@@ -1,0 +1,68 @@
+"""Global models that a run keeps: `models/round_<r>.npz`, the trainable weights after round r, in the model's order.
+
+Kept are that of the last round, that of every so many rounds (`--rounds_per_model`), and with validation clients that
+of the evaluated round that was best on them. NumPy reads them: arrays arr_0, arr_1, …
+"""
+
+import os
+import pathlib
+from collections.abc import Collection, Sequence
+
+import numpy as np
+import pandas as pd
+
+_PREFIX = "round_"
+
+
+class SavedModels:
+    """The models in a directory, by round; it is made when the first one is saved."""
+
+    def __init__(self, path: pathlib.Path):
+        self._path = path
+        for leftover in path.glob("*.temp"):
+            leftover.unlink()  # of a start that was killed
+
+    def rounds(self) -> list[int]:
+        """The rounds of which the model is kept, in order."""
+        return sorted(int(file.stem.removeprefix(_PREFIX)) for file in self._path.glob(f"{_PREFIX}*.npz"))
+
+    def save(self, weights: Sequence[np.ndarray], round_number: int) -> None:
+        """Keeps the weights after a round; the file is written whole or not at all."""
+        self._path.mkdir(exist_ok=True)
+        temporary = self._file(round_number).with_suffix(".temp")
+        with temporary.open("wb") as stream:
+            np.savez(stream, *weights)
+        os.replace(temporary, self._file(round_number))
+
+    def load(self, round_number: int) -> tuple[np.ndarray, ...]:
+        """The weights after a round."""
+        with np.load(self._file(round_number)) as arrays:
+            return tuple(arrays[name] for name in arrays.files)
+
+    def keep(self, rounds: Collection[int]) -> None:
+        """Removes the models of all other rounds."""
+        for round_number in self.rounds():
+            if round_number not in rounds:
+                self._file(round_number).unlink()
+
+    def _file(self, round_number: int) -> pathlib.Path:
+        return self._path / f"{_PREFIX}{round_number}.npz"
+
+
+def best_on_validation(evaluations: pd.DataFrame, strategy: str, epochs: int) -> int | None:
+    """The evaluated round with the highest personalized accuracy on validation clients, the first of several.
+
+    Args:
+        evaluations: rows of evaluations.csv.
+        strategy: the one that is judged.
+        epochs: the epoch after which it is.
+
+    Returns:
+        The round; None if no evaluation of validation clients has an accuracy.
+    """
+    judged = evaluations[
+        (evaluations["split"] == "validation")
+        & (evaluations["strategy"] == strategy)
+        & (evaluations["epoch"] == epochs)
+    ].dropna(subset="accuracy_mean")
+    return None if judged.empty else int(judged.loc[judged["accuracy_mean"].idxmax(), "round"])
