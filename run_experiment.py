@@ -7,11 +7,15 @@ The same command again goes on where a stopped run was, and prints the table of 
 --sweep=FILE makes many runs (docs/sweeps.md); --plugin=FILE adds your own methods and strategies (docs/extending.md).
 """
 
+import signal
 import sys
 
 from tff_personalization import startup
 
 startup.quiet(sys.argv)
+if __name__ == "__main__":
+    # Until there is something to save, Ctrl-C ends the program at once: an import would swallow the exception.
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 from absl import app, flags  # noqa: E402
 

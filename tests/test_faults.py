@@ -161,6 +161,14 @@ def small_disk(tmp_path):
     subprocess.run(["umount", "-l", str(tmp_path)], check=True)
 
 
+def test_an_output_directory_that_is_read_only_is_refused(small_disk, archive):
+    disk, _ = small_disk
+    subprocess.run(["mount", "-o", "remount,ro", str(disk)], check=True)
+    arguments, directory = processes.command(archive, disk, "run")
+    line = refusal(arguments)
+    assert f"--output_dir={disk}: cannot write {directory} (Read-only file system)" in line
+
+
 def test_a_full_disk_is_one_line_and_costs_the_rounds_since_the_last_checkpoint(small_disk, archive, uninterrupted):
     disk, resize = small_disk
     arguments, directory = processes.command(archive, disk, "run")
