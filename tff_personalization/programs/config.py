@@ -5,6 +5,7 @@ import hashlib
 import json
 import math
 import os
+import pathlib
 import typing
 from collections.abc import Mapping
 from typing import Any
@@ -174,6 +175,40 @@ def from_flags(flag_values: flags.FlagValues = flags.FLAGS) -> Experiment:
     return Experiment(
         settings_lib.ExperimentConfig(**values), specs, plugin_settings, plugins.sources(), _given(flag_values)
     )
+
+
+def from_run(directory: pathlib.Path) -> Experiment:
+    """The experiment of a run directory, from the flags that it was given.
+
+    Raises:
+        UserError: it is no run directory of this version of the program.
+    """
+    try:
+        given = json.loads((directory / "config.json").read_text())["given"]
+        arguments = [argument(name, value) for name, value in given.items()]
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise errors.UserError(
+            f"{directory}: not a run directory of this version of the program (config.json: {type(error).__name__})."
+        ) from error
+    flag_values = flags.FlagValues()
+    define_flags(flag_values)
+    try:
+        flag_values(["run_experiment", *arguments])
+    except flags.Error as error:
+        raise errors.UserError(f"{directory}: config.json: {' '.join(str(error).split())}") from error
+    return from_flags(flag_values)
+
+
+def argument(name: str, value: Any) -> str:
+    """A flag with its value, as the command line has it."""
+    return f"--{name}={text(value)}"
+
+
+def text(value: Any) -> str:
+    """A flag's value as the command line has it."""
+    if isinstance(value, list):
+        return ",".join(map(text, value))
+    return str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def _given(flag_values: flags.FlagValues) -> dict[str, Any]:

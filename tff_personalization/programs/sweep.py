@@ -56,7 +56,7 @@ class _Run:
     error: str = ""
 
     def __str__(self) -> str:
-        return " ".join(f"--{name}={_text(value)}" for name, value in self.overrides.items()) or "(as given)"
+        return " ".join(config_lib.argument(name, value) for name, value in self.overrides.items()) or "(as given)"
 
 
 class Sweep:
@@ -126,7 +126,7 @@ class Sweep:
                 raise errors.UserError(f"{self.path}: {name}: is of the sweep as a whole: give it on the command line.")
             if not values[name].using_default_value:
                 raise errors.UserError(f"{self.path}: {name}: --{name} is given on the command line too: keep one.")
-        arguments = [_argument(name, value) for name, value in overrides.items()]
+        arguments = [config_lib.argument(name, value) for name, value in overrides.items()]
         try:
             values(["sweep", *arguments, f"--output_dir={self.directory}"])
             experiment = config_lib.from_flags(values)
@@ -164,7 +164,7 @@ class Sweep:
     def _start(self, run: _Run) -> None:
         """Runs a run in a process of its own, to its end."""
         given = {name: flag for name, flag in self._flag_values.flag_values_dict().items() if self._is_given(name)}
-        arguments = [_argument(name, value) for name, value in {**given, **run.overrides}.items()]
+        arguments = [config_lib.argument(name, value) for name, value in {**given, **run.overrides}.items()]
         process = subprocess.Popen(
             runtime.ending_with_parent([sys.executable, str(_PROGRAM), *arguments, f"--output_dir={self.directory}"]),
             stdin=subprocess.DEVNULL,
@@ -278,21 +278,10 @@ def _on_validation_clients(record: Any) -> dict[str, float]:
     return {f"validation_{name}_accuracy": float(last[epoch]) for name, epoch in epochs.items() if epoch in last}
 
 
-def _argument(name: str, value: Any) -> str:
-    return f"--{name}={_text(value)}"
-
-
-def _text(value: Any) -> str:
-    """A flag's value as the command line has it."""
-    if isinstance(value, list):
-        return ",".join(map(_text, value))
-    return str(value).lower() if isinstance(value, bool) else str(value)
-
-
 def _cell(value: Any) -> str:
     if isinstance(value, float):
         return "–" if pd.isna(value) else f"{value:.4g}"
-    return _text(value)
+    return config_lib.text(value)
 
 
 def _pass_on(process: subprocess.Popen, to: Any) -> str:

@@ -91,6 +91,22 @@ def _say(
     )
 
 
+def setup(experiment: config_lib.Experiment, data: federated_data.FederatedData) -> methods.Setup:
+    """What the experiment's method is built from, its untrained model included."""
+    config = experiment.config
+    task = registry.TASKS[config.task]
+    build_model = functools.partial(task.models[config.model], task.num_classes)
+    return methods.Setup(
+        build_model(seeds.generator(config.seed, "init")),
+        data.train,
+        data.split.train,
+        experiment.settings,
+        experiment.optimizers,
+        config.seed,
+        build_model,
+    )
+
+
 class _Program:
     def __init__(
         self,
@@ -105,19 +121,9 @@ class _Program:
         self._interrupt = interrupt
         self._directory = directory
         self._data = data
-        task = registry.TASKS[config.task]
-        build_model = functools.partial(task.models[config.model], task.num_classes)
-        self._model = build_model(seeds.generator(config.seed, "init"))
-        setup = methods.Setup(
-            self._model,
-            data.train,
-            data.split.train,
-            experiment.settings,
-            experiment.optimizers,
-            config.seed,
-            build_model,
-        )
-        self._training = methods.get(config.method).build(setup)
+        made = setup(experiment, data)
+        self._model = made.model
+        self._training = methods.get(config.method).build(made)
         self._evaluator = evaluating.PersonalizationEvaluator(
             experiment, self._model, data, self._training.initial_weights or self._model.initial_weights[0]
         )

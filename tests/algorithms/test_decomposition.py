@@ -1,0 +1,87 @@
+"""FedAvg's update taken apart, against NumPy, and as a tool on a run."""
+
+import itertools
+
+import numpy as np
+import pandas as pd
+import pytest
+import tensorflow_federated as tff
+
+from tests import numpy_oracle
+from tff_personalization import errors, methods
+from tff_personalization.algorithms import decomposition
+from tff_personalization.models import emnist_cnn
+from tff_personalization.programs import saved_models
+from tff_personalization.tools import decompose
+
+RATE, BATCH, EPOCHS = 0.1, 4, 3
+SEED = np.array([3, 4], np.int32)
+
+
+def flat(weights):
+    return np.concatenate([np.ravel(w) for w in weights])
+
+
+def parts_of(path, steps_per_epoch):
+    """θ − φ_1, φ_1 − φ_J/E, and what each further epoch adds, from the models of a client's path."""
+    ends = [0, 1, *(epoch * steps_per_epoch for epoch in range(1, EPOCHS + 1))]
+    return np.stack([flat(path[a]) - flat(path[b]) for a, b in itertools.pairwise(ends)])
+
+
+@pytest.mark.usefixtures("worker")
+def test_parts_of_clients_and_of_their_mean_equal_numpy():
+    rng = np.random.default_rng(1)
+    clients = [(rng.integers(0, 256, (n, 28, 28), np.uint8), rng.integers(0, 5, n).astype(np.int32)) for n in (10, 3)]
+    model = emnist_cnn.build_linear(5, np.random.default_rng(0))
+    sgd = tff.learning.optimizers.build_sgdm(RATE)
+    computation = decomposition.build_decomposition(model, sgd, EPOCHS, BATCH, shuffle=False)
+    weights = tff.learning.models.ModelWeights(model.initial_weights[0], ())
+    found = computation(weights, [methods.client_value(*client, SEED) for client in clients])
+    theta = [w.astype(np.float64) for w in model.initial_weights[0]]
+    expected = []
+    for images, labels in clients:
+        per_epoch = -(-len(labels) // BATCH)
+        path = numpy_oracle.local_sgd(theta, images, labels, RATE, BATCH, EPOCHS * per_epoch)
+        expected.append(parts_of(path, per_epoch))
+    for products, parts in zip(found["clients"], expected, strict=True):
+        np.testing.assert_allclose(products, parts @ parts.T, atol=1e-5)
+    mean = (10 * expected[0] + 3 * expected[1]) / 13
+    np.testing.assert_allclose(found["cohort"], mean @ mean.T, atol=1e-5)
+    # A client with one batch an epoch has taken all of the first epoch's steps in part 0.
+    np.testing.assert_allclose(found["clients"][1][1], 0, atol=1e-9)
+
+
+def test_shares_add_up_to_one_and_an_orthogonal_part_has_that_of_its_square():
+    parts = np.array([[3.0, 0.0], [0.0, 4.0]])
+    table = decompose.measures((parts @ parts.T)[np.newaxis])
+    assert table.share.tolist() == pytest.approx([9 / 25, 16 / 25])
+    assert table.relative_norm.tolist() == pytest.approx([3 / 5, 4 / 5])
+    assert table.cosine_with_fed_sgd.tolist() == pytest.approx([1, 0])
+
+
+def test_the_tool_takes_each_kept_model_of_a_run_apart(run):
+    directory = run(rounds=4, rounds_per_model=2, local_epochs=3)
+    table = decompose.decompose(directory, progress=False)
+    assert table["round"].unique().tolist() == saved_models.SavedModels(directory / "models").rounds() == [2, 4]
+    sums = table.groupby(["round", "level"]).share.sum()
+    assert sums.to_numpy() == pytest.approx(np.ones(4), abs=1e-4)
+    assert table[table.part == 0].cosine_with_fed_sgd.tolist() == pytest.approx(np.ones(4), abs=1e-4)
+    assert decompose.main(["decompose", str(directory)]) == 0
+    assert len(pd.read_csv(directory / "decomposition.csv")) == 2 * 2 * 4
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [({"method": "reptile", "local_epochs": None, "local_steps": 3}, "--method=fed_avg"), ({}, "no models")],
+    ids=["another method", "no models"],
+)
+def test_a_run_that_cannot_be_taken_apart_is_refused(run, settings, message):
+    directory = run(rounds=1, **settings)
+    saved_models.SavedModels(directory / "models").keep([])
+    with pytest.raises(errors.UserError, match=message):
+        decompose.decompose(directory)
+
+
+def test_a_directory_that_is_no_run_is_refused(tmp_path):
+    with pytest.raises(errors.UserError, match="not a run directory"):
+        decompose.decompose(tmp_path)

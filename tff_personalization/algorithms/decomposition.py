@@ -1,0 +1,77 @@
+"""FedAvg's update taken apart, Jiang et al. (2019, arXiv 1909.12488, section 3): FedSGD's term and FOMAML's.
+
+    θ: global model, φ_j: a client's model after j local SGD steps of rate β, φ_0 = θ, J = E × (batches of the client)
+    g_j = ∇L(φ_{j−1}; batch j)
+    Δ = θ − φ_J = β g_1 + β Σ_{j=2}^{J} g_j
+                  FedSGD   FOMAML(1) … FOMAML(J − 1): gradients at the model after 1 … J − 1 steps
+
+Terms of one epoch are taken together: part 0 is FedSGD's, part e the rest of epoch e. What each part P has in the whole
+is its share ⟨P, Δ⟩ / ‖Δ‖²; shares add up to 1.
+"""
+
+import collections
+
+import tensorflow as tf
+import tensorflow_federated as tff
+
+from tff_personalization import local_training
+from tff_personalization.algorithms import client_work
+from tff_personalization.models import functional
+
+
+def build_decomposition(
+    model: functional.SeededModel,
+    client_optimizer: tff.learning.optimizers.Optimizer,
+    local_epochs: int,
+    batch_size: int,
+    shuffle: bool = True,
+) -> tff.Computation:
+    """Builds the computation that takes the updates of a cohort apart.
+
+    Its type is `(<θ@SERVER, {<x, y, seed, …>*}@CLIENTS> -> <clients={float32[E+1,E+1]}@CLIENTS,
+    cohort=float32[E+1,E+1]@SERVER>)`: the inner products of the E + 1 parts with each other, in each client's update,
+    and in the cohort's, which is the mean of the clients' by examples.
+
+    Args:
+        model: the model θ.
+        client_optimizer: takes the local steps; SGD without momentum, for else parts are no gradients.
+        local_epochs: E.
+        batch_size: examples a step.
+        shuffle: whether clients permute their examples in each epoch.
+    """
+    training = local_training.LocalTraining(model, client_optimizer, batch_size, shuffle=shuffle)
+
+    @tff.tensorflow.computation(client_work.weights_type(model.initial_weights[0]), client_work.client_data_type(model))
+    @tf.function(autograph=False)
+    def parts_of_client(weights, data):
+        element = data.get_single_element()
+        examples = local_training.Examples(element["x"], element["y"])
+        per_epoch = training.steps_per_epoch(examples)
+        ends = [tf.minimum(per_epoch, 1), *(epoch * per_epoch for epoch in range(1, local_epochs + 1))]
+        state, first, parts = training.initial_state(tuple(weights.trainable)), tf.constant(0), []
+        for end in ends:
+            after = training.steps(state, examples, element["seed"], first, end)
+            parts.append(tuple(a - b for a, b in zip(state.weights, after.weights, strict=True)))
+            state, first = after, end
+        return tuple(parts), inner_products(parts), tf.cast(tf.shape(examples.y)[0], tf.float32)
+
+    @tff.tensorflow.computation(parts_of_client.type_signature.result[0])
+    def products_of_mean(parts):
+        return inner_products([tuple(part) for part in parts])
+
+    @tff.federated_computation(
+        tff.FederatedType(parts_of_client.type_signature.parameter[0], tff.SERVER),
+        tff.FederatedType(parts_of_client.type_signature.parameter[1], tff.CLIENTS),
+    )
+    def decompose(weights, data):
+        of_clients = tff.federated_map(parts_of_client, (tff.federated_broadcast(weights), data))
+        mean = tff.federated_mean(of_clients[0], of_clients[2])
+        return collections.OrderedDict(clients=of_clients[1], cohort=tff.federated_map(products_of_mean, mean))
+
+    return decompose
+
+
+def inner_products(parts) -> tf.Tensor:
+    """float32, shape (P, P): the inner product of each two of P structures of tensors."""
+    flat = tf.stack([tf.concat([tf.reshape(tensor, [-1]) for tensor in part], axis=0) for part in parts])
+    return tf.matmul(flat, flat, transpose_b=True)

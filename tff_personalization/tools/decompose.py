@@ -1,0 +1,96 @@
+"""Takes FedAvg's updates apart into FedSGD's term and FOMAML's, along a run: what of FedAvg is meta-learning.
+
+    python run_experiment.py --method=fed_avg --rounds_per_model=10 …
+    python -m tff_personalization.tools.decompose RUN
+
+For each global model that the run has kept, the cohort of the next round does its local training once more, and its
+update is taken apart (`algorithms/decomposition.py`). Writes RUN/decomposition.csv, one row for each round, level
+(`client`: mean over the cohort's clients; `cohort`: the mean update itself) and part (0: FedSGD; e: FOMAML's terms of
+epoch e): its norm over that of the update, the cosine between it and FedSGD's term, and its share of the update.
+"""
+
+import pathlib
+import sys
+from collections.abc import Sequence
+
+from tff_personalization import startup
+
+startup.quiet(sys.argv)
+
+import numpy as np  # noqa: E402
+import pandas as pd  # noqa: E402
+import tensorflow_federated as tff  # noqa: E402
+import tqdm  # noqa: E402
+from absl import app  # noqa: E402
+
+from tff_personalization import errors, methods  # noqa: E402
+from tff_personalization.algorithms import decomposition  # noqa: E402
+from tff_personalization.programs import config, files, runtime, saved_models, training  # noqa: E402
+from tff_personalization.tasks import federated_data  # noqa: E402
+
+
+def decompose(run: pathlib.Path, progress: bool = True) -> pd.DataFrame:
+    """The rows of decomposition.csv of a run.
+
+    Raises:
+        UserError: it is no run of FedAvg with SGD, has kept no models, or its data cannot be read.
+    """
+    experiment = config.from_run(run)
+    settings, client = experiment.config, experiment.optimizers.get("client")
+    if settings.method != "fed_avg" or client is None or client.name != "sgd" or client.options.get("momentum"):
+        raise errors.UserError(
+            f"{run}: a run of --method=fed_avg with --client_optimizer=sgd, without momentum, is needed."
+        )
+    kept = saved_models.SavedModels(run / "models")
+    if not kept.rounds():
+        raise errors.UserError(f"{run}: it has kept no models: make it with --rounds_per_model.")
+    data = federated_data.load(settings)
+    setup = training.setup(experiment, data)
+    computation = decomposition.build_decomposition(
+        setup.model, setup.optimizer("client"), settings.local_epochs, settings.batch_size
+    )
+    cohort, tables = methods.sampled_cohorts(setup), []
+    with (run / "worker.log").open("ab") as log, runtime.execution_context(settings.cores, log):
+        for round_number in tqdm.tqdm(kept.rounds(), desc="Taking apart", unit="round", disable=not progress):
+            weights = tff.learning.models.ModelWeights(kept.load(round_number), ())
+            found = computation(weights, cohort(round_number + 1).values)
+            for level, products in (("client", np.stack(found["clients"])), ("cohort", found["cohort"][np.newaxis])):
+                table = measures(products)
+                table.insert(0, "level", level)
+                table.insert(0, "round", round_number)
+                tables.append(table)
+    return pd.concat(tables, ignore_index=True)
+
+
+def measures(products: np.ndarray) -> pd.DataFrame:
+    """Norm, cosine and share of each part, averaged over updates.
+
+    Args:
+        products: shape (n, P, P), the inner products of the P parts of each of n updates.
+    """
+    total = products.sum(axis=(1, 2))
+    norms = np.sqrt(np.maximum(np.diagonal(products, axis1=1, axis2=2), 0))
+    with np.errstate(invalid="ignore", divide="ignore"):
+        found = {
+            "relative_norm": norms / np.sqrt(total)[:, np.newaxis],
+            "cosine_with_fed_sgd": products[:, 0] / (norms * norms[:, :1]),
+            "share": products.sum(axis=2) / total[:, np.newaxis],
+        }
+    parts = range(products.shape[1])
+    return pd.DataFrame({"part": parts, **{name: np.nanmean(values, axis=0) for name, values in found.items()}})
+
+
+def main(argv: Sequence[str]) -> int:
+    if len(argv) != 2:
+        raise errors.UserError("a run directory is expected: decompose RUN")
+    run = pathlib.Path(argv[1])
+    table = decompose(run)
+    files.write_text(run / "decomposition.csv", table.to_csv(index=False))
+    last = table[table["round"] == table["round"].max()]
+    print(last.round(3).to_string(index=False))
+    print(f"\nAll rounds: {run / 'decomposition.csv'}")
+    return 0
+
+
+if __name__ == "__main__":
+    app.run(startup.with_plain_errors(main), flags_parser=startup.parse_flags)
