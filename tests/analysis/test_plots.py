@@ -11,6 +11,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from analysis import (
     accuracy_distributions,
     client_scatter,
+    decomposition,
     gain_by_examples,
     k_shot,
     learning_curves,
@@ -22,7 +23,15 @@ from analysis import runs as runs_lib
 from tff_personalization.errors import UserError
 
 KINDS = ("initial", "personalized")
-PLOTS = (learning_curves, accuracy_distributions, client_scatter, gain_by_examples, personalization_epochs, k_shot)
+PLOTS = (
+    learning_curves,
+    accuracy_distributions,
+    client_scatter,
+    gain_by_examples,
+    personalization_epochs,
+    k_shot,
+    decomposition,
+)
 
 
 def _lines(axes, **properties):
@@ -98,7 +107,30 @@ def test_an_accuracy_a_rounding_error_below_the_edge_of_a_bin_falls_into_that_bi
     np.testing.assert_array_equal(below, exact)
 
 
-@pytest.mark.parametrize("script", PLOTS[1:], ids=lambda module: module.__name__)
+def test_shares_of_the_update_are_stacked_to_one_and_cosines_are_those_recorded(make_run):
+    directory = make_run()
+    figure = decomposition.plot([runs_lib.read(directory)])
+    shares, cosines = figure.axes
+    table = pd.read_csv(directory / "decomposition.csv")
+    table = table[table["level"] == "cohort"]
+    tops = [collection.get_paths()[0].vertices[:, 1].max() for collection in shares.collections]
+    assert tops[-1] == pytest.approx(1)
+    assert tops[0] == pytest.approx(table[table["part"] == 0]["share"].max())
+    for part, (x, y) in enumerate(_lines(cosines)):
+        rows = table[table["part"] == part]
+        np.testing.assert_array_equal(x, rows["round"])
+        np.testing.assert_array_equal(y, rows["cosine_with_fed_sgd"])
+
+
+def test_a_run_that_was_not_taken_apart_has_no_such_plot(make_run):
+    directory = make_run()
+    (directory / "decomposition.csv").unlink()
+    with pytest.raises(runs_lib.NotRecordedError, match=r"tools\.decompose"):
+        decomposition.plot([runs_lib.read(directory)])
+    assert "decomposition" not in [path.stem for path in plot_all.plot_run(directory)]
+
+
+@pytest.mark.parametrize("script", PLOTS[1:-1], ids=lambda module: module.__name__)
 def test_plots_of_the_final_evaluation_say_how_to_finish_an_unfinished_run(make_run, script):
     with pytest.raises(UserError, match="unfinished run"):
         script.plot([runs_lib.read(make_run(finished=False))])
@@ -239,7 +271,7 @@ def test_plot_run_writes_every_plot_into_the_run_directory(make_run):
 
 def test_plot_run_leaves_out_what_aggregates_alone_cannot_show(make_run):
     written = plot_all.plot_run(make_run(release="aggregates"))
-    names = ["learning_curves", "accuracy_distributions", "personalization_epochs", "k_shot"]
+    names = ["learning_curves", "accuracy_distributions", "personalization_epochs", "k_shot", "decomposition"]
     assert [path.stem for path in written] == names
 
 

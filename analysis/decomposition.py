@@ -1,0 +1,44 @@
+"""What of FedAvg's updates is FedSGD's term and what FOMAML's, by round: shares of the cohort's update, and cosines.
+
+    python -m analysis.decomposition RUN [RUN ...] [--output=FILE]
+
+From runs that `python -m tff_personalization.tools.decompose` has taken apart.
+"""
+
+from collections.abc import Sequence
+
+import matplotlib
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
+
+from analysis import command_line, style
+from analysis import runs as runs_lib
+
+
+@style.styled
+def plot(runs: Sequence[runs_lib.Run]) -> Figure:
+    """Draws two panels per run: the shares, which add up to 1, and each part's cosine with FedSGD's term."""
+    figure, axes = style.panels(2 * len(runs), 2, (3.8, 2.9))
+    tables = [run.decomposition[run.decomposition["level"] == "cohort"] for run in runs]
+    parts = sorted({int(part) for table in tables for part in table["part"]})
+    colours = [style.VERMILLION, *matplotlib.colormaps["Blues"]([0.35 + 0.6 * i / len(parts) for i in parts[1:]])]
+    colour_of = dict(zip(parts, colours, strict=True))
+    for table, shares, cosines in zip(tables, axes[::2], axes[1::2], strict=True):
+        share = table.pivot(index="round", columns="part", values="share")
+        colours = [colour_of[int(part)] for part in share]
+        shares.stackplot(share.index, share.T.to_numpy(), colors=colours)
+        for part, rows in table.groupby("part"):
+            cosines.plot(rows["round"], rows["cosine_with_fed_sgd"], color=colour_of[int(part)], marker="o")
+        shares.set(xlabel="round", ylabel="share of the update", title="shares")
+        cosines.set(xlabel="round", ylabel="cosine with FedSGD's term", title="cosines")
+    style.run_titles(axes[::2], runs)
+    names = ["FedSGD", *(f"FOMAML, epoch {part}" for part in parts[1:])]
+    handles = [Patch(color=colour_of[part], label=name) for part, name in zip(parts, names, strict=True)]
+    style.legend_below(figure, [*handles, Line2D([], [], color=style.GREY, marker="o", label="by round")], columns=5)
+    style.title(figure, "FedAvg's update of a cohort, taken apart", runs)
+    return figure
+
+
+if __name__ == "__main__":
+    command_line.run_plot_script("decomposition", plot)
