@@ -11,6 +11,7 @@ import matplotlib
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
+from matplotlib.ticker import MaxNLocator
 
 from analysis import command_line, style
 from analysis import runs as runs_lib
@@ -30,6 +31,8 @@ def plot(runs: Sequence[runs_lib.Run]) -> Figure:
         shares.stackplot(share.index, share.T.to_numpy(), colors=colours)
         for part, rows in table.groupby("part"):
             cosines.plot(rows["round"], rows["cosine_with_fed_sgd"], color=colour_of[int(part)], marker="o")
+        for panel in (shares, cosines):
+            panel.xaxis.set_major_locator(MaxNLocator(integer=True))
         shares.set(xlabel="round", ylabel="share of the update", title="shares")
         cosines.set(xlabel="round", ylabel="cosine with FedSGD's term", title="cosines")
     style.run_titles(axes[::2], runs)
