@@ -40,6 +40,7 @@ METHOD_SETTINGS = {
     "scaffold": {},
     "mime_lite": {},
     "fed_sgd": {"local_epochs": None},
+    "fed_avg_terms": {"update_term": "fed_sgd"},
     "centralized": {},
     "local_only": {"local_epochs": None, "rounds": None, "clients_per_round": None, "rounds_per_evaluation": None},
 }

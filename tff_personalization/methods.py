@@ -38,6 +38,7 @@ METHODS: dict[str, "str | Method"] = {
     "scaffold": "tff_personalization.algorithms.scaffold",
     "mime_lite": "tff_personalization.algorithms.mime_lite",
     "fed_sgd": "baselines.fed_sgd",
+    "fed_avg_terms": "baselines.fed_avg_terms",
     "centralized": "baselines.centralized",
     "local_only": "baselines.local_only",
 }

@@ -7,9 +7,10 @@ import pandas as pd
 import pytest
 import tensorflow_federated as tff
 
+from baselines import fed_avg_terms
 from tests import numpy_oracle
 from tff_personalization import errors, methods
-from tff_personalization.algorithms import decomposition
+from tff_personalization.algorithms import decomposition, fed_avg
 from tff_personalization.models import emnist_cnn
 from tff_personalization.programs import saved_models
 from tff_personalization.tools import decompose
@@ -49,6 +50,32 @@ def test_parts_of_clients_and_of_their_mean_equal_numpy():
     np.testing.assert_allclose(found["cohort"], mean @ mean.T, atol=1e-5)
     # A client with one batch an epoch has taken all of the first epoch's steps in part 0.
     np.testing.assert_allclose(found["clients"][1][1], 0, atol=1e-9)
+
+
+@pytest.mark.usefixtures("worker")
+def test_a_round_of_one_term_is_that_term_and_both_are_fed_avg():
+    rng = np.random.default_rng(1)
+    clients = [(rng.integers(0, 256, (n, 28, 28), np.uint8), rng.integers(0, 5, n).astype(np.int32)) for n in (10, 7)]
+    model = emnist_cnn.build_linear(5, np.random.default_rng(0))
+    sgd = tff.learning.optimizers.build_sgdm
+    theta = [w.astype(np.float64) for w in model.initial_weights[0]]
+    paths = [numpy_oracle.local_sgd(theta, *c, RATE, BATCH, EPOCHS * -(-len(c[1]) // BATCH)) for c in clients]
+    deltas = {
+        "fed_sgd": [flat(path[0]) - flat(path[1]) for path in paths],
+        "fomaml": [flat(path[1]) - flat(path[-1]) for path in paths],
+    }
+    steps = {}
+    for term, expected in deltas.items():
+        process = fed_avg_terms.build_fed_avg_terms(
+            model, sgd(RATE), sgd(1.0), term, EPOCHS, BATCH, "uniform", shuffle=False
+        )
+        state = process.next(process.initialize(), [methods.client_value(*client, SEED) for client in clients]).state
+        steps[term] = flat(theta) - flat(process.get_model_weights(state).trainable)
+        np.testing.assert_allclose(steps[term], np.mean(expected, axis=0), atol=1e-5)
+    whole = fed_avg.build_fed_avg(model, sgd(RATE), sgd(1.0), EPOCHS, BATCH, "uniform", shuffle=False)
+    state = whole.next(whole.initialize(), [methods.client_value(*client, SEED) for client in clients]).state
+    step = flat(theta) - flat(whole.get_model_weights(state).trainable)
+    np.testing.assert_allclose(steps["fed_sgd"] + steps["fomaml"], step, atol=1e-5)
 
 
 def test_shares_add_up_to_one_and_an_orthogonal_part_has_that_of_its_square():

@@ -159,6 +159,12 @@ class ExperimentConfig:
     proximal_strength: float = _setting(
         "training", 0.1, "μ of fed_prox: how strongly local training is pulled to the global model.", least=0
     )
+    update_term: str = _setting(
+        "training",
+        "fomaml",
+        "Which term of FedAvg's update clients of fed_avg_terms send: fed_sgd, the first gradient, or fomaml, the rest.",
+        choices=("fed_sgd", "fomaml"),
+    )
     aggregator: str = _setting(
         "training",
         "mean",

@@ -1,0 +1,72 @@
+"""FedAvg with one of the two terms of its update alone, Jiang et al. (2019, arXiv 1909.12488, section 3).
+
+    θ, φ_j, J as in `algorithms/decomposition.py`: a client's update is θ − φ_J = (θ − φ_1) + (φ_1 − φ_J)
+    --update_term=fed_sgd: each client sends θ − φ_1, its first gradient
+    --update_term=fomaml:  each client sends φ_1 − φ_J, the gradients after that, all of them FOMAML's
+
+Both clients do all of the local work, so that both see the same examples: what differs is what they send. With both
+terms this is FedAvg(E).
+"""
+
+import tensorflow_federated as tff
+
+from tff_personalization import local_training, methods
+from tff_personalization.algorithms import client_work
+from tff_personalization.models import functional
+
+TERMS = ("fed_sgd", "fomaml")
+
+
+def build_fed_avg_terms(
+    model: functional.SeededModel,
+    client_optimizer: tff.learning.optimizers.Optimizer,
+    server_optimizer: tff.learning.optimizers.Optimizer,
+    update_term: str,
+    local_epochs: int,
+    batch_size: int,
+    client_weighting: str = "examples",
+    shuffle: bool = True,
+    aggregator: tff.aggregators.WeightedAggregationFactory | None = None,
+) -> tff.learning.templates.LearningProcess:
+    """Builds FedAvg with one term as a learning process; other arguments as `fed_avg.build_fed_avg`.
+
+    Args:
+        model: the model θ to train.
+        client_optimizer: takes the local steps; SGD without momentum, for else the terms are no gradients.
+        server_optimizer: takes one step a round, with the mean term as its gradient.
+        update_term: "fed_sgd" or "fomaml".
+        local_epochs: E.
+        batch_size: examples a local step.
+        client_weighting: "examples" or "uniform".
+        shuffle: whether clients permute their examples in each epoch.
+        aggregator: how terms are aggregated; by default their weighted mean.
+
+    Raises:
+        ValueError: `update_term` is neither.
+    """
+    if update_term not in TERMS:
+        raise ValueError(f"update_term: one of {TERMS} expected, got {update_term!r}")
+    training = local_training.LocalTraining(model, client_optimizer, batch_size, shuffle=shuffle)
+
+    def update(theta, examples, seed, state):
+        del state
+        after_one = training.steps(training.initial_state(theta), examples, seed, 0, 1)
+        end = training.steps(after_one, examples, seed, 1, local_epochs * training.steps_per_epoch(examples))
+        first, last = (theta, after_one.weights) if update_term == "fed_sgd" else (after_one.weights, end.weights)
+        delta = tuple(before - after for before, after in zip(first, last, strict=True))
+        return client_work.update_from(theta, end)._replace(model_delta=delta)
+
+    work = client_work.build_client_work(model, update, client_weighting)
+    return client_work.compose(model, work, server_optimizer, aggregator)
+
+
+def _build(setup: methods.Setup) -> methods.Training:
+    return setup.training("fed_avg_terms", setup.call(build_fed_avg_terms))
+
+
+METHOD = methods.Method(
+    description="FedAvg(E) with one term of its update alone: FedSGD's, or FOMAML's",
+    reads=(*methods.FEDERATED_READS, "local_epochs", "client_weighting", "update_term"),
+    build=_build,
+    plain_sgd=True,
+)
