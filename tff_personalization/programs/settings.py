@@ -162,7 +162,7 @@ class ExperimentConfig:
     update_term: str = _setting(
         "training",
         "fomaml",
-        "Which term of FedAvg's update clients of fed_avg_terms send: fed_sgd, the first gradient, or fomaml, the rest.",
+        "Term of FedAvg's update that clients of fed_avg_terms send: fed_sgd, the first gradient, or fomaml, the rest.",
         choices=("fed_sgd", "fomaml"),
     )
     aggregator: str = _setting(
