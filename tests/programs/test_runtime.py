@@ -15,7 +15,7 @@ import tensorflow_federated as tff
 from tff_personalization import errors, methods
 from tff_personalization.algorithms import fed_avg
 from tff_personalization.models import emnist_cnn
-from tff_personalization.programs import interruption, runtime
+from tff_personalization.programs import runtime
 
 
 @tff.tensorflow.computation(np.int32)
@@ -214,37 +214,3 @@ def test_the_cores_are_those_this_process_may_use():
         assert runtime.available_cores() == 1
     finally:
         os.sched_setaffinity(0, allowed)
-
-
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_interrupts_at_once(number):
-
-    def wait():
-        os.kill(os.getpid(), number)
-        time.sleep(5)
-
-    with interruption.Interruption(), pytest.raises(errors.Interrupted) as interrupted:
-        wait()
-    assert interrupted.value.signal_number == number
-
-
-def test_a_signal_is_postponed_until_files_are_written():
-    written = []
-
-    def write(interrupt):
-        with interrupt.postponed():
-            os.kill(os.getpid(), signal.SIGTERM)
-            time.sleep(0.05)
-            written.append("whole")
-        written.append("never reached")
-
-    with interruption.Interruption() as interrupt, pytest.raises(errors.Interrupted):
-        write(interrupt)
-    assert written == ["whole"]
-
-
-def test_signals_are_as_before_afterwards():
-    before = signal.getsignal(signal.SIGTERM)
-    with interruption.Interruption():
-        assert signal.getsignal(signal.SIGTERM) != before
-    assert signal.getsignal(signal.SIGTERM) == before

@@ -9,26 +9,35 @@ from tff_personalization import errors
 
 
 class Interruption:
-    """A context in which SIGINT and SIGTERM are `errors.Interrupted`, at once or at the end of `postponed()`."""
+    """A context in which SIGINT and SIGTERM are `errors.Interrupted`, at once or at the end of `postponed()`.
+
+    Raised in the middle of a call from C++ back to Python, as when TensorFlow builds a graph, the exception comes out
+    as another one, or not at all. So another one leaves the context as `errors.Interrupted`, and one that was lost is
+    raised where files are written next.
+    """
 
     def __init__(self) -> None:
         self._postponing = False
         self._pending: int | None = None
+        self._raised: int | None = None
         self._handlers_before: dict[int, Any] = {}
 
     def __enter__(self) -> "Interruption":
         self._handlers_before = {n: signal.signal(n, self._handle) for n in (signal.SIGINT, signal.SIGTERM)}
         return self
 
-    def __exit__(self, *exception: object) -> None:
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, traceback: object) -> None:
         for number, handler in self._handlers_before.items():
             signal.signal(number, handler)
+        if self._raised is not None and error is not None and not isinstance(error, errors.Interrupted):
+            raise errors.Interrupted(self._raised) from error
 
     def _handle(self, signal_number: int, frame: object) -> None:
         del frame
         if self._postponing:
             self._pending = signal_number
         else:
+            self._raised = signal_number
             raise errors.Interrupted(signal_number)
 
     @contextlib.contextmanager
@@ -39,6 +48,7 @@ class Interruption:
             yield
         finally:
             self._postponing = False
-        if self._pending is not None:
-            pending, self._pending = self._pending, None
-            raise errors.Interrupted(pending)
+        received = self._pending if self._pending is not None else self._raised
+        if received is not None:
+            self._pending, self._raised = None, received
+            raise errors.Interrupted(received)
