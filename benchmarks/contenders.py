@@ -260,7 +260,8 @@ def _raw_client(task: str, work: workload.Workload) -> Callable[[tuple[np.ndarra
             with tf.GradientTape() as tape:
                 tape.watch(weights)
                 loss = model.scoring.loss(model.logits(weights, images, tf.stack([7, step])), labels)
-            gradients = tape.gradient(loss, weights)
+            # That of an embedding is sparse.
+            gradients = [tf.convert_to_tensor(g) for g in tape.gradient(loss, weights)]
             weights = tuple(w - work.learning_rate * g for w, g in zip(weights, gradients, strict=True))
         return weights
 

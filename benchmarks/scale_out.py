@@ -25,7 +25,7 @@ import portpicker
 from benchmarks import recording, workload
 from tff_personalization.programs import remote_workers, runtime
 
-WORK = workload.Workload(clients=20, examples=60)
+WORK = workload.Workload(clients=20, examples=180, local_epochs=5)
 SEED = np.array([3, 4], np.int32)
 
 
@@ -83,7 +83,7 @@ def _meanwhile(action, after: float) -> Iterator[None]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--repetitions", type=int, default=5, help="rounds on each number of workers")
+    parser.add_argument("--repetitions", type=int, default=3, help="rounds on each number of workers")
     recording.add_output_dir(parser)
     options = parser.parse_args()
 

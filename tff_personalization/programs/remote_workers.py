@@ -21,6 +21,7 @@ import grpc
 import tensorflow_federated as tff
 from absl import logging
 from tensorflow_federated.proto.v0 import executor_pb2, executor_pb2_grpc
+from tensorflow_federated.python.common_libs import async_utils
 
 from tff_personalization import errors
 from tff_personalization.programs import runtime
@@ -37,12 +38,23 @@ class _Lost(Exception):
     """A worker is gone."""
 
 
+class _InItsThread(tff.framework.AsyncContext):
+    """A context that waits for its worker in a thread of its own: TFF's calls block the thread they are made in."""
+
+    def __init__(self, context: tff.framework.AsyncExecutionContext):
+        self._context = context
+        self._runner = async_utils.AsyncThreadRunner()
+
+    async def invoke(self, comp: tff.Computation, arg: Any) -> Any:
+        return await self._runner.await_coro_and_return_result(self._context.invoke(comp, arg))
+
+
 class _Remote:
     """One worker, and the thread that watches over it."""
 
     def __init__(self, address: str):
         self.address = address
-        self.context: tff.framework.AsyncExecutionContext | None = None
+        self.context: tff.framework.AsyncContext | None = None
         self._channel: grpc.Channel | None = None
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._watch, daemon=True)
@@ -80,7 +92,7 @@ class _Remote:
                 return
             time.sleep(0.05)
         self._channel = channel
-        self.context = runtime.worker_context(functools.partial(self._executor, channel, stub))
+        self.context = _InItsThread(runtime.worker_context(functools.partial(self._executor, channel, stub)))
         logging.info("Worker %s answers.", self.address)
 
     def _executor(
@@ -125,7 +137,7 @@ class RemoteWorkers:
                 )
             time.sleep(0.05)
 
-    def attempt(self, compute: Callable[[list[tff.framework.AsyncExecutionContext]], Any]) -> Any:
+    def attempt(self, compute: Callable[[list[tff.framework.AsyncContext]], Any]) -> Any:
         """See `runtime.Workers`.
 
         Raises:

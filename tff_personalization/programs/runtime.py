@@ -94,7 +94,7 @@ class Worker:
         assert self._process is not None
         return self._process.pid
 
-    def attempt(self, compute: Callable[[list[tff.framework.AsyncExecutionContext]], Any]) -> Any:
+    def attempt(self, compute: Callable[[list[tff.framework.AsyncContext]], Any]) -> Any:
         """See `Workers`."""
         self._restarts = 0
         return compute([self._context])
@@ -182,7 +182,7 @@ def ending_with_parent(command: list[str]) -> list[str]:
 class Workers(Protocol):
     """Where computations are done: the worker process of this machine, or those of others."""
 
-    def attempt(self, compute: Callable[[list[tff.framework.AsyncExecutionContext]], Any]) -> Any:
+    def attempt(self, compute: Callable[[list[tff.framework.AsyncContext]], Any]) -> Any:
         """What `compute` makes of the contexts of all workers that are there; again, if one is lost meanwhile."""
 
 
@@ -205,7 +205,7 @@ class _Context(tff.framework.SyncContext):
     def invoke(self, comp: tff.Computation, arg: Any) -> Any:
         return self._workers.attempt(functools.partial(self._compute, comp, arg))
 
-    def _compute(self, comp: tff.Computation, arg: Any, contexts: list[tff.framework.AsyncExecutionContext]) -> Any:
+    def _compute(self, comp: tff.Computation, arg: Any, contexts: list[tff.framework.AsyncContext]) -> Any:
         clients = _count_clients(comp, arg)
         # Several parts for each of several workers: a faster one takes more of them.
         wanted = min(clients, _PARTS_PER_WORKER * len(contexts)) if len(contexts) > 1 else 1
