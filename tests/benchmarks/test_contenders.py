@@ -67,7 +67,7 @@ def test_evaluations_judge_every_client_before_and_after_each_epoch(worker, monk
 
 @pytest.mark.parametrize("task", ["training", "reptile", "fed_sgd"])
 def test_tensorflow_alone_moves_all_weights(task):
-    before = contenders._model().initial_weights[0]
+    before = contenders._model("training").initial_weights[0]
     after = contenders._raw_client(task, TINY)(TINY.cohort()[0])
     assert [w.shape for w in after] == [w.shape for w in before]
     assert all((new != old).any() and np.isfinite(new).all() for new, old in zip(after, before, strict=True))
