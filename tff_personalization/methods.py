@@ -234,13 +234,9 @@ def sampled_cohorts(setup: Setup) -> CohortFn:
                 round_number,
                 setup.settings["straggler_step_fraction"] if is_slow else 1.0,
             )
-            for client, is_slow in zip(drawn, slow, strict=True)
+            for client, is_slow in itertools.compress(zip(drawn, slow, strict=True), reports)
         ]
-        return Cohort(
-            tuple(itertools.compress(drawn, reports)),
-            list(itertools.compress(values, reports)),
-            int(size - reports.sum()),
-            int((slow & reports).sum()),
-        )
+        members = tuple(itertools.compress(drawn, reports))
+        return Cohort(members, values, size - len(members), int((slow & reports).sum()))
 
     return cohort

@@ -34,8 +34,7 @@ class Checkpoints:
         """Makes the directory if need be, and clears it of what a start that was killed left half-written."""
         self._path = path
         path.mkdir(parents=True, exist_ok=True)
-        for leftover in path.glob("*_temp[0-9]*"):
-            shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink()
+        files.clear_leftovers(path)
         self._states = tff.program.FileProgramStateManager(
             str(path), prefix=_PREFIX, keep_total=_KEPT, keep_first=False
         )

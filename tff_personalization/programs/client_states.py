@@ -11,13 +11,13 @@ for those of the latest rounds: 4.8 MB each for the paper's network and one copy
 
 import collections
 import hashlib
-import os
 import pathlib
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-import numpy as np
 import tensorflow as tf
+
+from tff_personalization.programs import files
 
 
 class ClientStates:
@@ -30,8 +30,7 @@ class ClientStates:
         for file in path.glob("*.npz"):
             key, round_number = file.stem.split(".")
             self._rounds[key].append(int(round_number))
-        for leftover in path.glob("*.temp"):
-            leftover.unlink()  # of a start that was killed
+        files.clear_leftovers(path)
         for rounds in self._rounds.values():
             rounds.sort()
 
@@ -46,19 +45,14 @@ class ClientStates:
         newest = max(self._rounds.get(key, ()), default=0)
         if newest < first_round:
             return initial
-        with np.load(self._file(key, newest)) as arrays:
-            return tf.nest.pack_sequence_as(initial, [arrays[name] for name in arrays.files])
+        return tf.nest.pack_sequence_as(initial, files.load_arrays(self._file(key, newest)))
 
     def write(self, members: Sequence[str], states: Sequence[Any], round_number: int) -> None:
         """Keeps the members' states of a round, each written whole or not at all."""
         self._path.mkdir(exist_ok=True)
         for member, state in zip(members, states, strict=True):
             key = _key(member)
-            file = self._file(key, round_number)
-            temporary = file.with_suffix(".temp")
-            with temporary.open("wb") as stream:
-                np.savez(stream, *tf.nest.flatten(state))
-            os.replace(temporary, file)
+            files.save_arrays(self._file(key, round_number), tf.nest.flatten(state))
             self._rounds[key].append(round_number)
 
     def forget_after(self, round_number: int) -> None:

@@ -4,8 +4,10 @@ import contextlib
 import errno
 import os
 import pathlib
-from collections.abc import Iterator
+import shutil
+from collections.abc import Iterable, Iterator
 
+import numpy as np
 import tensorflow as tf
 
 _ERRNO = {
@@ -25,6 +27,26 @@ def write_text(path: pathlib.Path, text: str) -> None:
         with contextlib.suppress(OSError):
             temporary.unlink()
         raise
+
+
+def save_arrays(path: pathlib.Path, arrays: Iterable[np.ndarray]) -> None:
+    """Writes arrays to an .npz file, under a temporary name until it is whole."""
+    temporary = path.with_suffix(".temp")
+    with temporary.open("wb") as stream:
+        np.savez(stream, *arrays)
+    os.replace(temporary, path)
+
+
+def load_arrays(path: pathlib.Path) -> list[np.ndarray]:
+    """The arrays of a file that `save_arrays` wrote, in their order."""
+    with np.load(path) as arrays:
+        return [arrays[name] for name in arrays.files]
+
+
+def clear_leftovers(directory: pathlib.Path) -> None:
+    """Removes what a start that was killed left under temporary names, TFF's own included."""
+    for leftover in (*directory.glob("*_temp[0-9]*"), *directory.glob("*.temp")):
+        shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink()
 
 
 @contextlib.contextmanager

@@ -26,7 +26,6 @@ import json
 import os
 import pathlib
 import platform
-import shutil
 import subprocess
 from collections.abc import Mapping
 from typing import IO, Any
@@ -74,8 +73,7 @@ class RunDirectory:
                 f"--output_dir={self.experiment.config.output_dir}: cannot write {self.path} ({error.strerror}); "
                 "give a directory that you may write to."
             ) from error
-        for leftover in self.path.glob("*_temp[0-9]*"):
-            shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink()  # of a start that was killed
+        files.clear_leftovers(self.path)
 
     def _locked(self) -> IO[str]:
         """A file of the directory that this process holds until it ends, however it ends; refused if another does."""
@@ -166,11 +164,11 @@ class RunDirectory:
 
     def write_json(self, name: str, value: Any) -> None:
         """Writes a JSON file whole or not at all."""
-        self._write_text(name, json.dumps(value, indent=2) + "\n")
+        files.write_text(self.path / name, json.dumps(value, indent=2) + "\n")
 
     def write_table(self, name: str, table: pd.DataFrame) -> None:
         """Writes a CSV file whole or not at all."""
-        self._write_text(name, table.to_csv(index=False))
+        files.write_text(self.path / name, table.to_csv(index=False))
 
     def keep_records_until(self, round_number: int) -> None:
         """Makes metrics.csv and evaluations.csv what they were after a round, from which the run goes on.
@@ -213,10 +211,7 @@ class RunDirectory:
             rounds = earlier["round"].astype(int)
             keep = (rounds < round_number) | ((rounds == round_number) & (earlier["split"] != split))
             text = earlier[keep].to_csv(index=False) + table.to_csv(index=False, header=False)
-        self._write_text("evaluations.csv", text)
-
-    def _write_text(self, name: str, text: str) -> None:
-        files.write_text(self.path / name, text)
+        files.write_text(path, text)
 
     def release(self, metrics: Mapping[str, Any], round_number: int) -> None:
         """Releases a round's metrics to metrics.csv and TensorBoard, in place of any of that round or later ones."""

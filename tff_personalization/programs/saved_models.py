@@ -4,12 +4,13 @@ Kept are that of the last round, that of every so many rounds (`--rounds_per_mod
 of the evaluated round that was best on them. NumPy reads them: arrays arr_0, arr_1, …
 """
 
-import os
 import pathlib
 from collections.abc import Collection, Sequence
 
 import numpy as np
 import pandas as pd
+
+from tff_personalization.programs import files
 
 _PREFIX = "round_"
 
@@ -19,8 +20,7 @@ class SavedModels:
 
     def __init__(self, path: pathlib.Path):
         self._path = path
-        for leftover in path.glob("*.temp"):
-            leftover.unlink()  # of a start that was killed
+        files.clear_leftovers(path)
 
     def rounds(self) -> list[int]:
         """The rounds of which the model is kept, in order."""
@@ -29,15 +29,11 @@ class SavedModels:
     def save(self, weights: Sequence[np.ndarray], round_number: int) -> None:
         """Keeps the weights after a round; the file is written whole or not at all."""
         self._path.mkdir(exist_ok=True)
-        temporary = self._file(round_number).with_suffix(".temp")
-        with temporary.open("wb") as stream:
-            np.savez(stream, *weights)
-        os.replace(temporary, self._file(round_number))
+        files.save_arrays(self._file(round_number), weights)
 
     def load(self, round_number: int) -> tuple[np.ndarray, ...]:
         """The weights after a round."""
-        with np.load(self._file(round_number)) as arrays:
-            return tuple(arrays[name] for name in arrays.files)
+        return tuple(files.load_arrays(self._file(round_number)))
 
     def keep(self, rounds: Collection[int]) -> None:
         """Removes the models of all other rounds."""

@@ -255,7 +255,7 @@ class _Program:
             self._directory.release(metrics, round_number)
             if result is not None:
                 self._directory.append_evaluation(result.table(round_number, self._split), round_number, self._split)
-            if self._keeps_model(round_number):
+            if self._keeps_model(round_number, evaluated=result is not None):
                 weights = stage.process.get_model_weights(output.state)
                 self._directory.models.save(weights.trainable, round_number)
             if round_number % self._config.rounds_per_checkpoint == 0 or round_number == self._config.rounds:
@@ -271,9 +271,9 @@ class _Program:
         strategy = self._config.strategies[0]
         return (result.distributions[strategy, epoch] for epoch in (0, self._config.personalization_epochs))
 
-    def _keeps_model(self, round_number: int) -> bool:
+    def _keeps_model(self, round_number: int, evaluated: bool) -> bool:
         every = self._config.rounds_per_model
-        return (every > 0 and round_number % every == 0) or round_number == self._validation_round()
+        return (every > 0 and round_number % every == 0) or (evaluated and round_number == self._validation_round())
 
     def _validation_round(self) -> int | None:
         """The evaluated round that is best on validation clients so far; None without such an evaluation."""
