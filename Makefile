@@ -1,5 +1,6 @@
 # make run    the main job on built-in data: minutes, then a table and plots
 # make test   lint, types and tests
+# make paper  the paper's experiments, verdicts on its claims and a report; SCALE=smoke (minutes), small or paper; see docs/paper.md
 # make benchmark   speed beside the alternatives, growth, a round's parts, a picture of them: some 25 minutes; peers where
 #                  benchmarks/peers/environments.py has installed them
 # make stress 60 faults at random moments, 3,000 malformed inputs: some 30 minutes; tables in docs/reliability
@@ -9,10 +10,11 @@
 PYTHON ?= $(shell command -v python3.11 || echo python3)
 VENV ?= .venv
 INSTALLED := $(VENV)/installed
+SCALE ?= smoke
 # More flags for `make run`, such as FLAGS="--seed=2 --method=reptile"; for `make benchmark`, FLAGS="--output_dir=DIR"
 FLAGS ?=
 
-.PHONY: run test lint benchmark stress worker clean
+.PHONY: run test lint paper benchmark stress worker clean
 
 run: $(INSTALLED)
 	@$(VENV)/bin/python run_experiment.py --flagfile=configs/quick.flags $(FLAGS)
@@ -24,6 +26,9 @@ lint: $(INSTALLED)
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/mypy
+
+paper: $(INSTALLED)
+	@$(VENV)/bin/python -m tff_personalization.tools.paper --scale=$(SCALE) $(FLAGS)
 
 benchmark: $(INSTALLED)
 	$(VENV)/bin/python -m benchmarks.speed $(FLAGS)

@@ -35,6 +35,9 @@ def main(argv: list[str]) -> int:
 
         with interruption.Interruption():
             return 0 if sweep.Sweep(flags.FLAGS).run() else 1
+    for name in ("scale", "sweep_stop_on_failure"):
+        if not flags.FLAGS[name].using_default_value:
+            raise errors.UserError(f"--{name} has no effect without --sweep: remove it.")
     experiment = config.from_flags(flags.FLAGS)
     with interruption.Interruption() as interrupt:
         directory = training.run(experiment, interrupt)

@@ -25,6 +25,13 @@ def run_script(main: Callable[[Sequence[str]], None]) -> None:
     app.run(startup.with_plain_errors(without_program_name), flags_parser=startup.parse_flags)
 
 
+def positional(arguments: Sequence[str], *names: str) -> Sequence[str]:
+    """The positional arguments, as many as there are names; UserError if they are more or fewer."""
+    if len(arguments) != len(names):
+        raise UserError(f"{' '.join(names)}: give that, and nothing besides; got {' '.join(arguments) or 'nothing'}")
+    return arguments
+
+
 def run_plot_script(name: str, plot: Callable[[Sequence[runs_lib.Run]], Figure]) -> None:
     """The whole of a plot script: draws the runs given as positional arguments, prints the path written."""
     # Defined when a script starts and not on import, so that a program that imports the plots keeps its own flags.

@@ -16,36 +16,13 @@ import numpy as np
 import pandas as pd
 from absl import flags
 
-from analysis import command_line, compare_runs
+from analysis import bootstrap, command_line, compare_runs
 from analysis import runs as runs_lib
 from tff_personalization import identity
 from tff_personalization.errors import UserError
 
-CONFIDENCE = 0.95
-RESAMPLES = 10_000
 WORST_SHARE = 0.1  # of clients
 _NOT_SHOWN = {*identity.WITHOUT_EFFECT_ON_NUMBERS, "method", "seed", "strategies"}
-
-
-def bootstrap_interval(
-    differences: Sequence[np.ndarray], rng: np.random.Generator, confidence: float = CONFIDENCE
-) -> tuple[float, float]:
-    """Percentile bootstrap interval of a mean over seeds of means over clients, clients nested in seeds.
-
-    Args:
-        differences: for each seed, one number per client.
-        rng: draws the resamples.
-        confidence: the share of the resampled means that the interval holds.
-    """
-    seeds = len(differences)
-    drawn = rng.integers(seeds, size=(RESAMPLES, seeds))
-    means = np.empty(drawn.shape)
-    for seed, values in enumerate(differences):
-        here = drawn == seed
-        places = rng.integers(len(values), size=(np.count_nonzero(here), len(values)))
-        means[here] = values[places].mean(axis=1)
-    low, high = np.quantile(means.mean(axis=1), [(1 - confidence) / 2, (1 + confidence) / 2])
-    return float(low), float(high)
 
 
 def worst_mean(accuracies: np.ndarray) -> float:
@@ -90,9 +67,9 @@ def render(table: pd.DataFrame, form: str) -> str:
     cells = pd.DataFrame([_readable(row) for _, row in table.iterrows()])
     note = (
         f"Accuracies: mean ± standard deviation over test clients. Difference: of personalized accuracy to the first "
-        f"row's, client by client, with a {CONFIDENCE:.0%} bootstrap interval over clients within seeds (with one "
-        f"seed, over clients alone: how seeds differ is not in it). Worst tenth: mean personalized accuracy of the "
-        f"{WORST_SHARE:.0%} of clients with the lowest."
+        f"row's, client by client, with a {bootstrap.CONFIDENCE:.0%} bootstrap interval over clients within seeds "
+        f"(with one seed, over clients alone: how seeds differ is not in it). Worst tenth: mean personalized accuracy "
+        f"of the {WORST_SHARE:.0%} of clients with the lowest."
     )
     return compare_runs.LAYOUTS[form](cells, note)
 
@@ -136,7 +113,7 @@ def _row(group: dict[int, runs_lib.Run], strategy: str, reference: dict[int, run
             }
         )
     first, first_of_reference = next(iter(group.values())), next(iter(reference.values()))
-    low, high = bootstrap_interval(differences, np.random.default_rng(0))
+    low, high = bootstrap.interval(differences, np.random.default_rng(0))
     row = {
         "method": first.config["method"],
         "settings": _settings(first, first_of_reference),

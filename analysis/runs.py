@@ -16,6 +16,7 @@ from tff_personalization.errors import UserError
 _TEXT_COLUMNS = frozenset({"stage", "split", "strategy", "client"})
 _METRICS = ("round", "stage", "initial_accuracy", "personalized_accuracy")
 _EVALUATIONS = ("round", "split", "strategy", "epoch", "clients", "accuracy_mean", "accuracy_q25", "accuracy_q75")
+_BY_ROUND = ("round", "client", "strategy", "epoch", "accuracy", "train_examples", "test_examples")
 _CLIENTS = ("client", "strategy", "epoch", "accuracy", "train_examples", "test_examples")
 _K_SHOT = ("examples", "strategy", "epoch", "accuracy_mean", "accuracy_q25", "accuracy_q75")
 _DECOMPOSITION = ("round", "level", "part", "relative_norm", "cosine_with_fed_sgd", "share")
@@ -126,22 +127,42 @@ class Run:
             )
         return _read_csv(self.directory / "decomposition.csv", _DECOMPOSITION, _TEXT_COLUMNS | {"level"})
 
-    def client_gains(self, strategy: str | None = None) -> pd.DataFrame:
+    @functools.cached_property
+    def by_round(self) -> pd.DataFrame:
+        """As `clients`, of the main strategy alone, with the models of other rounds than the last; often empty."""
+        path = self.directory / "by_round.csv"
+        return _read_csv(path, _BY_ROUND) if path.exists() else pd.DataFrame(columns=_BY_ROUND)
+
+    def client_gains(self, strategy: str | None = None, round_number: int | None = None) -> pd.DataFrame:
         """Accuracies of every test client that has test examples, under a strategy; None is the run's main one.
+
+        Args:
+            strategy: which one; with the model of another round than the last, only the main one is recorded.
+            round_number: after which round; None for the last.
 
         Returns:
             Indexed by client; columns initial, personalized (accuracies), gain (their difference), train_examples.
 
         Raises:
-            NotRecordedError: the run released aggregates alone, or no test client has test examples.
+            NotRecordedError: the run released aggregates alone, the round was not judged, or no test client has test
+                examples.
             UserError: unfinished run, or malformed clients.csv.
         """
-        summary, clients, path = self.summary, self.clients, self.directory / "clients.csv"
+        summary = self.summary
+        last = round_number in (None, summary["rounds"])
+        clients, path = self.clients, self.directory / ("clients.csv" if last else "by_round.csv")
         if clients is None:
             raise NotRecordedError(
                 f"{self.directory}: no clients.csv, the run released aggregates alone; "
                 "give a run made with --evaluation_release=records"
             )
+        if not last:
+            clients = self.by_round[self.by_round["round"] == round_number]
+            if clients.empty:
+                raise NotRecordedError(
+                    f"{self.directory}: round {round_number} was not judged on test clients; run "
+                    f"tff_personalization.tools.judge_rounds on it with --rounds={round_number}"
+                )
         strategy = summary["strategy"] if strategy is None else strategy
         clients = clients[(clients["strategy"] == strategy) & (clients["test_examples"] > 0)]
         if clients.empty:
@@ -149,12 +170,12 @@ class Run:
         if clients.duplicated(["client", "epoch"]).any():
             raise UserError(f"{path}: column client: a client appears twice in an epoch; repeat the run")
         by_epoch = clients.pivot(index="client", columns="epoch", values="accuracy")
-        last = summary["personalization_epochs"]
-        for epoch in (0, last):
+        epochs = summary["personalization_epochs"]
+        for epoch in (0, epochs):
             if epoch not in by_epoch or by_epoch[epoch].isna().any():
                 raise UserError(f"{path}: column accuracy: missing for some client with test examples in epoch {epoch}")
         examples = clients[clients["epoch"] == 0].set_index("client")["train_examples"]
-        gains = pd.DataFrame({"initial": by_epoch[0], "personalized": by_epoch[last], "train_examples": examples})
+        gains = pd.DataFrame({"initial": by_epoch[0], "personalized": by_epoch[epochs], "train_examples": examples})
         return gains.assign(gain=gains["personalized"] - gains["initial"])
 
 

@@ -196,3 +196,21 @@ def make_run(tmp_path) -> Callable[..., pathlib.Path]:
         return write_run(tmp_path / "runs" / name, **settings)
 
     return make
+
+
+@pytest.fixture
+def make_study(tmp_path) -> Callable[..., pathlib.Path]:
+    """Writes an experiment of a study, its runs as (label, overrides, settings of `write_run`); returns the study."""
+
+    def make(experiment: str, planned: list[tuple[str, dict, dict]]) -> pathlib.Path:
+        directory, entries = tmp_path / "study", []
+        for number, (label, overrides, settings) in enumerate(planned):
+            name = f"{experiment}_{number}"
+            write_run(directory / "runs" / name, given=overrides, **settings)
+            entries.append({"run": name, "label": label, "overrides": overrides})
+        about = {"title": experiment, "paper": "Table 1", "claim": "T1", "question": "?", "scale": "small", "order": 1}
+        (directory / experiment).mkdir()
+        _write_json(directory / experiment / "experiment.json", {**about, "runs": entries})
+        return directory
+
+    return make

@@ -72,6 +72,40 @@ def test_the_sweeps_of_the_project_are_sound(sweep_of, path):
     assert len(sweep_of(path.read_text(), *data).runs) == path.read_text().count("[[runs]]")
 
 
+def test_labels_are_kept_and_are_no_flags(sweep_of):
+    made = sweep_of('[[runs]]\nlabel = "half"\nserver_learning_rate = 0.5\n[[runs]]\nseed = 2\n')
+    assert [(run.label, dict(run.overrides)) for run in made.runs] == [
+        ("half", {"server_learning_rate": 0.5}),
+        ("", {"seed": 2}),
+    ]
+
+
+SCALES = """
+    [about]
+    title = "Two sizes"
+    [grid]
+    rounds = [500]
+    local_epochs = [2, 5]
+    [scale.full]
+    [scale.small]
+    rounds = [60]
+    seed = [1, 2]
+    [scale.tiny]
+    [[scale.tiny.runs]]
+    seed = 4
+"""
+
+
+def test_a_scale_changes_the_grid_adds_to_it_or_has_runs_of_its_own(sweep_of):
+    def found(scale):
+        configs = [run.directory.experiment.config for run in sweep_of(SCALES, f"--scale={scale}").runs]
+        return [(config.rounds, config.local_epochs, config.seed) for config in configs]
+
+    assert found("full") == [(500, 2, 1), (500, 5, 1)]
+    assert found("small") == [(60, 2, 1), (60, 2, 2), (60, 5, 1), (60, 5, 2)]
+    assert found("tiny") == [(500, 2, 4), (500, 5, 4)]
+
+
 SEARCH = "[search]\ntrials = 2\nclient_learning_rate = "
 BAD_SWEEPS = {
     "not TOML": ("[grid\n", [], ["sweep.toml", "line 1"]),
@@ -92,6 +126,13 @@ BAD_SWEEPS = {
     "last round": (f"{SEARCH}[0.1, 1]\n", ["--validation_clients=2", "--rounds=15"], ["--rounds_per_evaluation=10"]),
     "bounds": (f"{SEARCH}[1, 0.1]\n", ["--validation_clients=2"], ["search.client_learning_rate", "least"]),
     "no trials": ("[search]\nclient_learning_rate = [0.1, 1]\n", ["--validation_clients=2"], ["search.trials"]),
+    "no scale given": (SCALES, [], ["--scale", "full, small, tiny"]),
+    "no such scale": (SCALES, ["--scale=huge"], ["--scale=huge", "full, small, tiny"]),
+    "no scales": ("[grid]\nseed = [1]\n", ["--scale=small"], ["--scale=small", "none"]),
+    "scale and runs": ("[[runs]]\nseed = 1\n[scale.a]\nseed = [2]\n", ["--scale=a"], ["seed", "[scale.a]", "keep one"]),
+    "scale without a list": ("[grid]\nseed = [1]\n[scale.a]\nrounds = 2\n", ["--scale=a"], ["scale.a.rounds", "list"]),
+    "a label that is none": ("[[runs]]\nlabel = 3\n", [], ["label", "words"]),
+    "no table of scales": ("[grid]\nseed = [1]\n[scale]\nsmall = 3\n", [], ["[scale.NAME]"]),
     "no rates": ("[search]\ntrials = 3\n", ["--validation_clients=2"], ["search", "name a flag"]),
 }
 

@@ -27,6 +27,7 @@ METHOD = methods.Method(
         "local_steps",
         "client_weighting",
         "stage_2_round",
+        "stage_1_share",
     ),
     build=_build,
 )

@@ -38,8 +38,9 @@ def define_flags(flag_values: flags.FlagValues = flags.FLAGS) -> None:
     for name in plugins.flag_names():
         if name in roles or name in settings_lib.ExperimentConfig.__dataclass_fields__:
             raise errors.UserError(f"--plugin: it defines the flag --{name}, which exists already: rename it.")
+    defaults = settings_lib.defaults()
     for field in dataclasses.fields(settings_lib.ExperimentConfig):
-        default = field.default_factory() if callable(field.default_factory) else field.default
+        default = defaults[field.name]
         choices = field.metadata.get("choices")
         kind, described = _flag_type(field), field.metadata["help"]
         text = f"[{field.metadata['theme']}] {described() if callable(described) else described}"
@@ -63,6 +64,8 @@ def define_flags(flag_values: flags.FlagValues = flags.FLAGS) -> None:
     # Not settings of a run:
     text = "[run] A TOML file of flags for many runs, one after another (docs/sweeps.md)."
     flags.DEFINE_string("sweep", "", text, flag_values=flag_values)
+    text = "[run] The size of a sweep whose file has several, such as small: the [scale.small] in it."
+    flags.DEFINE_string("scale", "", text, flag_values=flag_values)
     text = "[run] End a sweep with the first run that fails."
     flags.DEFINE_bool("sweep_stop_on_failure", False, text, flag_values=flag_values)
     for chooser, choices in settings_lib.reads().items():
@@ -104,9 +107,7 @@ class Experiment:
         """The name of the run directory: the one given, or one that differs whenever a number could differ."""
         if self.config.run_name:
             return self.config.run_name
-        settings = {
-            name: value for name, value in self.as_json().items() if name not in identity.WITHOUT_EFFECT_ON_NUMBERS
-        }
+        settings = identity.of(self.as_json(), settings_lib.defaults())
         digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:8]
         data = self.config.client_data.replace("\\", "/").rsplit("/", 1)[-1].split(".")[0]
         return f"{self.config.method}-{data}-seed{self.config.seed}-{digest}"
@@ -161,8 +162,15 @@ def from_flags(flag_values: flags.FlagValues = flags.FLAGS) -> Experiment:
     if "aggregator" in method.reads and not aggregators.AGGREGATORS[values["aggregator"]].weighted:
         values["client_weighting"] = "uniform"
     if "stage_2_round" in method.reads:
+        share = values["stage_1_share"]
         if values["stage_2_round"] is None:
-            values["stage_2_round"] = max(2, round(0.8 * values["rounds"]) + 1)
+            values["stage_2_round"] = max(2, round((0.8 if share is None else share) * values["rounds"]) + 1)
+        elif share is not None:
+            raise errors.UserError(
+                f"--stage_1_share={share:g} and --stage_2_round={values['stage_2_round']} both say when the second "
+                "stage begins: keep one."
+            )
+        values["stage_1_share"] = None  # the round says it
         if values["stage_2_round"] > values["rounds"]:
             raise errors.UserError(
                 f"--stage_2_round={values['stage_2_round']} comes after the last round (--rounds={values['rounds']}): "
@@ -173,7 +181,7 @@ def from_flags(flag_values: flags.FlagValues = flags.FLAGS) -> Experiment:
     _check_client_optimizer(values["method"], method, specs)
     plugin_settings = {name: flag_values[name].value for name in plugins.flag_names()}
     return Experiment(
-        settings_lib.ExperimentConfig(**values), specs, plugin_settings, plugins.sources(), _given(flag_values)
+        settings_lib.ExperimentConfig(**values), specs, plugin_settings, plugins.sources(), given(flag_values)
     )
 
 
@@ -211,7 +219,7 @@ def text(value: Any) -> str:
     return str(value).lower() if isinstance(value, bool) else str(value)
 
 
-def _given(flag_values: flags.FlagValues) -> dict[str, Any]:
+def given(flag_values: flags.FlagValues) -> dict[str, Any]:
     """The flags of a run that are not at their defaults, with their values."""
     names = [field.name for field in dataclasses.fields(settings_lib.ExperimentConfig)]
     names += [name for role in settings_lib.ROLES.values() for name in optimizers.flag_names(role)]

@@ -56,6 +56,12 @@ class AtRound:
     round_number: int
     test: evaluating.EvaluationResult
 
+    def clients_table(self, strategy: str) -> pd.DataFrame:
+        """One row per client and epoch under a strategy, for by_round.csv; per-client records are needed."""
+        assert self.test.clients is not None
+        table = self.test.clients[self.test.clients.strategy == strategy]
+        return table.assign(round=self.round_number)[["round", *table.columns]]
+
 
 @dataclasses.dataclass(frozen=True)
 class FinalEvaluation:

@@ -4,6 +4,7 @@ config.json        every setting, the seed, the commit, versions, cores
 metrics.csv        one row a round
 evaluations.csv    one row per (round, split, strategy, epoch)
 clients.csv        one row per (client, strategy, epoch) of the final evaluation; not if only aggregates are released
+by_round.csv       one row per (round, client, epoch): the main strategy with the model of another round than the last
 distribution.csv   histogram of the final evaluation
 choice.csv         what was judged on validation clients in the end, and what of it was chosen; if there are any
 k_shot.csv         one row per (number of train examples, strategy, epoch); with --personalization_examples
@@ -34,7 +35,7 @@ import pandas as pd
 import tensorflow_federated as tff
 
 from tff_personalization import errors, identity
-from tff_personalization.programs import checkpoints, files, saved_models
+from tff_personalization.programs import checkpoints, files, saved_models, settings
 from tff_personalization.programs import config as config_lib
 from tff_personalization.tasks import federated_data
 
@@ -108,14 +109,14 @@ class RunDirectory:
                 f"{self.path / 'config.json'} is damaged ({type(error).__name__}): move {self.path} away, or choose "
                 "another --run_name."
             ) from error
-        now = json.loads(json.dumps(self.experiment.as_json()))
-        differ = [
-            name
-            for name in sorted({*earlier, *now})
-            if name not in identity.WITHOUT_EFFECT_ON_NUMBERS and earlier.get(name) != now.get(name)
-        ]
+        defaults = settings.defaults()
+        before, now = (
+            {**defaults, **identity.of(of, defaults)}
+            for of in (earlier, json.loads(json.dumps(self.experiment.as_json())))
+        )
+        differ = [name for name in sorted({*before, *now}) if before.get(name) != now.get(name)]
         if differ:
-            changes = ", ".join(f"{name} was {earlier.get(name)!r}, is {now.get(name)!r}" for name in differ)
+            changes = ", ".join(f"{name} was {before.get(name)!r}, is {now.get(name)!r}" for name in differ)
             raise errors.UserError(
                 f"{self.path} holds a run with other settings ({changes}): choose another --run_name, or the same "
                 "settings to go on with it."

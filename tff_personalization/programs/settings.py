@@ -204,8 +204,11 @@ class ExperimentConfig:
     stage_2_round: int | None = _setting(
         "training",
         None,
-        "First round of the second stage of personalized_fed_avg. Default: after 4/5 of the rounds.",
+        "First round of the second stage of personalized_fed_avg. Default: as --stage_1_share says.",
         least=2,
+    )
+    stage_1_share: float | None = _setting(
+        "training", None, "Share of the rounds that are its first stage. Default: 0.8.", least=0, most=1
     )
     clusters: int = _setting("training", 3, "k of ifca: the models, one a cluster.", least=1)
     pooled_examples_per_round: int | None = _setting(
@@ -326,3 +329,11 @@ class ExperimentConfig:
         least=1,
     )
     plots: bool = _setting("run", True, "Draw the plots of the run at its end.")
+
+
+def defaults() -> dict[str, Any]:
+    """The value of each setting that is not given; None where other settings decide."""
+    return {
+        field.name: field.default_factory() if callable(field.default_factory) else field.default
+        for field in dataclasses.fields(ExperimentConfig)
+    }

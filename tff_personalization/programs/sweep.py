@@ -1,16 +1,8 @@
 """`--sweep=FILE`: many runs, one after another, each in its own run directory, and a table of them at the end.
 
-The file is TOML. Every key is a flag; what is the same for all runs stays on the command line.
+The file is TOML (`sweep_file.py`). Every key is a flag; what is the same for all runs stays on the command line.
 
-    [grid]                                    # every combination of these
-    method = ["fed_avg", "fed_sgd"]
-    seed = [1, 2, 3]
-
-    [[runs]]                                  # each of these, with every combination of the grid if there is one
-    clients_per_round = 10
-    server_learning_rate = 0.5
-
-    [search]                                  # instead of the two: learning rates, judged by validation clients
+    [search]                                  # instead of [grid] and [[runs]]: rates, judged by validation clients
     trials = 20
     client_learning_rate = [0.003, 0.3]       # between these, on a logarithmic scale
     server_learning_rate = [0.1, 2.0]
@@ -21,15 +13,13 @@ again skips the finished ones and goes on with the others, also after the file h
 
 import copy
 import dataclasses
-import itertools
 import os
 import pathlib
 import signal
 import subprocess
 import sys
 import time
-import tomllib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import pandas as pd
@@ -38,20 +28,21 @@ from absl import flags
 from analysis import compare_runs, runs, tables
 from tff_personalization import errors
 from tff_personalization.programs import config as config_lib
-from tff_personalization.programs import run_directory, runtime, search
+from tff_personalization.programs import run_directory, runtime, search, sweep_file
 
 _PROGRAM = pathlib.Path(__file__).parents[2] / "run_experiment.py"
 # What belongs to the sweep as a whole, not to one of its runs.
-_OF_THE_SWEEP = ("sweep", "sweep_stop_on_failure", "plugin", "flagfile", "output_dir", "run_name")
+_OF_THE_SWEEP = ("sweep", "scale", "sweep_stop_on_failure", "plugin", "flagfile", "output_dir", "run_name")
 _FIGURES = ("initial_accuracy_mean", "personalized_accuracy_mean", "gain_mean", "share_hurt", "wall_seconds")
 
 
 @dataclasses.dataclass
-class _Run:
+class Run:
     """One run of a sweep: the flags that set it apart, its directory, and how it went."""
 
     overrides: Mapping[str, Any]
     directory: run_directory.RunDirectory
+    label: str = ""
     status: str = "not run"
     error: str = ""
 
@@ -62,8 +53,12 @@ class _Run:
 class Sweep:
     """A sweep: its runs, checked."""
 
-    def __init__(self, flag_values: flags.FlagValues):
+    def __init__(self, flag_values: flags.FlagValues, name: str | None = None):
         """Reads the file that --sweep names.
+
+        Args:
+            flag_values: the command line.
+            name: of the directory in --output_dir for the runs; by default the file's.
 
         Raises:
             UserError: it cannot be read, or one of its runs is one that the program would refuse.
@@ -74,14 +69,16 @@ class Sweep:
             raise errors.UserError(
                 "--run_name has no effect with --sweep, whose runs have names of their own: remove it."
             )
-        self.directory = pathlib.Path(flag_values["output_dir"].value).expanduser() / self.path.stem
-        contents = _read(self.path)
-        self._trials = self._search(contents["search"]) if "search" in contents else None
+        self.directory = pathlib.Path(flag_values["output_dir"].value).expanduser() / (name or self.path.stem)
+        self.file = sweep_file.read(self.path)
+        if self.file.search is not None and flag_values["scale"].value:
+            raise errors.UserError(f"--scale has no effect with {self.path}, which is a search: remove it.")
+        self._trials = None if self.file.search is None else self._search(self.file.search)
         if self._trials is None:
-            points = list(_points(self.path, contents))
+            points = list(self.file.points(flag_values["scale"].value))
         else:
-            points = [trial.parameters.as_dict() for trial in self._trials]
-        self.runs = [self._checked(number, overrides) for number, overrides in enumerate(points, start=1)]
+            points = [sweep_file.Point(trial.parameters.as_dict()) for trial in self._trials]
+        self.runs = [self._checked(number, point) for number, point in enumerate(points, start=1)]
         by_name: dict[str, int] = {}
         for number, run in enumerate(self.runs, start=1):
             earlier = by_name.setdefault(run.directory.name, number)
@@ -95,29 +92,37 @@ class Sweep:
             Interrupted: by a signal, after the current run has saved what it has.
         """
         self._say(f"{self.path}: {len(self.runs)} runs in {self.directory}")
+        self.start()
+        self._report()
+        return all(run.status == "finished" for run in self.runs)
+
+    def start(self, select: Callable[[Run], bool] = lambda run: True) -> None:
+        """Runs those of the selected runs that are not finished, one after the other; as `run`, without the table."""
         started, done = time.monotonic(), 0
         for number, run in enumerate(self.runs, start=1):
+            if not select(run):
+                continue
             if run.directory.finished:
                 run.status = "finished"
                 self._say(f"[{number}/{len(self.runs)}] {run}: finished already")
                 continue
             remaining = ""
             if done:
-                seconds = (time.monotonic() - started) / done * sum(not r.directory.finished for r in self.runs)
+                left = sum(select(other) and not other.directory.finished for other in self.runs)
+                seconds = (time.monotonic() - started) / done * left
                 remaining = f" (about {seconds / 60:.0f} min to go)"
             self._say(f"[{number}/{len(self.runs)}] {run}{remaining}")
             self._start(run)
             done += 1
             if run.status == "failed" and self._flag_values["sweep_stop_on_failure"].value:
                 break
-        self._report()
-        return all(run.status == "finished" for run in self.runs)
 
     def _say(self, message: str) -> None:
         print(message, file=sys.stderr, flush=True)
 
-    def _checked(self, number: int, overrides: Mapping[str, Any]) -> _Run:
-        """The run of some overrides; refused, by its number and flags, as the program would refuse it."""
+    def _checked(self, number: int, point: sweep_file.Point) -> Run:
+        """The run of a point; refused, by its number and flags, as the program would refuse it."""
+        overrides = point.overrides
         values = copy.deepcopy(self._flag_values)
         for name in overrides:
             if name not in values:
@@ -133,7 +138,7 @@ class Sweep:
         except (flags.Error, errors.UserError) as error:
             what = " ".join(str(error).split())
             raise errors.UserError(f"{self.path}: run {number} ({' '.join(arguments)}): {what}") from error
-        return _Run(overrides, run_directory.RunDirectory(experiment))
+        return Run(overrides, run_directory.RunDirectory(experiment), point.label)
 
     def _search(self, section: Mapping[str, Any]) -> list:
         """The trials of a [search]."""
@@ -161,7 +166,7 @@ class Sweep:
             raise errors.UserError(f"{self.path}: search: name a flag, as in client_learning_rate = [0.003, 0.3].")
         return search.suggest(search.problem(bounds), count, values["seed"].value)
 
-    def _start(self, run: _Run) -> None:
+    def _start(self, run: Run) -> None:
         """Runs a run in a process of its own, to its end."""
         given = {name: flag for name, flag in self._flag_values.flag_values_dict().items() if self._is_given(name)}
         arguments = [config_lib.argument(name, value) for name, value in {**given, **run.overrides}.items()]
@@ -188,7 +193,7 @@ class Sweep:
             run.error = f"ended by {signal.Signals(-code).name}" if code < 0 else last_line
 
     def _is_given(self, name: str) -> bool:
-        own = {"sweep", "sweep_stop_on_failure", "flagfile", "output_dir"}
+        own = {"sweep", "scale", "sweep_stop_on_failure", "flagfile", "output_dir"}
         return name not in own and not self._flag_values[name].using_default_value
 
     def _report(self) -> None:
@@ -209,7 +214,7 @@ class Sweep:
         print(f"Table:  {path}")
         sys.stdout.flush()
 
-    def _row(self, run: _Run) -> dict[str, Any]:
+    def _row(self, run: Run) -> dict[str, Any]:
         row = {**run.overrides, "status": run.status}
         if run.status == "finished":
             record = runs.read(run.directory.path)
@@ -230,40 +235,6 @@ class Sweep:
             run = self.runs[best.id - 1]
             measured = f"{search.objective(best):.4f} on validation clients"
             print(f"Best:   {run}: {measured}; its test clients: {run.directory.path}")
-
-
-def _read(path: pathlib.Path) -> dict[str, Any]:
-    """The file's contents; refused if it is not a sweep."""
-    try:
-        contents = tomllib.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise errors.UserError(f"--sweep={path}: cannot be read ({error.strerror}).") from error
-    except ValueError as error:  # of which tomllib's is a kind; it names line and column
-        raise errors.UserError(f"--sweep={path}: not TOML: {error}.") from error
-    unknown = sorted(set(contents) - {"grid", "runs", "search"})
-    if unknown:
-        raise errors.UserError(f"{path}: {unknown[0]}: put flags under [grid], [[runs]] or [search].")
-    if not contents or ("search" in contents and len(contents) > 1):
-        raise errors.UserError(f"{path}: give [grid] and [[runs]], or one of them, or [search] alone.")
-    for name, kind in (("grid", dict), ("runs", list), ("search", dict)):
-        value = contents.get(name, kind())
-        if not isinstance(value, kind) or (kind is list and not all(isinstance(run, dict) for run in value)):
-            raise errors.UserError(f"{path}: {name}: write it as {'[[runs]]' if name == 'runs' else f'[{name}]'}.")
-    return contents
-
-
-def _points(path: pathlib.Path, contents: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
-    """The overrides of each run: each of [[runs]] with each combination of [grid]."""
-    grid = contents.get("grid", {})
-    for name, values in grid.items():
-        if not isinstance(values, list) or not values:
-            raise errors.UserError(f"{path}: grid.{name}: give a list of values, as in {name} = [1, 2].")
-    for number, run in enumerate(contents.get("runs", [{}]), start=1):
-        twice = sorted(set(run) & set(grid))
-        if twice:
-            raise errors.UserError(f"{path}: {twice[0]}: is in [grid] and in [[runs]] number {number}: keep one.")
-        for combination in itertools.product(*grid.values()):
-            yield {**run, **dict(zip(grid, combination, strict=True))}
 
 
 def _on_validation_clients(record: Any) -> dict[str, float]:

@@ -303,6 +303,8 @@ class _Program:
             self._directory.write_table("distribution.csv", final.test.histogram_table())
             if final.test.clients is not None:
                 self._directory.write_table("clients.csv", final.test.clients)
+            if final.at_round is not None and final.at_round.test.clients is not None:
+                self._directory.write_table("by_round.csv", final.at_round.clients_table(self._config.strategies[0]))
             if final.choice is not None:
                 self._directory.write_table("choice.csv", final.choice.candidates)
             if final.by_examples:

@@ -1,0 +1,39 @@
+"""Judging kept models on test clients: as the run's own final evaluation, and what is refused."""
+
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from tff_personalization import errors
+from tff_personalization.tools import judge_rounds
+
+
+def test_the_last_round_is_judged_as_the_run_judged_it_and_earlier_rows_are_kept(run):
+    directory = run(rounds_per_model=2, validation_clients=2)
+    chosen = pd.read_csv(directory / "by_round.csv")
+    table = judge_rounds.judge(directory, [2, 4], progress=False)
+    assert sorted(table["round"].unique()) == [2, 4]
+    already = table[table["round"] == chosen["round"].iloc[0]].reset_index(drop=True)
+    pd.testing.assert_frame_equal(already, chosen)
+    of_run = pd.read_csv(directory / "clients.csv").query("strategy == 'fine_tune'")
+    judged = table[table["round"] == 4]
+    np.testing.assert_array_equal(judged["accuracy"], of_run["accuracy"])
+    assert judged["client"].tolist() == of_run["client"].tolist()
+
+
+def test_the_validation_chosen_round_leaves_its_clients(run):
+    directory = run(validation_clients=2)
+    table = pd.read_csv(directory / "by_round.csv")
+    record = json.loads((directory / "summary.json").read_text())["validation_round"]
+    assert set(table["round"]) == {record["round"]}
+    for kind, epoch in (("initial", 0), ("personalized", 2)):
+        mean = table[table["epoch"] == epoch]["accuracy"].mean()
+        assert mean == pytest.approx(record[f"{kind}_accuracy"]["mean"])
+
+
+def test_a_round_whose_model_was_not_kept_is_refused(run):
+    directory = run()
+    with pytest.raises(errors.UserError, match=r"no model of round 3, but of \[4\]"):
+        judge_rounds.judge(directory, [3], progress=False)

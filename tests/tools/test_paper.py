@@ -1,0 +1,97 @@
+"""`make paper`: what is shared, what is made once, what a second start does; and the project's own experiments."""
+
+import json
+import pathlib
+
+import pandas as pd
+import pytest
+
+from analysis import claims, study
+from tff_personalization import errors
+from tff_personalization.tools import paper
+
+ROOT = pathlib.Path(__file__).parents[2]
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """Two experiments that share a run, one of which takes updates apart and judges a matched round."""
+    place = tmp_path / "experiments"
+    place.mkdir()
+    shared = {
+        **{"model": "linear", "rounds": 4, "clients_per_round": 3, "test_clients": 3, "validation_clients": 2},
+        **{"rounds_per_evaluation": 2, "rounds_per_model": 2, "personalization_epochs": 1, "strategies": "fine_tune"},
+    }
+    (place / "tiny.flags").write_text("".join(f"--{name}={value}\n" for name, value in shared.items()) + "--noplots\n")
+    (place / "terms.toml").write_text(
+        "[about]\norder = 2\ntitle = 'Taken apart'\ndecompose = 'FedAvg'\n[grid]\nlocal_epochs = [2]\n"
+        "[[runs]]\nlabel = 'FedAvg'\nmethod = 'fed_avg'\n[scale.tiny]\n"
+    )
+    (place / "centralized.toml").write_text(
+        "[about]\norder = 1\ntitle = 'Pooled'\nclaim = 'C3'\nmatch = 'FedAvg'\n[grid]\nlocal_epochs = [2]\n"
+        "[[runs]]\nlabel = 'FedAvg'\nmethod = 'fed_avg'\n[[runs]]\nlabel = 'SGD'\nmethod = 'centralized'\n"
+        "[scale.tiny]\n"
+    )
+    return place
+
+
+def test_experiments_share_runs_and_a_second_start_makes_nothing_anew(folder, tmp_path, by_writer_archive, monkeypatch):
+    given = {"client_data": str(by_writer_archive), "output_dir": str(tmp_path)}
+    made = paper.Paper(given, "tiny", [], folder)
+    assert made.run()
+    found = study.read(made.directory)
+    assert list(found.experiments) == ["centralized", "terms"]
+    assert len(list(made.directory.glob("runs/*/summary.json"))) == 2
+    fed_avg, pooled = found.experiments["centralized"].entries
+    assert found.experiments["terms"].entries[0].run.directory == fed_avg.run.directory
+    assert set(fed_avg.run.decomposition["part"]) == {0, 1, 2}
+    path = claims.write(made.directory)
+    verdicts = {v["id"]: v for v in json.loads(path.read_text())["verdicts"]}
+    assert verdicts["C3.3"]["effect"] is not None
+    by_round = pd.read_csv(pooled.run.directory / "by_round.csv")
+    matched = claims.claim_measures.matched_round(pooled.run, fed_avg.run)
+    assert matched in {4, *by_round["round"]}
+
+    before = {file: file.stat().st_mtime_ns for file in made.directory.glob("runs/*/*.*")}
+    monkeypatch.setattr(paper, "_tool", lambda *arguments: pytest.fail(f"made again: {arguments}"))
+    assert paper.Paper(given, "tiny", [], folder).run()
+    assert before == {file: file.stat().st_mtime_ns for file in made.directory.glob("runs/*/*.*")}
+
+
+@pytest.mark.parametrize("scale", ["smoke", "small", "paper"])
+def test_the_experiments_of_the_project_are_sound_at_every_scale(scale, tmp_path):
+    own = {"small": {"client_data": "mine.npz"}}.get(scale, {})
+    made = paper.Paper({"output_dir": str(tmp_path), **own}, scale, [])
+    assert set(made.sweeps) == {path.stem for path in (ROOT / "configs" / "paper").glob("*.toml")}
+    asked = {claim.experiment for claim in claims.CLAIMS}
+    assert asked <= set(made.sweeps)
+    for sweep in made.sweeps.values():
+        assert sweep.file.about.keys() >= {"order", "title", "paper", "claim", "question"}
+
+
+def test_given_client_data_takes_the_place_of_all_that_a_scale_says_of_data(tmp_path):
+    made = paper.Paper({"client_data": "mine.npz", "output_dir": str(tmp_path)}, "smoke", ["table1", "heterogeneity"])
+    sources = {
+        name: {run.directory.experiment.config.client_data for run in sweep.runs} for name, sweep in made.sweeps.items()
+    }
+    assert sources == {"table1": {"mine.npz"}, "heterogeneity": {"handwriting"}}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "hints"),
+    [
+        (["--scale=huge"], ["--scale=huge", "small"]),
+        (["--experiments=tabel1"], ["tabel1", "table1"]),
+        (["--rounds=many"], ["rounds", "many"]),
+        (["more"], ["'more'", "--name=value"]),
+        (["--seed=3"], ["--seed", "no effect"]),
+    ],
+)
+def test_what_is_wrong_is_one_line(arguments, hints, capsys):
+    own = dict(argument.split("=") for argument in arguments if argument.startswith(("--scale", "--experiments")))
+    scale, names = own.get("--scale", "smoke"), list(filter(None, [own.get("--experiments")]))
+    rest = [argument for argument in arguments if argument.partition("=")[0] not in own]
+    with pytest.raises((errors.UserError, SystemExit)) as refusal:
+        paper.Paper(paper.settings_of(rest), scale, names)
+    said = str(refusal.value) if isinstance(refusal.value, errors.UserError) else capsys.readouterr().err
+    assert all(hint in said for hint in hints), said

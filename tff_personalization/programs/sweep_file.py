@@ -1,0 +1,128 @@
+"""What a sweep's file says: which runs there are, and which of their flags a scale changes.
+
+[about]                                   # what the sweep is for, in words; see analysis/study.py
+title = "Who gains"
+
+[grid]                                    # every combination of these
+method = ["fed_avg", "fed_sgd"]
+seed = [1, 2, 3]
+
+[[runs]]                                  # each of these, with every combination of the grid if there is one
+label = "half"                            # what to call them, if they are to be found by a name
+server_learning_rate = 0.5
+
+[scale.small]                             # with --scale=small: in place of what the grid has, or added to it
+rounds = [60]
+
+[[scale.small.runs]]                      # in place of [[runs]]
+server_learning_rate = 1.0
+
+[search]                                  # instead of grid and runs: see sweep.py
+"""
+
+import dataclasses
+import itertools
+import pathlib
+import tomllib
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from tff_personalization import errors
+
+_SECTIONS: dict[str, type] = {"grid": dict, "runs": list, "search": dict, "about": dict, "scale": dict}
+
+
+@dataclasses.dataclass(frozen=True)
+class Point:
+    """One run of a sweep: the flags that set it apart from the others, and what it is called ("" for most)."""
+
+    overrides: Mapping[str, Any]
+    label: str = ""
+
+
+@dataclasses.dataclass(frozen=True)
+class SweepFile:
+    """A sweep's file, its structure checked; whether its flags exist is not its business.
+
+    Attributes:
+        path: the file.
+        contents: its sections.
+    """
+
+    path: pathlib.Path
+    contents: Mapping[str, Any]
+
+    @property
+    def about(self) -> Mapping[str, Any]:
+        """What the sweep is for, in words."""
+        return self.contents.get("about", {})
+
+    @property
+    def search(self) -> Mapping[str, Any] | None:
+        """The section [search], if it is a search."""
+        return self.contents.get("search")
+
+    def points(self, scale: str = "") -> Iterator[Point]:
+        """Each of [[runs]] with each combination of the grid, as the scale has it.
+
+        Raises:
+            UserError: there is no such scale, or one is needed; a flag stands in two places, or has no list of values.
+        """
+        changes = dict(self._scale(scale))
+        runs = changes.pop("runs", self.contents.get("runs", [{}]))
+        if not isinstance(runs, list) or not all(isinstance(run, dict) for run in runs):
+            raise errors.UserError(f"{self.path}: scale.{scale}.runs: write it as [[scale.{scale}.runs]].")
+        grid = {**self.contents.get("grid", {}), **changes}
+        for name, values in grid.items():
+            if not isinstance(values, list) or not values:
+                where = f"scale.{scale}" if name in changes else "grid"
+                raise errors.UserError(f"{self.path}: {where}.{name}: give a list of values, as in {name} = [1, 2].")
+        for number, run in enumerate(runs, start=1):
+            own = dict(run)
+            label = own.pop("label", "")
+            if not isinstance(label, str):
+                raise errors.UserError(f"{self.path}: label of [[runs]] number {number}: give words.")
+            twice = sorted(set(own) & set(grid))
+            if twice:
+                where = f"[scale.{scale}]" if twice[0] in changes else "[grid]"
+                raise errors.UserError(
+                    f"{self.path}: {twice[0]}: is in {where} and in [[runs]] number {number}: keep one."
+                )
+            for combination in itertools.product(*grid.values()):
+                yield Point({**own, **dict(zip(grid, combination, strict=True))}, label)
+
+    def _scale(self, name: str) -> Mapping[str, Any]:
+        scales = self.contents.get("scale", {})
+        if not name and not scales:
+            return {}
+        if name not in scales:
+            known = f"of {', '.join(scales)}" if scales else "none, for the file has none"
+            raise errors.UserError(f"--scale={name}: {self.path} has no [scale.{name}]: give one {known}.")
+        return scales[name]
+
+
+def read(path: pathlib.Path, flag: str = "--sweep") -> SweepFile:
+    """Reads a sweep's file.
+
+    Raises:
+        UserError: it cannot be read, or is no sweep.
+    """
+    try:
+        contents = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise errors.UserError(f"{flag}={path}: cannot be read ({error.strerror}).") from error
+    except ValueError as error:  # of which tomllib's is a kind; it names line and column
+        raise errors.UserError(f"{flag}={path}: not TOML: {error}.") from error
+    unknown = sorted(set(contents) - set(_SECTIONS))
+    if unknown:
+        raise errors.UserError(f"{path}: {unknown[0]}: put flags under [grid], [[runs]] or [search].")
+    asked = set(contents) - {"about", "scale"}
+    if not asked or ("search" in asked and set(contents) - {"about", "search"}):
+        raise errors.UserError(f"{path}: give [grid] and [[runs]], or one of them, or [search] alone.")
+    for name, kind in _SECTIONS.items():
+        value = contents.get(name, kind())
+        items = value if kind is list else value.values() if name == "scale" and isinstance(value, dict) else []
+        if not isinstance(value, kind) or not all(isinstance(item, dict) for item in items):
+            form = {"runs": "[[runs]]", "scale": "[scale.NAME]"}.get(name, f"[{name}]")
+            raise errors.UserError(f"{path}: {name}: write it as {form}.")
+    return SweepFile(path, contents)

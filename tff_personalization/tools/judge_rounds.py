@@ -1,0 +1,98 @@
+"""Judges models that a run has kept on its test clients: how personalizable the global model was at other rounds.
+
+    python run_experiment.py --rounds_per_model=10 …
+    python -m tff_personalization.tools.judge_rounds RUN --rounds=20,40
+
+Writes RUN/by_round.csv: one row for each round, test client and epoch of the main strategy, as clients.csv has them for
+the last round. Rounds that it has already stay as they are.
+"""
+
+import pathlib
+import sys
+from collections.abc import Iterable, Sequence
+
+from tff_personalization import startup
+
+startup.quiet(sys.argv)
+
+import pandas as pd  # noqa: E402
+import tensorflow_federated as tff  # noqa: E402
+import tqdm  # noqa: E402
+from absl import app, flags  # noqa: E402
+
+from tff_personalization import errors  # noqa: E402
+from tff_personalization.programs import (  # noqa: E402
+    config,
+    evaluating,
+    files,
+    final_evaluation,
+    runtime,
+    saved_models,
+    training,
+)
+from tff_personalization.tasks import federated_data  # noqa: E402
+
+FILE = "by_round.csv"
+
+
+def judge(run: pathlib.Path, rounds: Iterable[int], progress: bool = True) -> pd.DataFrame:
+    """The rows of by_round.csv of a run, with those of `rounds` among them.
+
+    Raises:
+        UserError: it is no run directory, a model of one of the rounds was not kept, or its data cannot be read.
+    """
+    experiment = config.from_run(run)
+    earlier = pd.read_csv(run / FILE, dtype={"client": str}) if (run / FILE).exists() else None
+    wanted = sorted(set(rounds) - set([] if earlier is None else earlier["round"]))
+    kept = saved_models.SavedModels(run / "models")
+    for round_number in wanted:
+        if round_number not in kept.rounds():
+            raise errors.UserError(
+                f"--rounds: {run} has kept no model of round {round_number}, but of {kept.rounds() or 'none'}: choose "
+                "of those, or make the run with --rounds_per_model."
+            )
+    tables = [] if earlier is None else [earlier]
+    if wanted:
+        data = federated_data.load(experiment.config)
+        setup = training.setup(experiment, data)
+        main = experiment.config.strategies[:1]
+        evaluator = evaluating.PersonalizationEvaluator(experiment, setup.model, data, setup.model.initial_weights[0])
+        with (run / "worker.log").open("ab") as log, runtime.execution_context(experiment.config.cores, log):
+            for round_number in wanted:
+                weights = tff.learning.models.ModelWeights(kept.load(round_number), ())
+                with tqdm.tqdm(
+                    total=len(data.split.test), desc=f"Round {round_number}", unit="client", disable=not progress
+                ) as bar:
+                    result = evaluator.evaluate(weights, data.split.test, round_number, bar, strategies=main)
+                if result.clients is None:
+                    raise errors.UserError(
+                        f"{run}: released aggregates alone: make it with --evaluation_release=records."
+                    )
+                tables.append(final_evaluation.AtRound(round_number, result).clients_table(main[0]))
+    table = pd.concat(tables, ignore_index=True)
+    return table.sort_values("round", kind="stable", ignore_index=True)
+
+
+def _main() -> None:
+    rounds = flags.DEFINE_list("rounds", None, "Rounds of which the run has kept the model.", required=True)
+
+    def main(argv: Sequence[str]) -> int:
+        if len(argv) != 2:
+            raise errors.UserError("a run directory is expected: judge_rounds RUN --rounds=10,20")
+        run = pathlib.Path(argv[1])
+        try:
+            wanted = [int(text) for text in rounds.value]
+        except ValueError:
+            raise errors.UserError(f"--rounds={','.join(rounds.value)}: give rounds' numbers, as in 10,20.") from None
+        table = judge(run, wanted)
+        files.write_text(run / FILE, table.to_csv(index=False))
+        epochs = sorted(table["epoch"].unique())
+        means = table.pivot_table(index="round", columns="epoch", values="accuracy")[[epochs[0], epochs[-1]]]
+        print(means.set_axis(["initial", "personalized"], axis=1).round(4).to_string())
+        return 0
+
+    app.run(startup.with_plain_errors(main), flags_parser=startup.parse_flags)
+
+
+if __name__ == "__main__":
+    _main()

@@ -1,0 +1,196 @@
+"""`make paper`: every experiment of the paper, one after the other, then what they say of its claims, and the report.
+
+    python -m tff_personalization.tools.paper --scale=smoke                               # minutes, synthetic writers
+    python -m tff_personalization.tools.paper --scale=small --client_data=mine.npz        # hours, your own archive
+    python -m tff_personalization.tools.paper --scale=paper --cache_dir=DIR               # Federated EMNIST
+
+The experiments are the sweeps in configs/paper/; what their runs share is in configs/paper/SCALE.flags, and flags of
+run_experiment.py given here go before that. --experiments=table1,terms makes some of them. All runs are checked before
+the first one starts. The same command again goes on where it was stopped, and makes anew what is missing.
+
+All runs of the first seed come before those of the second, so that a study that is stopped early has every experiment.
+A run that several experiments ask for is made once.
+"""
+
+import functools
+import json
+import pathlib
+import subprocess
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+from tff_personalization import startup
+
+startup.quiet(sys.argv)
+
+from absl import app, flags  # noqa: E402
+
+from analysis import claim_measures, claims, study  # noqa: E402
+from tff_personalization import errors  # noqa: E402
+from tff_personalization.programs import (  # noqa: E402
+    config,
+    files,
+    interruption,
+    runtime,
+    settings,
+    sweep,
+    sweep_file,
+)
+
+FOLDER = pathlib.Path(__file__).parents[2] / "configs" / "paper"
+_DATA_FLAGS = frozenset(
+    name
+    for name, field in settings.ExperimentConfig.__dataclass_fields__.items()
+    if field.metadata["theme"] == "data" and name not in ("cache_dir", "validation_clients")
+)
+
+
+class Paper:
+    """The experiments, checked."""
+
+    def __init__(self, given: dict[str, Any], scale: str, names: Sequence[str], folder: pathlib.Path = FOLDER):
+        """Reads the experiments.
+
+        Args:
+            given: flags of run_experiment.py, with their values.
+            scale: of the experiments.
+            names: of the experiments; none for all.
+            folder: where they are.
+
+        Raises:
+            UserError: there is no such scale or experiment, one of the runs is one that the program would refuse, or no
+                experiment reads one of the flags.
+        """
+        known = {path.stem: path for path in sorted(folder.glob("*.toml"))}
+        scales = sorted(path.stem for path in folder.glob("*.flags"))
+        if scale not in scales:
+            raise errors.UserError(f"--scale={scale}: choose from {', '.join(scales)}.")
+        for name in names:
+            if name not in known:
+                raise errors.UserError(f"--experiments: {name!r} is unknown; choose from {', '.join(known)}.")
+        shared = settings_of([f"--flagfile={folder / scale}.flags"])
+        if "client_data" in given:
+            shared = {name: value for name, value in shared.items() if name not in _DATA_FLAGS}
+        output = pathlib.Path(given.get("output_dir", "runs")).expanduser()
+        self.directory = output / f"paper-{scale}"
+        self._scale = scale
+        self.sweeps: dict[str, sweep.Sweep] = {}
+        unread = set(given) - {"output_dir"}
+        sweeps = {name: sweep_file.read(known[name]) for name in names or known}
+        for name, file in sorted(sweeps.items(), key=lambda item: item[1].about.get("order", 0)):
+            own = {"output_dir", *(flag for point in file.points(scale) for flag in point.overrides)}
+            if file.about.get("data") == "own":
+                own |= _DATA_FLAGS
+            left_open = {flag: value for flag, value in {**shared, **given}.items() if flag not in own}
+            unread -= set(left_open)
+            self.sweeps[name] = self._sweep(known[name], left_open)
+        for flag in sorted(unread):
+            raise errors.UserError(f"--{flag} has no effect: the experiments say it themselves. Remove it.")
+
+    def _sweep(self, path: pathlib.Path, given: dict[str, Any]) -> sweep.Sweep:
+        values = flags.FlagValues()
+        config.define_flags(values)
+        arguments = [config.argument(name, value) for name, value in given.items()]
+        where = [f"--sweep={path}", f"--scale={self._scale}", f"--output_dir={self.directory}"]
+        values(["paper", *arguments, *where])
+        return sweep.Sweep(values, study.RUNS)
+
+    def run(self) -> bool:
+        """Makes what is missing; returns whether no run failed.
+
+        Raises:
+            Interrupted: by a signal, after the current run has saved what it has.
+        """
+        for name, made in self.sweeps.items():
+            self._describe(name, made)
+        seeds = sorted({run.directory.experiment.config.seed for made in self.sweeps.values() for run in made.runs})
+        for seed in seeds:
+            for name, made in self.sweeps.items():
+                print(f"\n{made.file.about['title']} ({name}), seed {seed}", file=sys.stderr, flush=True)
+                made.start(functools.partial(_is_of_seed, seed))
+                self._complete(name, made, seed)
+        failed = [run for made in self.sweeps.values() for run in made.runs if run.status == "failed"]
+        for run in failed:
+            print(f"Failed: {run.directory.path}: {run.error}", file=sys.stderr)
+        return not failed
+
+    def _describe(self, name: str, made: sweep.Sweep) -> None:
+        """Writes experiment.json; see `analysis/study.py`."""
+        about = {"title": name, "paper": "", "claim": "", "question": "", "order": 0, **made.file.about}
+        planned = [
+            {"run": run.directory.name, "label": run.label, "overrides": dict(run.overrides)} for run in made.runs
+        ]
+        place = self.directory / name
+        place.mkdir(parents=True, exist_ok=True)
+        contents = {"name": name, **about, "scale": self._scale, "runs": planned}
+        files.write_text(place / "experiment.json", json.dumps(contents, indent=2) + "\n")
+
+    def _complete(self, name: str, made: sweep.Sweep, seed: int) -> None:
+        """What is read off the finished runs of a seed besides their own records."""
+        about = made.file.about
+        if not {"decompose", "match"} & set(about):
+            return
+        experiment = study.read(self.directory).experiments[name]
+        for entry in experiment.entries:
+            path = entry.run.directory
+            if entry.seed != seed:
+                continue
+            if entry.label == about.get("decompose") and not (path / "decomposition.csv").exists():
+                _tool("decompose", str(path))
+            reference = experiment.select(about["match"]).get(seed) if "match" in about else None
+            if reference is not None and entry.label != about["match"]:
+                matched = claim_measures.matched_round(entry.run, reference)
+                if matched is not None and not claim_measures.has_round(entry.run, matched):
+                    _tool("judge_rounds", str(path), f"--rounds={matched}")
+
+
+def _is_of_seed(seed: int, run: sweep.Run) -> bool:
+    return run.directory.experiment.config.seed == seed
+
+
+def _tool(name: str, *arguments: str) -> None:
+    """Runs one of the tools; Ctrl-C reaches it, as part of this process's group."""
+    command = [sys.executable, "-m", f"tff_personalization.tools.{name}", *arguments]
+    code = subprocess.run(
+        runtime.ending_with_parent(command), cwd=FOLDER.parents[1], stdout=subprocess.DEVNULL, check=False
+    ).returncode
+    if code:
+        raise errors.UserError(f"{name} {' '.join(arguments)} ended with status {code}: see above.")
+
+
+def settings_of(arguments: Sequence[str]) -> dict[str, Any]:
+    """The flags of run_experiment.py that the arguments give, with their values."""
+    values = flags.FlagValues()
+    config.define_flags(values)
+    with startup.plain_flag_errors():
+        rest = values(["paper", *arguments])
+    if len(rest) > 1:
+        raise errors.UserError(f"{rest[1]!r} is not a flag: settings are given as --name=value (see --help).")
+    return config.given(values)
+
+
+def _main() -> None:
+    scale = flags.DEFINE_string("scale", "smoke", "smoke, small or paper: configs/paper/<scale>.flags.")
+    experiments = flags.DEFINE_list("experiments", [], "Some of the experiments in configs/paper. Default: all.")
+
+    def main(argv: Sequence[str]) -> int:
+        with interruption.Interruption():
+            paper = Paper(settings_of(argv[1:]), scale.value, experiments.value)
+            sound = paper.run()
+        path = claims.write(paper.directory)
+        print("\n".join(claims.lines(json.loads(path.read_text())["verdicts"])))
+        print(f"Verdicts:  {path}")
+        return 0 if sound else 1
+
+    app.run(startup.with_plain_errors(main), flags_parser=_parse)
+
+
+def _parse(argv: Sequence[str]) -> list[str]:
+    """Takes this tool's own flags; leaves those of run_experiment.py."""
+    with startup.plain_flag_errors():
+        return flags.FLAGS(argv, known_only=True)
+
+
+if __name__ == "__main__":
+    _main()
