@@ -29,7 +29,7 @@ def share(run: runs_lib.Run, to: pathlib.Path) -> pathlib.Path:
         UserError: the run is unfinished, or the folder holds another run.
     """
     target = to / run.name
-    summary, config = run.summary, _without_paths(run.config)
+    summary, config = run.summary, without_paths(run.config)
     if (target / "config.json").exists() and runs_lib.read(target).config != config:
         raise UserError(f"--to: {target} holds another run; give another folder, or remove it")
     target.mkdir(parents=True, exist_ok=True)
@@ -41,11 +41,12 @@ def share(run: runs_lib.Run, to: pathlib.Path) -> pathlib.Path:
     return target
 
 
-def _without_paths(value: Any) -> Any:
+def without_paths(value: Any) -> Any:
+    """A value of a record with each path of the machine cut to its last part."""
     if isinstance(value, dict):
-        return {key: _without_paths(item) for key, item in value.items()}
+        return {key: without_paths(item) for key, item in value.items()}
     if isinstance(value, list):
-        return [_without_paths(item) for item in value]
+        return [without_paths(item) for item in value]
     return os.path.basename(value.rstrip("/")) if isinstance(value, str) and os.path.isabs(value) else value
 
 

@@ -135,7 +135,7 @@ class PersonalizationEvaluator:
         )
         released: list[Any] = []
         for chunk in _chunks(list(enumerate(clients)), self._experiment.config.clients_per_call):
-            values = [self._client_value(index, client, round_number, most_examples) for index, client in chunk]
+            values = [self.client_value(index, client, round_number, most_examples) for index, client in chunk]
             output = computation(weights, values)
             released.extend(output if self._release == "records" else [output])
             if bar is not None:
@@ -150,9 +150,10 @@ class PersonalizationEvaluator:
         by_key = {(name, epoch): distributions.from_sums(sums, strategies.index(name), epoch) for name, epoch in keys}
         return EvaluationResult(by_key, None, int(sums["clients_without_test_examples"]))
 
-    def _client_value(
-        self, index: int, client: str, round_number: int, most_examples: int | None
+    def client_value(
+        self, index: int, client: str, round_number: int, most_examples: int | None = None
     ) -> collections.OrderedDict:
+        """What the computation takes of a client, which is the `index`-th; the rest is as in `evaluate`."""
         train = self._data.train.examples(client)
         if most_examples is not None:
             places = first_of_permutation(
