@@ -6,6 +6,7 @@ DIR has a folder an experiment, with experiment.json and the directories of its 
 docs/report.md. A folder of runs will do too.
 """
 
+import contextlib
 import os
 import pathlib
 from collections.abc import Sequence
@@ -36,7 +37,8 @@ def write(directory: str | os.PathLike[str], output: str | os.PathLike[str] | No
         temporary.write_text(content, encoding="utf-8", newline="")
         os.replace(temporary, path)
     except OSError as error:
-        temporary.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            temporary.unlink()
         raise UserError(f"--output: {path} cannot be written ({error.strerror}); give another file") from None
     return path
 

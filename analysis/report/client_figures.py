@@ -27,13 +27,14 @@ def distributions(configurations: figures.Configurations) -> go.Figure:
             if not counts.sum():
                 raise runs_lib.NotRecordedError("no test client has test examples")
             bars, heights = accuracy_distributions.merged(edges, counts)
+            lows, highs, heights = (values[heights > 0] for values in (bars[:-1], bars[1:], heights))
             figure.add_bar(
-                x=look.rounded((bars[:-1] + bars[1:]) / 2),
+                x=look.rounded((lows + highs) / 2),
                 y=[int(height) for height in heights],
-                width=look.rounded(np.diff(bars)),
+                width=look.rounded(highs - lows),
                 name=f"{look.escaped(configuration.label)} {kind}",
                 marker={"color": _FILL[kind], "opacity": 0.5, "line": {"color": _FILL[kind], "width": 1}},
-                text=[f"{low:.2f} to {high:.2f}" for low, high in zip(bars[:-1], bars[1:], strict=True)],
+                text=[f"{low:.2f} to {high:.2f}" for low, high in zip(lows, highs, strict=True)],
                 textposition="none",
                 hovertemplate=f"{kind} accuracy %{{text}}: %{{y}} clients<extra></extra>",
                 meta={"choice": configuration.label, "kind": kind},
@@ -79,7 +80,9 @@ def gains(configurations: figures.Configurations, key: RunKey = lambda run: run.
     figure = look.figure("train examples of the client", "gain in accuracy")
     tables = _clients(figure, configurations, key, "train_examples", "gain")
     figure.add_hline(0, line={"color": look.COLOURS[-1], "dash": "dot", "width": 1})
-    for number, (label, table) in enumerate(tables.items()):
+    numbers = {configuration.label: number for number, configuration in enumerate(configurations)}
+    for label, table in tables.items():
+        number = numbers[label]
         means = gain_by_examples.binned_gain(table)
         figure.add_scatter(
             x=look.rounded(means["train_examples"]),

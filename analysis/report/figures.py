@@ -25,7 +25,7 @@ def learning_curves(configurations: Configurations) -> go.Figure:
         curves = [table for run in configuration.runs if (table := _evaluated(run)) is not None]
         for kind in look.KINDS if curves else ():
             column = f"{kind}_accuracy"
-            by_seed = pd.concat([curve.set_index("round")[column] for curve in curves], axis=1)
+            by_seed = pd.concat([curve.set_index("round")[column] for curve in curves], axis=1, ignore_index=True)
             for seed in by_seed if len(curves) > 1 else ():
                 _line(figure, number, configuration.label, kind, by_seed[seed], width=0.8, opacity=0.4)
             mean = by_seed.dropna().mean(axis=1)

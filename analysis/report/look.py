@@ -18,6 +18,7 @@ HEIGHT = 400
 
 def _template(ink: str, grid: str, background: str) -> dict[str, Any]:
     axis = {"gridcolor": grid, "linecolor": ink, "zerolinecolor": grid, "ticks": "outside", "automargin": True}
+    axis |= {"title": {"standoff": 10}}
     return {
         "layout": {
             "font": {"family": "system-ui, sans-serif", "size": 13, "color": ink},
@@ -27,7 +28,8 @@ def _template(ink: str, grid: str, background: str) -> dict[str, Any]:
             "xaxis": axis,
             "yaxis": axis,
             "hoverlabel": {"bgcolor": background, "bordercolor": ink, "font": {"color": ink}, "align": "left"},
-            "margin": {"l": 56, "r": 12, "t": 28, "b": 48},
+            "margin": {"l": 64, "r": 12, "t": 28, "b": 56},
+            "modebar": {"bgcolor": "rgba(0,0,0,0)", "color": "#8a8f98", "activecolor": ink},
             "hovermode": "closest",
         }
     }

@@ -37,6 +37,7 @@ def build(directory: pathlib.Path) -> str:
         lstrip_blocks=True,
         undefined=jinja2.StrictUndefined,
     )
+    environment.policies["json.dumps_kwargs"] = {"separators": (",", ":")}  # in the order in which things are shown
     environment.filters |= {"uri": data_uri, "svg": _svg, "plotly": as_dict, "tidy": tidy_csv}
     return environment.get_template("template.html").render(
         study=found,
@@ -119,6 +120,7 @@ def _galleries(found: study.Study) -> Mapping[str, Any]:
                 except runs_lib.NotRecordedError:
                     continue
                 label = f"{experiment.title}: {configuration.label}, seed {run.config['seed']}"
-                galleries[found.key(run)] = {"label": label, "source": run.source, "writers": clients}
+                shown = {"label": label, "source": run.source, "writers": clients, "order": list(clients)}
+                galleries[found.key(run)] = shown
                 break
     return galleries

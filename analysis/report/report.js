@@ -90,21 +90,28 @@
       element("p", {}, `${examples} train examples, accuracy ${initial.toFixed(3)} → ${personalized.toFixed(3)} (${signed})`),
       element("p", { class: "note" }, run),
     ];
-    const writer = galleries[run]?.writers[client];
-    if (writer) made.push(characters(writer, 16));
+    const writers = galleries[run]?.writers ?? {};
+    if (Object.hasOwn(writers, client)) made.push(characters(writers[client], 16));
     return made;
   }
 
   // ---- figures ----
 
   const drawn = new Set();
+  const coarse = matchMedia("(pointer: coarse)").matches;
+  const settings = {
+    responsive: true,
+    displaylogo: false,
+    displayModeBar: coarse ? false : "hover",
+    modeBarButtons: [["zoom2d", "pan2d", "resetScale2d", "toImage"]],
+  };
 
   function theme(layout) {
     const narrow = innerWidth < 640;
     return {
       ...layout,
       template: themes[dark.matches ? "dark" : "light"],
-      dragmode: matchMedia("(pointer: coarse)").matches ? false : "zoom",
+      dragmode: coarse ? false : "zoom",
       legend: { orientation: "h", y: narrow ? -0.35 : -0.2, ...layout.legend },
     };
   }
@@ -115,7 +122,7 @@
     const plot = figure.querySelector(".plot"), data = JSON.parse(figure.querySelector(".data").textContent);
     figure.spec = data;
     choose(figure, data);
-    Plotly.newPlot(plot, data.data, theme(data.layout), { responsive: true, displaylogo: false })
+    Plotly.newPlot(plot, data.data, theme(data.layout), settings)
       .then(() => watchClients(figure, plot, data));
   }
 
@@ -179,11 +186,11 @@
   const run = document.getElementById("gallery-run"), filter = document.getElementById("gallery-filter");
 
   function showWriters() {
-    const { writers, source } = galleries[run.value];
+    const { writers, order, source } = galleries[run.value];
     document.getElementById("gallery-source").textContent = `Data: ${source}.`;
-    document.getElementById("gallery").replaceChildren(...Object.entries(writers)
-      .filter(([client]) => has(client, filter.value))
-      .map(([client, writer]) => element("article", { class: "writer" }, element("h3", {}, client), characters(writer, 24))));
+    document.getElementById("gallery").replaceChildren(...order
+      .filter((client) => has(client, filter.value))
+      .map((client) => element("article", { class: "writer" }, element("h3", {}, client), characters(writers[client], 24))));
   }
 
   if (run) {

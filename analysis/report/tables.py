@@ -7,7 +7,6 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import pandas as pd
-from scipy import stats
 
 from analysis import runs as runs_lib
 from analysis import tables
@@ -167,9 +166,9 @@ def table_1(configurations: Configurations) -> Table:
         ("personalized accuracy", number("personalized_accuracy", ".4f")),
         ("paper: personalized", of_paper("personalized_accuracy")),
         (f"round to {target}: initial", rounds_to_target("initial")),
-        ("paper: round to 0.8, initial", number("rounds_to_target_initial_paper", ".1f")),
+        ("paper: round to 0.8, initial", number("rounds_to_target_initial_paper", "g")),
         (f"round to {target}: personalized", rounds_to_target("personalized")),
-        ("paper: round to 0.8, personalized", number("rounds_to_target_personalized_paper", ".1f")),
+        ("paper: round to 0.8, personalized", number("rounds_to_target_personalized_paper", "g")),
         ("chosen: initial", number("chosen_initial_accuracy", ".4f")),
         ("chosen: personalized", number("chosen_personalized_accuracy", ".4f")),
     ]
@@ -191,7 +190,7 @@ def ranking(configurations: Configurations) -> Table:
     tidy = tidy.sort_values("rank_personalized", ignore_index=True)
     note = f"{_SEEDS_NOTE} Ranks are of the means."
     if len(tidy) > 2:
-        tau = stats.kendalltau(tidy["initial_accuracy"], tidy["personalized_accuracy"]).statistic
+        tau = tidy["initial_accuracy"].corr(tidy["personalized_accuracy"], method="kendall")
         note += f" Kendall's τ between the two rankings: {tau:.2f} (1: the same order, 0: none in common)."
     columns: list[Column] = [
         ("configuration", text("configuration")),

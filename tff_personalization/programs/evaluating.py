@@ -54,6 +54,17 @@ class EvaluationResult:
             for (strategy, epoch), d in self.distributions.items()
         )
 
+    def accuracies(self, strategy: str, epoch: int) -> np.ndarray:
+        """The accuracy of each client that has test examples.
+
+        Where only aggregates were released, the middle of each bin of their histogram, as often as it counts clients.
+        """
+        if self.clients is not None:
+            rows = self.clients[(self.clients["strategy"] == strategy) & (self.clients["epoch"] == epoch)]
+            return rows["accuracy"].dropna().to_numpy()
+        histogram = self.distributions[strategy, epoch].histogram
+        return np.repeat((np.arange(len(histogram)) + 0.5) / len(histogram), histogram)
+
     def histogram_table(self) -> pd.DataFrame:
         """One row per strategy, epoch and bin of accuracy, for distribution.csv."""
         edges = np.linspace(0, 1, evaluation.HISTOGRAM_BINS + 1).round(6)
