@@ -14,7 +14,12 @@ from tff_personalization.errors import UserError
 
 FILE = "gallery.npz"
 # What became of an image: (right before, right after).
-OUTCOMES = {"put right": (False, True), "put wrong": (True, False), "still wrong": (False, False), "right": (True, True)}
+OUTCOMES = {
+    "put right": (False, True),
+    "put wrong": (True, False),
+    "still wrong": (False, False),
+    "right": (True, True),
+}
 _DIMENSIONS = {"images": 3, "labels": 1, "before": 1, "after": 1, "client": 1, "classes": 1}
 
 
@@ -46,7 +51,9 @@ def read(run: runs_lib.Run) -> Gallery:
     """
     path = run.directory / FILE
     if not path.exists():
-        raise runs_lib.NotRecordedError(f"{run.directory}: no {FILE}; run tff_personalization.tools.gallery on it first")
+        raise runs_lib.NotRecordedError(
+            f"{run.directory}: no {FILE}; run tff_personalization.tools.gallery on it first"
+        )
     try:
         with np.load(path, allow_pickle=False) as file:
             arrays = {name: file[name] for name in _DIMENSIONS}
@@ -54,12 +61,16 @@ def read(run: runs_lib.Run) -> Gallery:
         raise UserError(f"{path}: damaged ({error}); make it anew with tff_personalization.tools.gallery") from None
     examples = {len(array) for name, array in arrays.items() if name != "classes"}
     if len(examples) != 1 or any(arrays[name].ndim != dimensions for name, dimensions in _DIMENSIONS.items()):
-        raise UserError(f"{path}: arrays that do not fit each other; make it anew with tff_personalization.tools.gallery")
+        raise UserError(
+            f"{path}: arrays that do not fit each other; make it anew with tff_personalization.tools.gallery"
+        )
     names = np.append(arrays["classes"].astype(str), "–")  # −1, no class, is the last
     table = pd.DataFrame({"client": arrays["client"].astype(str)})
     for column, name in (("label", "labels"), ("before", "before"), ("after", "after")):
         if len(table) and not -1 <= arrays[name].min() <= arrays[name].max() < len(names) - 1:
-            raise UserError(f"{path}: {name} has a class of no name; make it anew with tff_personalization.tools.gallery")
+            raise UserError(
+                f"{path}: {name} has a class of no name; make it anew with tff_personalization.tools.gallery"
+            )
         table[column] = names[arrays[name]]
     right = {name: arrays[name] == arrays["labels"] for name in ("before", "after")}
     table["outcome"] = [

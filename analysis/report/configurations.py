@@ -164,7 +164,9 @@ def _names(runs: Sequence[runs_lib.Run]) -> list[str]:
     one_method = len(set(methods)) == 1
     names = []
     differing = [
-        flag for flag in dict.fromkeys(flag for row in table for flag in row) if len({str(r.get(flag)) for r in table}) > 1
+        flag
+        for flag in dict.fromkeys(flag for row in table for flag in row)
+        if len({str(r.get(flag)) for r in table}) > 1
     ]
     for run, row, method in zip(runs, table, methods, strict=True):
         # A flag that another method was given says nothing of this one, which may not read it.
@@ -172,9 +174,7 @@ def _names(runs: Sequence[runs_lib.Run]) -> list[str]:
         parts = [] if one_method and shown else [method]
         parts += [f"{SHORT.get(flag, flag)} {as_text(value)}" for flag, value in shown.items() if value is not None]
         names.append(" · ".join(parts))
-    return [
-        name if names.count(name) == 1 else f"{name} · {run.name}" for name, run in zip(names, runs, strict=True)
-    ]
+    return [name if names.count(name) == 1 else f"{name} · {run.name}" for name, run in zip(names, runs, strict=True)]
 
 
 def _order(configuration: Configuration) -> list[tuple[int, Any]]:
@@ -195,4 +195,3 @@ def as_text(value: Any) -> str:
     if isinstance(value, list):
         return ",".join(map(as_text, value))
     return f"{value:g}" if isinstance(value, float) else str(value)
-

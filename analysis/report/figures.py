@@ -1,8 +1,9 @@
 """Interactive figures of configurations, as Plotly figures: over rounds, epochs, settings and ranks.
 
-Each function takes configurations (`configurations.of(runs)`) and returns a `plotly.graph_objects.Figure`, in a notebook
-as on the page; it raises NotRecordedError when no run has the records. A trace's `meta` says which configuration it
-belongs to (`choice`), so that a reader can choose, and whether it is of initial or personalized accuracy (`kind`).
+Each function takes configurations (`configurations.of(runs)`) and returns a `plotly.graph_objects.Figure`, in a
+notebook as on the page; it raises NotRecordedError when no run has the records. A trace's `meta` says which
+configuration it belongs to (`choice`), so that a reader can choose, and whether it is of initial or personalized accuracy
+(`kind`).
 """
 
 from collections.abc import Callable, Sequence
@@ -94,7 +95,13 @@ def k_shot(configurations: Configurations) -> go.Figure:
         if found:
             by_seed = pd.concat(found, axis=1)
             _line(
-                figure, number, configuration.label, None, by_seed.mean(axis=1), by_seed.std(axis=1, ddof=1), markers=True
+                figure,
+                number,
+                configuration.label,
+                None,
+                by_seed.mean(axis=1),
+                by_seed.std(axis=1, ddof=1),
+                markers=True,
             )
     _refuse_empty(figure, "no run was evaluated with fewer examples (k_shot.csv)")
     return figure
@@ -116,7 +123,13 @@ def learning_rates(configurations: Configurations) -> go.Figure:
         if found:
             by_seed = pd.concat(found, axis=1).sort_index()
             _line(
-                figure, number, configuration.label, None, by_seed.mean(axis=1), by_seed.std(axis=1, ddof=1), markers=True
+                figure,
+                number,
+                configuration.label,
+                None,
+                by_seed.mean(axis=1),
+                by_seed.std(axis=1, ddof=1),
+                markers=True,
             )
     if not any(len(trace.x) > 1 for trace in figure.data):
         raise runs_lib.NotRecordedError("no run was judged with several personalization learning rates (choice.csv)")
@@ -324,7 +337,10 @@ def _without(configuration: configurations_lib.Configuration, flag: str) -> str:
     """The label without the part of one flag."""
     value = configurations_lib.as_text(configuration.setting(flag))
     part = f"{configurations_lib.SHORT.get(flag, flag)} {value}"
-    return " · ".join(word for word in configuration.label.split(" · ") if word != part) or configuration.first.config["method"]
+    return (
+        " · ".join(word for word in configuration.label.split(" · ") if word != part)
+        or configuration.first.config["method"]
+    )
 
 
 def _refuse_empty(figure: go.Figure, reason: str) -> None:

@@ -66,7 +66,9 @@ def as_dict(figure: go.Figure) -> dict[str, Any]:
 
 def tidy(figure: go.Figure) -> pd.DataFrame:
     """The numbers of an interactive figure: one row a mark, with the axes' titles as columns."""
-    x, y = (axis.title.text or name for axis, name in ((figure.layout.xaxis, "configuration"), (figure.layout.yaxis, "y")))
+    x, y = (
+        axis.title.text or name for axis, name in ((figure.layout.xaxis, "configuration"), (figure.layout.yaxis, "y"))
+    )
     rows = []
     for trace in figure.data:
         if trace.hoverinfo == "skip":

@@ -1,7 +1,6 @@
 """What the page shows of each experiment: its tables and figures, by the experiment's name."""
 
 import dataclasses
-import functools
 from collections.abc import Callable, Sequence
 
 import plotly.graph_objects as go
@@ -103,8 +102,8 @@ FIGURES = {
     ),
     "matched_initial": Spec(
         "Personalized against initial accuracy along training",
-        "Each mark is an evaluated round of a run. Of two curves at the same initial accuracy, the higher one is of the "
-        "model that is easier to personalize. Dotted: no gain.",
+        "Each mark is an evaluated round of a run. Of two curves at the same initial accuracy, the higher one is of "
+        "the model that is easier to personalize. Dotted: no gain.",
         figures.matched_initial,
     ),
     "personalization_curves": Spec(
@@ -126,8 +125,8 @@ FIGURES = {
     ),
     "ranking": Spec(
         "Initial against personalized accuracy",
-        "Each mark is a configuration, mean over seeds, with standard deviations. If initial accuracy told all, the marks "
-        "would lie on a rising line.",
+        "Each mark is a configuration, mean over seeds, with standard deviations. If initial accuracy told all, the "
+        "marks would lie on a rising line.",
         figures.ranking,
     ),
     "by_local_epochs": Spec(
@@ -142,7 +141,8 @@ FIGURES = {
     ),
     "decomposition_by_round": Spec(
         "FedAvg's update by round",
-        "The share of the cohort's mean update that each part makes up; the parts add up to 1. One configuration at a time.",
+        "The share of the cohort's mean update that each part makes up; the parts add up to 1. One configuration at a "
+        "time.",
         figures.decomposition_by_round,
         decomposition_plot.plot,
         most=3,
@@ -168,8 +168,8 @@ FIGURES = {
     ),
     "gains": Spec(
         "Gain by number of train examples",
-        "A mark is a test client of a run; squares are means of clients with similar numbers of examples, with standard "
-        "errors. Hover a client, or choose one below, to see it; a click keeps it.",
+        "A mark is a test client of a run; squares are means of clients with similar numbers of examples, with "
+        "standard errors. Hover a client, or choose one below, to see it; a click keeps it.",
         client_figures.gains,
         gain_by_examples.plot,
         shown=1,
@@ -177,8 +177,8 @@ FIGURES = {
     ),
     "client_scatter": Spec(
         "Test clients before and after personalization",
-        "Above the dotted line a client gains, below it is hurt. Hover a client, or choose one below, to see it; a click "
-        "keeps it.",
+        "Above the dotted line a client gains, below it is hurt. Hover a client, or choose one below, to see it; a "
+        "click keeps it.",
         client_figures.client_scatter,
         client_scatter.plot,
         shown=1,
@@ -227,9 +227,7 @@ def build(study: study_lib.Study, experiment: study_lib.Experiment) -> Section:
             made_figures.append(show(name, configurations, study.key))
         except runs_lib.NotRecordedError as reason:
             missing.append(f"{FIGURES[name].title}: {_shortened(reason, study)}")
-    return Section(
-        experiment, made_tables, made_figures, missing, provenance.of(study, experiment, configurations)
-    )
+    return Section(experiment, made_tables, made_figures, missing, provenance.of(study, experiment, configurations))
 
 
 def show(
@@ -243,8 +241,7 @@ def show(
         NotRecordedError: the runs do not have its records.
     """
     spec = FIGURES[name]
-    draw = functools.partial(spec.draw, key=key) if spec.of_clients else spec.draw
-    figure = draw(configurations)
+    figure = spec.draw(configurations, key=key) if spec.of_clients else spec.draw(configurations)
     names = list(dict.fromkeys(trace.meta["choice"] for trace in figure.data if trace.meta))
     count = 1 if spec.one else spec.shown or len(names)
     choices = []

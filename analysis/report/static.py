@@ -3,6 +3,7 @@
 import colorsys
 import html
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 import plotly.graph_objects as go
@@ -71,11 +72,14 @@ def _draws(plot: PlotFn, run: runs_lib.Run) -> bool:
 
 
 def _scatter(axes: Axes, trace: go.Scatter, name: str) -> Container:
-    errors = {f"{axis}err": trace[f"error_{axis}"].array for axis in "xy"}
+    errors: dict[str, Any] = {}
+    for axis in "xy":
+        values = trace[f"error_{axis}"].array
+        errors[f"{axis}err"] = None if values is None else np.array(values, float)
     return axes.errorbar(
         trace.x,
         np.array(trace.y, float),
-        **{axis: None if values is None else np.array(values, float) for axis, values in errors.items()},
+        **errors,
         color=_colour(trace.line.color or trace.marker.color),
         linestyle=_LINES[trace.line.dash or "solid"] if "lines" in trace.mode else "none",
         marker=_MARKERS[trace.marker.symbol] if "markers" in trace.mode else None,

@@ -17,8 +17,8 @@ PAPER = pathlib.Path(__file__).parents[1] / "paper_table1.csv"
 _MISSING = "–"
 _SEEDS_NOTE = "Mean (standard deviation over seeds)."
 _ROUNDS_NOTE = (
-    "Round to target: the first evaluated round at which the accuracy between rounds reaches the target, over the seeds "
-    "that do. Chosen round: the evaluated round that was best on validation clients, judged on test clients; "
+    "Round to target: the first evaluated round at which the accuracy between rounds reaches the target, over the "
+    "seeds that do. Chosen round: the evaluated round that was best on validation clients, judged on test clients; "
     "everything else is of the last round. No round is chosen on test clients."
 )
 Configurations = Sequence[configurations_lib.Configuration]
@@ -134,7 +134,9 @@ def results(configurations: Configurations) -> Table:
         ("examples (M)", lambda row: _scaled(row["examples"], 1e6, ".2f")),
         ("wall time (s)", number("wall_seconds", ",.0f", spread=False)),
     ]
-    note = f"{_SEEDS_NOTE} Worst tenth: mean personalized accuracy of the tenth of clients with the lowest. {_ROUNDS_NOTE}"
+    note = (
+        f"{_SEEDS_NOTE} Worst tenth: mean personalized accuracy of the tenth of clients with the lowest. {_ROUNDS_NOTE}"
+    )
     return make("results", "Each configuration, over its seeds", note, tidy, columns)
 
 
@@ -174,8 +176,8 @@ def table_1(configurations: Configurations) -> Table:
     ]
     data = "; ".join(dict.fromkeys(run.source for c in configurations for run in c.runs))
     note = (
-        f"{_SEEDS_NOTE} Columns headed “paper” are Table 1 of arXiv 1909.12488, of Federated EMNIST (2,500 + 900 writers); "
-        f"the others are of these runs, on {data}. {_ROUNDS_NOTE}"
+        f"{_SEEDS_NOTE} Columns headed “paper” are Table 1 of arXiv 1909.12488, of Federated EMNIST (2,500 + 900 "
+        f"writers); the others are of these runs, on {data}. {_ROUNDS_NOTE}"
     )
     return make("table1", "Table 1, these runs and the paper's", note, tidy, columns)
 
@@ -236,7 +238,9 @@ def decomposition(configurations: Configurations) -> Table:
         ("norm over the update's", number("relative_norm", ".3f")),
         ("cosine with FedSGD's term", number("cosine_with_fed_sgd", ".3f")),
     ]
-    note = f"{_SEEDS_NOTE} Level client: mean over a cohort's clients; cohort: of their mean update. After the last round."
+    note = (
+        f"{_SEEDS_NOTE} Level client: mean over a cohort's clients; cohort: of their mean update. After the last round."
+    )
     return make("decomposition", "What of FedAvg's update is FedSGD's term, what FOMAML's", note, tidy, columns)
 
 

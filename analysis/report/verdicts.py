@@ -1,4 +1,4 @@
-"""Verdicts on the paper's claims, as `analysis.claims` leaves them in verdicts.json, and their intervals as pictures."""
+"""Verdicts on the paper's claims, as `analysis.claims` leaves them in verdicts.json, and their intervals to draw."""
 
 import dataclasses
 import json
@@ -12,9 +12,10 @@ FILE = "verdicts.json"
 # The claims of arXiv 1909.12488, in its order.
 CLAIMS = {
     "C1": "FedAvg can be read as a meta-learning algorithm: its update is FedSGD's term and FOMAML's terms.",
-    "C2": "Careful fine-tuning (stage 2) gives a global model with higher initial accuracy that is at the same time easier "
-    "to personalize; optimizing global accuracy alone gives weaker personalization.",
-    "C3": "A model trained by standard datacenter (pooled) optimization is much harder to personalize than one from FedAvg.",
+    "C2": "Careful fine-tuning (stage 2) gives a global model with higher initial accuracy that is at the same time "
+    "easier to personalize; optimizing global accuracy alone gives weaker personalization.",
+    "C3": "A model trained by standard datacenter (pooled) optimization is much harder to personalize than one from "
+    "FedAvg.",
 }
 SUPPORTED, NOT_SUPPORTED, UNDECIDED, NO_RUNS = "supported", "not supported", "not decided by this data", "no runs"
 # A verdict's class in the style sheet, and the sign that says it without colour.
@@ -109,7 +110,9 @@ def read(directory: pathlib.Path) -> list[Verdict]:
         return [_verdict(record) for record in json.loads(path.read_text(encoding="utf-8"))["verdicts"]]
     except (OSError, ValueError, KeyError, TypeError) as error:
         reason = f"no {error}" if isinstance(error, KeyError) else str(error)
-        raise UserError(f"{path}: damaged ({reason}); make it anew with python -m analysis.claims {directory}") from None
+        raise UserError(
+            f"{path}: damaged ({reason}); make it anew with python -m analysis.claims {directory}"
+        ) from None
 
 
 def interval(verdict: Verdict, others: list[Verdict]) -> Interval | None:
@@ -126,12 +129,12 @@ def interval(verdict: Verdict, others: list[Verdict]) -> Interval | None:
 
 
 def _verdict(record: dict[str, Any]) -> Verdict:
-    texts = {name: str(record[name]) for name in _TEXTS}
-    if texts["verdict"] not in _LOOKS:
-        raise ValueError(f"verdict {texts['verdict']!r} is none of {', '.join(_LOOKS)}")
-    numbers = {name: _number(record.get(name)) for name in ("effect", "low", "high")}
-    runs = tuple(str(run) for run in record.get("runs", ()))
-    return Verdict(**texts, **numbers, runs=runs, synthetic=bool(record["synthetic"]), seeds=record.get("seeds"))
+    values: dict[str, Any] = {name: str(record[name] or "") for name in _TEXTS}
+    if values["verdict"] not in _LOOKS:
+        raise ValueError(f"verdict {values['verdict']!r} is none of {', '.join(_LOOKS)}")
+    values |= {name: _number(record.get(name)) for name in ("effect", "low", "high")}
+    values["runs"] = tuple(str(run) for run in record.get("runs") or ())
+    return Verdict(**values, synthetic=bool(record["synthetic"]), seeds=record.get("seeds"))
 
 
 def _number(value: Any) -> float | None:

@@ -269,9 +269,7 @@ class _Program:
             bar.set_postfix({"examples/s": f"{speed:,.0f}", **self._shown}, refresh=False)
             bar.update()
 
-    def _histograms(
-        self, cohort: methods.Cohort, result: evaluating.EvaluationResult | None
-    ) -> dict[str, np.ndarray]:
+    def _histograms(self, cohort: methods.Cohort, result: evaluating.EvaluationResult | None) -> dict[str, np.ndarray]:
         """Distributions over clients: of the cohort's train examples, and of accuracies where they were evaluated."""
         found = {}
         if self._config.evaluation_release == "records":

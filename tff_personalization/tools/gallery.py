@@ -38,8 +38,8 @@ def gallery(run: pathlib.Path, most_clients: int | None = None, progress: bool =
     """The arrays of gallery.npz, of the first so many test clients of clients.csv, or of all.
 
     Raises:
-        UserError: the run is unfinished, of another task or strategy, has released aggregates alone, its data has changed,
-            or its accuracies do not come out again.
+        UserError: the run is unfinished, of another task or strategy, has released aggregates alone, its data has
+            changed, or its accuracies do not come out again.
     """
     experiment = config.from_run(run)
     settings = experiment.config
@@ -55,7 +55,11 @@ def gallery(run: pathlib.Path, most_clients: int | None = None, progress: bool =
     kept = models.load(settings.rounds)
     evaluator = evaluating.PersonalizationEvaluator(experiment, made.model, data, kept)
     computation = build_predictions(
-        made.model, kept, made.optimizer("personalization"), settings.personalization_epochs, settings.personalization_batch_size
+        made.model,
+        kept,
+        made.optimizer("personalization"),
+        settings.personalization_epochs,
+        settings.personalization_batch_size,
     )
     weights = tff.learning.models.ModelWeights(kept, ())
     clients = list(recorded.index.unique("client"))[:most_clients]
@@ -72,7 +76,7 @@ def gallery(run: pathlib.Path, most_clients: int | None = None, progress: bool =
             for found in sorted(computation(weights, values), key=lambda found: int(found["index"])):
                 client = clients[int(found["index"])]
                 images, labels = data.test.examples(client)
-                _check(run, recorded.loc[client], labels, found, settings.personalization_epochs)
+                _check(run, client, recorded.loc[client], labels, found)
                 parts.append((images, labels, found["before"], found["after"], np.full(len(labels), client)))
             bar.update(len(chunk))
     names = ("images", "labels", "before", "after", "client")
@@ -87,10 +91,11 @@ def build_predictions(
     epochs: int,
     batch_size: int,
 ) -> tff.Computation:
-    """Builds `(<θ@SERVER, {<index, seed, test, train>}@CLIENTS> -> {<index, before=int32[?], after=int32[?]>}@CLIENTS)`.
+    """Builds `(<θ@SERVER, {<index, seed, test, train>}@CLIENTS> -> {<index, before, after>}@CLIENTS)`.
 
-    `before` and `after` are the classes that θ, and θ after `epochs` epochs of fine-tuning on the client's train part,
-    give the client's test examples; −1 where the logits are not finite. `weights` are of the shapes of θ.
+    `before` and `after`, int32 of shape (n,), are the classes that θ, and θ after `epochs` epochs of fine-tuning on the
+    client's train part, give the client's test examples; −1 where the logits are not finite. `weights` are of the
+    shapes of θ.
     """
     weights_type = client_work.weights_type(tuple(weights))
     data_type = evaluation.evaluation_data_type(model)
@@ -152,15 +157,15 @@ def _recorded(run: pathlib.Path, experiment: config.Experiment) -> pd.DataFrame:
     return table.set_index(["client", "epoch"])
 
 
-def _check(run: pathlib.Path, recorded: pd.DataFrame, labels: np.ndarray, found: dict, epochs: int) -> None:
-    """Refuses predictions whose accuracy is another than the recorded one."""
-    for name, epoch in (("before", 0), ("after", epochs)):
+def _check(run: pathlib.Path, client: str, recorded: pd.DataFrame, labels: np.ndarray, found: dict) -> None:
+    """Refuses predictions whose accuracy is another than the recorded one, before or after the last epoch."""
+    for name, epoch in (("before", 0), ("after", recorded.index.max())):
         right = int(np.count_nonzero(found[name] == labels))
         expected = recorded.loc[epoch, "accuracy"]
         if len(labels) and right != round(expected * len(labels)):
             raise errors.UserError(
-                f"{run}: accuracy {name} personalization is {right / len(labels):.4f} here and {expected:.4f} in "
-                "clients.csv: this machine or version does not repeat the run's numbers; make the run anew."
+                f"{run}: the accuracy of {client} {name} personalization is {right / len(labels):.4f} here and "
+                f"{expected:.4f} in clients.csv: this machine or version does not repeat the run; make it anew."
             )
 
 
@@ -172,8 +177,8 @@ def main(argv: Sequence[str]) -> int:
     files.save_arrays(run / "gallery.npz", **arrays)
     right = {name: (arrays[name] == arrays["labels"]).mean() for name in ("before", "after")}
     print(
-        f"{len(arrays['labels'])} images of {len(np.unique(arrays['client']))} clients, {right['before']:.1%} right before "
-        f"personalization, {right['after']:.1%} after: {run / 'gallery.npz'}"
+        f"{len(arrays['labels'])} images of {len(np.unique(arrays['client']))} clients, {right['before']:.1%} right "
+        f"before personalization, {right['after']:.1%} after: {run / 'gallery.npz'}"
     )
     return 0
 

@@ -51,7 +51,12 @@ def write_choice(run: pathlib.Path) -> None:
 def verdict(**changes) -> dict:
     """A record of verdicts.json."""
     return {
-        **{"id": "C2.1", "claim": "C2", "statement": "Personalized FedAvg is ahead.", "metric": "personalized accuracy"},
+        **{
+            "id": "C2.1",
+            "claim": "C2",
+            "statement": "Personalized FedAvg is ahead.",
+            "metric": "personalized accuracy",
+        },
         **{"unit": "client, nested in seed", "test": "95 % percentile bootstrap", "effect": 0.012, "low": 0.004},
         **{"high": 0.02, "verdict": "supported", "why": "The interval is above zero.", "experiment": "fine_tuning"},
         **{"runs": ["fine_tuning/fed_avg"], "data": "synthetic handwriting", "synthetic": True, "seeds": 2, **changes},
@@ -60,7 +65,7 @@ def verdict(**changes) -> dict:
 
 @pytest.fixture(scope="session")
 def study(tmp_path_factory) -> pathlib.Path:
-    """Table 1 with two configurations of two seeds and an unfinished run; fine-tuning; an experiment of another name."""
+    """Table 1 of two configurations with two seeds, and an unfinished run; fine-tuning; one of another name."""
     place = tmp_path_factory.mktemp("study")
     cells = {
         f"E{epochs}_seed{seed}": {"seed": seed, "given": {"clients_per_round": 20, "local_epochs": epochs}}

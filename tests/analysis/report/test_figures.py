@@ -84,7 +84,7 @@ def test_a_mark_of_a_client_leads_to_its_record(fine_tuning):
     marks = next(trace for trace in figure.data if trace.customdata is not None)
     assert [row[0] for row in rows].count("in/slow") == 0  # it released aggregates alone
     for (place, examples, *_), x, y in zip(marks.customdata, marks.x, marks.y, strict=True):
-        _, client, recorded, initial, personalized = rows[place]
+        _, _, recorded, initial, personalized = rows[place]
         assert examples == recorded == x
         assert y == pytest.approx(personalized - initial, abs=1e-6)
     assert NASTY in [row[1] for row in rows]

@@ -92,12 +92,19 @@ def test_every_verdict_has_its_effect_interval_and_reason_and_leads_to_its_secti
     for word in ("supported", "not supported", "not decided by this data", "no runs", "The interval is above zero."):
         assert word in parts.text
     ids = {attributes["id"] for _, attributes in parts.tags if "id" in attributes}
-    links = {attributes["href"][1:] for tag, attributes in parts.tags if tag == "a" and attributes["href"].startswith("#")}
+    links = {
+        attributes["href"][1:] for tag, attributes in parts.tags if tag == "a" and attributes["href"].startswith("#")
+    }
     assert {"fine_tuning", "verdict-C2.1"} <= links <= ids
 
 
 def test_each_experiment_has_its_question_tables_figures_and_provenance(parts):
-    for text in ("What of table1?", "4 of 6 planned, 1 begun and passed over", "--local_epochs=10", "Table 1 of the paper."):
+    for text in (
+        "What of table1?",
+        "4 of 6 planned, 1 begun and passed over",
+        "--local_epochs=10",
+        "Table 1 of the paper.",
+    ):
         assert text in parts.text
     figures = [attributes["id"] for tag, attributes in parts.tags if tag == "figure"]
     assert {"table1-by_local_epochs", "table1-gains", "fine_tuning-ranking", "my_own-k_shot"} <= set(figures)

@@ -43,7 +43,10 @@ def test_a_target_says_how_many_seeds_reach_it_and_sorts_last_if_none_does():
     row = {"rounds_to_target_initial": 30.0, "rounds_to_target_initial_seeds": 1, "seeds": 2}
     assert show(row) == ("30.0 (1 of 2 seeds)", 30.0)
     assert show({**row, "seeds": 1}) == ("30.0", 30.0)
-    assert show({**row, "rounds_to_target_initial": np.nan, "rounds_to_target_initial_seeds": 0}) == ("not reached", np.inf)
+    assert show({**row, "rounds_to_target_initial": np.nan, "rounds_to_target_initial_seeds": 0}) == (
+        "not reached",
+        np.inf,
+    )
 
 
 def test_ranks_are_of_the_means_and_tau_counts_pairs_in_the_same_order(found):
