@@ -236,7 +236,7 @@ CLAIMS = (
 
 def judge(of: study.Study, claims: Sequence[Claim] = CLAIMS) -> list[dict[str, Any]]:
     """The verdict on each claim whose experiment the study has; see `verdict`."""
-    return [verdict(of.experiments[claim.experiment], claim) for claim in claims if claim.experiment in of.experiments]
+    return [verdict(of.by_name[claim.experiment], claim) for claim in claims if claim.experiment in of.by_name]
 
 
 def verdict(experiment: study.Experiment, claim: Claim) -> dict[str, Any]:

@@ -19,6 +19,7 @@ _EVALUATIONS = ("round", "split", "strategy", "epoch", "clients", "accuracy_mean
 _BY_ROUND = ("round", "client", "strategy", "epoch", "accuracy", "train_examples", "test_examples")
 _CLIENTS = ("client", "strategy", "epoch", "accuracy", "train_examples", "test_examples")
 _K_SHOT = ("examples", "strategy", "epoch", "accuracy_mean", "accuracy_q25", "accuracy_q75")
+_CHOICE = ("learning_rate", "strategy", "epoch", "accuracy_mean")
 _DECOMPOSITION = ("round", "level", "part", "relative_norm", "cosine_with_fed_sgd", "share")
 _DISTRIBUTION = ("strategy", "epoch", "bin_low", "bin_high", "clients")
 _CONFIG = ("run_name", "method", "task", "source", "synthetic", "seed", "flags")
@@ -112,6 +113,18 @@ class Run:
                 f"{self.directory}: no k_shot.csv; give a run made with --personalization_examples=0,1,5,20,all"
             )
         return _read_csv(self.directory / "k_shot.csv", _K_SHOT, _TEXT_COLUMNS | {"examples"})
+
+    @functools.cached_property
+    def choice(self) -> pd.DataFrame:
+        """Accuracy on validation clients: one row per (learning_rate, strategy, epoch).
+
+        Raises:
+            NotRecordedError: the run has no validation clients.
+            UserError: malformed choice.csv.
+        """
+        if not (self.directory / "choice.csv").exists():
+            raise NotRecordedError(f"{self.directory}: no choice.csv; give a run made with --validation_clients")
+        return _read_csv(self.directory / "choice.csv", _CHOICE)
 
     @functools.cached_property
     def decomposition(self) -> pd.DataFrame:

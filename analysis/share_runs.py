@@ -34,7 +34,7 @@ def share(run: runs_lib.Run, to: pathlib.Path) -> pathlib.Path:
         UserError: the run is unfinished, or the folder holds another run.
     """
     target = to / run.name
-    summary, config = run.summary, _without_paths(run.config)
+    summary, config = run.summary, without_paths(run.config)
     if (target / "config.json").exists() and runs_lib.read(target).config != config:
         raise UserError(f"--to: {target} holds another run; give another folder, or remove it")
     target.mkdir(parents=True, exist_ok=True)
@@ -52,23 +52,24 @@ def share_study(of: study.Study, to: pathlib.Path) -> pathlib.Path:
     Raises:
         UserError: the folder holds other runs of these names.
     """
-    for experiment in of.experiments.values():
+    for experiment in of.experiments:
         for entry in experiment.entries:
             share(entry.run, to / study.RUNS)
         contents = json.loads((of.directory / experiment.name / "experiment.json").read_text(encoding="utf-8"))
         (to / experiment.name).mkdir(parents=True, exist_ok=True)
-        text = json.dumps(_without_paths(contents), indent=2) + "\n"
+        text = json.dumps(without_paths(contents), indent=2) + "\n"
         (to / experiment.name / "experiment.json").write_text(text, encoding="utf-8")
     if (of.directory / "verdicts.json").exists():
         shutil.copyfile(of.directory / "verdicts.json", to / "verdicts.json")
     return to
 
 
-def _without_paths(value: Any) -> Any:
+def without_paths(value: Any) -> Any:
+    """A value of a record with each path of the machine cut to its last part."""
     if isinstance(value, dict):
-        return {key: _without_paths(item) for key, item in value.items()}
+        return {key: without_paths(item) for key, item in value.items()}
     if isinstance(value, list):
-        return [_without_paths(item) for item in value]
+        return [without_paths(item) for item in value]
     return os.path.basename(value.rstrip("/")) if isinstance(value, str) and os.path.isabs(value) else value
 
 

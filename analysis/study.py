@@ -16,6 +16,10 @@ from typing import Any
 from analysis import runs as runs_lib
 from tff_personalization.errors import UserError
 
+RUNS = "runs"
+_RECORD = "experiment.json"
+_WORDS = ("question", "paper", "claim", "scale")
+
 
 @dataclasses.dataclass(frozen=True)
 class Entry:
@@ -28,8 +32,8 @@ class Entry:
     """
 
     run: runs_lib.Run
-    label: str
-    overrides: Mapping[str, Any]
+    label: str = ""
+    overrides: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
     @property
     def seed(self) -> int:
@@ -39,19 +43,34 @@ class Entry:
 
 @dataclasses.dataclass(frozen=True)
 class Experiment:
-    """An experiment: what it asks, and its finished runs.
+    """The runs that answer one question.
 
     Attributes:
-        name: that of its folder.
-        about: title, paper (table, figure or section), claim, question, scale.
+        name: that of its folder, such as "table1".
+        title: in words.
+        question: what it asks; may be empty.
+        paper: the place in the paper, such as "Table 1"; may be empty.
+        claim: the claim of the paper that it is about, such as "C2"; may be empty.
+        scale: how large its runs are made, such as "small"; may be empty.
+        planned: how many runs belong to it; None if that is not recorded.
         entries: its finished runs, in the order in which they were planned.
-        planned: how many runs it is to have.
+        unfinished: how many more have begun.
     """
 
     name: str
-    about: Mapping[str, str]
+    title: str
+    question: str
+    paper: str
+    claim: str
+    scale: str
+    planned: int | None
     entries: tuple[Entry, ...]
-    planned: int
+    unfinished: int
+
+    @property
+    def runs(self) -> tuple[runs_lib.Run, ...]:
+        """The finished runs."""
+        return tuple(entry.run for entry in self.entries)
 
     def select(self, label: str | None = None, **overrides: Any) -> dict[int, runs_lib.Run]:
         """The finished runs with a label and with these overrides, by seed.
@@ -68,52 +87,76 @@ class Experiment:
                 found[entry.seed] = entry.run
         return found
 
-    @functools.cached_property
-    def labels(self) -> tuple[str, ...]:
-        """The labels of its finished runs, each once."""
-        return tuple(dict.fromkeys(entry.label for entry in self.entries))
-
 
 @dataclasses.dataclass(frozen=True)
 class Study:
-    """The experiments of a folder, by name, in the order that they have."""
+    """All experiments below a folder, in the order that they have."""
 
     directory: pathlib.Path
-    experiments: Mapping[str, Experiment]
+    experiments: tuple[Experiment, ...]
 
+    @functools.cached_property
+    def by_name(self) -> dict[str, Experiment]:
+        """The experiments by their names."""
+        return {experiment.name: experiment for experiment in self.experiments}
 
-RUNS = "runs"
+    @property
+    def runs(self) -> list[runs_lib.Run]:
+        """The finished runs of all experiments, each once."""
+        return list({run.directory: run for experiment in self.experiments for run in experiment.runs}.values())
+
+    def key(self, run: runs_lib.Run) -> str:
+        """Where a run is in the study: its folder, seen from the study's."""
+        return run.directory.relative_to(self.directory).as_posix()
 
 
 def is_study(directory: str | os.PathLike[str]) -> bool:
-    """Whether a folder holds a study."""
-    return any(pathlib.Path(directory).glob("*/experiment.json"))
+    """Whether a folder holds experiments."""
+    return any(pathlib.Path(directory).glob(f"*/{_RECORD}"))
 
 
 def read(directory: str | os.PathLike[str]) -> Study:
-    """The study in `directory`.
+    """The study in `directory`; a folder of runs without experiments is one experiment.
 
     Raises:
-        UserError: it is none, or an experiment.json is damaged.
+        UserError: there is no finished run in it, or a record is damaged.
     """
     directory = pathlib.Path(directory)
-    found = []
-    for path in sorted(directory.glob("*/experiment.json")):
-        try:
-            contents = json.loads(path.read_text(encoding="utf-8"))
-            planned = [(item["run"], item["label"], dict(item["overrides"])) for item in contents["runs"]]
-            about = {name: str(contents[name]) for name in ("title", "paper", "claim", "question", "scale")}
-            order = int(contents["order"])
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise UserError(
-                f"{path}: damaged ({type(error).__name__}: {error}); repeat the command that made the study"
-            ) from None
-        entries = []
-        for name, label, overrides in planned:
-            place = directory / RUNS / pathlib.PurePath(name).name
-            if (place / "summary.json").exists():
-                entries.append(Entry(runs_lib.read(place), label, overrides))
-        found.append((order, Experiment(path.parent.name, about, tuple(entries), len(planned))))
-    if not found:
-        raise UserError(f"{directory}: no study (no */experiment.json in it); give the folder that `make paper` wrote")
-    return Study(directory, {e.name: e for _, e in sorted(found, key=lambda pair: (pair[0], pair[1].name))})
+    if not directory.is_dir():
+        raise UserError(f"{directory}: no such folder; give the folder of a study, or of runs")
+    if is_study(directory):
+        read_runs = functools.cache(runs_lib.read)  # of several experiments: its records are read once
+        ordered = [_read(path, directory / RUNS, read_runs) for path in sorted(directory.glob(f"*/{_RECORD}"))]
+        experiments = [experiment for _, experiment in sorted(ordered, key=lambda pair: (pair[0], pair[1].name))]
+    else:
+        experiments = [_of_runs(directory)]
+    if not any(experiment.entries for experiment in experiments):
+        raise UserError(f"{directory}: no finished run in it; give the folder of a study, or of runs")
+    return Study(directory, tuple(experiments))
+
+
+def _read(path: pathlib.Path, runs: pathlib.Path, read_run: Any) -> tuple[int, Experiment]:
+    """An experiment and its place among the others."""
+    try:
+        record = json.loads(path.read_text(encoding="utf-8"))
+        planned = [(str(item["run"]), str(item["label"]), dict(item["overrides"])) for item in record["runs"]]
+        words = {name: str(record.get(name) or "") for name in _WORDS}
+        order, title = int(record.get("order") or 0), str(record["title"])
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise UserError(
+            f"{path}: damaged ({type(error).__name__}: {error}); repeat the command that made the study"
+        ) from None
+    places = [(runs / pathlib.PurePath(name).name, label, overrides) for name, label, overrides in planned]
+    begun = [(read_run(place), *rest) for place, *rest in places if (place / "config.json").exists()]
+    entries = tuple(Entry(run, label, overrides) for run, label, overrides in begun if run.finished)
+    name = path.parent.name
+    return order, Experiment(
+        name, title, **words, planned=len(planned), entries=entries, unfinished=len(begun) - len(entries)
+    )
+
+
+def _of_runs(directory: pathlib.Path) -> Experiment:
+    found = [runs_lib.read(place.parent) for place in sorted(directory.glob("*/config.json"))]
+    entries = tuple(Entry(run) for run in found if run.finished)
+    name = directory.resolve().name
+    return Experiment(name, name, "", "", "", "", None, entries, len(found) - len(entries))

@@ -1,5 +1,6 @@
 """How every plot looks: readable in print, told apart without colour, the same bytes each time."""
 
+import io
 import pathlib
 import textwrap
 from collections.abc import Iterable, Sequence
@@ -137,8 +138,15 @@ def save(figure: Figure, path: pathlib.Path) -> pathlib.Path:
         raise UserError(f"--output: {path} does not end in {', '.join(_METADATA)}; give a file name that does")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with matplotlib.rc_context(_RC):
-            figure.savefig(path, dpi=_DPI, metadata=_METADATA[path.suffix])
+        path.write_bytes(as_bytes(figure, path.suffix))
     except OSError as error:
         raise UserError(f"--output: {path} cannot be written ({error.strerror}); give another file") from None
     return path
+
+
+def as_bytes(figure: Figure, suffix: str) -> bytes:
+    """What a file of `figure` holds; the suffix says the format: .png, .pdf or .svg."""
+    stream = io.BytesIO()
+    with matplotlib.rc_context(_RC):
+        figure.savefig(stream, format=suffix[1:], dpi=_DPI, metadata=_METADATA[suffix])
+    return stream.getvalue()

@@ -37,7 +37,7 @@ def _accuracy(directory, number, epoch, strategy="fine_tuning"):
 
 
 def _judge(directory, name):
-    return claims.verdict(study.read(directory).experiments[CLAIMS[name].experiment], CLAIMS[name])
+    return claims.verdict(study.read(directory).by_name[CLAIMS[name].experiment], CLAIMS[name])
 
 
 def test_a_paired_effect_is_the_mean_over_seeds_of_differences_client_by_client(fine_tuning):
@@ -66,7 +66,7 @@ def test_a_paired_effect_is_the_mean_over_seeds_of_differences_client_by_client(
     ],
 )
 def test_the_verdict_is_where_the_interval_lies(make_study, values, word):
-    experiment = study.read(make_study("fine_tuning", TWO[:1])).experiments["fine_tuning"]
+    experiment = study.read(make_study("fine_tuning", TWO[:1])).by_name["fine_tuning"]
     measured = claim_measures.Measured([np.array(values)], (experiment.entries[0].run,))
     claim = claims.Claim("X.1", "fine_tuning", "…", "…", "client", lambda experiment, chosen: measured)
     found = claims.verdict(experiment, claim)
@@ -82,7 +82,7 @@ def test_without_runs_there_is_no_effect_and_what_is_missing_is_said(make_study)
 
 
 def test_choosing_by_initial_accuracy_is_judged_by_models_that_validation_clients_chose(fine_tuning):
-    experiment = study.read(fine_tuning).experiments["fine_tuning"]
+    experiment = study.read(fine_tuning).by_name["fine_tuning"]
     for entry, (initial, personalized) in zip(
         experiment.entries, [(0.7, 0.8), (0.7, 0.9), (0.8, 0.7), (0.6, 0.8)], strict=True
     ):
@@ -95,7 +95,7 @@ def test_choosing_by_initial_accuracy_is_judged_by_models_that_validation_client
     # Seed 1: run 2 is best by initial, run 0 by personalized accuracy; seed 2: run 1 by both.
     by_hand = (_accuracy(fine_tuning, 0, 5) - _accuracy(fine_tuning, 2, 5)).mean()
     found = _judge(fine_tuning, "C2.3")
-    measured = claim_measures.chosen_by_initial(study.read(fine_tuning).experiments["fine_tuning"], False)
+    measured = claim_measures.chosen_by_initial(study.read(fine_tuning).by_name["fine_tuning"], False)
     assert measured.values[1] == pytest.approx(0)
     assert found["effect"] == pytest.approx(by_hand / 2, abs=1e-9)
 
@@ -113,7 +113,7 @@ def test_the_spread_of_initial_accuracy_is_over_seeds_setting_by_setting(make_st
 
 def test_more_examples_compares_the_halves_of_the_clients(make_study):
     directory = make_study("who_gains", [("Personalized FedAvg", {}, {})])
-    gains = study.read(directory).experiments["who_gains"].entries[0].run.client_gains().sort_index()
+    gains = study.read(directory).by_name["who_gains"].entries[0].run.client_gains().sort_index()
     ordered = gains.sort_values("train_examples", kind="stable")["gain"].to_numpy()
     half = len(ordered) // 2
     assert _judge(directory, "W.2")["effect"] == pytest.approx(ordered[-half:].mean() - ordered[:half].mean())

@@ -1,7 +1,5 @@
 """Studies: which runs an experiment has, and what is refused."""
 
-import json
-
 import pytest
 
 from analysis import study
@@ -18,8 +16,8 @@ def test_an_experiment_has_its_finished_runs_by_seed_and_counts_the_others(make_
             ("", {"local_epochs": 5}, {"seed": 2, "finished": False}),
         ],
     )
-    experiment = study.read(directory).experiments["table1"]
-    assert (len(experiment.entries), experiment.planned) == (3, 4)
+    experiment = study.read(directory).by_name["table1"]
+    assert (len(experiment.entries), experiment.unfinished, experiment.planned) == (3, 1, 4)
     assert sorted(experiment.select(local_epochs=2)) == [1, 2]
     assert sorted(experiment.select(local_epochs=5)) == [1]
     assert experiment.select("FedAvg") == {}
@@ -27,13 +25,29 @@ def test_an_experiment_has_its_finished_runs_by_seed_and_counts_the_others(make_
         experiment.select("")
 
 
-def test_what_is_no_study_or_damaged_is_refused(make_study, tmp_path):
-    with pytest.raises(UserError, match="no study"):
-        study.read(tmp_path)
-    directory = make_study("table1", [("", {}, {})])
-    path = directory / "table1" / "experiment.json"
-    contents = json.loads(path.read_text())
-    del contents["runs"][0]["label"]
-    path.write_text(json.dumps(contents))
+@pytest.mark.parametrize(
+    "damage", [lambda record: "{", lambda record: "[]", lambda record: record.replace("label", "l")]
+)
+def test_a_damaged_record_is_told_of(make_study, damage):
+    path = make_study("table1", [("", {}, {})]) / "table1" / "experiment.json"
+    path.write_text(damage(path.read_text()))
     with pytest.raises(UserError, match=r"experiment\.json: damaged"):
-        study.read(directory)
+        study.read(path.parents[1])
+
+
+def test_a_folder_without_finished_runs_is_told_of(tmp_path, make_study):
+    unfinished = make_study("table1", [("", {}, {"finished": False})])
+    for folder, message in ((tmp_path / "absent", "no such folder"), (unfinished, "no finished run")):
+        with pytest.raises(UserError, match=message):
+            study.read(folder)
+
+
+def test_a_folder_of_runs_is_one_experiment(make_study):
+    directory = make_study("table1", [("", {}, {}), ("", {}, {"seed": 2, "finished": False})])
+    (alone,) = study.read(directory / "runs").experiments
+    assert (len(alone.entries), alone.unfinished, alone.planned) == (1, 1, None)
+
+
+def test_a_run_is_called_by_its_place_in_the_study(make_study):
+    found = study.read(make_study("table1", [("", {}, {})]))
+    assert found.key(found.runs[0]) == "runs/table1_0"

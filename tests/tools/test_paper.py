@@ -40,10 +40,10 @@ def test_experiments_share_runs_and_a_second_start_makes_nothing_anew(folder, tm
     made = paper.Paper(given, "tiny", [], folder)
     assert made.run()
     found = study.read(made.directory)
-    assert list(found.experiments) == ["centralized", "terms"]
+    assert list(found.by_name) == ["centralized", "terms"]
     assert len(list(made.directory.glob("runs/*/summary.json"))) == 2
-    fed_avg, pooled = found.experiments["centralized"].entries
-    assert found.experiments["terms"].entries[0].run.directory == fed_avg.run.directory
+    fed_avg, pooled = found.by_name["centralized"].entries
+    assert found.by_name["terms"].entries[0].run.directory == fed_avg.run.directory
     assert set(fed_avg.run.decomposition["part"]) == {0, 1, 2}
     path = claims.write(made.directory)
     verdicts = {v["id"]: v for v in json.loads(path.read_text())["verdicts"]}

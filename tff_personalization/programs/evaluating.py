@@ -54,6 +54,17 @@ class EvaluationResult:
             for (strategy, epoch), d in self.distributions.items()
         )
 
+    def accuracies(self, strategy: str, epoch: int) -> np.ndarray:
+        """The accuracy of each client that has test examples.
+
+        Where only aggregates were released, the middle of each bin of their histogram, as often as it counts clients.
+        """
+        if self.clients is not None:
+            rows = self.clients[(self.clients["strategy"] == strategy) & (self.clients["epoch"] == epoch)]
+            return rows["accuracy"].dropna().to_numpy()
+        histogram = self.distributions[strategy, epoch].histogram
+        return np.repeat((np.arange(len(histogram)) + 0.5) / len(histogram), histogram)
+
     def histogram_table(self) -> pd.DataFrame:
         """One row per strategy, epoch and bin of accuracy, for distribution.csv."""
         edges = np.linspace(0, 1, evaluation.HISTOGRAM_BINS + 1).round(6)
@@ -135,7 +146,7 @@ class PersonalizationEvaluator:
         )
         released: list[Any] = []
         for chunk in _chunks(list(enumerate(clients)), self._experiment.config.clients_per_call):
-            values = [self._client_value(index, client, round_number, most_examples) for index, client in chunk]
+            values = [self.client_value(index, client, round_number, most_examples) for index, client in chunk]
             output = computation(weights, values)
             released.extend(output if self._release == "records" else [output])
             if bar is not None:
@@ -150,9 +161,10 @@ class PersonalizationEvaluator:
         by_key = {(name, epoch): distributions.from_sums(sums, strategies.index(name), epoch) for name, epoch in keys}
         return EvaluationResult(by_key, None, int(sums["clients_without_test_examples"]))
 
-    def _client_value(
-        self, index: int, client: str, round_number: int, most_examples: int | None
+    def client_value(
+        self, index: int, client: str, round_number: int, most_examples: int | None = None
     ) -> collections.OrderedDict:
+        """What the computation takes of a client, which is the `index`-th; the rest is as in `evaluate`."""
         train = self._data.train.examples(client)
         if most_examples is not None:
             places = first_of_permutation(

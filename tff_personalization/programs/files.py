@@ -29,11 +29,11 @@ def write_text(path: pathlib.Path, text: str) -> None:
         raise
 
 
-def save_arrays(path: pathlib.Path, arrays: Iterable[np.ndarray]) -> None:
-    """Writes arrays to an .npz file, under a temporary name until it is whole."""
+def save_arrays(path: pathlib.Path, arrays: Iterable[np.ndarray] = (), **named: np.ndarray) -> None:
+    """Writes arrays to an .npz file, under a temporary name until it is whole; `named` ones by their names."""
     temporary = path.with_suffix(".temp")
     with temporary.open("wb") as stream:
-        np.savez(stream, *arrays)
+        np.savez(stream, *arrays, **named)
     os.replace(temporary, path)
 
 

@@ -12,7 +12,7 @@ summary.json       the figures of the run; its presence says that the run is fin
 checkpoints/       program state and its checksums, the newest few
 models/            the global model after the last round, and after some others
 client_states/     what clients keep from round to round, for methods whose clients do
-tensorboard/       round metrics for TensorBoard
+tensorboard/       round metrics, and distributions over clients, for TensorBoard
 worker.log         what TFF's worker process said
 lock               held by the process that writes here
 """
@@ -31,6 +31,7 @@ import subprocess
 from collections.abc import Mapping
 from typing import IO, Any
 
+import numpy as np
 import pandas as pd
 import tensorflow_federated as tff
 
@@ -214,8 +215,16 @@ class RunDirectory:
             text = earlier[keep].to_csv(index=False) + table.to_csv(index=False, header=False)
         files.write_text(path, text)
 
-    def release(self, metrics: Mapping[str, Any], round_number: int) -> None:
-        """Releases a round's metrics to metrics.csv and TensorBoard, in place of any of that round or later ones."""
+    def release(
+        self, metrics: Mapping[str, Any], round_number: int, histograms: Mapping[str, np.ndarray] | None = None
+    ) -> None:
+        """Releases a round's metrics to metrics.csv and TensorBoard, in place of any of that round or later ones.
+
+        Args:
+            metrics: numbers, and words that go to metrics.csv alone.
+            round_number: the round.
+            histograms: numbers over clients, shape (n,), that go to TensorBoard alone.
+        """
         if not self._managers:
             self._managers = [
                 # WRITE replaces the file as a whole: a kill cannot leave half a row.
@@ -225,6 +234,7 @@ class RunDirectory:
                 tff.program.TensorBoardReleaseManager(str(self.path / "tensorboard")),
             ]
         numbers = collections.OrderedDict((key, value) for key, value in metrics.items() if not isinstance(value, str))
+        numbers.update(histograms or {})
         csv, tensorboard = self._managers
         with files.as_os_errors(self.path):
             asyncio.run(csv.release(collections.OrderedDict(metrics), round_number))

@@ -7,6 +7,7 @@ import sys
 import time
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import tensorflow_federated as tff
 import tqdm
@@ -121,6 +122,7 @@ class _Program:
         self._interrupt = interrupt
         self._directory = directory
         self._data = data
+        self._trained = frozenset(data.split.train)
         made = setup(experiment, data)
         self._model = made.model
         self._training = methods.get(config.method).build(made)
@@ -252,7 +254,7 @@ class _Program:
             if round_number == max(1, self._config.rounds // 10):
                 spent = self._progress.train_seconds + self._progress.evaluation_seconds
                 self._progress.expected_seconds = spent / round_number * self._config.rounds
-            self._directory.release(metrics, round_number)
+            self._directory.release(metrics, round_number, self._histograms(cohort, result))
             if result is not None:
                 self._directory.append_evaluation(result.table(round_number, self._split), round_number, self._split)
             if self._keeps_model(round_number, evaluated=result is not None):
@@ -266,6 +268,19 @@ class _Program:
             speed = self._progress.examples / self._progress.train_seconds
             bar.set_postfix({"examples/s": f"{speed:,.0f}", **self._shown}, refresh=False)
             bar.update()
+
+    def _histograms(self, cohort: methods.Cohort, result: evaluating.EvaluationResult | None) -> dict[str, np.ndarray]:
+        """Distributions over clients: of the cohort's train examples, and of accuracies where they were evaluated."""
+        found = {}
+        if self._config.evaluation_release == "records":
+            train = self._data.train
+            counts = [train.num_examples(member) for member in cohort.members if member in self._trained]
+            found["distribution/train_examples_of_cohort"] = np.array(counts)
+        if result is not None:
+            strategy = self._config.strategies[0]
+            for name, epoch in (("initial", 0), ("personalized", self._config.personalization_epochs)):
+                found[f"distribution/{name}_accuracy"] = result.accuracies(strategy, epoch)
+        return {name: values for name, values in found.items() if values.size}
 
     def _main_distributions(self, result: evaluating.EvaluationResult):
         strategy = self._config.strategies[0]

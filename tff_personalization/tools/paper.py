@@ -129,9 +129,10 @@ class Paper:
     def _complete(self, name: str, made: sweep.Sweep, seed: int) -> None:
         """What is read off the finished runs of a seed besides their own records."""
         about = made.file.about
-        if not {"decompose", "match"} & set(about):
+        finished = any(_is_of_seed(seed, run) and run.directory.finished for run in made.runs)
+        if not finished or not {"decompose", "match"} & set(about):
             return
-        experiment = study.read(self.directory).experiments[name]
+        experiment = study.read(self.directory).by_name[name]
         for entry in experiment.entries:
             path = entry.run.directory
             if entry.seed != seed:

@@ -1,0 +1,149 @@
+"""Interactive figures in which a mark is a client, or clients are counted, as Plotly figures; see `figures`.
+
+A client's mark has its place in `layout.meta["clients"]`, rows of run, client, train examples, initial and personalized
+accuracy as they are in the records: what the page shows of a client beside the figure.
+"""
+
+from collections.abc import Callable
+
+import numpy as np
+import pandas as pd
+import plotly.graph_objects as go
+
+from analysis import accuracy_distributions, gain_by_examples
+from analysis import runs as runs_lib
+from analysis.report import figures, look
+
+_FILL = {"initial": look.COLOURS[0], "personalized": look.COLOURS[1]}
+RunKey = Callable[[runs_lib.Run], str]
+
+
+def distributions(configurations: figures.Configurations) -> go.Figure:
+    """Histogram of accuracy over test clients before and after personalization; the clients of all seeds together."""
+    figure = look.figure(look.ACCURACY, "test clients", barmode="overlay", bargap=0)
+    for configuration in configurations:
+        for kind in look.KINDS:
+            edges, counts = _summed(configuration.runs, kind)
+            if not counts.sum():
+                raise runs_lib.NotRecordedError("no test client has test examples")
+            bars, heights = accuracy_distributions.merged(edges, counts)
+            lows, highs, heights = (values[heights > 0] for values in (bars[:-1], bars[1:], heights))
+            figure.add_bar(
+                x=look.rounded((lows + highs) / 2),
+                y=[int(height) for height in heights],
+                width=look.rounded(highs - lows),
+                name=f"{look.escaped(configuration.label)} {kind}",
+                marker={"color": _FILL[kind], "opacity": 0.5, "line": {"color": _FILL[kind], "width": 1}},
+                text=[f"{low:.2f} to {high:.2f}" for low, high in zip(lows, highs, strict=True)],
+                textposition="none",
+                hovertemplate=f"{kind} accuracy %{{text}}: %{{y}} clients<extra></extra>",
+                meta={"choice": configuration.label, "kind": kind},
+            )
+    return figure
+
+
+def cumulative(configurations: figures.Configurations) -> go.Figure:
+    """Share of test clients at or below an accuracy, before and after; the clients of all seeds together."""
+    figure = look.figure(look.ACCURACY, "share of test clients at or below")
+    for number, configuration in enumerate(configurations):
+        for kind in look.KINDS:
+            edges, counts = _summed(configuration.runs, kind)
+            figure.add_scatter(
+                x=look.rounded(edges),
+                y=look.rounded(np.append(0, counts.cumsum()) / max(1, counts.sum())),
+                mode="lines",
+                line={"color": look.colour(number), "dash": look.DASHES[kind], "shape": "hv"},
+                name=f"{look.escaped(configuration.label)} {kind}",
+                hovertemplate="%{y:.1%} at %{x:.2f} or below",
+                meta={"choice": configuration.label, "kind": kind},
+            )
+    return figure
+
+
+def client_scatter(configurations: figures.Configurations, key: RunKey = lambda run: run.name) -> go.Figure:
+    """Each test client's accuracy before and after personalization; above the diagonal a client gains."""
+    figure = look.figure(f"initial {look.ACCURACY}", f"personalized {look.ACCURACY}")
+    _clients(figure, configurations, key, "initial", "personalized")
+    figure.add_scatter(
+        x=[0, 1],
+        y=[0, 1],
+        mode="lines",
+        line={"color": look.COLOURS[-1], "dash": "dot", "width": 1},
+        hoverinfo="skip",
+        name="no gain",
+    )
+    return figure
+
+
+def gains(configurations: figures.Configurations, key: RunKey = lambda run: run.name) -> go.Figure:
+    """Each test client's gain against its number of train examples, and the mean of clients with similar numbers."""
+    figure = look.figure("train examples of the client", "gain in accuracy")
+    tables = _clients(figure, configurations, key, "train_examples", "gain")
+    figure.add_hline(0, line={"color": look.COLOURS[-1], "dash": "dot", "width": 1})
+    numbers = {configuration.label: number for number, configuration in enumerate(configurations)}
+    for label, table in tables.items():
+        number = numbers[label]
+        means = gain_by_examples.binned_gain(table)
+        figure.add_scatter(
+            x=look.rounded(means["train_examples"]),
+            y=look.rounded(means["gain"]),
+            error_y={"type": "data", "array": look.rounded(means["standard_error"])},
+            mode="lines+markers",
+            name=f"{look.escaped(label)}, mean",
+            line={"color": look.colour(number), "width": 2.5},
+            marker={"symbol": "square", "size": 9, "line": {"width": 1, "color": "white"}},
+            text=[f"{clients} clients" for clients in means["clients"]],
+            hovertemplate="%{text} with %{x:.0f} examples on average<br>mean gain %{y:+.3f}",
+            meta={"choice": label},
+        )
+    return figure
+
+
+def _clients(
+    figure: go.Figure, configurations: figures.Configurations, key: RunKey, x: str, y: str
+) -> dict[str, pd.DataFrame]:
+    """Adds a mark for each client of each run that has records; the tables of `Run.client_gains` by label."""
+    rows: list[list] = []
+    tables = {}
+    for number, configuration in enumerate(configurations):
+        found = []
+        for run in configuration.runs:
+            try:
+                found.append(run.client_gains().assign(run=key(run)))
+            except runs_lib.NotRecordedError:
+                continue
+        if not found:
+            continue
+        table = tables[configuration.label] = pd.concat(found)
+        first = len(rows)
+        columns = ["run", "client", "train_examples", "initial", "personalized"]
+        rows += table.reset_index()[columns].to_numpy().tolist()
+        figure.add_scatter(
+            x=look.rounded(table[x]),
+            y=look.rounded(table[y]),
+            mode="markers",
+            name=look.escaped(configuration.label),
+            text=[look.escaped(client) for client in table.index],
+            customdata=[
+                [place, *look.rounded(values)]
+                for place, *values in zip(
+                    range(first, len(rows)), *(table[column] for column in columns[2:]), table["gain"], strict=True
+                )
+            ],
+            hovertemplate=(
+                "<b>%{text}</b><br>%{customdata[1]} train examples<br>initial %{customdata[2]:.3f}, "
+                "personalized %{customdata[3]:.3f} (%{customdata[4]:+.3f})"
+            ),
+            marker={"color": look.colour(number), "symbol": look.symbol(number), "size": 9, "opacity": 0.6},
+            meta={"choice": configuration.label},
+        )
+    if not rows:
+        raise runs_lib.NotRecordedError("no run has per-client records (clients.csv)")
+    figure.update_layout(meta={"clients": rows})
+    return tables
+
+
+def _summed(runs: tuple[runs_lib.Run, ...], kind: str) -> tuple[np.ndarray, np.ndarray]:
+    """Bin edges, and the counts of clients of all runs."""
+    found = [accuracy_distributions.histogram(run, kind) for run in runs]
+    return found[0][0], np.sum([counts for _, counts in found], axis=0)

@@ -1,0 +1,197 @@
+"""Configurations: runs that differ in their seed alone, with a short name each and their figures over seeds."""
+
+import dataclasses
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from analysis import compare_methods, compare_runs, share_runs
+from analysis import runs as runs_lib
+from tff_personalization import identity
+from tff_personalization.errors import UserError
+
+# How a flag is called in a name; others are called as they are.
+SHORT = {
+    "clients_per_round": "cohort",
+    "local_epochs": "E",
+    "local_steps": "K",
+    "server_optimizer": "server",
+    "client_optimizer": "client",
+    "personalization_optimizer": "personalized with",
+    "writer_heterogeneity": "heterogeneity",
+    "stage_2_round": "switch at",
+    "stage_2_server_optimizer": "stage 2 server",
+}
+_WITHOUT_NAME = {*identity.WITHOUT_EFFECT_ON_NUMBERS, "seed", "method"}
+# The measures of a run that are averaged over seeds.
+MEASURES = (
+    *("initial_accuracy", "personalized_accuracy", "gain", "share_hurt", "worst_tenth"),
+    *("rounds_to_target_initial", "rounds_to_target_personalized"),
+    *("chosen_round", "chosen_initial_accuracy", "chosen_personalized_accuracy", "examples", "wall_seconds"),
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Configuration:
+    """Runs that differ in their seed alone.
+
+    Attributes:
+        label: what tells it from the others of its experiment, such as "fed_avg · E 5".
+        runs: one a seed, by seed.
+    """
+
+    label: str
+    runs: tuple[runs_lib.Run, ...]
+
+    @property
+    def first(self) -> runs_lib.Run:
+        """The run of the lowest seed."""
+        return self.runs[0]
+
+    @property
+    def seeds(self) -> list[int]:
+        """The seeds, ascending."""
+        return [run.config["seed"] for run in self.runs]
+
+    def setting(self, flag: str) -> Any:
+        """The value of a flag in all of its runs; None where it is not recorded."""
+        return settings(self.first).get(flag)
+
+
+def of(runs: Iterable[runs_lib.Run]) -> list[Configuration]:
+    """The configurations of some runs, in the order in which they first come.
+
+    Raises:
+        UserError: two runs have the same settings and the same seed.
+    """
+    groups: dict[str, dict[int, runs_lib.Run]] = {}
+    for run in runs:
+        group = groups.setdefault(compare_runs.settings_without_seed(run), {})
+        seed = run.config["seed"]
+        if seed in group:
+            raise UserError(f"{group[seed].directory} and {run.directory}: the same settings and seed; remove one")
+        group[seed] = run
+    sorted_runs = [tuple(run for _, run in sorted(group.items())) for group in groups.values()]
+    names = _names([group[0] for group in sorted_runs])
+    found = [Configuration(name, group) for name, group in zip(names, sorted_runs, strict=True)]
+    return sorted(found, key=_order)
+
+
+def settings(run: runs_lib.Run) -> dict[str, Any]:
+    """Every flag of a run by its name on the command line."""
+    flags = dict(run.config["flags"])
+    for role, spec in (flags.pop("optimizers", None) or {}).items():
+        flags |= {f"{role}_optimizer": spec["name"], f"{role}_learning_rate": spec["learning_rate"]}
+        flags |= {f"{role}_{spec['name']}_{option}": value for option, value in spec.get("options", {}).items()}
+    return flags
+
+
+def given(run: runs_lib.Run) -> dict[str, Any]:
+    """The flags that a run was given, without paths of the machine; every flag where that is not recorded."""
+    chosen = run.config.get("given") or settings(run)
+    return share_runs.without_paths(chosen)
+
+
+def per_run(run: runs_lib.Run) -> dict[str, float]:
+    """The `MEASURES` of a run; NaN for what it has not.
+
+    Accuracies are means over test clients after the last round; `chosen_…` are those of the evaluated round that was
+    best on validation clients. `worst_tenth` is the mean personalized accuracy of the tenth of clients with the lowest.
+    """
+    summary = run.summary
+    chosen = summary.get("validation_round") or {}
+    target = summary["rounds_to_target"]
+
+    def mean(record: Mapping[str, Any], kind: str) -> Any:
+        return record.get(kind, {}).get("mean")
+
+    values = {
+        "initial_accuracy": mean(summary, "initial_accuracy"),
+        "personalized_accuracy": mean(summary, "personalized_accuracy"),
+        "gain": mean(summary, "gain"),
+        "share_hurt": summary["share_hurt"],
+        "worst_tenth": _worst_tenth(run),
+        "rounds_to_target_initial": target["initial"],
+        "rounds_to_target_personalized": target["personalized"],
+        "chosen_round": chosen.get("round"),
+        "chosen_initial_accuracy": mean(chosen, "initial_accuracy"),
+        "chosen_personalized_accuracy": mean(chosen, "personalized_accuracy"),
+        "examples": _examples(run),
+        "wall_seconds": summary["times"]["wall_seconds"],
+    }
+    return {name: np.nan if value is None else float(value) for name, value in values.items()}
+
+
+def over_seeds(configurations: Sequence[Configuration]) -> pd.DataFrame:
+    """One row per configuration.
+
+    Returns:
+        configuration (its label), seeds (how many), target_accuracy; of each of `MEASURES` the mean over the seeds that
+        have it, <measure>_sd (over seeds, NaN for one), <measure>_seeds (how many have it).
+    """
+    rows = []
+    for configuration in configurations:
+        measured = pd.DataFrame([per_run(run) for run in configuration.runs])
+        row: dict[str, Any] = {"configuration": configuration.label, "seeds": len(configuration.runs)}
+        row["target_accuracy"] = configuration.first.summary["rounds_to_target"]["target_accuracy"]
+        for name in MEASURES:
+            values = measured[name].dropna()
+            row |= {name: values.mean(), f"{name}_sd": values.std(ddof=1), f"{name}_seeds": len(values)}
+        rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def _worst_tenth(run: runs_lib.Run) -> float | None:
+    try:
+        return compare_methods.worst_mean(run.client_gains()["personalized"].to_numpy())
+    except runs_lib.NotRecordedError:
+        return None
+
+
+def _examples(run: runs_lib.Run) -> float | None:
+    """Examples processed in training, each counted as often as it was."""
+    if not run.summary["rounds"] or "examples" not in run.metrics:
+        return None
+    return run.metrics["examples"].sum()
+
+
+def _names(runs: Sequence[runs_lib.Run]) -> list[str]:
+    """What tells each run from the others: its method, and the flags that not all of them have alike."""
+    table = [{name: value for name, value in given(run).items() if name not in _WITHOUT_NAME} for run in runs]
+    methods = [run.config["method"] for run in runs]
+    one_method = len(set(methods)) == 1
+    names = []
+    differing = [
+        flag
+        for flag in dict.fromkeys(flag for row in table for flag in row)
+        if len({str(r.get(flag)) for r in table}) > 1
+    ]
+    for run, row, method in zip(runs, table, methods, strict=True):
+        # A flag that another method was given says nothing of this one, which may not read it.
+        shown = {flag: row.get(flag, settings(run).get(flag) if one_method else None) for flag in differing}
+        parts = [] if one_method and shown else [method]
+        parts += [f"{SHORT.get(flag, flag)} {as_text(value)}" for flag, value in shown.items() if value is not None]
+        names.append(" · ".join(parts))
+    return [name if names.count(name) == 1 else f"{name} · {run.name}" for name, run in zip(names, runs, strict=True)]
+
+
+def _order(configuration: Configuration) -> list[tuple[int, Any]]:
+    """By the parts of the name, numbers as numbers."""
+    words = configuration.label.replace(" · ", " ").split()
+    return [(0, float(word)) if _is_number(word) else (1, word) for word in words]
+
+
+def _is_number(word: str) -> bool:
+    try:
+        float(word)
+    except ValueError:
+        return False
+    return True
+
+
+def as_text(value: Any) -> str:
+    if isinstance(value, list):
+        return ",".join(map(as_text, value))
+    return f"{value:g}" if isinstance(value, float) else str(value)

@@ -1,0 +1,348 @@
+"""Interactive figures of configurations, as Plotly figures: over rounds, epochs, settings and ranks.
+
+Each function takes configurations (`configurations.of(runs)`) and returns a `plotly.graph_objects.Figure`, in a
+notebook as on the page; it raises NotRecordedError when no run has the records. A trace's `meta` says which
+configuration it belongs to (`choice`), so that a reader can choose, and whether it is of initial or personalized
+accuracy (`kind`).
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import pandas as pd
+import plotly.graph_objects as go
+
+from analysis import runs as runs_lib
+from analysis.report import configurations as configurations_lib
+from analysis.report import look
+
+Configurations = Sequence[configurations_lib.Configuration]
+
+
+def learning_curves(configurations: Configurations) -> go.Figure:
+    """Initial and personalized accuracy by round: mean over seeds, and each seed as a thin line."""
+    figure = look.figure("communication round", look.ACCURACY)
+    for number, configuration in enumerate(configurations):
+        curves = [table for run in configuration.runs if (table := _evaluated(run)) is not None]
+        for kind in look.KINDS if curves else ():
+            column = f"{kind}_accuracy"
+            by_seed = pd.concat([curve.set_index("round")[column] for curve in curves], axis=1, ignore_index=True)
+            for seed in by_seed if len(curves) > 1 else ():
+                _line(figure, number, configuration.label, kind, by_seed[seed], width=0.8, opacity=0.4)
+            mean = by_seed.dropna().mean(axis=1)
+            sd = by_seed.dropna().std(axis=1, ddof=1)
+            _line(figure, number, configuration.label, kind, mean, sd, markers=True)
+    _refuse_empty(figure, "no run was evaluated between rounds")
+    _mark_stages(figure, configurations)
+    return figure
+
+
+def matched_initial(configurations: Configurations) -> go.Figure:
+    """Personalized against initial accuracy along training: at the same initial accuracy, higher is easier to adapt."""
+    figure = look.figure(f"initial {look.ACCURACY}", f"personalized {look.ACCURACY}")
+    for number, configuration in enumerate(configurations):
+        for run in configuration.runs:
+            table = _evaluated(run)
+            if table is None:
+                continue
+            figure.add_scatter(
+                x=look.rounded(table["initial_accuracy"]),
+                y=look.rounded(table["personalized_accuracy"]),
+                mode="lines+markers",
+                name=look.escaped(configuration.label),
+                text=[f"round {number:.0f}, seed {run.config['seed']}" for number in table["round"]],
+                hovertemplate="%{text}<br>initial %{x:.3f}<br>personalized %{y:.3f}",
+                line={"color": look.colour(number), "width": 1.2},
+                marker={"symbol": look.symbol(number), "size": 6},
+                meta={"choice": configuration.label},
+            )
+    _refuse_empty(figure, "no run was evaluated between rounds")
+    _diagonal(figure)
+    return figure
+
+
+def personalization_curves(configurations: Configurations) -> go.Figure:
+    """Accuracy of test clients by personalization epoch, after the last round, for every strategy: mean over seeds."""
+    figure = look.figure("personalization epoch (0: initial model)", look.ACCURACY)
+    figure.update_xaxes(dtick=1)
+    number = 0
+    several = len({name for c in configurations for run in c.runs for name in _final(run)["strategy"]}) > 1
+    for configuration in configurations:
+        table = pd.concat([_final(run).assign(seed=run.config["seed"]) for run in configuration.runs])
+        for strategy, rows in table.groupby("strategy", sort=False):
+            by_epoch = rows.pivot(index="epoch", columns="seed", values="accuracy_mean").dropna()
+            label = f"{configuration.label} · {strategy}" if several else configuration.label
+            _line(figure, number, label, None, by_epoch.mean(axis=1), by_epoch.std(axis=1, ddof=1), markers=True)
+            number += 1
+    _refuse_empty(figure, "no run has a final evaluation of test clients")
+    return figure
+
+
+def k_shot(configurations: Configurations) -> go.Figure:
+    """Personalized accuracy by number of train examples that each client has, main strategy: mean over seeds."""
+    figure = look.figure("train examples of the client, at most", f"personalized {look.ACCURACY}")
+    figure.update_xaxes(type="category")
+    for number, configuration in enumerate(configurations):
+        found = []
+        for run in configuration.runs:
+            try:
+                table = run.k_shot
+            except runs_lib.NotRecordedError:
+                continue
+            last, main = table["epoch"].max(), run.summary["strategy"]
+            rows = table[(table["epoch"] == last) & (table["strategy"] == main)]
+            found.append(rows.set_index("examples")["accuracy_mean"])
+        if found:
+            by_seed = pd.concat(found, axis=1)
+            _line(
+                figure,
+                number,
+                configuration.label,
+                None,
+                by_seed.mean(axis=1),
+                by_seed.std(axis=1, ddof=1),
+                markers=True,
+            )
+    _refuse_empty(figure, "no run was evaluated with fewer examples (k_shot.csv)")
+    return figure
+
+
+def learning_rates(configurations: Configurations) -> go.Figure:
+    """Accuracy of validation clients by personalization learning rate, main strategy, after all epochs."""
+    figure = look.figure("personalization learning rate", f"personalized {look.ACCURACY} (validation clients)")
+    figure.update_xaxes(type="log")
+    for number, configuration in enumerate(configurations):
+        found = []
+        for run in configuration.runs:
+            try:
+                table = run.choice
+            except runs_lib.NotRecordedError:
+                continue
+            rows = table[(table["strategy"] == run.summary["strategy"]) & (table["epoch"] == table["epoch"].max())]
+            found.append(rows.dropna(subset=["learning_rate"]).set_index("learning_rate")["accuracy_mean"])
+        if found:
+            by_seed = pd.concat(found, axis=1).sort_index()
+            _line(
+                figure,
+                number,
+                configuration.label,
+                None,
+                by_seed.mean(axis=1),
+                by_seed.std(axis=1, ddof=1),
+                markers=True,
+            )
+    if not any(len(trace.x) > 1 for trace in figure.data):
+        raise runs_lib.NotRecordedError("no run was judged with several personalization learning rates (choice.csv)")
+    return figure
+
+
+def by_setting(flag: str, title: str) -> Callable[[Configurations], go.Figure]:
+    """The figure of initial and personalized accuracy against a flag's value, one line for what else differs.
+
+    Args:
+        flag: its name on the command line; its values are numbers.
+        title: what it is, for the axis.
+    """
+
+    def draw(configurations: Configurations) -> go.Figure:
+        figure = look.figure(title, look.ACCURACY)
+        table = configurations_lib.over_seeds(configurations)
+        table[flag] = pd.to_numeric([configuration.setting(flag) for configuration in configurations], errors="coerce")
+        table["others"] = [_without(configuration, flag) for configuration in configurations]
+        if table[flag].nunique() < 2:
+            raise runs_lib.NotRecordedError(f"the runs have one value of --{flag}")
+        for number, (others, rows) in enumerate(table.groupby("others", sort=False)):
+            rows = rows.sort_values(flag).set_index(flag)
+            for kind in look.KINDS:
+                column = f"{kind}_accuracy"
+                _line(figure, number, str(others), kind, rows[column], rows[f"{column}_sd"], markers=True)
+        return figure
+
+    return draw
+
+
+def ranking(configurations: Configurations) -> go.Figure:
+    """Each configuration's initial against its personalized accuracy, over seeds, with their ranks when hovered."""
+    if len(configurations) < 2:
+        raise runs_lib.NotRecordedError("one configuration has no rank")
+    figure = look.figure(f"initial {look.ACCURACY}", f"personalized {look.ACCURACY}")
+    table = configurations_lib.over_seeds(configurations)
+    ranks = {kind: table[f"{kind}_accuracy"].rank(ascending=False, method="min") for kind in look.KINDS}
+    for number, row in table.iterrows():
+        place = int(str(number))
+        texts = [f"rank {ranks[kind][number]:.0f} by {kind} accuracy" for kind in look.KINDS]
+        errors = {
+            f"error_{axis}": {"type": "data", "array": look.rounded([row[f"{kind}_accuracy_sd"]])}
+            for axis, kind in zip("xy", look.KINDS, strict=True)
+        }
+        figure.add_scatter(
+            x=look.rounded([row["initial_accuracy"]]),
+            y=look.rounded([row["personalized_accuracy"]]),
+            mode="markers",
+            name=look.escaped(row["configuration"]),
+            text=["<br>".join(texts)],
+            hovertemplate="initial %{x:.4f}<br>personalized %{y:.4f}<br>%{text}",
+            marker={"color": look.colour(place), "symbol": look.symbol(place), "size": 11},
+            meta={"choice": row["configuration"]},
+            **errors,
+        )
+    return figure
+
+
+def decomposition_by_round(configurations: Configurations) -> go.Figure:
+    """The share of each part of FedAvg's update by round, of a cohort's mean update: FedSGD's term and each epoch's."""
+    figure = look.figure("round", "share of the cohort's update")
+    tables = _decompositions(configurations)
+    for label, table in tables.items():
+        shares = table[table["level"] == "cohort"].groupby(["part", "round"])["share"].mean()
+        for part in shares.index.unique("part"):
+            _part_line(figure, label, int(part), shares[part])
+    figure.update_layout(showlegend=True)
+    return figure
+
+
+def decomposition_by_epochs(configurations: Configurations) -> go.Figure:
+    """The share of each part in the update after the last kept round, for each configuration, at both levels."""
+    figure = look.figure("", "share of the update", barmode="relative", showlegend=True)
+    tables = _decompositions(configurations)
+    last = {label: table[table["round"] == table["round"].max()] for label, table in tables.items()}
+    parts = sorted({int(part) for table in last.values() for part in table["part"]})
+    for part in parts:
+        shares = {
+            (look.escaped(label), str(level)): rows.loc[rows["part"] == part, "share"].mean()
+            for label, table in last.items()
+            for level, rows in table.groupby("level")
+        }
+        figure.add_bar(
+            x=[list(names) for names in zip(*shares, strict=True)],
+            y=look.rounded(shares.values()),
+            name=_part_name(part),
+            marker={"color": _part_colour(part)},
+            hovertemplate="%{x}: %{y:.3f}",
+        )
+    return figure
+
+
+def _decompositions(configurations: Configurations) -> dict[str, pd.DataFrame]:
+    found: dict[str, list[pd.DataFrame]] = {}
+    for configuration in configurations:
+        for run in configuration.runs:
+            try:
+                found.setdefault(configuration.label, []).append(run.decomposition)
+            except runs_lib.NotRecordedError:
+                continue
+    tables = {label: pd.concat(several) for label, several in found.items() if several}
+    if not tables:
+        raise runs_lib.NotRecordedError("no run was taken apart (decomposition.csv)")
+    return tables
+
+
+def _part_name(part: int) -> str:
+    return "FedSGD" if part == 0 else f"FOMAML, epoch {part}"
+
+
+def _part_colour(part: int) -> str:
+    """Vermillion for FedSGD's term; for the epochs blues, the later the paler, to read on light and on dark."""
+    return "#D55E00" if part == 0 else f"hsl(204, 80%, {min(80, 36 + 4 * (part - 1))}%)"
+
+
+def _part_line(figure: go.Figure, label: str, part: int, shares: pd.Series) -> None:
+    figure.add_scatter(
+        x=look.rounded(shares.index),
+        y=look.rounded(shares),
+        mode="lines+markers",
+        name=_part_name(part),
+        line={"color": _part_colour(part)},
+        marker={"symbol": look.symbol(part)},
+        hovertemplate=f"{look.escaped(label)}<br>round %{{x}}: %{{y:.3f}}",
+        meta={"choice": label},
+        legendgroup=str(part),
+    )
+
+
+def _evaluated(run: runs_lib.Run) -> pd.DataFrame | None:
+    """The evaluated rounds of a run; None if it has none."""
+    try:
+        table = run.metrics.dropna(subset=["initial_accuracy", "personalized_accuracy"])
+    except runs_lib.NotRecordedError:
+        return None
+    return None if table.empty else table
+
+
+def _final(run: runs_lib.Run) -> pd.DataFrame:
+    """The rows of evaluations.csv about all test clients, in the last round that has them."""
+    rows = run.evaluations[run.evaluations["split"] == "test"].dropna(subset=["accuracy_mean"])
+    return rows[rows["round"] == rows["round"].max()]
+
+
+def _line(
+    figure: go.Figure,
+    number: int,
+    label: str,
+    kind: str | None,
+    values: pd.Series,
+    sd: pd.Series | None = None,
+    *,
+    markers: bool = False,
+    width: float = 2,
+    opacity: float = 1,
+) -> None:
+    """Adds a configuration's line; `values` by their place on the x axis, with error bars where `sd` has any."""
+    error: dict[str, Any] = {}
+    if sd is not None and sd.notna().any():
+        error = {"error_y": {"type": "data", "array": look.rounded(sd), "thickness": 1, "width": 2}}
+    what = f" {kind}" if kind else ""
+    places = list(values.index) if values.index.dtype == object else look.rounded(values.index)
+    figure.add_scatter(
+        x=places,
+        y=look.rounded(values),
+        mode="lines+markers" if markers else "lines",
+        name=look.escaped(label) + what,
+        line={"color": look.colour(number), "dash": look.DASHES[kind] if kind else "solid", "width": width},
+        marker={"symbol": look.symbol(number), "size": 6},
+        opacity=opacity,
+        hovertemplate=None if markers else "one seed: %{y:.4f}",
+        yhoverformat=".4f",
+        meta={"choice": label, "kind": kind},
+        **error,
+    )
+
+
+def _diagonal(figure: go.Figure) -> None:
+    """A dotted line where personalized accuracy is initial accuracy, inside what the traces span."""
+    places = [x for trace in figure.data for x in trace.x]
+    ends = [min(places), max(places)]
+    line = {"color": look.COLOURS[-1], "dash": "dot", "width": 1}
+    figure.add_scatter(x=ends, y=ends, mode="lines", line=line, hoverinfo="skip", name="no gain")
+
+
+def _mark_stages(figure: go.Figure, configurations: Configurations) -> None:
+    """A vertical line where a multi-stage method enters its next stage."""
+    switches: dict[float, str] = {}
+    for configuration in configurations:
+        table = _evaluated(configuration.first)
+        if table is None:
+            continue
+        stages = configuration.first.metrics[["round", "stage"]]
+        for _, row in stages[stages["stage"] != stages["stage"].shift()].iloc[1:].iterrows():
+            switches[row["round"] - 0.5] = row["stage"]
+    for place, stage in sorted(switches.items()):
+        figure.add_vline(place, line={"dash": "dashdot", "width": 1, "color": look.COLOURS[-1]})
+        figure.add_annotation(
+            x=place, y=1, yref="paper", text=look.escaped(stage), showarrow=False, xanchor="left", yanchor="bottom"
+        )
+
+
+def _without(configuration: configurations_lib.Configuration, flag: str) -> str:
+    """The label without the part of one flag."""
+    value = configurations_lib.as_text(configuration.setting(flag))
+    part = f"{configurations_lib.SHORT.get(flag, flag)} {value}"
+    return (
+        " · ".join(word for word in configuration.label.split(" · ") if word != part)
+        or configuration.first.config["method"]
+    )
+
+
+def _refuse_empty(figure: go.Figure, reason: str) -> None:
+    if not figure.data:
+        raise runs_lib.NotRecordedError(reason)

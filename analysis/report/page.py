@@ -1,0 +1,128 @@
+"""The page: everything in one file, from the records of a study alone; the same records give the same bytes."""
+
+import base64
+import gzip
+import json
+import pathlib
+from collections.abc import Mapping
+from typing import Any
+
+import jinja2
+import pandas as pd
+import plotly.graph_objects as go
+import plotly.offline
+
+from analysis import gallery, study, style
+from analysis import runs as runs_lib
+from analysis.report import configurations as configurations_lib
+from analysis.report import look, sections, tables, verdicts, writers
+
+_HERE = pathlib.Path(__file__).parent
+_MOST_GALLERIES = 6
+_COMPRESSED_FROM = 100_000  # bytes of a CSV file
+
+
+def build(directory: pathlib.Path) -> str:
+    """The page of the study in a folder.
+
+    Raises:
+        UserError: there is no finished run in it, or a record is damaged.
+    """
+    found = study.read(directory)
+    judged = verdicts.read(directory)
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(_HERE),
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        undefined=jinja2.StrictUndefined,
+    )
+    environment.policies["json.dumps_kwargs"] = {"separators": (",", ":")}  # in the order in which things are shown
+    environment.filters |= {"uri": data_uri, "svg": _svg, "plotly": as_dict, "tidy": tidy_csv}
+    return environment.get_template("template.html").render(
+        study=found,
+        sources=_sources(found),
+        scales=list(dict.fromkeys(experiment.scale for experiment in found.experiments if experiment.scale)),
+        claims=verdicts.CLAIMS,
+        verdicts=judged,
+        intervals={verdict.id: verdicts.interval(verdict, judged) for verdict in judged},
+        sections=[sections.build(found, experiment) for experiment in found.experiments if experiment.runs],
+        runs=tables.all_runs(found),
+        galleries=_galleries(found),
+        outcomes=list(gallery.OUTCOMES),
+        themes={"light": look.LIGHT, "dark": look.DARK},
+        plotly_js=plotly.offline.get_plotlyjs(),
+        css=(_HERE / "report.css").read_text(encoding="utf-8"),
+        js=(_HERE / "report.js").read_text(encoding="utf-8"),
+    )
+
+
+def as_dict(figure: go.Figure) -> dict[str, Any]:
+    """An interactive figure as the page holds it: without its template, which follows the page's light or dark."""
+    made = json.loads(figure.to_json())
+    made["layout"].pop("template", None)
+    return made
+
+
+def tidy(figure: go.Figure) -> pd.DataFrame:
+    """The numbers of an interactive figure: one row a mark, with the axes' titles as columns."""
+    x, y = (
+        axis.title.text or name for axis, name in ((figure.layout.xaxis, "configuration"), (figure.layout.yaxis, "y"))
+    )
+    rows = []
+    for trace in figure.data:
+        if trace.hoverinfo == "skip":
+            continue
+        places = [", ".join(names) for names in zip(*trace.x, strict=True)] if _two_levels(trace) else trace.x
+        errors = trace.error_y.array
+        for number, (place, value) in enumerate(zip(places, trace.y, strict=True)):
+            row = {"series": trace.name, x: place, y: value}
+            row["standard deviation"] = None if errors is None else errors[number]
+            row["mark"] = trace.text[number] if isinstance(trace.text, tuple) else None
+            rows.append(row)
+    return pd.DataFrame(rows).dropna(axis=1, how="all")
+
+
+def tidy_csv(figure: go.Figure) -> str:
+    """`tidy` as CSV."""
+    return tidy(figure).to_csv(index=False)
+
+
+def data_uri(content: str, kind: str) -> tuple[str, str]:
+    """A file inside the page, compressed if it is large: its address, and what its name ends with beyond its kind."""
+    content_bytes, ending = content.encode(), ""
+    if len(content_bytes) > _COMPRESSED_FROM:
+        content_bytes, kind, ending = gzip.compress(content_bytes, mtime=0), "application/gzip", ".gz"
+    return f"data:{kind};base64,{base64.b64encode(content_bytes).decode()}", ending
+
+
+def _svg(figure: sections.Shown) -> str:
+    return f"data:image/svg+xml;base64,{base64.b64encode(style.as_bytes(figure.drawn, '.svg')).decode()}"
+
+
+def _two_levels(trace: Any) -> bool:
+    return len(trace.x) == 2 and isinstance(trace.x[0], list | tuple)
+
+
+def _sources(found: study.Study) -> dict[str, bool]:
+    """What the data is, and whether it is synthetic."""
+    return {run.source: bool(run.config["synthetic"]) for run in found.runs}
+
+
+def _galleries(found: study.Study) -> Mapping[str, Any]:
+    """The writers of the runs that have a gallery, by the runs' folders; of each configuration one run."""
+    galleries: dict[str, Any] = {}
+    for experiment in found.experiments:
+        for configuration in configurations_lib.of(experiment.runs):
+            for run in configuration.runs:
+                if len(galleries) == _MOST_GALLERIES:
+                    return galleries
+                try:
+                    clients = writers.writers(run)
+                except runs_lib.NotRecordedError:
+                    continue
+                label = f"{experiment.title}: {configuration.label}, seed {run.config['seed']}"
+                shown = {"label": label, "source": run.source, "writers": clients, "order": list(clients)}
+                galleries[found.key(run)] = shown
+                break
+    return galleries

@@ -1,0 +1,268 @@
+"""What the page shows of each experiment: its tables and figures, by the experiment's name."""
+
+import dataclasses
+from collections.abc import Callable, Sequence
+
+import plotly.graph_objects as go
+from matplotlib.figure import Figure
+
+from analysis import (
+    accuracy_distributions,
+    client_scatter,
+    gain_by_examples,
+    k_shot,
+    learning_curves,
+    personalization_epochs,
+)
+from analysis import decomposition as decomposition_plot
+from analysis import runs as runs_lib
+from analysis import study as study_lib
+from analysis.report import client_figures, figures, provenance, static, tables
+from analysis.report import configurations as configurations_lib
+
+DrawFn = Callable[[figures.Configurations], go.Figure]
+TableFn = Callable[[figures.Configurations], tables.Table]
+
+
+@dataclasses.dataclass(frozen=True)
+class Spec:
+    """How a figure is made and what is said of it.
+
+    Attributes:
+        title: what it shows.
+        caption: how to read it.
+        draw: makes the interactive figure.
+        plot: makes the one for print from runs; None where the interactive figure is drawn again.
+        most: of how many configurations the one for print is.
+        shown: how many configurations are shown at first; None for all.
+        one: whether one is shown at a time.
+        of_clients: whether `draw` also takes a function from a run to its key, for the marks of clients.
+    """
+
+    title: str
+    caption: str
+    draw: Callable[..., go.Figure]
+    plot: static.PlotFn | None = None
+    most: int = 4
+    shown: int | None = None
+    one: bool = False
+    of_clients: bool = False
+
+
+@dataclasses.dataclass(frozen=True)
+class Shown:
+    """A figure of a section.
+
+    Attributes:
+        name: a word for file names.
+        spec: what it is.
+        figure: the interactive figure, with what is shown at first.
+        choices: the configurations to choose from and their colours, with whether they are shown at first.
+        print_runs: what the figure for print shows, where that is less.
+        drawn: the figure for print.
+    """
+
+    name: str
+    spec: Spec
+    figure: go.Figure
+    choices: list[tuple[str, str, bool]]
+    print_runs: str
+    drawn: Figure
+
+
+@dataclasses.dataclass(frozen=True)
+class Section:
+    """What the page shows of an experiment.
+
+    Attributes:
+        experiment: the experiment.
+        tables: its tables.
+        figures: its figures.
+        missing: what is not shown, and why.
+        provenance: where it comes from.
+    """
+
+    experiment: study_lib.Experiment
+    tables: list[tables.Table]
+    figures: list[Shown]
+    missing: list[str]
+    provenance: provenance.Provenance
+
+
+_SEEDS = "Lines are means over seeds, error bars their standard deviation."
+FIGURES = {
+    "learning_curves": Spec(
+        "Accuracy by round",
+        f"Dashed: initial accuracy, solid: personalized accuracy, mean over the clients that are evaluated between "
+        f"rounds. {_SEEDS} Thin lines are single seeds.",
+        figures.learning_curves,
+        learning_curves.plot,
+        most=7,
+        shown=4,
+    ),
+    "matched_initial": Spec(
+        "Personalized against initial accuracy along training",
+        "Each mark is an evaluated round of a run. Of two curves at the same initial accuracy, the higher one is of "
+        "the model that is easier to personalize. Dotted: no gain.",
+        figures.matched_initial,
+    ),
+    "personalization_curves": Spec(
+        "Accuracy by personalization epoch",
+        f"Test clients, after the last round; epoch 0 is the initial model. {_SEEDS}",
+        figures.personalization_curves,
+        personalization_epochs.plot,
+    ),
+    "learning_rates": Spec(
+        "Personalized accuracy by personalization learning rate",
+        f"Validation clients, main strategy, after all epochs. {_SEEDS}",
+        figures.learning_rates,
+    ),
+    "k_shot": Spec(
+        "Personalized accuracy by number of train examples",
+        f"Each test client's train part is cut to so many examples. {_SEEDS}",
+        figures.k_shot,
+        k_shot.plot,
+    ),
+    "ranking": Spec(
+        "Initial against personalized accuracy",
+        "Each mark is a configuration, mean over seeds, with standard deviations. If initial accuracy told all, the "
+        "marks would lie on a rising line.",
+        figures.ranking,
+    ),
+    "by_local_epochs": Spec(
+        "Accuracy by local epochs E",
+        f"Dashed: initial, solid: personalized. {_SEEDS}",
+        figures.by_setting("local_epochs", "local epochs E"),
+    ),
+    "by_heterogeneity": Spec(
+        "Accuracy by how different the writers are",
+        f"Dashed: initial, solid: personalized. {_SEEDS}",
+        figures.by_setting("writer_heterogeneity", "heterogeneity of the synthetic writers"),
+    ),
+    "decomposition_by_round": Spec(
+        "FedAvg's update by round",
+        "The share of the cohort's mean update that each part makes up; the parts add up to 1. One configuration at a "
+        "time.",
+        figures.decomposition_by_round,
+        decomposition_plot.plot,
+        most=3,
+        one=True,
+    ),
+    "decomposition_by_epochs": Spec(
+        "FedAvg's update by configuration",
+        "Shares at the last kept model, mean over seeds, of single clients' updates (mean) and of the cohort's.",
+        figures.decomposition_by_epochs,
+    ),
+    "distributions": Spec(
+        "Accuracy of test clients before and after personalization",
+        "Blue: initial, orange: personalized. The clients of all seeds together; one configuration at a time.",
+        client_figures.distributions,
+        accuracy_distributions.plot,
+        one=True,
+    ),
+    "cumulative": Spec(
+        "Share of test clients at or below an accuracy",
+        "Dashed: initial, solid: personalized. The clients of all seeds together.",
+        client_figures.cumulative,
+        shown=2,
+    ),
+    "gains": Spec(
+        "Gain by number of train examples",
+        "A mark is a test client of a run; squares are means of clients with similar numbers of examples, with "
+        "standard errors. Hover a client, or choose one below, to see it; a click keeps it.",
+        client_figures.gains,
+        gain_by_examples.plot,
+        shown=1,
+        of_clients=True,
+    ),
+    "client_scatter": Spec(
+        "Test clients before and after personalization",
+        "Above the dotted line a client gains, below it is hurt. Hover a client, or choose one below, to see it; a "
+        "click keeps it.",
+        client_figures.client_scatter,
+        client_scatter.plot,
+        shown=1,
+        of_clients=True,
+    ),
+}
+# Tables and figures of each experiment; of others all that their records allow.
+_SHOWN: dict[str, tuple[tuple[TableFn, ...], tuple[str, ...]]] = {
+    "table1": (
+        (tables.table_1, tables.results),
+        ("by_local_epochs", "learning_curves", "distributions", "gains"),
+    ),
+    "terms": (
+        (tables.results, tables.decomposition),
+        ("decomposition_by_epochs", "decomposition_by_round", "learning_curves"),
+    ),
+    "fine_tuning": ((tables.results, tables.ranking), ("ranking", "learning_curves", "matched_initial", "gains")),
+    "centralized": (
+        (tables.results,),
+        ("matched_initial", "personalization_curves", "learning_rates", "learning_curves", "distributions"),
+    ),
+    "personalization": ((tables.results,), ("personalization_curves", "learning_rates", "ranking")),
+    "who_gains": ((tables.results,), ("distributions", "cumulative", "gains", "client_scatter", "k_shot")),
+    "server_optimizers": ((tables.results, tables.ranking), ("learning_curves", "ranking")),
+    "heterogeneity": ((tables.results,), ("by_heterogeneity", "distributions", "matched_initial")),
+    "shakespeare": ((tables.results,), ("learning_curves", "distributions", "gains", "personalization_curves")),
+}
+_ALL = (
+    (tables.results,),
+    ("learning_curves", "distributions", "gains", "client_scatter", "personalization_curves", "k_shot", "ranking"),
+)
+
+
+def build(study: study_lib.Study, experiment: study_lib.Experiment) -> Section:
+    """The section of an experiment: what its records allow of its tables and figures."""
+    configurations = configurations_lib.of(experiment.runs)
+    table_fns, names = _SHOWN.get(experiment.name, _ALL)
+    made_tables, made_figures, missing = [], [], []
+    for make in table_fns if configurations else ():
+        try:
+            made_tables.append(make(configurations))
+        except runs_lib.NotRecordedError as reason:
+            missing.append(f"Table {make.__name__.replace('_', ' ')}: {_shortened(reason, study)}")
+    for name in names if configurations else ():
+        try:
+            made_figures.append(show(name, configurations, study.key))
+        except runs_lib.NotRecordedError as reason:
+            missing.append(f"{FIGURES[name].title}: {_shortened(reason, study)}")
+    return Section(experiment, made_tables, made_figures, missing, provenance.of(study, experiment, configurations))
+
+
+def show(
+    name: str,
+    configurations: Sequence[configurations_lib.Configuration],
+    key: Callable[[runs_lib.Run], str] = lambda run: run.name,
+) -> Shown:
+    """The figure of a name in `FIGURES`, with what is shown of it at first and how it is printed.
+
+    Raises:
+        NotRecordedError: the runs do not have its records.
+    """
+    spec = FIGURES[name]
+    figure = spec.draw(configurations, key=key) if spec.of_clients else spec.draw(configurations)
+    names = list(dict.fromkeys(trace.meta["choice"] for trace in figure.data if trace.meta))
+    count = 1 if spec.one else spec.shown or len(names)
+    choices = []
+    for place, choice in enumerate(names):
+        traces = [trace for trace in figure.data if trace.meta and trace.meta["choice"] == choice]
+        marker = traces[0].line.color if traces[0].type == "scatter" else None
+        colour = marker or traces[0].marker.color
+        for trace in traces:
+            trace.visible = place < count
+        choices.append((choice, colour, place < count))
+    if spec.plot is None:
+        drawn, printed = static.from_figure(figure, spec.title), len(configurations)
+    else:
+        drawn, printed = static.from_plot(spec.plot, configurations, spec.most), min(spec.most, len(configurations))
+    seeds = any(len(configuration.runs) > 1 for configuration in configurations)
+    print_runs = "the lowest seed of each configuration" if seeds else "each configuration"
+    if printed < len(configurations):
+        print_runs += f", of the first {printed}"
+    return Shown(name, spec, figure, choices, "" if spec.plot is None else print_runs, drawn)
+
+
+def _shortened(reason: Exception, study: study_lib.Study) -> str:
+    """A reason without the folder of the study, which is the machine's."""
+    return str(reason).replace(f"{study.directory}/", "")

@@ -1,0 +1,278 @@
+"""Tables of the report: numbers to compute with, and the same as cells to read."""
+
+import dataclasses
+import math
+import pathlib
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import pandas as pd
+
+from analysis import runs as runs_lib
+from analysis import study as study_lib
+from analysis import tables
+from analysis.report import configurations as configurations_lib
+
+PAPER = pathlib.Path(__file__).parents[1] / "paper_table1.csv"
+_MISSING = "–"
+_SEEDS_NOTE = "Mean (standard deviation over seeds)."
+_ROUNDS_NOTE = (
+    "Round to target: the first evaluated round at which the accuracy between rounds reaches the target, over the "
+    "seeds that do. Chosen round: the evaluated round that was best on validation clients, judged on test clients; "
+    "everything else is of the last round. No round is chosen on test clients."
+)
+Configurations = Sequence[configurations_lib.Configuration]
+
+
+@dataclasses.dataclass(frozen=True)
+class Table:
+    """A table.
+
+    Attributes:
+        name: a word for file names.
+        title: what a row is and what the columns are about.
+        note: how to read the cells.
+        tidy: the numbers, one column each, unrounded.
+        cells: the same as text, rounded for reading.
+        keys: as `cells`, what each cell is sorted by: a number (NaN last) or text.
+    """
+
+    name: str
+    title: str
+    note: str
+    tidy: pd.DataFrame
+    cells: pd.DataFrame
+    keys: pd.DataFrame
+
+    @property
+    def csv(self) -> str:
+        """The numbers as CSV."""
+        return self.tidy.to_csv(index=False)
+
+    @property
+    def markdown(self) -> str:
+        """The cells as a Markdown table."""
+        return tables.markdown(self.cells, self.note)
+
+    @property
+    def latex(self) -> str:
+        """The cells as a LaTeX tabular."""
+        return tables.latex(self.cells, self.note)
+
+
+# Heading, and from a row of the tidy table to the cell's text and what it is sorted by.
+Column = tuple[str, Callable[[Any], tuple[str, Any]]]
+
+
+def make(name: str, title: str, note: str, tidy: pd.DataFrame, columns: Sequence[Column]) -> Table:
+    """A table from its numbers and what its columns show of them."""
+    rows = [row for _, row in tidy.iterrows()]
+    shown = {heading: [show(row) for row in rows] for heading, show in columns}
+    cells = pd.DataFrame({heading: [text for text, _ in column] for heading, column in shown.items()}, dtype=object)
+    keys = pd.DataFrame({heading: [key for _, key in column] for heading, column in shown.items()}, dtype=object)
+    return Table(name, title, note, tidy, cells, keys)
+
+
+def text(name: str) -> Callable[[Any], tuple[str, Any]]:
+    """Shows a column as it is."""
+    return lambda row: (str(row[name]), str(row[name]))
+
+
+def number(name: str, form: str, spread: bool = True) -> Callable[[Any], tuple[str, Any]]:
+    """Shows a number, with its standard deviation over seeds in parentheses where there is one."""
+
+    def show(row: Any) -> tuple[str, Any]:
+        value, sd = row.get(name), row.get(f"{name}_sd")
+        if value is None or pd.isna(value):
+            return _MISSING, math.nan
+        has_spread = spread and sd is not None and not pd.isna(sd)
+        return f"{value:{form}}" + (f" ({sd:{form.lstrip('+')}})" if has_spread else ""), float(value)
+
+    return show
+
+
+def rounds_to_target(kind: str) -> Callable[[Any], tuple[str, Any]]:
+    """Shows the round to the target, and how many seeds reach it where not all do."""
+    name = f"rounds_to_target_{kind}"
+    plain = number(name, ".1f", spread=False)
+
+    def show(row: Any) -> tuple[str, Any]:
+        cell, key = plain(row)
+        reached = row[f"{name}_seeds"]
+        if not reached:
+            return "not reached", math.inf
+        return (cell if reached == row["seeds"] else f"{cell} ({reached} of {row['seeds']} seeds)"), key
+
+    return show
+
+
+def results(configurations: Configurations) -> Table:
+    """One row per configuration: accuracies, gain, who is hurt, rounds to the target, the chosen round, cost."""
+    tidy = configurations_lib.over_seeds(configurations)
+    targets = ", ".join(f"{target:g}" for target in tidy["target_accuracy"].unique())
+    columns: list[Column] = [
+        ("configuration", text("configuration")),
+        ("seeds", number("seeds", ".0f")),
+        ("initial accuracy", number("initial_accuracy", ".4f")),
+        ("personalized accuracy", number("personalized_accuracy", ".4f")),
+        ("gain", number("gain", "+.4f")),
+        ("share hurt", number("share_hurt", ".1%", spread=False)),
+        ("worst tenth", number("worst_tenth", ".4f")),
+    ]
+    if tidy["rounds_to_target_initial_seeds"].any() or tidy["rounds_to_target_personalized_seeds"].any():
+        columns += [
+            (f"round to {targets}: initial", rounds_to_target("initial")),
+            (f"round to {targets}: personalized", rounds_to_target("personalized")),
+        ]
+    if tidy["chosen_round_seeds"].any():
+        columns += [
+            ("chosen round", number("chosen_round", ".0f", spread=False)),
+            ("chosen: initial", number("chosen_initial_accuracy", ".4f")),
+            ("chosen: personalized", number("chosen_personalized_accuracy", ".4f")),
+        ]
+    columns += [
+        ("examples (M)", lambda row: _scaled(row["examples"], 1e6, ".2f")),
+        ("wall time (s)", number("wall_seconds", ",.0f", spread=False)),
+    ]
+    note = (
+        f"{_SEEDS_NOTE} Worst tenth: mean personalized accuracy of the tenth of clients with the lowest. {_ROUNDS_NOTE}"
+    )
+    return make("results", "Each configuration, over its seeds", note, tidy, columns)
+
+
+def table_1(configurations: Configurations) -> Table:
+    """The paper's Table 1: what it has for Federated EMNIST beside what these runs have for their data.
+
+    Raises:
+        NotRecordedError: no configuration is one of the paper's cells.
+    """
+    cells = ["clients_per_round", "local_epochs"]
+    ours = configurations_lib.over_seeds(configurations)
+    for name in cells:
+        ours[name] = pd.to_numeric([configuration.setting(name) for configuration in configurations], errors="coerce")
+    paper = pd.read_csv(PAPER)
+    tidy = ours.merge(paper, on=cells, suffixes=("", "_paper")).sort_values(cells, ignore_index=True)
+    if tidy.empty:
+        raise runs_lib.NotRecordedError("none of the runs has a cohort and local epochs of the paper's Table 1")
+    target = ", ".join(f"{target:g}" for target in tidy["target_accuracy"].unique())
+
+    def of_paper(name: str) -> Callable[[Any], tuple[str, Any]]:
+        return lambda row: (f"{row[f'{name}_paper']:.4f} ({row[f'{name}_sd_paper']:.4f})", row[f"{name}_paper"])
+
+    columns: list[Column] = [
+        ("cohort", number("clients_per_round", ".0f")),
+        ("E", number("local_epochs", ".0f")),
+        ("seeds", number("seeds", ".0f")),
+        ("initial accuracy", number("initial_accuracy", ".4f")),
+        ("paper: initial", of_paper("initial_accuracy")),
+        ("personalized accuracy", number("personalized_accuracy", ".4f")),
+        ("paper: personalized", of_paper("personalized_accuracy")),
+        (f"round to {target}: initial", rounds_to_target("initial")),
+        ("paper: round to 0.8, initial", number("rounds_to_target_initial_paper", "g")),
+        (f"round to {target}: personalized", rounds_to_target("personalized")),
+        ("paper: round to 0.8, personalized", number("rounds_to_target_personalized_paper", "g")),
+        ("chosen: initial", number("chosen_initial_accuracy", ".4f")),
+        ("chosen: personalized", number("chosen_personalized_accuracy", ".4f")),
+    ]
+    data = "; ".join(dict.fromkeys(run.source for c in configurations for run in c.runs))
+    note = (
+        f"{_SEEDS_NOTE} Columns headed “paper” are Table 1 of arXiv 1909.12488, of Federated EMNIST (2,500 + 900 "
+        f"writers); the others are of these runs, on {data}. {_ROUNDS_NOTE}"
+    )
+    return make("table1", "Table 1, these runs and the paper's", note, tidy, columns)
+
+
+def ranking(configurations: Configurations) -> Table:
+    """The configurations ranked by initial and by personalized accuracy; the note has Kendall's τ between the two."""
+    tidy = configurations_lib.over_seeds(configurations)[
+        ["configuration", "seeds", *(f"{kind}_accuracy{sd}" for kind in _KINDS for sd in ("", "_sd"))]
+    ].copy()
+    for kind in _KINDS:
+        tidy[f"rank_{kind}"] = tidy[f"{kind}_accuracy"].rank(ascending=False, method="min").astype(int)
+    tidy = tidy.sort_values("rank_personalized", ignore_index=True)
+    note = f"{_SEEDS_NOTE} Ranks are of the means."
+    if len(tidy) > 2:
+        tau = tidy["initial_accuracy"].corr(tidy["personalized_accuracy"], method="kendall")
+        note += f" Kendall's τ between the two rankings: {tau:.2f} (1: the same order, 0: none in common)."
+    columns: list[Column] = [
+        ("configuration", text("configuration")),
+        ("rank by initial", number("rank_initial", ".0f")),
+        ("rank by personalized", number("rank_personalized", ".0f")),
+        ("initial accuracy", number("initial_accuracy", ".4f")),
+        ("personalized accuracy", number("personalized_accuracy", ".4f")),
+    ]
+    return make("ranking", "Ranked by initial and by personalized accuracy", note, tidy, columns)
+
+
+def decomposition(configurations: Configurations) -> Table:
+    """FedAvg's update at the last kept model of each run: norm, cosine and share of each part, over seeds.
+
+    Raises:
+        NotRecordedError: no run was taken apart.
+    """
+    rows = []
+    for configuration in configurations:
+        found = []
+        for run in configuration.runs:
+            try:
+                table = run.decomposition
+            except runs_lib.NotRecordedError:
+                continue
+            found.append(table[table["round"] == table["round"].max()])
+        if found:
+            measures = pd.concat(found).groupby(["level", "part"])[["relative_norm", "cosine_with_fed_sgd", "share"]]
+            mean, sd = measures.mean(), measures.std(ddof=1).add_suffix("_sd")
+            rows.append(mean.join(sd).reset_index().assign(configuration=configuration.label, seeds=len(found)))
+    if not rows:
+        raise runs_lib.NotRecordedError("no run was taken apart (decomposition.csv)")
+    tidy = pd.concat(rows, ignore_index=True)
+
+    def part(row: Any) -> tuple[str, Any]:
+        return ("FedSGD" if row["part"] == 0 else f"FOMAML, epoch {row['part']:.0f}"), float(row["part"])
+
+    columns: list[Column] = [
+        ("configuration", text("configuration")),
+        ("level", text("level")),
+        ("part", part),
+        ("share of the update", number("share", ".3f")),
+        ("norm over the update's", number("relative_norm", ".3f")),
+        ("cosine with FedSGD's term", number("cosine_with_fed_sgd", ".3f")),
+    ]
+    note = (
+        f"{_SEEDS_NOTE} Level client: mean over a cohort's clients; cohort: of their mean update. After the last round."
+    )
+    return make("decomposition", "What of FedAvg's update is FedSGD's term, what FOMAML's", note, tidy, columns)
+
+
+def all_runs(study: study_lib.Study) -> Table:
+    """One row per finished run of the study."""
+    rows = []
+    for experiment in study.experiments:
+        for configuration in configurations_lib.of(experiment.runs):
+            for run in configuration.runs:
+                words = {"run": study.key(run), "experiment": experiment.name, "configuration": configuration.label}
+                words |= {"method": run.config["method"], "data": run.source}
+                counts = {"seed": run.config["seed"], "rounds": run.summary["rounds"]}
+                rows.append({**words, **counts, **configurations_lib.per_run(run)})
+    columns: list[Column] = [
+        ("run", text("run")),
+        ("configuration", text("configuration")),
+        ("method", text("method")),
+        ("data", text("data")),
+        ("seed", number("seed", ".0f")),
+        ("rounds", number("rounds", ".0f")),
+        ("initial accuracy", number("initial_accuracy", ".4f")),
+        ("personalized accuracy", number("personalized_accuracy", ".4f")),
+        ("gain", number("gain", "+.4f")),
+        ("share hurt", number("share_hurt", ".1%")),
+        ("wall time (s)", number("wall_seconds", ",.0f")),
+    ]
+    note = "Accuracies: mean over test clients, after the last round."
+    return make("runs", "Every finished run", note, pd.DataFrame(rows), columns)
+
+
+_KINDS = ("initial", "personalized")
+
+
+def _scaled(value: float, unit: float, form: str) -> tuple[str, Any]:
+    return (_MISSING, math.nan) if pd.isna(value) else (f"{value / unit:{form}}", value / unit)

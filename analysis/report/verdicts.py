@@ -1,0 +1,155 @@
+"""Verdicts on the paper's claims, as `analysis.claims` leaves them in verdicts.json, and their intervals to draw."""
+
+import dataclasses
+import json
+import math
+import pathlib
+from typing import Any
+
+from tff_personalization.errors import UserError
+
+FILE = "verdicts.json"
+# The claims of arXiv 1909.12488 by their names in the verdicts, and what else it says.
+CLAIMS = {
+    "C1": "FedAvg can be read as a meta-learning algorithm: its update is FedSGD's term and FOMAML's terms.",
+    "C2": "Careful fine-tuning (stage 2) gives a global model with higher initial accuracy that is at the same time "
+    "easier to personalize; optimizing global accuracy alone gives weaker personalization.",
+    "C3": "A model trained by standard datacenter (pooled) optimization is much harder to personalize than one from "
+    "FedAvg.",
+    "T1": "Table 1: what the cohort and the local epochs do.",
+    "P": "Algorithm 2, step 3: personalize with the optimizer of training.",
+    "W": "Who gains.",
+    "S": "Server optimizers.",
+    "L": "Shakespeare.",
+}
+SUPPORTED, NOT_SUPPORTED, UNDECIDED, NO_RUNS = "supported", "not supported", "not decided by this data", "no runs"
+# A verdict's class in the style sheet, and the sign that says it without colour.
+_LOOKS = {
+    SUPPORTED: ("supported", "✓"),
+    NOT_SUPPORTED: ("not-supported", "✗"),
+    UNDECIDED: ("undecided", "?"),
+    NO_RUNS: ("no-runs", "–"),
+}
+_TEXTS = ("id", "claim", "statement", "metric", "unit", "test", "verdict", "why", "experiment", "data")
+_WIDTH = 100.0
+
+
+@dataclasses.dataclass(frozen=True)
+class Verdict:
+    """A claim, made precise, and what the runs say to it.
+
+    Attributes:
+        id: such as "C2.1".
+        claim: such as "C2".
+        statement: the comparison, as a sentence.
+        metric: what is compared.
+        unit: of the analysis, such as "client, nested in seed".
+        test: how the interval is made.
+        effect: the difference; None without runs.
+        low: the lower end of its interval.
+        high: the upper end.
+        verdict: "supported", "not supported", "not decided by this data" or "no runs".
+        why: one line.
+        experiment: the name of the experiment whose runs are compared.
+        runs: their folders.
+        data: what they are on.
+        synthetic: whether that is synthetic.
+        seeds: how many there are.
+        chosen: the same comparison with the models of the rounds that validation clients choose, in words; "" without.
+    """
+
+    id: str
+    claim: str
+    statement: str
+    metric: str
+    unit: str
+    test: str
+    effect: float | None
+    low: float | None
+    high: float | None
+    verdict: str
+    why: str
+    experiment: str
+    runs: tuple[str, ...]
+    data: str
+    synthetic: bool
+    seeds: int | None
+    chosen: str
+
+    @property
+    def look(self) -> str:
+        """The class of the style sheet."""
+        return _LOOKS[self.verdict][0]
+
+    @property
+    def sign(self) -> str:
+        """A character that stands for the verdict."""
+        return _LOOKS[self.verdict][1]
+
+
+@dataclasses.dataclass(frozen=True)
+class Interval:
+    """An effect and its interval on a scale from 0 to 100, for a picture.
+
+    Attributes:
+        zero: where no effect is.
+        effect: where the effect is.
+        low: the lower end.
+        high: the upper end.
+    """
+
+    zero: float
+    effect: float
+    low: float
+    high: float
+
+
+def read(directory: pathlib.Path) -> list[Verdict]:
+    """The verdicts of a study, in the file's order; none if it has not been judged.
+
+    Raises:
+        UserError: the file is damaged.
+    """
+    path = directory / FILE
+    if not path.exists():
+        return []
+    try:
+        return [_verdict(record) for record in json.loads(path.read_text(encoding="utf-8"))["verdicts"]]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        reason = f"no {error}" if isinstance(error, KeyError) else str(error)
+        raise UserError(
+            f"{path}: damaged ({reason}); make it anew with python -m analysis.claims {directory}"
+        ) from None
+
+
+def interval(verdict: Verdict, others: list[Verdict]) -> Interval | None:
+    """The interval on the scale of all verdicts about the same metric; None without one."""
+    ends = [end for other in others if other.metric == verdict.metric for end in (other.low, other.high, other.effect)]
+    reach = max((abs(end) for end in ends if end is not None), default=0.0)
+    if verdict.effect is None or verdict.low is None or verdict.high is None or not reach:
+        return None
+
+    def place(value: float) -> float:
+        return round(_WIDTH * (0.5 + 0.46 * value / reach), 2)
+
+    return Interval(place(0.0), place(verdict.effect), place(verdict.low), place(verdict.high))
+
+
+def _verdict(record: dict[str, Any]) -> Verdict:
+    values: dict[str, Any] = {name: str(record[name] or "") for name in _TEXTS}
+    if values["verdict"] not in _LOOKS:
+        raise ValueError(f"verdict {values['verdict']!r} is none of {', '.join(_LOOKS)}")
+    values |= {name: _number(record.get(name)) for name in ("effect", "low", "high")}
+    values["runs"] = tuple(str(run) for run in record.get("runs") or ())
+    return Verdict(**values, synthetic=bool(record["synthetic"]), seeds=record.get("seeds"), chosen=_chosen(record))
+
+
+def _chosen(record: dict[str, Any]) -> str:
+    chosen = record.get("chosen")
+    if not chosen:
+        return ""
+    return f"{chosen['effect']:+.4f} [{chosen['low']:+.4f}, {chosen['high']:+.4f}], {chosen['verdict']}"
+
+
+def _number(value: Any) -> float | None:
+    return None if value is None or not math.isfinite(float(value)) else float(value)

@@ -1,0 +1,119 @@
+"""The interactive figures against the records they are drawn from."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from analysis import runs as runs_lib
+from analysis import study as study_lib
+from analysis.report import client_figures, configurations, figures, sections, static
+from analysis.report import page as page_lib
+from tests.analysis.report.conftest import NASTY
+
+
+@pytest.fixture
+def table_1(study):
+    return configurations.of(study_lib.read(study).experiments[0].runs)
+
+
+@pytest.fixture
+def fine_tuning(study):
+    return configurations.of(study_lib.read(study).experiments[1].runs)
+
+
+def traces(figure, choice, kind=None):
+    return [t for t in figure.data if t.meta and t.meta["choice"] == choice and t.meta.get("kind") == kind]
+
+
+def test_learning_curves_are_the_means_of_the_seeds_beside_their_own(table_1):
+    *single, mean = traces(figures.learning_curves(table_1), "E 5", "personalized")
+    curves = [run.metrics.dropna()["personalized_accuracy"].to_numpy() for run in table_1[0].runs]
+    assert mean.x == (5, 10, 15, 20)
+    assert mean.y == pytest.approx(np.mean(curves, axis=0), rel=1e-5)
+    assert mean.error_y.array == pytest.approx(np.std(curves, axis=0, ddof=1), rel=1e-5)
+    assert [line.y for line in single] == [pytest.approx(curve, rel=1e-5) for curve in curves]
+
+
+def test_a_switch_of_stages_is_marked(fine_tuning):
+    figure = figures.learning_curves(fine_tuning)
+    assert [(a.text, a.x) for a in figure.layout.annotations] == [("reptile", 10.5)]
+
+
+def test_curves_by_epoch_are_of_the_final_evaluation_of_test_clients(table_1):
+    (line,) = traces(figures.personalization_curves(table_1), "E 10")
+    rows = [run.evaluations[run.evaluations["split"] == "test"] for run in table_1[1].runs]
+    assert line.x == (0, 1, 2)
+    assert line.y == pytest.approx(np.mean([table["accuracy_mean"] for table in rows], axis=0), rel=1e-5)
+
+
+def test_accuracy_by_a_setting_has_its_values_in_order_on_one_line(table_1):
+    initial, personalized = figures.by_setting("local_epochs", "E")(table_1).data
+    table = configurations.over_seeds(table_1)
+    assert initial.x == personalized.x == (5, 10)
+    assert personalized.y == pytest.approx(table["personalized_accuracy"], rel=1e-5)
+    with pytest.raises(runs_lib.NotRecordedError, match="one value"):
+        figures.by_setting("clients_per_round", "cohort")(table_1)
+
+
+def test_learning_rates_are_of_validation_clients_after_all_epochs(fine_tuning):
+    (line,) = figures.learning_rates(fine_tuning).data
+    assert line.x == (0.01, 0.11)
+    assert line.y == pytest.approx([0.63, 0.73])
+
+
+def test_k_shot_keeps_numbers_of_examples_in_their_order(table_1):
+    assert figures.k_shot(table_1).data[0].x == ("0", "5", "all")
+
+
+def test_the_update_of_a_configuration_adds_up_to_one(table_1):
+    bars = figures.decomposition_by_epochs(table_1).data
+    assert [bar.name for bar in bars] == ["FedSGD", *(f"FOMAML, epoch {epoch}" for epoch in (1, 2, 3))]
+    assert np.sum([bar.y for bar in bars], axis=0) == pytest.approx(np.ones(4), abs=1e-5)
+
+
+def test_histograms_count_every_client_of_every_seed_once(table_1):
+    for bars in client_figures.distributions(table_1).data:
+        assert sum(bars.y) == 2 * 10  # of 12 clients, 2 have no test examples
+    for line in client_figures.cumulative(table_1).data:
+        assert (line.y[0], line.y[-1]) == (0, 1)
+
+
+def test_a_mark_of_a_client_leads_to_its_record(fine_tuning):
+    figure = client_figures.gains(fine_tuning, key=lambda run: f"in/{run.name}")
+    rows = figure.layout.meta["clients"]
+    marks = next(trace for trace in figure.data if trace.customdata is not None)
+    assert [row[0] for row in rows].count("in/slow") == 0  # it released aggregates alone
+    for (place, examples, *_), x, y in zip(marks.customdata, marks.x, marks.y, strict=True):
+        _, _, recorded, initial, personalized = rows[place]
+        assert examples == recorded == x
+        assert y == pytest.approx(personalized - initial, abs=1e-6)
+    assert NASTY in [row[1] for row in rows]
+    assert not any("<" in text for trace in figure.data for text in trace.text or ())
+
+
+def test_a_figure_of_records_that_no_run_has_is_not_made(study):
+    sums_alone = [c for c in configurations.of(study_lib.read(study).experiments[1].runs) if "E 2" in c.label]
+    with pytest.raises(runs_lib.NotRecordedError, match=r"clients\.csv"):
+        client_figures.client_scatter(sums_alone)
+
+
+def test_what_is_shown_at_first_is_what_the_choices_say(table_1):
+    shown = sections.show("distributions", table_1)
+    assert [(label, at_first) for label, _, at_first in shown.choices] == [("E 5", True), ("E 10", False)]
+    assert [trace.visible for trace in shown.figure.data] == [True, True, False, False]
+
+
+def test_the_tidy_form_of_a_figure_has_a_row_a_mark(table_1):
+    table = page_lib.tidy(figures.learning_curves(table_1))
+    assert len(table) == 2 * 2 * 3 * 4  # configurations, kinds, both seeds and their mean, evaluated rounds
+    assert table.columns.tolist() == ["series", "communication round", "accuracy", "standard deviation"]
+    assert pd.api.types.is_numeric_dtype(table["accuracy"])
+
+
+def test_a_figure_without_a_plot_of_its_own_is_drawn_with_the_same_numbers(fine_tuning, table_1):
+    drawn = static.from_figure(figures.ranking(fine_tuning), "title")
+    marks = [container.lines[0].get_xydata()[0] for container in drawn.axes[0].containers]
+    table = configurations.over_seeds(fine_tuning)
+    np.testing.assert_allclose(marks, table[["initial_accuracy", "personalized_accuracy"]], rtol=1e-5)
+    bars = static.from_figure(figures.decomposition_by_epochs(table_1), "title").axes[0].patches
+    assert max(bar.get_y() + bar.get_height() for bar in bars) == pytest.approx(1, abs=1e-5)

@@ -1,0 +1,136 @@
+"""The page as a file: it stands alone, repeats itself, and says what the records say and nothing that is in them."""
+
+import base64
+import html.parser
+import json
+import re
+import subprocess
+import sys
+
+import pytest
+
+from analysis.report import __main__ as report
+from analysis.report import page as page_lib
+from tests.analysis.report.conftest import NASTY
+from tff_personalization.errors import UserError
+
+
+class Parts(html.parser.HTMLParser):
+    """Tags with their attributes, the texts of scripts, and the text that is shown."""
+
+    def __init__(self, source: str):
+        super().__init__()
+        self.tags, self.scripts, self.shown, self._inside = [], [], [], None
+        self.feed(source)
+
+    def handle_starttag(self, tag, attributes):
+        self.tags.append((tag, dict(attributes)))
+        self._inside = tag
+        if tag == "script":
+            self.scripts.append((dict(attributes), ""))
+
+    def handle_endtag(self, tag):
+        self._inside = None
+
+    def handle_data(self, data):
+        if self._inside == "script":
+            attributes, text = self.scripts[-1]
+            self.scripts[-1] = (attributes, text + data)
+        elif self._inside != "style":
+            self.shown.append(data)
+
+    @property
+    def text(self) -> str:
+        return " ".join(" ".join(self.shown).split())
+
+
+@pytest.fixture(scope="module")
+def source(page):
+    return page.read_text(encoding="utf-8")
+
+
+@pytest.fixture(scope="module")
+def parts(source):
+    return Parts(source)
+
+
+def test_the_same_records_give_the_same_bytes_in_another_process(study, source, tmp_path):
+    command = [sys.executable, "-m", "analysis.report", str(study), f"--output={tmp_path / 'again.html'}"]
+    made = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert made.stdout == f"{tmp_path / 'again.html'}\n"
+    assert (tmp_path / "again.html").read_text(encoding="utf-8") == source
+
+
+def test_nothing_is_loaded_from_elsewhere(parts):
+    for tag, attributes in parts.tags:
+        for name in ("src", "href", "srcset", "action", "data"):
+            assert re.match(r"data:|#|$", attributes.get(name) or ""), (tag, attributes[name])
+    (policy,) = [a["content"] for tag, a in parts.tags if a.get("http-equiv") == "Content-Security-Policy"]
+    assert "default-src 'none'" in policy
+
+
+def test_text_from_records_is_text(source, parts):
+    assert NASTY not in source
+    assert f"My {NASTY}" in parts.text
+    scripts = [text for attributes, text in parts.scripts if attributes.get("type") == "application/json"]
+    assert all(json.loads(text) is not None for text in scripts)
+    assert any(NASTY in client for text in scripts for client in _clients(json.loads(text)))
+
+
+def _clients(data) -> list[str]:
+    return [row[1] for row in data["layout"].get("meta", {}).get("clients", [])] if "layout" in data else []
+
+
+def test_synthetic_data_is_called_synthetic_and_nothing_is_said_to_be_reproduced(parts):
+    assert "synthetic handwriting, 120 writers" in parts.text
+    assert "Synthetic data. All of these runs are on generated data" in parts.text
+    assert "reproduced" not in parts.text.lower()
+
+
+def test_every_verdict_has_its_effect_interval_and_reason_and_leads_to_its_section(parts):
+    assert "personalized accuracy: +0.0120 [+0.0040, +0.0200]" in parts.text
+    for word in ("supported", "not supported", "not decided by this data", "no runs", "The interval is above zero."):
+        assert word in parts.text
+    ids = {attributes["id"] for _, attributes in parts.tags if "id" in attributes}
+    links = {
+        attributes["href"][1:] for tag, attributes in parts.tags if tag == "a" and attributes["href"].startswith("#")
+    }
+    assert {"fine_tuning", "verdict-C2.1"} <= links <= ids
+
+
+def test_each_experiment_has_its_question_tables_figures_and_provenance(parts):
+    for text in (
+        "What of table1?",
+        "4 of 6 planned, 1 begun and passed over",
+        "--local_epochs=10",
+        "Table 1 of the paper.",
+    ):
+        assert text in parts.text
+    figures = [attributes["id"] for tag, attributes in parts.tags if tag == "figure"]
+    assert {"table1-by_local_epochs", "table1-gains", "fine_tuning-ranking", "my_own-k_shot"} <= set(figures)
+    assert "Not in these records:" in parts.text
+
+
+def test_what_is_downloaded_is_the_table(study, parts):
+    links = {attributes["download"]: attributes["href"] for tag, attributes in parts.tags if "download" in attributes}
+    rows = base64.b64decode(links["all-runs.csv"].split(",")[1]).decode().splitlines()
+    assert rows[0].startswith("run,experiment,configuration")
+    assert len(rows) == 1 + 8
+    assert {"table1-table1.md", "table1-table1.tex", "table1-learning_curves.csv"} <= set(links)
+
+
+def test_large_files_are_compressed():
+    address, ending = page_lib.data_uri("0123456789" * 20_000, "text/csv")
+    assert ending == ".gz"
+    assert len(address) < 2_000
+
+
+def test_a_page_that_cannot_be_written_leaves_the_one_that_is_there(study, tmp_path):
+    (tmp_path / "file").write_text("something")
+    with pytest.raises(UserError, match="--output"):
+        report.write(study / "runs", tmp_path / "file" / "report.html")
+    (tmp_path / "damaged").mkdir()
+    (tmp_path / "damaged" / "report.html").write_text("old")
+    with pytest.raises(UserError, match="no finished run"):
+        report.write(tmp_path / "damaged")
+    assert (tmp_path / "damaged" / "report.html").read_text() == "old"

@@ -1,0 +1,188 @@
+"""What a run's model says to each test image of its test clients, before and after personalization.
+
+    python -m tff_personalization.tools.gallery RUN [--clients=N]
+
+The model after the last round, which the run has kept, is fine-tuned on each client once more, with the same seeds; the
+accuracies must come out as in RUN/clients.csv. Writes RUN/gallery.npz: `images` (n, 28, 28) uint8, `labels`, `before`
+and `after` (n,) int32, the classes (−1: none, where the model's output is not finite), `client` (n,) their writers,
+`classes` their names. For tasks with images, strategy fine_tune.
+"""
+
+import json
+import pathlib
+import sys
+from collections.abc import Sequence
+
+from tff_personalization import startup
+
+startup.quiet(sys.argv)
+
+import numpy as np  # noqa: E402
+import pandas as pd  # noqa: E402
+import tensorflow as tf  # noqa: E402
+import tensorflow_federated as tff  # noqa: E402
+import tqdm  # noqa: E402
+from absl import app, flags  # noqa: E402
+
+from tff_personalization import errors, local_training  # noqa: E402
+from tff_personalization.algorithms import client_work  # noqa: E402
+from tff_personalization.models import functional  # noqa: E402
+from tff_personalization.personalization import adaptation, evaluation  # noqa: E402
+from tff_personalization.programs import config, evaluating, files, runtime, saved_models, training  # noqa: E402
+from tff_personalization.tasks import client_data, federated_data, registry, sources  # noqa: E402
+
+STRATEGY = "fine_tune"
+
+
+def gallery(run: pathlib.Path, most_clients: int | None = None, progress: bool = True) -> dict[str, np.ndarray]:
+    """The arrays of gallery.npz, of the first so many test clients of clients.csv, or of all.
+
+    Raises:
+        UserError: the run is unfinished, of another task or strategy, has released aggregates alone, its data has
+            changed, or its accuracies do not come out again.
+    """
+    experiment = config.from_run(run)
+    settings = experiment.config
+    recorded = _recorded(run, experiment)
+    data = federated_data.load(settings)
+    config_record = json.loads((run / "config.json").read_text())
+    if config_record.get("data_sha256", data.sha256) != data.sha256:
+        raise errors.UserError(f"{run}: the client data has changed since the run; restore it.")
+    made = training.setup(experiment, data)
+    models = saved_models.SavedModels(run / "models")
+    if settings.rounds not in models.rounds():
+        raise errors.UserError(f"{run}: it has not kept the model after the last round; restore it.")
+    kept = models.load(settings.rounds)
+    evaluator = evaluating.PersonalizationEvaluator(experiment, made.model, data, kept)
+    computation = build_predictions(
+        made.model,
+        kept,
+        made.optimizer("personalization"),
+        settings.personalization_epochs,
+        settings.personalization_batch_size,
+    )
+    weights = tff.learning.models.ModelWeights(kept, ())
+    clients = list(recorded.index.unique("client"))[:most_clients]
+    parts = []
+    threads = config_record.get("threads_per_client", 1)
+    with (
+        (run / "worker.log").open("ab") as log,
+        runtime.execution_context(settings.cores, log, threads, settings.clients_per_call),
+        tqdm.tqdm(total=len(clients), desc="Predicting", unit="client", disable=not progress) as bar,
+    ):
+        for start in range(0, len(clients), settings.clients_per_call):
+            chunk = list(enumerate(clients))[start : start + settings.clients_per_call]
+            values = [evaluator.client_value(index, client, settings.rounds) for index, client in chunk]
+            for found in sorted(computation(weights, values), key=lambda found: int(found["index"])):
+                client = clients[int(found["index"])]
+                images, labels = data.test.examples(client)
+                _check(run, client, recorded.loc[client], labels, found)
+                parts.append((images, labels, found["before"], found["after"], np.full(len(labels), client)))
+            bar.update(len(chunk))
+    names = ("images", "labels", "before", "after", "client")
+    arrays = {name: np.concatenate(several) for name, several in zip(names, zip(*parts, strict=True), strict=True)}
+    return arrays | {"classes": np.array(client_data.CLASSES[: registry.TASKS[settings.task].num_classes])}
+
+
+def build_predictions(
+    model: functional.SeededModel,
+    weights: Sequence[np.ndarray],
+    optimizer: tff.learning.optimizers.Optimizer,
+    epochs: int,
+    batch_size: int,
+) -> tff.Computation:
+    """Builds `(<θ@SERVER, {<index, seed, test, train>}@CLIENTS> -> {<index, before, after>}@CLIENTS)`.
+
+    `before` and `after`, int32 of shape (n,), are the classes that θ, and θ after `epochs` epochs of fine-tuning on the
+    client's train part, give the client's test examples; −1 where the logits are not finite. `weights` are of the
+    shapes of θ.
+    """
+    weights_type = client_work.weights_type(tuple(weights))
+    data_type = evaluation.evaluation_data_type(model)
+    local = local_training.LocalTraining(model, optimizer, batch_size)
+
+    @tff.tensorflow.computation(weights_type, data_type)
+    @tf.function(autograph=False)
+    def predict(weights, data):
+        train, test = (local_training.Examples(*data[part]) for part in ("train", "test"))
+        client = adaptation.Client(model, tuple(weights.trainable), train, test, data["seed"])
+        last = epochs * local.steps_per_epoch(train)
+        adapted = local.steps(local.initial_state(client.theta), train, client.seed, 0, last)
+        return {
+            "index": data["index"],
+            "before": _predictions(model, client.theta, test.x),
+            "after": _predictions(model, adapted.weights, test.x),
+        }
+
+    @tff.federated_computation(tff.FederatedType(weights_type, tff.SERVER), tff.FederatedType(data_type, tff.CLIENTS))
+    def predict_clients(weights, data):
+        return tff.federated_map(predict, (tff.federated_broadcast(weights), data))
+
+    return predict_clients
+
+
+def _predictions(model: functional.SeededModel, weights: tuple[tf.Tensor, ...], x: tf.Tensor) -> tf.Tensor:
+    """The class of each of `x`, int32 of shape (n,), in the batches in which the evaluation judges them."""
+    count, size = tf.shape(x)[0], model.scoring.batch_size
+
+    def add_batch(start, found):
+        logits = model.logits(weights, x[start : start + size], None)
+        finite = tf.reduce_all(tf.math.is_finite(logits), axis=-1)
+        classes = tf.where(finite, tf.argmax(logits, axis=-1, output_type=tf.int32), -1)
+        return start + size, tf.concat([found, classes], axis=0)
+
+    _, found = tf.while_loop(
+        lambda start, _: start < count,
+        add_batch,
+        (0, tf.zeros([0], tf.int32)),
+        shape_invariants=(tf.TensorShape([]), tf.TensorShape([None])),
+        parallel_iterations=1,
+    )
+    return found
+
+
+def _recorded(run: pathlib.Path, experiment: config.Experiment) -> pd.DataFrame:
+    """The rows of clients.csv under the strategy, by client and epoch, in the file's order of clients."""
+    settings = experiment.config
+    if registry.TASKS[settings.task].sources is not sources.IMAGES:
+        raise errors.UserError(f"{run}: --task={settings.task} has no images; give a run of a task that has.")
+    if not (run / "summary.json").exists():
+        raise errors.UserError(f"{run}: unfinished run (no summary.json); finish it first.")
+    if not (run / "clients.csv").exists():
+        raise errors.UserError(f"{run}: it released aggregates alone; give a run of --evaluation_release=records.")
+    table = pd.read_csv(run / "clients.csv", dtype={"client": str}, keep_default_na=False, na_values={"accuracy": [""]})
+    table = table[table["strategy"] == STRATEGY]
+    if table.empty:
+        raise errors.UserError(f"{run}: it was not evaluated with --strategies={STRATEGY}.")
+    return table.set_index(["client", "epoch"])
+
+
+def _check(run: pathlib.Path, client: str, recorded: pd.DataFrame, labels: np.ndarray, found: dict) -> None:
+    """Refuses predictions whose accuracy is another than the recorded one, before or after the last epoch."""
+    for name, epoch in (("before", 0), ("after", recorded.index.max())):
+        right = int(np.count_nonzero(found[name] == labels))
+        expected = recorded.loc[epoch, "accuracy"]
+        if len(labels) and right != round(expected * len(labels)):
+            raise errors.UserError(
+                f"{run}: the accuracy of {client} {name} personalization is {right / len(labels):.4f} here and "
+                f"{expected:.4f} in clients.csv: this machine or version does not repeat the run; make it anew."
+            )
+
+
+def main(argv: Sequence[str]) -> int:
+    if len(argv) != 2:
+        raise errors.UserError("a run directory is expected: gallery RUN")
+    run = pathlib.Path(argv[1])
+    arrays = gallery(run, flags.FLAGS.clients)
+    files.save_arrays(run / "gallery.npz", **arrays)
+    right = {name: (arrays[name] == arrays["labels"]).mean() for name in ("before", "after")}
+    print(
+        f"{len(arrays['labels'])} images of {len(np.unique(arrays['client']))} clients, {right['before']:.1%} right "
+        f"before personalization, {right['after']:.1%} after: {run / 'gallery.npz'}"
+    )
+    return 0
+
+
+if __name__ == "__main__":
+    flags.DEFINE_integer("clients", None, "The first so many test clients; default: all.", lower_bound=1)
+    app.run(startup.with_plain_errors(main), flags_parser=startup.parse_flags)
