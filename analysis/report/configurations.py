@@ -1,13 +1,13 @@
 """Configurations: runs that differ in their seed alone, with a short name each and their figures over seeds."""
 
 import dataclasses
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from analysis import compare_methods, compare_runs, share_runs
+from analysis import compare_methods, compare_runs, share_runs, study
 from analysis import runs as runs_lib
 from tff_personalization import identity
 from tff_personalization.errors import UserError
@@ -60,12 +60,25 @@ class Configuration:
         return settings(self.first).get(flag)
 
 
-def of(runs: Iterable[runs_lib.Run]) -> list[Configuration]:
-    """The configurations of some runs, in the order in which they first come.
+def of_experiment(experiment: study.Experiment) -> list[Configuration]:
+    """The configurations of an experiment's runs, under the labels that it gives them."""
+    return of(experiment.runs, [entry.label for entry in experiment.entries])
+
+
+def of(runs: Sequence[runs_lib.Run], labels: Sequence[str] = ()) -> list[Configuration]:
+    """The configurations of some runs.
+
+    Args:
+        runs: finished runs.
+        labels: what each is called, for names that begin with it; "" or none for names from flags alone.
+
+    Returns:
+        With labels in the order of the runs; else by their names, numbers as numbers.
 
     Raises:
         UserError: two runs have the same settings and the same seed.
     """
+    called = dict(zip([run.directory for run in runs], labels, strict=True)) if labels else {}
     groups: dict[str, dict[int, runs_lib.Run]] = {}
     for run in runs:
         group = groups.setdefault(compare_runs.settings_without_seed(run), {})
@@ -73,10 +86,15 @@ def of(runs: Iterable[runs_lib.Run]) -> list[Configuration]:
         if seed in group:
             raise UserError(f"{group[seed].directory} and {run.directory}: the same settings and seed; remove one")
         group[seed] = run
-    sorted_runs = [tuple(run for _, run in sorted(group.items())) for group in groups.values()]
-    names = _names([group[0] for group in sorted_runs])
-    found = [Configuration(name, group) for name, group in zip(names, sorted_runs, strict=True)]
-    return sorted(found, key=_order)
+    by_label: dict[str, list[tuple[runs_lib.Run, ...]]] = {}
+    for group in groups.values():
+        members = tuple(run for _, run in sorted(group.items()))
+        by_label.setdefault(called.get(members[0].directory, ""), []).append(members)
+    found = []
+    for label, several in by_label.items():
+        names = _names([members[0] for members in several], label)
+        found += [Configuration(name, members) for name, members in zip(names, several, strict=True)]
+    return found if any(by_label) else sorted(found, key=_order)
 
 
 def settings(run: runs_lib.Run) -> dict[str, Any]:
@@ -157,8 +175,8 @@ def _examples(run: runs_lib.Run) -> float | None:
     return run.metrics["examples"].sum()
 
 
-def _names(runs: Sequence[runs_lib.Run]) -> list[str]:
-    """What tells each run from the others: its method, and the flags that not all of them have alike."""
+def _names(runs: Sequence[runs_lib.Run], label: str) -> list[str]:
+    """What tells each run from the others: its label or method, and the flags that not all of them have alike."""
     table = [{name: value for name, value in given(run).items() if name not in _WITHOUT_NAME} for run in runs]
     methods = [run.config["method"] for run in runs]
     one_method = len(set(methods)) == 1
@@ -171,7 +189,7 @@ def _names(runs: Sequence[runs_lib.Run]) -> list[str]:
     for run, row, method in zip(runs, table, methods, strict=True):
         # A flag that another method was given says nothing of this one, which may not read it.
         shown = {flag: row.get(flag, settings(run).get(flag) if one_method else None) for flag in differing}
-        parts = [] if one_method and shown else [method]
+        parts = [label] if label else [] if one_method and shown else [method]
         parts += [f"{SHORT.get(flag, flag)} {as_text(value)}" for flag, value in shown.items() if value is not None]
         names.append(" · ".join(parts))
     return [name if names.count(name) == 1 else f"{name} · {run.name}" for name, run in zip(names, runs, strict=True)]

@@ -113,10 +113,12 @@ def _galleries(found: study.Study) -> Mapping[str, Any]:
     """The writers of the runs that have a gallery, by the runs' folders; of each configuration one run."""
     galleries: dict[str, Any] = {}
     for experiment in found.experiments:
-        for configuration in configurations_lib.of(experiment.runs):
+        for configuration in configurations_lib.of_experiment(experiment):
             for run in configuration.runs:
                 if len(galleries) == _MOST_GALLERIES:
                     return galleries
+                if found.key(run) in galleries:
+                    break
                 try:
                     clients = writers.writers(run)
                 except runs_lib.NotRecordedError:

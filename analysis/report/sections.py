@@ -197,11 +197,14 @@ _SHOWN: dict[str, tuple[tuple[TableFn, ...], tuple[str, ...]]] = {
     ),
     "fine_tuning": ((tables.results, tables.ranking), ("ranking", "learning_curves", "matched_initial", "gains")),
     "centralized": (
-        (tables.results,),
+        (tables.results, tables.choices),
         ("matched_initial", "personalization_curves", "learning_rates", "learning_curves", "distributions"),
     ),
-    "personalization": ((tables.results,), ("personalization_curves", "learning_rates", "ranking")),
-    "who_gains": ((tables.results,), ("distributions", "cumulative", "gains", "client_scatter", "k_shot")),
+    "personalization": ((tables.results, tables.strategies), ("personalization_curves", "learning_rates", "ranking")),
+    "who_gains": (
+        (tables.results, tables.strategies),
+        ("distributions", "cumulative", "gains", "client_scatter", "k_shot"),
+    ),
     "server_optimizers": ((tables.results, tables.ranking), ("learning_curves", "ranking")),
     "heterogeneity": ((tables.results,), ("by_heterogeneity", "distributions", "matched_initial")),
     "shakespeare": ((tables.results,), ("learning_curves", "distributions", "gains", "personalization_curves")),
@@ -214,7 +217,7 @@ _ALL = (
 
 def build(study: study_lib.Study, experiment: study_lib.Experiment) -> Section:
     """The section of an experiment: what its records allow of its tables and figures."""
-    configurations = configurations_lib.of(experiment.runs)
+    configurations = configurations_lib.of_experiment(experiment)
     table_fns, names = _SHOWN.get(experiment.name, _ALL)
     made_tables, made_figures, missing = [], [], []
     for make in table_fns if configurations else ():

@@ -193,7 +193,11 @@ def ranking(configurations: Configurations) -> Table:
     note = f"{_SEEDS_NOTE} Ranks are of the means."
     if len(tidy) > 2:
         tau = tidy["initial_accuracy"].corr(tidy["personalized_accuracy"], method="kendall")
-        note += f" Kendall's τ between the two rankings: {tau:.2f} (1: the same order, 0: none in common)."
+        note += (
+            ""
+            if pd.isna(tau)
+            else f" Kendall's τ between the two rankings: {tau:.2f} (1: the same order, 0: none in common)."
+        )
     columns: list[Column] = [
         ("configuration", text("configuration")),
         ("rank by initial", number("rank_initial", ".0f")),
@@ -244,19 +248,99 @@ def decomposition(configurations: Configurations) -> Table:
     return make("decomposition", "What of FedAvg's update is FedSGD's term, what FOMAML's", note, tidy, columns)
 
 
-def all_runs(study: study_lib.Study) -> Table:
-    """One row per finished run of the study."""
+def strategies(configurations: Configurations) -> Table:
+    """Every strategy that the runs were evaluated with: personalized accuracy after all epochs, gain, who is hurt.
+
+    Raises:
+        NotRecordedError: there is one strategy alone.
+    """
     rows = []
+    for configuration in configurations:
+        found = [
+            {
+                "strategy": strategy,
+                "personalized_accuracy": figures["personalized_accuracy"]["mean"],
+                "gain": figures["gain"]["mean"],
+                "share_hurt": figures["share_hurt"],
+            }
+            for run in configuration.runs
+            for strategy, figures in run.summary["strategies"].items()
+        ]
+        for strategy, several in pd.DataFrame(found).groupby("strategy", sort=False) if found else ():
+            measures = several.drop(columns="strategy")
+            spread = measures.std(ddof=1).add_suffix("_sd")
+            row = {"configuration": configuration.label, "strategy": strategy, "seeds": len(several)}
+            rows.append({**row, **measures.mean(), **spread})
+    tidy = pd.DataFrame(rows)
+    if tidy.empty or tidy["strategy"].nunique() < 2:
+        raise runs_lib.NotRecordedError("the runs were evaluated with one strategy alone")
+    columns: list[Column] = [
+        ("configuration", text("configuration")),
+        ("strategy", text("strategy")),
+        ("personalized accuracy", number("personalized_accuracy", ".4f")),
+        ("gain", number("gain", "+.4f")),
+        ("share hurt", number("share_hurt", ".1%", spread=False)),
+    ]
+    note = f"{_SEEDS_NOTE} Test clients, after the last round and all personalization epochs."
+    return make("strategies", "Each strategy", note, tidy, columns)
+
+
+def choices(configurations: Configurations) -> Table:
+    """What validation clients choose of strategies, epochs and learning rates, and its accuracy on test clients.
+
+    Raises:
+        NotRecordedError: no run has validation clients.
+    """
+    rows = []
+    for configuration in configurations:
+        found = [(run.config["seed"], run.summary.get("choice")) for run in configuration.runs]
+        accuracies = [choice["personalized_accuracy"]["mean"] for _, choice in found if choice]
+        if not accuracies:
+            continue
+        chosen = [
+            f"{choice['strategy']}, epoch {choice['epoch']}"
+            + (f", rate {choice['learning_rate']:g}" if choice["learning_rate"] is not None else "")
+            for _, choice in found
+            if choice
+        ]
+        counts = pd.Series(chosen).value_counts(sort=False)
+        rows.append(
+            {
+                "configuration": configuration.label,
+                "seeds": len(accuracies),
+                "personalized_accuracy": pd.Series(accuracies).mean(),
+                "personalized_accuracy_sd": pd.Series(accuracies).std(ddof=1),
+                "chosen": "; ".join(f"{what} ({count}×)" if count > 1 else what for what, count in counts.items()),
+            }
+        )
+    if not rows:
+        raise runs_lib.NotRecordedError("no run has validation clients")
+    columns: list[Column] = [
+        ("configuration", text("configuration")),
+        ("seeds", number("seeds", ".0f")),
+        ("personalized accuracy, as chosen", number("personalized_accuracy", ".4f")),
+        ("chosen", text("chosen")),
+    ]
+    note = f"{_SEEDS_NOTE} Strategy, epoch and learning rate are chosen for each run on its validation clients."
+    return make("choices", "As validation clients choose", note, pd.DataFrame(rows), columns)
+
+
+def all_runs(study: study_lib.Study) -> Table:
+    """One row per finished run of the study, with the experiments that it belongs to and what they call it."""
+    called: dict[str, list[str]] = {}
     for experiment in study.experiments:
-        for configuration in configurations_lib.of(experiment.runs):
+        for configuration in configurations_lib.of_experiment(experiment):
             for run in configuration.runs:
-                words = {"run": study.key(run), "experiment": experiment.name, "configuration": configuration.label}
-                words |= {"method": run.config["method"], "data": run.source}
-                counts = {"seed": run.config["seed"], "rounds": run.summary["rounds"]}
-                rows.append({**words, **counts, **configurations_lib.per_run(run)})
+                called.setdefault(study.key(run), []).append(f"{experiment.name}: {configuration.label}")
+    rows = []
+    for run in study.runs:
+        words = {"run": study.key(run), "experiments": "; ".join(called[study.key(run)])}
+        words |= {"method": run.config["method"], "data": run.source}
+        counts = {"seed": run.config["seed"], "rounds": run.summary["rounds"]}
+        rows.append({**words, **counts, **configurations_lib.per_run(run)})
     columns: list[Column] = [
         ("run", text("run")),
-        ("configuration", text("configuration")),
+        ("experiments", text("experiments")),
         ("method", text("method")),
         ("data", text("data")),
         ("seed", number("seed", ".0f")),

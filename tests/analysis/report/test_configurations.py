@@ -79,3 +79,10 @@ def test_optimizers_are_settings_by_the_names_of_their_flags_and_paths_are_cut(m
     found = configurations.settings(run)
     assert (found["server_optimizer"], found["server_learning_rate"], found["server_adam_beta_1"]) == ("adam", 0.1, 0.8)
     assert configurations.given(run) == {"client_data": "mine.npz"}
+
+
+def test_labels_begin_the_names_and_runs_keep_their_order(make_run):
+    plan = [("two", {"local_epochs": 20}), ("two", {"local_epochs": 5}), ("one", {"local_epochs": 5, "local_steps": 3})]
+    runs = [runs_lib.read(make_run(f"run{n}", flags=flags, given=flags)) for n, (_, flags) in enumerate(plan)]
+    found = configurations.of(runs, [label for label, _ in plan])
+    assert [c.label for c in found] == ["two · E 20", "two · E 5", "one"]

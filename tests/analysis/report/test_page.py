@@ -114,7 +114,7 @@ def test_each_experiment_has_its_question_tables_figures_and_provenance(parts):
 def test_what_is_downloaded_is_the_table(study, parts):
     links = {attributes["download"]: attributes["href"] for tag, attributes in parts.tags if "download" in attributes}
     rows = base64.b64decode(links["all-runs.csv"].split(",")[1]).decode().splitlines()
-    assert rows[0].startswith("run,experiment,configuration")
+    assert rows[0].startswith("run,experiments,method")
     assert len(rows) == 1 + 8
     assert {"table1-table1.md", "table1-table1.tex", "table1-learning_curves.csv"} <= set(links)
 

@@ -1,6 +1,7 @@
 """The report's tables against the records they are made of."""
 
 import io
+import json
 
 import numpy as np
 import pandas as pd
@@ -72,7 +73,44 @@ def test_a_table_can_be_taken_away_in_three_forms(table_1):
 
 
 def test_every_finished_run_of_the_study_has_a_row(found):
-    assert tables.all_runs(found).tidy["run"].tolist() == [
-        *("runs/E5_seed1", "runs/E5_seed2", "runs/E10_seed1", "runs/E10_seed2"),
-        *("runs/slow", "runs/fed_avg", "runs/two_stages", "runs/alone"),
-    ]
+    tidy = tables.all_runs(found).tidy
+    assert tidy["run"].tolist() == [found.key(run) for run in found.runs]
+    assert tidy["experiments"][0].startswith("table1: E ")
+
+
+def test_strategies_are_over_seeds_and_need_more_than_one(make_run, found):
+    runs = []
+    for seed, (tuned, head) in enumerate([(0.8, 0.6), (0.9, 0.7)], start=1):
+        directory = make_run(f"seed{seed}", seed=seed)
+        summary = json.loads((directory / "summary.json").read_text())
+        strategies = {
+            name: {"personalized_accuracy": {"mean": mean}, "gain": {"mean": mean - 0.5}, "share_hurt": 0.1}
+            for name, mean in (("fine_tune", tuned), ("fine_tune_head", head))
+        }
+        (directory / "summary.json").write_text(json.dumps(summary | {"strategies": strategies}))
+        runs.append(runs_lib.read(directory))
+    made = tables.strategies(configurations.of(runs))
+    assert made.cells["strategy"].tolist() == ["fine_tune", "fine_tune_head"]
+    assert made.cells["personalized accuracy"].tolist() == ["0.8500 (0.0707)", "0.6500 (0.0707)"]
+    with pytest.raises(runs_lib.NotRecordedError, match="one strategy"):
+        tables.strategies(configurations.of(found.runs[:1]))
+
+
+def test_what_is_chosen_is_counted_over_seeds(make_run, found):
+    runs = []
+    for seed, (epoch, mean) in enumerate([(5, 0.8), (5, 0.9), (0, 0.7)], start=1):
+        directory = make_run(f"seed{seed}", seed=seed)
+        summary = json.loads((directory / "summary.json").read_text())
+        choice = {
+            "strategy": "fine_tune",
+            "epoch": epoch,
+            "learning_rate": 0.02,
+            "personalized_accuracy": {"mean": mean},
+        }
+        (directory / "summary.json").write_text(json.dumps(summary | {"choice": choice}))
+        runs.append(runs_lib.read(directory))
+    (cells,) = tables.choices(configurations.of(runs)).cells.to_dict("records")
+    assert cells["personalized accuracy, as chosen"] == "0.8000 (0.1000)"
+    assert cells["chosen"] == "fine_tune, epoch 5, rate 0.02 (2×); fine_tune, epoch 0, rate 0.02"
+    with pytest.raises(runs_lib.NotRecordedError, match="validation"):
+        tables.choices(configurations.of(found.runs[:1]))
