@@ -27,6 +27,7 @@ startup.quiet(sys.argv)
 from absl import app, flags  # noqa: E402
 
 from analysis import claim_measures, claims, study  # noqa: E402
+from analysis.report import __main__ as report  # noqa: E402
 from tff_personalization import errors  # noqa: E402
 from tff_personalization.programs import (  # noqa: E402
     config,
@@ -130,7 +131,7 @@ class Paper:
         """What is read off the finished runs of a seed besides their own records."""
         about = made.file.about
         finished = any(_is_of_seed(seed, run) and run.directory.finished for run in made.runs)
-        if not finished or not {"decompose", "match"} & set(about):
+        if not finished or not {"decompose", "match", "gallery"} & set(about):
             return
         experiment = study.read(self.directory).by_name[name]
         for entry in experiment.entries:
@@ -139,6 +140,8 @@ class Paper:
                 continue
             if entry.label == about.get("decompose") and not (path / "decomposition.csv").exists():
                 _tool("decompose", str(path))
+            if entry.label == about.get("gallery") and not (path / "gallery.npz").exists():
+                _tool("gallery", str(path))
             reference = experiment.select(about["match"]).get(seed) if "match" in about else None
             if reference is not None and entry.label != about["match"]:
                 matched = claim_measures.matched_round(entry.run, reference)
@@ -182,6 +185,7 @@ def _main() -> None:
         path = claims.write(paper.directory)
         print("\n".join(claims.lines(json.loads(path.read_text())["verdicts"])))
         print(f"Verdicts:  {path}")
+        print(f"Report:    {report.write(paper.directory)}")
         return 0 if sound else 1
 
     app.run(startup.with_plain_errors(main), flags_parser=_parse)
