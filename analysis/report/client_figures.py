@@ -15,6 +15,8 @@ from analysis import runs as runs_lib
 from analysis.report import figures, look
 
 _FILL = {"initial": look.COLOURS[0], "personalized": look.COLOURS[1]}
+# Marks of a configuration beyond which further seeds add none: a page with tens of thousands of marks is slow.
+MOST_MARKS = 1_500
 RunKey = Callable[[runs_lib.Run], str]
 
 
@@ -102,7 +104,7 @@ def gains(configurations: figures.Configurations, key: RunKey = lambda run: run.
 def _clients(
     figure: go.Figure, configurations: figures.Configurations, key: RunKey, x: str, y: str
 ) -> dict[str, pd.DataFrame]:
-    """Adds a mark for each client of each run that has records; the tables of `Run.client_gains` by label."""
+    """Adds a mark for each client of runs that have records; the tables of `Run.client_gains` of all runs, by label."""
     rows: list[list] = []
     tables = {}
     for number, configuration in enumerate(configurations):
@@ -114,7 +116,9 @@ def _clients(
                 continue
         if not found:
             continue
-        table = tables[configuration.label] = pd.concat(found)
+        tables[configuration.label] = pd.concat(found)
+        before = np.cumsum([0, *(len(of_run) for of_run in found[:-1])])
+        table = pd.concat([of_run for of_run, marks in zip(found, before, strict=True) if marks < MOST_MARKS])
         first = len(rows)
         columns = ["run", "client", "train_examples", "initial", "personalized"]
         rows += table.reset_index()[columns].to_numpy().tolist()

@@ -65,6 +65,7 @@
     const caption = element("span");
     if (before === label && after === label) caption.append(said(label));
     else caption.append(said(before), "→", said(after));
+    if (before !== label && after !== label) caption.append(` (${label})`);
     const title = `${label}: read as ${before} before and ${after} after personalization`;
     image.setAttribute("role", "img");
     image.setAttribute("aria-label", title);

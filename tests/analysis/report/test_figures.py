@@ -91,6 +91,14 @@ def test_a_mark_of_a_client_leads_to_its_record(fine_tuning):
     assert not any("<" in text for trace in figure.data for text in trace.text or ())
 
 
+def test_many_clients_are_marked_for_the_lowest_seeds_alone_and_counted_for_all(table_1, monkeypatch):
+    monkeypatch.setattr(client_figures, "MOST_MARKS", 10)
+    figure = client_figures.gains(table_1)
+    assert [len(trace.x) for trace in figure.data if trace.customdata is not None] == [10, 10]
+    means = next(trace for trace in figure.data if "mean" in trace.name)
+    assert sum(int(text.split()[0]) for text in means.text) == 20
+
+
 def test_a_figure_of_records_that_no_run_has_is_not_made(study):
     sums_alone = [c for c in configurations.of(study_lib.read(study).experiments[1].runs) if "E 2" in c.label]
     with pytest.raises(runs_lib.NotRecordedError, match=r"clients\.csv"):
