@@ -169,7 +169,8 @@ FIGURES = {
     "gains": Spec(
         "Gain by number of train examples",
         "A mark is a test client of a run (of the lowest seeds, where there are many); squares are means of clients "
-        "with similar numbers of examples, with standard errors. Hover a client, or choose one below, to see it; a click keeps it.",
+        "with similar numbers of examples, with standard errors. Hover a client, or choose one below, to see it; a "
+        "click keeps it.",
         client_figures.gains,
         gain_by_examples.plot,
         shown=1,
