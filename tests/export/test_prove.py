@@ -11,7 +11,7 @@ from tff_personalization.export import __main__ as command
 from tff_personalization.export import prove
 
 
-def test_the_file_personalizes_as_the_evaluation_does(run, tmp_path):
+def test_the_file_personalizes_as_the_evaluation_does(run, linear_run, tmp_path):
     directory = run(rounds=2, rounds_per_evaluation=0, strategies=["fine_tune", "fine_tune_early_stopping"])
     path = command.export(directory, "tflite")
     table, found = prove.prove(directory, path, count=3)
@@ -32,8 +32,7 @@ def test_the_file_personalizes_as_the_evaluation_does(run, tmp_path):
     table, _ = prove.prove(directory, stopped, count=4)
     assert table["tflite_accuracy"].tolist() == table["tff_accuracy"].tolist()
     # A file of another run.
-    other = run(rounds=2, rounds_per_evaluation=0, run_name="other")
-    small_files.refusal(prove.prove, other, path, 3, names=[path, other])
+    small_files.refusal(prove.prove, linear_run, path, 3, names=[path, linear_run])
     # Data that is not the run's any more.
     config = json.loads((directory / "config.json").read_text())
     archive = np.load(config["flags"]["client_data"])

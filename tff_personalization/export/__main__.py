@@ -21,7 +21,7 @@ from absl import app, flags  # noqa: E402
 
 from tff_personalization import errors  # noqa: E402
 from tff_personalization.export import global_model, keras_form, tflite  # noqa: E402
-from tff_personalization.programs import files  # noqa: E402
+from tff_personalization.programs import files, runtime  # noqa: E402
 
 _KERAS, _SAVED_MODEL, _TFLITE = FORMATS = ("keras", "saved_model", "tflite")
 
@@ -83,6 +83,7 @@ def export(
 def main(argv: Sequence[str]) -> int:
     if len(argv) != 2:
         raise errors.UserError("a run directory is expected: python -m tff_personalization.export RUN --format=tflite")
+    runtime.forget_default_context()
     given = flags.FLAGS
     path = export(
         pathlib.Path(argv[1]),

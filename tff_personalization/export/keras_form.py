@@ -11,9 +11,8 @@ from tff_personalization.models import char_lstm
 
 def write_keras(found: global_model.GlobalModel, path: pathlib.Path) -> None:
     """Writes a .keras file. Raises OSError if it cannot be written."""
-    model = build(found)
     with output.whole(path, ".keras") as temporary:
-        model.save(temporary)
+        build(found).save(temporary)
 
 
 def write_saved_model(found: global_model.GlobalModel, path: pathlib.Path) -> None:
@@ -21,15 +20,17 @@ def write_saved_model(found: global_model.GlobalModel, path: pathlib.Path) -> No
 
     Raises OSError if it cannot be written.
     """
-    model = build(found)
+    with output.whole(path) as temporary:
+        _save(build(found), temporary)
 
+
+def _save(model: tf.keras.Model, path: pathlib.Path) -> None:
     @tf.function(input_signature=[tf.TensorSpec(model.input.shape, model.input.dtype, "x")])
     def serve(x):
         logits = model(x, training=False)
         return {"logits": logits, "probabilities": tf.nn.softmax(logits)}
 
-    with output.whole(path) as temporary:
-        model.save(temporary, save_format="tf", signatures={"serving_default": serve}, include_optimizer=False)
+    model.save(path, save_format="tf", signatures={"serving_default": serve}, include_optimizer=False)
 
 
 def build(found: global_model.GlobalModel) -> tf.keras.Model:

@@ -177,17 +177,19 @@ def prove(run: pathlib.Path, path: pathlib.Path, count: int, client_data: str | 
     if "personalization" not in said:
         raise errors.UserError(f"{path}: a file that is not trained; give one made without --quantize.")
     found = global_model.read(run, str(said["run"]["round"]))
-    for name in ("run_name", "data_sha256", "git_commit"):
-        if said["run"][name.removeprefix("run_")] != found.record[name]:
-            raise errors.UserError(f"{path} is not of {run}: its {name} is another; export the run's model first.")
+    saved = device.save()
+    for place, w in enumerate(found.weights):
+        if not np.array_equal(saved.get(f"weight_{place}", w), w):
+            raise errors.UserError(f"{path} is not of {run}: its weights are others; export the run's model first.")
     config = found.experiment.config
     if client_data:
         config = dataclasses.replace(config, client_data=client_data)
     data = federated_data.load(config)
-    if data.sha256 != said["run"]["data_sha256"]:
+    then = found.record["data_sha256"]
+    if data.sha256 != then:
         raise errors.UserError(
-            f"--client_data={config.client_data}: not the data of the run (SHA-256 {said['run']['data_sha256'][:12]}… "
-            f"then, {data.sha256[:12]}… now): give its path."
+            f"--client_data={config.client_data}: not the data of the run (SHA-256 {then[:12]}… then, "
+            f"{data.sha256[:12]}… now): give its path."
         )
     clients = chosen_clients(found, data, count)
     if not clients:
@@ -211,6 +213,7 @@ def prove(run: pathlib.Path, path: pathlib.Path, count: int, client_data: str | 
 def main(argv: Sequence[str]) -> int:
     if len(argv) != 3:
         raise errors.UserError("a run directory and a file are expected: prove RUN FILE.tflite")
+    runtime.forget_default_context()
     path = pathlib.Path(argv[2])
     table, found = prove(pathlib.Path(argv[1]), path, flags.FLAGS.clients, flags.FLAGS.client_data)
     place = pathlib.Path(flags.FLAGS.output_dir) if flags.FLAGS.output_dir else path.parent

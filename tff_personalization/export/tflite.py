@@ -115,16 +115,14 @@ def metadata(found: global_model.GlobalModel, how: Personalization) -> dict[str,
 
 def write(found: global_model.GlobalModel, how: Personalization, path: pathlib.Path) -> None:
     """Writes the file. Raises OSError if it cannot be written, and UserError as `convert` does."""
-    content = convert(found, how)
     with output.whole(path) as temporary:
-        temporary.write_bytes(content)
+        temporary.write_bytes(convert(found, how))
 
 
 def write_quantized(found: global_model.GlobalModel, path: pathlib.Path) -> None:
     """Writes the file of `convert_quantized`. Raises OSError if it cannot be written."""
-    content = convert_quantized(found)
     with output.whole(path) as temporary:
-        temporary.write_bytes(content)
+        temporary.write_bytes(convert_quantized(found))
 
 
 def convert(found: global_model.GlobalModel, how: Personalization) -> bytes:
