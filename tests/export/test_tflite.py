@@ -52,7 +52,8 @@ def test_training_steps_are_those_of_the_inner_loop_with_the_same_dropout_and_a_
     training = local_training.LocalTraining(found.model, tff.learning.optimizers.build_sgdm(0.02), 20)
     state = training.initial_state(tuple(map(tf.constant, found.weights)))
     epochs = device.metadata["personalization"]["epochs"]
-    after = training.steps(state, local_training.Examples(*map(tf.constant, examples)), tf.constant(SEED), 0, 2 * epochs)
+    of_client = local_training.Examples(*map(tf.constant, examples))
+    after = training.steps(state, of_client, tf.constant(SEED), 0, 2 * epochs)
     device.fine_tune(*examples, SEED)
     saved = device.save()
     for place, weights in enumerate(after.weights):
@@ -100,7 +101,7 @@ def test_the_strategy_says_which_weights_are_trained(cnn_run):
     model = global_model.read(cnn_run).model
     trained = {name: places(model) for name, places in tflite.TRAINED.items()}
     of_all = ("fine_tune", "fine_tune_adam", "fine_tune_early_stopping")
-    expected = {**dict.fromkeys(of_all, list(range(8))), "fine_tune_head": [6, 7], "fine_tune_biases": [1, 3, 5, 7]}
+    expected = {**{name: list(range(8)) for name in of_all}, "fine_tune_head": [6, 7], "fine_tune_biases": [1, 3, 5, 7]}
     assert trained == expected
 
 

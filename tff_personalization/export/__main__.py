@@ -102,6 +102,6 @@ if __name__ == "__main__":
     flags.DEFINE_enum("format", None, FORMATS, "What to write.", required=True)
     flags.DEFINE_string("round", global_model.LAST, "The round: last, best (on validation clients), or its number.")
     flags.DEFINE_string("output", None, "Where to. Default: in RUN/export.")
-    flags.DEFINE_enum("strategy", None, list(tflite.TRAINED), "That a tflite file follows. Default: the run's main one.")
+    flags.DEFINE_enum("strategy", None, list(tflite.TRAINED), "Of a tflite file. Default: the run's main one.")
     flags.DEFINE_bool("quantize", False, "tflite: weights as int8; the file predicts and is not trained.")
     app.run(startup.with_plain_errors(main), flags_parser=startup.parse_flags)

@@ -120,10 +120,10 @@ def random_words(seed: tf.Tensor, blocks: tf.Tensor | int) -> tf.Tensor:
     Returns:
         int32, shape (4 × blocks,).
     """
-    # As numbers of 64 bits: with their signs.
-    (first, sign_of_first), (second, sign_of_second) = ((word, -tf.cast(word < 0, tf.int32)) for word in tf.unstack(seed))
+    first, second = tf.unstack(seed)
+    signs = -tf.cast(seed < 0, tf.int32)  # of the seed's numbers as numbers of 64 bits
     scrambled = _philox(
-        (first, sign_of_first, second, sign_of_second),
+        (first, signs[0], second, signs[1]),
         tuple(_int32(word) for word in _SCRAMBLING_KEY),
     )
     number = tf.range(blocks)

@@ -142,6 +142,4 @@ def _read_json(path: pathlib.Path, if_missing: str) -> dict[str, Any]:
     except FileNotFoundError:
         raise errors.UserError(if_missing) from None
     except (OSError, ValueError, TypeError) as error:
-        raise errors.UserError(
-            f"{path} is damaged ({type(error).__name__}): restore it, or repeat the run."
-        ) from error
+        raise errors.UserError(f"{path} is damaged ({type(error).__name__}): restore it, or repeat the run.") from error

@@ -155,8 +155,8 @@ def markdown(table: pd.DataFrame, said: dict[str, Any]) -> str:
     lines.append(f"| **mean** | | | {' | '.join(f'{mean:.3f}' for mean in means)} |")
     run = said["run"]
     note = (
-        f"{run['source']}; run {run['name']}, seed {run['seed']}, commit {run['git_commit'][:10]}, round {run['round']}; "
-        f"{said['personalization']['strategy']}, {last} epochs. Largest difference over all epochs: "
+        f"{run['source']}; run {run['name']}, seed {run['seed']}, commit {run['git_commit'][:10]}, round "
+        f"{run['round']}; {said['personalization']['strategy']}, {last} epochs. Largest difference over all epochs: "
         f"accuracy {_largest(table, 'accuracy'):.3g}, loss {_largest(table, 'loss'):.2g}."
     )
     return "\n".join([*lines, "", note])
@@ -166,7 +166,9 @@ def _largest(table: pd.DataFrame, name: str) -> float:
     return float((table[f"tff_{name}"] - table[f"tflite_{name}"]).abs().max())
 
 
-def prove(run: pathlib.Path, path: pathlib.Path, count: int, client_data: str | None = None):
+def prove(
+    run: pathlib.Path, path: pathlib.Path, count: int, client_data: str | None = None
+) -> tuple[pd.DataFrame, dict[str, Any]]:
     """The table of `compare` for so many clients, and what the proof found, as plain values.
 
     Raises:
@@ -223,8 +225,8 @@ def main(argv: Sequence[str]) -> int:
     print(markdown(table, found))
     print(
         f"\n{found['bytes'] / 1e6:.2f} MB ({found['bytes_quantized'] / 1e6:.2f} MB quantized); one core: "
-        f"{found['ms_per_step']:.1f} ms a training step of {found['batch_size']}, {found['ms_per_prediction']:.2f} ms a "
-        f"prediction ({found['ms_per_prediction_quantized']:.2f} quantized). Initial accuracy "
+        f"{found['ms_per_step']:.1f} ms a training step of {found['batch_size']}, {found['ms_per_prediction']:.2f} ms "
+        f"a prediction ({found['ms_per_prediction_quantized']:.2f} quantized). Initial accuracy "
         f"{found['initial_accuracy']:.4f}, quantized {found['initial_accuracy_quantized']:.4f}."
     )
     return 0

@@ -97,7 +97,10 @@ def personalization(found: global_model.GlobalModel, strategy: str | None = None
         raise errors.UserError(
             f"{where}={name}: the file cannot follow this strategy: give --strategy, one of {', '.join(TRAINED)}."
         )
-    followed = {"epochs": config.personalization_epochs, "batch_size": config.personalization_batch_size}
+    followed: dict[str, float] = {
+        "epochs": config.personalization_epochs,
+        "batch_size": config.personalization_batch_size,
+    }
     if name == "fine_tune_early_stopping":
         followed["early_stopping_fraction"] = config.early_stopping_fraction
     spec = found.experiment.optimizers["personalization"]
@@ -156,7 +159,9 @@ def convert_quantized(found: global_model.GlobalModel) -> bytes:
 
 def _portable(found: global_model.GlobalModel) -> functional.SeededModel:
     """The run's network, of operations that TensorFlow Lite has."""
-    build = {"cnn": emnist_cnn.build_cnn, "linear": emnist_cnn.build_linear}[found.experiment.config.model]
+    build: Callable[..., functional.SeededModel] = {"cnn": emnist_cnn.build_cnn, "linear": emnist_cnn.build_linear}[
+        found.experiment.config.model
+    ]
     return build(found.num_classes, seeds.generator(0, "init"), operations=built_ins.OPERATIONS)  # its weights: unused
 
 
