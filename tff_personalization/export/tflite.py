@@ -159,10 +159,10 @@ def convert_quantized(found: global_model.GlobalModel) -> bytes:
 
 def _portable(found: global_model.GlobalModel) -> functional.SeededModel:
     """The run's network, of operations that TensorFlow Lite has."""
-    build: Callable[..., functional.SeededModel] = {"cnn": emnist_cnn.build_cnn, "linear": emnist_cnn.build_linear}[
-        found.experiment.config.model
-    ]
-    return build(found.num_classes, seeds.generator(0, "init"), operations=built_ins.OPERATIONS)  # its weights: unused
+    rng = seeds.generator(0, "init")  # for weights that are not used
+    if found.experiment.config.model == "cnn":
+        return emnist_cnn.build_cnn(found.num_classes, rng, operations=built_ins.OPERATIONS)
+    return emnist_cnn.build_linear(found.num_classes, rng, operations=built_ins.OPERATIONS)
 
 
 class _OnDevice:
