@@ -41,12 +41,17 @@ def build(found: global_model.GlobalModel) -> tf.keras.Model:
     return model
 
 
+def _divided_by_255() -> tf.keras.layers.Layer:
+    """(x − 0) / √255². `Rescaling` would multiply by a rounded 1 / 255: 1e-5 in logits of a trained model."""
+    return tf.keras.layers.Normalization(axis=None, mean=0.0, variance=255.0**2)
+
+
 def _cnn(num_classes: int) -> tf.keras.Model:
     layers = tf.keras.layers
     return tf.keras.Sequential(
         [
             tf.keras.Input([28, 28], dtype=tf.uint8, name="x"),
-            layers.Rescaling(1 / 255),
+            _divided_by_255(),
             layers.Reshape([28, 28, 1]),
             layers.Conv2D(32, 3, activation="relu"),
             layers.Conv2D(64, 3, activation="relu"),
@@ -65,7 +70,7 @@ def _linear(num_classes: int) -> tf.keras.Model:
     return tf.keras.Sequential(
         [
             tf.keras.Input([28, 28], dtype=tf.uint8, name="x"),
-            tf.keras.layers.Rescaling(1 / 255),
+            _divided_by_255(),
             tf.keras.layers.Flatten(),
             tf.keras.layers.Dense(num_classes, name="logits"),
         ],
