@@ -217,9 +217,12 @@ def main(argv: Sequence[str]) -> int:
         raise errors.UserError("a run directory and a file are expected: prove RUN FILE.tflite")
     runtime.forget_default_context()
     path = pathlib.Path(argv[2])
-    table, found = prove(pathlib.Path(argv[1]), path, flags.FLAGS.clients, flags.FLAGS.client_data)
     place = pathlib.Path(flags.FLAGS.output_dir) if flags.FLAGS.output_dir else path.parent
-    place.mkdir(parents=True, exist_ok=True)
+    try:
+        place.mkdir(parents=True, exist_ok=True)  # now and not after minutes
+    except OSError as error:
+        raise errors.UserError(f"--output_dir={place}: cannot be made ({error.strerror}): give another.") from error
+    table, found = prove(pathlib.Path(argv[1]), path, flags.FLAGS.clients, flags.FLAGS.client_data)
     files.write_text(place / f"{path.name}.proof.csv", table.to_csv(index=False))
     files.write_text(place / f"{path.name}.proof.json", json.dumps(found, indent=2) + "\n")
     print(markdown(table, found))
