@@ -11,6 +11,7 @@ from benchmarks import browser as browser_lib
 from benchmarks import pen
 from tff_personalization.draw import __main__ as draw
 from tff_personalization.draw import personalizer, prompt, server
+from tff_personalization.programs import runtime
 from tff_personalization.tasks import client_data
 
 SEED, WRITER = 1, 3
@@ -20,6 +21,7 @@ SIZES = {"desktop": (1280, 900), "phone": (390, 844)}
 
 def take(run: pathlib.Path) -> None:
     """Goes through the prompt, but for its last two characters, then draws one without labelling it."""
+    runtime.forget_default_context()
     trained = personalizer.load(run)
     served = server.Server(draw.pages_of(trained, run, visitors=1, examples=100), 0)
     threading.Thread(target=served.serve, daemon=True).start()

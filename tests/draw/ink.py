@@ -5,7 +5,7 @@ import numpy as np
 
 def strokes_along_ink(image):
     """Strokes that cover the ink of an image: from each inked pixel on to the nearest one not yet visited beside it."""
-    left = {tuple(place) for place in np.argwhere(image > 127)}
+    left = set(map(tuple, np.argwhere(image > 180).tolist()))
     strokes = []
     while left:
         row, column = min(left)

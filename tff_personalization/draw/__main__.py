@@ -18,7 +18,7 @@ from absl import app, flags  # noqa: E402
 
 from tff_personalization import errors  # noqa: E402
 from tff_personalization.draw import held_out_writers, personalizer, server  # noqa: E402
-from tff_personalization.programs import config, interruption, training  # noqa: E402
+from tff_personalization.programs import config, interruption, runtime, training  # noqa: E402
 
 _QUICK = pathlib.Path(__file__).parents[2] / "configs" / "quick.flags"
 
@@ -71,6 +71,7 @@ def main(argv: Sequence[str]) -> int:
     if len(argv) < 2 and not _TRAIN.value:
         raise _without_run()
     run = pathlib.Path(argv[1]) if len(argv) == 2 else _quick_run()
+    runtime.forget_default_context()
     trained = personalizer.load(run, _ROUND.value, _STRATEGY.value)
     served = server.Server(pages_of(trained, run, _VISITORS.value, _EXAMPLES.value), _PORT.value)
     print(f"Draw at {served.url} (Ctrl-C ends it)", flush=True)

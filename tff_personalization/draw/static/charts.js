@@ -2,7 +2,7 @@
 "use strict";
 
 const charts = (() => {
-  const [LEFT, RIGHT, TOP, BOTTOM] = [36, 312, 10, 172];
+  const [LEFT, RIGHT, TOP, BOTTOM] = [36, 306, 10, 172];
   const BIN = 0.05;
 
   function add(svg, tag, attributes, text) {
