@@ -288,7 +288,8 @@ function compared() {
   const left = run.fewest_to_compare - state.held_back;
   if (left > 0) return `You are compared with ${writers} writers once ${left} more ${left === 1 ? "is" : "are"} held back.`;
   const gain = Math.round((100 * (state.personalized_right - state.initial_right)) / state.held_back);
-  return `You gained ${gain < 0 ? "−" : "+"}${Math.abs(gain)} points: more than ${percent(state.gained_more_than)} of the run’s ${writers} held-out writers.`;
+  const those = state.gained_more_than === 1 ? "any" : percent(state.gained_more_than);
+  return `You gained ${gain < 0 ? "−" : "+"}${Math.abs(gain)} points: more than ${those} of the run’s ${writers} held-out writers.`;
 }
 
 // ---- buttons and keys
