@@ -1,5 +1,8 @@
 """The command: what it says without a run, and of runs that it cannot show."""
 
+import pathlib
+import types
+
 import pytest
 from absl import flags
 from absl.testing import flagsaver
@@ -30,6 +33,31 @@ def test_without_a_run_it_says_how_to_get_one(main, tmp_path):
 def test_a_run_and_train_are_one_too_many(main):
     with flagsaver.flagsaver(train=True), pytest.raises(errors.UserError, match="One run directory"):
         main("runs/mine")
+
+
+def test_train_makes_the_quick_run_and_shows_it(main, monkeypatch):
+    made, shown = [], []
+
+    def run(experiment, interrupt):
+        made.append(experiment.config)
+        return types.SimpleNamespace(path=pathlib.Path("runs/quick"))
+
+    def load(run, *choices):
+        shown.append(run)
+        raise errors.UserError("enough of it")
+
+    monkeypatch.setattr(draw.training, "run", run)
+    monkeypatch.setattr(draw.personalizer, "load", load)
+    monkeypatch.setattr(draw.runtime, "forget_default_context", lambda: None)
+    with flagsaver.flagsaver(train=True), pytest.raises(errors.UserError, match="enough of it"):
+        main()
+    assert (made[0].client_data, made[0].num_clients, made[0].rounds, made[0].local_epochs) == (
+        "handwriting",
+        120,
+        45,
+        5,
+    )
+    assert shown == [pathlib.Path("runs/quick")]
 
 
 def test_what_is_no_run_is_refused(main, tmp_path):
