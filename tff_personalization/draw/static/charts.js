@@ -25,7 +25,7 @@ const charts = (() => {
     add(svg, "text", { x: (LEFT + RIGHT) / 2, y: 197, "text-anchor": "middle" }, "train examples");
     if (!held) {
       svg.setAttribute("aria-label", "No examples are held back yet");
-      add(svg, "text", { x: (LEFT + RIGHT) / 2, y: 95, "text-anchor": "middle" }, "Begins with the first example that is held back");
+      add(svg, "text", { x: (LEFT + RIGHT) / 2, y: 116, "text-anchor": "middle" }, "Begins with the first example that is held back");
       return;
     }
     const most = Math.max(1, state.curve[state.curve.length - 1].examples);

@@ -3,6 +3,7 @@
 
 const $ = (id) => document.getElementById(id);
 const INK = "#fff";
+const INK_SENT = "#777";
 const PEN_SHARE = 0.045; // of the pad's side
 const LOOK_AFTER_MS = 150;
 const MOST_BYTES = 4 * 1024 * 1024;
@@ -57,7 +58,7 @@ const pen = pad.getContext("2d");
 
 function drawLine(points) {
   const side = pad.width;
-  pen.strokeStyle = pen.fillStyle = INK;
+  pen.strokeStyle = pen.fillStyle = sent ? INK_SENT : INK;
   pen.lineWidth = PEN_SHARE * side;
   pen.lineCap = pen.lineJoin = "round";
   pen.beginPath();
@@ -75,7 +76,6 @@ function drawLine(points) {
 function redraw() {
   pen.clearRect(0, 0, pad.width, pad.height);
   strokes.forEach(drawLine);
-  pad.classList.toggle("sent", sent);
 }
 
 function pointOf(event) {
@@ -185,7 +185,7 @@ async function label(character) {
 }
 
 function report(answer, guessed) {
-  const is = `${named(answer.label)}. `;
+  const is = `${named(answer.label).replace(/^./, (first) => first.toUpperCase())}. `;
   if (answer.was_held_back) return `${is}Held back: both models are judged by it and never see it.`;
   const { label: now, probability } = answer.personalized[0];
   if (now !== answer.label) return `${is}The model has been fine-tuned and still sees ${now}: more examples help.`;
