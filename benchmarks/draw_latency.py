@@ -49,7 +49,7 @@ def in_browser(url: str, characters: list[str]) -> Iterator[dict]:
     """The same on the page, by pointer and keys."""
     with browser_lib.start() as browser:
         browser.show(1280, 900)
-        browser.open(url)
+        browser.driver.get(url)
         browser.wait("state !== null")
         browser.click("#mode-free")
         held_back = 0
@@ -91,7 +91,7 @@ def main() -> None:
     thread = threading.Thread(target=served.serve, daemon=True)
     thread.start()
     rows = list(over_http(served.url, characters))
-    if browser_lib.missing() is None:
+    if not browser_lib.missing():
         rows.extend(in_browser(served.url, characters))
     served.stop()
     table = pd.DataFrame(rows)

@@ -29,20 +29,20 @@ def take(run: pathlib.Path) -> None:
     drawings = pen.strokes_of_writer(SEED, WRITER, [client_data.CLASSES.index(character) for character in asked])
     with browser_lib.start() as browser:
         browser.show(*SIZES["desktop"])
-        browser.open(served.url)
+        browser.driver.get(served.url)
         browser.wait("state !== null")
         for number, strokes in enumerate(drawings, start=1):
             browser.draw("#pad", strokes)
             browser.wait("seen !== null")
             if number < len(drawings):
-                browser.press("\ue007")  # Enter
+                browser.press(browser_lib.ENTER)
                 browser.wait("!sending && state.examples === arguments[0]", number)
         for name, (width, height) in SIZES.items():
             for dark in (False, True):
                 browser.show(width, height, dark, phone=name == "phone")
                 browser.run("scrollTo(0, 0)")
                 browser.wait("innerWidth === arguments[0]", width)
-                browser.screenshot(OUTPUT / f"{name}_{'dark' if dark else 'light'}.png")
+                browser.driver.get_screenshot_as_file(str(OUTPUT / f"{name}_{'dark' if dark else 'light'}.png"))
     served.stop()
 
 

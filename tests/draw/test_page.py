@@ -15,6 +15,7 @@ from absl.testing import flagsaver
 
 from benchmarks import browser as browser_lib
 from benchmarks import pen
+from tests import browser as browser_tests
 from tests.draw import conftest, ink
 from tff_personalization.draw import __main__ as draw
 from tff_personalization.draw import personalizer, server
@@ -23,7 +24,7 @@ from tff_personalization.tasks.sources import handwriting
 _REAL_ARCHIVE = pathlib.Path(__file__).parents[3] / "shared" / "data" / "unipen62.npz"
 _IS_REAL = _REAL_ARCHIVE.exists()
 
-pytestmark = pytest.mark.skipif(browser_lib.missing() is not None, reason=str(browser_lib.missing()))
+pytestmark = browser_tests.needed
 
 
 @pytest.fixture(scope="module")
@@ -67,9 +68,9 @@ def url(directory, trained):
 @pytest.fixture
 def page(browser, url):
     """The browser on the page, as a visitor who was not there before."""
-    browser.devtools("Network.clearBrowserCookies")
+    browser.driver.execute_cdp_cmd("Network.clearBrowserCookies", {})
     browser.show(1280, 900)
-    browser.open(url)
+    browser.driver.get(url)
     browser.wait("state !== null")
     return browser
 
@@ -105,7 +106,7 @@ def rights_on_page(browser):
 
 def saved(browser, url):
     """What the page's visitor would save."""
-    cookies = {cookie["name"]: cookie["value"] for cookie in browser.call("cookie")}
+    cookies = {cookie["name"]: cookie["value"] for cookie in browser.driver.get_cookies()}
     session = requests.Session()
     session.trust_env = False
     return session.get(f"{url}api/archive", cookies=cookies, timeout=10).content
@@ -144,7 +145,7 @@ def test_the_prompt_is_gone_through_with_enter_and_each_drawing_is_seen_first(pa
     page.wait("seen !== null")
     assert page.text("#initial-answer") in trained.classes
     assert page.run("return performance.getEntriesByName('correction').length") == 0
-    page.press("\ue007")
+    page.press(browser_lib.ENTER)
     page.wait("state.examples === 1 && !sending")
     assert page.text("#personalized-answer") == "0"
     assert "capital O" in page.text("#pad-title")
@@ -158,11 +159,11 @@ def test_a_wrong_stroke_or_drawing_is_taken_back(page):
     strokes = [[[0.2, 0.2], [0.8, 0.8]], [[0.8, 0.2], [0.2, 0.8]]]
     page.draw("#pad", strokes)
     assert page.run("return strokes.length") == 2
-    page.press("\ue003")
+    page.press(browser_lib.BACKSPACE)
     assert page.run("return strokes.length") == 1
-    page.press("\ue00c")
+    page.press(browser_lib.ESCAPE)
     assert page.run("return strokes.length") == 0
-    page.press("\ue007")  # nothing is drawn: nothing is labelled
+    page.press(browser_lib.ENTER)  # nothing is drawn: nothing is labelled
     page.draw("#pad", strokes)
     page.press("x")
     page.wait("state.examples === 1 && !sending")
