@@ -4,6 +4,7 @@
 # make benchmark   speed beside the alternatives, growth, a round's parts, a picture of them: some 25 minutes; peers where
 #                  benchmarks/peers/environments.py has installed them
 # make stress 60 faults at random moments, 3,000 malformed inputs: some 30 minutes; tables in docs/reliability
+# make draw RUN=runs/…    a page to draw on, in a browser: the run's model learns your handwriting; FLAGS=--train makes a run first
 # make worker FLAGS=--port=8000    a worker for --workers of runs on other machines
 # All make .venv first. Another Python: make PYTHON=/path/to/python3.11 run
 
@@ -13,8 +14,10 @@ INSTALLED := $(VENV)/installed
 SCALE ?= smoke
 # More flags for `make run`, such as FLAGS="--seed=2 --method=reptile"; for `make benchmark`, FLAGS="--output_dir=DIR"
 FLAGS ?=
+# The run directory of `make draw`
+RUN ?=
 
-.PHONY: run test lint paper benchmark stress worker clean
+.PHONY: run test lint paper benchmark stress draw worker clean
 
 run: $(INSTALLED)
 	@$(VENV)/bin/python run_experiment.py --flagfile=configs/quick.flags $(FLAGS)
@@ -39,6 +42,9 @@ benchmark: $(INSTALLED)
 stress: $(INSTALLED)
 	$(VENV)/bin/python -m tests.stress.bad_input --each=300 --output=docs/reliability/bad_input.csv
 	$(VENV)/bin/python -m tests.stress.random_faults --faults=60 --output=docs/reliability/faults.csv
+
+draw: $(INSTALLED)
+	@$(VENV)/bin/python -m tff_personalization.draw $(RUN) $(FLAGS)
 
 worker: $(INSTALLED)
 	@$(VENV)/bin/python -m tff_personalization.programs.worker $(FLAGS)

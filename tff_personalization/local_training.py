@@ -162,7 +162,7 @@ class LocalTraining:
             )
             batch = permutation[batch_number * batch_size : (batch_number + 1) * batch_size]
             dropout_seed = tf.random.fold_in(seed, step)
-            return step + 1, permutation, self._step(state, take(examples, batch), dropout_seed, adjust)
+            return step + 1, permutation, self.step(state, take(examples, batch), dropout_seed, adjust)
 
         _, _, state = tf.while_loop(
             lambda step, *_: step < last,
@@ -210,7 +210,17 @@ class LocalTraining:
             loss = self._model.scoring.loss(logits, batch.y)
         return tape.gradient(loss, trained), loss, logits
 
-    def _step(self, state: LocalState, batch: Examples, dropout_seed: tf.Tensor, adjust: AdjustFn | None) -> LocalState:
+    def step(
+        self, state: LocalState, batch: Examples, dropout_seed: tf.Tensor, adjust: AdjustFn | None = None
+    ) -> LocalState:
+        """Takes one step on a batch.
+
+        Args:
+            state: where training stands.
+            batch: the examples of the step.
+            dropout_seed: int32, shape (2,), from which dropout is drawn.
+            adjust: as in `steps`.
+        """
         trained = state.weights[self._trained]
         gradients, loss, logits = self._gradient(state.weights, batch, dropout_seed)
         if adjust is not None:

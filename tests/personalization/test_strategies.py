@@ -343,3 +343,21 @@ def test_all_strategies_in_one_pass_start_alike_and_leave_a_client_without_train
     changed = (many["loss_sum"] != many["loss_sum"][:, :1]).any(axis=1)
     stopped = names.index("fine_tune_early_stopping")
     assert np.delete(changed, stopped).all()
+
+
+@pytest.mark.parametrize(
+    "strategy", [name for name, strategy in STRATEGIES.items() if strategy.gives_weights and not strategy.needs]
+)
+def test_the_weights_that_a_strategy_gives_are_those_that_its_evaluation_judges_last(model, strategy):
+    train, test = part(22, 1), part(40, 2)
+    settings = adaptation.Settings(SGD, EPOCHS, BATCH, VALUES)
+    theta = tuple(tf.constant(w) for w in model.initial_weights[0])
+    examples = local_training.Examples(*map(tf.constant, train))
+    weights = tf.function(
+        lambda: adaptation.adapted_weights(STRATEGIES[strategy], model, theta, examples, tf.constant(SEED), settings),
+        autograph=False,
+    )()
+    losses, corrects = measure(strategy, model, train, test)
+    loss, correct = judge(probabilities([w.numpy().astype(np.float64) for w in weights], test[0]), test[1])
+    np.testing.assert_allclose(loss, losses[-1], rtol=1e-4)
+    assert correct == corrects[-1]

@@ -8,7 +8,12 @@ from tff_personalization.models import functional
 IMAGES = tf.TensorSpec([None, 28, 28], tf.uint8)
 
 
-def build_cnn(num_classes: int, rng: np.random.Generator, dropout: bool = True) -> functional.SeededModel:
+def build_cnn(
+    num_classes: int,
+    rng: np.random.Generator,
+    dropout: bool = True,
+    operations: functional.Operations = functional.TENSORFLOW,
+) -> functional.SeededModel:
     """Conv 32 3×3 – conv 64 3×3 – max-pool 2 – dropout ¼ – dense 128 – dropout ½ – dense `num_classes`; ReLU between.
 
     The network of TFF's EMNIST-62 personalization example, with which the paper's experiments were set up
@@ -18,6 +23,7 @@ def build_cnn(num_classes: int, rng: np.random.Generator, dropout: bool = True) 
         num_classes: number of logits.
         rng: source of the initial weights.
         dropout: whether the training pass drops units.
+        operations: what it is made of; TensorFlow's, unless it is for another runtime.
     """
     initial_weights = (
         functional.glorot_uniform(rng, 3, 3, 1, 32),
@@ -33,25 +39,27 @@ def build_cnn(num_classes: int, rng: np.random.Generator, dropout: bool = True) 
     def stem(weights, x):
         kernel_1, bias_1, kernel_2, bias_2 = weights[:4]
         h = tf.cast(x, tf.float32)[..., tf.newaxis] / 255
-        h = tf.nn.relu(tf.nn.bias_add(tf.nn.conv2d(h, kernel_1, 1, "VALID"), bias_1))
+        h = operations.relu(tf.nn.bias_add(operations.conv2d(h, kernel_1), bias_1))
         # The maximum commutes with adding a bias and with ReLU, which then have a quarter of the entries to go through.
-        h = functional.max_pool(tf.nn.conv2d(h, kernel_2, 1, "VALID"))
-        return tf.reshape(tf.nn.relu(tf.nn.bias_add(h, bias_2)), [-1, 12 * 12 * 64])
+        h = operations.max_pool(operations.conv2d(h, kernel_2))
+        return tf.reshape(operations.relu(tf.nn.bias_add(h, bias_2)), [-1, 12 * 12 * 64])
 
     def logits_after_stem(weights, h, dropout_seed):
         kernel_3, bias_3, kernel_4, bias_4 = weights[4:]
         drop = dropout and dropout_seed is not None
         if drop:
-            h = functional.dropout(h, 0.25, tf.random.fold_in(dropout_seed, 0))
-        h = tf.nn.relu(tf.matmul(h, kernel_3) + bias_3)
+            h = operations.dropout(h, 0.25, operations.fold_in(dropout_seed, 0))
+        h = operations.relu(operations.dense(h, kernel_3, bias_3))
         if drop:
-            h = functional.dropout(h, 0.5, tf.random.fold_in(dropout_seed, 1))
-        return tf.matmul(h, kernel_4) + bias_4
+            h = operations.dropout(h, 0.5, operations.fold_in(dropout_seed, 1))
+        return operations.dense(h, kernel_4, bias_4)
 
     return functional.SeededModel(initial_weights, stem, logits_after_stem, stem_size=4, head_size=2, x_spec=IMAGES)
 
 
-def build_linear(num_classes: int, rng: np.random.Generator) -> functional.SeededModel:
+def build_linear(
+    num_classes: int, rng: np.random.Generator, operations: functional.Operations = functional.TENSORFLOW
+) -> functional.SeededModel:
     """Softmax regression on the pixels, scaled to [0, 1]: 784 × `num_classes` weights and a bias, drawn from `rng`."""
 
     def stem(weights, x):
@@ -61,7 +69,7 @@ def build_linear(num_classes: int, rng: np.random.Generator) -> functional.Seede
     def logits_after_stem(weights, h, dropout_seed):
         del dropout_seed
         kernel, bias = weights
-        return tf.matmul(h, kernel) + bias
+        return operations.dense(h, kernel, bias)
 
     initial_weights = (functional.glorot_uniform(rng, 784, num_classes), np.zeros(num_classes, np.float32))
     return functional.SeededModel(initial_weights, stem, logits_after_stem, stem_size=0, head_size=2, x_spec=IMAGES)

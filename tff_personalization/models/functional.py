@@ -183,6 +183,39 @@ def max_pool(h: tf.Tensor) -> tf.Tensor:
     return pool(h)
 
 
+def conv2d(h: tf.Tensor, kernel: tf.Tensor) -> tf.Tensor:
+    """Convolution of `h` (batch, rows, columns, inputs) with `kernel` (k, k, inputs, outputs), without padding."""
+    return tf.nn.conv2d(h, kernel, 1, "VALID")
+
+
+def dense(h: tf.Tensor, kernel: tf.Tensor, bias: tf.Tensor) -> tf.Tensor:
+    """`h` (batch, inputs) times `kernel` (inputs, outputs), plus `bias` (outputs,)."""
+    return tf.matmul(h, kernel) + bias
+
+
+class Operations(NamedTuple):
+    """The operations of networks that runtimes other than TensorFlow lack, or lack the gradient of.
+
+    Attributes:
+        conv2d: as `conv2d`.
+        max_pool: as `max_pool`.
+        dense: as `dense`.
+        relu: as `tf.nn.relu`.
+        dropout: as `dropout`.
+        fold_in: `(seed, number) -> seed`, as `tf.random.fold_in`.
+    """
+
+    conv2d: Callable[[tf.Tensor, tf.Tensor], tf.Tensor]
+    max_pool: Callable[[tf.Tensor], tf.Tensor]
+    dense: Callable[[tf.Tensor, tf.Tensor, tf.Tensor], tf.Tensor]
+    relu: Callable[[tf.Tensor], tf.Tensor]
+    dropout: Callable[[tf.Tensor, float, tf.Tensor], tf.Tensor]
+    fold_in: Callable[[tf.Tensor, int], tf.Tensor]
+
+
+TENSORFLOW = Operations(conv2d, max_pool, dense, tf.nn.relu, dropout, tf.random.fold_in)
+
+
 def glorot_uniform(rng: np.random.Generator, *shape: int) -> np.ndarray:
     """A float32 kernel of the given shape (…, inputs, outputs), drawn as Glorot and Bengio (2010), equation 16."""
     receptive_field = int(np.prod(shape[:-2]))

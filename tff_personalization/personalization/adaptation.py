@@ -1,7 +1,8 @@
 """What adapting a global model to a client is made of: the client, its curve, the loop over epochs.
 
 A strategy is a function from a client and the settings to a `Curve`: how good the adapted model is before (epoch 0) and
-after each epoch of adapting it.
+after each epoch of adapting it. Where the adapted model itself is wanted, the same function gives its weights in place
+of how good they are: see `adapted_weights`.
 """
 
 import dataclasses
@@ -49,6 +50,14 @@ class Curve(NamedTuple):
     correct: tf.Tensor
 
 
+# From a classifier, weights of it and the test part to what a strategy gives for an epoch.
+JudgeFn = Callable[[functional.Classifier, Weights, local_training.Examples], Any]
+
+
+def _judge(model: functional.Classifier, weights: Weights, test: local_training.Examples) -> Curve:
+    return Curve(*local_training.evaluate(model, weights, test))
+
+
 class Client:
     """A client under evaluation, inside the computation. What strategies share is computed once, when first needed.
 
@@ -59,6 +68,8 @@ class Client:
         train: the client's train part, to adapt to.
         test: its test part, to judge on.
         seed: int32, shape (2,), for all that the strategy draws.
+        judge: gives loss (summed) and right answers of weights, as a `Curve` of scalars; the weights for
+            `adapted_weights`.
     """
 
     def __init__(
@@ -68,6 +79,7 @@ class Client:
         train: local_training.Examples,
         test: local_training.Examples,
         seed: tf.Tensor,
+        judge: JudgeFn = _judge,
     ):
         """Takes the global weights, the model's own first."""
         size = len(model.initial_weights[0])
@@ -76,11 +88,12 @@ class Client:
         self.train = train
         self.test = test
         self.seed = seed
+        self.judge = judge
 
     @functools.cached_property
-    def judgement_of_theta(self) -> tuple[tf.Tensor, tf.Tensor]:
-        """Loss (summed) and right answers of the global model on the test part."""
-        return local_training.evaluate(self.model, self.theta, self.test)
+    def judgement_of_theta(self) -> Any:
+        """Loss (summed) and right answers of the global model on the test part, as a `Curve` of scalars."""
+        return self.judge(self.model, self.theta, self.test)
 
     @functools.cached_property
     def on_features(self) -> tuple[functional.AfterStem, local_training.Examples, local_training.Examples]:
@@ -102,6 +115,8 @@ class Strategy:
         reads: the flags that it reads, besides those that every strategy reads; an optimizer's by its role's prefix.
         ignores: those of `LOCAL_TRAINING_READS` that it does not read.
         needs: what a method must provide in `client.extra`, as its `Method.provides` says; "" for most.
+        gives_weights: whether `adapted_weights` can be had: `curve` judges by `client.judge` alone, and what it judges
+            are weights of the client's model.
     """
 
     description: str
@@ -109,6 +124,7 @@ class Strategy:
     reads: tuple[str, ...] = ()
     ignores: tuple[str, ...] = ()
     needs: str = ""
+    gives_weights: bool = False
 
     @property
     def flags(self) -> frozenset[str]:
@@ -128,12 +144,12 @@ def by_epoch(
     Args:
         state: before the first epoch.
         one_epoch: from the epoch's number, counted from 0, and the state before it to the state after it.
-        judge: from a state to a structure of scalars.
+        judge: from a state to a structure of tensors.
         before: the judgement of `state`, of that structure.
         epochs: E.
 
     Returns:
-        The structure with a tensor of shape (E + 1,) in the place of each scalar: before, and after each epoch.
+        The structure with a tensor of shape (E + 1, …) in the place of each of shape (…): before, and after each epoch.
     """
     size = epochs + 1
     rows = tf.nest.map_structure(lambda value: tf.TensorArray(value.dtype, size).write(0, value), before)
@@ -144,29 +160,57 @@ def by_epoch(
         return epoch + 1, state, rows
 
     *_, rows = tf.while_loop(lambda epoch, *_: epoch < epochs, go_on, (0, state, rows), parallel_iterations=1)
-    return tf.nest.map_structure(lambda row: tf.ensure_shape(row.stack(), [size]), rows)
+    return tf.nest.map_structure(lambda row, value: tf.ensure_shape(row.stack(), [size, *value.shape]), rows, before)
 
 
 def curve_by_epoch(
-    model: functional.Classifier,
     training: local_training.LocalTraining,
     weights: Weights,
-    before: tuple[tf.Tensor, tf.Tensor],
+    before: Any,
     train: local_training.Examples,
-    test: local_training.Examples,
+    judge: Callable[[Weights], Any],
     seed: tf.Tensor,
     epochs: int,
     adjust: local_training.AdjustFn | None = None,
-) -> Curve:
-    """Trains for `epochs` epochs on `train`, judged on `test` after each; `before` is the judgement of `weights`."""
+) -> Any:
+    """Trains for `epochs` epochs on `train`; `judge` judges after each, `before` is the judgement of `weights`."""
     per_epoch = training.steps_per_epoch(train)
     return by_epoch(
         training.initial_state(weights),
         lambda epoch, state: training.steps(state, train, seed, epoch * per_epoch, (epoch + 1) * per_epoch, adjust),
-        lambda state: Curve(*local_training.evaluate(model, state.weights, test)),
-        Curve(*before),
+        lambda state: judge(state.weights),
+        before,
         epochs,
     )
+
+
+def adapted_weights(
+    strategy: Strategy,
+    model: functional.SeededModel,
+    weights: Weights,
+    train: local_training.Examples,
+    seed: tf.Tensor,
+    settings: Settings,
+) -> Weights:
+    """The weights of the model that a strategy makes for a client: those that its evaluation judges last.
+
+    Args:
+        strategy: one that gives weights.
+        model: the model.
+        weights: the global weights, the model's own first.
+        train: the client's train part.
+        seed: int32, shape (2,), for all that the strategy draws.
+        settings: what the strategy is tuned by.
+    """
+    assert strategy.gives_weights
+    nothing = local_training.Examples(train.x[:0], train.y[:0])
+    client = Client(model, weights, train, nothing, seed, _weights_of_model)
+    return tuple(rows[-1] for rows in strategy.curve(client, settings))
+
+
+def _weights_of_model(model: functional.Classifier, weights: Weights, test: local_training.Examples) -> Weights:
+    del test
+    return model.weights_of(weights) if isinstance(model, Reparameterized) else weights
 
 
 @dataclasses.dataclass(frozen=True)

@@ -32,17 +32,19 @@ def _curve(client: Client, settings: Settings) -> Curve:
     model = adaptation.Reparameterized(client.model, mixture)
     trained = slice(None) if settings.values["apfl_learn_alpha"] else slice(-1)
     return adaptation.curve_by_epoch(
-        model,
         local_training.LocalTraining(model, settings.optimizer, settings.batch_size, trained=trained),
         (*client.theta, tf.constant(settings.values["apfl_alpha"], tf.float32)),
         client.judgement_of_theta,
         client.train,
-        client.test,
+        lambda weights: client.judge(model, weights, client.test),
         client.seed,
         settings.epochs,
     )
 
 
 STRATEGY = Strategy(
-    "a mixture of a local and the global model (APFL)", _curve, reads=("apfl_alpha", "apfl_learn_alpha")
+    "a mixture of a local and the global model (APFL)",
+    _curve,
+    reads=("apfl_alpha", "apfl_learn_alpha"),
+    gives_weights=True,
 )

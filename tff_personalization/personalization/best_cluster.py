@@ -21,4 +21,5 @@ STRATEGY = Strategy(
     "choose the model with the lowest loss on the train part, then fine-tune all its layers",
     fine_tuning.fine_tuning(start=_best_cluster),
     needs=ifca.SEVERAL_MODELS,
+    gives_weights=True,
 )

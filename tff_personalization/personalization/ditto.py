@@ -18,4 +18,5 @@ STRATEGY = Strategy(
         adjust=lambda client, settings: local_training.proximal(settings.values["ditto_lambda"], client.theta)
     ),
     reads=("ditto_lambda",),
+    gives_weights=True,
 )

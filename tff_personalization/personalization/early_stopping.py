@@ -23,17 +23,18 @@ def _curve(client: Client, settings: Settings) -> Curve:
     per_epoch = training.steps_per_epoch(rest)
 
     def judge(weights):
-        return tuple(Curve(*local_training.evaluate(client.model, weights, part)) for part in (client.test, held_back))
+        held = Curve(*local_training.evaluate(client.model, weights, held_back))
+        return client.judge(client.model, weights, client.test), held
 
     test, held = adaptation.by_epoch(
         training.initial_state(client.theta),
         lambda epoch, state: training.steps(state, rest, client.seed, epoch * per_epoch, (epoch + 1) * per_epoch),
         lambda state: judge(state.weights),
-        (Curve(*client.judgement_of_theta), judge(client.theta)[1]),
+        (client.judgement_of_theta, judge(client.theta)[1]),
         settings.epochs,
     )
     best = best_so_far(held.correct, held.loss_sum)
-    return Curve(*(tf.gather(judgements, best) for judgements in test))
+    return tf.nest.map_structure(lambda judgements: tf.gather(judgements, best), test)
 
 
 def _split(client: Client, share: float) -> tuple[local_training.Examples, local_training.Examples]:
@@ -69,4 +70,5 @@ STRATEGY = Strategy(
     "fine-tune all layers, stopped early by examples that the client holds back",
     _curve,
     reads=("early_stopping_fraction",),
+    gives_weights=True,
 )

@@ -42,10 +42,17 @@ def fine_tuning(
             model, train, test = client.on_features
         training = local_training.LocalTraining(model, optimizer(settings), settings.batch_size, trained=which)
         weights = client.theta if start is None else start(client, settings)
-        before = client.judgement_of_theta if start is None else local_training.evaluate(model, weights, test)
+        before = client.judgement_of_theta if start is None else client.judge(model, weights, test)
         changes = None if adjust is None else adjust(client, settings)
         return adaptation.curve_by_epoch(
-            model, training, weights, before, train, test, client.seed, settings.epochs, changes
+            training,
+            weights,
+            before,
+            train,
+            lambda weights: client.judge(model, weights, test),
+            client.seed,
+            settings.epochs,
+            changes,
         )
 
     return curve
@@ -61,12 +68,11 @@ def _fine_tuning_of_biases(client: Client, settings: Settings) -> Curve:
 
     model = adaptation.Reparameterized(client.model, with_biases)
     return adaptation.curve_by_epoch(
-        model,
         local_training.LocalTraining(model, settings.optimizer, settings.batch_size),
         tuple(client.theta[i] for i in places),
         client.judgement_of_theta,
         client.train,
-        client.test,
+        lambda biases: client.judge(model, biases, client.test),
         client.seed,
         settings.epochs,
     )
@@ -81,14 +87,17 @@ def _adam(settings: Settings) -> tff.learning.optimizers.Optimizer:
     return tff.learning.optimizers.build_adam(settings.values["fine_tune_adam_learning_rate"])
 
 
-ALL_LAYERS = Strategy("fine-tune all layers", fine_tuning())
+ALL_LAYERS = Strategy("fine-tune all layers", fine_tuning(), gives_weights=True)
 ALL_LAYERS_WITH_ADAM = Strategy(
     "fine-tune all layers with Adam, at its own learning rate",
     fine_tuning(optimizer=_adam),
     reads=("fine_tune_adam_learning_rate",),
     ignores=("personalization", "personalization_learning_rates"),
+    gives_weights=True,
 )
-HEAD = Strategy("fine-tune the last layer", fine_tuning(trained=lambda model: slice(-model.head_size, None)))
+HEAD = Strategy(
+    "fine-tune the last layer", fine_tuning(trained=lambda model: slice(-model.head_size, None)), gives_weights=True
+)
 # Ben Zaken et al., "BitFit" (2021), arXiv 2106.10199: there for transformers.
-BIASES = Strategy("fine-tune the biases", _fine_tuning_of_biases)
-LOCAL_ONLY = Strategy("train an untrained model", fine_tuning(start=_untrained_model))
+BIASES = Strategy("fine-tune the biases", _fine_tuning_of_biases, gives_weights=True)
+LOCAL_ONLY = Strategy("train an untrained model", fine_tuning(start=_untrained_model), gives_weights=True)

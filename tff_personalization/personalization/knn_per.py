@@ -13,7 +13,6 @@ than k train examples asks all of them; one with none keeps the global model.
 
 import tensorflow as tf
 
-from tff_personalization import local_training
 from tff_personalization.models import functional
 from tff_personalization.personalization.adaptation import Client, Curve, Settings, Strategy
 
@@ -39,9 +38,7 @@ def _curve(client: Client, settings: Settings) -> Curve:
     before = client.judgement_of_theta
     after = tf.cond(
         tf.shape(train.y)[0] > 0,
-        lambda: local_training.evaluate(
-            functional.AfterStem(log_probabilities, after_stem.scoring), client.theta, test
-        ),
+        lambda: client.judge(functional.AfterStem(log_probabilities, after_stem.scoring), client.theta, test),
         lambda: before,
     )
     return Curve(*(tf.stack([first, *[then] * settings.epochs]) for first, then in zip(before, after, strict=True)))

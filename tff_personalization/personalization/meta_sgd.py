@@ -12,12 +12,11 @@ from tff_personalization.personalization.adaptation import Client, Curve, Settin
 
 def _curve(client: Client, settings: Settings) -> Curve:
     return adaptation.curve_by_epoch(
-        client.model,
         meta_learning.training_at_rates(client.model, settings.batch_size),
         client.theta,
         client.judgement_of_theta,
         client.train,
-        client.test,
+        lambda weights: client.judge(client.model, weights, client.test),
         client.seed,
         settings.epochs,
         meta_learning.at_rates(client.extra),
@@ -29,4 +28,5 @@ STRATEGY = Strategy(
     _curve,
     ignores=("personalization", "personalization_learning_rates"),
     needs="rates",
+    gives_weights=True,
 )

@@ -47,8 +47,8 @@ def _curve(client: Client, settings: Settings) -> Curve:
     return adaptation.by_epoch(
         (client.theta, client.theta),
         one_epoch,
-        lambda state: Curve(*local_training.evaluate(client.model, state[1], client.test)),
-        Curve(*client.judgement_of_theta),
+        lambda state: client.judge(client.model, state[1], client.test),
+        client.judgement_of_theta,
         settings.epochs,
     )
 
@@ -57,4 +57,5 @@ STRATEGY = Strategy(
     "the inner solution of pFedMe",
     _curve,
     reads=("p_fed_me_lambda", "p_fed_me_steps", "p_fed_me_learning_rate"),
+    gives_weights=True,
 )

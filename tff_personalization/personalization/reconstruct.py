@@ -32,4 +32,5 @@ STRATEGY = Strategy(
     "train the last layer for --head_epochs epochs, which is epoch 0, then fine-tune all layers",
     fine_tuning.fine_tuning(start=_reconstructed),
     reads=("head_epochs",),
+    gives_weights=True,
 )

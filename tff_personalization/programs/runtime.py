@@ -67,6 +67,16 @@ def return_free_memory() -> None:
         ctypes.CDLL(None).malloc_trim(0)
 
 
+class _Nowhere(tff.framework.SyncContext):
+    def invoke(self, comp: Any, arg: Any) -> Any:
+        raise RuntimeError("TFF computes in an execution_context alone")
+
+
+def forget_default_context() -> None:
+    """Takes TFF's own context away: unused, it ends with complaints about what Python has already cleared."""
+    tff.framework.set_default_context(_Nowhere())
+
+
 class Worker:
     """The worker process: started at once, restarted if it died, ended with this process."""
 

@@ -119,7 +119,14 @@ def _kept_examples(options: sources.SourceOptions, writer: int) -> tuple[np.ndar
 
 
 def draw(seed: int, writer: int, labels: np.ndarray, heterogeneity: float) -> np.ndarray:
-    """Draws characters as a writer writes them.
+    """Draws characters as a writer writes them: uint8, shape (n, 28, 28), ink 255 on background 0. See `pen_paths`."""
+    return render(*pen_paths(seed, writer, labels, heterogeneity))
+
+
+def pen_paths(
+    seed: int, writer: int, labels: np.ndarray, heterogeneity: float
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The way of a writer's pen, character by character.
 
     Args:
         seed: the run's seed.
@@ -128,7 +135,7 @@ def draw(seed: int, writer: int, labels: np.ndarray, heterogeneity: float) -> np
         heterogeneity: at least 0.
 
     Returns:
-        uint8, shape (n, 28, 28), ink 255 on background 0.
+        What `render` takes: points, where the pen is down between them, and the pen's radius.
     """
     forms, count = strokes.forms(), len(labels)
     style = seeds.generator(seed, "handwriting", writer, "style")
@@ -156,7 +163,7 @@ def draw(seed: int, writer: int, labels: np.ndarray, heterogeneity: float) -> np
     pen = np.clip(pen + _PEN_EXAMPLE_SD * noise.normal(size=count), 0.55, 1.5)
     shift = _SHIFT_SD * noise.normal(size=(count, 2))
 
-    return render(_deform(form, effects, shift), forms.joined[form], pen)
+    return _deform(form, effects, shift), forms.joined[form], pen
 
 
 @functools.cache

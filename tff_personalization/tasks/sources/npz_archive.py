@@ -27,7 +27,7 @@ import numpy as np
 from tff_personalization import errors, seeds
 from tff_personalization.tasks import client_data, sources
 
-# No array is read that declares more than this, so that a small file cannot fill the memory.
+# No array is read that declares more than this unless told, so that a small file cannot fill the memory.
 _MAX_BYTES = 8 * 2**30
 # Images are converted this many at a time, so that no second array of floats of their size is made.
 _CHUNK = 8192
@@ -54,7 +54,27 @@ def load(options: sources.SourceOptions) -> client_data.WriterArchive:
         UserError: if the file is missing or malformed.
     """
     path = options.client_data
-    with _archive_members(path) as members:
+    if not os.path.isfile(path):
+        raise errors.UserError(f"{path}: there is no such file: give the path of a by-writer .npz archive.")
+    return read(path, path, options.num_classes, options.seed)
+
+
+def read(
+    file: str | IO[bytes], name: str, num_classes: int, seed: int, max_bytes: int = _MAX_BYTES
+) -> client_data.WriterArchive:
+    """The examples of a by-writer archive, as `load` gives them.
+
+    Args:
+        file: a path, or an open file that can seek.
+        name: what errors call it.
+        num_classes: with 10, an archive without `split` is split after its letters are left out.
+        seed: of the split of an archive without one.
+        max_bytes: no array is read that declares more.
+
+    Raises:
+        UserError: if it is malformed.
+    """
+    with _archive_members(file, name, max_bytes) as members:
         count = members.image_count()
         images = members.read("images", "iuf", (count, *client_data.IMAGE_SHAPE))
         labels = members.read("labels", "iu", (count,))
@@ -62,17 +82,17 @@ def load(options: sources.SourceOptions) -> client_data.WriterArchive:
         classes = members.read("classes", "U") if "classes" in members else np.array(client_data.CLASSES)
         split = members.read("split", "U", (count,)) if "split" in members else None
         ink, source = members.word("ink"), members.word("source")
-    images = _ink_images(path, images, ink)
-    labels = _project_labels(path, labels, classes)
+    images = _ink_images(name, images, ink)
+    labels = _project_labels(name, labels, classes)
     if split is None:
         # Split what is used alone, so that about a fifth of each writer's digits are test examples too.
-        keep = labels < options.num_classes
+        keep = labels < num_classes
         images, labels, writer_index = images[keep], labels[keep], writer_index[keep]
-        is_test = client_data.split_by_writer(labels, writer_index, seeds.generator(options.seed, "split"))
+        is_test = client_data.split_by_writer(labels, writer_index, seeds.generator(seed, "split"))
     else:
-        is_test = _is_test(path, split)
+        is_test = _is_test(name, split)
     if source is None:
-        stem = os.path.splitext(os.path.basename(path))[0]
+        stem = os.path.splitext(os.path.basename(name))[0]
         source = f"{stem}, {len(np.unique(writer_index))} writers"
     return client_data.WriterArchive(images, labels, writer_index, is_test, writers, client_data.CLASSES, source)
 
@@ -87,9 +107,10 @@ def _writers(writer: np.ndarray) -> tuple[tuple[str, ...], np.ndarray]:
 class _Members:
     """The arrays of an open .npz file, each checked by its header before it is read."""
 
-    def __init__(self, path: str, archive: zipfile.ZipFile):
+    def __init__(self, path: str, archive: zipfile.ZipFile, max_bytes: int):
         self._path = path
         self._archive = archive
+        self._max_bytes = max_bytes
         self._sizes = {info.filename: info.file_size for info in archive.infolist()}
 
     def __contains__(self, name: str) -> bool:
@@ -106,10 +127,11 @@ class _Members:
                     f"{self._path}: {name} holds Python objects, which are not read: save it as a plain NumPy array."
                 )
             declared = math.prod(shape) * dtype.itemsize
-            if declared > _MAX_BYTES:
+            if declared > self._max_bytes:
+                size, unit = (2**30, "GiB") if self._max_bytes >= 2**30 else (2**20, "MiB")
                 raise errors.UserError(
-                    f"{self._path}: {name} declares {declared / 2**30:.0f} GiB, more than the {_MAX_BYTES // 2**30} "
-                    "GiB that are read: make the archive smaller."
+                    f"{self._path}: {name} declares {declared / size:.0f} {unit}, more than the "
+                    f"{self._max_bytes // size} {unit} that are read: make the archive smaller."
                 )
             if file.tell() + declared != self._sizes[f"{name}.npy"]:
                 raise ValueError(f"{name} does not have the size that its header declares")
@@ -153,13 +175,11 @@ def _array_header(file: IO[bytes]) -> tuple[tuple[int, ...], np.dtype]:
 
 
 @contextlib.contextmanager
-def _archive_members(path: str) -> Iterator[_Members]:
+def _archive_members(file: str | IO[bytes], path: str, max_bytes: int) -> Iterator[_Members]:
     """Opens an archive; an error that shows it to be damaged, here or while it is read, becomes a UserError."""
-    if not os.path.isfile(path):
-        raise errors.UserError(f"{path}: there is no such file: give the path of a by-writer .npz archive.")
     try:
-        with zipfile.ZipFile(path) as archive:
-            yield _Members(path, archive)
+        with zipfile.ZipFile(file) as archive:
+            yield _Members(path, archive, max_bytes)
     except _UNREADABLE as error:
         reason = " ".join(str(error).split()) or type(error).__name__
         raise errors.UserError(

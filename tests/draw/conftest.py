@@ -1,0 +1,90 @@
+"""A small model for the drawing page, and the evaluation computation as judge of what the page says."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+import tensorflow_federated as tff
+from absl import flags
+from flask import testing
+
+from tff_personalization import seeds
+from tff_personalization.draw import held_out_writers, personalizer, server
+from tff_personalization.programs import config, evaluating
+from tff_personalization.tasks import array_client_data, federated_data, registry, splits
+from tff_personalization.tasks.sources import npz_archive
+
+HOST = "127.0.0.1:8765"
+
+
+def trained_model(*arguments):
+    """An untrained model in the place of a trained one, with settings as the flags say."""
+    flag_values = flags.FlagValues()
+    config.define_flags(flag_values)
+    flag_values(["run_experiment", *arguments])
+    experiment = config.from_flags(flag_values)
+    task = registry.TASKS[experiment.config.task]
+    rng = seeds.generator(experiment.config.seed, "init")
+    weights = task.models[experiment.config.model](task.num_classes, rng).initial_weights[0]
+    return personalizer.TrainedModel(experiment, weights, 7, experiment.config.strategies[0], "run", "synthetic bars")
+
+
+@pytest.fixture(scope="session")
+def maker():
+    return personalizer.Personalizer(
+        trained_model("--model=linear", "--personalization_learning_rate=0.1", "--personalization_batch_size=4")
+    )
+
+
+@pytest.fixture
+def writers():
+    return held_out_writers.HeldOutWriters(np.full(10, 0.5), 0.5 + np.linspace(0, 0.9, 10))
+
+
+class _Client(testing.FlaskClient):
+    """A client that asks for the server by its name."""
+
+    def open(self, *arguments, **settings):
+        settings.setdefault("base_url", f"http://{HOST}")
+        return super().open(*arguments, **settings)
+
+
+@pytest.fixture
+def app(maker, writers):
+    """The application, which keeps two visitors and twelve examples of each."""
+    pages = server.Pages(maker, writers, {"name": "run"}, most_visitors=2, most_examples=12)
+    app = server.create_app(pages, {HOST})
+    app.test_client_class = _Client
+    return app
+
+
+@pytest.fixture
+def browser(app):
+    """Makes a client of the application that has opened the page."""
+
+    def browser():
+        client = app.test_client()
+        assert client.get("/").status_code == 200
+        return client
+
+    return browser
+
+
+def by_evaluation(trained, archive, path):
+    """Right answers on the test part of an archive of one writer, before and after the run's main strategy.
+
+    Computed by the project's evaluation in TFF's worker.
+    """
+    path.write_bytes(archive)
+    config = trained.experiment.config
+    read = npz_archive.read(str(path), "mine.npz", 62, config.seed)
+    train, test = array_client_data.to_client_data(read)
+    data = federated_data.FederatedData(train, test, splits.ClientSplit((), (), read.writers), read.source, "")
+    model = registry.TASKS[config.task].models[config.model](62, seeds.generator(config.seed, "init"))
+    experiment = dataclasses.replace(
+        trained.experiment, config=dataclasses.replace(config, strategies=[trained.strategy])
+    )
+    evaluator = evaluating.PersonalizationEvaluator(experiment, model, data, trained.weights)
+    weights = tff.learning.models.ModelWeights(trained.weights, ())
+    table = evaluator.evaluate(weights, list(read.writers), trained.round_number).clients.set_index("epoch")
+    return [round(table.accuracy[epoch] * table.test_examples[epoch]) for epoch in (0, config.personalization_epochs)]

@@ -1,0 +1,104 @@
+"""The command: what it says without a run, and of runs that it cannot show."""
+
+import pathlib
+import types
+
+import pytest
+from absl import flags
+from absl.testing import flagsaver
+
+from tff_personalization import errors
+from tff_personalization.draw import __main__ as draw
+from tff_personalization.draw import held_out_writers, personalizer
+
+
+@pytest.fixture
+def main(monkeypatch, tmp_path):
+    """The command in an empty directory, with its flags at their defaults."""
+    monkeypatch.chdir(tmp_path)
+    if not flags.FLAGS.is_parsed():
+        flags.FLAGS(["draw"])
+    return lambda *arguments: draw.main(["draw", *arguments])
+
+
+def test_without_a_run_it_says_how_to_get_one(main, tmp_path):
+    with pytest.raises(errors.UserError, match=r"make run .*make draw FLAGS=--train"):
+        main()
+    (tmp_path / "runs" / "mine").mkdir(parents=True)
+    (tmp_path / "runs" / "mine" / "summary.json").write_text("{}")
+    with pytest.raises(errors.UserError, match="make draw RUN=runs/mine"):
+        main()
+
+
+def test_a_run_and_train_are_one_too_many(main):
+    with flagsaver.flagsaver(train=True), pytest.raises(errors.UserError, match="One run directory"):
+        main("runs/mine")
+
+
+def test_train_makes_the_quick_run_and_shows_it(main, monkeypatch):
+    made, shown = [], []
+
+    def run(experiment, interrupt):
+        made.append(experiment.config)
+        return types.SimpleNamespace(path=pathlib.Path("runs/quick"))
+
+    def load(run, *choices):
+        shown.append(run)
+        raise errors.UserError("enough of it")
+
+    monkeypatch.setattr(draw.training, "run", run)
+    monkeypatch.setattr(draw.personalizer, "load", load)
+    monkeypatch.setattr(draw.runtime, "forget_default_context", lambda: None)
+    with flagsaver.flagsaver(train=True), pytest.raises(errors.UserError, match="enough of it"):
+        main()
+    assert (made[0].client_data, made[0].num_clients, made[0].rounds, made[0].local_epochs) == (
+        "handwriting",
+        120,
+        45,
+        5,
+    )
+    assert shown == [pathlib.Path("runs/quick")]
+
+
+def test_what_is_no_run_is_refused(main, tmp_path):
+    with pytest.raises(errors.UserError, match="not a run directory"):
+        main(str(tmp_path))
+
+
+def test_a_run_of_text_is_refused_in_one_line(tmp_path):
+    (tmp_path / "config.json").write_text('{"given": {"task": "shakespeare"}}')
+    with pytest.raises(errors.UserError, match=r"shakespeare has no characters to draw[^\n]*$"):
+        personalizer.load(tmp_path)
+
+
+def test_a_run_without_a_model_a_round_or_a_strategy_is_refused(tmp_path):
+    (tmp_path / "config.json").write_text('{"given": {"model": "linear", "strategies": ["knn_per"]}}')
+    with pytest.raises(errors.UserError, match="no model yet"):
+        personalizer.load(tmp_path)
+    (tmp_path / "models").mkdir()
+    (tmp_path / "models" / "round_3.npz").write_bytes(b"damaged")
+    with pytest.raises(errors.UserError, match=r"--round=2: .* has kept round 3"):
+        personalizer.load(tmp_path, round_number=2)
+    with pytest.raises(errors.UserError, match="--strategy=ditto"):
+        personalizer.load(tmp_path, strategy="ditto")
+    with pytest.raises(errors.UserError, match="knn_per makes no model"):
+        personalizer.load(tmp_path)
+    (tmp_path / "config.json").write_text('{"given": {"model": "linear"}}')
+    with pytest.raises(errors.UserError, match="round 3 cannot be read"):
+        personalizer.load(tmp_path)
+
+
+def test_the_held_out_writers_are_those_of_the_strategys_last_epoch(tmp_path):
+    rows = [
+        "client,strategy,epoch,accuracy",
+        *("a,fine_tune,0,0.5", "a,fine_tune,1,0.9", "a,fine_tune,2,0.7", "a,ditto,0,0.5", "a,ditto,2,0.1"),
+        *("b,fine_tune,0,0.4", "b,fine_tune,1,0.4", "b,fine_tune,2,0.3", "c,fine_tune,0,", "c,fine_tune,2,"),
+    ]
+    (tmp_path / "clients.csv").write_text("\n".join(rows))
+    writers = held_out_writers.read(tmp_path, "fine_tune", 2)
+    assert writers.gains.round(6).tolist() == [0.2, -0.1]
+    assert [writers.share_that_gains_less(gain) for gain in (-0.2, -0.1, 0.0, 0.2, 0.3)] == [0, 0, 0.5, 0.5, 1]
+    assert held_out_writers.read(tmp_path / "nowhere", "fine_tune", 2) is None
+    (tmp_path / "clients.csv").write_text("client,epoch\n")
+    with pytest.raises(errors.UserError, match=r"clients\.csv: it is damaged"):
+        held_out_writers.read(tmp_path, "fine_tune", 2)

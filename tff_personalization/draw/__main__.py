@@ -1,0 +1,83 @@
+"""The drawing page: draw characters in a browser, and see a run's model learn your handwriting.
+
+    python -m tff_personalization.draw RUN              # a run directory, such as runs/fed_avg-handwriting-seed1-…
+    python -m tff_personalization.draw --train          # trains configs/quick.flags first, unless it has been
+
+It listens on 127.0.0.1 alone and keeps nothing: docs/draw.md.
+"""
+
+import pathlib
+import sys
+from collections.abc import Sequence
+
+from tff_personalization import startup
+
+startup.quiet(sys.argv)
+
+from absl import app, flags  # noqa: E402
+
+from tff_personalization import errors  # noqa: E402
+from tff_personalization.draw import held_out_writers, personalizer, server  # noqa: E402
+from tff_personalization.programs import config, interruption, runtime, training  # noqa: E402
+
+_QUICK = pathlib.Path(__file__).parents[2] / "configs" / "quick.flags"
+
+_PORT = flags.DEFINE_integer("port", 8765, "The port on 127.0.0.1; 0 for any free one.", 0, 65535)
+_TRAIN = flags.DEFINE_bool("train", False, "Without RUN: train configs/quick.flags first; some 3 minutes, once.")
+_ROUND = flags.DEFINE_integer("round", None, "The round whose global model is taken. Default: the last one.", 0)
+_STRATEGY = flags.DEFINE_string("strategy", None, "One of the run's strategies. Default: its main one.")
+_VISITORS = flags.DEFINE_integer("visitors", 8, "Visitors kept; more make those forgotten who were away longest.", 1)
+_EXAMPLES = flags.DEFINE_integer("examples", 400, "Examples kept of each visitor.", 1)
+
+
+def _quick_run() -> pathlib.Path:
+    """The directory of the small default run, trained unless it has been."""
+    flag_values = flags.FlagValues()
+    config.define_flags(flag_values)
+    flag_values(["run_experiment", f"--flagfile={_QUICK}"])
+    with interruption.Interruption() as interrupt:
+        return training.run(config.from_flags(flag_values), interrupt).path
+
+
+def _without_run() -> errors.UserError:
+    made = sorted(pathlib.Path("runs").glob("*/summary.json"), key=lambda path: path.stat().st_mtime)
+    if made:
+        return errors.UserError(f"RUN is missing: give a run directory, such as make draw RUN={made[-1].parent}")
+    return errors.UserError(
+        "RUN is missing, and runs/ has none: make one with make run (some 3 minutes), or with make draw FLAGS=--train."
+    )
+
+
+def pages_of(trained: personalizer.TrainedModel, run: pathlib.Path, visitors: int, examples: int) -> server.Pages:
+    """What is served for a run's model, ready to answer."""
+    maker = personalizer.Personalizer(trained)
+    maker.warm_up()
+    settings = trained.experiment.config
+    about = {
+        "name": trained.run_name,
+        "method": settings.method,
+        "source": trained.source,
+        "round": trained.round_number,
+        "strategy": trained.strategy,
+        "epochs": settings.personalization_epochs,
+    }
+    writers = held_out_writers.read(run, trained.strategy, settings.personalization_epochs)
+    return server.Pages(maker, writers, about, visitors, examples)
+
+
+def main(argv: Sequence[str]) -> int:
+    if len(argv) > 2 or (len(argv) == 2 and _TRAIN.value):
+        raise errors.UserError("One run directory is expected, or --train without one.")
+    if len(argv) < 2 and not _TRAIN.value:
+        raise _without_run()
+    run = pathlib.Path(argv[1]) if len(argv) == 2 else _quick_run()
+    runtime.forget_default_context()
+    trained = personalizer.load(run, _ROUND.value, _STRATEGY.value)
+    served = server.Server(pages_of(trained, run, _VISITORS.value, _EXAMPLES.value), _PORT.value)
+    print(f"Draw at {served.url} (Ctrl-C ends it)", flush=True)
+    served.serve()
+    return 0
+
+
+if __name__ == "__main__":
+    app.run(startup.with_plain_errors(main), flags_parser=startup.parse_flags)

@@ -1,0 +1,178 @@
+"""A run's model outside of TFF: what it says of an image, and fine-tuning it on one person's examples.
+
+Both are TensorFlow functions for any number of examples, traced once. Fine-tuning is the run's own strategy with its
+optimizer, epochs and batch size, by the code that its evaluation runs; with the same examples in the same order and the
+same name of the writer, so are the seed and the result.
+"""
+
+import dataclasses
+import json
+import pathlib
+
+import numpy as np
+import tensorflow as tf
+
+from tff_personalization import errors, seeds
+from tff_personalization.local_training import Examples
+from tff_personalization.models import functional
+from tff_personalization.personalization import adaptation
+from tff_personalization.personalization import strategies as strategies_lib
+from tff_personalization.programs import config as config_lib
+from tff_personalization.programs import saved_models
+from tff_personalization.tasks import client_data, registry, sources
+
+Weights = tuple[tf.Tensor, ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainedModel:
+    """A global model of a run, and how the run personalizes it.
+
+    Attributes:
+        experiment: the run's settings.
+        weights: the global weights.
+        round_number: the round that they are of.
+        strategy: the strategy's name.
+        run_name: the run's name.
+        source: what its data is, in words; begins with "synthetic" if it was generated.
+    """
+
+    experiment: config_lib.Experiment
+    weights: tuple[np.ndarray, ...]
+    round_number: int
+    strategy: str
+    run_name: str
+    source: str
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """The characters that are told apart."""
+        return client_data.CLASSES[: registry.TASKS[self.experiment.config.task].num_classes]
+
+
+def load(run: pathlib.Path, round_number: int | None = None, strategy: str | None = None) -> TrainedModel:
+    """The model that a run has kept.
+
+    Args:
+        run: the run directory.
+        round_number: None for the last round.
+        strategy: one of the run's; None for its main one.
+
+    Raises:
+        UserError: it is no run of a task with images, has kept no such model, or its strategy cannot be used.
+    """
+    experiment = config_lib.from_run(run)
+    config = experiment.config
+    if registry.TASKS[config.task].sources is not sources.IMAGES:
+        raise errors.UserError(
+            f"{run}: --task={config.task} has no characters to draw: give a run of emnist62 or emnist10."
+        )
+    kept = saved_models.SavedModels(run / "models")
+    rounds = kept.rounds()
+    if not rounds:
+        raise errors.UserError(f"{run}: it has kept no model yet: let the run finish.")
+    if round_number is not None and round_number not in rounds:
+        raise errors.UserError(f"--round={round_number}: {run} has kept round {', '.join(map(str, rounds))} alone.")
+    if strategy is not None and strategy not in config.strategies:
+        raise errors.UserError(
+            f"--strategy={strategy}: {run} was judged with {', '.join(config.strategies)}: choose of these."
+        )
+    name = strategy or config.strategies[0]
+    if not strategies_lib.STRATEGIES[name].gives_weights:
+        usable = [other for other in config.strategies if strategies_lib.STRATEGIES[other].gives_weights]
+        instead = f"give --strategy={usable[0]}" if usable else "give a run with --strategies=fine_tune"
+        raise errors.UserError(f"{run}: the strategy {name} makes no model of its own that could be shown: {instead}.")
+    number = rounds[-1] if round_number is None else round_number
+    try:
+        weights = kept.load(number)
+    except Exception as error:  # A damaged file can fail in any way.
+        raise errors.UserError(
+            f"{run}: the model of round {number} cannot be read ({type(error).__name__})."
+        ) from error
+    record = json.loads((run / "config.json").read_text())
+    return TrainedModel(experiment, weights, number, name, record.get("run_name", run.name), record.get("source", ""))
+
+
+class Personalizer:
+    """Says what a model sees in images, and makes a person's own model from their examples."""
+
+    def __init__(self, trained: TrainedModel):
+        config = trained.experiment.config
+        task = registry.TASKS[config.task]
+        self.trained = trained
+        self.model = task.models[config.model](task.num_classes, seeds.generator(config.seed, "init"))
+        self._global_weights = tuple(tf.constant(w) for w in trained.weights)
+        self._check_shapes()
+        self._settings = adaptation.Settings(
+            trained.experiment.optimizers["personalization"].build(),
+            config.personalization_epochs,
+            config.personalization_batch_size,
+            trained.experiment.settings,
+        )
+        of_weights = tuple(tf.TensorSpec(w.shape, w.dtype) for w in self.initial)
+        images, labels = self.model.input_spec
+        self._probabilities = tf.function(
+            lambda weights, x: tf.nn.softmax(self.model.logits(weights, x, None)),
+            input_signature=(of_weights, images),
+            autograph=False,
+        )
+        self._hits = tf.function(
+            lambda weights, x, y: functional.hits(self.model.logits(weights, x, None), y),
+            input_signature=(of_weights, images, labels),
+            autograph=False,
+        )
+        self._adapt = tf.function(
+            self._adapted_weights,
+            input_signature=(images, labels, tf.TensorSpec([2], tf.int32)),
+            autograph=False,
+        )
+
+    def _check_shapes(self) -> None:
+        if [w.shape for w in self.initial] != [w.shape for w in self.model.initial_weights[0]]:
+            raise errors.UserError(
+                "The run's model has other weights than this version of the program makes: train it anew."
+            )
+
+    @property
+    def initial(self) -> Weights:
+        """The weights of the initial model, which all visitors begin with."""
+        return self._global_weights[: len(self.model.initial_weights[0])]
+
+    def probabilities(self, weights: Weights, image: np.ndarray) -> np.ndarray:
+        """What a model says of an image, uint8 of shape (28, 28): the probability of each class, float32."""
+        return self._probabilities(weights, tf.constant(image[np.newaxis])).numpy()[0]
+
+    def hits(self, weights: Weights, images: np.ndarray, labels: np.ndarray) -> np.ndarray:
+        """Of which images, uint8 of shape (n, 28, 28), a model says what they are: bool, shape (n,)."""
+        if not len(labels):
+            return np.zeros(0, bool)
+        return self._hits(weights, tf.constant(images), tf.constant(labels, tf.int32)).numpy()
+
+    def personalize(self, images: np.ndarray, labels: np.ndarray, writer: str) -> Weights:
+        """The weights of the model that the run's strategy makes, from the initial model, of a person's examples.
+
+        Args:
+            images: uint8, shape (n, 28, 28), n ≥ 1.
+            labels: int, shape (n,).
+            writer: the person's name, from which the seed is drawn that shuffling and dropout hang on.
+        """
+        trained = self.trained
+        seed = seeds.stateless(trained.experiment.config.seed, "personalization", trained.round_number, writer)
+        return self._adapt(tf.constant(images), tf.constant(labels, tf.int32), tf.constant(seed))
+
+    def _adapted_weights(self, images: tf.Tensor, labels: tf.Tensor, seed: tf.Tensor) -> Weights:
+        return adaptation.adapted_weights(
+            strategies_lib.STRATEGIES[self.trained.strategy],
+            self.model,
+            self._global_weights,
+            Examples(images, labels),
+            seed,
+            self._settings,
+        )
+
+    def warm_up(self) -> None:
+        """Traces all functions, so that the first visitor need not wait for it."""
+        images, labels = np.zeros((2, *client_data.IMAGE_SHAPE), np.uint8), np.zeros(2, np.int32)
+        weights = self.personalize(images, labels, "warm-up")
+        self.probabilities(weights, images[0])
+        self.hits(weights, images, labels)

@@ -1,0 +1,107 @@
+"""Exports the global model of a run for use without this project (docs/on-device.md).
+
+    python -m tff_personalization.export RUN --format=keras          # a .keras file
+    python -m tff_personalization.export RUN --format=saved_model    # a directory for tf.saved_model.load
+    python -m tff_personalization.export RUN --format=tflite         # one file that is personalized on a device
+    python -m tff_personalization.export RUN --format=tflite --quantize   # one that predicts alone, a quarter as large
+
+Beside what it writes, a file with the same name and .json says what the model takes and where it is from.
+"""
+
+import json
+import pathlib
+import sys
+from collections.abc import Sequence
+
+from tff_personalization import startup
+
+startup.quiet(sys.argv)
+
+from absl import app, flags  # noqa: E402
+
+from tff_personalization import errors  # noqa: E402
+from tff_personalization.export import global_model, keras_form, tflite  # noqa: E402
+from tff_personalization.programs import files, runtime  # noqa: E402
+
+_KERAS, _SAVED_MODEL, _TFLITE = FORMATS = ("keras", "saved_model", "tflite")
+
+
+def export(
+    run: pathlib.Path,
+    form: str,
+    which: str = global_model.LAST,
+    path: pathlib.Path | None = None,
+    strategy: str | None = None,
+    quantize: bool = False,
+) -> pathlib.Path:
+    """Writes a run's global model, and beside it what has to be known of it.
+
+    Args:
+        run: the run directory.
+        form: one of `FORMATS`.
+        which: the round, as `global_model.read` takes it.
+        path: where to; None for a place in the run directory.
+        strategy: that a tflite file follows; None for the run's main one.
+        quantize: whether the weights of a tflite file are int8; it then predicts alone.
+
+    Returns:
+        What was written.
+
+    Raises:
+        UserError: the run, the round, the strategy or the place is not one that can be used.
+    """
+    if form != _TFLITE and (strategy or quantize):
+        name = "strategy" if strategy else "quantize"
+        raise errors.UserError(f"--{name} has no effect with --format={form}: remove it, or choose --format=tflite.")
+    if quantize and strategy:
+        raise errors.UserError("--strategy has no effect with --quantize, which makes a file that is not trained.")
+    if form == _KERAS and path is not None and path.suffix != ".keras":
+        raise errors.UserError(f"--output={path}: give a name that ends with .keras.")
+    found = global_model.read(run, which)
+    name, said = f"round_{found.round_number}", found.metadata()
+    try:
+        if form == _KERAS:
+            path = path or run / "export" / f"{name}.keras"
+            keras_form.write_keras(found, path)
+        elif form == _SAVED_MODEL:
+            path = path or run / "export" / f"{name}_saved_model"
+            keras_form.write_saved_model(found, path)
+        elif quantize:
+            path = path or run / "export" / f"{name}_quantized.tflite"
+            tflite.write_quantized(found, path)
+        else:
+            how = tflite.personalization(found, strategy)
+            path = path or run / "export" / f"{name}_{how.strategy}.tflite"
+            said = tflite.metadata(found, how)
+            tflite.write(found, how, path)
+        files.write_text(path.with_name(f"{path.name}.json"), json.dumps(said, indent=2) + "\n")
+    except OSError as error:
+        raise errors.UserError(f"--output={path}: cannot be written ({error.strerror}): give another place.") from error
+    return path
+
+
+def main(argv: Sequence[str]) -> int:
+    if len(argv) != 2:
+        raise errors.UserError("a run directory is expected: python -m tff_personalization.export RUN --format=tflite")
+    runtime.forget_default_context()
+    given = flags.FLAGS
+    path = export(
+        pathlib.Path(argv[1]),
+        given.format,
+        given.round,
+        pathlib.Path(given.output) if given.output else None,
+        given.strategy,
+        given.quantize,
+    )
+    size = sum(file.stat().st_size for file in (path.rglob("*") if path.is_dir() else [path]) if file.is_file())
+    print(f"{path}: {size / 1e6:.2f} MB; what it takes and where it is from: {path.name}.json beside it")
+    return 0
+
+
+if __name__ == "__main__":
+    flags.DEFINE_enum("format", None, FORMATS, "What to write.", required=True)
+    flags.DEFINE_string("round", global_model.LAST, "The round: last, best (on validation clients), or its number.")
+    flags.DEFINE_string("output", None, "Where to. Default: in RUN/export.")
+    flags.DEFINE_enum("strategy", None, list(tflite.TRAINED), "Of a tflite file. Default: the run's main one.")
+    flags.DEFINE_bool("quantize", False, "tflite: weights as int8; the file predicts and is not trained.")
+    app.run(startup.with_plain_errors(main), flags_parser=startup.parse_flags)

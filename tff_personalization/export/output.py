@@ -1,0 +1,29 @@
+"""Writing what is exported: whole or not at all."""
+
+import contextlib
+import os
+import pathlib
+import shutil
+import tempfile
+from collections.abc import Iterator
+
+from tff_personalization.programs import files
+
+
+@contextlib.contextmanager
+def whole(path: pathlib.Path, suffix: str = "") -> Iterator[pathlib.Path]:
+    """A path with a suffix to write a file or directory to, which takes the place of `path` when it is whole.
+
+    Raises:
+        OSError: it cannot be written, or a directory is there that is not one of a model.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if path.is_dir() and not (path / "saved_model.pb").exists():
+        raise IsADirectoryError(None, "Is a directory, and not one of a model", str(path))
+    with tempfile.TemporaryDirectory(prefix="export_", dir=path.parent) as directory:
+        temporary = pathlib.Path(directory) / f"whole{suffix}"
+        with files.as_os_errors(temporary):
+            yield temporary
+        if path.is_dir():
+            shutil.rmtree(path)
+        os.replace(temporary, path)

@@ -1,0 +1,242 @@
+"""Compares personalization through a TensorFlow Lite file with that of the evaluation, on held-out clients of the run.
+
+    python -m tff_personalization.export RUN --format=tflite
+    python -m tff_personalization.export.prove RUN RUN/export/round_150_fine_tune.tflite
+
+Each client fine-tunes twice from the same model, on the same batches with the same dropout: in the evaluation
+computation, and through the file's signatures in TensorFlow Lite's interpreter. Prints a table, and writes beside the
+file FILE.proof.csv, a row for each client and epoch, and FILE.proof.json: differences, sizes, milliseconds.
+"""
+
+import dataclasses
+import json
+import os
+import pathlib
+import statistics
+import sys
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from tff_personalization import startup
+
+startup.quiet(sys.argv)
+
+import numpy as np  # noqa: E402
+import pandas as pd  # noqa: E402
+import tensorflow_federated as tff  # noqa: E402
+import tqdm  # noqa: E402
+from absl import app, flags  # noqa: E402
+
+from tff_personalization import errors, seeds  # noqa: E402
+from tff_personalization.export import global_model, on_device, tflite  # noqa: E402
+from tff_personalization.programs import evaluating, files, run_directory, runtime  # noqa: E402
+from tff_personalization.tasks import federated_data  # noqa: E402
+
+_STEPS, _PREDICTIONS = 30, 100  # how many are timed
+
+
+def chosen_clients(found: global_model.GlobalModel, data: federated_data.FederatedData, count: int) -> list[str]:
+    """So many of the run's test clients that have test examples, drawn from the run's seed."""
+    clients = [client for client in data.split.test if data.test.num_examples(client)]
+    order = seeds.generator(found.experiment.config.seed, "on_device").permutation(len(clients))
+    return [clients[i] for i in order[:count]]
+
+
+def compare(
+    found: global_model.GlobalModel,
+    device: on_device.OnDevice,
+    data: federated_data.FederatedData,
+    clients: Sequence[str],
+    progress: bool = True,
+) -> pd.DataFrame:
+    """Accuracy and loss on each client's test part before personalization and after each epoch, both ways.
+
+    Returns:
+        Columns client, epoch, train_examples, test_examples, tff_accuracy, tflite_accuracy, tff_loss, tflite_loss
+        (of a prediction, in nats). TFF computes in the current execution context.
+    """
+    strategy = device.metadata["personalization"]["strategy"]
+    config = dataclasses.replace(found.experiment.config, evaluation_release="records")
+    experiment = dataclasses.replace(found.experiment, config=config)
+    evaluator = evaluating.PersonalizationEvaluator(experiment, found.model, data, found.weights)
+    weights = tff.learning.models.ModelWeights(found.weights, ())
+    table = evaluator.evaluate(weights, clients, found.round_number, strategies=[strategy]).clients
+    assert table is not None  # since records are released
+    table = table.rename(columns={"accuracy": "tff_accuracy", "loss": "tff_loss"}).set_index(["client", "epoch"])
+    for client in tqdm.tqdm(clients, desc="TensorFlow Lite", unit="client", disable=not progress):
+        for epoch, judged in enumerate(_curve(found, device, data, client)):
+            count = table.loc[(client, epoch), "test_examples"]
+            table.loc[(client, epoch), "tflite_accuracy"] = judged.correct / count
+            table.loc[(client, epoch), "tflite_loss"] = judged.loss_sum / count
+    kept = ["train_examples", "test_examples", "tff_accuracy", "tflite_accuracy", "tff_loss", "tflite_loss"]
+    return table[kept].reset_index()
+
+
+def _curve(
+    found: global_model.GlobalModel,
+    device: on_device.OnDevice,
+    data: federated_data.FederatedData,
+    client: str,
+) -> list[on_device.Judgement]:
+    """How a client's model does on its test part before personalization through the file, and after each epoch."""
+    seed = seeds.stateless(found.experiment.config.seed, "personalization", found.round_number, client)
+    train, test = data.train.examples(client), data.test.examples(client)
+    device.initialize()
+    judged = [device.judge(*test)]
+    fraction = device.metadata["personalization"].get("early_stopping_fraction")
+
+    def note(epoch):
+        judged.append(device.judge(*test))
+
+    if fraction is None:
+        device.fine_tune(*train, seed, note)
+    else:
+        device.fine_tune_unless_hurt(*train, seed, fraction, note)
+    return judged
+
+
+def measure(
+    device: on_device.OnDevice,
+    quantized: on_device.OnDevice,
+    data: federated_data.FederatedData,
+    clients: Sequence[str],
+) -> dict[str, Any]:
+    """Milliseconds (medians), and what quantization does to the accuracy of the global model, a mean over clients."""
+    x, y = (np.concatenate(parts) for parts in zip(*map(data.test.examples, clients), strict=True))
+    size = device.metadata["personalization"]["batch_size"]
+    x_of_step, y_of_step = (np.concatenate([part] * -(-size // len(y)))[:size] for part in (x, y))
+    device.initialize()
+    exact, rounded = device.logits(x).argmax(axis=1), quantized.logits(x).argmax(axis=1)
+    parts = np.split(np.stack([exact == y, rounded == y]), _ends(data, clients), axis=1)
+    accuracy, quantized_accuracy = np.mean([part.mean(axis=1) for part in parts], axis=0)
+    found = {
+        "batch_size": size,
+        "ms_per_step": _milliseconds(lambda: device.train(x_of_step, y_of_step, np.zeros(2, np.int32)), _STEPS),
+        "ms_per_prediction": _milliseconds(lambda: device.logits(x[:1]), _PREDICTIONS),
+        "ms_per_prediction_quantized": _milliseconds(lambda: quantized.logits(x[:1]), _PREDICTIONS),
+        "test_examples": len(y),
+        "initial_accuracy": float(accuracy),
+        "initial_accuracy_quantized": float(quantized_accuracy),
+        "predictions_changed_by_quantization": float((exact != rounded).mean()),
+    }
+    device.initialize()
+    return found
+
+
+def _ends(data: federated_data.FederatedData, clients: Sequence[str]) -> np.ndarray:
+    return np.cumsum([data.test.num_examples(client) for client in clients])[:-1]
+
+
+def _milliseconds(call: Callable[[], Any], count: int) -> float:
+    call()  # allocates
+    times = []
+    for _ in range(count):
+        started = time.process_time()  # of the one core: other work on the machine does not count
+        call()
+        times.append(time.process_time() - started)
+    return round(1000 * statistics.median(times), 3)
+
+
+def markdown(table: pd.DataFrame, said: dict[str, Any]) -> str:
+    """The clients' accuracies before and after personalization, and their means."""
+    last = table["epoch"].max()
+    before, after = (table[table["epoch"] == epoch].set_index("client") for epoch in (0, last))
+    lines = [
+        "| client | train examples | test examples | initial | personalized: TFF | TensorFlow Lite |",
+        "|---|---|---|---|---|---|",
+    ]
+    lines += [
+        f"| {row.Index} | {row.train_examples} | {row.test_examples} | {before.tff_accuracy[row.Index]:.3f} | "
+        f"{row.tff_accuracy:.3f} | {row.tflite_accuracy:.3f} |"
+        for row in after.itertuples()
+    ]
+    means = (before.tff_accuracy.mean(), after.tff_accuracy.mean(), after.tflite_accuracy.mean())
+    lines.append(f"| **mean** | | | {' | '.join(f'{mean:.3f}' for mean in means)} |")
+    run = said["run"]
+    note = (
+        f"{run['source']}; run {run['name']}, seed {run['seed']}, commit {run['git_commit'][:10]}, round "
+        f"{run['round']}; {said['personalization']['strategy']}, {last} epochs. Largest difference over all epochs: "
+        f"accuracy {_largest(table, 'accuracy'):.3g}, loss {_largest(table, 'loss'):.2g}."
+    )
+    return "\n".join([*lines, "", note])
+
+
+def _largest(table: pd.DataFrame, name: str) -> float:
+    return float((table[f"tff_{name}"] - table[f"tflite_{name}"]).abs().max())
+
+
+def prove(
+    run: pathlib.Path, path: pathlib.Path, count: int, client_data: str | None = None
+) -> tuple[pd.DataFrame, dict[str, Any]]:
+    """The table of `compare` for so many clients, and what the proof found, as plain values.
+
+    Raises:
+        UserError: the file is not one of the run, or the run's data is not there any more.
+    """
+    device = on_device.open_file(path)
+    said = device.metadata
+    if "personalization" not in said:
+        raise errors.UserError(f"{path}: a file that is not trained; give one made without --quantize.")
+    found = global_model.read(run, str(said["run"]["round"]))
+    saved = device.save()
+    for place, w in enumerate(found.weights):
+        if not np.array_equal(saved.get(f"weight_{place}", w), w):
+            raise errors.UserError(f"{path} is not of {run}: its weights are others; export the run's model first.")
+    config = found.experiment.config
+    if client_data:
+        config = dataclasses.replace(config, client_data=client_data)
+    data = federated_data.load(config)
+    then = found.record["data_sha256"]
+    if data.sha256 != then:
+        raise errors.UserError(
+            f"--client_data={config.client_data}: not the data of the run (SHA-256 {then[:12]}… then, "
+            f"{data.sha256[:12]}… now): give its path."
+        )
+    clients = chosen_clients(found, data, count)
+    if not clients:
+        raise errors.UserError(f"{run}: no test client has test examples.")
+    with open(os.devnull, "wb") as log, runtime.execution_context(config.cores, log):
+        table = compare(found, device, data, clients)
+    quantized = tflite.convert_quantized(found)
+    measured = measure(device, on_device.OnDevice(quantized), data, clients)
+    return table, {
+        **said,
+        "clients": len(clients),
+        "largest_difference": {name: _largest(table, name) for name in ("accuracy", "loss")},
+        "bytes": path.stat().st_size,
+        "bytes_quantized": len(quantized),
+        "threads": 1,
+        **measured,
+        "proved_with": {"git_commit": run_directory.git_commit()},
+    }
+
+
+def main(argv: Sequence[str]) -> int:
+    if len(argv) != 3:
+        raise errors.UserError("a run directory and a file are expected: prove RUN FILE.tflite")
+    runtime.forget_default_context()
+    path = pathlib.Path(argv[2])
+    place = pathlib.Path(flags.FLAGS.output_dir) if flags.FLAGS.output_dir else path.parent
+    try:
+        place.mkdir(parents=True, exist_ok=True)  # now and not after minutes
+    except OSError as error:
+        raise errors.UserError(f"--output_dir={place}: cannot be made ({error.strerror}): give another.") from error
+    table, found = prove(pathlib.Path(argv[1]), path, flags.FLAGS.clients, flags.FLAGS.client_data)
+    files.write_text(place / f"{path.name}.proof.csv", table.to_csv(index=False))
+    files.write_text(place / f"{path.name}.proof.json", json.dumps(found, indent=2) + "\n")
+    print(markdown(table, found))
+    print(
+        f"\n{found['bytes'] / 1e6:.2f} MB ({found['bytes_quantized'] / 1e6:.2f} MB quantized); one core: "
+        f"{found['ms_per_step']:.1f} ms a training step of {found['batch_size']}, {found['ms_per_prediction']:.2f} ms "
+        f"a prediction ({found['ms_per_prediction_quantized']:.2f} quantized). Initial accuracy "
+        f"{found['initial_accuracy']:.4f}, quantized {found['initial_accuracy_quantized']:.4f}."
+    )
+    return 0
+
+
+if __name__ == "__main__":
+    flags.DEFINE_integer("clients", 20, "How many of the run's test clients.", lower_bound=1)
+    flags.DEFINE_string("client_data", None, "Where the run's data is now. Default: where the run found it.")
+    flags.DEFINE_string("output_dir", None, "Where the records go. Default: beside FILE.tflite.")
+    app.run(startup.with_plain_errors(main), flags_parser=startup.parse_flags)
