@@ -232,7 +232,8 @@ def decomposition(configurations: Configurations) -> Table:
     tidy = pd.concat(rows, ignore_index=True)
 
     def part(row: Any) -> tuple[str, Any]:
-        return ("FedSGD" if row["part"] == 0 else f"FOMAML, epoch {row['part']:.0f}"), float(row["part"])
+        name = "FedSGD" if row["part"] == 0 else f"FOMAML, epoch {row['part']:.0f}"
+        return name, name
 
     columns: list[Column] = [
         ("configuration", text("configuration")),
@@ -340,7 +341,6 @@ def all_runs(study: study_lib.Study) -> Table:
         rows.append({**words, **counts, **configurations_lib.per_run(run)})
     columns: list[Column] = [
         ("run", text("run")),
-        ("experiments", text("experiments")),
         ("method", text("method")),
         ("data", text("data")),
         ("seed", number("seed", ".0f")),
@@ -350,6 +350,7 @@ def all_runs(study: study_lib.Study) -> Table:
         ("gain", number("gain", "+.4f")),
         ("share hurt", number("share_hurt", ".1%")),
         ("wall time (s)", number("wall_seconds", ",.0f")),
+        ("experiments", text("experiments")),
     ]
     note = "Accuracies: mean over test clients, after the last round."
     return make("runs", "Every finished run", note, pd.DataFrame(rows), columns)

@@ -49,15 +49,15 @@ def test_tables_sort_by_click_and_by_key_numbers_as_numbers(driver, find):
     from selenium.webdriver.common.keys import Keys
 
     def column():
-        return [float(text.split()[0]) for text in texts(find, "#all-runs tbody td:nth-child(8)")]
+        return [float(text.split()[0]) for text in texts(find, "#all-runs tbody td:nth-child(7)")]
 
     into_view(driver, "#all-runs")
-    (button,) = find("#all-runs th:nth-child(8) button")
+    (button,) = find("#all-runs th:nth-child(7) button")
     button.click()
     assert column() == sorted(column())
     button.send_keys(Keys.ENTER)
     assert column() == sorted(column(), reverse=True)
-    (head,) = find("#all-runs th:nth-child(8)")
+    (head,) = find("#all-runs th:nth-child(7)")
     assert head.get_attribute("aria-sort") == "descending"
     (names,) = find("#all-runs th:nth-child(1) button")
     names.click()
