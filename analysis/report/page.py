@@ -4,6 +4,7 @@ import base64
 import gzip
 import json
 import pathlib
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -38,13 +39,15 @@ def build(directory: pathlib.Path) -> str:
         undefined=jinja2.StrictUndefined,
     )
     environment.policies["json.dumps_kwargs"] = {"separators": (",", ":")}  # in the order in which things are shown
-    environment.filters |= {"uri": data_uri, "svg": _svg, "plotly": as_dict, "tidy": tidy_csv}
+    environment.filters |= {"uri": data_uri, "svg": _svg, "plotly": as_dict, "tidy": tidy_csv, "slug": slug}
     return environment.get_template("template.html").render(
         study=found,
         sources=_sources(found),
         scales=list(dict.fromkeys(experiment.scale for experiment in found.experiments if experiment.scale)),
         claims=verdicts.CLAIMS,
         verdicts=judged,
+        by_claim=verdicts.by_claim(judged),
+        counts=verdicts.counts(judged),
         intervals={verdict.id: verdicts.interval(verdict, judged) for verdict in judged},
         sections=[sections.build(found, experiment) for experiment in found.experiments if experiment.runs],
         runs=tables.all_runs(found),
@@ -94,6 +97,11 @@ def data_uri(content: str, kind: str) -> tuple[str, str]:
     if len(content_bytes) > _COMPRESSED_FROM:
         content_bytes, kind, ending = gzip.compress(content_bytes, mtime=0), "application/gzip", ".gz"
     return f"data:{kind};base64,{base64.b64encode(content_bytes).decode()}", ending
+
+
+def slug(name: str) -> str:
+    """A name as part of an address within the page and of file names."""
+    return re.sub(r"[^A-Za-z0-9._]+", "-", name).strip("-")
 
 
 def _svg(figure: sections.Shown) -> str:

@@ -122,6 +122,19 @@ def read(directory: pathlib.Path) -> list[Verdict]:
         ) from None
 
 
+def by_claim(found: list[Verdict]) -> dict[str, list[Verdict]]:
+    """The verdicts of each claim that has some: claims in the order of `CLAIMS`, then others in that of the file."""
+    claims = dict.fromkeys((*CLAIMS, *(verdict.claim for verdict in found)))
+    groups = {claim: [verdict for verdict in found if verdict.claim == claim] for claim in claims}
+    return {claim: group for claim, group in groups.items() if group}
+
+
+def counts(found: list[Verdict]) -> dict[str, tuple[str, str, int]]:
+    """How many verdicts there are of each kind that occurs, with the kind's class of the style sheet and its sign."""
+    numbers = {kind: sum(verdict.verdict == kind for verdict in found) for kind in _LOOKS}
+    return {kind: (*_LOOKS[kind], number) for kind, number in numbers.items() if number}
+
+
 def interval(verdict: Verdict, others: list[Verdict]) -> Interval | None:
     """The interval on the scale of all verdicts about the same metric; None without one."""
     ends = [end for other in others if other.metric == verdict.metric for end in (other.low, other.high, other.effect)]

@@ -95,7 +95,7 @@ def study(tmp_path_factory) -> pathlib.Path:
     verdicts = [
         verdict(),
         verdict(id="C2.2", verdict="not decided by this data", effect=0.001, low=-0.003, high=0.005),
-        verdict(id="C3.1", claim="C3", verdict="not supported", effect=-0.01, low=-0.016, high=-0.004),
+        verdict(id="C3.1 (h = 0)", claim="C3", verdict="not supported", effect=-0.01, low=-0.016, high=-0.004),
         verdict(id="C1.1", claim="C1", verdict="no runs", effect=None, low=None, high=None, runs=[], seeds=0),
     ]
     (place / "verdicts.json").write_text(json.dumps({"verdicts": verdicts, "commit": "0123abc"}))

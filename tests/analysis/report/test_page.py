@@ -95,7 +95,7 @@ def test_every_verdict_has_its_effect_interval_and_reason_and_leads_to_its_secti
     links = {
         attributes["href"][1:] for tag, attributes in parts.tags if tag == "a" and attributes["href"].startswith("#")
     }
-    assert {"fine_tuning", "verdict-C2.1"} <= links <= ids
+    assert {"fine_tuning", "verdict-C2.1", "verdict-C3.1-h-0"} <= links <= ids
 
 
 def test_each_experiment_has_its_question_tables_figures_and_provenance(parts):
