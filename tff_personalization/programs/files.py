@@ -10,6 +10,9 @@ from collections.abc import Iterable, Iterator
 import numpy as np
 import tensorflow as tf
 
+from tff_personalization import errors
+from tff_personalization.tasks.sources import npz_archive
+
 _ERRNO = {
     tf.errors.ResourceExhaustedError: errno.ENOSPC,
     tf.errors.PermissionDeniedError: errno.EACCES,
@@ -38,9 +41,19 @@ def save_arrays(path: pathlib.Path, arrays: Iterable[np.ndarray]) -> None:
 
 
 def load_arrays(path: pathlib.Path) -> list[np.ndarray]:
-    """The arrays of a file that `save_arrays` wrote, in their order."""
-    with np.load(path) as arrays:
-        return [arrays[name] for name in arrays.files]
+    """The arrays of a file that `save_arrays` wrote, in their order.
+
+    Raises:
+        UserError: the file is damaged.
+    """
+    try:
+        with np.load(path) as arrays:
+            return [arrays[name] for name in arrays.files]
+    except (*npz_archive.UNREADABLE, TypeError) as error:
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise errors.UserError(
+            f"{path}: damaged ({reason}): restore the file, or move its run directory away and start anew."
+        ) from error
 
 
 def clear_leftovers(directory: pathlib.Path) -> None:
@@ -51,9 +64,14 @@ def clear_leftovers(directory: pathlib.Path) -> None:
 
 @contextlib.contextmanager
 def as_os_errors(path: pathlib.Path) -> Iterator[None]:
-    """Where TensorFlow writes below `path`: its errors of the file system become OSErrors that name it."""
+    """Where TensorFlow writes below `path`: its errors of the file system become OSErrors that name it.
+
+    TensorFlow has one kind of error for want of room and want of memory: the latter becomes a MemoryError.
+    """
     try:
         yield
     except tuple(_ERRNO) as error:
+        if isinstance(error, tf.errors.ResourceExhaustedError) and "OOM" in str(error):
+            raise MemoryError("in TensorFlow") from error
         number = next(number for kind, number in _ERRNO.items() if isinstance(error, kind))
         raise OSError(number, os.strerror(number), str(path)) from error
