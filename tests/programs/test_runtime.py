@@ -8,6 +8,7 @@ import signal
 import threading
 import time
 
+import grpc
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -133,6 +134,29 @@ def test_a_worker_without_memory_has_its_work_done_by_another(tmp_path):
         limit_memory(pid)
         assert sum_of_large([1, 2, 3]) == 6
         assert worker.pid != pid
+
+
+@pytest.mark.parametrize("words", ["OOM when allocating tensor", "Unexpected error in RPC handling"])
+def test_so_has_one_that_only_says_that_it_has_none(tmp_path, words):
+    answers = [grpc.RpcError(words), grpc.RpcError(words), "the result"]
+
+    def compute(contexts):
+        assert len(contexts) == 1
+        answer = answers.pop(0)
+        if isinstance(answer, str):
+            return answer
+        raise answer
+
+    with log_in(tmp_path) as log, runtime.execution_context(cores=2, log=log) as worker:
+        pid = worker.pid
+        assert worker.attempt(compute) == "the result"
+        assert worker.pid != pid
+        answers = [grpc.RpcError(words)] * 4
+        with pytest.raises(errors.UserError, match=r"ended 4 times .* want of memory.*--clients_per_call"):
+            worker.attempt(compute)
+        answers = [grpc.RpcError("of another kind")]
+        with pytest.raises(grpc.RpcError, match="of another kind"):
+            worker.attempt(compute)
 
 
 def test_a_worker_that_does_not_start_is_one_line(tmp_path, monkeypatch):

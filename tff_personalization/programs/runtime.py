@@ -174,7 +174,8 @@ def _is_want_of_memory(error: grpc.RpcError) -> bool:
 
     TensorFlow says so; any other C++ exception of the worker is "unexpected" to gRPC, and bad_alloc the usual one.
     """
-    return isinstance(error, grpc.Call) and any(words in (error.details() or "") for words in _WANT_OF_MEMORY)
+    details = error.details() if isinstance(error, grpc.Call) else str(error)
+    return any(words in (details or "") for words in _WANT_OF_MEMORY)
 
 
 def worker_command(port: int, cores: int, threads_per_client: int) -> tuple[list[str], dict[str, str]]:
