@@ -328,11 +328,10 @@ def main() -> None:
             if not disk.mounted:
                 print("File systems cannot be mounted here: no full disk.", file=sys.stderr)
                 kinds = [kind for kind in kinds if kind.name != "disk full"]
-            tables = [
-                faulty_runs(name, planned, place, archive, disk, draw)
-                for name, planned in plan(options.faults, draw, kinds).items()
-                if planned
-            ]
+            tables = []
+            for name, planned in plan(options.faults, draw, kinds).items():
+                if planned:
+                    tables.append(faulty_runs(name, planned, place, archive, disk, draw))
         finally:
             disk.unmount()
     table = pd.concat(tables)

@@ -2,6 +2,7 @@
 
 import contextlib
 import errno
+import io
 import os
 import pathlib
 import shutil
@@ -21,23 +22,30 @@ _ERRNO = {
 
 
 def write_text(path: pathlib.Path, text: str) -> None:
-    """Writes a file under a temporary name, then gives it its own: it is never half-written."""
+    """Writes a file under a temporary name, then gives it its own: it is never half-written.
+
+    Raises:
+        OSError: it cannot be written; the error names it, and what was there before is as it was.
+    """
+    _write(path, text.encode())
+
+
+def _write(path: pathlib.Path, content: bytes | memoryview) -> None:
     temporary = path.with_name(f"{path.name}_temp0")
     try:
-        temporary.write_text(text, newline="")
+        temporary.write_bytes(content)
         os.replace(temporary, path)
-    except OSError:
+    except OSError as error:
         with contextlib.suppress(OSError):
             temporary.unlink()
-        raise
+        raise OSError(error.errno, error.strerror, str(path)) from error
 
 
 def save_arrays(path: pathlib.Path, arrays: Iterable[np.ndarray]) -> None:
-    """Writes arrays to an .npz file, under a temporary name until it is whole."""
-    temporary = path.with_suffix(".temp")
-    with temporary.open("wb") as stream:
-        np.savez(stream, *arrays)
-    os.replace(temporary, path)
+    """Writes arrays to an .npz file, as `write_text` does."""
+    content = io.BytesIO()  # to a file that cannot be written, ZipFile writes again when it is deleted
+    np.savez(content, *arrays)
+    _write(path, content.getbuffer())
 
 
 def load_arrays(path: pathlib.Path) -> list[np.ndarray]:
