@@ -9,6 +9,7 @@ import time
 ROOT = pathlib.Path(__file__).parent.parent
 ROUNDS = 40
 RECORDS = ("metrics.csv", "evaluations.csv", "clients.csv", "distribution.csv")
+_MORE_RECORDS = ("choice.csv", "k_shot.csv", "models/*.npz")  # of some runs
 
 
 def command(archive, output_dir, name, *method):
@@ -50,12 +51,20 @@ def children(pid):
     return [int(line) for line in listing.stdout.split()]
 
 
-def is_running(pid):
+def _state(pid):
+    """The letter that /proc has for what a process is doing; "Z" if it is no more."""
     try:
-        state = pathlib.Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0]
+        return pathlib.Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0]
     except (FileNotFoundError, ProcessLookupError):
-        return False
-    return state != "Z"
+        return "Z"
+
+
+def is_running(pid):
+    return _state(pid) != "Z"
+
+
+def is_stopped(pid):
+    return _state(pid) == "T"
 
 
 def assert_all_end(pids):
@@ -65,8 +74,17 @@ def assert_all_end(pids):
         time.sleep(0.1)
 
 
+def _records(directory):
+    """The paths of a run's records in its directory; of what clients keep, what each kept last."""
+    more = (path for pattern in _MORE_RECORDS for path in directory.glob(pattern))
+    states = sorted(directory.glob("client_states/*.npz"), key=lambda path: int(path.stem.split(".")[1]))
+    newest = {path.stem.split(".")[0]: path for path in states}.values()
+    return [*RECORDS, *sorted(path.relative_to(directory).as_posix() for path in (*more, *newest))]
+
+
 def assert_same_numbers(directory, other):
-    for name in RECORDS:
+    assert _records(directory) == _records(other)
+    for name in _records(directory):
         assert (directory / name).read_bytes() == (other / name).read_bytes(), name
     one, two = (json.loads((path / "summary.json").read_text()) for path in (directory, other))
     for summary in (one, two):

@@ -48,6 +48,24 @@ def test_a_full_disk_is_one_line_that_names_the_file(capsys):
     assert "runs/metrics.csv" in message
 
 
+def test_want_of_memory_is_one_line(capsys):
+    code, message = leave(MemoryError("Unable to allocate 3 GiB\nfor an array"), capsys)
+    assert code == 1
+    assert message.count("\n") == 1
+    assert message.startswith("Error: memory ran out (Unable to allocate 3 GiB for an array)")
+
+
+def test_a_flag_file_that_is_not_text_is_one_line(tmp_path, capsys):
+    path = tmp_path / "x.flags"
+    path.write_bytes(bytes(range(256)))
+    with pytest.raises(SystemExit) as left:
+        startup.parse_flags(["program", f"--flagfile={path}"])
+    assert left.value.code == 1
+    message = capsys.readouterr().err
+    assert message.count("\n") == 1
+    assert "--flagfile" in message
+
+
 def test_a_signal_is_the_exit_status_that_a_shell_expects(capsys):
     code, message = leave(errors.Interrupted(15), capsys)
     assert code == 143

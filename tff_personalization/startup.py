@@ -56,6 +56,8 @@ def plain_flag_errors() -> Iterator[None]:
         _leave(str(error))
     except flags.Error as error:
         _leave(f"{' '.join(str(error).split())} (see --help)")
+    except UnicodeDecodeError as error:
+        _leave(f"--flagfile: the file is not text ({error}): write one flag a line, in UTF-8.")
 
 
 def with_plain_errors(main: Callable[[list[str]], int]) -> Callable[[list[str]], int]:
@@ -74,6 +76,11 @@ def with_plain_errors(main: Callable[[list[str]], int]) -> Callable[[list[str]],
             return main(argv)
         except errors.UserError as error:
             _leave(str(error))
+        except MemoryError as error:
+            _leave(
+                f"memory ran out ({' '.join(str(error).split()) or 'in Python'}): end what else runs here, or give a "
+                "smaller --clients_per_call or --cores. The same command goes on from the last checkpoint."
+            )
         except OSError as error:
             if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES):
                 _leave(

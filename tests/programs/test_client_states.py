@@ -6,6 +6,7 @@ import random
 import numpy as np
 import pytest
 
+from tff_personalization import errors
 from tff_personalization.programs import client_states
 
 INITIAL = (np.zeros(2, np.float32), collections.OrderedDict(count=np.int32(0)))
@@ -61,6 +62,27 @@ def test_what_a_kill_left_half_written_is_no_state(states, tmp_path):
     again = client_states.ClientStates(tmp_path / "states")
     assert numbers(again, ["a"]) == [1]
     assert list((tmp_path / "states").iterdir()) == [file]
+
+
+def test_a_file_that_is_no_state_is_left_alone(states, tmp_path):
+    states.write(["a"], [state(1)], 1)
+    stranger = tmp_path / "states" / "notes.npz"
+    stranger.write_bytes(b"")
+    again = client_states.ClientStates(tmp_path / "states")
+    again.forget_after(0)
+    assert list((tmp_path / "states").iterdir()) == [stranger]
+
+
+@pytest.mark.parametrize("content", [b"", b"[]", b"PK\x03\x04", b"\x93NUMPY\x01\x00v\x00{"], ids=range(4))
+def test_a_damaged_state_is_refused_by_name(states, tmp_path, content):
+    states.write(["a"], [state(1)], 1)
+    (file,) = (tmp_path / "states").iterdir()
+    damages = [content] if content else [content, file.read_bytes()[:200], file.read_bytes().replace(b"\1", b"\2")]
+    for damage in damages:
+        file.write_bytes(damage)
+        with pytest.raises(errors.UserError, match=f"{file.name}: damaged") as refused:
+            numbers(states, ["a"])
+        assert "\n" not in str(refused.value)
 
 
 def test_every_kept_checkpoint_leads_to_its_states_and_files_do_not_pile_up(states, tmp_path):

@@ -3,10 +3,12 @@
 import contextlib
 import os
 import pathlib
+import resource
 import signal
 import threading
 import time
 
+import grpc
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -106,6 +108,55 @@ def test_a_computation_that_ends_every_worker_is_given_up(tmp_path):
             slow_sum_of_doubles(list(range(400)))
         killer.join()
         assert sum_of_doubles([1]) == 2  # what comes later is another computation
+
+
+@tff.tensorflow.computation(np.int32)
+def large(x):
+    """Needs 40 MB in the worker."""
+    return x + tf.cast(tf.reduce_sum(tf.random.stateless_uniform([10_000_000], [x, 1])) * 0, tf.int32)
+
+
+@tff.federated_computation(tff.FederatedType(np.int32, tff.CLIENTS))
+def sum_of_large(values):
+    return tff.federated_sum(tff.federated_map(large, values))
+
+
+def limit_memory(pid):
+    """Lets a process have no more memory than it has."""
+    pages = int(pathlib.Path(f"/proc/{pid}/statm").read_text().split()[0])
+    resource.prlimit(pid, resource.RLIMIT_AS, (pages * resource.getpagesize(), resource.RLIM_INFINITY))
+
+
+def test_a_worker_without_memory_has_its_work_done_by_another(tmp_path):
+    with log_in(tmp_path) as log, runtime.execution_context(cores=2, log=log) as worker:
+        assert sum_of_doubles([1]) == 2
+        pid = worker.pid
+        limit_memory(pid)
+        assert sum_of_large([1, 2, 3]) == 6
+        assert worker.pid != pid
+
+
+@pytest.mark.parametrize("words", ["OOM when allocating tensor", "Unexpected error in RPC handling"])
+def test_so_has_one_that_only_says_that_it_has_none(tmp_path, words):
+    answers = [grpc.RpcError(words), grpc.RpcError(words), "the result"]
+
+    def compute(contexts):
+        assert len(contexts) == 1
+        answer = answers.pop(0)
+        if isinstance(answer, str):
+            return answer
+        raise answer
+
+    with log_in(tmp_path) as log, runtime.execution_context(cores=2, log=log) as worker:
+        pid = worker.pid
+        assert worker.attempt(compute) == "the result"
+        assert worker.pid != pid
+        answers = [grpc.RpcError(words)] * 4
+        with pytest.raises(errors.UserError, match=r"ended 4 times .* want of memory.*--clients_per_call"):
+            worker.attempt(compute)
+        answers = [grpc.RpcError("of another kind")]
+        with pytest.raises(grpc.RpcError, match="of another kind"):
+            worker.attempt(compute)
 
 
 def test_a_worker_that_does_not_start_is_one_line(tmp_path, monkeypatch):

@@ -175,10 +175,15 @@ def _take(arguments: list[str]) -> None:
     config.from_flags(values).run_name()
 
 
+def flag_arguments(draw: random.Random) -> list[str]:
+    """One to three flags with nasty values."""
+    names = list(_flag_values())
+    return [f"--{draw.choice(names)}={draw.choice(_NASTY)}" for _ in range(draw.randint(1, 3))]
+
+
 def flag_values(place: pathlib.Path, draw: random.Random) -> Reader:
     del place
-    names = list(_flag_values())
-    arguments = [f"--{draw.choice(names)}={draw.choice(_NASTY)}" for _ in range(draw.randint(1, 3))]
+    arguments = flag_arguments(draw)
     return lambda: _take(arguments)
 
 
@@ -209,19 +214,20 @@ def sweep_file(place: pathlib.Path, draw: random.Random) -> Reader:
     return read
 
 
-def _experiment(place: pathlib.Path):
+def experiment(place: pathlib.Path, *arguments: str):
+    """An experiment of 20 rounds, evaluated every five, whose run directory is place/run."""
     values = _flag_values()
-    values(["x", f"--output_dir={place}", "--run_name=run", "--rounds=20", "--rounds_per_evaluation=5"])
+    values(["x", f"--output_dir={place}", "--run_name=run", "--rounds=20", "--rounds_per_evaluation=5", *arguments])
     return config.from_flags(values)
 
 
 def config_json(place: pathlib.Path, draw: random.Random) -> Reader:
-    experiment = _experiment(place)
+    settings = experiment(place)
     (place / "run").mkdir(exist_ok=True)
-    content = json.dumps({"run_name": "run", "flags": experiment.as_json()}).encode()
+    content = json.dumps({"run_name": "run", "flags": settings.as_json()}).encode()
     text = damaged(content, draw) if draw.random() < 0.7 else draw.choice(_NASTY).encode()
     (place / "run" / "config.json").write_bytes(text)
-    return lambda: run_directory.RunDirectory(experiment) and None
+    return lambda: run_directory.RunDirectory(settings) and None
 
 
 def metrics_csv(place: pathlib.Path, draw: random.Random) -> Reader:
@@ -234,7 +240,7 @@ def metrics_csv(place: pathlib.Path, draw: random.Random) -> Reader:
     (directory / "evaluations.csv").write_text(f"round,strategy,epoch\n{evaluations}")
 
     def read():
-        run_directory.RunDirectory(_experiment(place)).keep_records_until(10)
+        run_directory.RunDirectory(experiment(place)).keep_records_until(10)
         kept = pd.read_csv(directory / "metrics.csv")
         assert kept["round"].tolist() == list(range(1, 11))
 

@@ -1,47 +1,86 @@
 """Faults at random moments: does the same command go on, and end with the numbers of a run without faults?
 
-    python -m tests.stress.random_faults --faults=60 --output=docs/reliability/faults.csv
+    python -m tests.stress.random_faults --faults=100 --output=docs/reliability/faults.csv
 
-Runs several methods on small data, each first without faults and then with faults until enough have been injected: the
-program or TFF's worker process is killed, or the program is asked to stop. After a fault the same command is given
-again. Faults of the worker alone are for the program to survive by itself. Writes one row for each fault: method, kind,
-moment (what the program was doing), seconds since its start, rounds it had done, rounds that had to be done again,
-whether a child process outlived it, whether the run ended with the same numbers. Exit status 1 if one did not.
+Runs several methods on small data, each first without faults and then with faults until enough have been injected. A
+fault is of a kind (`faults.FAULTS`) and hits the program at a moment (`moments.MOMENTS`), after a random time of it.
+For that the program is stopped for an instant, so that what it was doing is known. When it ends by the fault, the same
+command is given again; what befalls the worker is for the program to survive by itself. Every pair of kind and moment
+has its turn, in random order.
+
+Writes one row for each fault: the method, the kind, the moment, seconds since the program's start, how it ended ("goes
+on", or its exit status), whether it said why in one line, the rounds it had done, those that were done again, whether a
+child process outlived it, whether the run ended with the same numbers. Exit status 1 if something is not as promised.
 """
 
 import argparse
+import collections
+import dataclasses
+import itertools
 import pathlib
 import random
 import shutil
 import signal
+import statistics
 import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterable
 
 import numpy as np
 import pandas as pd
 
+from benchmarks import recording
 from tests import processes
+from tests.stress import faults, moments
 
 METHODS = {
     "personalized_fed_avg": ["--method=personalized_fed_avg", "--stage_2_round=21"],
     "scaffold": ["--method=scaffold"],
     "ifca": ["--method=ifca", "--clusters=2"],
-    "fed_avg, faulty clients": [
-        "--method=fed_avg",
-        "--server_optimizer=adam",
-        "--client_dropout_probability=0.3",
-        "--straggler_probability=0.3",
+    "fed_avg, faulty clients, chosen on validation clients": [
+        *("--method=fed_avg", "--server_optimizer=adam"),
+        *("--client_dropout_probability=0.3", "--straggler_probability=0.3"),
+        *("--validation_clients=2", "--personalization_learning_rates=0.01,0.05", "--personalization_examples=1,all"),
     ],
 }
-KINDS = {
-    "kill -9 of the program": signal.SIGKILL,
-    "SIGTERM": signal.SIGTERM,
-    "Ctrl-C": signal.SIGINT,
-    "kill -9 of the worker": signal.SIGKILL,
-}
 _SECONDS_TO_END = 15
+_SECONDS_OF_A_RUN = 180
+_FAULTS_OF_A_RUN = 5
+_MOST_TRIES = 4
+_BEFORE_ROUNDS = moments.MOMENTS[: moments.MOMENTS.index(moments.TRAINING)]
+_WITHOUT_WORKER = (moments.STARTING, moments.READING, moments.REPORTING)
+
+
+@dataclasses.dataclass
+class Planned:
+    """A fault that is to come, and how often its moment was waited for in vain."""
+
+    fault: faults.Fault
+    moment: str
+    tries: int = 0
+
+
+class Run:
+    """A run that goes on from start to start, its directory, and the marks of the process that is at it."""
+
+    def __init__(self, place: pathlib.Path, archive: pathlib.Path, output_dir: pathlib.Path, name: str):
+        arguments, self.directory = processes.command(archive, output_dir, "run", *METHODS[name])
+        self._marks_path = place / "marks"
+        program, settings = arguments[:2], [argument for argument in arguments[2:] if argument != "--noplots"]
+        self._arguments = [program[0], "-m", "tests.stress.moments", str(self._marks_path), *settings]
+
+    def start(self) -> subprocess.Popen:
+        """The command, as a process whose marks are `marks`."""
+        self._marks_path.unlink(missing_ok=True)
+        self.marks = moments.Marks(self._marks_path)
+        self.started = time.monotonic()
+        return processes.start(self._arguments)
+
+    @property
+    def finished(self) -> bool:
+        return (self.directory / "summary.json").exists()
 
 
 def write_archive(path: pathlib.Path) -> pathlib.Path:
@@ -53,6 +92,68 @@ def write_archive(path: pathlib.Path) -> pathlib.Path:
         image[5 * label : 5 * label + 4, 4:24] += 100
     np.savez(path, images=images, labels=labels, writer=rng.integers(0, 12, 360))
     return path
+
+
+def plan(count: int, draw: random.Random, kinds: Iterable[faults.Fault]) -> dict[str, list[Planned]]:
+    """So many faults for each method: every kind at every moment, again and again, each time in another order."""
+    pairs = [
+        (kind, moment)
+        for kind, moment in itertools.product(kinds, moments.MOMENTS)
+        if not (kind.to_the_worker and moment in _WITHOUT_WORKER)
+    ]
+    turns = itertools.chain.from_iterable(draw.sample(pairs, len(pairs)) for _ in itertools.count())
+    plans: dict[str, list[Planned]] = {name: [] for name in METHODS}
+    for kind, moment in itertools.islice(turns, count):
+        # The first method alone has a second stage; else whoever has the fewest.
+        name = next(iter(METHODS)) if moment == moments.STAGE_2 else min(plans, key=lambda name: len(plans[name]))
+        plans[name].append(Planned(kind, moment))
+    return plans
+
+
+def in_order(planned: list[Planned], draw: random.Random) -> list[Planned]:
+    """Faults in the order in which one run can have them: what comes at every start at any time between the others."""
+    ordered = sorted(
+        (one for one in planned if one.moment not in _BEFORE_ROUNDS), key=lambda one: moments.MOMENTS.index(one.moment)
+    )
+    for one in planned:
+        if one.moment in _BEFORE_ROUNDS:
+            ordered.insert(draw.randint(0, len(ordered)), one)
+    return ordered
+
+
+def durations(run: Run) -> dict[str, list[float]]:
+    """Runs to the end, without faults; how long each moment lasted each time, in seconds."""
+    process, found = run.start(), collections.defaultdict(list)
+    since, (count, now) = run.started, run.marks.read()
+    while process.poll() is None:
+        count_now, name = run.marks.read()
+        if count_now != count:
+            found[now].append(time.monotonic() - since)
+            since, count, now = time.monotonic(), count_now, name
+        time.sleep(0.0003)
+    found[now].append(time.monotonic() - since)
+    output, _ = process.communicate()
+    assert process.returncode == 0, output
+    return found
+
+
+def stop_at(process: subprocess.Popen, run: Run, moment: str, others_before: int, delay: float) -> bool:
+    """Stops the program a while after it has come to a moment, skipping it a few times; False if it ended before."""
+    seen = None
+    while True:
+        if process.poll() is not None:
+            return False
+        count, now = run.marks.read()
+        if now == moment and count != seen:
+            seen, others_before = count, others_before - 1
+            if others_before < 0:
+                break
+        time.sleep(0.0003)
+    time.sleep(delay)
+    process.send_signal(signal.SIGSTOP)
+    while process.poll() is None and not processes.is_stopped(process.pid):
+        time.sleep(0.001)
+    return process.poll() is None
 
 
 def rounds_done(directory: pathlib.Path) -> int:
@@ -70,100 +171,36 @@ def newest_checkpoint(directory: pathlib.Path) -> int:
     )
 
 
-def moment(directory: pathlib.Path, seconds: float) -> str:
-    """What the program is doing, as far as its records tell."""
-    if (directory / "summary.json").exists():
-        return "after the summary"
-    if list(directory.glob("checkpoints/*_temp*")):
-        return "writing a checkpoint"
-    done = rounds_done(directory)
-    if done == processes.ROUNDS:
-        return "final evaluation"
-    if done:
-        return "rounds"
-    return "starting" if seconds < 2 or not directory.exists() else "building, first round"
-
-
-def inject(kind: str, process: subprocess.Popen, delay: float) -> bool:
-    """Waits, then injects a fault; returns whether there was anything left to hit."""
+def outcome(process: subprocess.Popen, run: Run, children: Iterable[int]) -> dict:
+    """Waits for the end of a program that a fault has hit: how it came about, and what it leaves behind."""
     try:
-        process.wait(timeout=delay)
-        return False
+        output, _ = process.communicate(timeout=_SECONDS_OF_A_RUN)
     except subprocess.TimeoutExpired:
-        pass
-    if kind != "kill -9 of the worker":
-        process.send_signal(KINDS[kind])
-        return True
-    workers = processes.children(process.pid)
-    for pid in workers:
-        subprocess.run(["kill", "-9", str(pid)], check=False)
-    return bool(workers)
+        process.kill()
+        output, _ = process.communicate()
+        return {"ended": "hung", "traceback": False, "child_outlived": outlives(children)}
+    last = output.replace("\r", "\n").strip().split("\n")[-1]
+    status = process.returncode
+    if "Traceback" in output or (status == 1 and not last.startswith("Error: ")):
+        print(output, file=sys.stderr)
+    return {
+        "ended": status,
+        "one_line": last.startswith("Error: ") if status == 1 else None,
+        "traceback": "Traceback" in output,
+        "rounds_done": rounds_done(run.directory),
+        "rounds_again": rounds_done(run.directory) - newest_checkpoint(run.directory) if status else 0,
+        "child_outlived": outlives(children),
+    }
 
 
-def run_with_faults(
-    arguments: list[str],
-    directory: pathlib.Path,
-    expected: pathlib.Path,
-    faults: int,
-    draw: random.Random,
-    seconds: float,
-) -> list[dict]:
-    """Runs to the end, again and again, until so many faults were injected; a row for each.
-
-    Args:
-        arguments: the command.
-        directory: its run directory.
-        expected: that of a run without faults.
-        faults: how many.
-        draw: of kinds and moments.
-        seconds: how long a run takes: a fault comes within that time of a start.
-    """
-    rows: list[dict] = []
-    of_this_run = 0  # rows before are of runs that have ended
-    while True:
-        started = time.monotonic()
-        process, output = processes.start(arguments), None
-        while len(rows) < faults:
-            kind = draw.choice(list(KINDS))
-            hit = inject(kind, process, draw.uniform(0, seconds))
-            if not hit and process.poll() is not None:
-                break
-            if not hit:
-                continue
-            elapsed = time.monotonic() - started
-            children = processes.children(process.pid)
-            now = moment(directory, elapsed)
-            alone = kind == "kill -9 of the worker"
-            if not alone:
-                output, _ = process.communicate(timeout=60)
-            done = rounds_done(directory)
-            survived = not alone and outlives(children)
-            rows.append(
-                {
-                    "kind": kind,
-                    "moment": now,
-                    "seconds": round(elapsed, 1),
-                    "rounds_done": done,
-                    "rounds_again": 0 if alone else done - newest_checkpoint(directory),
-                    "child_outlived": survived,
-                }
-            )
-            if not alone:
-                break
-        if output is None:
-            output, _ = process.communicate()
-        if "Traceback" in output:
-            print(output, file=sys.stderr)
-        for row in rows[of_this_run:]:
-            row["traceback"] = row.get("traceback", False) or "Traceback" in output
-        if process.returncode == 0 and (directory / "summary.json").exists():
-            same = same_numbers(directory, expected)
-            for row in rows[of_this_run:]:
-                row["same_numbers"] = same
-            if len(rows) >= faults:
-                return rows
-            of_this_run = len(rows)
-            shutil.rmtree(directory)  # It came through: once more from the beginning.
+def outlives(children: Iterable[int]) -> bool:
+    """Whether a child process is still there after a while."""
+    deadline = time.monotonic() + _SECONDS_TO_END
+    while any(processes.is_running(pid) for pid in children):
+        if time.monotonic() > deadline:
+            return True
+        time.sleep(0.1)
+    return False
 
 
 def same_numbers(directory: pathlib.Path, expected: pathlib.Path) -> bool:
@@ -176,49 +213,133 @@ def same_numbers(directory: pathlib.Path, expected: pathlib.Path) -> bool:
         return False
 
 
-def outlives(children: list[int]) -> bool:
-    """Whether a child process is still there after a while."""
-    deadline = time.monotonic() + _SECONDS_TO_END
-    while any(processes.is_running(pid) for pid in children):
-        if time.monotonic() > deadline:
-            return True
-        time.sleep(0.1)
-    return False
+def run_with_faults(
+    run: Run,
+    planned: list[Planned],
+    lasting: dict[str, list[float]],
+    disk: faults.Disk,
+    draw: random.Random,
+) -> list[dict]:
+    """Runs to the end, start after start, with the faults in their order; a row for each that found its moment.
+
+    Those that did not are left in `planned`.
+    """
+    rows: list[dict] = []
+    while True:
+        process, waits = run.start(), False
+        while planned and not waits:
+            one = planned[0]
+            usual = lasting.get(one.moment) or [0.05]
+            skipped = 0 if one.moment in _BEFORE_ROUNDS else draw.randint(0, min(3, len(usual) - 1))
+            if not stop_at(process, run, one.moment, skipped, draw.uniform(0, 0.9) * statistics.median(usual)):
+                break
+            children, (_, now) = processes.children(process.pid), run.marks.read()
+            if one.fault.to_the_worker and not children:
+                process.send_signal(signal.SIGCONT)
+                break
+            planned.pop(0)
+            rows.append({"kind": one.fault.name, "moment": now, "seconds": round(time.monotonic() - run.started, 1)})
+            one.fault.inject(faults.Target(process.pid, tuple(children), disk))
+            process.send_signal(signal.SIGCONT)
+            waits = one.fault.name not in ("kill -9 of the worker", "worker stopped for 3 s")
+            if waits:
+                rows[-1].update(outcome(process, run, () if one.fault.to_the_worker else children))
+                if now in _BEFORE_ROUNDS:  # What has to be done again is so by an earlier fault.
+                    rows[-1]["rounds_again"] = 0
+                disk.free()
+            else:
+                rows[-1].update(ended="goes on", rounds_done=rounds_done(run.directory), rounds_again=0)
+        if not waits:
+            ended = outcome(process, run, ())
+            for row in rows[-1:]:  # what was to go on
+                row["traceback"] = row.get("traceback", False) or ended["traceback"]
+                row["ended"] = row["ended"] if process.returncode == 0 else ended["ended"]
+            if process.returncode:
+                return rows
+        if process.returncode == 0 and run.finished:
+            return rows
+
+
+def faulty_runs(
+    name: str,
+    planned: list[Planned],
+    place: pathlib.Path,
+    archive: pathlib.Path,
+    disk: faults.Disk,
+    draw: random.Random,
+) -> pd.DataFrame:
+    """All faults of a method, a few in each run; a row for each."""
+    expected = Run(place, archive, place / f"whole {name}", name)
+    lasting = durations(expected)
+    rows: list[dict] = []
+    while planned:
+        now, planned = in_order(planned[:_FAULTS_OF_A_RUN], draw), planned[_FAULTS_OF_A_RUN:]
+        run = Run(place, archive, disk.path, name)
+        of_this_run = run_with_faults(run, now, lasting, disk, draw)
+        same = run.finished and same_numbers(run.directory, expected.directory)
+        rows += [{"method": name, **row, "same_numbers": same} for row in of_this_run]
+        for row in rows[len(rows) - len(of_this_run) :]:
+            print(row, flush=True)
+        shutil.rmtree(run.directory)
+        for one in now:
+            one.tries += 1
+        planned += [one for one in now if one.tries < _MOST_TRIES]
+        for one in now:
+            if one.tries >= _MOST_TRIES:
+                print(f"{name}: {one.fault.name}, {one.moment}: not met", file=sys.stderr)
+    return pd.DataFrame(rows)
+
+
+def summary(table: pd.DataFrame) -> pd.DataFrame:
+    """By kind and moment: injected, survived by the process itself, ended with the same numbers, most rounds again."""
+    by_itself = table["ended"].isin(["goes on", 0])
+    return (
+        table.assign(by_itself=by_itself)
+        .groupby(["kind", "moment"])
+        .agg(
+            injected=("kind", "size"),
+            by_itself=("by_itself", "sum"),
+            survived=("same_numbers", "sum"),
+            rounds_again=("rounds_again", "max"),
+        )
+    )
+
+
+def broken(table: pd.DataFrame) -> pd.Series:
+    """The rows in which something is not as promised."""
+    told = table["one_line"].fillna(True).astype(bool)
+    failed = table[["traceback", "child_outlived"]].fillna(False).astype(bool).any(axis=1)
+    return ~table["same_numbers"].astype(bool) | failed | ~told | table["ended"].eq("hung")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--faults", type=int, default=60, help="how many in all")
+    parser.add_argument("--faults", type=int, default=100, help="how many in all")
+    parser.add_argument("--kind", action="append", help="of the faults; all if none is given")
     parser.add_argument("--seed", type=int, default=1, help="of kinds and moments")
     parser.add_argument("--output", type=pathlib.Path, help="CSV file for the rows")
     options = parser.parse_args()
-    draw, tables = random.Random(options.seed), []
+    draw = random.Random(options.seed)
     with tempfile.TemporaryDirectory() as temporary:
         place = pathlib.Path(temporary)
-        archive = write_archive(place / "made_up.npz")
-        for name, method in METHODS.items():
-            whole, expected = processes.command(archive, place / "whole", name, *method)
-            started = time.monotonic()
-            subprocess.run(whole, capture_output=True, check=True)
-            seconds = time.monotonic() - started
-            arguments, directory = processes.command(archive, place / "faulty", name, *method)
-            faults = -(-options.faults // len(METHODS))
-            table = pd.DataFrame(run_with_faults(arguments, directory, expected, faults, draw, seconds))
-            table.insert(0, "method", name)
-            tables.append(table)
-            print(table.to_string(index=False), flush=True)
+        archive, disk = write_archive(place / "made_up.npz"), faults.Disk(place / "disk")
+        try:
+            kinds = [kind for kind in faults.FAULTS if not options.kind or kind.name in options.kind]
+            if not disk.mounted:
+                print("File systems cannot be mounted here: no full disk.", file=sys.stderr)
+                kinds = [kind for kind in kinds if kind.name != "disk full"]
+            tables = []
+            for name, planned in plan(options.faults, draw, kinds).items():
+                if planned:
+                    tables.append(faulty_runs(name, planned, place, archive, disk, draw))
+        finally:
+            disk.unmount()
     table = pd.concat(tables)
-    summary = table.groupby(["kind", "moment"]).agg(
-        injected=("kind", "size"),
-        same_numbers=("same_numbers", "sum"),
-        rounds_again=("rounds_again", "max"),
-        child_outlived=("child_outlived", "sum"),
-    )
-    print(summary.to_string())
+    print(summary(table).to_string())
     if options.output:
         options.output.parent.mkdir(parents=True, exist_ok=True)
-        table.to_csv(options.output, index=False)
-    sys.exit(int((~table["same_numbers"] | table["child_outlived"] | table["traceback"]).any()))
+        recording.write(table, options.output)
+    sys.exit(int(broken(table).any()))
 
 
 if __name__ == "__main__":

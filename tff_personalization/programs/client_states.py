@@ -12,12 +12,15 @@ for those of the latest rounds: 4.8 MB each for the paper's network and one copy
 import collections
 import hashlib
 import pathlib
+import re
 from collections.abc import Iterable, Sequence
 from typing import Any
 
 import tensorflow as tf
 
 from tff_personalization.programs import files
+
+_NAME = re.compile(r"([0-9a-f]{32})\.([0-9]+)\.npz")
 
 
 class ClientStates:
@@ -28,8 +31,8 @@ class ClientStates:
         self._path = path
         self._rounds: dict[str, list[int]] = collections.defaultdict(list)
         for file in path.glob("*.npz"):
-            key, round_number = file.stem.split(".")
-            self._rounds[key].append(int(round_number))
+            if name := _NAME.fullmatch(file.name):
+                self._rounds[name[1]].append(int(name[2]))
         files.clear_leftovers(path)
         for rounds in self._rounds.values():
             rounds.sort()

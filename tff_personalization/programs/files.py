@@ -2,6 +2,7 @@
 
 import contextlib
 import errno
+import io
 import os
 import pathlib
 import shutil
@@ -9,6 +10,9 @@ from collections.abc import Iterable, Iterator
 
 import numpy as np
 import tensorflow as tf
+
+from tff_personalization import errors
+from tff_personalization.tasks.sources import npz_archive
 
 _ERRNO = {
     tf.errors.ResourceExhaustedError: errno.ENOSPC,
@@ -18,29 +22,46 @@ _ERRNO = {
 
 
 def write_text(path: pathlib.Path, text: str) -> None:
-    """Writes a file under a temporary name, then gives it its own: it is never half-written."""
+    """Writes a file under a temporary name, then gives it its own: it is never half-written.
+
+    Raises:
+        OSError: it cannot be written; the error names it, and what was there before is as it was.
+    """
+    _write(path, text.encode())
+
+
+def _write(path: pathlib.Path, content: bytes | memoryview) -> None:
     temporary = path.with_name(f"{path.name}_temp0")
     try:
-        temporary.write_text(text, newline="")
+        temporary.write_bytes(content)
         os.replace(temporary, path)
-    except OSError:
+    except OSError as error:
         with contextlib.suppress(OSError):
             temporary.unlink()
-        raise
+        raise OSError(error.errno, error.strerror, str(path)) from error
 
 
 def save_arrays(path: pathlib.Path, arrays: Iterable[np.ndarray] = (), **named: np.ndarray) -> None:
-    """Writes arrays to an .npz file, under a temporary name until it is whole; `named` ones by their names."""
-    temporary = path.with_suffix(".temp")
-    with temporary.open("wb") as stream:
-        np.savez(stream, *arrays, **named)
-    os.replace(temporary, path)
+    """Writes arrays to an .npz file, as `write_text` does; `named` ones by their names."""
+    content = io.BytesIO()  # to a file that cannot be written, ZipFile writes again when it is deleted
+    np.savez(content, *arrays, **named)
+    _write(path, content.getbuffer())
 
 
 def load_arrays(path: pathlib.Path) -> list[np.ndarray]:
-    """The arrays of a file that `save_arrays` wrote, in their order."""
-    with np.load(path) as arrays:
-        return [arrays[name] for name in arrays.files]
+    """The arrays of a file that `save_arrays` wrote, in their order.
+
+    Raises:
+        UserError: the file is damaged.
+    """
+    try:
+        with np.load(path) as arrays:
+            return [arrays[name] for name in arrays.files]
+    except (*npz_archive.UNREADABLE, TypeError) as error:
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise errors.UserError(
+            f"{path}: damaged ({reason}): restore the file, or move its run directory away and start anew."
+        ) from error
 
 
 def clear_leftovers(directory: pathlib.Path) -> None:
@@ -51,9 +72,14 @@ def clear_leftovers(directory: pathlib.Path) -> None:
 
 @contextlib.contextmanager
 def as_os_errors(path: pathlib.Path) -> Iterator[None]:
-    """Where TensorFlow writes below `path`: its errors of the file system become OSErrors that name it."""
+    """Where TensorFlow writes below `path`: its errors of the file system become OSErrors that name it.
+
+    TensorFlow has one kind of error for want of room and want of memory: the latter becomes a MemoryError.
+    """
     try:
         yield
     except tuple(_ERRNO) as error:
+        if isinstance(error, tf.errors.ResourceExhaustedError) and "OOM" in str(error):
+            raise MemoryError("in TensorFlow") from error
         number = next(number for kind, number in _ERRNO.items() if isinstance(error, kind))
         raise OSError(number, os.strerror(number), str(path)) from error

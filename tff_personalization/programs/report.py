@@ -1,16 +1,35 @@
 """What the user sees at the end of a run: a short table, and where the rest is."""
 
+import contextlib
+import io
 import json
 import sys
 
 from absl import logging
 
+from tff_personalization import errors
 from tff_personalization.programs import run_directory
 
 
 def print_report(directory: run_directory.RunDirectory) -> None:
     """Prints the figures of a finished run and draws its plots, unless --noplots."""
-    summary = json.loads((directory.path / "summary.json").read_text())
+    path, text = directory.path / "summary.json", io.StringIO()
+    try:
+        with contextlib.redirect_stdout(text):
+            _print_figures(json.loads(path.read_text()))
+    except (ValueError, LookupError, TypeError, AttributeError) as error:
+        raise errors.UserError(
+            f"{path}: damaged ({type(error).__name__}): remove it, and the same command judges the model anew."
+        ) from error
+    print(text.getvalue(), end="")
+    print(f"\nRun:   {directory.path}")
+    if directory.experiment.config.plots:
+        for path in _draw(directory):
+            print(f"Plot:  {path}")
+    sys.stdout.flush()
+
+
+def _print_figures(summary: dict) -> None:
     epochs = summary["personalization_epochs"]
     print(f"\n{summary['method']} on {summary['source']}, {summary['rounds']} rounds, seed {summary['seed']}")
     print(f"Accuracy over {summary['test_clients']} held-out clients, mean ± sd over clients, after {epochs} epochs:\n")
@@ -53,11 +72,6 @@ def print_report(directory: run_directory.RunDirectory) -> None:
     times = summary["times"]
     speed = f", {times['examples_per_second']:,.0f} examples/s" if times["examples_per_second"] else ""
     print(f"  {times['wall_seconds']:,.0f} s{speed}")
-    print(f"\nRun:   {directory.path}")
-    if directory.experiment.config.plots:
-        for path in _draw(directory):
-            print(f"Plot:  {path}")
-    sys.stdout.flush()
 
 
 def _print_privacy(spent: dict) -> None:

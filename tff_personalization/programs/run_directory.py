@@ -134,7 +134,7 @@ class RunDirectory:
             UserError: the client data is not what it was when the run began.
         """
         if (self.path / "config.json").exists():
-            earlier = json.loads((self.path / "config.json").read_text()).get("data_sha256", data.sha256)
+            earlier = str(json.loads((self.path / "config.json").read_text()).get("data_sha256", data.sha256))
             if earlier != data.sha256:
                 raise errors.UserError(
                     f"--client_data={self.experiment.config.client_data}: the data has changed since the run in "

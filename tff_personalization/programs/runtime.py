@@ -42,6 +42,7 @@ _BEFORE_COMMAND = (
     "import ctypes, os, sys; ctypes.CDLL(None).prctl(1, 9); "
     "os.getppid() == int(sys.argv[1]) or sys.exit(1); os.execv(sys.argv[2], sys.argv[2:])"
 )
+_WANT_OF_MEMORY = ("OOM when allocating", "Unexpected error in RPC handling")
 # With the paper's network TFF's worker holds some 20 MB for each client of a call.
 CLIENTS_PER_CALL = 50
 
@@ -105,9 +106,15 @@ class Worker:
         return self._process.pid
 
     def attempt(self, compute: Callable[[list[tff.framework.AsyncContext]], Any]) -> Any:
-        """See `Workers`."""
+        """See `Workers`. A worker that has no memory left is ended, and another one does the computation anew."""
         self._restarts = 0
-        return compute([self._context])
+        while True:
+            try:
+                return compute([self._context])
+            except grpc.RpcError as error:
+                if not _is_want_of_memory(error):
+                    raise
+                self._restart("by what looks like want of memory")
 
     def stub(self) -> tff.framework.RemoteExecutorGrpcStub:
         """A connection to a worker that answers: another one if it has ended.
@@ -123,7 +130,7 @@ class Worker:
             if self._process is None or self._stub is None:
                 self._start()
             elif self._process.poll() is not None:
-                self._restart(self._process.returncode)
+                self._restart(f"with status {self._process.returncode}")
             elif self._answered or self._stub.is_ready:
                 self._answered = True  # A connection that idles for long is not ready, and is when it is used.
                 return self._stub
@@ -135,17 +142,17 @@ class Worker:
             else:
                 time.sleep(0.05)
 
-    def _restart(self, status: int) -> None:
-        """Starts another worker in place of one that ended, unless that happens too often."""
+    def _restart(self, how: str) -> None:
+        """Starts another worker in place of one that ended, or is to end, unless that happens too often."""
         self.stop()
         self._restarts += 1
         if self._restarts > _MOST_RESTARTS:
             raise errors.UserError(
                 f"TFF's worker process {_WORKER_BINARY} ended {self._restarts} times during one computation, lastly "
-                f"with status {status}: see worker.log in the run directory; if memory ran out (status -9), give a "
-                "smaller --clients_per_call or --cores. The same command goes on from the last round."
+                f"{how}: see worker.log in the run directory; if memory ran out (status -9), give a smaller "
+                "--clients_per_call or --cores. The same command goes on from the last round."
             )
-        logging.warning("TFF's worker process ended unexpectedly (status %d); starting another.", status)
+        logging.warning("TFF's worker process ended unexpectedly (%s); starting another.", how)
         self._start()
 
     def _start(self) -> None:
@@ -170,6 +177,15 @@ class Worker:
             self._process.wait()
         self._process = None
         self._stub = None
+
+
+def _is_want_of_memory(error: grpc.RpcError) -> bool:
+    """Whether a worker's answer is that it could not allocate memory.
+
+    TensorFlow says so; any other C++ exception of the worker is "unexpected" to gRPC, and bad_alloc the usual one.
+    """
+    details = error.details() if isinstance(error, grpc.Call) else str(error)
+    return any(words in (details or "") for words in _WANT_OF_MEMORY)
 
 
 def worker_command(port: int, cores: int, threads_per_client: int) -> tuple[list[str], dict[str, str]]:

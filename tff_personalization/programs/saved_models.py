@@ -24,7 +24,8 @@ class SavedModels:
 
     def rounds(self) -> list[int]:
         """The rounds of which the model is kept, in order."""
-        return sorted(int(file.stem.removeprefix(_PREFIX)) for file in self._path.glob(f"{_PREFIX}*.npz"))
+        numbers = (file.stem.removeprefix(_PREFIX) for file in self._path.glob(f"{_PREFIX}*.npz"))
+        return sorted(int(number) for number in numbers if number.isdecimal())
 
     def save(self, weights: Sequence[np.ndarray], round_number: int) -> None:
         """Keeps the weights after a round; the file is written whole or not at all."""

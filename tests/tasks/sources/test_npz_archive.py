@@ -1,8 +1,10 @@
 import io
 import pathlib
+import types
 import zipfile
 
 import numpy as np
+import psutil
 import pytest
 
 from tests.tasks.sources import small_files
@@ -234,6 +236,13 @@ def test_an_archive_that_declares_too_much_is_refused_before_it_is_read(tmp_path
     with zipfile.ZipFile(path, "w") as archive:
         archive.writestr("images.npy", _header(shape, "|u1") + bytes(12 * 28 * 28))
     small_files.refusal(_load, path, names=[path, reason])
+
+
+def test_an_archive_for_which_there_is_no_memory_is_refused_before_it_is_read(tmp_path, monkeypatch):
+    monkeypatch.setattr(psutil, "virtual_memory", lambda: types.SimpleNamespace(available=2 * 12 * 784 - 1))
+    small_files.refusal(_load, _save(tmp_path), names=["images takes", "GiB are free"])
+    monkeypatch.setattr(psutil, "virtual_memory", lambda: types.SimpleNamespace(available=2 * 12 * 784))
+    assert len(_load(_save(tmp_path)).labels) == 12
 
 
 def test_the_real_archive_loads():

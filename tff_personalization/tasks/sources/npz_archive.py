@@ -23,6 +23,7 @@ from collections.abc import Iterator
 from typing import IO
 
 import numpy as np
+import psutil
 
 from tff_personalization import errors, seeds
 from tff_personalization.tasks import client_data, sources
@@ -33,7 +34,7 @@ _MAX_BYTES = 8 * 2**30
 _CHUNK = 8192
 _KINDS = {"iuf": "integers or floats", "iu": "integers", "iuU": "strings or integers", "U": "strings"}
 # What reading a damaged zip file or array header may raise; RuntimeError stands for encrypted members.
-_UNREADABLE = (
+UNREADABLE = (
     zipfile.BadZipFile,
     zlib.error,
     lzma.LZMAError,
@@ -133,6 +134,12 @@ class _Members:
                     f"{self._path}: {name} declares {declared / size:.0f} {unit}, more than the "
                     f"{self._max_bytes // size} {unit} that are read: make the archive smaller."
                 )
+            free = psutil.virtual_memory().available
+            if 2 * declared > free:  # as it is in the file, and as it is used
+                raise errors.UserError(
+                    f"{self._path}: {name} takes {2 * declared / 2**30:.1f} GiB of memory while it is read, and "
+                    f"{free / 2**30:.1f} GiB are free: make the archive smaller, or end what else runs here."
+                )
             if file.tell() + declared != self._sizes[f"{name}.npy"]:
                 raise ValueError(f"{name} does not have the size that its header declares")
         return shape, dtype
@@ -180,7 +187,7 @@ def _archive_members(file: str | IO[bytes], path: str, max_bytes: int) -> Iterat
     try:
         with zipfile.ZipFile(file) as archive:
             yield _Members(path, archive, max_bytes)
-    except _UNREADABLE as error:
+    except UNREADABLE as error:
         reason = " ".join(str(error).split()) or type(error).__name__
         raise errors.UserError(
             f"{path} cannot be read as an .npz archive ({reason}): it is damaged, cut short or of another kind; "

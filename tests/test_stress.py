@@ -1,0 +1,90 @@
+"""The stress tests themselves: they cover what they say, and they can fail."""
+
+import collections
+import random
+
+import pandas as pd
+import pytest
+
+from tests.stress import bad_commands, cases, faults, malformed_data, moments, random_faults
+
+
+def test_every_kind_of_fault_has_its_turn_at_every_moment():
+    plans = random_faults.plan(100, random.Random(1), faults.FAULTS)
+    pairs = collections.Counter((one.fault.name, one.moment) for planned in plans.values() for one in planned)
+    for fault in faults.FAULTS:
+        for moment in moments.MOMENTS:
+            without = fault.to_the_worker and moment in ("starting", "reading data", "report and plots")
+            assert (pairs[fault.name, moment] == 0) == without
+    assert sum(pairs.values()) == 100
+    assert {one.fault.name for planned in plans.values() for one in planned} == {fault.name for fault in faults.FAULTS}
+    assert all(planned for planned in plans.values())
+
+
+def test_marks_tell_the_moment_to_another_process(tmp_path):
+    marks = moments.Marks(tmp_path / "marks")
+    assert marks.read() == (0, "starting")
+    found = []
+    evaluate = moments._marked(marks, lambda: found.append(moments.Marks(tmp_path / "marks").read()), "evaluation")
+    moments._marked(marks, evaluate, lambda: "training")()
+    assert found == [(2, "evaluation")]
+    assert marks.read() == (4, "starting")
+
+
+SOUND = {
+    "same_numbers": True,
+    "ended": 143,
+    "one_line": None,
+    "traceback": False,
+    "child_outlived": False,
+    "rounds_again": 2,
+}
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"same_numbers": False}, {"traceback": True}, {"child_outlived": True}, {"one_line": False}, {"ended": "hung"}],
+    ids=str,
+)
+def test_a_fault_that_is_not_survived_fails_the_stress_test(changes):
+    assert not random_faults.broken(pd.DataFrame([SOUND])).any()
+    assert random_faults.broken(pd.DataFrame([SOUND, SOUND | changes])).tolist() == [False, True]
+
+
+@pytest.mark.parametrize(
+    ("status", "output", "said", "found"),
+    [
+        (1, "", "Error: x\n", "refused"),
+        (1, "", "a, 3 writers. Run directory: x\nReading x:  50%|#####|\rError: x\n", "refused"),
+        (0, "a table", "Run directory: x\n", "accepted"),
+        (1, "", "Error: x\nError: y\n", "not one line"),
+        (1, "", "something\nError: x\n", "not one line"),
+        (1, "", "", "not one line"),
+        (1, "x", "Error: x\n", "on standard output"),
+        (1, "", "Traceback (most recent call last):\nValueError: x\n", "a traceback"),
+        (-6, "", "", "exit status -6"),
+    ],
+)
+def test_what_counts_as_a_clear_error(status, output, said, found):
+    assert found in bad_commands.judged(status, output, said)
+
+
+def test_something_of_every_kind_of_bad_input_is_tried():
+    kinds = collections.Counter(case.kind for case in [*bad_commands.by_hand(), *bad_commands.by_chance(5, seed=1)])
+    assert set(kinds) == {
+        *("by-writer archive", "SQLite file", "SQLite file of text", "flag file", "flags", "sweep file"),
+    }
+
+
+@pytest.mark.parametrize(
+    ("kind", "name", "make"),
+    [
+        ("by-writer archive", "objects that execute", malformed_data.ARCHIVES["objects that execute"]),
+        ("SQLite file", "fewer examples than counted", malformed_data.DATABASES["fewer examples than counted"]),
+        ("flag file", "bytes", bad_commands.FLAG_FILES["bytes"]),
+        ("sweep file", "an unknown flag", bad_commands.SWEEP_FILES["an unknown flag"]),
+    ],
+)
+def test_the_program_itself_refuses_malformed_input_in_one_line(kind, name, make):
+    outcome = bad_commands.run(cases.Case(kind, name, make))
+    assert outcome.found == "refused", outcome
