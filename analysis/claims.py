@@ -7,7 +7,7 @@ are drawn with replacement, and of each its units. A claim says that an effect i
 
     supported                   the interval lies above 0
     not supported               the interval lies below MARGIN, half a hundredth: no effect of a size that matters
-    not decided by this data    neither
+    not decided by this data    neither, or fewer than three values
     no runs                     what is compared has not been run
 
 Effects are those of the last round. Where the model of the round that was best on validation clients was judged too,
@@ -26,6 +26,7 @@ import numpy as np
 from analysis import bootstrap, claim_measures, command_line, study
 
 MARGIN = 0.005
+LEAST_VALUES = 3
 SUPPORTED, NOT_SUPPORTED, UNDECIDED, NO_RUNS = "supported", "not supported", "not decided by this data", "no runs"
 
 
@@ -243,7 +244,7 @@ def verdict(experiment: study.Experiment, claim: Claim) -> dict[str, Any]:
     """The verdict on a claim.
 
     Returns:
-        id, claim, statement, metric, unit, test, experiment; effect, low, high (None without runs); verdict; why;
+        id, claim, statement, metric, unit, test, experiment; effect, low, high (None if not to be had); verdict; why;
         seeds (their number); runs (names of the run directories); data; synthetic; and `chosen`: effect, low, high and
         verdict with the models of the rounds that validation clients choose, or None.
     """
@@ -279,6 +280,8 @@ def _judged(measured: claim_measures.Measured) -> tuple[float | None, float | No
     if not measured.values:
         return None, None, None, NO_RUNS, measured.missing
     effect = float(np.mean([values.mean() for values in measured.values]))
+    if sum(map(len, measured.values)) < LEAST_VALUES:
+        return effect, None, None, UNDECIDED, f"Fewer than {LEAST_VALUES} values: too few for an interval."
     low, high = bootstrap.interval(measured.values, np.random.default_rng(0))
     one_seed = "" if measured.seeds > 1 else " One seed: how seeds differ is not in the interval."
     if low > 0:
@@ -302,9 +305,9 @@ def lines(verdicts: Sequence[Mapping[str, Any]]) -> list[str]:
     """One line for each verdict, for a terminal."""
     found = []
     for v in verdicts:
-        numbers = "" if v["effect"] is None else f" {v['effect']:+.4f} [{v['low']:+.4f}, {v['high']:+.4f}]"
+        numbers = "" if v["low"] is None else f" {v['effect']:+.4f} [{v['low']:+.4f}, {v['high']:+.4f}]"
         data = " (synthetic data)" if v["synthetic"] else ""
-        found.append(f"{v['id']:<14}{v['verdict']:<25}{numbers:<30}{v['statement']}{data}")
+        found.append(f"{v['id']:<16}{v['verdict']:<25}{numbers:<30}{v['statement']}{data}")
     return found
 
 

@@ -161,6 +161,8 @@ def _chosen(record: dict[str, Any]) -> str:
     chosen = record.get("chosen")
     if not chosen:
         return ""
+    if chosen["low"] is None:
+        return f"{chosen['effect']:+.4f}, {chosen['verdict']}"
     return f"{chosen['effect']:+.4f} [{chosen['low']:+.4f}, {chosen['high']:+.4f}], {chosen['verdict']}"
 
 
