@@ -2,7 +2,8 @@
 # make test   lint, types and tests
 # make benchmark   speed beside the alternatives, growth, a round's parts, a picture of them: some 25 minutes; peers where
 #                  benchmarks/peers/environments.py has installed them
-# make stress 60 faults at random moments, 3,000 malformed inputs: some 30 minutes; tables in docs/reliability
+# make stress faults of every kind at every moment of a run, 3,000 malformed inputs, and 220 through the program itself:
+#             some 45 minutes; tables in docs/reliability
 # make worker FLAGS=--port=8000    a worker for --workers of runs on other machines
 # All make .venv first. Another Python: make PYTHON=/path/to/python3.11 run
 
@@ -33,7 +34,8 @@ benchmark: $(INSTALLED)
 
 stress: $(INSTALLED)
 	$(VENV)/bin/python -m tests.stress.bad_input --each=300 --output=docs/reliability/bad_input.csv
-	$(VENV)/bin/python -m tests.stress.random_faults --faults=60 --output=docs/reliability/faults.csv
+	$(VENV)/bin/python -m tests.stress.bad_commands --each=10 --output=docs/reliability/bad_commands.csv
+	$(VENV)/bin/python -m tests.stress.random_faults --faults=100 --output=docs/reliability/faults.csv
 
 worker: $(INSTALLED)
 	@$(VENV)/bin/python -m tff_personalization.programs.worker $(FLAGS)

@@ -208,7 +208,7 @@ def _read_json(path: pathlib.Path, keys: Iterable[str]) -> dict[str, Any]:
 
 
 def _read_csv(path: pathlib.Path, columns: Iterable[str], text_columns: frozenset[str] = _TEXT_COLUMNS) -> pd.DataFrame:
-    """The table in `path`; UserError when it is malformed or cut short, lacks one of `columns` or has text where numbers are."""
+    """The table in `path`; UserError when it is malformed, cut short, or lacks one of `columns` or numbers in it."""
     try:
         text = path.read_text(encoding="utf-8")
         # As text first: a client may be called "NA" or "007".
