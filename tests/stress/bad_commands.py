@@ -18,6 +18,7 @@ import os
 import pathlib
 import random
 import re
+import signal
 import subprocess
 import sys
 import tempfile
@@ -159,7 +160,7 @@ def run(case: cases.Case) -> Outcome:
             while not ended:
                 time.sleep(0.05)
                 if time.monotonic() - started > case.seconds:
-                    process.kill()
+                    os.kill(process.pid, signal.SIGKILL)  # process.kill() would take its status
                 ended, status, usage = os.wait4(process.pid, os.WNOHANG)
             process.returncode = os.waitstatus_to_exitcode(status)
         seconds, megabytes = time.monotonic() - started, usage.ru_maxrss / 1e3 if usage else 0.0
