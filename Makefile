@@ -3,8 +3,13 @@
 # make paper  the paper's experiments, verdicts on its claims and a report; SCALE=smoke (minutes), small or paper; see docs/paper.md
 # make benchmark   speed beside the alternatives, growth, a round's parts, a picture of them: some 25 minutes; peers where
 #                  benchmarks/peers/environments.py has installed them
+<<<<<<< HEAD
 # make stress 60 faults at random moments, 3,000 malformed inputs: some 30 minutes; tables in docs/reliability
 # make draw RUN=runs/…    a page to draw on, in a browser: the run's model learns your handwriting; FLAGS=--train makes a run first
+=======
+# make stress faults of every kind at every moment of a run, 3,000 malformed inputs, and 220 through the program itself:
+#             some 45 minutes; tables in docs/reliability
+>>>>>>> faults
 # make worker FLAGS=--port=8000    a worker for --workers of runs on other machines
 # All make .venv first. Another Python: make PYTHON=/path/to/python3.11 run
 
@@ -41,7 +46,8 @@ benchmark: $(INSTALLED)
 
 stress: $(INSTALLED)
 	$(VENV)/bin/python -m tests.stress.bad_input --each=300 --output=docs/reliability/bad_input.csv
-	$(VENV)/bin/python -m tests.stress.random_faults --faults=60 --output=docs/reliability/faults.csv
+	$(VENV)/bin/python -m tests.stress.bad_commands --each=10 --output=docs/reliability/bad_commands.csv
+	$(VENV)/bin/python -m tests.stress.random_faults --faults=100 --output=docs/reliability/faults.csv
 
 draw: $(INSTALLED)
 	@$(VENV)/bin/python -m tff_personalization.draw $(RUN) $(FLAGS)

@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import io
 import json
 import os
 import pathlib
@@ -241,10 +242,11 @@ def _read_json(path: pathlib.Path, keys: Iterable[str]) -> dict[str, Any]:
 
 
 def _read_csv(path: pathlib.Path, columns: Iterable[str], text_columns: frozenset[str] = _TEXT_COLUMNS) -> pd.DataFrame:
-    """The table in `path`; UserError when it is malformed, lacks one of `columns` or has text in a numeric one."""
+    """The table in `path`; UserError when it is malformed, cut short, or lacks one of `columns` or numbers in it."""
     try:
+        text = path.read_text(encoding="utf-8")
         # As text first: a client may be called "NA" or "007".
-        table = pd.read_csv(path, dtype=str, keep_default_na=False)
+        table = pd.read_csv(io.StringIO(text), dtype=str, keep_default_na=False)
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror}); restore the file or repeat the run") from None
     except ValueError as error:  # of which pandas' ParserError and EmptyDataError are kinds
@@ -261,4 +263,6 @@ def _read_csv(path: pathlib.Path, columns: Iterable[str], text_columns: frozense
         elif column in columns:
             value, line = table[column][wrong[0]], wrong[0] + 2  # line 1 is the header
             raise UserError(f"{path}: column {column!r}, line {line}: {value!r} is not a number; restore the file")
+    if not text.endswith("\n"):  # half a number is a number too
+        raise UserError(f"{path}: line {len(table) + 1}: cut short; restore the file or repeat the run")
     return table

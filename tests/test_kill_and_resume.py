@@ -94,12 +94,8 @@ def test_no_start_up_noise_reaches_the_user(uninterrupted):
 @pytest.mark.parametrize(
     ("arguments", "names"),
     [
-        (["--no_such_flag=1"], ["no_such_flag"]),
         (["--rounds=many"], ["rounds", "many"]),
-        (["--method=fedavg"], ["method", "fedavg"]),
-        (["--flagfile=no/such.flags"], ["no/such.flags"]),
         (["--client_data=no/such.npz"], ["--client_data=no/such.npz"]),
-        (["extra"], ["'extra'"]),
     ],
     ids=lambda value: value[0],
 )

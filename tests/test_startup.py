@@ -48,6 +48,12 @@ def test_a_full_disk_is_one_line_that_names_the_file(capsys):
     assert "runs/metrics.csv" in message
 
 
+def test_another_error_of_the_file_system_is_one_line_that_names_the_file(capsys):
+    code, message = leave(IsADirectoryError(errno.EISDIR, "Is a directory", "runs/metrics.csv"), capsys)
+    assert (code, message.count("\n")) == (1, 1)
+    assert message.startswith("Error: runs/metrics.csv: Is a directory")
+
+
 def test_want_of_memory_is_one_line(capsys):
     code, message = leave(MemoryError("Unable to allocate 3 GiB\nfor an array"), capsys)
     assert code == 1

@@ -86,6 +86,8 @@ def with_plain_errors(main: Callable[[list[str]], int]) -> Callable[[list[str]],
                 _leave(
                     f"{error.filename or 'a file'}: cannot be written ({error.strerror}); make room, then start again."
                 )
+            if error.filename:
+                _leave(f"{error.filename}: {error.strerror}: see to that file, then start again.")
             raise
         except errors.Interrupted as interrupted:
             print(f"\n{interrupted}: stopped. The same command goes on from here.", file=sys.stderr)

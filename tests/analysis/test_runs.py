@@ -66,6 +66,13 @@ def test_text_in_a_numeric_column_is_named_with_its_line(make_run):
     _expect("column 'clients', line 4: 'many' is not a number", lambda: runs_lib.read(directory).distribution)
 
 
+def test_a_table_that_is_cut_short_is_named_though_half_a_number_is_a_number(make_run):
+    directory = make_run()
+    path = directory / "clients.csv"
+    path.write_bytes(path.read_bytes()[:-2])
+    _expect(f"{path}: line ", lambda: runs_lib.read(directory).clients)
+
+
 @pytest.mark.parametrize("content", ["", "a,b\n1,2,3,4\n1\n1,2,3,4,5\n", b"\xff\xfe\x00bad"])
 def test_a_file_that_is_no_table_is_named(make_run, content):
     directory = make_run()

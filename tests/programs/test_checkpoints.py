@@ -74,6 +74,8 @@ def damages():
     yield "no checksums", lambda run, name: (run / f"{name}.json").unlink()
     yield "checksums cut short", lambda run, name: (run / f"{name}.json").write_text("{")
     yield "checksums of another kind", lambda run, name: (run / f"{name}.json").write_text("[1]")
+    yield "no checksum", lambda run, name: (run / f"{name}.json").write_text('{"format": 1, "sha256": []}')
+    yield "a number for checksums", lambda run, name: (run / f"{name}.json").write_text('{"format": 1, "sha256": 5}')
 
 
 @pytest.mark.parametrize("damage", [pytest.param(damage, id=name) for name, damage in damages()])

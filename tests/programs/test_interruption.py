@@ -37,6 +37,22 @@ def test_a_signal_is_postponed_until_files_are_written():
     assert written == ["whole"]
 
 
+def test_a_second_signal_ends_a_write_that_does_not_end():
+    received = []
+
+    def write(interrupt):
+        with interrupt.postponed():
+            os.kill(os.getpid(), signal.SIGINT)
+            received.append("first")
+            os.kill(os.getpid(), signal.SIGINT)
+            time.sleep(5)
+            received.append("never reached")
+
+    with interruption.Interruption() as interrupt, pytest.raises(errors.Interrupted):
+        write(interrupt)
+    assert received == ["first"]
+
+
 def test_signals_are_as_before_afterwards():
     before = signal.getsignal(signal.SIGTERM)
     with interruption.Interruption():

@@ -136,7 +136,9 @@ def test_a_worker_without_memory_has_its_work_done_by_another(tmp_path):
         assert worker.pid != pid
 
 
-@pytest.mark.parametrize("words", ["OOM when allocating tensor", "Unexpected error in RPC handling"])
+@pytest.mark.parametrize(
+    "words", ["OOM when allocating tensor", "Unexpected error in RPC handling", "Server Threadpool Exhausted"]
+)
 def test_so_has_one_that_only_says_that_it_has_none(tmp_path, words):
     answers = [grpc.RpcError(words), grpc.RpcError(words), "the result"]
 

@@ -131,7 +131,7 @@ _STATEMENTS = {
     "examples of nothing": "UPDATE examples SET serialized_example_proto = NULL",
     "empty examples": "UPDATE examples SET serialized_example_proto = x''",
     "other splits": "UPDATE client_metadata SET split_name = 'a'; UPDATE examples SET split_name = 'a'",
-    "a view that is not there": "ALTER TABLE examples RENAME TO e; CREATE VIEW examples AS SELECT * FROM nothing",
+    "a view that is not there": "ALTER TABLE examples RENAME TO e; CREATE VIEW examples AS SELECT * FROM missing",
 }
 DATABASES: dict[str, cases.Make] = {
     **{name: database(statements) for name, statements in _STATEMENTS.items()},

@@ -46,7 +46,7 @@ METHODS = {
     ],
 }
 _SECONDS_TO_END = 15
-_SECONDS_OF_A_RUN = 180
+_SECONDS_OF_A_RUN = 120
 _FAULTS_OF_A_RUN = 5
 _MOST_TRIES = 4
 _BEFORE_ROUNDS = moments.MOMENTS[: moments.MOMENTS.index(moments.TRAINING)]
@@ -176,9 +176,19 @@ def outcome(process: subprocess.Popen, run: Run, children: Iterable[int]) -> dic
     try:
         output, _ = process.communicate(timeout=_SECONDS_OF_A_RUN)
     except subprocess.TimeoutExpired:
-        process.kill()
-        output, _ = process.communicate()
-        return {"ended": "hung", "traceback": False, "child_outlived": outlives(children)}
+        process.send_signal(signal.SIGUSR1)
+        for _ in range(2):  # the first may be postponed
+            time.sleep(1)
+            process.send_signal(signal.SIGTERM)
+        try:
+            output, _ = process.communicate(timeout=_SECONDS_TO_END)
+            status: int | str = f"waits, then {process.returncode}"
+        except subprocess.TimeoutExpired:
+            process.kill()
+            output, _ = process.communicate()
+            status = "hung"
+        print(output, file=sys.stderr)
+        return {"ended": status, "traceback": False, "child_outlived": outlives(children)}
     last = output.replace("\r", "\n").strip().split("\n")[-1]
     status = process.returncode
     if "Traceback" in output or (status == 1 and not last.startswith("Error: ")):

@@ -87,7 +87,7 @@ class Checkpoints:
         """What is wrong with a checkpoint's files; None if nothing is."""
         try:
             manifest = json.loads(self._manifest(round_number).read_text())
-            version, expected = manifest["format"], manifest["sha256"]
+            version, expected = manifest["format"], dict(manifest["sha256"])
         except FileNotFoundError:
             return "its checksums are missing"
         except (OSError, ValueError, KeyError, TypeError):

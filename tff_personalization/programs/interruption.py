@@ -34,7 +34,7 @@ class Interruption:
 
     def _handle(self, signal_number: int, frame: object) -> None:
         del frame
-        if self._postponing:
+        if self._postponing and self._pending is None:
             self._pending = signal_number
         else:
             self._raised = signal_number
@@ -42,7 +42,10 @@ class Interruption:
 
     @contextlib.contextmanager
     def postponed(self) -> Iterator[None]:
-        """Inside, nothing is interrupted: files are written whole."""
+        """Inside, nothing is interrupted but by a second signal: files are written whole.
+
+        A second one is for a write that does not end. Python waits for ever for a thread that has no memory to start.
+        """
         self._postponing = True
         try:
             yield

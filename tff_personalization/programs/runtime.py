@@ -42,7 +42,7 @@ _BEFORE_COMMAND = (
     "import ctypes, os, sys; ctypes.CDLL(None).prctl(1, 9); "
     "os.getppid() == int(sys.argv[1]) or sys.exit(1); os.execv(sys.argv[2], sys.argv[2:])"
 )
-_WANT_OF_MEMORY = ("OOM when allocating", "Unexpected error in RPC handling")
+_WANT_OF_MEMORY = ("OOM when allocating", "Unexpected error in RPC handling", "Server Threadpool Exhausted")
 # With the paper's network TFF's worker holds some 20 MB for each client of a call.
 CLIENTS_PER_CALL = 50
 
@@ -182,7 +182,8 @@ class Worker:
 def _is_want_of_memory(error: grpc.RpcError) -> bool:
     """Whether a worker's answer is that it could not allocate memory.
 
-    TensorFlow says so; any other C++ exception of the worker is "unexpected" to gRPC, and bad_alloc the usual one.
+    TensorFlow says so; a C++ exception in the worker, of which bad_alloc is the usual one, is "unexpected" to gRPC, and
+    its threads are "exhausted" when there is no memory for another.
     """
     details = error.details() if isinstance(error, grpc.Call) else str(error)
     return any(words in (details or "") for words in _WANT_OF_MEMORY)
