@@ -3,13 +3,9 @@
 # make paper  the paper's experiments, verdicts on its claims and a report; SCALE=smoke (minutes), small or paper; see docs/paper.md
 # make benchmark   speed beside the alternatives, growth, a round's parts, a picture of them: some 25 minutes; peers where
 #                  benchmarks/peers/environments.py has installed them
-<<<<<<< HEAD
-# make stress 60 faults at random moments, 3,000 malformed inputs: some 30 minutes; tables in docs/reliability
-# make draw RUN=runs/…    a page to draw on, in a browser: the run's model learns your handwriting; FLAGS=--train makes a run first
-=======
 # make stress faults of every kind at every moment of a run, 3,000 malformed inputs, and 220 through the program itself:
 #             some 45 minutes; tables in docs/reliability
->>>>>>> faults
+# make draw RUN=runs/…    a page to draw on, in a browser: the run's model learns your handwriting; FLAGS=--train makes a run first
 # make worker FLAGS=--port=8000    a worker for --workers of runs on other machines
 # All make .venv first. Another Python: make PYTHON=/path/to/python3.11 run
 
