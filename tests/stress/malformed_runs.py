@@ -99,7 +99,7 @@ def _another_checkpoint(run: pathlib.Path) -> None:
 def of_runs(template: Template) -> Iterator[cases.Case]:
     """Damaged run directories."""
     for kind, name, damage, until in _damages():
-        yield cases.Case(kind, name, template.damaged(damage, until))
+        yield cases.Case(kind, name, template.damaged(damage, until), uses_tensorflow=damage is _another_checkpoint)
 
 
 def _damages() -> Iterator[tuple[str, str, Damage, int | None]]:
