@@ -61,6 +61,18 @@ def test_want_of_memory_is_one_line(capsys):
     assert message.startswith("Error: memory ran out (Unable to allocate 3 GiB for an array)")
 
 
+def test_want_of_memory_for_a_thread_is_one_too_but_no_other_runtime_error(capsys):
+    code, message = leave(RuntimeError("can't start new thread"), capsys)
+    assert (code, message.count("\n")) == (1, 1)
+    assert message.startswith("Error: memory ran out (can't start new thread)")
+
+    def main(argv):
+        raise RuntimeError("of another kind")
+
+    with pytest.raises(RuntimeError, match="of another kind"):
+        startup.with_plain_errors(main)(["program"])
+
+
 def test_a_flag_file_that_is_not_text_is_one_line(tmp_path, capsys):
     path = tmp_path / "x.flags"
     path.write_bytes(bytes(range(256)))

@@ -76,7 +76,9 @@ def with_plain_errors(main: Callable[[list[str]], int]) -> Callable[[list[str]],
             return main(argv)
         except errors.UserError as error:
             _leave(str(error))
-        except MemoryError as error:
+        except (MemoryError, RuntimeError) as error:
+            if not isinstance(error, MemoryError) and "can't start new thread" not in str(error):
+                raise
             _leave(
                 f"memory ran out ({' '.join(str(error).split()) or 'in Python'}): end what else runs here, or give a "
                 "smaller --clients_per_call or --cores. The same command goes on from the last checkpoint."

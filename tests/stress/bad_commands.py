@@ -22,13 +22,18 @@ import subprocess
 import sys
 import tempfile
 import time
+import traceback
 from collections.abc import Callable, Iterator
+from typing import BinaryIO
 
 import pandas as pd
+from absl import app
 
+import run_experiment
 from benchmarks import recording
 from tests import processes
 from tests.stress import bad_input, cases, malformed_data, malformed_runs
+from tff_personalization import plugins, startup
 
 _LARGE, _LONG_SECONDS = "a million clients", 600.0
 _MOST_MEGABYTES = 8_000
@@ -41,7 +46,7 @@ _BEFORE = re.compile(
 def _flag_file(content: bytes) -> cases.Make:
     def make(place: pathlib.Path) -> list[str]:
         (place / "x.flags").write_bytes(content)
-        return [*cases.IMAGES, "--flagfile=x.flags"]
+        return [*cases.IMAGES, cases.CACHED, "--flagfile=x.flags"]
 
     return make
 
@@ -57,7 +62,7 @@ FLAG_FILES = {
     "missing": lambda place: [*cases.IMAGES, "--flagfile=x.flags"],
     "a directory": lambda place: [*cases.IMAGES, f"--flagfile={place}"],
 }
-_SWEEP = ("--model=linear", *cases.SMALL, "--sweep=x.toml")
+_SWEEP = ("--model=linear", *cases.SMALL, cases.CACHED, "--sweep=x.toml")
 
 
 def _sweep_file(content: bytes) -> cases.Make:
@@ -122,6 +127,7 @@ def _damaged_text(draw: random.Random) -> cases.Make:
 def by_chance(each: int, seed: int) -> Iterator[cases.Case]:
     """So many accidents of each kind that needs no run."""
     archive, database = ([*cases.IMAGES, f"--client_data=x.{kind}"] for kind in ("npz", "sqlite"))
+    database.append(cases.CACHED)
     kinds = {
         "by-writer archive": [(bad_input.npz_bytes, archive), (bad_input.npz_arrays, archive)],
         "SQLite file": [(bad_input.sqlite_bytes, database), (bad_input.sqlite_rows, database)],
@@ -147,28 +153,58 @@ class Outcome:
     last_line: str
 
 
-def run(case: cases.Case) -> Outcome:
+def _as_a_process(arguments: list[str], place: pathlib.Path, stdout: BinaryIO, stderr: BinaryIO) -> int:
+    """Starts the program; its process id."""
+    command = [sys.executable, str(processes.ROOT / "run_experiment.py"), *arguments]
+    return subprocess.Popen(command, cwd=place, stdin=subprocess.DEVNULL, stdout=stdout, stderr=stderr).pid
+
+
+def _as_a_copy(arguments: list[str], place: pathlib.Path, stdout: BinaryIO, stderr: BinaryIO) -> int:
+    """As `_as_a_process`, but a copy of this process, which has imported all that the program does."""
+    pid = os.fork()
+    if pid:
+        return pid
+    os.chdir(place)
+    os.dup2(stdout.fileno(), 1)
+    os.dup2(stderr.fileno(), 2)
+    sys.argv, status = ["run_experiment.py", *arguments], 70
+    try:
+        with startup.plain_flag_errors():
+            plugins.load(sys.argv)
+        app.run(startup.with_plain_errors(run_experiment.main), flags_parser=startup.parse_flags)
+    except SystemExit as left:
+        status = left.code if isinstance(left.code, int) else 1
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(status)
+
+
+def run(case: cases.Case, start: Callable = _as_a_process) -> Outcome:
     """Calls the program with a case, in a directory that is deleted afterwards."""
     with tempfile.TemporaryDirectory(prefix="bad_command_") as directory:
         place = pathlib.Path(directory)
-        arguments = [sys.executable, str(processes.ROOT / "run_experiment.py"), *case.make(place)]
-        started = time.monotonic()
+        arguments, started = case.make(place), time.monotonic()
+        start = _as_a_process if case.uses_tensorflow else start
         with (place / "stdout").open("wb") as stdout, (place / "stderr").open("wb") as stderr:
-            process = subprocess.Popen(arguments, cwd=place, stdin=subprocess.DEVNULL, stdout=stdout, stderr=stderr)
+            pid = start(arguments, place, stdout, stderr)
             ended, status, usage = 0, 0, None
             while not ended:
                 time.sleep(0.05)
                 if time.monotonic() - started > case.seconds:
-                    os.kill(process.pid, signal.SIGKILL)  # process.kill() would take its status
-                ended, status, usage = os.wait4(process.pid, os.WNOHANG)
-            process.returncode = os.waitstatus_to_exitcode(status)
+                    os.kill(pid, signal.SIGKILL)
+                ended, status, usage = os.wait4(pid, os.WNOHANG)
         seconds, megabytes = time.monotonic() - started, usage.ru_maxrss / 1e3 if usage else 0.0
         output, said = ((place / name).read_text(errors="replace") for name in ("stdout", "stderr"))
-        found = judged(process.returncode, output, said)
+        found = judged(os.waitstatus_to_exitcode(status), output, said)
         if seconds > case.seconds:
             found = f"more than {case.seconds:g} s"
         elif megabytes > _MOST_MEGABYTES:
             found = f"more than {_MOST_MEGABYTES} MB"
+        elif case.kind != "flags" and "has no effect with" in said and "cache_dir" in said:
+            found = "refused for what is not malformed"
         elif list(place.rglob(cases.CANARY)):
             found = "something of the input was executed"
         elif found == "accepted":
@@ -212,15 +248,17 @@ def _checked(place: pathlib.Path) -> str | None:
 
 
 def try_all(all_cases: list[cases.Case], at_once: int) -> list[dict]:
-    """A row for each case."""
-    rows = []
-    with concurrent.futures.ThreadPoolExecutor(at_once) as pool:
-        for case, outcome in zip(all_cases, pool.map(run, all_cases), strict=True):
+    """A row for each case; with `at_once` of 0, copies of this process do, one at a time."""
+    rows, in_order = [], sorted(all_cases, key=lambda case: case.uses_tensorflow)
+    with concurrent.futures.ThreadPoolExecutor(at_once or 1) as pool:
+        outcomes = pool.map(run, in_order) if at_once else (run(case, _as_a_copy) for case in in_order)
+        for case, outcome in zip(in_order, outcomes, strict=True):
             rows.append(
                 {
                     "kind": case.kind,
                     "name": case.name,
                     "found": outcome.found,
+                    "by": "process" if at_once else "copy",
                     "seconds": round(outcome.seconds, 1),
                     "megabytes": round(outcome.megabytes),
                 }
@@ -248,17 +286,17 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--each", type=int, default=20, help="accidents of each kind")
     parser.add_argument("--seed", type=int, default=1, help="of the accidents")
-    parser.add_argument("--at_once", type=int, default=2, help="programs at once")
-    parser.add_argument("--only", default="", help="the kinds whose names hold this")
+    parser.add_argument("--at_once", type=int, default=2, help="programs at once; 0: copies of this process")
+    parser.add_argument("--only", default="", help="the kinds whose names hold this regular expression")
     parser.add_argument("--skip", type=int, default=0, help="so many cases, which were tried before")
     parser.add_argument("--output", type=pathlib.Path, help="CSV file for the rows")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as directory:
         template = malformed_runs.Template(pathlib.Path(directory))
         made = [*by_hand(), *malformed_runs.of_runs(template), *by_chance(options.each, options.seed)]
-        chosen = [case for case in made if options.only in case.kind][options.skip :]
+        chosen = [case for case in made if re.search(options.only, case.kind)][options.skip :]
         rows = try_all(chosen, options.at_once)
-    if options.only in _LARGE:
+    if re.search(options.only, _LARGE):
         # One at a time, for their memory.
         large = malformed_data.MILLIONS.items()
         rows += try_all([cases.Case(_LARGE, name, make, _LONG_SECONDS) for name, make in large], 1)

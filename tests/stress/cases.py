@@ -9,8 +9,9 @@ from collections.abc import Callable
 
 SMALL = (
     *("--rounds=1", "--clients_per_round=2", "--test_clients=1", "--local_epochs=1", "--personalization_epochs=1"),
-    *("--rounds_per_evaluation=0", "--noplots", "--cache_dir=cache", "--output_dir=runs"),
+    *("--rounds_per_evaluation=0", "--noplots", "--output_dir=runs"),
 )
+CACHED = "--cache_dir=cache"  # for data that is kept there; other data refuses the flag
 NAMED = "--run_name=run"
 IMAGES, TEXT = ("--model=linear", *SMALL, NAMED), ("--task=shakespeare", *SMALL, NAMED)
 CANARY = "this was executed"
@@ -29,9 +30,11 @@ class Case:
         name: in what way.
         make: see `Make`.
         seconds: how long the program may take.
+        uses_tensorflow: whether `make` does, after which a process has threads and cannot be copied.
     """
 
     kind: str
     name: str
     make: Make
     seconds: float = 120.0
+    uses_tensorflow: bool = False

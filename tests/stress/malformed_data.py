@@ -106,9 +106,13 @@ def database(change: str, flags: tuple[str, ...] = cases.IMAGES) -> cases.Make:
         with sqlite3.connect(path) as connection:
             connection.executescript(change)
         connection.close()
-        return [*flags, "--client_data=x.sqlite"]
+        return [*flags, *_cached(flags), "--client_data=x.sqlite"]
 
     return make
+
+
+def _cached(flags: tuple[str, ...]) -> list[str]:
+    return [cases.CACHED] if flags is cases.IMAGES else []
 
 
 _DROP = "DELETE FROM examples WHERE {0}; DELETE FROM client_metadata WHERE {0}"
@@ -138,11 +142,11 @@ DATABASES: dict[str, cases.Make] = {
     "a text": _file("x.sqlite", b"CREATE TABLE examples"),
     "its first bytes alone": _file("x.sqlite", b"SQLite format 3\0"),
     "empty": _file("x.sqlite", b""),
-    "of the other task": lambda place: [*cases.TEXT, *database("")(place)[len(cases.IMAGES) :]],
+    "of the other task": lambda place: [*cases.TEXT, database("")(place)[-1]],
 }
 TEXTS: dict[str, cases.Make] = {
     **{name: database(statements, cases.TEXT) for name, statements in list(_STATEMENTS.items())[2::3]},
-    "of the other task": lambda place: [*cases.IMAGES, *database("", cases.TEXT)(place)[len(cases.TEXT) :]],
+    "of the other task": lambda place: [*cases.IMAGES, cases.CACHED, database("", cases.TEXT)(place)[-1]],
     "empty snippets": database(
         f"UPDATE examples SET serialized_example_proto = x'{small_files.serialize_snippet('').hex()}'", cases.TEXT
     ),
@@ -168,7 +172,7 @@ def _millions(path: pathlib.Path, blob: bytes, examples: int) -> None:
 def _million_clients(blob: bytes, examples: int, flags: tuple[str, ...]) -> cases.Make:
     def make(place: pathlib.Path) -> list[str]:
         _millions(place / "x.sqlite", blob, examples)
-        return [*flags, "--client_data=x.sqlite"]
+        return [*flags, *_cached(flags), "--client_data=x.sqlite"]
 
     return make
 

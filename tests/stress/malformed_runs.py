@@ -1,5 +1,6 @@
 """Damaged run directories, by hand: of a run that is to go on, or of a finished one whose plots are drawn again."""
 
+import functools
 import json
 import pathlib
 import shutil
@@ -34,15 +35,20 @@ class Template:
     )
 
     def __init__(self, place: pathlib.Path):
+        """Names the run, which is made in a directory when it is first needed."""
+        self._place = place
         self._archive = place / "x.npz"
+
+    @functools.cached_property
+    def directory(self) -> pathlib.Path:
         np.savez(self._archive, **small_files.arrays(count=60, writers=6))
         subprocess.run(
             [sys.executable, str(processes.ROOT / "run_experiment.py"), *self._arguments(plots=False)],
-            cwd=place,
+            cwd=self._place,
             capture_output=True,
             check=True,
         )
-        self.directory = place / "runs" / "run"
+        return self._place / "runs" / "run"
 
     def _arguments(self, plots: bool) -> list[str]:
         return [*self.flags, f"--client_data={self._archive}", "--plots" if plots else "--noplots"]
@@ -99,7 +105,7 @@ def _another_checkpoint(run: pathlib.Path) -> None:
 def of_runs(template: Template) -> Iterator[cases.Case]:
     """Damaged run directories."""
     for kind, name, damage, until in _damages():
-        yield cases.Case(kind, name, template.damaged(damage, until))
+        yield cases.Case(kind, name, template.damaged(damage, until), uses_tensorflow=damage is _another_checkpoint)
 
 
 def _damages() -> Iterator[tuple[str, str, Damage, int | None]]:
