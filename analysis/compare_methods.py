@@ -44,13 +44,7 @@ def compare(runs: Sequence[runs_lib.Run]) -> pd.DataFrame:
         UserError: a run has no per-client records, the reference has no run of a seed, its clients are others, or a run
             is given twice.
     """
-    groups: dict[str, dict[int, runs_lib.Run]] = {}
-    for run in runs:
-        group = groups.setdefault(compare_runs.settings_without_seed(run), {})
-        seed = run.config["seed"]
-        if seed in group:
-            raise UserError(f"{group[seed].directory} and {run.directory}: the same settings and seed; give one")
-        group[seed] = run
+    groups = compare_runs.by_settings(runs)
     reference = groups[compare_runs.settings_without_seed(runs[0])]
     rows = [
         _row(group, strategy, reference)

@@ -31,6 +31,22 @@ def per_run(runs: Sequence[runs_lib.Run]) -> pd.DataFrame:
     return table.astype(dict.fromkeys(numbers, float))  # a target not reached is None in the record, missing here
 
 
+def by_settings(runs: Sequence[runs_lib.Run]) -> dict[str, dict[int, runs_lib.Run]]:
+    """The runs that differ in their seed alone, by seed, under what they have in common; in the order of the runs.
+
+    Raises:
+        UserError: two runs have the same settings and the same seed.
+    """
+    groups: dict[str, dict[int, runs_lib.Run]] = {}
+    for run in runs:
+        group = groups.setdefault(settings_without_seed(run), {})
+        seed = run.config["seed"]
+        if seed in group:
+            raise UserError(f"{group[seed].directory} and {run.directory}: the same settings and seed; give one")
+        group[seed] = run
+    return groups
+
+
 def over_seeds(runs: Sequence[runs_lib.Run]) -> pd.DataFrame:
     """One row per group of runs that differ in their seed alone.
 

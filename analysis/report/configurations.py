@@ -10,7 +10,6 @@ import pandas as pd
 from analysis import compare_methods, compare_runs, share_runs, study
 from analysis import runs as runs_lib
 from tff_personalization import identity
-from tff_personalization.errors import UserError
 
 # How a flag is called in a name; others are called as they are.
 SHORT = {
@@ -79,13 +78,7 @@ def of(runs: Sequence[runs_lib.Run], labels: Sequence[str] = ()) -> list[Configu
         UserError: two runs have the same settings and the same seed.
     """
     called = dict(zip([run.directory for run in runs], labels, strict=True)) if labels else {}
-    groups: dict[str, dict[int, runs_lib.Run]] = {}
-    for run in runs:
-        group = groups.setdefault(compare_runs.settings_without_seed(run), {})
-        seed = run.config["seed"]
-        if seed in group:
-            raise UserError(f"{group[seed].directory} and {run.directory}: the same settings and seed; remove one")
-        group[seed] = run
+    groups = compare_runs.by_settings(runs)
     by_label: dict[str, list[tuple[runs_lib.Run, ...]]] = {}
     for group in groups.values():
         members = tuple(run for _, run in sorted(group.items()))

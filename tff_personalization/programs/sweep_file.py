@@ -101,7 +101,7 @@ class SweepFile:
         return scales[name]
 
 
-def read(path: pathlib.Path, flag: str = "--sweep") -> SweepFile:
+def read(path: pathlib.Path) -> SweepFile:
     """Reads a sweep's file.
 
     Raises:
@@ -110,9 +110,9 @@ def read(path: pathlib.Path, flag: str = "--sweep") -> SweepFile:
     try:
         contents = tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
-        raise errors.UserError(f"{flag}={path}: cannot be read ({error.strerror}).") from error
+        raise errors.UserError(f"--sweep={path}: cannot be read ({error.strerror}).") from error
     except ValueError as error:  # of which tomllib's is a kind; it names line and column
-        raise errors.UserError(f"{flag}={path}: not TOML: {error}.") from error
+        raise errors.UserError(f"--sweep={path}: not TOML: {error}.") from error
     unknown = sorted(set(contents) - set(_SECTIONS))
     if unknown:
         raise errors.UserError(f"{path}: {unknown[0]}: put flags under [grid], [[runs]] or [search].")
