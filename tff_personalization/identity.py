@@ -15,6 +15,7 @@ WITHOUT_EFFECT_ON_NUMBERS = (
     "rounds_per_checkpoint",
     "rounds_per_model",
     "plugin",
+    "rounds_from",
 )
 
 

@@ -176,6 +176,7 @@ class Method:
         provides: what its global weights have besides the model's own, for strategies that need it; "" for most.
         check: raises UserError if flags that it reads do not fit together.
         plain_sgd: whether the client optimizer has to be SGD without momentum.
+        first_stage: the method whose rounds are its own before `stage_2_round`; "" without a second stage.
     """
 
     description: str
@@ -187,6 +188,7 @@ class Method:
     provides: str = ""
     check: Callable[[Mapping[str, Any]], None] = lambda settings: None
     plain_sgd: bool = False
+    first_stage: str = ""
 
 
 def get(name: str) -> Method:

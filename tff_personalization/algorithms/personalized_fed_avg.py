@@ -30,4 +30,5 @@ METHOD = methods.Method(
         "stage_1_share",
     ),
     build=_build,
+    first_stage="fed_avg",
 )

@@ -316,6 +316,6 @@ def _refuse_unread(values: dict[str, Any], method: methods.Method, flag_values: 
         if not flag_values[name].using_default_value:
             raise errors.UserError(f"--{name} has no effect with --client_data={values['client_data']}: remove it.")
     if not method.trains:
-        for name in ("rounds", "rounds_per_evaluation"):
+        for name in ("rounds", "rounds_per_evaluation", "rounds_from"):
             if not flag_values[name].using_default_value:
                 raise errors.UserError(f"--{name} has no effect with --method={values['method']}: remove it.")

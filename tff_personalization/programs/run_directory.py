@@ -36,7 +36,7 @@ import pandas as pd
 import tensorflow_federated as tff
 
 from tff_personalization import errors, identity
-from tff_personalization.programs import checkpoints, files, saved_models, settings
+from tff_personalization.programs import checkpoints, earlier_run, files, saved_models, settings
 from tff_personalization.programs import config as config_lib
 from tff_personalization.tasks import federated_data
 
@@ -100,6 +100,11 @@ class RunDirectory:
     def finished(self) -> bool:
         return (self.path / "summary.json").exists()
 
+    @property
+    def has_checkpoints(self) -> bool:
+        """Whether there is a checkpoint to go on from."""
+        return any((self.path / "checkpoints").glob("round_*.json"))
+
     def _check_same_experiment(self) -> None:
         try:
             earlier = dict(json.loads((self.path / "config.json").read_text())["flags"])
@@ -123,12 +128,12 @@ class RunDirectory:
                 "settings to go on with it."
             )
 
-    def write_config(self, data: federated_data.FederatedData, machine: Mapping[str, int]) -> None:
+    def write_config(self, data: federated_data.FederatedData, how: Mapping[str, Any]) -> None:
         """Writes config.json, unless an earlier start did.
 
         Args:
             data: what the clients have.
-            machine: how the work is laid out: cores, threads a client, clients a call.
+            how: how the work is laid out, cores, threads a client, clients a call, and what is taken over from where.
 
         Raises:
             UserError: the client data is not what it was when the run began.
@@ -160,7 +165,7 @@ class RunDirectory:
                     "python": platform.python_version(),
                     **{name: importlib.metadata.version(name) for name in _PACKAGES},
                 },
-                **machine,
+                **how,
             },
         )
 
@@ -203,6 +208,13 @@ class RunDirectory:
                 )
         if len(lines) > kept:
             files.write_text(path, "".join(lines[:kept]))
+
+    def take_over(self, earlier: earlier_run.EarlierRounds) -> None:
+        """Makes another run's records and models of its rounds this run's first ones."""
+        for name, text in earlier.records.items():
+            files.write_text(self.path / name, text)
+        for round_number, weights in earlier.models.items():
+            self.models.save(weights, round_number)
 
     def append_evaluation(self, table: pd.DataFrame, round_number: int, split: str) -> None:
         """Adds an evaluation's rows to evaluations.csv, in place of any it has of the same or of later rounds."""

@@ -328,6 +328,13 @@ class ExperimentConfig:
         "Clients handed to TFF's worker at once, some 20 MB of its memory each; more are worked on in parts.",
         least=1,
     )
+    rounds_from: str | None = _setting(
+        "run",
+        None,
+        "Directory of a finished run with the same rounds, or the same ones before the second stage, such as FedAvg's "
+        "for personalized_fed_avg: they are taken over instead of being computed again; no number changes. Runs of a "
+        "sweep find it by themselves.",
+    )
     plots: bool = _setting("run", True, "Draw the plots of the run at its end.")
 
 

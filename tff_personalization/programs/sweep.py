@@ -28,7 +28,7 @@ from absl import flags
 from analysis import compare_runs, runs, tables
 from tff_personalization import errors
 from tff_personalization.programs import config as config_lib
-from tff_personalization.programs import run_directory, runtime, search, sweep_file
+from tff_personalization.programs import earlier_run, run_directory, runtime, search, sweep_file
 
 _PROGRAM = pathlib.Path(__file__).parents[2] / "run_experiment.py"
 # What belongs to the sweep as a whole, not to one of its runs.
@@ -169,7 +169,11 @@ class Sweep:
     def _start(self, run: Run) -> None:
         """Runs a run in a process of its own, to its end."""
         given = {name: flag for name, flag in self._flag_values.flag_values_dict().items() if self._is_given(name)}
-        arguments = [config_lib.argument(name, value) for name, value in {**given, **run.overrides}.items()]
+        values = {**given, **run.overrides}
+        if "rounds_from" not in values:
+            earlier = earlier_run.find(self.directory, run.directory.experiment)
+            values |= {} if earlier is None else {"rounds_from": str(earlier)}
+        arguments = [config_lib.argument(name, value) for name, value in values.items()]
         process = subprocess.Popen(
             runtime.ending_with_parent([sys.executable, str(_PROGRAM), *arguments, f"--output_dir={self.directory}"]),
             stdin=subprocess.DEVNULL,

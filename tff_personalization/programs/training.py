@@ -17,6 +17,7 @@ from tff_personalization import methods, seeds
 from tff_personalization.algorithms import stateful_clients
 from tff_personalization.programs import (
     client_states,
+    earlier_run,
     evaluating,
     final_evaluation,
     interruption,
@@ -58,13 +59,17 @@ def run(experiment: config_lib.Experiment, interrupt: interruption.Interruption)
     directory = run_directory.RunDirectory(experiment)
     if directory.finished:
         return directory
-    data = federated_data.load(experiment.config)
-    directory.create()  # not before: data that cannot be read leaves nothing behind
     config = experiment.config
+    data = federated_data.load(config)
+    earlier = None
+    if config.rounds_from and not directory.has_checkpoints:
+        earlier = earlier_run.read(experiment, data.sha256)
+    directory.create()  # not before: what cannot be read leaves nothing behind
     cores = config.cores or runtime.available_cores()
     threads = config.threads_per_client or (cores if methods.get(config.method).pooled else 1)
+    origin = {} if earlier is None else {"rounds_taken_over": earlier.origin}
     directory.write_config(
-        data, {"cores": cores, "threads_per_client": threads, "clients_per_call": config.clients_per_call}
+        data, {"cores": cores, "threads_per_client": threads, "clients_per_call": config.clients_per_call, **origin}
     )
     where = f"On {', '.join(config.workers)}" if config.workers else f"{cores} at once, threads for each: {threads}"
     _say(directory, data, where)
@@ -75,7 +80,7 @@ def run(experiment: config_lib.Experiment, interrupt: interruption.Interruption)
         else runtime.execution_context(cores, worker_log, threads, config.clients_per_call)
     )
     with computing:
-        _Program(experiment, interrupt, directory, data).run()
+        _Program(experiment, interrupt, directory, data, earlier).run()
     return directory
 
 
@@ -115,6 +120,7 @@ class _Program:
         interrupt: interruption.Interruption,
         directory: run_directory.RunDirectory,
         data: federated_data.FederatedData,
+        taken_over: earlier_run.EarlierRounds | None,
     ):
         config = experiment.config
         self._experiment = experiment
@@ -122,6 +128,7 @@ class _Program:
         self._interrupt = interrupt
         self._directory = directory
         self._data = data
+        self._taken_over = taken_over
         self._trained = frozenset(data.split.train)
         made = setup(experiment, data)
         self._model = made.model
@@ -169,6 +176,8 @@ class _Program:
         self._client_states.forget_after(round_number)
         self._directory.keep_records_until(round_number)
         if loaded is None:
+            if self._taken_over is not None:
+                self._take_over(self._taken_over)
             return
         self._state = loaded["learning"]
         self._progress = Progress(
@@ -179,6 +188,16 @@ class _Program:
             float(loaded["expected_seconds"]),
         )
         logging.info("Going on after round %d of %s", round_number, self._directory.path)
+
+    def _take_over(self, earlier: earlier_run.EarlierRounds) -> None:
+        """Makes the rounds of another run the first ones of this."""
+        process = self._training.stage_of(earlier.rounds).process
+        weights = tff.learning.models.ModelWeights(earlier.models[earlier.rounds], ())
+        with self._interrupt.postponed():
+            self._directory.take_over(earlier)
+            self._state = process.set_model_weights(process.initialize(), weights)
+            self._progress = Progress(earlier.rounds, earlier.train_seconds, examples=earlier.examples)
+            self._save()
 
     def _program_state(self, learning: Any) -> collections.OrderedDict:
         progress = dataclasses.asdict(self._progress)
