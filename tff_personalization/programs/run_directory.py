@@ -254,7 +254,7 @@ class RunDirectory:
 
 
 def git_commit() -> str:
-    """The commit of the code, with "+changes" if files differ from it, or "unknown" outside a repository."""
+    """The commit of the code, with "+changes" if files besides docs/ differ from it; "unknown" outside a repository."""
     here = pathlib.Path(__file__).parent
 
     def git(*arguments: str) -> str:
@@ -263,6 +263,7 @@ def git_commit() -> str:
         ).stdout.strip()
 
     try:
-        return git("rev-parse", "HEAD") + ("+changes" if git("status", "--porcelain") else "")
+        changes = git("status", "--porcelain", "--", ":/", ":(top,exclude)docs")
+        return git("rev-parse", "HEAD") + ("+changes" if changes else "")
     except (OSError, subprocess.CalledProcessError):
         return "unknown"

@@ -1,0 +1,127 @@
+"""The tables of docs/reliability.md and docs/scaling.md, from the records in docs/reliability.
+
+    python -m tests.stress.tables
+
+Puts each table in its place, between `<!-- table: NAME -->` and `<!-- end -->`.
+"""
+
+import pathlib
+import re
+from collections.abc import Callable
+
+import pandas as pd
+
+from analysis import tables
+from tests.stress import moments
+
+DOCS = pathlib.Path(__file__).parents[2] / "docs"
+RECORDS = DOCS / "reliability"
+PAGES = (DOCS / "reliability.md", DOCS / "scaling.md")
+_KINDS = {
+    "kill -9 of the program": "kill -9",
+    "SIGTERM": "SIGTERM",
+    "Ctrl-C": "Ctrl-C",
+    "no more memory for the program": "no memory",
+    "disk full": "disk full",
+    "kill -9 of the worker": "worker: kill -9",
+    "no more memory for the worker": "worker: no memory",
+    "worker stopped for 3 s": "worker: stopped 3 s",
+}
+_MOMENTS = (
+    *(moments.STARTING, moments.READING, moments.BUILDING, moments.RESUMING, moments.TRAINING, moments.STAGE_2),
+    *(moments.EVALUATING, moments.RECORDING, moments.SAVING, moments.BETWEEN, moments.JUDGING, moments.REPORTING),
+)
+_EVENTS = {"1 workers": "1 worker", "3 workers": "3 workers, on two cores"}
+
+
+def faults() -> pd.DataFrame:
+    """By moment and kind: ended with the same numbers / injected; beside them the most rounds done again."""
+    rows = pd.read_csv(RECORDS / "faults.csv")
+    return pd.DataFrame(
+        [_of_moment(moment, rows[rows["moment"] == moment]) for moment in _MOMENTS] + [_of_moment("all", rows)]
+    )
+
+
+def _of_moment(name: str, rows: pd.DataFrame) -> dict[str, str]:
+    by_kind = {shown: _survived(rows[rows["kind"] == kind]) for kind, shown in _KINDS.items()}
+    lost = rows["rounds_again"].max()
+    return {
+        "moment": name,
+        **by_kind,
+        "all": _survived(rows),
+        "without a new start": str(rows["ended"].isin(["goes on", "0"]).sum()),
+        "lost": "–" if pd.isna(lost) else f"{lost:.0f}",
+    }
+
+
+def _survived(rows: pd.DataFrame) -> str:
+    return f"{rows['same_numbers'].sum()}/{len(rows)}" if len(rows) else "–"
+
+
+def bad_input() -> pd.DataFrame:
+    """By kind: malformed input given to what reads it."""
+    rows = pd.read_csv(RECORDS / "bad_input.csv")
+    return _readable(
+        rows[["kind", "tried", "refused", "accepted", "other"]].rename(
+            columns={"kind": "input", "refused": "refused in one line", "other": "anything else"}
+        )
+    )
+
+
+def bad_commands() -> pd.DataFrame:
+    """By kind: malformed input given to the program."""
+    rows = pd.read_csv(RECORDS / "bad_commands.csv")
+    found = {name: rows["found"].eq(name) for name in ("refused", "accepted")}
+    judged = rows.assign(**found, other=~(found["refused"] | found["accepted"]))
+
+    def of(name: str, part: pd.DataFrame) -> dict[str, object]:
+        counts = part[["refused", "accepted", "other"]].sum()
+        return {
+            "input": name,
+            "tried": len(part),
+            "refused in one line": counts["refused"],
+            "accepted": counts["accepted"],
+            "anything else": counts["other"],
+            "longest (s)": f"{part['seconds'].max():.0f}",
+            "most memory (MB)": part["megabytes"].max(),
+        }
+
+    kinds = [of(kind, part) for kind, part in judged.groupby("kind", sort=False)]
+    return _readable(pd.DataFrame([*kinds, of("all", judged)]))
+
+
+def scale_out() -> pd.DataFrame:
+    """By event: the median of its rounds."""
+    rows = pd.read_csv(RECORDS / "scale_out.csv").groupby("event", sort=False)
+    table = rows[["seconds", "examples_per_second", "workers_afterwards"]].median()
+    return pd.DataFrame(
+        {
+            "round": [_EVENTS.get(event, event) for event in table.index],
+            "seconds": [f"{value:.1f}" for value in table["seconds"]],
+            "examples/s": [f"{value:,.0f}" for value in table["examples_per_second"]],
+            "workers afterwards": [f"{value:.0f}" for value in table["workers_afterwards"]],
+        }
+    )
+
+
+TABLES: dict[str, Callable[[], pd.DataFrame]] = {
+    made.__name__: made for made in (faults, bad_input, bad_commands, scale_out)
+}
+
+
+def _readable(table: pd.DataFrame) -> pd.DataFrame:
+    return table.map(lambda value: f"{value:,}" if isinstance(value, int) else str(value))
+
+
+def filled(page: str) -> str:
+    """A page with the tables that it has places for."""
+
+    def place(found: re.Match) -> str:
+        return f"{found[1]}\n{tables.markdown(TABLES[found[2]](), '').rstrip()}\n{found[3]}"
+
+    return re.sub(r"(<!-- table: (\w+) -->)\n.*?(<!-- end -->)", place, page, flags=re.DOTALL)
+
+
+if __name__ == "__main__":
+    for path in PAGES:
+        path.write_text(filled(path.read_text(encoding="utf-8")), encoding="utf-8")
