@@ -1,6 +1,6 @@
-"""The tables of docs/reliability.md and docs/scaling.md, from the records in docs/reliability.
+"""Tables of the pages in docs/ whose records are in docs/ too.
 
-    python -m tests.stress.tables
+    python -m tests.docs.tables
 
 Puts each table in its place, between `<!-- table: NAME -->` and `<!-- end -->`.
 """
@@ -11,12 +11,13 @@ from collections.abc import Callable
 
 import pandas as pd
 
-from analysis import tables
+from analysis import compare_methods, runs, tables
 from tests.stress import moments
 
 DOCS = pathlib.Path(__file__).parents[2] / "docs"
 RECORDS = DOCS / "reliability"
-PAGES = (DOCS / "reliability.md", DOCS / "scaling.md")
+COMPARISON = DOCS / "results" / "comparison"
+PAGES = (DOCS / "reliability.md", DOCS / "scaling.md", DOCS / "comparison.md")
 _KINDS = {
     "kill -9 of the program": "kill -9",
     "SIGTERM": "SIGTERM",
@@ -34,11 +35,13 @@ _MOMENTS = (
 _EVENTS = {"1 workers": "1 worker", "3 workers": "3 workers, on two cores"}
 
 
-def faults() -> pd.DataFrame:
+def faults() -> str:
     """By moment and kind: ended with the same numbers / injected; beside them the most rounds done again."""
     rows = pd.read_csv(RECORDS / "faults.csv")
-    return pd.DataFrame(
-        [_of_moment(moment, rows[rows["moment"] == moment]) for moment in _MOMENTS] + [_of_moment("all", rows)]
+    return _markdown(
+        pd.DataFrame(
+            [_of_moment(moment, rows[rows["moment"] == moment]) for moment in _MOMENTS] + [_of_moment("all", rows)]
+        )
     )
 
 
@@ -58,17 +61,17 @@ def _survived(rows: pd.DataFrame) -> str:
     return f"{rows['same_numbers'].sum()}/{len(rows)}" if len(rows) else "–"
 
 
-def bad_input() -> pd.DataFrame:
+def bad_input() -> str:
     """By kind: malformed input given to what reads it."""
     rows = pd.read_csv(RECORDS / "bad_input.csv")
-    return _readable(
+    return _markdown(
         rows[["kind", "tried", "refused", "accepted", "other"]].rename(
             columns={"kind": "input", "refused": "refused in one line", "other": "anything else"}
         )
     )
 
 
-def bad_commands() -> pd.DataFrame:
+def bad_commands() -> str:
     """By kind: malformed input given to the program."""
     rows = pd.read_csv(RECORDS / "bad_commands.csv")
     found = {name: rows["found"].eq(name) for name in ("refused", "accepted")}
@@ -87,37 +90,48 @@ def bad_commands() -> pd.DataFrame:
         }
 
     kinds = [of(kind, part) for kind, part in judged.groupby("kind", sort=False)]
-    return _readable(pd.DataFrame([*kinds, of("all", judged)]))
+    return _markdown(pd.DataFrame([*kinds, of("all", judged)]))
 
 
-def scale_out() -> pd.DataFrame:
+def scale_out() -> str:
     """By event: the median of its rounds."""
     rows = pd.read_csv(RECORDS / "scale_out.csv").groupby("event", sort=False)
     table = rows[["seconds", "examples_per_second", "workers_afterwards"]].median()
-    return pd.DataFrame(
-        {
-            "round": [_EVENTS.get(event, event) for event in table.index],
-            "seconds": [f"{value:.1f}" for value in table["seconds"]],
-            "examples/s": [f"{value:,.0f}" for value in table["examples_per_second"]],
-            "workers afterwards": [f"{value:.0f}" for value in table["workers_afterwards"]],
-        }
+    return _markdown(
+        pd.DataFrame(
+            {
+                "round": [_EVENTS.get(event, event) for event in table.index],
+                "seconds": [f"{value:.1f}" for value in table["seconds"]],
+                "examples/s": [f"{value:,.0f}" for value in table["examples_per_second"]],
+                "workers afterwards": [f"{value:.0f}" for value in table["workers_afterwards"]],
+            }
+        )
     )
 
 
-TABLES: dict[str, Callable[[], pd.DataFrame]] = {
-    made.__name__: made for made in (faults, bad_input, bad_commands, scale_out)
+def comparison() -> str:
+    """Methods and strategies beside the first run of configs/comparison.toml."""
+    found = runs.read_all([str(path.parent) for path in sorted(COMPARISON.glob("*/summary.json"))])
+    # The reference is the main strategy of the run with the most strategies.
+    found.sort(key=lambda run: -len(run.summary["strategies"]))
+    return compare_methods.render(compare_methods.compare(found), "markdown")
+
+
+TABLES: dict[str, Callable[[], str]] = {
+    made.__name__: made for made in (faults, bad_input, bad_commands, scale_out, comparison)
 }
 
 
-def _readable(table: pd.DataFrame) -> pd.DataFrame:
-    return table.map(lambda value: f"{value:,}" if isinstance(value, int) else str(value))
+def _markdown(table: pd.DataFrame) -> str:
+    readable = table.map(lambda value: f"{value:,}" if isinstance(value, int) else str(value))
+    return tables.markdown(readable, "")
 
 
 def filled(page: str) -> str:
     """A page with the tables that it has places for."""
 
     def place(found: re.Match) -> str:
-        return f"{found[1]}\n{tables.markdown(TABLES[found[2]](), '').rstrip()}\n{found[3]}"
+        return f"{found[1]}\n{TABLES[found[2]]().rstrip()}\n{found[3]}"
 
     return re.sub(r"(<!-- table: (\w+) -->)\n.*?(<!-- end -->)", place, page, flags=re.DOTALL)
 
