@@ -17,12 +17,13 @@ if __name__ == "__main__":
     # Until there is something to save, Ctrl-C ends the program at once: an import would swallow the exception.
     signal.signal(signal.SIGINT, signal.SIG_DFL)
 
-from absl import app, flags  # noqa: E402
+with startup.plain_memory_errors():
+    from absl import app, flags
 
-from tff_personalization import errors, plugins  # noqa: E402
-from tff_personalization.programs import config, interruption, report, training  # noqa: E402
+    from tff_personalization import errors, plugins
+    from tff_personalization.programs import config, interruption, report, training
 
-with startup.plain_flag_errors():
+with startup.plain_memory_errors(), startup.plain_flag_errors():
     plugins.load(sys.argv)  # What they register are choices of flags.
     config.define_flags()
 

@@ -2,11 +2,17 @@
 
 import errno
 import os
+import pathlib
+import resource
+import subprocess
+import sys
 
 import pytest
 from absl import flags
 
 from tff_personalization import errors, startup
+
+ROOT = pathlib.Path(__file__).parent.parent
 
 
 @pytest.fixture(autouse=True)
@@ -105,3 +111,22 @@ def test_a_flag_that_does_not_exist_is_one_line(capsys):
     assert capsys.readouterr().err.count("\n") == 1
     flags.FLAGS.unparse_flags()
     flags.FLAGS(["program"])
+
+
+def test_a_library_that_cannot_be_loaded_for_want_of_memory_is_told_plainly_and_another_is_not(capsys):
+    with pytest.raises(SystemExit), startup.plain_memory_errors():
+        raise ImportError("libx.so: failed to map segment from shared object")
+    assert capsys.readouterr().err.startswith("Error: memory ran out (libx.so: failed to map segment")
+    with pytest.raises(ImportError, match="no such module"), startup.plain_memory_errors():
+        raise ImportError("no such module")
+
+
+def test_without_memory_for_its_imports_the_program_ends_with_a_line():
+    def limit():
+        resource.setrlimit(resource.RLIMIT_AS, (200 << 20, 200 << 20))
+
+    command = [sys.executable, "run_experiment.py", "--rounds=1"]
+    completed = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, preexec_fn=limit, check=False)
+    assert completed.returncode == 1
+    assert completed.stderr.startswith("Error: memory ran out")
+    assert len(completed.stderr.splitlines()) == 1

@@ -16,6 +16,9 @@ from absl import flags, logging
 
 from tff_personalization import errors
 
+# What RuntimeError and ImportError say of it.
+_WANT_OF_MEMORY = ("can't start new thread", "failed to map segment", "annot allocate memory")
+
 
 def quiet(argv: list[str]) -> None:
     """Silences TensorFlow's, XLA's and gRPC's start-up messages, unless `--verbosity` asks for them (0 or more)."""
@@ -60,6 +63,20 @@ def plain_flag_errors() -> Iterator[None]:
         _leave(f"--flagfile: the file is not text ({error}): write one flag a line, in UTF-8.")
 
 
+@contextlib.contextmanager
+def plain_memory_errors() -> Iterator[None]:
+    """Where modules are imported and the program runs: want of memory is one line and exit status 1."""
+    try:
+        yield
+    except (MemoryError, RuntimeError, ImportError) as error:
+        if not isinstance(error, MemoryError) and not any(words in str(error) for words in _WANT_OF_MEMORY):
+            raise
+        _leave(
+            f"memory ran out ({' '.join(str(error).split()) or 'in Python'}): end what else runs here, or give a "
+            "smaller --clients_per_call or --cores. The same command goes on from the last checkpoint."
+        )
+
+
 def with_plain_errors(main: Callable[[list[str]], int]) -> Callable[[list[str]], int]:
     """`main`, with errors that a user can mend as one line and exit status 1, and signals as 128 + their number."""
 
@@ -73,16 +90,10 @@ def with_plain_errors(main: Callable[[list[str]], int]) -> Callable[[list[str]],
             # Of each assertion in TFF's secure sums, ten lines long.
             tensorflow.addFilter(lambda record: "Object was never used" not in record.getMessage())
         try:
-            return main(argv)
+            with plain_memory_errors():
+                return main(argv)
         except errors.UserError as error:
             _leave(str(error))
-        except (MemoryError, RuntimeError) as error:
-            if not isinstance(error, MemoryError) and "can't start new thread" not in str(error):
-                raise
-            _leave(
-                f"memory ran out ({' '.join(str(error).split()) or 'in Python'}): end what else runs here, or give a "
-                "smaller --clients_per_call or --cores. The same command goes on from the last checkpoint."
-            )
         except OSError as error:
             if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES):
                 _leave(

@@ -6,7 +6,6 @@
 One that does not fit its checksums is set aside under another name, and the one before it is used.
 """
 
-import asyncio
 import hashlib
 import json
 import pathlib
@@ -18,7 +17,7 @@ import tensorflow_federated as tff
 from absl import logging
 
 from tff_personalization import errors
-from tff_personalization.programs import files
+from tff_personalization.programs import coroutines, files
 
 FORMAT = 1
 """What a checkpoint holds and how: raise it with every change."""
@@ -41,7 +40,7 @@ class Checkpoints:
 
     def rounds(self) -> list[int]:
         """The rounds after which there is a checkpoint, in order."""
-        return asyncio.run(self._states.get_versions()) or []
+        return coroutines.wait_for(self._states.get_versions()) or []
 
     def save(self, state: Any, round_number: int) -> None:
         """Saves the program state after a round, unless that is there already; the newest few are kept.
@@ -52,7 +51,7 @@ class Checkpoints:
         if round_number in self.rounds():
             return
         with files.as_os_errors(self._path):
-            asyncio.run(self._states.save(state, round_number))
+            coroutines.wait_for(self._states.save(state, round_number))
         manifest = {"format": FORMAT, "sha256": _digests(self._directory(round_number))}
         files.write_text(self._manifest(round_number), json.dumps(manifest))
         kept = {self._manifest(number).name for number in self.rounds()}
@@ -73,7 +72,7 @@ class Checkpoints:
             problem = self._problem(round_number)
             if problem is None:
                 try:
-                    return round_number, asyncio.run(self._states.load(round_number, structure(round_number)))
+                    return round_number, coroutines.wait_for(self._states.load(round_number, structure(round_number)))
                 except Exception as error:
                     raise errors.UserError(
                         f"{self._directory(round_number)}: a checkpoint that this version of the program cannot read "

@@ -17,7 +17,6 @@ worker.log         what TFF's worker process said
 lock               held by the process that writes here
 """
 
-import asyncio
 import collections
 import errno
 import fcntl
@@ -36,7 +35,7 @@ import pandas as pd
 import tensorflow_federated as tff
 
 from tff_personalization import errors, identity
-from tff_personalization.programs import checkpoints, earlier_run, files, saved_models, settings
+from tff_personalization.programs import checkpoints, coroutines, earlier_run, files, saved_models, settings
 from tff_personalization.programs import config as config_lib
 from tff_personalization.tasks import federated_data
 
@@ -249,8 +248,8 @@ class RunDirectory:
         numbers.update(histograms or {})
         csv, tensorboard = self._managers
         with files.as_os_errors(self.path):
-            asyncio.run(csv.release(collections.OrderedDict(metrics), round_number))
-            asyncio.run(tensorboard.release(numbers, round_number))
+            coroutines.wait_for(csv.release(collections.OrderedDict(metrics), round_number))
+            coroutines.wait_for(tensorboard.release(numbers, round_number))
 
 
 def git_commit() -> str:
