@@ -17,7 +17,7 @@ import tensorflow_federated as tff
 from tff_personalization import errors, methods
 from tff_personalization.algorithms import fed_avg
 from tff_personalization.models import emnist_cnn
-from tff_personalization.programs import runtime
+from tff_personalization.programs import runtime, watchdog
 
 
 @tff.tensorflow.computation(np.int32)
@@ -134,6 +134,22 @@ def test_a_worker_without_memory_has_its_work_done_by_another(tmp_path):
         limit_memory(pid)
         assert sum_of_large([1, 2, 3]) == 6
         assert worker.pid != pid
+
+
+def test_a_worker_that_hangs_has_its_work_done_by_another(tmp_path, monkeypatch):
+    monkeypatch.setattr(watchdog, "_POLL_SECONDS", 0.1)
+    monkeypatch.setattr(watchdog, "_IDLE", 1.0)
+    monkeypatch.setattr(watchdog.Watchdog.__init__, "__defaults__", (1.0,))
+    with log_in(tmp_path) as log, runtime.execution_context(cores=2, log=log) as worker:
+        assert sum_of_doubles([1]) == 2
+        pid = worker.pid
+        os.kill(pid, signal.SIGSTOP)
+        assert sum_of_doubles([1, 2]) == 6
+        assert worker.pid != pid
+        pid = worker.pid
+        time.sleep(2)  # in which nobody waits for it
+        assert sum_of_doubles([3]) == 6
+        assert worker.pid == pid
 
 
 @pytest.mark.parametrize(

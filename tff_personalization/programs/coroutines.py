@@ -6,6 +6,7 @@ thread for ever.
 
 import asyncio
 import concurrent.futures
+import contextlib
 import functools
 from collections.abc import Coroutine
 from typing import Any, TypeVar
@@ -15,7 +16,8 @@ _Result = TypeVar("_Result")
 
 def wait_for(coroutine: Coroutine[Any, Any, _Result]) -> _Result:
     """Runs a coroutine to its end, from the program's main thread, and returns its result."""
-    return _runner().run(coroutine)
+    with contextlib.closing(coroutine):  # if there is no memory to run it
+        return _runner().run(coroutine)
 
 
 @functools.cache

@@ -29,6 +29,7 @@ from tensorflow_federated.python.common_libs import async_utils, structure
 from tensorflow_federated.python.core.impl.executors import cardinalities_utils
 
 from tff_personalization import errors
+from tff_personalization.programs import watchdog
 
 _WORKER_BINARY = pathlib.Path(tff.__file__).parent / "data" / "worker_binary"
 _START_SECONDS = 60.0
@@ -97,6 +98,7 @@ class Worker:
         self._answered = False
         self._restarts = 0
         self._context = worker_context(functools.partial(_executor, self))
+        self._watchdog = watchdog.Watchdog(lambda: self._process)
         atexit.register(self.stop)
         self._start()
 
@@ -106,11 +108,12 @@ class Worker:
         return self._process.pid
 
     def attempt(self, compute: Callable[[list[tff.framework.AsyncContext]], Any]) -> Any:
-        """See `Workers`. A worker that has no memory left is ended, and another one does the computation anew."""
+        """See `Workers`. A worker that has no memory left or hangs is ended, and another one computes anew."""
         self._restarts = 0
         while True:
             try:
-                return compute([self._context])
+                with self._watchdog.waiting():
+                    return compute([self._context])
             except grpc.RpcError as error:
                 if not _is_want_of_memory(error):
                     raise

@@ -1,0 +1,68 @@
+"""Ends a worker process that hangs, so that another one does its work."""
+
+import contextlib
+import subprocess
+import threading
+import time
+from collections.abc import Callable, Iterator
+
+import psutil
+from absl import logging
+
+STILL_SECONDS = 60.0
+_POLL_SECONDS = 1.0
+# What this process may do meanwhile, in seconds of processor time a second: waiting in event loops takes less.
+_IDLE = 0.2
+
+
+class Watchdog:
+    """Kills a process that has done nothing for a while, though this one waits for it and does nothing either.
+
+    A process that has no memory for a thread, or is stopped, does not end and does not answer. Time is counted in looks
+    of a second, in which both were there: a machine that was suspended is no reason.
+    """
+
+    def __init__(self, process: Callable[[], subprocess.Popen | None], seconds: float = STILL_SECONDS):
+        """Begins to watch, in a thread of its own.
+
+        Args:
+            process: says which process is waited for.
+            seconds: how long it may be still.
+        """
+        self._process = process
+        self._seconds = seconds
+        self._waiting = threading.Event()
+        threading.Thread(target=self._watch, name="watchdog", daemon=True).start()
+
+    @contextlib.contextmanager
+    def waiting(self) -> Iterator[None]:
+        """While the process is waited for."""
+        self._waiting.set()
+        try:
+            yield
+        finally:
+            self._waiting.clear()
+
+    def _watch(self) -> None:
+        this = psutil.Process()
+        still, before = 0.0, (0, 0.0, 0.0)
+        while True:
+            self._waiting.wait()
+            time.sleep(_POLL_SECONDS)
+            process = self._process()
+            if process is None:
+                continue
+            with contextlib.suppress(psutil.Error):
+                now = process.pid, _seconds(psutil.Process(process.pid)), _seconds(this)
+                same = self._waiting.is_set() and now[:2] == before[:2] and now[2] - before[2] < _IDLE * _POLL_SECONDS
+                still, before = still + _POLL_SECONDS if same else 0.0, now
+                if still >= self._seconds:
+                    logging.warning("TFF's worker process has done nothing for %.0f s; ending it.", still)
+                    process.kill()
+                    still = 0.0
+
+
+def _seconds(process: psutil.Process) -> float:
+    """Processor time that a process has had."""
+    times = process.cpu_times()
+    return times.user + times.system
