@@ -4,7 +4,7 @@
 # make benchmark   speed beside the alternatives, growth, a round's parts, a picture of them: some 25 minutes; peers where
 #                  benchmarks/peers/environments.py has installed them
 # make stress faults of every kind at every moment of a run, 3,000 malformed inputs, and 220 through the program itself:
-#             some 45 minutes; tables in docs/reliability
+#             some 45 minutes; records in docs/reliability
 # make draw RUN=runs/…    a page to draw on, in a browser: the run's model learns your handwriting; FLAGS=--train makes a run first
 # make worker FLAGS=--port=8000    a worker for --workers of runs on other machines
 # All make .venv first. Another Python: make PYTHON=/path/to/python3.11 run
