@@ -1,6 +1,6 @@
 """Writes the report of a study.
 
-    python -m analysis.report DIR [--output=DIR/report.html]
+    python -m analysis.report DIR [--output=DIR/report.html] [--markdown=FOLDER]
 
 DIR has a folder an experiment, with experiment.json and the directories of its runs, and verdicts.json; see
 docs/report.md. A folder of runs will do too.
@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from absl import flags
 
 from analysis import command_line
-from analysis.report import page
+from analysis.report import markdown, page
 from tff_personalization.errors import UserError
 
 
@@ -46,10 +46,16 @@ def write(directory: str | os.PathLike[str], output: str | os.PathLike[str] | No
 def _main() -> None:
     output = flags.DEFINE_string("output", None, "The page to write; default: report.html in DIR.")
 
+    as_markdown = flags.DEFINE_string(
+        "markdown", None, "A folder to write the report to as Markdown too, with images and tables as files."
+    )
+
     def main(arguments: Sequence[str]) -> None:
         if len(arguments) != 1:
             raise UserError("DIR: one folder is expected, as in python -m analysis.report results")
         print(write(arguments[0], output.value))
+        if as_markdown.value is not None:
+            print(markdown.write(pathlib.Path(arguments[0]), pathlib.Path(as_markdown.value)))
 
     command_line.run_script(main)
 

@@ -23,35 +23,52 @@ _MOST_GALLERIES = 6
 _COMPRESSED_FROM = 100_000  # bytes of a CSV file
 
 
-def build(directory: pathlib.Path) -> str:
-    """The page of the study in a folder.
+def contents(directory: pathlib.Path) -> dict[str, Any]:
+    """What the report of the study in a folder says, in whatever form: by the names that its templates have for it.
 
     Raises:
         UserError: there is no finished run in it, or a record is damaged.
     """
     found = study.read(directory)
     judged = verdicts.read(directory)
-    environment = jinja2.Environment(
+    return {
+        "study": found,
+        "sources": _sources(found),
+        "scales": list(dict.fromkeys(experiment.scale for experiment in found.experiments if experiment.scale)),
+        "claims": verdicts.CLAIMS,
+        "verdicts": judged,
+        "by_claim": verdicts.by_claim(judged),
+        "counts": verdicts.counts(judged),
+        "sections": [sections.build(found, experiment) for experiment in found.experiments if experiment.runs],
+    }
+
+
+def environment(autoescape: bool) -> jinja2.Environment:
+    """Where the templates are."""
+    return jinja2.Environment(
         loader=jinja2.FileSystemLoader(_HERE),
-        autoescape=True,
+        autoescape=autoescape,
         trim_blocks=True,
         lstrip_blocks=True,
         undefined=jinja2.StrictUndefined,
     )
-    environment.policies["json.dumps_kwargs"] = {"separators": (",", ":")}  # in the order in which things are shown
-    environment.filters |= {"uri": data_uri, "svg": _svg, "plotly": as_dict, "tidy": tidy_csv, "slug": slug}
-    return environment.get_template("template.html").render(
-        study=found,
-        sources=_sources(found),
-        scales=list(dict.fromkeys(experiment.scale for experiment in found.experiments if experiment.scale)),
-        claims=verdicts.CLAIMS,
-        verdicts=judged,
-        by_claim=verdicts.by_claim(judged),
-        counts=verdicts.counts(judged),
-        intervals={verdict.id: verdicts.interval(verdict, judged) for verdict in judged},
-        sections=[sections.build(found, experiment) for experiment in found.experiments if experiment.runs],
-        runs=tables.all_runs(found),
-        galleries=_galleries(found),
+
+
+def build(directory: pathlib.Path) -> str:
+    """The page of the study in a folder.
+
+    Raises:
+        UserError: there is no finished run in it, or a record is damaged.
+    """
+    said = contents(directory)
+    templates = environment(autoescape=True)
+    templates.policies["json.dumps_kwargs"] = {"separators": (",", ":")}  # in the order in which things are shown
+    templates.filters |= {"uri": data_uri, "svg": _svg, "plotly": as_dict, "tidy": tidy_csv, "slug": slug}
+    return templates.get_template("template.html").render(
+        **said,
+        intervals={verdict.id: verdicts.interval(verdict, said["verdicts"]) for verdict in said["verdicts"]},
+        runs=tables.all_runs(said["study"]),
+        galleries=_galleries(said["study"]),
         outcomes=list(gallery.OUTCOMES),
         themes={"light": look.LIGHT, "dark": look.DARK},
         plotly_js=plotly.offline.get_plotlyjs(),

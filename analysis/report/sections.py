@@ -31,6 +31,7 @@ class Spec:
     Attributes:
         title: what it shows.
         caption: how to read it.
+        hint: what a reader can do with it on the page.
         draw: makes the interactive figure.
         plot: makes the one for print from runs; None where the interactive figure is drawn again.
         most: of how many configurations the one for print is.
@@ -43,6 +44,7 @@ class Spec:
     caption: str
     draw: Callable[..., go.Figure]
     plot: static.PlotFn | None = None
+    hint: str = ""
     most: int = 4
     shown: int | None = None
     one: bool = False
@@ -90,6 +92,7 @@ class Section:
 
 
 _SEEDS = "Lines are means over seeds, error bars their standard deviation."
+_HOVER = "Hover a client, or choose one below, to see it; a click keeps it."
 FIGURES = {
     "learning_curves": Spec(
         "Accuracy by round",
@@ -141,10 +144,10 @@ FIGURES = {
     ),
     "decomposition_by_round": Spec(
         "FedAvg's update by round",
-        "The share of the cohort's mean update that each part makes up; the parts add up to 1. One configuration at a "
-        "time.",
+        "The share of the cohort's mean update that each part makes up; the parts add up to 1.",
         figures.decomposition_by_round,
         decomposition_plot.plot,
+        "One configuration at a time.",
         most=3,
         one=True,
     ),
@@ -155,9 +158,10 @@ FIGURES = {
     ),
     "distributions": Spec(
         "Accuracy of test clients before and after personalization",
-        "Blue: initial, orange: personalized. The clients of all seeds together; one configuration at a time.",
+        "Blue: initial, orange: personalized. The clients of all seeds together.",
         client_figures.distributions,
         accuracy_distributions.plot,
+        "One configuration at a time.",
         one=True,
     ),
     "cumulative": Spec(
@@ -169,19 +173,19 @@ FIGURES = {
     "gains": Spec(
         "Gain by number of train examples",
         "A mark is a test client of a run (of the lowest seeds, where there are many); squares are means of clients "
-        "with similar numbers of examples, with standard errors. Hover a client, or choose one below, to see it; a "
-        "click keeps it.",
+        "with similar numbers of examples, with standard errors.",
         client_figures.gains,
         gain_by_examples.plot,
+        _HOVER,
         shown=1,
         of_clients=True,
     ),
     "client_scatter": Spec(
         "Test clients before and after personalization",
-        "Above the dotted line a client gains, below it is hurt. Hover a client, or choose one below, to see it; a "
-        "click keeps it.",
+        "Above the dotted line a client gains, below it is hurt.",
         client_figures.client_scatter,
         client_scatter.plot,
+        _HOVER,
         shown=1,
         of_clients=True,
     ),
