@@ -135,9 +135,9 @@ def test_without_training_there_are_no_rounds_to_take_over(run, fed_avg):
         run(**left_open, method="local_only", rounds_from=str(fed_avg))
 
 
-def test_runs_of_a_sweep_take_over_what_an_earlier_one_has(by_writer_archive, tmp_path):
+def test_runs_of_a_sweep_wait_for_what_an_earlier_one_will_have_and_take_it_over(by_writer_archive, tmp_path):
     (tmp_path / "two.toml").write_text(
-        "[[runs]]\nmethod = 'fed_avg'\n" + "[[runs]]\nmethod = 'personalized_fed_avg'\nstage_2_round = 5\n"
+        "[[runs]]\nmethod = 'fed_avg'\n[[runs]]\nmethod = 'personalized_fed_avg'\nstage_2_round = 5\n"
         "[[runs]]\nmethod = 'personalized_fed_avg'\nstage_2_round = 4\n"
     )
     settings = {
@@ -147,13 +147,16 @@ def test_runs_of_a_sweep_take_over_what_an_earlier_one_has(by_writer_archive, tm
         "clients_per_round": 3,
         "test_clients": 4,
     }
-    given = [f"--{name}={value}" for name, value in {**settings, "rounds_per_evaluation": 4}.items()]
-    subprocess.run(
+    at_once = {"rounds_per_evaluation": 4, "sweep_runs_at_once": 2}
+    given = [f"--{name}={value}" for name, value in {**settings, **at_once}.items()]
+    said = subprocess.run(
         [sys.executable, "run_experiment.py", "--sweep", tmp_path / "two.toml", "--output_dir", tmp_path, *given],
         cwd=processes.ROOT,
         check=True,
         capture_output=True,
-    )
+        text=True,
+    ).stderr
+    assert said.index("[1/3] finished") < said.index("[2/3] --method") < said.index("[3/3] --method")
     configs = [json.loads(path.read_text()) for path in tmp_path.glob("two/*/config.json")]
     earlier = {config["run_name"] for config in configs if config["method"] == "fed_avg"}
     taken_over = {config["flags"]["stage_2_round"]: config.get("rounds_taken_over") for config in configs}

@@ -206,3 +206,23 @@ def test_a_search_names_the_best_by_validation_clients_and_never_shows_test_clie
         )
         assert np.asarray(evaluations.accuracy_mean) == pytest.approx([accuracy])
     assert f"Best:   --client_learning_rate={table.client_learning_rate[0]}" in completed.stdout
+
+
+def test_a_run_waits_for_one_under_way_that_will_have_its_rounds(sweep_of):
+    text = """
+        [[runs]]
+        method = "fed_avg"
+        [[runs]]
+        method = "personalized_fed_avg"
+        stage_2_round = 5
+        [[runs]]
+        method = "reptile"
+        [[runs]]
+        method = "fed_avg"
+        strategies = ["fine_tune", "knn_per"]
+    """
+    made = sweep_of(text, "--rounds=8", "--sweep_runs_at_once=2")
+    assert made._next([1, 2, 3, 4], []) == 1
+    assert made._next([2, 3, 4], [1]) == 3
+    assert made._next([2, 4], [1, 3]) is None
+    assert made._next([2, 4], [3]) == 2

@@ -62,10 +62,12 @@ def define_flags(flag_values: flags.FlagValues = flags.FLAGS) -> None:
     for role in settings_lib.ROLES.values():
         optimizers.define_flags(role, flag_values)
     # Not settings of a run:
-    text = "[run] A TOML file of flags for many runs, one after another (docs/sweeps.md)."
+    text = "[run] A TOML file of flags for many runs (docs/sweeps.md)."
     flags.DEFINE_string("sweep", "", text, flag_values=flag_values)
     text = "[run] The size of a sweep whose file has several, such as small: the [scale.small] in it."
     flags.DEFINE_string("scale", "", text, flag_values=flag_values)
+    text = "[run] Runs of a sweep that are made at the same time, each with its share of the cores."
+    flags.DEFINE_integer("sweep_runs_at_once", 1, text, lower_bound=1, flag_values=flag_values)
     text = "[run] End a sweep with the first run that fails."
     flags.DEFINE_bool("sweep_stop_on_failure", False, text, flag_values=flag_values)
     for chooser, choices in settings_lib.reads().items():

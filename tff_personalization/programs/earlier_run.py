@@ -74,6 +74,12 @@ def find(directory: pathlib.Path, experiment: config_lib.Experiment) -> pathlib.
     return max(found, key=found.__getitem__) if found else None
 
 
+def may_serve(earlier: config_lib.Experiment, experiment: config_lib.Experiment) -> bool:
+    """Whether an experiment can take rounds over from another one, by their settings, once that is finished."""
+    rounds, has, differ = _common(*(json.loads(json.dumps(of.as_json())) for of in (earlier, experiment)))
+    return 0 < rounds <= has and not differ
+
+
 def read(experiment: config_lib.Experiment, data_sha256: str) -> EarlierRounds:
     """What the run that `--rounds_from` names has of an experiment's rounds.
 

@@ -1,4 +1,4 @@
-"""`--sweep=FILE`: many runs, one after another, each in its own run directory, and a table of them at the end.
+"""`--sweep=FILE`: many runs, one after another or some at once, each in its own run directory, and a table at the end.
 
 The file is TOML (`sweep_file.py`). Every key is a flag; what is the same for all runs stays on the command line.
 
@@ -13,10 +13,7 @@ again skips the finished ones and goes on with the others, also after the file h
 
 import copy
 import dataclasses
-import os
 import pathlib
-import signal
-import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -28,11 +25,14 @@ from absl import flags
 from analysis import compare_runs, runs, tables
 from tff_personalization import errors
 from tff_personalization.programs import config as config_lib
-from tff_personalization.programs import earlier_run, run_directory, runtime, search, sweep_file
+from tff_personalization.programs import earlier_run, run_directory, run_processes, runtime, search, sweep_file
 
 _PROGRAM = pathlib.Path(__file__).parents[2] / "run_experiment.py"
 # What belongs to the sweep as a whole, not to one of its runs.
-_OF_THE_SWEEP = ("sweep", "scale", "sweep_stop_on_failure", "plugin", "flagfile", "output_dir", "run_name")
+_OF_THE_SWEEP = (
+    *("sweep", "scale", "sweep_runs_at_once", "sweep_stop_on_failure"),
+    *("plugin", "flagfile", "output_dir", "run_name"),
+)
 _FIGURES = ("initial_accuracy_mean", "personalized_accuracy_mean", "gain_mean", "share_hurt", "wall_seconds")
 
 
@@ -64,6 +64,7 @@ class Sweep:
             UserError: it cannot be read, or one of its runs is one that the program would refuse.
         """
         self.path = pathlib.Path(flag_values["sweep"].value).expanduser()
+        self._at_once = flag_values["sweep_runs_at_once"].value
         self._flag_values = flag_values
         if flag_values["run_name"].value:
             raise errors.UserError(
@@ -97,25 +98,53 @@ class Sweep:
         return all(run.status == "finished" for run in self.runs)
 
     def start(self, select: Callable[[Run], bool] = lambda run: True) -> None:
-        """Runs those of the selected runs that are not finished, one after the other; as `run`, without the table."""
+        """Runs those of the selected runs that are not finished, some at once; as `run`, without the table."""
+        waiting = self._unfinished(select)
+        processes = run_processes.RunProcesses[int](self._at_once)
         started, done = time.monotonic(), 0
-        for number, run in enumerate(self.runs, start=1):
-            if not select(run):
-                continue
+        try:
+            while waiting or processes.running:
+                while not processes.full and (number := self._next(waiting, processes.running)):
+                    minutes = (time.monotonic() - started) / 60 / done * len(waiting) if done else None
+                    waiting.remove(number)
+                    to_go = "" if minutes is None else f" (about {minutes:.0f} min to go)"
+                    self._say(f"{self._name(number)} {self.runs[number - 1]}{to_go}")
+                    processes.start(number, self._command(self.runs[number - 1]), self._name(number))
+                self._note(processes.wait())
+                done += 1
+                if self._flag_values["sweep_stop_on_failure"].value and any(r.status == "failed" for r in self.runs):
+                    waiting.clear()
+        except errors.Interrupted as interrupted:
+            processes.interrupt(interrupted.signal_number)
+            raise
+
+    def _unfinished(self, select: Callable[[Run], bool]) -> list[int]:
+        """The numbers of the selected runs that are to be made, counted from 1; says which are finished."""
+        numbers = [number for number, run in enumerate(self.runs, start=1) if select(run)]
+        for number in numbers:
+            run = self.runs[number - 1]
             if run.directory.finished:
                 run.status = "finished"
-                self._say(f"[{number}/{len(self.runs)}] {run}: finished already")
-                continue
-            remaining = ""
-            if done:
-                left = sum(select(other) and not other.directory.finished for other in self.runs)
-                seconds = (time.monotonic() - started) / done * left
-                remaining = f" (about {seconds / 60:.0f} min to go)"
-            self._say(f"[{number}/{len(self.runs)}] {run}{remaining}")
-            self._start(run)
-            done += 1
-            if run.status == "failed" and self._flag_values["sweep_stop_on_failure"].value:
-                break
+                self._say(f"{self._name(number)} {run}: finished already")
+        return [number for number in numbers if not self.runs[number - 1].directory.finished]
+
+    def _note(self, ended: run_processes.Ended[int]) -> None:
+        run = self.runs[ended.key - 1]
+        run.status, run.error = "failed" if ended.error else "finished", ended.error
+        if self._at_once > 1:
+            how = f"failed: {ended.error}" if ended.error else "finished"
+            self._say(f"{self._name(ended.key)} {how} after {ended.seconds:.0f} s")
+
+    def _name(self, number: int) -> str:
+        return f"[{number}/{len(self.runs)}]"
+
+    def _next(self, waiting: Sequence[int], running: Sequence[int]) -> int | None:
+        """The number of the first run that waits for none of those under way: it does for one that has its rounds."""
+        for number in waiting:
+            ours = self.runs[number - 1].directory.experiment
+            if not any(earlier_run.may_serve(self.runs[other - 1].directory.experiment, ours) for other in running):
+                return number
+        return None
 
     def _say(self, message: str) -> None:
         print(message, file=sys.stderr, flush=True)
@@ -166,39 +195,21 @@ class Sweep:
             raise errors.UserError(f"{self.path}: search: name a flag, as in client_learning_rate = [0.003, 0.3].")
         return search.suggest(search.problem(bounds), count, values["seed"].value)
 
-    def _start(self, run: Run) -> None:
-        """Runs a run in a process of its own, to its end."""
+    def _command(self, run: Run) -> list[str]:
+        """The command of a run, in a process of its own."""
         given = {name: flag for name, flag in self._flag_values.flag_values_dict().items() if self._is_given(name)}
         values = {**given, **run.overrides}
         if "rounds_from" not in values:
             earlier = earlier_run.find(self.directory, run.directory.experiment)
             values |= {} if earlier is None else {"rounds_from": str(earlier)}
+        if self._at_once > 1 and not run.directory.experiment.config.workers:
+            cores = run.directory.experiment.config.cores or runtime.available_cores()
+            values["cores"] = max(1, cores // self._at_once)
         arguments = [config_lib.argument(name, value) for name, value in values.items()]
-        process = subprocess.Popen(
-            runtime.ending_with_parent([sys.executable, str(_PROGRAM), *arguments, f"--output_dir={self.directory}"]),
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,  # the run's report, which its directory holds
-            stderr=subprocess.PIPE,
-            start_new_session=True,  # Ctrl-C is for this process to pass on, once.
-        )
-        try:
-            last_line = _pass_on(process, sys.stderr)
-        except errors.Interrupted as interrupted:
-            process.send_signal(interrupted.signal_number)
-            try:
-                _pass_on(process, None)
-            finally:
-                process.kill()
-                process.wait()
-            raise
-        code = process.wait()
-        run.status = "failed" if code else "finished"
-        if code:
-            run.error = f"ended by {signal.Signals(-code).name}" if code < 0 else last_line
+        return [sys.executable, str(_PROGRAM), *arguments, f"--output_dir={self.directory}"]
 
     def _is_given(self, name: str) -> bool:
-        own = {"sweep", "scale", "sweep_stop_on_failure", "flagfile", "output_dir"}
-        return name not in own and not self._flag_values[name].using_default_value
+        return name not in (set(_OF_THE_SWEEP) - {"plugin"}) and not self._flag_values[name].using_default_value
 
     def _report(self) -> None:
         table = pd.DataFrame([self._row(run) for run in self.runs])
@@ -257,16 +268,3 @@ def _cell(value: Any) -> str:
     if isinstance(value, float):
         return "–" if pd.isna(value) else f"{value:.4g}"
     return config_lib.text(value)
-
-
-def _pass_on(process: subprocess.Popen, to: Any) -> str:
-    """Copies a process's standard error to a stream (None: nowhere) until it ends; returns its last line."""
-    assert process.stderr is not None
-    end = b""
-    while piece := os.read(process.stderr.fileno(), 65536):
-        end = (end + piece)[-4096:]
-        if to is not None:
-            to.write(piece.decode(errors="replace"))
-            to.flush()
-    lines: Sequence[str] = end.decode(errors="replace").replace("\r", "\n").strip().splitlines()
-    return lines[-1] if lines else ""

@@ -50,7 +50,14 @@ _DATA_FLAGS = frozenset(
 class Paper:
     """The experiments, checked."""
 
-    def __init__(self, given: dict[str, Any], scale: str, names: Sequence[str], folder: pathlib.Path = FOLDER):
+    def __init__(
+        self,
+        given: dict[str, Any],
+        scale: str,
+        names: Sequence[str],
+        folder: pathlib.Path = FOLDER,
+        runs_at_once: int = 1,
+    ):
         """Reads the experiments.
 
         Args:
@@ -58,6 +65,7 @@ class Paper:
             scale: of the experiments.
             names: of the experiments; none for all.
             folder: where they are.
+            runs_at_once: how many runs of an experiment are made at the same time.
 
         Raises:
             UserError: there is no such scale or experiment, one of the runs is one that the program would refuse, or no
@@ -76,6 +84,7 @@ class Paper:
         output = pathlib.Path(given.get("output_dir", "runs")).expanduser()
         self.directory = output / f"paper-{scale}"
         self._scale = scale
+        self._runs_at_once = runs_at_once
         self.sweeps: dict[str, sweep.Sweep] = {}
         unread = set(given) - {"output_dir"}
         sweeps = {name: sweep_file.read(known[name]) for name in names or known}
@@ -94,7 +103,7 @@ class Paper:
         config.define_flags(values)
         arguments = [config.argument(name, value) for name, value in given.items()]
         where = [f"--sweep={path}", f"--scale={self._scale}", f"--output_dir={self.directory}"]
-        values(["paper", *arguments, *where])
+        values(["paper", *arguments, *where, f"--sweep_runs_at_once={self._runs_at_once}"])
         return sweep.Sweep(values, study.RUNS)
 
     def run(self) -> bool:
@@ -178,9 +187,16 @@ def _main() -> None:
     scale = flags.DEFINE_string("scale", "smoke", "smoke, small or paper: configs/paper/<scale>.flags.")
     experiments = flags.DEFINE_list("experiments", [], "Some of the experiments in configs/paper. Default: all.")
 
+    at_once = flags.DEFINE_integer(
+        "runs_at_once",
+        1,
+        "Runs of an experiment made at the same time, each with its share of cores.",
+        lower_bound=1,
+    )
+
     def main(argv: Sequence[str]) -> int:
         with interruption.Interruption():
-            paper = Paper(settings_of(argv[1:]), scale.value, experiments.value)
+            paper = Paper(settings_of(argv[1:]), scale.value, experiments.value, runs_at_once=at_once.value)
             sound = paper.run()
         path = claims.write(paper.directory)
         print("\n".join(claims.lines(json.loads(path.read_text())["verdicts"])))
