@@ -189,13 +189,14 @@ def outcome(process: subprocess.Popen, run: Run, children: Iterable[int]) -> dic
             status = "hung"
         print(output, file=sys.stderr)
         return {"ended": status, "traceback": False, "child_outlived": outlives(children)}
-    last = output.replace("\r", "\n").strip().split("\n")[-1]
+    # Python may say after it that it ignores an exception in a thread that had no memory.
+    told = any(line.startswith("Error: ") for line in output.replace("\r", "\n").split("\n"))
     status = process.returncode
-    if "Traceback" in output or (status == 1 and not last.startswith("Error: ")):
+    if "Traceback" in output or (status == 1 and not told):
         print(output, file=sys.stderr)
     return {
         "ended": status,
-        "one_line": last.startswith("Error: ") if status == 1 else None,
+        "one_line": told if status == 1 else None,
         "traceback": "Traceback" in output,
         "rounds_done": rounds_done(run.directory),
         "rounds_again": rounds_done(run.directory) - newest_checkpoint(run.directory) if status else 0,
