@@ -130,3 +130,13 @@ def test_without_memory_for_its_imports_the_program_ends_with_a_line():
     assert completed.returncode == 1
     assert completed.stderr.startswith("Error: memory ran out")
     assert len(completed.stderr.splitlines()) == 1
+
+
+def test_what_comes_of_want_of_memory_is_told_as_that_and_user_errors_are_not(capsys):
+    with pytest.raises(SystemExit), startup.plain_memory_errors():
+        raise TypeError("unsupported callable") from MemoryError()
+    assert capsys.readouterr().err.startswith("Error: memory ran out (unsupported callable)")
+    with pytest.raises(errors.UserError), startup.plain_memory_errors():
+        raise errors.UserError("--client_data=x: too large.") from MemoryError()
+    with pytest.raises(ValueError, match="of another kind"), startup.plain_memory_errors():
+        raise ValueError("of another kind") from KeyError("x")

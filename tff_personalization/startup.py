@@ -16,8 +16,11 @@ from absl import flags, logging
 
 from tff_personalization import errors
 
-# What RuntimeError and ImportError say of it.
-_WANT_OF_MEMORY = ("can't start new thread", "failed to map segment", "annot allocate memory")
+# What RuntimeError, ImportError and SystemError say of it.
+_WANT_OF_MEMORY = (
+    *("can't start new thread", "failed to map segment", "annot allocate memory"),
+    "error return without exception set",
+)
 
 
 def quiet(argv: list[str]) -> None:
@@ -68,13 +71,25 @@ def plain_memory_errors() -> Iterator[None]:
     """Where modules are imported and the program runs: want of memory is one line and exit status 1."""
     try:
         yield
-    except (MemoryError, RuntimeError, ImportError) as error:
-        if not isinstance(error, MemoryError) and not any(words in str(error) for words in _WANT_OF_MEMORY):
+    except Exception as error:
+        if isinstance(error, errors.UserError) or not _is_want_of_memory(error):
             raise
         _leave(
             f"memory ran out ({' '.join(str(error).split()) or 'in Python'}): end what else runs here, or give a "
             "smaller --clients_per_call or --cores. The same command goes on from the last checkpoint."
         )
+
+
+def _is_want_of_memory(error: BaseException | None) -> bool:
+    """Whether an error, or one that it was raised from or because of, is that there was no memory."""
+    seen = set()
+    while error is not None and id(error) not in seen:
+        seen.add(id(error))
+        told = isinstance(error, RuntimeError | ImportError | SystemError)
+        if isinstance(error, MemoryError) or (told and any(words in str(error) for words in _WANT_OF_MEMORY)):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
 
 
 def with_plain_errors(main: Callable[[list[str]], int]) -> Callable[[list[str]], int]:

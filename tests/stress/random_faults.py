@@ -19,6 +19,7 @@ import dataclasses
 import itertools
 import pathlib
 import random
+import re
 import shutil
 import signal
 import statistics
@@ -189,8 +190,8 @@ def outcome(process: subprocess.Popen, run: Run, children: Iterable[int]) -> dic
             status = "hung"
         print(output, file=sys.stderr)
         return {"ended": status, "traceback": False, "child_outlived": outlives(children)}
-    # Python may say after it that it ignores an exception in a thread that had no memory.
-    told = any(line.startswith("Error: ") for line in output.replace("\r", "\n").split("\n"))
+    # Python may say before or after it that it ignores an exception in a thread that had no memory.
+    told = re.search(r"^(Exception ignored in.*)?Error: ", output.replace("\r", "\n"), re.MULTILINE) is not None
     status = process.returncode
     if "Traceback" in output or (status == 1 and not told):
         print(output, file=sys.stderr)
