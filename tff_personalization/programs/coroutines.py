@@ -14,6 +14,11 @@ from typing import Any, TypeVar
 _Result = TypeVar("_Result")
 
 
+def start() -> None:
+    """Starts the thread, if it is not there: before memory can run out."""
+    _runner()
+
+
 def wait_for(coroutine: Coroutine[Any, Any, _Result]) -> _Result:
     """Runs a coroutine to its end, from the program's main thread, and returns its result."""
     with contextlib.closing(coroutine):  # if there is no memory to run it

@@ -17,6 +17,7 @@ from tff_personalization import methods, seeds
 from tff_personalization.algorithms import stateful_clients
 from tff_personalization.programs import (
     client_states,
+    coroutines,
     earlier_run,
     evaluating,
     final_evaluation,
@@ -56,6 +57,7 @@ def run(experiment: config_lib.Experiment, interrupt: interruption.Interruption)
         UserError: the data cannot be read, or the run directory belongs to another experiment.
         Interrupted: by a signal; what was computed is saved.
     """
+    coroutines.start()
     directory = run_directory.RunDirectory(experiment)
     if directory.finished:
         return directory
