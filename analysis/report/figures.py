@@ -72,7 +72,7 @@ def personalization_curves(configurations: Configurations) -> go.Figure:
         for strategy, rows in table.groupby("strategy", sort=False):
             by_epoch = rows.pivot(index="epoch", columns="seed", values="accuracy_mean").dropna()
             label = f"{configuration.label} · {strategy}" if several else configuration.label
-            _line(figure, number, label, None, by_epoch.mean(axis=1), by_epoch.std(axis=1, ddof=1), markers=True)
+            _mean_line(figure, number, label, by_epoch)
             number += 1
     _refuse_empty(figure, "no run has a final evaluation of test clients")
     return figure
@@ -93,16 +93,7 @@ def k_shot(configurations: Configurations) -> go.Figure:
             rows = table[(table["epoch"] == last) & (table["strategy"] == main)]
             found.append(rows.set_index("examples")["accuracy_mean"])
         if found:
-            by_seed = pd.concat(found, axis=1)
-            _line(
-                figure,
-                number,
-                configuration.label,
-                None,
-                by_seed.mean(axis=1),
-                by_seed.std(axis=1, ddof=1),
-                markers=True,
-            )
+            _mean_line(figure, number, configuration.label, pd.concat(found, axis=1))
     _refuse_empty(figure, "no run was evaluated with fewer examples (k_shot.csv)")
     return figure
 
@@ -121,16 +112,7 @@ def learning_rates(configurations: Configurations) -> go.Figure:
             rows = table[(table["strategy"] == run.summary["strategy"]) & (table["epoch"] == table["epoch"].max())]
             found.append(rows.dropna(subset=["learning_rate"]).set_index("learning_rate")["accuracy_mean"])
         if found:
-            by_seed = pd.concat(found, axis=1).sort_index()
-            _line(
-                figure,
-                number,
-                configuration.label,
-                None,
-                by_seed.mean(axis=1),
-                by_seed.std(axis=1, ddof=1),
-                markers=True,
-            )
+            _mean_line(figure, number, configuration.label, pd.concat(found, axis=1).sort_index())
     if not any(len(trace.x) > 1 for trace in figure.data):
         raise runs_lib.NotRecordedError("no run was judged with several personalization learning rates (choice.csv)")
     return figure
@@ -273,6 +255,11 @@ def _final(run: runs_lib.Run) -> pd.DataFrame:
     """The rows of evaluations.csv about all test clients, in the last round that has them."""
     rows = run.evaluations[run.evaluations["split"] == "test"].dropna(subset=["accuracy_mean"])
     return rows[rows["round"] == rows["round"].max()]
+
+
+def _mean_line(figure: go.Figure, number: int, label: str, by_seed: pd.DataFrame) -> None:
+    """Adds a configuration's line: the mean of a column a seed, with their standard deviation."""
+    _line(figure, number, label, None, by_seed.mean(axis=1), by_seed.std(axis=1, ddof=1), markers=True)
 
 
 def _line(

@@ -141,7 +141,7 @@ def _check(run: pathlib.Path, experiment: config_lib.Experiment) -> tuple[int, d
     try:
         config = json.loads((run / "config.json").read_text())
         rounds, has, differ = _common(dict(config["flags"]), json.loads(json.dumps(experiment.as_json())))
-        best = _best_on_validation(run, experiment, rounds)
+        best = None if differ else _best_on_validation(run, experiment, rounds)  # most runs of a sweep differ
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise refuse(f"is not a run directory of this version of the program ({type(error).__name__}).") from error
     if not (run / "summary.json").exists():
