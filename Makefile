@@ -3,8 +3,9 @@
 # make paper  the paper's experiments, verdicts on its claims and a report; SCALE=smoke (minutes), small or paper; see docs/paper.md
 # make benchmark   speed beside the alternatives, growth, a round's parts, a picture of them: some 25 minutes; peers where
 #                  benchmarks/peers/environments.py has installed them
-# make stress faults of every kind at every moment of a run, 3,000 malformed inputs, and 220 through the program itself:
-#             some 45 minutes; records in docs/reliability
+# make stress faults of every kind at every moment of a run, 3,000 malformed inputs and 220 through the program itself,
+#             three workers of which some fail, memory over 2,000 rounds and with 10,000 clients: an hour; records in
+#             docs/reliability
 # make draw RUN=runs/…    a page to draw on, in a browser: the run's model learns your handwriting; FLAGS=--train makes a run first
 # make worker FLAGS=--port=8000    a worker for --workers of runs on other machines
 # All make .venv first. Another Python: make PYTHON=/path/to/python3.11 run
@@ -17,6 +18,13 @@ SCALE ?= smoke
 FLAGS ?=
 # The run directory of `make draw`
 RUN ?=
+
+# What `make stress` watches the memory of: many short rounds, and many clients
+SHORT_ROUNDS := --model=linear --local_epochs=1 --personalization_epochs=1 --strategies=fine_tune --noplots
+MANY_ROUNDS := $(SHORT_ROUNDS) --rounds=2000 --num_clients=60 --clients_per_round=5 --rounds_per_evaluation=200 \
+	--evaluation_clients=5 --at=10,100,250,500,1000,1500,2000
+MANY_CLIENTS := $(SHORT_ROUNDS) --rounds=8 --num_clients=10000 --clients_per_round=1000 --test_clients=1000 \
+	--rounds_per_evaluation=4 --evaluation_clients=100 --at=1,2,3,4,5,6,7,8
 
 .PHONY: run test lint paper benchmark stress draw worker clean
 
@@ -43,6 +51,9 @@ benchmark: $(INSTALLED)
 stress: $(INSTALLED)
 	$(VENV)/bin/python -m tests.stress.bad_input --each=300 --output=docs/reliability/bad_input.csv
 	$(VENV)/bin/python -m tests.stress.bad_commands --each=10 --output=docs/reliability/bad_commands.csv
+	$(VENV)/bin/python -m benchmarks.scale_out --output_dir=docs/reliability
+	$(VENV)/bin/python -m benchmarks.memory $(MANY_ROUNDS) --output=docs/reliability/memory_rounds.csv
+	$(VENV)/bin/python -m benchmarks.memory $(MANY_CLIENTS) --output=docs/reliability/memory_clients.csv
 	$(VENV)/bin/python -m tests.stress.random_faults --faults=100 --output=docs/reliability/faults.csv
 
 draw: $(INSTALLED)

@@ -6,6 +6,8 @@ import pathlib
 import resource
 import subprocess
 import sys
+import threading
+import types
 
 import pytest
 from absl import flags
@@ -34,41 +36,46 @@ def test_verbosity_brings_its_messages_back(argv):
     assert "TF_CPP_MIN_LOG_LEVEL" not in os.environ
 
 
-def leave(error, capsys):
+@pytest.fixture(autouse=True)
+def _ends_this_test_alone(monkeypatch):
+    monkeypatch.setattr(os, "_exit", sys.exit)
+
+
+def leave(error, capfd):
     def main(argv):
         raise error
 
     with pytest.raises(SystemExit) as left:
         startup.with_plain_errors(main)(["program"])
-    return left.value.code, capsys.readouterr().err
+    return left.value.code, capfd.readouterr().err
 
 
-def test_an_error_that_a_user_can_mend_is_one_line(capsys):
-    assert leave(errors.UserError("--rounds=-1: give more."), capsys) == (1, "Error: --rounds=-1: give more.\n")
+def test_an_error_that_a_user_can_mend_is_one_line(capfd):
+    assert leave(errors.UserError("--rounds=-1: give more."), capfd) == (1, "Error: --rounds=-1: give more.\n")
 
 
-def test_a_full_disk_is_one_line_that_names_the_file(capsys):
-    code, message = leave(OSError(errno.ENOSPC, "No space left on device", "runs/metrics.csv"), capsys)
+def test_a_full_disk_is_one_line_that_names_the_file(capfd):
+    code, message = leave(OSError(errno.ENOSPC, "No space left on device", "runs/metrics.csv"), capfd)
     assert code == 1
     assert message.count("\n") == 1
     assert "runs/metrics.csv" in message
 
 
-def test_another_error_of_the_file_system_is_one_line_that_names_the_file(capsys):
-    code, message = leave(IsADirectoryError(errno.EISDIR, "Is a directory", "runs/metrics.csv"), capsys)
+def test_another_error_of_the_file_system_is_one_line_that_names_the_file(capfd):
+    code, message = leave(IsADirectoryError(errno.EISDIR, "Is a directory", "runs/metrics.csv"), capfd)
     assert (code, message.count("\n")) == (1, 1)
     assert message.startswith("Error: runs/metrics.csv: Is a directory")
 
 
-def test_want_of_memory_is_one_line(capsys):
-    code, message = leave(MemoryError("Unable to allocate 3 GiB\nfor an array"), capsys)
+def test_want_of_memory_is_one_line(capfd):
+    code, message = leave(MemoryError("Unable to allocate 3 GiB\nfor an array"), capfd)
     assert code == 1
     assert message.count("\n") == 1
     assert message.startswith("Error: memory ran out (Unable to allocate 3 GiB for an array)")
 
 
-def test_want_of_memory_for_a_thread_is_one_too_but_no_other_runtime_error(capsys):
-    code, message = leave(RuntimeError("can't start new thread"), capsys)
+def test_want_of_memory_for_a_thread_is_one_too_but_no_other_runtime_error(capfd):
+    code, message = leave(RuntimeError("can't start new thread"), capfd)
     assert (code, message.count("\n")) == (1, 1)
     assert message.startswith("Error: memory ran out (can't start new thread)")
 
@@ -90,8 +97,8 @@ def test_a_flag_file_that_is_not_text_is_one_line(tmp_path, capsys):
     assert "--flagfile" in message
 
 
-def test_a_signal_is_the_exit_status_that_a_shell_expects(capsys):
-    code, message = leave(errors.Interrupted(15), capsys)
+def test_a_signal_is_the_exit_status_that_a_shell_expects(capfd):
+    code, message = leave(errors.Interrupted(15), capfd)
     assert code == 143
     assert "SIGTERM" in message
 
@@ -113,10 +120,10 @@ def test_a_flag_that_does_not_exist_is_one_line(capsys):
     flags.FLAGS(["program"])
 
 
-def test_a_library_that_cannot_be_loaded_for_want_of_memory_is_told_plainly_and_another_is_not(capsys):
+def test_a_library_that_cannot_be_loaded_for_want_of_memory_is_told_plainly_and_another_is_not(capfd):
     with pytest.raises(SystemExit), startup.plain_memory_errors():
         raise ImportError("libx.so: failed to map segment from shared object")
-    assert capsys.readouterr().err.startswith("Error: memory ran out (libx.so: failed to map segment")
+    assert capfd.readouterr().err.startswith("Error: memory ran out (libx.so: failed to map segment")
     with pytest.raises(ImportError, match="no such module"), startup.plain_memory_errors():
         raise ImportError("no such module")
 
@@ -132,11 +139,49 @@ def test_without_memory_for_its_imports_the_program_ends_with_a_line():
     assert len(completed.stderr.splitlines()) == 1
 
 
-def test_what_comes_of_want_of_memory_is_told_as_that_and_user_errors_are_not(capsys):
+def test_what_comes_of_want_of_memory_is_told_as_that_and_user_errors_are_not(capfd):
     with pytest.raises(SystemExit), startup.plain_memory_errors():
         raise TypeError("unsupported callable") from MemoryError()
-    assert capsys.readouterr().err.startswith("Error: memory ran out (unsupported callable)")
+    assert capfd.readouterr().err.startswith("Error: memory ran out (unsupported callable)")
     with pytest.raises(errors.UserError), startup.plain_memory_errors():
         raise errors.UserError("--client_data=x: too large.") from MemoryError()
     with pytest.raises(ValueError, match="of another kind"), startup.plain_memory_errors():
         raise ValueError("of another kind") from KeyError("x")
+
+
+@pytest.mark.parametrize("hook", ["unraisablehook", "excepthook"])
+def test_want_of_memory_where_nobody_can_catch_it_ends_the_program_and_another_error_does_not(hook, capfd, monkeypatch):
+    owner = sys if hook == "unraisablehook" else threading
+    heard = []
+    monkeypatch.setattr(owner, hook, heard.append)
+    with startup.plain_memory_errors():
+        other = types.SimpleNamespace(exc_value=ValueError("of another kind"))
+        getattr(owner, hook)(other)
+        assert heard == [other]
+        with pytest.raises(SystemExit) as left:
+            getattr(owner, hook)(types.SimpleNamespace(exc_value=RuntimeError("can't start new thread")))
+    assert left.value.code == 1
+    assert capfd.readouterr().err.startswith("Error: memory ran out (can't start new thread)")
+    getattr(owner, hook)(other)
+    assert heard == [other, other]
+
+
+def test_a_thread_without_memory_ends_the_program_that_waits_for_it():
+    program = """
+import threading
+from tff_personalization import startup
+
+def run():
+    raise MemoryError
+
+def wait_without_end(argv):
+    threading.Thread(target=run).start()
+    threading.Event().wait()
+
+startup.with_plain_errors(wait_without_end)(["program"])
+"""
+    command = [sys.executable, "-c", program]
+    completed = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120, check=False)
+    assert completed.returncode == 1
+    assert completed.stderr.startswith("Error: memory ran out (in Python)")
+    assert len(completed.stderr.splitlines()) == 1

@@ -8,19 +8,26 @@ import errno
 import logging as python_logging
 import os
 import sys
+import threading
 import warnings
 from collections.abc import Callable, Iterator
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from absl import flags, logging
 
 from tff_personalization import errors
 
+_Hook = Callable[[Any], object]
 # What RuntimeError, ImportError and SystemError say of it.
 _WANT_OF_MEMORY = (
     *("can't start new thread", "failed to map segment", "annot allocate memory"),
     "error return without exception set",
 )
+_MEND = (
+    "end what else runs here, or give a smaller --clients_per_call or --cores. The same command goes on from the last "
+    "checkpoint."
+)
+_WITHOUT_MEMORY = f"Error: memory ran out: {_MEND}\n".encode()
 
 
 def quiet(argv: list[str]) -> None:
@@ -68,16 +75,42 @@ def plain_flag_errors() -> Iterator[None]:
 
 @contextlib.contextmanager
 def plain_memory_errors() -> Iterator[None]:
-    """Where modules are imported and the program runs: want of memory is one line and exit status 1."""
+    """Where modules are imported and the program runs: want of memory is one line and exit status 1.
+
+    It ends at once, in whichever thread memory ran out: what comes after would want memory too, and a thread that
+    could not begin would be waited for without end.
+    """
+    hooks: tuple[_Hook, _Hook] = sys.unraisablehook, threading.excepthook
+    sys.unraisablehook, threading.excepthook = (_ends_without_memory(hook) for hook in hooks)
     try:
         yield
     except Exception as error:
         if isinstance(error, errors.UserError) or not _is_want_of_memory(error):
             raise
-        _leave(
-            f"memory ran out ({' '.join(str(error).split()) or 'in Python'}): end what else runs here, or give a "
-            "smaller --clients_per_call or --cores. The same command goes on from the last checkpoint."
-        )
+        _end_without_memory(error)
+    finally:
+        sys.unraisablehook, threading.excepthook = hooks
+
+
+def _ends_without_memory(hook: _Hook) -> _Hook:
+    """A hook for errors that nobody can catch, which ends the program if there was no memory."""
+
+    def told(args: Any) -> None:
+        if _is_want_of_memory(args.exc_value):
+            _end_without_memory(args.exc_value)
+        hook(args)
+
+    return told
+
+
+def _end_without_memory(error: BaseException | None) -> NoReturn:
+    try:
+        sys.stdout.flush()
+        told = " ".join(str(error).split()) or "in Python"
+        os.write(2, f"Error: memory ran out ({told}): {_MEND}\n".encode())
+    except MemoryError:
+        os.write(2, _WITHOUT_MEMORY)
+    os._exit(1)
 
 
 def _is_want_of_memory(error: BaseException | None) -> bool:

@@ -109,6 +109,24 @@ def scale_out() -> str:
     )
 
 
+def memory_rounds() -> str:
+    """Resident memory over many rounds."""
+    return _memory("memory_rounds.csv", "2,000 rounds, 5 clients a round, round")
+
+
+def memory_clients() -> str:
+    """Resident memory with many clients."""
+    return _memory("memory_clients.csv", "10,000 synthetic clients, 1,000 in a cohort, round")
+
+
+def _memory(file_name: str, corner: str) -> str:
+    rows = pd.read_csv(RECORDS / file_name)
+    columns = {corner: ["Python (MB)", "TFF's worker (MB)"]}
+    for row in rows.itertuples():
+        columns[f"{row.round:,}"] = [f"{row.python_mb:,}", f"{row.worker_mb:,}"]
+    return _markdown(pd.DataFrame(columns))
+
+
 def comparison() -> str:
     """Methods and strategies beside the first run of configs/comparison.toml."""
     found = runs.read_all([str(path.parent) for path in sorted(COMPARISON.glob("*/summary.json"))])
@@ -118,7 +136,8 @@ def comparison() -> str:
 
 
 TABLES: dict[str, Callable[[], str]] = {
-    made.__name__: made for made in (faults, bad_input, bad_commands, scale_out, comparison)
+    made.__name__: made
+    for made in (faults, bad_input, bad_commands, scale_out, memory_rounds, memory_clients, comparison)
 }
 
 
