@@ -156,7 +156,9 @@ class Outcome:
 def _as_a_process(arguments: list[str], place: pathlib.Path, stdout: BinaryIO, stderr: BinaryIO) -> int:
     """Starts the program; its process id."""
     command = [sys.executable, str(processes.ROOT / "run_experiment.py"), *arguments]
-    return subprocess.Popen(command, cwd=place, stdin=subprocess.DEVNULL, stdout=stdout, stderr=stderr).pid
+    process = subprocess.Popen(command, cwd=place, stdin=subprocess.DEVNULL, stdout=stdout, stderr=stderr)
+    process.returncode = 0  # so that the next Popen does not take the end of this one, for which `run` waits
+    return process.pid
 
 
 def _as_a_copy(arguments: list[str], place: pathlib.Path, stdout: BinaryIO, stderr: BinaryIO) -> int:
