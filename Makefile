@@ -1,5 +1,5 @@
 # make run    the main job on built-in data: minutes, then a table and plots
-# make test   lint, types and tests
+# make test   lint, types and tests; UNIPEN62=/path/to/unipen62.npz make test: on that archive too
 # make paper  the paper's experiments, verdicts on its claims and a report; SCALE=smoke (minutes), small or paper; see docs/paper.md
 # make benchmark   speed beside the alternatives, growth, a round's parts, a picture of them: some 25 minutes; peers where
 #                  benchmarks/peers/environments.py has installed them

@@ -20,12 +20,16 @@ class Measured:
         runs: what was compared.
         missing: what is missing, if there is nothing.
         over_seeds: whether each value is over all seeds already, so that `values` is one array.
+        note: what belongs beside the verdict.
+        undecided: why the values decide nothing, if they do not.
     """
 
     values: list[np.ndarray]
     runs: tuple[runs_lib.Run, ...] = ()
     missing: str = ""
     over_seeds: bool = False
+    note: str = ""
+    undecided: str = ""
 
     @property
     def seeds(self) -> int:
@@ -34,6 +38,7 @@ class Measured:
 
 
 Measure = Callable[[study.Experiment, bool], Measured]
+MATCH_TOLERANCE = 0.02  # of initial accuracies that are called the same
 NOTHING_CHOSEN = Measured([], missing="This comparison is not made for the rounds that validation clients choose.")
 
 
@@ -57,15 +62,21 @@ def validation_curve(run: runs_lib.Run) -> pd.DataFrame:
     return by_epoch.reindex(columns=epochs).set_axis(["initial", "personalized"], axis=1)
 
 
-def matched_round(run: runs_lib.Run, reference: runs_lib.Run) -> int | None:
-    """The evaluated round in which `run`'s initial accuracy on validation clients is nearest to `reference`'s last.
+def matched_rounds(run: runs_lib.Run, reference: runs_lib.Run) -> tuple[int, int] | None:
+    """The evaluated rounds, one after the other, between which `run` first has the reference's last initial accuracy.
 
-    None if one of them has no validation clients.
+    Both accuracies are those on validation clients. None if `run` is never on both sides of it, one of them has no
+    validation clients, or the reference's last round was not evaluated.
     """
     ours, theirs = validation_curve(run)["initial"].dropna(), validation_curve(reference)["initial"].dropna()
-    if ours.empty or theirs.empty:
+    if theirs.empty or theirs.index[-1] != reference.summary["rounds"]:
         return None
-    return int((ours - theirs.iloc[-1]).abs().idxmin())
+    below = (ours <= theirs.iloc[-1]).to_numpy()
+    crossings = np.flatnonzero(below[:-1] & ~below[1:])
+    if not len(crossings):
+        return None
+    before, after = ours.index[crossings[0] : crossings[0] + 2]
+    return int(before), int(after)
 
 
 def _gains(run: runs_lib.Run, chosen: bool, strategy: str | None = None) -> pd.DataFrame:
@@ -145,43 +156,66 @@ def most_gain(experiment: study.Experiment, chosen: bool) -> Measured:
 
 
 def more_examples(experiment: study.Experiment, chosen: bool) -> Measured:
-    """Client by client: twice the gain, its sign turned for the half with fewer train examples; ties by name.
+    """Client by client: twice the gain less the mean gain, its sign turned for the half with fewer train examples.
 
-    With halves of the same size the mean is the mean gain of the one half less that of the other.
+    Ties go by name. The mean is the mean gain of the one half less that of the other, and resamples in which the
+    halves have unequal sizes vary no more than their gains do.
     """
 
     def signed(run):
         table = _gains(run, chosen).sort_index().sort_values("train_examples", kind="stable")
         half = len(table) // 2
-        return 2 * np.concatenate([-table["gain"].to_numpy()[:half], table["gain"].to_numpy()[len(table) - half :]])
+        few, many = table["gain"].to_numpy()[:half], table["gain"].to_numpy()[len(table) - half :]
+        mean = np.concatenate([few, many]).mean()
+        return 2 * np.concatenate([mean - few, many - mean])
 
     return _by_seed({"Personalized FedAvg": experiment.select("Personalized FedAvg")}, signed, chosen)
 
 
 def at_matched_initial(reference: str, other: str) -> Measure:
-    """Client by client: personalized accuracy in the reference's last round less in the other's matched round."""
+    """Client by client: personalized accuracy in the reference's last round less that of the other where it is equally
+    good initially: linearly between its two `matched_rounds`, so that mean initial accuracies over test clients agree.
+    """
 
     def measure(experiment, chosen):
         if chosen:
             return NOTHING_CHOSEN
         groups = {name: experiment.select(name) for name in (reference, other)}
         for seed, run in groups[other].items():
-            theirs = groups[reference].get(seed)
-            matched = None if theirs is None else matched_round(run, theirs)
-            if theirs is not None and (matched is None or not has_round(run, matched)):
-                return Measured([], missing=f"{run.name}: test clients were not judged in the matched round.")
+            if seed in groups[reference]:
+                matched = matched_rounds(run, groups[reference][seed])
+                if matched is None:
+                    return Measured(
+                        [], missing=f"{run.name}: no evaluated rounds on both sides of {reference}'s initial accuracy."
+                    )
+                if not all(has_round(run, one) for one in matched):
+                    return Measured([], missing=f"{run.name}: test clients were not judged in the matched rounds.")
+        left: list[float] = []
 
         def difference(a, b):
-            matched = b.client_gains(None, matched_round(b, a))
-            return _by_client(a.client_gains()["personalized"], matched["personalized"])
+            ours = a.client_gains()
+            before, after = (b.client_gains(None, one) for one in matched_rounds(b, a) or ())
+            way = after["initial"].mean() - before["initial"].mean()
+            share = np.clip((ours["initial"].mean() - before["initial"].mean()) / way, 0, 1) if way else 0.0
+            between = (1 - share) * before + share * after
+            left.append(ours["initial"].mean() - between["initial"].mean())
+            return _by_client(ours["personalized"], between["personalized"])
 
-        return _by_seed(groups, difference, chosen)
+        measured = _by_seed(groups, difference, chosen)
+        worst = max(left, key=abs, default=0.0)
+        if abs(worst) > MATCH_TOLERANCE:
+            return dataclasses.replace(
+                measured, undecided=f"Initial accuracies of test clients still differ by {worst:+.3f}."
+            )
+        return dataclasses.replace(
+            measured, note=f"Initial accuracies of test clients differ by {abs(worst):.3f} at most."
+        )
 
     return measure
 
 
 def as_chosen(ours: str, theirs: str) -> Measure:
-    """Seed by seed: mean personalized accuracy, ours less theirs, with what validation clients choose."""
+    """Client by client: personalized accuracy, ours less theirs, each with what validation clients choose."""
 
     def measure(experiment, chosen):
         if chosen:
@@ -189,16 +223,27 @@ def as_chosen(ours: str, theirs: str) -> Measure:
         groups = {name: experiment.select(name) for name in (ours, theirs)}
         for group in groups.values():
             for run in group.values():
-                if not run.summary.get("choice"):
+                if run.chosen_clients is None:
                     return Measured([], missing=f"{run.name}: nothing was chosen on validation clients.")
 
         def difference(a, b):
-            means = [run.summary["choice"]["personalized_accuracy"]["mean"] for run in (a, b)]
-            return np.array([means[0] - means[1]])
+            accuracies = []
+            for run in (a, b):
+                judged = run.chosen_clients[run.chosen_clients["test_examples"] > 0]
+                accuracies.append(judged[judged["epoch"] == judged["epoch"].max()].set_index("client")["accuracy"])
+            return _by_client(*accuracies)
 
         return _by_seed(groups, difference, chosen)
 
     return measure
+
+
+def on_validation(run: runs_lib.Run) -> pd.Series:
+    """The last model on all validation clients, as the flags say: mean accuracy, initial and personalized."""
+    judged = run.choice[run.choice["strategy"] == run.summary["strategy"]]
+    by_epoch = judged.drop_duplicates("epoch").set_index("epoch")["accuracy_mean"]  # of the first learning rate
+    epochs = [0, run.summary["personalization_epochs"]]
+    return by_epoch.reindex(epochs).set_axis(["initial", "personalized"])
 
 
 def chosen_by_initial(experiment: study.Experiment, chosen: bool) -> Measured:
@@ -208,14 +253,14 @@ def chosen_by_initial(experiment: study.Experiment, chosen: bool) -> Measured:
         return NOTHING_CHOSEN
     by_seed: dict[int, list[runs_lib.Run]] = {}
     for entry in experiment.entries:
-        if not validation_curve(entry.run).dropna().empty:
+        if entry.run.summary.get("choice"):
             by_seed.setdefault(entry.seed, []).append(entry.run)
     values, compared = [], []
     for runs in by_seed.values():
         if len(runs) < 2:
             continue
-        last = pd.DataFrame([validation_curve(run).dropna().iloc[-1] for run in runs]).reset_index(drop=True)
-        best = {name: runs[int(last[name].idxmax())] for name in ("initial", "personalized")}
+        judged = pd.DataFrame([on_validation(run) for run in runs]).reset_index(drop=True)
+        best = {name: runs[int(judged[name].idxmax())] for name in ("initial", "personalized")}
         accuracies = {name: run.client_gains()["personalized"] for name, run in best.items()}
         values.append(_by_client(accuracies["personalized"], accuracies["initial"]))
         compared += runs
@@ -223,16 +268,32 @@ def chosen_by_initial(experiment: study.Experiment, chosen: bool) -> Measured:
 
 
 def spread_over_seeds(experiment: study.Experiment, chosen: bool) -> Measured:
-    """Setting by setting (cohort and E): standard deviation over seeds of initial less of personalized accuracy."""
+    """Seed by seed: what it adds to the standard deviation over seeds of initial less that of personalized accuracy,
+    averaged over settings (cohort and E).
+
+    All settings of a seed have the same clients, so a seed is the unit. Its value is the jackknife's pseudo-value: n
+    times the figure of all n seeds less n − 1 times that of the others.
+    """
     table = _means(experiment, chosen)
     if chosen and table.empty:
         return NOTHING_CHOSEN
-    counts = table.groupby(["cohort", "epochs"])["seed"].count() if len(table) else pd.Series(dtype=int)
-    if not (counts > 1).any():
-        return Measured([], missing="No setting with two seeds.")
-    spread = table.groupby(["cohort", "epochs"])[["initial", "personalized"]].std(ddof=1).dropna()
+    by_setting = {
+        name: table.pivot(index=["cohort", "epochs"], columns="seed", values=name).dropna()
+        for name in ("initial", "personalized")
+        if len(table)
+    }
+    seeds = list(by_setting["initial"].columns) if by_setting else []
+    if len(seeds) < 3 or by_setting["initial"].empty:
+        return Measured([], missing="No setting with three seeds.")
+
+    def of(chosen_seeds):
+        spread = {name: values[chosen_seeds].std(axis=1, ddof=1).mean() for name, values in by_setting.items()}
+        return spread["initial"] - spread["personalized"]
+
+    count, whole = len(seeds), of(seeds)
+    pseudo = [count * whole - (count - 1) * of([other for other in seeds if other != seed]) for seed in seeds]
     runs = tuple(entry.run for entry in experiment.entries)
-    return Measured([(spread["initial"] - spread["personalized"]).to_numpy()], runs, over_seeds=True)
+    return Measured([np.array(pseudo)], runs, over_seeds=True)
 
 
 def _means(experiment: study.Experiment, chosen: bool) -> pd.DataFrame:
@@ -258,33 +319,45 @@ def more_local_epochs(experiment: study.Experiment, chosen: bool) -> Measured:
 
 
 def rounds_saved(experiment: study.Experiment, chosen: bool) -> Measured:
-    """Run by run: rounds to the target, initial less personalized, over all rounds; never reached counts as all."""
+    """Run by run: rounds to the target, initial less personalized, over all rounds.
+
+    Where initial accuracy alone never reaches it, all rounds count; runs in which neither does are left out.
+    """
     if chosen:
         return NOTHING_CHOSEN
     by_seed: dict[int, list[float]] = {}
+    compared = []
     for entry in experiment.entries:
         reached, rounds = entry.run.summary["rounds_to_target"], entry.run.summary["rounds"]
-        initial, personalized = (reached[kind] or rounds for kind in ("initial", "personalized"))
+        if reached["initial"] is None and reached["personalized"] is None:
+            continue
+        initial, personalized = (
+            rounds if reached[kind] is None else reached[kind] for kind in ("initial", "personalized")
+        )
         by_seed.setdefault(entry.seed, []).append((initial - personalized) / rounds)
-    runs = tuple(entry.run for entry in experiment.entries)
-    return Measured([np.array(values) for values in by_seed.values()], runs, "No finished run.")
+        compared.append(entry.run)
+    left_out = len(experiment.entries) - len(compared)
+    note = f"In {left_out} of {len(experiment.entries)} runs neither accuracy reached the target." if left_out else ""
+    values = [np.array(values) for values in by_seed.values()]
+    return Measured(values, tuple(compared), "No run reached the target.", note=note)
 
 
 def share_of_fomaml(experiment: study.Experiment, chosen: bool) -> Measured:
-    """Round by round: the share of FOMAML's terms in a cohort's update, with the largest E less with the smallest."""
+    """Model by model, of those that the run with the largest E has kept: the share of FOMAML's terms in a cohort's
+    update of that many epochs less that in the update of the smallest E, from the same model."""
     if chosen:
         return NOTHING_CHOSEN
-    shares: dict[int, dict[int, pd.Series]] = {}
-    compared = []
+    by_seed: dict[int, dict[int, runs_lib.Run]] = {}
     for entry in experiment.entries:
         if entry.label == "FedAvg" and (entry.run.directory / "decomposition.csv").exists():
-            table = entry.run.decomposition
-            first = table[(table["level"] == "cohort") & (table["part"] == 0)].set_index("round")["share"]
-            shares.setdefault(entry.seed, {})[entry.overrides["local_epochs"]] = 1 - first
-            compared.append(entry.run)
-    values = []
-    for by_epochs in shares.values():
+            by_seed.setdefault(entry.seed, {})[entry.overrides["local_epochs"]] = entry.run
+    values, compared = [], []
+    for by_epochs in by_seed.values():
         if len(by_epochs) > 1:
-            difference = (by_epochs[max(by_epochs)] - by_epochs[min(by_epochs)]).dropna()
-            values.append(difference.to_numpy())
+            run = by_epochs[max(by_epochs)]
+            table = run.decomposition_by_epochs
+            first = table[(table["level"] == "cohort") & (table["part"] == 0)]
+            shares = 1 - first.pivot(index="round", columns="epochs", values="share")
+            values.append((shares[max(by_epochs)] - shares[min(by_epochs)]).dropna().to_numpy())
+            compared.append(run)
     return Measured(values, tuple(compared), "No two E whose updates were taken apart.")

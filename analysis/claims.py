@@ -7,8 +7,8 @@ are drawn with replacement, and of each its units. A claim says that an effect i
 
     supported                   the interval lies above 0
     not supported               the interval lies below MARGIN, half a hundredth: no effect of a size that matters
-    not decided by this data    neither, or fewer than three values
-    no runs                     what is compared has not been run
+    not decided by this data    neither, or too few values: three, or six where they are of seeds
+    nothing to compare          what is compared has not been run, or was not recorded
 
 Effects are those of the last round. Where the model of the round that was best on validation clients was judged too,
 the same comparison with these models stands beside it (`chosen`). No test round is ever chosen.
@@ -24,10 +24,13 @@ from typing import Any
 import numpy as np
 
 from analysis import bootstrap, claim_measures, command_line, study
+from tff_personalization.errors import UserError
 
 MARGIN = 0.005
 LEAST_VALUES = 3
-SUPPORTED, NOT_SUPPORTED, UNDECIDED, NO_RUNS = "supported", "not supported", "not decided by this data", "no runs"
+LEAST_SEEDS = 6  # where seeds are the unit: an interval of fewer is hardly more than its least and greatest value
+SUPPORTED, NOT_SUPPORTED = "supported", "not supported"
+UNDECIDED, NO_RUNS = "not decided by this data", "nothing to compare"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,6 +44,7 @@ class Claim:
         metric: what the effect is a difference of.
         unit: what the interval's resamples draw.
         measure: the values whose mean is the effect, by seed; `(experiment, chosen) -> measure`.
+        least_values: how many of them an interval takes.
     """
 
     id: str
@@ -49,6 +53,7 @@ class Claim:
     metric: str
     unit: str
     measure: Callable[[study.Experiment, bool], claim_measures.Measured]
+    least_values: int = LEAST_VALUES
 
 
 _CLIENT = "client, nested in seed"
@@ -60,14 +65,15 @@ CLAIMS = (
         "T1.1",
         "table1",
         "Initial accuracy varies more from run to run than personalized accuracy.",
-        "standard deviation over seeds: of initial less of personalized accuracy",
-        "setting (cohort and E)",
+        "standard deviation over seeds, mean of settings (cohort and E): of initial less of personalized accuracy",
+        "seed (jackknife)",
         claim_measures.spread_over_seeds,
+        LEAST_SEEDS,
     ),
     Claim(
         "T1.2",
         "table1",
-        "More local epochs, up to 10, make the model more personalizable.",
+        "After as many rounds, more local epochs, up to 10, make the model more personalizable.",
         "personalized accuracy: with the largest E up to 10 less with the smallest",
         _CLIENT,
         claim_measures.more_local_epochs,
@@ -84,14 +90,14 @@ CLAIMS = (
         "C1.1",
         "terms",
         "FOMAML's share of FedAvg's update grows with E.",
-        "share of FOMAML's terms: with the largest E less with the smallest",
-        "round whose model was kept, nested in seed",
+        "share of FOMAML's terms in updates from the same models: with the largest E less with the smallest",
+        "model that was kept, nested in seed",
         claim_measures.share_of_fomaml,
     ),
     Claim(
         "C1.2",
         "terms",
-        "FOMAML's terms alone train a more personalizable model than FedSGD's term alone.",
+        "After as many rounds at the same rates, FOMAML's terms alone train a more personalizable model than FedSGD's.",
         "personalized accuracy",
         _CLIENT,
         _paired({"label": "FOMAML's terms alone"}, {"label": "FedSGD's term alone"}, "personalized"),
@@ -141,7 +147,7 @@ CLAIMS = (
         "C3.3",
         "centralized",
         "At the same initial accuracy, FedAvg's model is more personalizable than one of pooled SGD.",
-        "personalized accuracy, of pooled SGD in the round whose initial accuracy on validation clients is nearest",
+        "personalized accuracy, of pooled SGD between the two rounds between which it has that initial accuracy",
         _CLIENT,
         claim_measures.at_matched_initial("FedAvg", "SGD"),
     ),
@@ -157,8 +163,8 @@ CLAIMS = (
         "C3.5",
         "centralized",
         "C3.1 holds with strategy, epoch and learning rate chosen on validation clients for each.",
-        "personalized accuracy, mean over test clients",
-        "seed",
+        "personalized accuracy",
+        _CLIENT,
         claim_measures.as_chosen("FedAvg", "SGD"),
     ),
     *(
@@ -249,12 +255,13 @@ def verdict(experiment: study.Experiment, claim: Claim) -> dict[str, Any]:
         verdict with the models of the rounds that validation clients choose, or None.
     """
     measured = claim.measure(experiment, False)
-    effect, low, high, word, why = _judged(measured)
+    effect, low, high, word, why = _judged(measured, claim.least_values)
     chosen = None
     if measured.values:
         at_chosen = claim.measure(experiment, True)
         if at_chosen.values:
-            chosen = dict(zip(("effect", "low", "high", "verdict"), _judged(at_chosen), strict=False))
+            judged = _judged(at_chosen, claim.least_values)
+            chosen = dict(zip(("effect", "low", "high", "verdict"), judged, strict=False))
     return {
         "id": claim.id,
         "claim": claim.id.split(".")[0],
@@ -276,23 +283,31 @@ def verdict(experiment: study.Experiment, claim: Claim) -> dict[str, Any]:
     }
 
 
-def _judged(measured: claim_measures.Measured) -> tuple[float | None, float | None, float | None, str, str]:
+def _judged(
+    measured: claim_measures.Measured, least_values: int
+) -> tuple[float | None, float | None, float | None, str, str]:
     if not measured.values:
         return None, None, None, NO_RUNS, measured.missing
     effect = float(np.mean([values.mean() for values in measured.values]))
-    if sum(map(len, measured.values)) < LEAST_VALUES:
-        return effect, None, None, UNDECIDED, f"Fewer than {LEAST_VALUES} values: too few for an interval."
+    if sum(map(len, measured.values)) < least_values:
+        return effect, None, None, UNDECIDED, f"Fewer than {least_values} values: too few for an interval."
     low, high = bootstrap.interval(measured.values, np.random.default_rng(0))
-    one_seed = "" if measured.seeds > 1 else " One seed: how seeds differ is not in the interval."
+    note = f" {measured.note}" if measured.note else ""
+    if measured.seeds < 2:
+        note += " One seed: how seeds differ is not in the interval."
+    if measured.undecided:
+        return effect, low, high, UNDECIDED, f"{measured.undecided}{note}"
     if low > 0:
-        return effect, low, high, SUPPORTED, f"The interval lies above 0.{one_seed}"
+        return effect, low, high, SUPPORTED, f"The interval lies above 0.{note}"
     if high < MARGIN:
-        return effect, low, high, NOT_SUPPORTED, f"The interval lies below {MARGIN:g}.{one_seed}"
-    return effect, low, high, UNDECIDED, f"The interval holds 0 and {MARGIN:g} or more.{one_seed}"
+        return effect, low, high, NOT_SUPPORTED, f"The interval lies below {MARGIN:g}.{note}"
+    return effect, low, high, UNDECIDED, f"The interval holds 0 and {MARGIN:g} or more.{note}"
 
 
 def write(directory: str | os.PathLike[str]) -> pathlib.Path:
     """Judges the study in `directory`, writes verdicts.json into it, whole or not at all, and returns its path."""
+    if not study.is_study(directory):
+        raise UserError(f"{directory}: no experiments in it; give the folder that make paper wrote")
     path = pathlib.Path(directory) / "verdicts.json"
     contents = {"margin": MARGIN, "verdicts": judge(study.read(directory))}
     temporary = path.with_suffix(".temp")

@@ -1,14 +1,16 @@
 """How far each method and strategy is from a reference: one table of several runs, over the same test clients.
 
-    python -m analysis.compare_methods REFERENCE [RUN ...] [--format=text|csv|markdown|latex] [--output=FILE]
+    python -m analysis.compare_methods RUN [RUN ...] [--reference=RUN] [--format=…] [--output=FILE]
 
-The reference is the main strategy of the first run, such as FedAvg with fine-tuning. Runs that differ in their seed
-alone are one method, and each strategy that a run was evaluated with is a row. A row is compared with the reference
-client by client, in runs of the same seed, which have the same test clients. The interval of the difference is a
-percentile bootstrap: seeds are drawn with replacement, and of each the clients.
+The reference is the main strategy of a run, of the first one unless --reference names it, such as FedAvg with
+fine-tuning. Runs that differ in their seed and in the strategies they were evaluated with are one method, and each
+strategy is a row, over the seeds that have it. A row is compared with the reference client by client, in runs of the
+same seed, which have the same test clients. The interval of the difference is a percentile bootstrap: seeds are drawn
+with replacement, and of each the clients.
 """
 
 import math
+import pathlib
 from collections.abc import Sequence
 from typing import Any
 
@@ -44,13 +46,18 @@ def compare(runs: Sequence[runs_lib.Run]) -> pd.DataFrame:
         UserError: a run has no per-client records, the reference has no run of a seed, its clients are others, or a run
             is given twice.
     """
-    groups = compare_runs.by_settings(runs)
-    reference = groups[compare_runs.settings_without_seed(runs[0])]
-    rows = [
-        _row(group, strategy, reference)
-        for group in groups.values()
-        for strategy in _strategies(next(iter(group.values())))
-    ]
+    groups = compare_runs.by_settings(runs, apart_from=["strategies"])
+    reference = groups[compare_runs.settings_without_seed(runs[0], apart_from=["strategies"])]
+    main = runs[0].summary["strategy"]
+    rows = []
+    for group in groups.values():
+        strategies = {seed: _strategies(run) for seed, run in group.items()}
+        for strategy in dict.fromkeys(name for names in strategies.values() for name in names):
+            with_it = {seed: run for seed, run in group.items() if strategy in strategies[seed]}
+            row = _row(with_it, strategy, reference, main)
+            if group is reference and strategy == main:
+                row["difference_low"] = row["difference_high"] = math.nan  # the reference itself
+            rows.append(row)
     return pd.DataFrame(rows)
 
 
@@ -78,7 +85,8 @@ def _strategies(run: runs_lib.Run) -> list[str]:
     return [main, *(name for name in run.clients["strategy"].unique() if name != main)]
 
 
-def _row(group: dict[int, runs_lib.Run], strategy: str, reference: dict[int, runs_lib.Run]) -> dict:
+def _row(group: dict[int, runs_lib.Run], strategy: str, reference: dict[int, runs_lib.Run], main: str) -> dict:
+    """A row of `compare`: a strategy in the runs of `group`, beside `main` in the reference's of the same seeds."""
     measured, differences = [], []
     for seed, run in group.items():
         if seed not in reference:
@@ -86,7 +94,7 @@ def _row(group: dict[int, runs_lib.Run], strategy: str, reference: dict[int, run
                 f"{run.directory}: no run of the reference with seed {seed}; give one, or leave this one out"
             )
         gains = run.client_gains(strategy)
-        theirs = reference[seed].client_gains()
+        theirs = reference[seed].client_gains(main)
         if not gains.index.sort_values().equals(theirs.index.sort_values()):
             raise UserError(
                 f"{run.directory}: other test clients than {reference[seed].directory}; "
@@ -108,16 +116,15 @@ def _row(group: dict[int, runs_lib.Run], strategy: str, reference: dict[int, run
         )
     first, first_of_reference = next(iter(group.values())), next(iter(reference.values()))
     low, high = bootstrap.interval(differences, np.random.default_rng(0))
-    row = {
+    return {
         "method": first.config["method"],
         "settings": _settings(first, first_of_reference),
         "strategy": strategy,
         "seeds": len(group),
         **pd.DataFrame(measured).mean().to_dict(),
+        "difference_low": low,
+        "difference_high": high,
     }
-    if group is reference and strategy == first.summary["strategy"]:
-        low = high = math.nan  # the reference itself
-    return row | {"difference_low": low, "difference_high": high}
 
 
 def _settings(run: runs_lib.Run, reference: runs_lib.Run) -> str:
@@ -161,9 +168,14 @@ def _main() -> None:
     # Defined when the script starts and not on import, so that a program that imports the tables keeps its own flags.
     form = flags.DEFINE_enum("format", "text", compare_runs.FORMATS, "How the table is written.")
     output = flags.DEFINE_string("output", None, "File to write the table to; default: print it.")
+    reference = flags.DEFINE_string("reference", None, "Run directory of the reference; default: the first one.")
 
     def main(arguments: Sequence[str]) -> None:
-        command_line.write(render(compare(runs_lib.read_all(arguments)), form.value), output.value)
+        runs = runs_lib.read_all(arguments)
+        if reference.value:
+            first = pathlib.Path(reference.value)
+            runs = [runs_lib.read(first), *(run for run in runs if not run.directory.samefile(first))]
+        command_line.write(render(compare(runs), form.value), output.value)
 
     command_line.run_script(main)
 

@@ -7,7 +7,7 @@ CSV has every number in a column of its own, unrounded; the other formats are ro
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 import pandas as pd
 from absl import flags
@@ -31,15 +31,19 @@ def per_run(runs: Sequence[runs_lib.Run]) -> pd.DataFrame:
     return table.astype(dict.fromkeys(numbers, float))  # a target not reached is None in the record, missing here
 
 
-def by_settings(runs: Sequence[runs_lib.Run]) -> dict[str, dict[int, runs_lib.Run]]:
+def by_settings(runs: Sequence[runs_lib.Run], apart_from: Collection[str] = ()) -> dict[str, dict[int, runs_lib.Run]]:
     """The runs that differ in their seed alone, by seed, under what they have in common; in the order of the runs.
+
+    Args:
+        runs: to be grouped.
+        apart_from: more flags that may differ in a group.
 
     Raises:
         UserError: two runs have the same settings and the same seed.
     """
     groups: dict[str, dict[int, runs_lib.Run]] = {}
     for run in runs:
-        group = groups.setdefault(settings_without_seed(run), {})
+        group = groups.setdefault(settings_without_seed(run, apart_from), {})
         seed = run.config["seed"]
         if seed in group:
             raise UserError(f"{group[seed].directory} and {run.directory}: the same settings and seed; give one")
@@ -109,9 +113,9 @@ def _row(run: runs_lib.Run, label: str) -> dict:
     }
 
 
-def settings_without_seed(run: runs_lib.Run) -> str:
-    """All that makes a run what it is, apart from its seed, as one comparable text."""
-    excluded = {*identity.WITHOUT_EFFECT_ON_NUMBERS, "seed"}
+def settings_without_seed(run: runs_lib.Run, apart_from: Collection[str] = ()) -> str:
+    """All that makes a run what it is, apart from its seed and some more flags, as one comparable text."""
+    excluded = {*identity.WITHOUT_EFFECT_ON_NUMBERS, "seed", *apart_from}
     chosen = {name: value for name, value in run.config["flags"].items() if name not in excluded}
     return json.dumps([run.config["method"], run.config["task"], run.source, chosen], sort_keys=True)
 

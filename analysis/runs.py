@@ -21,7 +21,7 @@ _BY_ROUND = ("round", "client", "strategy", "epoch", "accuracy", "train_examples
 _CLIENTS = ("client", "strategy", "epoch", "accuracy", "train_examples", "test_examples")
 _K_SHOT = ("examples", "strategy", "epoch", "accuracy_mean", "accuracy_q25", "accuracy_q75")
 _CHOICE = ("learning_rate", "strategy", "epoch", "accuracy_mean")
-_DECOMPOSITION = ("round", "level", "part", "relative_norm", "cosine_with_fed_sgd", "share")
+_DECOMPOSITION = ("round", "level", "epochs", "part", "relative_norm", "cosine_with_fed_sgd", "share")
 _DISTRIBUTION = ("strategy", "epoch", "bin_low", "bin_high", "clients")
 _CONFIG = ("run_name", "method", "task", "source", "synthetic", "seed", "flags")
 _SUMMARY = (
@@ -128,6 +128,15 @@ class Run:
         return _read_csv(self.directory / "choice.csv", _CHOICE)
 
     @functools.cached_property
+    def chosen_clients(self) -> pd.DataFrame | None:
+        """As `clients`, with what validation clients choose: its epoch 0 and its last one.
+
+        None if nothing was chosen, or aggregates alone were released.
+        """
+        path = self.directory / "chosen_clients.csv"
+        return _read_csv(path, _CLIENTS) if path.exists() else None
+
+    @property
     def decomposition(self) -> pd.DataFrame:
         """FedAvg's updates taken apart: one row per (round, level, part); part 0 is FedSGD's term.
 
@@ -135,6 +144,12 @@ class Run:
             NotRecordedError: the run was not taken apart.
             UserError: malformed decomposition.csv.
         """
+        table = self.decomposition_by_epochs
+        return table[table["epochs"] == table["epochs"].max()]
+
+    @functools.cached_property
+    def decomposition_by_epochs(self) -> pd.DataFrame:
+        """As `decomposition`, also of the updates of fewer epochs from the same models: rows per `epochs` too."""
         if not (self.directory / "decomposition.csv").exists():
             raise NotRecordedError(
                 f"{self.directory}: no decomposition.csv; run tff_personalization.tools.decompose on it first"

@@ -23,7 +23,7 @@ from tff_personalization.errors import UserError
 
 TABLES = (
     *("metrics.csv", "evaluations.csv", "clients.csv", "by_round.csv", "distribution.csv", "choice.csv", "k_shot.csv"),
-    "decomposition.csv",
+    *("decomposition.csv", "chosen_clients.csv"),
 )
 
 

@@ -9,7 +9,7 @@ import time
 ROOT = pathlib.Path(__file__).parent.parent
 ROUNDS = 40
 RECORDS = ("metrics.csv", "evaluations.csv", "clients.csv", "distribution.csv")
-_MORE_RECORDS = ("choice.csv", "k_shot.csv", "models/*.npz")  # of some runs
+_MORE_RECORDS = ("choice.csv", "chosen_clients.csv", "k_shot.csv", "models/*.npz")  # of some runs
 
 
 def command(archive, output_dir, name, *method):

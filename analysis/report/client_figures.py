@@ -45,8 +45,8 @@ def distributions(configurations: figures.Configurations) -> go.Figure:
 
 
 def cumulative(configurations: figures.Configurations) -> go.Figure:
-    """Share of test clients at or below an accuracy, before and after; the clients of all seeds together."""
-    figure = look.figure(look.ACCURACY, "share of test clients at or below")
+    """Share of test clients below an accuracy, before and after; the clients of all seeds together."""
+    figure = look.figure(look.ACCURACY, "share of test clients below")
     for number, configuration in enumerate(configurations):
         for kind in look.KINDS:
             edges, counts = _summed(configuration.runs, kind)
@@ -56,7 +56,7 @@ def cumulative(configurations: figures.Configurations) -> go.Figure:
                 mode="lines",
                 line={"color": look.colour(number), "dash": look.DASHES[kind], "shape": "hv"},
                 name=f"{look.escaped(configuration.label)} {kind}",
-                hovertemplate="%{y:.1%} at %{x:.2f} or below",
+                hovertemplate="%{y:.1%} below %{x:.2f}",
                 meta={"choice": configuration.label, "kind": kind},
             )
     return figure

@@ -97,7 +97,7 @@ def tidy(figure: go.Figure) -> pd.DataFrame:
         errors = trace.error_y.array
         for number, (place, value) in enumerate(zip(places, trace.y, strict=True)):
             row = {"series": trace.name, x: place, y: value}
-            row["standard deviation"] = None if errors is None else errors[number]
+            row["error bar"] = None if errors is None else errors[number]
             row["mark"] = trace.text[number] if isinstance(trace.text, tuple) else None
             rows.append(row)
     return pd.DataFrame(rows).dropna(axis=1, how="all")

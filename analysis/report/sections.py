@@ -165,7 +165,7 @@ FIGURES = {
         one=True,
     ),
     "cumulative": Spec(
-        "Share of test clients at or below an accuracy",
+        "Share of test clients below an accuracy",
         "Dashed: initial, solid: personalized. The clients of all seeds together.",
         client_figures.cumulative,
         shown=2,

@@ -6,6 +6,7 @@ import math
 import pathlib
 from typing import Any
 
+from analysis import claims as claims_lib
 from tff_personalization.errors import UserError
 
 FILE = "verdicts.json"
@@ -22,13 +23,12 @@ CLAIMS = {
     "S": "Server optimizers.",
     "L": "Shakespeare.",
 }
-SUPPORTED, NOT_SUPPORTED, UNDECIDED, NO_RUNS = "supported", "not supported", "not decided by this data", "no runs"
 # A verdict's class in the style sheet, and the sign that says it without colour.
 _LOOKS = {
-    SUPPORTED: ("supported", "✓"),
-    NOT_SUPPORTED: ("not-supported", "✗"),
-    UNDECIDED: ("undecided", "?"),
-    NO_RUNS: ("no-runs", "–"),
+    claims_lib.SUPPORTED: ("supported", "✓"),
+    claims_lib.NOT_SUPPORTED: ("not-supported", "✗"),
+    claims_lib.UNDECIDED: ("undecided", "?"),
+    claims_lib.NO_RUNS: ("no-runs", "–"),
 }
 _TEXTS = ("id", "claim", "statement", "metric", "unit", "test", "verdict", "why", "experiment", "data")
 _WIDTH = 100.0
@@ -48,7 +48,7 @@ class Verdict:
         effect: the difference; None without runs.
         low: the lower end of its interval.
         high: the upper end.
-        verdict: "supported", "not supported", "not decided by this data" or "no runs".
+        verdict: "supported", "not supported", "not decided by this data" or "nothing to compare".
         why: one line.
         experiment: the name of the experiment whose runs are compared.
         runs: their folders.

@@ -1,5 +1,6 @@
 """Run directories with synthetic numbers, as the training program would leave them."""
 
+import itertools
 import json
 import pathlib
 from collections.abc import Callable
@@ -160,12 +161,13 @@ def _histogram_rows(strategy, epoch, rows) -> list[dict]:
 def _decomposition_rows(rounds, epochs) -> list[dict]:
     """Shares that add up to 1, FedSGD's the larger the later, cosines that fall from epoch to epoch."""
     rows = []
-    for number in range(10, rounds + 1, 10):
-        first = 0.1 + 0.2 * number / rounds
-        for part in range(epochs + 1):
-            share = first if part == 0 else (1 - first) / epochs
+    for number, epoch in itertools.product(range(10, rounds + 1, 10), range(1, epochs + 1)):
+        first = (0.1 + 0.2 * number / rounds) * epochs / epoch
+        for part in range(epoch + 1):
+            share = first if part == 0 else (1 - first) / epoch
+            place = {"round": number, "epochs": epoch, "part": part}
             measures = {"relative_norm": share, "cosine_with_fed_sgd": 1 - 0.2 * part, "share": share}
-            rows += [{"round": number, "level": level, "part": part, **measures} for level in ("client", "cohort")]
+            rows += [{**place, "level": level, **measures} for level in ("client", "cohort")]
     return rows
 
 

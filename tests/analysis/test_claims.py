@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 
 from analysis import claim_measures, claims, study
+from tff_personalization.errors import UserError
 
 CLAIMS = {claim.id: claim for claim in claims.CLAIMS}
 TWO = [("FedAvg", {}, {"seed": seed}) for seed in (1, 2)] + [
@@ -87,12 +88,15 @@ def test_choosing_by_initial_accuracy_is_judged_by_models_that_validation_client
     for entry, (initial, personalized) in zip(
         experiment.entries, [(0.7, 0.8), (0.7, 0.9), (0.8, 0.7), (0.6, 0.8)], strict=True
     ):
-        rows = [(100, "validation", "fine_tuning", 0, initial), (100, "validation", "fine_tuning", 5, personalized)]
-        table = pd.DataFrame(rows, columns=["round", "split", "strategy", "epoch", "accuracy_mean"])
-        path = entry.run.directory / "evaluations.csv"
-        pd.concat([pd.read_csv(path), table.assign(clients=9, accuracy_q25=0.5, accuracy_q75=0.9)]).to_csv(
-            path, index=False
-        )
+        rows = [
+            (rate, "fine_tuning", epoch, accuracy - better)  # the second rate, better by 0.3, is not as the flags say
+            for rate, better in ((0.02, 0), (0.08, 0.3))
+            for epoch, accuracy in ((0, initial), (3, 0.99), (5, personalized))
+        ]
+        table = pd.DataFrame(rows, columns=["learning_rate", "strategy", "epoch", "accuracy_mean"])
+        table.to_csv(entry.run.directory / "choice.csv", index=False)
+        path = entry.run.directory / "summary.json"
+        path.write_text(json.dumps(json.loads(path.read_text()) | {"choice": {"strategy": "fine_tuning"}}))
     # Seed 1: run 2 is best by initial, run 0 by personalized accuracy; seed 2: run 1 by both.
     by_hand = (_accuracy(fine_tuning, 0, 5) - _accuracy(fine_tuning, 2, 5)).mean()
     found = _judge(fine_tuning, "C2.3")
@@ -101,15 +105,31 @@ def test_choosing_by_initial_accuracy_is_judged_by_models_that_validation_client
     assert found["effect"] == pytest.approx(by_hand / 2, abs=1e-9)
 
 
-def test_the_spread_of_initial_accuracy_is_over_seeds_setting_by_setting(make_study):
-    overrides = [{"clients_per_round": 5, "local_epochs": epochs} for epochs in (2, 5) for _ in range(2)]
-    directory = make_study("table1", [("", o, {"seed": seed}) for o, seed in zip(overrides, (1, 2, 1, 2), strict=True)])
-    summaries = [json.loads(path.read_text()) for path in sorted(directory.glob("runs/*/summary.json"))]
-    means = np.array([[s[f"{kind}_accuracy"]["mean"] for s in summaries] for kind in ("initial", "personalized")])
-    deviations = means.reshape(2, 2, 2).std(axis=2, ddof=1)
+def test_the_spread_of_initial_accuracy_is_over_seeds_which_are_the_unit(make_study):
+    settings = [({"clients_per_round": 5, "local_epochs": epochs}, seed) for epochs in (2, 5) for seed in range(1, 7)]
+    directory = make_study("table1", [("", overrides, {"seed": seed}) for overrides, seed in settings])
+    runs = [study.runs_lib.read(directory / "runs" / f"table1_{number}") for number in range(len(settings))]
+    means = np.array(
+        [[run.summary[f"{kind}_accuracy"]["mean"] for run in runs] for kind in ("initial", "personalized")]
+    ).reshape(2, 2, 6)
+
+    def spread(of):
+        deviations = of.std(axis=2, ddof=1).mean(axis=1)
+        return deviations[0] - deviations[1]
+
+    others = [spread(np.delete(means, seed, axis=2)) for seed in range(6)]
     found = _judge(directory, "T1.1")
-    assert found["effect"] == pytest.approx((deviations[0] - deviations[1]).mean())
-    assert found["seeds"] == 2
+    assert found["effect"] == pytest.approx(6 * spread(means) - 5 * np.mean(others))
+    assert found["low"] < found["effect"] < found["high"]
+    assert found["seeds"] == 6
+
+
+def test_three_seeds_do_not_decide_what_has_the_seed_as_its_unit(make_study):
+    overrides = {"clients_per_round": 5, "local_epochs": 2}
+    directory = make_study("table1", [("", overrides, {"seed": seed}) for seed in (1, 2, 3)])
+    found = _judge(directory, "T1.1")
+    assert (found["verdict"], found["low"]) == (claims.UNDECIDED, None)
+    assert "Fewer than 6 values" in found["why"]
 
 
 def test_more_examples_compares_the_halves_of_the_clients(make_study):
@@ -122,24 +142,95 @@ def test_more_examples_compares_the_halves_of_the_clients(make_study):
 
 def test_rounds_saved_count_a_target_that_is_never_reached_as_all_rounds(make_study):
     directory = make_study("table1", [("", {"clients_per_round": 5, "local_epochs": 2}, {"target": 0.99})])
-    summary = json.loads((directory / "runs" / "table1_0" / "summary.json").read_text())
-    reached = summary["rounds_to_target"]
-    by_hand = ((reached["initial"] or 100) - (reached["personalized"] or 100)) / 100
-    assert reached["initial"] is None
-    assert _judge(directory, "T1.3")["effect"] == pytest.approx(by_hand)
+    path = directory / "runs" / "table1_0" / "summary.json"
+    summary = json.loads(path.read_text())
+    assert summary["rounds_to_target"]["initial"] is None
+    summary["rounds_to_target"]["personalized"] = 70
+    path.write_text(json.dumps(summary))
+    assert _judge(directory, "T1.3")["effect"] == pytest.approx((100 - 70) / 100)
 
 
-def test_the_round_of_matched_initial_accuracy_is_the_nearest_on_validation_clients(make_run):
-    def run(name, curve):
-        directory = make_run(name)
-        rows = [(r, "validation", "fine_tuning", e, a + 0.1 * e, 9, 0, 1) for r, a in curve.items() for e in (0, 5)]
-        columns = ["round", "split", "strategy", "epoch", "accuracy_mean", "clients", "accuracy_q25", "accuracy_q75"]
-        pd.DataFrame(rows, columns=columns).to_csv(directory / "evaluations.csv", index=False)
-        return claims.study.runs_lib.read(directory)
+def test_runs_in_which_neither_accuracy_reaches_the_target_are_left_out(make_study):
+    overrides = [{"clients_per_round": 5, "local_epochs": epochs} for epochs in (2, 5)]
+    directory = make_study("table1", [("", o, {"target": t}) for o, t in zip(overrides, (0.5, 2.0), strict=True)])
+    measured = claim_measures.rounds_saved(study.read(directory).by_name["table1"], False)
+    assert [len(values) for values in measured.values] == [1]
+    assert "In 1 of 2 runs" in measured.note
+    summary = directory / "runs" / "table1_0" / "summary.json"
+    record = json.loads(summary.read_text())
+    record["rounds_to_target"] |= {"initial": None, "personalized": None}
+    summary.write_text(json.dumps(record))
+    found = _judge(directory, "T1.3")
+    assert (found["verdict"], found["why"]) == (claims.NO_RUNS, "No run reached the target.")
 
-    reference, other = run("a", {10: 0.2, 20: 0.61}), run("b", {10: 0.4, 20: 0.58, 30: 0.7})
-    assert claim_measures.matched_round(other, reference) == 20
-    assert claim_measures.matched_round(runs_without_validation(make_run), reference) is None
+
+def test_the_share_of_fomaml_is_compared_for_the_same_models(make_study):
+    directory = make_study("terms", [("FedAvg", {"local_epochs": epochs}, {}) for epochs in (1, 3)])
+    (tmp := directory / "runs" / "terms_0" / "decomposition.csv").write_text(
+        pd.read_csv(tmp).assign(share=0.5).to_csv(index=False)
+    )
+    table = pd.read_csv(directory / "runs" / "terms_1" / "decomposition.csv")
+    first = table[(table.level == "cohort") & (table.part == 0)].set_index(["epochs", "round"]).share
+    assert _judge(directory, "C1.1")["effect"] == pytest.approx((first[1] - first[3]).mean())
+
+
+def _with_validation(make_run, name, curve, **settings):
+    directory = make_run(name, **settings)
+    rows = [(r, "validation", "fine_tuning", e, a + 0.1 * e, 9, 0, 1) for r, a in curve.items() for e in (0, 5)]
+    columns = ["round", "split", "strategy", "epoch", "accuracy_mean", "clients", "accuracy_q25", "accuracy_q75"]
+    pd.DataFrame(rows, columns=columns).to_csv(directory / "evaluations.csv", index=False)
+    return claims.study.runs_lib.read(directory)
+
+
+def test_matched_rounds_lie_on_both_sides_of_the_last_initial_accuracy_on_validation_clients(make_run):
+    reference = _with_validation(make_run, "a", {50: 0.2, 100: 0.61})
+    other = _with_validation(make_run, "b", {10: 0.4, 20: 0.58, 30: 0.7, 40: 0.6, 50: 0.7})
+    assert claim_measures.matched_rounds(other, reference) == (20, 30)
+    above = _with_validation(make_run, "d", {10: 0.7, 20: 0.8})
+    assert claim_measures.matched_rounds(above, reference) is None
+    unfinished = _with_validation(make_run, "e", {50: 0.2, 90: 0.61})
+    assert claim_measures.matched_rounds(other, unfinished) is None
+    assert claim_measures.matched_rounds(runs_without_validation(make_run), reference) is None
+
+
+@pytest.mark.parametrize("shift", [0.0, 0.2])
+def test_at_the_same_initial_accuracy_the_other_model_lies_between_its_matched_rounds(make_study, shift):
+    directory = make_study("centralized", [("FedAvg", {}, {}), ("SGD", {}, {})])
+    reference, other = (directory / "runs" / f"centralized_{number}" for number in (0, 1))
+    rows = [("validation", "fine_tuning", e, 9, 0.0, 1.0) for e in (0, 5)]
+    columns = ["split", "strategy", "epoch", "clients", "accuracy_q25", "accuracy_q75"]
+    for run, curve in ((reference, {100: 0.6}), (other, {10: 0.5, 20: 0.7, 100: 0.8})):
+        tables = [pd.DataFrame(rows, columns=columns).assign(round=r, accuracy_mean=a) for r, a in curve.items()]
+        pd.concat(tables).to_csv(run / "evaluations.csv", index=False)
+    mine = pd.read_csv(reference / "clients.csv")
+    mine = mine[(mine.strategy == "fine_tuning") & mine.epoch.isin([0, 5])]
+    # A quarter of the way from round 10 to round 20 the mean initial accuracy is the reference's, unless shifted.
+    judged = [
+        mine.assign(round=10, accuracy=mine.accuracy - 0.1 - shift - 0.02 * (mine.epoch == 5)),
+        mine.assign(round=20, accuracy=mine.accuracy + 0.3 * (1 if not shift else -0.5) + 0.02 * (mine.epoch == 5)),
+    ]
+    pd.concat(judged).to_csv(other / "by_round.csv", index=False)
+    found = _judge(directory, "C3.3")
+    if shift:
+        assert found["verdict"] == claims.UNDECIDED
+        assert "still differ by +0.150" in found["why"]
+    else:
+        assert found["effect"] == pytest.approx(0.02 * (0.75 - 0.25))
+        assert "differ by 0.000 at most" in found["why"]
+
+
+def test_what_validation_clients_choose_is_compared_client_by_client(make_study):
+    directory = make_study("centralized", [("FedAvg", {}, {}), ("SGD", {}, {})])
+    tables = []
+    for number, epoch in ((0, 3), (1, 5)):
+        place = directory / "runs" / f"centralized_{number}"
+        table = pd.read_csv(place / "clients.csv")
+        table = table[(table.strategy == "head_only") & table.epoch.isin([0, epoch])]
+        table.to_csv(place / "chosen_clients.csv", index=False)
+        tables.append(table[(table.epoch == epoch) & (table.test_examples > 0)].set_index("client").accuracy)
+    found = _judge(directory, "C3.5")
+    assert found["effect"] == pytest.approx((tables[0] - tables[1]).mean())
+    assert found["low"] is not None
 
 
 def runs_without_validation(make_run):
@@ -153,3 +244,8 @@ def test_verdicts_are_written_whole_and_read_as_lines(fine_tuning):
     lines = claims.lines(written)
     assert "synthetic" in lines[0]
     assert list(fine_tuning.glob("*.temp")) == []
+
+
+def test_a_folder_without_experiments_is_refused(make_run):
+    with pytest.raises(UserError, match="no experiments in it"):
+        claims.write(make_run("a").parent)

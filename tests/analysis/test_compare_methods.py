@@ -2,6 +2,9 @@
 
 import csv
 import io
+import pathlib
+import subprocess
+import sys
 
 import numpy as np
 import pandas as pd
@@ -10,6 +13,8 @@ import pytest
 from analysis import compare_methods
 from analysis import runs as runs_lib
 from tff_personalization.errors import UserError
+
+ROOT = pathlib.Path(__file__).parents[2]
 
 
 def _accuracies(directory, strategy, epoch):
@@ -57,6 +62,26 @@ def test_clients_are_matched_by_name(make_run):
     compared = compare_methods.compare(runs_lib.read_all([reference, other]))
     row = compared[compared["method"] == "reptile"].iloc[0]
     assert (row["difference"], row["difference_low"], row["difference_high"]) == (0, 0, 0)
+
+
+def test_a_strategy_is_judged_over_the_seeds_that_have_it(make_run):
+    directories = [
+        make_run(f"ref_{seed}", seed=seed, method="fed_avg", strategies=names, flags={"strategies": list(names)})
+        for seed, names in ((1, ("fine_tuning", "head_only")), (2, ("fine_tuning",)))
+    ]
+    table = compare_methods.compare(runs_lib.read_all(directories)).set_index("strategy")
+    assert table["seeds"].to_dict() == {"fine_tuning": 2, "head_only": 1}
+    by_hand = (_accuracies(directories[0], "head_only", 5) - _accuracies(directories[0], "fine_tuning", 5)).mean()
+    assert table["difference"]["head_only"] == pytest.approx(by_hand)
+    assert table["difference_low"].isna().to_dict() == {"fine_tuning": True, "head_only": False}
+
+
+def test_the_reference_may_stand_anywhere(make_run):
+    runs = [make_run("a", method="centralized"), make_run("b", method="fed_avg")]
+    command = [sys.executable, "-m", "analysis.compare_methods", *map(str, runs), "--format=csv"]
+    for reference, first in (([], "centralized"), ([f"--reference={runs[1]}/"], "fed_avg")):
+        output = subprocess.run([*command, *reference], capture_output=True, text=True, check=True, cwd=ROOT).stdout
+        assert next(csv.DictReader(io.StringIO(output)))["method"] == first
 
 
 def test_formats(make_run):

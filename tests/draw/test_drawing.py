@@ -1,17 +1,15 @@
 """Strokes to images by the data's convention."""
 
 import math
-import pathlib
 
 import numpy as np
 import pytest
 
 from benchmarks import pen
+from tests import unipen
 from tests.draw import ink
 from tff_personalization import errors
 from tff_personalization.draw import drawing
-
-_REAL_ARCHIVE = pathlib.Path(__file__).parents[3] / "shared" / "data" / "unipen62.npz"
 
 
 def image_of(*strokes):
@@ -86,9 +84,9 @@ def test_what_is_no_drawing_is_refused_in_one_line(strokes):
         drawing.checked(strokes)
 
 
-@pytest.mark.skipif(not _REAL_ARCHIVE.exists(), reason="../shared/data/unipen62.npz is not there")
+@unipen.needed
 def test_lines_along_the_ink_of_real_handwriting_give_its_image_again():
-    with np.load(_REAL_ARCHIVE) as archive:
+    with np.load(unipen.ARCHIVE) as archive:
         images = archive["images"][::2000]
     likeness = []
     for image in images:

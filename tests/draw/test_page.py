@@ -1,9 +1,8 @@
 """The page in a real browser: characters of a held-out writer are drawn, labelled and learnt.
 
-The writer is of real handwriting where ../shared/data/unipen62.npz is there, else of the synthetic kind.
+The writer is of real handwriting where the variable UNIPEN62 names it, else of the synthetic kind.
 """
 
-import pathlib
 import threading
 
 import numpy as np
@@ -16,13 +15,11 @@ from absl.testing import flagsaver
 from benchmarks import browser as browser_lib
 from benchmarks import pen
 from tests import browser as browser_tests
+from tests import unipen
 from tests.draw import conftest, ink
 from tff_personalization.draw import __main__ as draw
 from tff_personalization.draw import personalizer, server
 from tff_personalization.tasks.sources import handwriting
-
-_REAL_ARCHIVE = pathlib.Path(__file__).parents[3] / "shared" / "data" / "unipen62.npz"
-_IS_REAL = _REAL_ARCHIVE.exists()
 
 pytestmark = browser_tests.needed
 
@@ -41,7 +38,8 @@ def directory(tmp_path_factory):
     if not flags.FLAGS.is_parsed():
         flags.FLAGS(["run_experiment"])
     root = tmp_path_factory.mktemp("runs")
-    data = {"client_data": str(_REAL_ARCHIVE)} if _IS_REAL else {"cache_dir": str(root / "cache"), "num_clients": 14}
+    made = {"cache_dir": str(root / "cache"), "num_clients": 14}
+    data = {"client_data": str(unipen.ARCHIVE)} if unipen.ARCHIVE else made
     settings = {"model": "linear", "rounds": 3, "local_epochs": 2, "train_clients": 3, "test_clients": 10}
     settings |= {"rounds_per_evaluation": 0, "personalization_learning_rate": 0.1, "plots": False}
     with flagsaver.flagsaver(**data, **settings, output_dir=str(root), run_name="run"):
@@ -82,8 +80,8 @@ def held_out_writer(directory, most):
         For each example its strokes, in shares of the page's pad, and its class.
     """
     clients = pd.read_csv(directory / "clients.csv", dtype={"client": str}).client.unique()
-    if _IS_REAL:
-        with np.load(_REAL_ARCHIVE) as archive:
+    if unipen.ARCHIVE:
+        with np.load(unipen.ARCHIVE) as archive:
             mine = archive["writer"] == clients[0]
             images, labels = archive["images"][mine], archive["labels"][mine]
     else:
@@ -93,7 +91,7 @@ def held_out_writer(directory, most):
     classes, counts = np.unique(labels, return_counts=True)
     often = classes[np.argsort(-counts, kind="stable")][: most // 3]
     places = [place for label in often for place in np.flatnonzero(labels == label)[:3]]
-    drawn = [ink.strokes_along_ink(images[place]) if _IS_REAL else paths[place] for place in places]
+    drawn = [ink.strokes_along_ink(images[place]) if unipen.ARCHIVE else paths[place] for place in places]
     return drawn, labels[places]
 
 

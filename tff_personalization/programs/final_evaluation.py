@@ -32,11 +32,13 @@ class Choice:
             one of them. `learning_rate` is missing where a strategy does not read the personalization optimizer.
         before: the distribution of accuracy over test clients at epoch 0 of the chosen strategy.
         after: that at the chosen epoch, with the chosen learning rate.
+        clients: one row per test client at epoch 0 and at the chosen one; None if only aggregates are released.
     """
 
     candidates: pd.DataFrame
     before: distributions.AccuracyDistribution
     after: distributions.AccuracyDistribution
+    clients: pd.DataFrame | None
 
     @property
     def chosen(self) -> pd.Series:
@@ -156,7 +158,10 @@ def _choose(
     strategy, rate = chosen.strategy, chosen.learning_rate
     if strategy in tuned and rate != given_rate:
         test = judge(data.split.test, f"chosen, rate {rate:g}", strategies=[strategy], learning_rate=rate)
-    return Choice(candidates, test.distributions[strategy, 0], test.distributions[strategy, int(chosen.epoch)])
+    epoch, clients = int(chosen.epoch), test.clients
+    if clients is not None:
+        clients = clients[(clients.strategy == strategy) & clients.epoch.isin([0, epoch])]
+    return Choice(candidates, test.distributions[strategy, 0], test.distributions[strategy, epoch], clients)
 
 
 def best_candidate(candidates: pd.DataFrame) -> int | None:

@@ -7,6 +7,7 @@ clients.csv        one row per (client, strategy, epoch) of the final evaluation
 by_round.csv       one row per (round, client, epoch): the main strategy with the model of another round than the last
 distribution.csv   histogram of the final evaluation
 choice.csv         what was judged on validation clients in the end, and what of it was chosen; if there are any
+chosen_clients.csv one row per (client, epoch): what was chosen, at epoch 0 and at the chosen one
 k_shot.csv         one row per (number of train examples, strategy, epoch); with --personalization_examples
 summary.json       the figures of the run; its presence says that the run is finished
 checkpoints/       program state and its checksums, the newest few

@@ -120,7 +120,9 @@ class ExperimentConfig:
         "data", None, "Clients that train. Default: all that are not held out.", least=1
     )
     validation_clients: int = _setting("data", 0, "Clients that validate instead of training.", least=0)
-    test_clients: int | None = _setting("data", None, "Clients held out to test. Default: 900 of 3,400.", least=1)
+    test_clients: int | None = _setting(
+        "data", None, "Clients held out to test. Default: 900 of every 3,400 clients, rounded.", least=1
+    )
 
     method: str = _setting(
         "training",

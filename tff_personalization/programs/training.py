@@ -343,6 +343,8 @@ class _Program:
                 self._directory.write_table("by_round.csv", final.at_round.clients_table(self._config.strategies[0]))
             if final.choice is not None:
                 self._directory.write_table("choice.csv", final.choice.candidates)
+                if final.choice.clients is not None:
+                    self._directory.write_table("chosen_clients.csv", final.choice.clients)
             if final.by_examples:
                 self._directory.write_table("k_shot.csv", final.k_shot_table(rounds))
             self._directory.write_json(

@@ -29,7 +29,8 @@ from tff_personalization.algorithms import client_work  # noqa: E402
 from tff_personalization.models import functional  # noqa: E402
 from tff_personalization.personalization import adaptation, evaluation  # noqa: E402
 from tff_personalization.programs import config, evaluating, files, runtime, saved_models, training  # noqa: E402
-from tff_personalization.tasks import client_data, federated_data, registry, sources  # noqa: E402
+from tff_personalization.tasks import client_data, registry, sources  # noqa: E402
+from tff_personalization.tools import run_data  # noqa: E402
 
 STRATEGY = "fine_tune"
 
@@ -44,10 +45,7 @@ def gallery(run: pathlib.Path, most_clients: int | None = None, progress: bool =
     experiment = config.from_run(run)
     settings = experiment.config
     recorded = _recorded(run, experiment)
-    data = federated_data.load(settings)
-    config_record = json.loads((run / "config.json").read_text())
-    if config_record.get("data_sha256", data.sha256) != data.sha256:
-        raise errors.UserError(f"{run}: the client data has changed since the run; restore it.")
+    data = run_data.load(run, settings)
     made = training.setup(experiment, data)
     models = saved_models.SavedModels(run / "models")
     if settings.rounds not in models.rounds():
@@ -64,7 +62,7 @@ def gallery(run: pathlib.Path, most_clients: int | None = None, progress: bool =
     weights = tff.learning.models.ModelWeights(kept, ())
     clients = list(recorded.index.unique("client"))[:most_clients]
     parts = []
-    threads = config_record.get("threads_per_client", 1)
+    threads = json.loads((run / "config.json").read_text()).get("threads_per_client", 1)
     with (
         (run / "worker.log").open("ab") as log,
         runtime.execution_context(settings.cores, log, threads, settings.clients_per_call),

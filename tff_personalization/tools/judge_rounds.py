@@ -20,6 +20,7 @@ import tensorflow_federated as tff  # noqa: E402
 import tqdm  # noqa: E402
 from absl import app, flags  # noqa: E402
 
+from analysis import runs as runs_lib  # noqa: E402
 from tff_personalization import errors  # noqa: E402
 from tff_personalization.programs import (  # noqa: E402
     config,
@@ -30,7 +31,7 @@ from tff_personalization.programs import (  # noqa: E402
     saved_models,
     training,
 )
-from tff_personalization.tasks import federated_data  # noqa: E402
+from tff_personalization.tools import run_data  # noqa: E402
 
 FILE = "by_round.csv"
 
@@ -42,7 +43,7 @@ def judge(run: pathlib.Path, rounds: Iterable[int], progress: bool = True) -> pd
         UserError: it is no run directory, a model of one of the rounds was not kept, or its data cannot be read.
     """
     experiment = config.from_run(run)
-    earlier = pd.read_csv(run / FILE, dtype={"client": str}) if (run / FILE).exists() else None
+    earlier = runs_lib.read(run).by_round if (run / FILE).exists() else None
     wanted = sorted(set(rounds) - set([] if earlier is None else earlier["round"]))
     kept = saved_models.SavedModels(run / "models")
     for round_number in wanted:
@@ -53,7 +54,7 @@ def judge(run: pathlib.Path, rounds: Iterable[int], progress: bool = True) -> pd
             )
     tables = [] if earlier is None else [earlier]
     if wanted:
-        data = federated_data.load(experiment.config)
+        data = run_data.load(run, experiment.config)
         setup = training.setup(experiment, data)
         main = experiment.config.strategies[:1]
         evaluator = evaluating.PersonalizationEvaluator(experiment, setup.model, data, setup.model.initial_weights[0])

@@ -85,6 +85,7 @@ class Paper:
         self.directory = output / f"paper-{scale}"
         self._scale = scale
         self._runs_at_once = runs_at_once
+        self._failed: list[str] = []
         self.sweeps: dict[str, sweep.Sweep] = {}
         unread = set(given) - {"output_dir"}
         sweeps = {name: sweep_file.read(known[name]) for name in names or known}
@@ -121,9 +122,10 @@ class Paper:
                 made.start(functools.partial(_is_of_seed, seed))
                 self._complete(name, made, seed)
         failed = [run for made in self.sweeps.values() for run in made.runs if run.status == "failed"]
-        for run in failed:
-            print(f"Failed: {run.directory.path}: {run.error}", file=sys.stderr)
-        return not failed
+        failures = [f"{run.directory.path}: {run.error}" for run in failed] + self._failed
+        for failure in failures:
+            print(f"Failed: {failure}", file=sys.stderr)
+        return not failures
 
     def _describe(self, name: str, made: sweep.Sweep) -> None:
         """Writes experiment.json; see `analysis/study.py`."""
@@ -148,28 +150,28 @@ class Paper:
             if entry.seed != seed:
                 continue
             if entry.label == about.get("decompose") and not (path / "decomposition.csv").exists():
-                _tool("decompose", str(path))
+                self._tool("decompose", str(path))
             if entry.label == about.get("gallery") and not (path / "gallery.npz").exists():
-                _tool("gallery", str(path))
+                self._tool("gallery", str(path))
             reference = experiment.select(about["match"]).get(seed) if "match" in about else None
             if reference is not None and entry.label != about["match"]:
-                matched = claim_measures.matched_round(entry.run, reference)
-                if matched is not None and not claim_measures.has_round(entry.run, matched):
-                    _tool("judge_rounds", str(path), f"--rounds={matched}")
+                matched = claim_measures.matched_rounds(entry.run, reference) or ()
+                missing = [str(one) for one in matched if not claim_measures.has_round(entry.run, one)]
+                if missing:
+                    self._tool("judge_rounds", str(path), f"--rounds={','.join(missing)}")
+
+    def _tool(self, name: str, *arguments: str) -> None:
+        """Runs one of the tools; Ctrl-C reaches it, as part of this process's group. The others do not wait for it."""
+        command = [sys.executable, "-m", f"tff_personalization.tools.{name}", *arguments]
+        code = subprocess.run(
+            runtime.ending_with_parent(command), cwd=FOLDER.parents[1], stdout=subprocess.DEVNULL, check=False
+        ).returncode
+        if code:
+            self._failed.append(f"{name} {' '.join(arguments)} ended with status {code}: see above.")
 
 
 def _is_of_seed(seed: int, run: sweep.Run) -> bool:
     return run.directory.experiment.config.seed == seed
-
-
-def _tool(name: str, *arguments: str) -> None:
-    """Runs one of the tools; Ctrl-C reaches it, as part of this process's group."""
-    command = [sys.executable, "-m", f"tff_personalization.tools.{name}", *arguments]
-    code = subprocess.run(
-        runtime.ending_with_parent(command), cwd=FOLDER.parents[1], stdout=subprocess.DEVNULL, check=False
-    ).returncode
-    if code:
-        raise errors.UserError(f"{name} {' '.join(arguments)} ended with status {code}: see above.")
 
 
 def settings_of(arguments: Sequence[str]) -> dict[str, Any]:

@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from analysis import claims
 from analysis.report import __main__ as report
 from tests.analysis.conftest import write_run
 
@@ -96,7 +97,7 @@ def study(tmp_path_factory) -> pathlib.Path:
         verdict(),
         verdict(id="C2.2", verdict="not decided by this data", effect=0.001, low=-0.003, high=0.005),
         verdict(id="C3.1 (h = 0)", claim="C3", verdict="not supported", effect=-0.01, low=-0.016, high=-0.004),
-        verdict(id="C1.1", claim="C1", verdict="no runs", effect=None, low=None, high=None, runs=[], seeds=0),
+        verdict(id="C1.1", claim="C1", verdict=claims.NO_RUNS, effect=None, low=None, high=None, runs=[], seeds=0),
     ]
     (place / "verdicts.json").write_text(json.dumps({"verdicts": verdicts, "commit": "0123abc"}))
     return place

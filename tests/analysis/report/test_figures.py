@@ -114,7 +114,7 @@ def test_what_is_shown_at_first_is_what_the_choices_say(table_1):
 def test_the_tidy_form_of_a_figure_has_a_row_a_mark(table_1):
     table = page_lib.tidy(figures.learning_curves(table_1))
     assert len(table) == 2 * 2 * 3 * 4  # configurations, kinds, both seeds and their mean, evaluated rounds
-    assert table.columns.tolist() == ["series", "communication round", "accuracy", "standard deviation"]
+    assert table.columns.tolist() == ["series", "communication round", "accuracy", "error bar"]
     assert pd.api.types.is_numeric_dtype(table["accuracy"])
 
 

@@ -30,7 +30,7 @@ def test_verdicts_are_grouped_by_claim_in_the_papers_order_and_counted_by_kind(s
     assert list(groups) == ["C1", "C2", "C3"]
     assert [v.id for v in groups["C2"]] == ["C2.1", "C2.2"]
     assert {kind: count for kind, (_, _, count) in verdicts.counts(found).items()} == dict.fromkeys(
-        ("supported", "not supported", "not decided by this data", "no runs"), 1
+        ("supported", "not supported", "not decided by this data", "nothing to compare"), 1
     )
 
 

@@ -1,5 +1,4 @@
 import io
-import pathlib
 import types
 import zipfile
 
@@ -7,12 +6,11 @@ import numpy as np
 import psutil
 import pytest
 
+from tests import unipen
 from tests.tasks.sources import small_files
 from tff_personalization import errors
 from tff_personalization.tasks import client_data, sources
 from tff_personalization.tasks.sources import npz_archive
-
-_REAL_ARCHIVE = pathlib.Path(__file__).parents[4] / "shared" / "data" / "unipen62.npz"
 
 
 def _save(tmp_path, **changes):
@@ -245,10 +243,9 @@ def test_an_archive_for_which_there_is_no_memory_is_refused_before_it_is_read(tm
     assert len(_load(_save(tmp_path)).labels) == 12
 
 
+@unipen.needed
 def test_the_real_archive_loads():
-    if not _REAL_ARCHIVE.exists():
-        pytest.skip("a by-writer archive, if present")
-    archive = sources.load(small_files.options(_REAL_ARCHIVE))
+    archive = sources.load(small_files.options(unipen.ARCHIVE))
     writers, inverse = np.unique(archive.writer, return_inverse=True)
     tested = np.bincount(inverse, archive.is_test)
     trained = np.bincount(inverse, ~archive.is_test)
