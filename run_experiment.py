@@ -21,11 +21,13 @@ with startup.plain_memory_errors():
     from absl import app, flags
 
     from tff_personalization import errors, plugins
-    from tff_personalization.programs import config, interruption, report, training
+    from tff_personalization.programs import config, interruption, report, runtime, training
 
 with startup.plain_memory_errors(), startup.plain_flag_errors():
     plugins.load(sys.argv)  # What they register are choices of flags.
     config.define_flags()
+    if __name__ == "__main__":
+        runtime.forget_default_context()
 
 
 def main(argv: list[str]) -> int:
