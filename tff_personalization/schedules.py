@@ -84,10 +84,18 @@ class _ByRound(tff.learning.optimizers.Optimizer):
         self._schedule = schedule
         self._rounds = rounds
 
+    def factor(self) -> tf.Tensor:
+        return self._schedule.factor(_client_round.get(), self._rounds)
+
     def initialize(self, specs: Any) -> Any:
         state = self._optimizer.initialize(specs)
-        state[tff.learning.optimizers.LEARNING_RATE_KEY] *= self._schedule.factor(_client_round.get(), self._rounds)
+        state[tff.learning.optimizers.LEARNING_RATE_KEY] *= self.factor()
         return state
 
     def next(self, state: Any, weights: Any, gradients: Any) -> tuple[Any, Any]:
         return self._optimizer.next(state, weights, gradients)
+
+
+def client_factor(optimizer: tff.learning.optimizers.Optimizer) -> tf.Tensor | float:
+    """What a client optimizer's learning rate is multiplied by in the round of `client_round`; 1 without a schedule."""
+    return optimizer.factor() if isinstance(optimizer, _ByRound) else 1.0
