@@ -1,8 +1,10 @@
 """Learning rates that change from round to round.
 
 In round t of T, counted from 1, an optimizer's learning rate is its own times a factor: the schedule's, times
-min(1, t / W) while it warms up over W rounds. The server optimizer counts its steps, one a round. A client begins each
-round with a fresh optimizer, so the round's number comes with its data. Adding a schedule is one line in `SCHEDULES`.
+min(1, t / W) while it warms up over W rounds. The server optimizer counts its steps, one a round; so its t lags by one
+for each round that is rejected, as one in which no client has a finite update, and in IFCA, where each cluster counts
+its own, for each round without members of the cluster. A client begins each round with a fresh optimizer, so the
+round's number comes with its data. Adding a schedule is one line in `SCHEDULES`.
 """
 
 import contextlib
