@@ -308,7 +308,10 @@ def evaluate(
 
 
 def features(model: functional.SeededModel, weights: tuple[tf.Tensor, ...], examples: Examples) -> Examples:
-    """The examples with the model's features, float32 of shape (n, …), in place of what they are computed from."""
+    """The examples with the model's features, float32 of shape (n, …), in place of what they are computed from.
+
+    The features of all examples are held: 36,864 bytes an example of the CNN, 81,920 of char_lstm.
+    """
     count, batch_size = tf.shape(examples.y)[0], model.scoring.batch_size
     shape = model.stem(weights, examples.x[:1]).shape[1:]  # for its static shape; the graph does not keep it
 
@@ -319,7 +322,8 @@ def features(model: functional.SeededModel, weights: tuple[tf.Tensor, ...], exam
             batches.write(number, model.stem(weights, examples.x[start:][:batch_size])),
         )
 
-    # In batches: memory is bounded, and convolutions, which fail on none, never see a client without examples.
+    # In batches: what the stem needs besides is bounded, and convolutions, which fail on none, never see a client
+    # without examples.
     batches = tf.TensorArray(tf.float32, 0, dynamic_size=True, infer_shape=False, element_shape=[None, *shape])
     *_, batches = tf.while_loop(lambda start, *_: start < count, add_batch, (0, 0, batches), parallel_iterations=1)
     return Examples(batches.concat(), examples.y)

@@ -1,8 +1,10 @@
 """Learning rates that change from round to round.
 
 In round t of T, counted from 1, an optimizer's learning rate is its own times a factor: the schedule's, times
-min(1, t / W) while it warms up over W rounds. The server optimizer counts its steps, one a round. A client begins each
-round with a fresh optimizer, so the round's number comes with its data. Adding a schedule is one line in `SCHEDULES`.
+min(1, t / W) while it warms up over W rounds. The server optimizer counts its steps, one a round; so its t lags by one
+for each round that is rejected, as one in which no client has a finite update, and in IFCA, where each cluster counts
+its own, for each round without members of the cluster. A client begins each round with a fresh optimizer, so the
+round's number comes with its data. Adding a schedule is one line in `SCHEDULES`.
 """
 
 import contextlib
@@ -84,10 +86,18 @@ class _ByRound(tff.learning.optimizers.Optimizer):
         self._schedule = schedule
         self._rounds = rounds
 
+    def factor(self) -> tf.Tensor:
+        return self._schedule.factor(_client_round.get(), self._rounds)
+
     def initialize(self, specs: Any) -> Any:
         state = self._optimizer.initialize(specs)
-        state[tff.learning.optimizers.LEARNING_RATE_KEY] *= self._schedule.factor(_client_round.get(), self._rounds)
+        state[tff.learning.optimizers.LEARNING_RATE_KEY] *= self.factor()
         return state
 
     def next(self, state: Any, weights: Any, gradients: Any) -> tuple[Any, Any]:
         return self._optimizer.next(state, weights, gradients)
+
+
+def client_factor(optimizer: tff.learning.optimizers.Optimizer) -> tf.Tensor | float:
+    """What a client optimizer's learning rate is multiplied by in the round of `client_round`; 1 without a schedule."""
+    return optimizer.factor() if isinstance(optimizer, _ByRound) else 1.0

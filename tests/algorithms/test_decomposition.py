@@ -1,6 +1,7 @@
 """FedAvg's update taken apart, against NumPy, and as a tool on a run."""
 
 import itertools
+import json
 
 import numpy as np
 import pandas as pd
@@ -9,7 +10,7 @@ import tensorflow_federated as tff
 
 from baselines import fed_avg_terms
 from tests import numpy_oracle
-from tff_personalization import errors, methods
+from tff_personalization import errors, methods, schedules
 from tff_personalization.algorithms import decomposition, fed_avg
 from tff_personalization.models import emnist_cnn
 from tff_personalization.programs import saved_models
@@ -30,19 +31,26 @@ def parts_of(path, steps_per_epoch):
 
 
 @pytest.mark.usefixtures("worker")
-def test_parts_of_clients_and_of_their_mean_equal_numpy():
+@pytest.mark.parametrize(
+    ("schedule", "round_number", "factor"),
+    [(None, 1, 1.0), (schedules.Schedule("exponential", 0.5), 3, 0.25)],
+    ids=["one rate", "a rate for each round"],
+)
+def test_parts_of_clients_and_of_their_mean_equal_numpy(schedule, round_number, factor):
     rng = np.random.default_rng(1)
     clients = [(rng.integers(0, 256, (n, 28, 28), np.uint8), rng.integers(0, 5, n).astype(np.int32)) for n in (10, 3)]
     model = emnist_cnn.build_linear(5, np.random.default_rng(0))
     sgd = tff.learning.optimizers.build_sgdm(RATE)
+    if schedule:
+        sgd = schedules.for_clients(sgd, schedule, rounds=4)
     computation = decomposition.build_decomposition(model, sgd, EPOCHS, BATCH, shuffle=False)
     weights = tff.learning.models.ModelWeights(model.initial_weights[0], ())
-    found = computation(weights, [methods.client_value(*client, SEED) for client in clients])
+    found = computation(weights, [methods.client_value(*client, SEED, round_number) for client in clients])
     theta = [w.astype(np.float64) for w in model.initial_weights[0]]
     expected = []
     for images, labels in clients:
         per_epoch = -(-len(labels) // BATCH)
-        path = numpy_oracle.local_sgd(theta, images, labels, RATE, BATCH, EPOCHS * per_epoch)
+        path = numpy_oracle.local_sgd(theta, images, labels, factor * RATE, BATCH, EPOCHS * per_epoch)
         expected.append(parts_of(path, per_epoch))
     for products, parts in zip(found["clients"], expected, strict=True):
         np.testing.assert_allclose(products, parts @ parts.T, atol=1e-5)
@@ -86,15 +94,67 @@ def test_shares_add_up_to_one_and_an_orthogonal_part_has_that_of_its_square():
     assert table.cosine_with_fed_sgd.tolist() == pytest.approx([1, 0])
 
 
-def test_the_tool_takes_each_kept_model_of_a_run_apart(run):
+def test_the_update_of_fewer_epochs_is_that_of_a_path_that_ends_after_them():
+    rng = np.random.default_rng(1)
+    images, labels = rng.integers(0, 256, (10, 28, 28), np.uint8), rng.integers(0, 5, 10).astype(np.int32)
+    theta = [w.astype(np.float64) for w in emnist_cnn.build_linear(5, np.random.default_rng(0)).initial_weights[0]]
+    per_epoch = 3
+    path = numpy_oracle.local_sgd(theta, images, labels, RATE, BATCH, EPOCHS * per_epoch)
+    parts = parts_of(path, per_epoch)
+    table = decompose.by_epochs((parts @ parts.T)[np.newaxis])
+    assert table.epochs.tolist() == [1, 1, 2, 2, 2, 3, 3, 3, 3]
+    assert table.part.tolist() == [0, 1, 0, 1, 2, 0, 1, 2, 3]
+    for epochs, rows in table.groupby("epochs"):
+        update = flat(path[0]) - flat(path[epochs * per_epoch])
+        norms, shares = np.linalg.norm(parts, axis=1), parts @ update / (update @ update)
+        assert rows.share.tolist() == pytest.approx(shares[: epochs + 1].tolist())
+        assert rows.relative_norm.tolist() == pytest.approx((norms / np.linalg.norm(update))[: epochs + 1].tolist())
+
+
+def test_the_tool_takes_each_kept_model_of_a_run_apart(run, capsys):
     directory = run(rounds=4, rounds_per_model=2, local_epochs=3)
     table = decompose.decompose(directory, progress=False)
     assert table["round"].unique().tolist() == saved_models.SavedModels(directory / "models").rounds() == [2, 4]
-    sums = table.groupby(["round", "level"]).share.sum()
-    assert sums.to_numpy() == pytest.approx(np.ones(4), abs=1e-4)
-    assert table[table.part == 0].cosine_with_fed_sgd.tolist() == pytest.approx(np.ones(4), abs=1e-4)
+    sums = table.groupby(["round", "level", "epochs"]).share.sum()
+    assert sums.to_numpy() == pytest.approx(np.ones(12), abs=1e-4)
+    assert table[table.part == 0].cosine_with_fed_sgd.tolist() == pytest.approx(np.ones(12), abs=1e-4)
+    capsys.readouterr()
     assert decompose.main(["decompose", str(directory)]) == 0
-    assert len(pd.read_csv(directory / "decomposition.csv")) == 2 * 2 * 4
+    assert len(capsys.readouterr().out.split("\n\n")[0].splitlines()) == 1 + 2 * 4  # the whole update of the last model
+    written = pd.read_csv(directory / "decomposition.csv")
+    assert len(written) == 2 * 2 * (2 + 3 + 4)
+    columns = ["round", "level", "epochs", "part", "relative_norm", "cosine_with_fed_sgd", "share"]
+    assert written.columns.tolist() == columns
+
+
+def test_the_tool_repeats_rounds_whose_clients_drop_out_and_whose_rate_changes(run, monkeypatch):
+    directory = run(
+        rounds=3,
+        rounds_per_model=1,
+        clients_per_round=6,
+        client_dropout_probability=0.5,
+        client_learning_rate_schedule="cosine",
+        client_learning_rate=0.1,
+        server_sgd_momentum=0.0,
+    )
+    assert pd.read_csv(directory / "metrics.csv").dropped_clients.min() > 0
+    products, by_epochs = [], decompose.by_epochs
+    monkeypatch.setattr(decompose, "by_epochs", lambda found: products.append(found) or by_epochs(found))
+    table = decompose.decompose(directory, progress=False)
+    assert table["round"].unique().tolist() == [1, 2]  # after the last round, the cosine's rate is zero
+    models = saved_models.SavedModels(directory / "models")
+    steps = [flat(models.load(number)) - flat(models.load(number + 1)) for number in (1, 2)]
+    of_cohorts = [found.sum() for found in products[1::2]]
+    assert of_cohorts == pytest.approx([step @ step for step in steps], rel=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("flag", "value"), [("aggregator", "robust"), ("client_weighting", "uniform"), ("straggler_probability", 0.5)]
+)
+def test_a_run_whose_updates_are_other_ones_is_refused_by_the_flag(tmp_path, flag, value):
+    (tmp_path / "config.json").write_text(json.dumps({"given": {flag: value}}))
+    with pytest.raises(errors.UserError, match=rf"--{flag}={value}[^\n]*$"):
+        decompose.decompose(tmp_path)
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ import tensorflow_federated as tff
 
 from baselines import fed_sgd
 from tests import numpy_oracle
-from tff_personalization import local_training, methods
+from tff_personalization import local_training, methods, schedules
 from tff_personalization.algorithms import fed_avg, fomaml, maml, meta_learning, meta_sgd, per_fed_avg, reptile
 from tff_personalization.models import emnist_cnn
 
@@ -38,11 +38,11 @@ def sgd(rate=RATE):
     return tff.learning.optimizers.build_sgdm(rate)
 
 
-def delta_of_round(process, clients):
+def delta_of_round(process, clients, round_number=1):
     """θ before less θ after one round with a server optimizer of plain SGD with rate 1: the mean delta."""
     state = process.initialize()
     before = process.get_model_weights(state).trainable
-    output = process.next(state, [methods.client_value(*client, SEED) for client in clients])
+    output = process.next(state, [methods.client_value(*client, SEED, round_number) for client in clients])
     after = process.get_model_weights(output.state).trainable
     return [b.astype(np.float64) - a for b, a in zip(before, after, strict=True)], output
 
@@ -137,6 +137,25 @@ def test_a_fomaml_round_equals_numpy(model, query_fraction):
     assert_close(found, expected)
     assert output.metrics["client_work"]["examples"] == visits
     assert output.metrics["client_work"]["clients"] == len(clients)
+
+
+@pytest.mark.usefixtures("worker")
+@pytest.mark.parametrize("method", ["fomaml", "maml"])
+def test_with_a_schedule_the_rounds_rate_is_that_of_local_steps_and_of_the_meta_gradient(model, method):
+    (client,) = make_clients(8)
+    support, query = parts(client, 0.5)
+    build = {"fomaml": fomaml.build_fomaml, "maml": maml.build_maml}[method]
+    scheduled = schedules.for_clients(sgd(), schedules.Schedule("exponential", 0.5, warmup_rounds=2), rounds=9)
+    process = build(model, scheduled, sgd(1.0), 1, BATCH, 0.5, RATE, shuffle=False)
+    for round_number, rate in ((1, RATE / 2), (3, RATE / 4)):
+        found, _ = delta_of_round(process, [client], round_number)
+        phi = numpy_oracle.local_sgd(initial(model), *support, rate, BATCH, 1)[-1]
+        expected = numpy_oracle.gradient(phi, numpy_oracle.flat(query[0]), query[1])
+        if method == "maml":
+            product = numpy_oracle.hessian_product(initial(model), numpy_oracle.flat(support[0]), expected)
+            expected = plus(expected, -rate, product)
+        assert_close(found, [rate * part for part in expected])
+        assert distance(found, [RATE * part for part in expected]) > 1e-3
 
 
 @pytest.mark.usefixtures("worker")

@@ -9,7 +9,7 @@ import tensorflow_federated as tff
 
 from tests import numpy_oracle
 from tff_personalization import local_training
-from tff_personalization.models import emnist_cnn
+from tff_personalization.models import char_lstm, characters, emnist_cnn
 from tff_personalization.personalization import adaptation, early_stopping, evaluation
 from tff_personalization.personalization.strategies import STRATEGIES
 
@@ -343,6 +343,30 @@ def test_all_strategies_in_one_pass_start_alike_and_leave_a_client_without_train
     changed = (many["loss_sum"] != many["loss_sum"][:, :1]).any(axis=1)
     stopped = names.index("fine_tune_early_stopping")
     assert np.delete(changed, stopped).all()
+
+
+@pytest.mark.parametrize("name", [name for name, strategy in STRATEGIES.items() if not strategy.one_label])
+def test_strategies_that_are_not_refused_adapt_a_text_model_and_without_text_leave_it_alone(name):
+    model = char_lstm.build_char_lstm(len(characters.CLASSES), np.random.default_rng(0), embedding=3, units=4)
+    x, y = characters.to_sequences([b"to be, or not to be, that is the question" * 4] * 4)
+    # What follows θ serves as the learning rates of meta_sgd, and as a second model of best_cluster.
+    weights = (*model.initial_weights[0], *(np.full_like(w, RATE) for w in model.initial_weights[0]))
+    settings = adaptation.Settings(SGD, 1, BATCH, VALUES)
+
+    @tf.function(input_signature=[char_lstm.SEQUENCES, char_lstm.NEXT_CHARACTERS], autograph=False)
+    def curve(x, y):
+        test = local_training.Examples(tf.constant(x_test), tf.constant(y_test))
+        theta = tuple(map(tf.constant, weights))
+        client = adaptation.Client(model, theta, local_training.Examples(x, y), test, tf.constant(SEED))
+        return STRATEGIES[name].curve(client, settings)
+
+    x_test, y_test = x[:2], y[:2]
+    losses, corrects = curve(x, y)
+    assert np.isfinite(losses).all()
+    assert losses[1] < losses[0]
+    assert losses.shape == corrects.shape == (2,)
+    losses, _ = curve(x[:0], y[:0])
+    assert losses[1] == losses[0]
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ import collections
 import tensorflow as tf
 import tensorflow_federated as tff
 
-from tff_personalization import local_training
+from tff_personalization import local_training, schedules
 from tff_personalization.algorithms import client_work
 from tff_personalization.models import functional
 
@@ -48,7 +48,9 @@ def build_decomposition(
         examples = local_training.Examples(element["x"], element["y"])
         per_epoch = training.steps_per_epoch(examples)
         ends = [tf.minimum(per_epoch, 1), *(epoch * per_epoch for epoch in range(1, local_epochs + 1))]
-        state, first, parts = training.initial_state(tuple(weights.trainable)), tf.constant(0), []
+        with schedules.client_round(element["round"]):
+            state = training.initial_state(tuple(weights.trainable))
+        first, parts = tf.constant(0), []
         for end in ends:
             after = training.steps(state, examples, element["seed"], first, end)
             parts.append(tuple(a - b for a, b in zip(state.weights, after.weights, strict=True)))

@@ -9,8 +9,8 @@ for each round:
         g_j ← W_B − W_Bj
     W_B ← server optimizer (α) applied to Σ n_j g_j / Σ n_j
 
-A held-out client has no head: strategies start from the initial one, and with it from chance. `fine_tune` is what a new
-client would do in its first round.
+A held-out client has no head: strategies start from the initial head, which no client has trained. `fine_tune` is what
+a new client would do in its first round.
 """
 
 import tensorflow_federated as tff

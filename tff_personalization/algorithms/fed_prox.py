@@ -10,8 +10,10 @@ for each round:
     θ ← server optimizer applied to g
 
 Each step's gradient is that of L_i plus μ (w − θ); with μ = 0 this is FedAvg(E). The paper lets every client stop where
-its subproblem is solved well enough; here, as in the paper's experiments, that is after E epochs. Its server replaces θ
-by the mean (a server learning rate of 1 and no momentum).
+its subproblem is solved well enough; here, as in the paper's experiments, that is after E epochs. Algorithm 2 draws
+client i with probability p_i, its weight in the objective (n_i / Σ n), and replaces θ by the plain mean of the θ_i.
+Here, as in FedAvg, all clients are drawn alike, and weighted by n_i in the mean; replacing θ by it takes a server
+learning rate of 1 and no momentum.
 
 TFF 0.87's own `build_weighted_fed_prox` adds μ (θ − w), of the opposite sign, to the gradient.
 """

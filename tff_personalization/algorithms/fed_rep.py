@@ -10,8 +10,8 @@ for each round:
         g_i ← φ − φ_i
     φ ← server optimizer (α) applied to Σ n_i g_i / Σ n_i          # the paper: the plain mean, with uniform weights
 
-A held-out client has no head: strategies start from the initial one, and with it from chance. `fine_tune_head` is what
-the paper does for new clients.
+A held-out client has no head: strategies start from the initial head, which no client has trained. `fine_tune_head` is
+what the paper does for new clients.
 """
 
 import tensorflow as tf

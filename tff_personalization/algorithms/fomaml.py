@@ -17,7 +17,7 @@ same data in every step, the delta of J steps of FedAvg is that of FedSGD + FOMA
 import tensorflow as tf
 import tensorflow_federated as tff
 
-from tff_personalization import local_training, methods
+from tff_personalization import local_training, methods, schedules
 from tff_personalization.algorithms import client_work, meta_learning
 from tff_personalization.models import functional
 
@@ -43,7 +43,7 @@ def build_fomaml(
         batch_size: examples a local step.
         query_fraction: the share of a client's examples that is the query part, drawn anew in each round; see
             `meta_learning.support_and_query`.
-        scale: β, by which the query part's gradient is multiplied.
+        scale: β, by which the query part's gradient is multiplied; as the learning rate, times the schedule's factor.
         shuffle: whether clients permute the support part in each epoch.
         aggregator: how deltas are aggregated; by default their mean.
     """
@@ -55,7 +55,7 @@ def build_fomaml(
         support, query = meta_learning.support_and_query(examples, query_fraction, split_seed)
         phi = training.steps(training.initial_state(theta), support, steps_seed, 0, local_steps)
         found = training.gradient(phi.weights, query, query_seed)
-        return meta_learning.update_from(found.gradients, scale, phi, found)
+        return meta_learning.update_from(found.gradients, scale * schedules.client_factor(client_optimizer), phi, found)
 
     work = client_work.build_client_work(model, update, "uniform")
     return client_work.compose(model, work, server_optimizer, aggregator)

@@ -11,7 +11,7 @@ HypCluster, Mansour et al. (2020, arXiv 2002.10619), is the same loop: k models;
             θ̃_i ← E epochs of the client optimizer (β) on client i's data, starting at θ_j
             g_i ← θ_j − θ̃_i
         for each cluster j that has members in the cohort:
-            g_j ← Σ s_ij n_i g_i / Σ s_ij n_i
+            g_j ← Σ s_ij n_i g_i / Σ s_ij n_i          # the paper: the plain mean, with uniform weights
             θ_j ← server optimizer (α), with cluster j's own state, applied to g_j
 
 A client sends k blocks, g_i in its cluster's and zeros in the others', and s_i. The aggregator of the flags takes the

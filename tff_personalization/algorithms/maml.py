@@ -17,7 +17,7 @@ That takes two to three times FOMAML's time, and memory for the activations of a
 import tensorflow as tf
 import tensorflow_federated as tff
 
-from tff_personalization import local_training, methods
+from tff_personalization import local_training, methods, schedules
 from tff_personalization.algorithms import client_work, meta_learning
 from tff_personalization.models import functional
 
@@ -45,7 +45,7 @@ def build_maml(
             phi = training.steps(training.initial_state(theta), support, steps_seed, 0, local_steps)
         found = training.gradient(phi.weights, query, query_seed)
         meta_gradient = tape.gradient(phi.weights, theta, output_gradients=found.gradients)
-        return meta_learning.update_from(meta_gradient, scale, phi, found)
+        return meta_learning.update_from(meta_gradient, scale * schedules.client_factor(client_optimizer), phi, found)
 
     work = client_work.build_client_work(model, update, "uniform")
     return client_work.compose(model, work, server_optimizer, aggregator)

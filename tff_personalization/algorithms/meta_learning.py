@@ -42,7 +42,7 @@ def draw_batch(examples: local_training.Examples, size: int, seed: tf.Tensor) ->
 
 def update_from(
     meta_gradient: client_work.Weights,
-    scale: float,
+    scale: tf.Tensor | float,
     adapted: local_training.LocalState,
     query: local_training.MeanGradient,
 ) -> client_work.ClientUpdate:

@@ -4,7 +4,9 @@
     2. θ ← Reptile(K) from that θ, with Adam as server optimizer: fine-tune the initial model
     3. personalize θ with the client optimizer that was used in training
 
-Both stages count on one round axis. The second begins with round `stage_2_round`, with a fresh server optimizer.
+Both stages count on one round axis. The second begins with round `stage_2_round`, with a fresh server optimizer. Step 3
+is the strategies': the personalization optimizer is a role of its own (--personalization_…). Its defaults are those of
+the client optimizer; it does not follow what --client_… says.
 """
 
 from tff_personalization import methods

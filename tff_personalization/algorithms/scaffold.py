@@ -8,12 +8,13 @@ for each round:
         y_i ← x
         K times: y_i ← y_i − η_l (g_i(y_i) − c_i + c)      # g_i: gradient on the next batch
         c_i⁺ ← c_i − c + (x − y_i) / (K η_l)               # option II; client i keeps it
-    x ← x + η_g (1/|S|) Σ (y_i − x)                        # η_g: a server optimizer that is plain SGD
+    x ← x + η_g (1/|S|) Σ (y_i − x)                        # or another server optimizer; η_g: its learning rate
     c ← c + (1/N) Σ (c_i⁺ − c_i)
 
 c − c_i corrects the client's own direction towards that of all clients; c_i⁺ is the mean of the gradients g_i on the
 client's path. K is what E epochs take on client i's data, so it differs from client to client. In the first round this
-is FedAvg(E) with uniform weights.
+is FedAvg(E) with uniform weights. Local steps are plain SGD; the server may have momentum, and has it by default:
+Algorithm 1 is --server_sgd_momentum=0.
 """
 
 import numpy as np

@@ -117,6 +117,7 @@ class Strategy:
         needs: what a method must provide in `client.extra`, as its `Method.provides` says; "" for most.
         gives_weights: whether `adapted_weights` can be had: `curve` judges by `client.judge` alone, and what it judges
             are weights of the client's model.
+        one_label: whether it is for models alone whose examples have one label each; a text has one at each place.
     """
 
     description: str
@@ -125,6 +126,7 @@ class Strategy:
     ignores: tuple[str, ...] = ()
     needs: str = ""
     gives_weights: bool = False
+    one_label: bool = False
 
     @property
     def flags(self) -> frozenset[str]:

@@ -8,7 +8,8 @@ global model's last layer is given, d the Euclidean distance and λ, k by flag:
     p(y | x) = λ p_kNN(y | x) + (1 − λ) p_θ(y | x)
 
 Nothing is trained: the curve is that of the global model at epoch 0 and the same from epoch 1 on. A client with fewer
-than k train examples asks all of them; one with none keeps the global model.
+than k train examples asks all of them; one with none keeps the global model. An example has one φ(x) and one y: models
+that predict a label at each place of an example, such as char_lstm, are refused.
 """
 
 import tensorflow as tf
@@ -55,4 +56,5 @@ STRATEGY = Strategy(
     _curve,
     reads=("knn_lambda", "knn_neighbours"),
     ignores=("personalization", "personalization_batch_size", "personalization_learning_rates"),
+    one_label=True,
 )

@@ -1,6 +1,7 @@
 """From flags to a checked experiment."""
 
 import dataclasses
+import functools
 import hashlib
 import json
 import math
@@ -10,6 +11,7 @@ import typing
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
 from absl import flags
 
 from tff_personalization import aggregators, errors, identity, methods, optimizers, plugins, schedules
@@ -131,7 +133,13 @@ def from_flags(flag_values: flags.FlagValues = flags.FLAGS) -> Experiment:
     method = methods.get(values["method"])
     values["strategies"] = values["strategies"] or list(method.strategies)
     for name in values["strategies"]:
-        needed = strategies.STRATEGIES[name].needs
+        strategy = strategies.STRATEGIES[name]
+        if strategy.one_label and not _one_label(values["task"], values["model"]):
+            raise errors.UserError(
+                f"--strategies: {name} is for models with one label an example; --model={values['model']} predicts one "
+                "at each place of it: leave it out."
+            )
+        needed = strategy.needs
         if needed not in ("", method.provides):
             makers = ", ".join(other for other in methods.METHODS if methods.get(other).provides == needed)
             raise errors.UserError(
@@ -227,6 +235,14 @@ def given(flag_values: flags.FlagValues) -> dict[str, Any]:
     names += [name for role in settings_lib.ROLES.values() for name in optimizers.flag_names(role)]
     names += plugins.flag_names()
     return {name: flag_values[name].value for name in names if not flag_values[name].using_default_value}
+
+
+@functools.cache
+def _one_label(task: str, model: str) -> bool:
+    """Whether an example has one label, as the model itself says."""
+    chosen = registry.TASKS[task]
+    _, labels = chosen.models[model](chosen.num_classes, np.random.default_rng(0)).input_spec
+    return labels.shape.rank == 1
 
 
 def _item(field: dataclasses.Field, text: Any) -> Any:

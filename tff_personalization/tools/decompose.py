@@ -4,9 +4,12 @@
     python -m tff_personalization.tools.decompose RUN
 
 For each global model that the run has kept, the cohort of the next round does its local training once more, and its
-update is taken apart (`algorithms/decomposition.py`). Writes RUN/decomposition.csv, one row for each round, level
-(`client`: mean over the cohort's clients; `cohort`: the mean update itself) and part (0: FedSGD; e: FOMAML's terms of
-epoch e): its norm over that of the update, the cosine between it and FedSGD's term, and its share of the update.
+update is taken apart (`algorithms/decomposition.py`): the whole one, of E local epochs, and what it was after each
+epoch before. Writes RUN/decomposition.csv, one row for each round, level (`client`: mean over the cohort's clients;
+`cohort`: the mean update itself), number of epochs (e = 1 … E: the update of the first e epochs) and part (0: FedSGD; 1
+to e: FOMAML's terms of that epoch): its norm over that of the update, the cosine between it and FedSGD's term, and its
+share of the update. A model after which the client learning rate is zero, as that of a cosine schedule after the last
+round, is left out.
 """
 
 import pathlib
@@ -33,7 +36,8 @@ def decompose(run: pathlib.Path, progress: bool = True) -> pd.DataFrame:
     """The rows of decomposition.csv of a run.
 
     Raises:
-        UserError: it is no run of FedAvg with SGD, has kept no models, or its data cannot be read.
+        UserError: it is no run of FedAvg with SGD whose updates are means, by examples, of all that clients do, has
+            kept no models, or its data cannot be read.
     """
     experiment = config.from_run(run)
     settings, client = experiment.config, experiment.optimizers.get("client")
@@ -41,9 +45,17 @@ def decompose(run: pathlib.Path, progress: bool = True) -> pd.DataFrame:
         raise errors.UserError(
             f"{run}: a run of --method=fed_avg with --client_optimizer=sgd, without momentum, is needed."
         )
+    # Clients that drop out are no hindrance: those that report are the cohort.
+    for flag, needed in (("aggregator", "mean"), ("client_weighting", "examples"), ("straggler_probability", 0)):
+        if (value := getattr(settings, flag)) != needed:
+            raise errors.UserError(
+                f"{run}: made with --{flag}={value}: a run is needed whose updates are means, by examples, of what "
+                f"clients found in all of their local steps: --{flag}={needed}."
+            )
     kept = saved_models.SavedModels(run / "models")
-    if not kept.rounds():
-        raise errors.UserError(f"{run}: it has kept no models: make it with --rounds_per_model.")
+    rounds = [number for number in kept.rounds() if client.schedule.factor(number + 1, settings.rounds) > 0]
+    if not rounds:
+        raise errors.UserError(f"{run}: it has kept no models to go on from: make it with --rounds_per_model.")
     data = federated_data.load(settings)
     setup = training.setup(experiment, data)
     computation = decomposition.build_decomposition(
@@ -51,14 +63,28 @@ def decompose(run: pathlib.Path, progress: bool = True) -> pd.DataFrame:
     )
     cohort, tables = methods.sampled_cohorts(setup), []
     with (run / "worker.log").open("ab") as log, runtime.execution_context(settings.cores, log):
-        for round_number in tqdm.tqdm(kept.rounds(), desc="Taking apart", unit="round", disable=not progress):
+        for round_number in tqdm.tqdm(rounds, desc="Taking apart", unit="round", disable=not progress):
             weights = tff.learning.models.ModelWeights(kept.load(round_number), ())
             found = computation(weights, cohort(round_number + 1).values)
             for level, products in (("client", np.stack(found["clients"])), ("cohort", found["cohort"][np.newaxis])):
-                table = measures(products)
+                table = by_epochs(products)
                 table.insert(0, "level", level)
                 table.insert(0, "round", round_number)
                 tables.append(table)
+    return pd.concat(tables, ignore_index=True)
+
+
+def by_epochs(products: np.ndarray) -> pd.DataFrame:
+    """The `measures` of the updates of the first 1, 2, … E epochs, with a column `epochs` before the others.
+
+    Args:
+        products: shape (n, E + 1, E + 1), the inner products of the parts of n updates of E epochs.
+    """
+    tables = []
+    for epochs in range(1, products.shape[1]):
+        table = measures(products[:, : epochs + 1, : epochs + 1])
+        table.insert(0, "epochs", epochs)
+        tables.append(table)
     return pd.concat(tables, ignore_index=True)
 
 
@@ -86,7 +112,7 @@ def main(argv: Sequence[str]) -> int:
     run = pathlib.Path(argv[1])
     table = decompose(run)
     files.write_text(run / "decomposition.csv", table.to_csv(index=False))
-    last = table[table["round"] == table["round"].max()]
+    last = table[(table["round"] == table["round"].max()) & (table["epochs"] == table["epochs"].max())]
     print(last.round(3).to_string(index=False))
     print(f"\nAll rounds: {run / 'decomposition.csv'}")
     return 0
