@@ -56,9 +56,9 @@ def page() -> str:
         f"{_READ_BY_ALL}\n",
         "## Strategies\n",
         _table(
-            ("`--strategies=`", "what it does", "source", "flags it reads", "needs of the method"),
+            ("`--strategies=`", "what it does", "source", "flags it reads", "needs"),
             (
-                (f"`{name}`", s.description, _source(_module_of(s.curve)), _flags(sorted(s.flags)), s.needs)
+                (f"`{name}`", s.description, _source(_module_of(s.curve)), _flags(sorted(s.flags)), _needs(s))
                 for name, s in chosen.items()
             ),
         ),
@@ -84,6 +84,12 @@ def page() -> str:
 def fits(method: methods.Method, strategy: adaptation.Strategy) -> bool:
     """Whether the method trains what the strategy needs besides one model."""
     return strategy.needs in ("", method.provides)
+
+
+def _needs(strategy: adaptation.Strategy) -> str:
+    """What a strategy needs of the method, and of the model."""
+    one_label = "one label an example: not for text" if strategy.one_label else ""
+    return ", ".join(filter(None, [strategy.needs, one_label]))
 
 
 def _table(head: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> str:
