@@ -231,6 +231,7 @@ class _Context(tff.framework.SyncContext):
         self._clients_per_call = clients_per_call
         self._runner = async_utils.AsyncThreadRunner()
         self._mergeable: dict[tff.Computation, tff.framework.MergeableCompForm | None] = {}
+        self._merging: dict[tuple, tff.framework.MergeableCompExecutionContext] = {}
 
     def invoke(self, comp: tff.Computation, arg: Any) -> Any:
         return self._workers.attempt(functools.partial(self._compute, comp, arg))
@@ -245,10 +246,24 @@ class _Context(tff.framework.SyncContext):
         form = self._mergeable_form(comp) if parts > 1 else None
         if form is None:
             return self._run(contexts[0].invoke(comp, arg))
-        merging = tff.framework.MergeableCompExecutionContext(
-            contexts, transform_result=tff.tensorflow.transform_result, num_subrounds=parts
-        )
-        return merging.invoke(form, arg)
+        return self._merging_context(contexts, parts).invoke(form, arg)
+
+    def _merging_context(
+        self, contexts: list[tff.framework.AsyncContext], parts: int
+    ) -> tff.framework.MergeableCompExecutionContext:
+        """A context that merges so many parts: the same one again, for each has a thread and an event loop without end.
+
+        The thread must not end either: with it would the worker, if it was restarted there.
+        """
+        gone = [key for key in self._merging if not set(key[0]) <= set(contexts)]
+        for key in gone:
+            del self._merging[key]
+        key = (tuple(contexts), parts)
+        if key not in self._merging:
+            self._merging[key] = tff.framework.MergeableCompExecutionContext(
+                contexts, transform_result=tff.tensorflow.transform_result, num_subrounds=parts
+            )
+        return self._merging[key]
 
     def _run(self, coroutine: Coroutine) -> Any:
         return self._runner.run_coro_and_return_result(coroutine)
