@@ -117,6 +117,7 @@ BAD_SWEEPS = {
     "out of range": ("[grid]\nbatch_size = [20, 0]\n", [], ["run 2", "--batch_size=0", "1 or more"]),
     "unread": ("[grid]\nmethod = ['fed_avg', 'reptile']\nlocal_epochs = [2]\n", [], ["run 2", "--local_epochs"]),
     "twice the same": ("[grid]\nseed = [3, 4, 3]\n", [], ["runs 1 and 3", "same"]),
+    "files of one name": ("[grid]\nclient_data = ['a/x.npz', 'b/x.npz']\n", [], ["runs 1 and 2", "a/x.npz", "names"]),
     "in both": ("[[runs]]\nseed = 1\n[grid]\nseed = [2]\n", [], ["seed", "keep one"]),
     "on the command line": ("[grid]\nseed = [1]\n", ["--seed=2"], ["--seed", "command line"]),
     "of the whole": ("[grid]\noutput_dir = ['a']\n", [], ["output_dir", "command line"]),

@@ -40,6 +40,7 @@ from tff_personalization.programs import config as config_lib
 from tff_personalization.tasks import federated_data
 
 _PACKAGES = ("tensorflow", "tensorflow-federated", "numpy", "pandas")
+_FILE = "client_data_file"
 
 
 class RunDirectory:
@@ -49,12 +50,15 @@ class RunDirectory:
         """Names the directory and checks that it is this experiment's, if an earlier start has made it.
 
         Raises:
-            UserError: it belongs to a run with other settings.
+            UserError: it belongs to a run with other settings, or is finished and was made from another file.
         """
         self.experiment = experiment
         self.name = experiment.run_name()
         self.path = pathlib.Path(os.path.expanduser(experiment.config.output_dir)) / self.name
-        self._check_same_experiment()
+        if (record := self._record()) is not None:
+            self._check_same_experiment(record)
+            if self.finished:
+                self._check_same_file(record)
         self._managers: list[tff.program.ReleaseManager] = []
 
     def create(self) -> None:
@@ -104,20 +108,24 @@ class RunDirectory:
         """Whether there is a checkpoint to go on from."""
         return any((self.path / "checkpoints").glob("round_*.json"))
 
-    def _check_same_experiment(self) -> None:
+    def _record(self) -> dict[str, Any] | None:
+        """What config.json has, if an earlier start has written it; refused if it is damaged."""
         try:
-            earlier = dict(json.loads((self.path / "config.json").read_text())["flags"])
+            record = json.loads((self.path / "config.json").read_text())
+            return {**record, "flags": dict(record["flags"])}
         except (FileNotFoundError, NotADirectoryError):
-            return
+            return None
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise errors.UserError(
                 f"{self.path / 'config.json'} is damaged ({type(error).__name__}): move {self.path} away, or choose "
                 "another --run_name."
             ) from error
+
+    def _check_same_experiment(self, record: Mapping[str, Any]) -> None:
         defaults = settings.defaults()
         before, now = (
             {**defaults, **identity.of(of, defaults)}
-            for of in (earlier, json.loads(json.dumps(self.experiment.as_json())))
+            for of in (record["flags"], json.loads(json.dumps(self.experiment.as_json())))
         )
         differ = [name for name in sorted({*before, *now}) if before.get(name) != now.get(name)]
         if differ:
@@ -126,6 +134,25 @@ class RunDirectory:
                 f"{self.path} holds a run with other settings ({changes}): choose another --run_name, or the same "
                 "settings to go on with it."
             )
+
+    def _check_same_file(self, record: Mapping[str, Any]) -> None:
+        """Refuses a finished run whose client data came from another file of the same name, if it is known from which.
+
+        What is not finished reads the data, and is refused by its contents.
+        """
+        earlier, now = record.get(_FILE), self._fingerprint() if _FILE in record else None
+        if earlier and now and earlier != now:
+            raise errors.UserError(
+                f"--client_data={self.experiment.config.client_data}: the file is not the one from which the finished "
+                f"run in {self.path} was made: restore it, or choose another --run_name or --output_dir."
+            )
+
+    def _fingerprint(self) -> dict[str, Any] | None:
+        path = federated_data.file_of(self.experiment.config)
+        try:
+            return None if path is None else files.fingerprint(path)
+        except OSError:
+            return None
 
     def write_config(self, data: federated_data.FederatedData, how: Mapping[str, Any]) -> None:
         """Writes config.json, unless an earlier start did.
@@ -137,14 +164,17 @@ class RunDirectory:
         Raises:
             UserError: the client data is not what it was when the run began.
         """
-        if (self.path / "config.json").exists():
-            earlier = str(json.loads((self.path / "config.json").read_text()).get("data_sha256", data.sha256))
+        record = self._record()
+        if record is not None:
+            earlier = str(record.get("data_sha256", data.sha256))
             if earlier != data.sha256:
                 raise errors.UserError(
                     f"--client_data={self.experiment.config.client_data}: the data has changed since the run in "
                     f"{self.path} began (SHA-256 {earlier[:12]}… then, {data.sha256[:12]}… now): restore it, or choose "
                     "another --run_name."
                 )
+            if record.get(_FILE) != (file := self._fingerprint()):  # other bytes with the same examples in them
+                self.write_json("config.json", {**record, _FILE: file})
             return
         self.write_json(
             "config.json",
@@ -155,6 +185,7 @@ class RunDirectory:
                 "source": data.source,
                 "synthetic": data.synthetic,
                 "data_sha256": data.sha256,
+                _FILE: self._fingerprint(),
                 "clients": data.split.counts(),
                 "seed": self.experiment.config.seed,
                 "given": dict(self.experiment.given),

@@ -84,6 +84,12 @@ class Sweep:
         for number, run in enumerate(self.runs, start=1):
             earlier = by_name.setdefault(run.directory.name, number)
             if earlier != number:
+                one, other = (of.directory.experiment.config.client_data for of in (self.runs[earlier - 1], run))
+                if one != other:
+                    raise errors.UserError(
+                        f"{self.path}: runs {earlier} and {number} differ in nothing but the folder of their "
+                        f"--client_data ({one}, {other}), which makes no other run: give the files different names."
+                    )
                 raise errors.UserError(f"{self.path}: runs {earlier} and {number} are the same ({run}): leave one out.")
 
     def run(self) -> bool:
