@@ -264,8 +264,7 @@ class _Program:
             if isinstance(output, stateful_clients.StatefulOutput):
                 # Before the progress: a fault here leaves the states of the rounds before as they are.
                 self._client_states.write(cohort.members, output.client_states, round_number)
-            self._state = output.state
-            self._progress = Progress(
+            progress = Progress(
                 round_number,
                 self._progress.train_seconds + trained - started,
                 self._progress.evaluation_seconds + time.monotonic() - trained,
@@ -273,14 +272,16 @@ class _Program:
                 self._progress.expected_seconds,
             )
             if round_number == max(1, self._config.rounds // 10):
-                spent = self._progress.train_seconds + self._progress.evaluation_seconds
-                self._progress.expected_seconds = spent / round_number * self._config.rounds
+                spent = progress.train_seconds + progress.evaluation_seconds
+                progress.expected_seconds = spent / round_number * self._config.rounds
             self._directory.release(metrics, round_number, self._histograms(cohort, result))
             if result is not None:
                 self._directory.append_evaluation(result.table(round_number, self._split), round_number, self._split)
             if self._keeps_model(round_number, evaluated=result is not None):
                 weights = stage.process.get_model_weights(output.state)
                 self._directory.models.save(weights.trainable, round_number)
+            # Not before: a fault saves what these say, and a checkpoint must not be ahead of the records.
+            self._state, self._progress = output.state, progress
             if round_number % self._config.rounds_per_checkpoint == 0 or round_number == self._config.rounds:
                 self._save()
                 runtime.return_free_memory()
