@@ -89,6 +89,7 @@ _MISFITS = [
     ({}, {"server_learning_rate": 0.5}, None, "optimizers"),
     ({}, {"rounds_per_evaluation": 4}, None, "rounds_per_evaluation"),
     ({}, {"strategies": ["fine_tune_head"]}, None, "strategies"),
+    ({}, {"evaluation_release": "aggregates"}, None, "evaluation_release: 'records' there, 'aggregates' here"),
     ({}, {}, {8}, "no model of round 4, but of 8: make it with --rounds_per_model"),
     ({"rounds": 3}, {}, None, "has 3 of the 4 rounds"),
     ({"method": "fed_sgd"}, {}, None, "method: 'fed_sgd' there, 'personalized_fed_avg' here"),

@@ -27,9 +27,7 @@ from tff_personalization.programs import config as config_lib
 from tff_personalization.programs import saved_models, settings
 
 # What is read after the last round alone, and what is read by the second stage alone.
-_OF_THE_END = frozenset(
-    {"personalization_examples", "personalization_learning_rates", "target_accuracy", "evaluation_release"}
-)
+_OF_THE_END = frozenset({"personalization_examples", "personalization_learning_rates", "target_accuracy"})
 _OF_STAGE_2 = frozenset({"method", "stage_2_round", "stage_1_share", "local_steps"})
 
 
