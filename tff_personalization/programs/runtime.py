@@ -152,8 +152,8 @@ class Worker:
         if self._restarts > _MOST_RESTARTS:
             raise errors.UserError(
                 f"TFF's worker process {_WORKER_BINARY} ended {self._restarts} times during one computation, lastly "
-                f"{how}: see worker.log in the run directory; if memory ran out (status -9), give a smaller "
-                "--clients_per_call or --cores. The same command goes on from the last round."
+                f"{how}: see worker.log in the run directory; if memory ran out (status -9), give fewer --cores. The "
+                "same command goes on from the last round; with a smaller --clients_per_call it is another run."
             )
         logging.warning("TFF's worker process ended unexpectedly (%s); starting another.", how)
         self._start()
