@@ -170,7 +170,7 @@ def test_so_has_one_that_only_says_that_it_has_none(tmp_path, words):
         assert worker.attempt(compute) == "the result"
         assert worker.pid != pid
         answers = [grpc.RpcError(words)] * 4
-        with pytest.raises(errors.UserError, match=r"ended 4 .*give fewer --cores.*--clients_per_call it is another run"):
+        with pytest.raises(errors.UserError, match=r"ended 4 .*give fewer --cores.*--clients_per_call"):
             worker.attempt(compute)
         answers = [grpc.RpcError("of another kind")]
         with pytest.raises(grpc.RpcError, match="of another kind"):

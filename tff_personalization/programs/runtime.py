@@ -115,7 +115,7 @@ class Worker:
                 with self._watchdog.waiting():
                     return compute([self._context])
             except grpc.RpcError as error:
-                if not _is_want_of_memory(error):
+                if not is_want_of_memory(error):
                     raise
                 self._restart("by what looks like want of memory")
 
@@ -182,7 +182,7 @@ class Worker:
         self._stub = None
 
 
-def _is_want_of_memory(error: grpc.RpcError) -> bool:
+def is_want_of_memory(error: grpc.RpcError) -> bool:
     """Whether a worker's answer is that it could not allocate memory.
 
     TensorFlow says so; a C++ exception in the worker, of which bad_alloc is the usual one, is "unexpected" to gRPC, and
