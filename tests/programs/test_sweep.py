@@ -12,7 +12,7 @@ import pytest
 from absl import flags
 
 from tff_personalization import errors
-from tff_personalization.programs import config, sweep
+from tff_personalization.programs import config, run_processes, sweep
 
 ROOT = pathlib.Path(__file__).parents[2]
 
@@ -207,6 +207,23 @@ def test_a_search_names_the_best_by_validation_clients_and_never_shows_test_clie
         )
         assert np.asarray(evaluations.accuracy_mean) == pytest.approx([accuracy])
     assert f"Best:   --client_learning_rate={table.client_learning_rate[0]}" in completed.stdout
+
+
+def test_a_fault_of_the_sweep_itself_leaves_no_run_behind(sweep_of, monkeypatch):
+    made = sweep_of("[grid]\nseed = [1, 2]\n", "--sweep_runs_at_once=2")
+    monkeypatch.setattr(made, "_command", lambda run: [sys.executable, "-c", "import time; time.sleep(60)"])
+    started, start = [], run_processes.RunProcesses.start
+
+    def begin_one(self, *arguments):
+        if started:
+            raise OSError("no more processes")
+        start(self, *arguments)
+        started.extend(process for _, process, _ in self._running.values())
+
+    monkeypatch.setattr(run_processes.RunProcesses, "start", begin_one)
+    with pytest.raises(OSError, match="no more processes"):
+        made.start()
+    assert [process.poll() for process in started] == [-signal.SIGTERM]
 
 
 def test_a_run_waits_for_one_under_way_that_will_have_its_rounds(sweep_of):

@@ -14,6 +14,7 @@ again skips the finished ones and goes on with the others, also after the file h
 import copy
 import dataclasses
 import pathlib
+import signal
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -120,8 +121,8 @@ class Sweep:
                 done += 1
                 if self._flag_values["sweep_stop_on_failure"].value and any(r.status == "failed" for r in self.runs):
                     waiting.clear()
-        except errors.Interrupted as interrupted:
-            processes.interrupt(interrupted.signal_number)
+        except BaseException as error:
+            processes.interrupt(error.signal_number if isinstance(error, errors.Interrupted) else signal.SIGTERM)
             raise
 
     def _unfinished(self, select: Callable[[Run], bool]) -> list[int]:
