@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import subprocess
 
 import pytest
 from absl import flags
@@ -86,3 +87,40 @@ def test_a_run_that_goes_on_with_the_same_examples_in_other_bytes_is_of_that_fil
     assert directory_of(two).finished
     with pytest.raises(errors.UserError, match="is not the one"):
         directory_of(one)
+
+
+def test_every_start_is_on_record_and_what_begins_anew_describes_the_run(begin, by_writer_archive):
+    taken_over = {"rounds_taken_over": {"run_name": "earlier"}}
+    begin(by_writer_archive, cores=2, **taken_over).record_start(0)  # and nothing more: there is no checkpoint
+    directory = begin(by_writer_archive, cores=3)
+    directory.record_start(0)
+    begin(by_writer_archive, "--workers=there:1", cores=4).record_start(8)
+    record = json.loads((directory.path / "config.json").read_text())
+    assert record["cores"] == 3
+    assert "rounds_taken_over" not in record
+    starts = record["starts"]
+    found = [(start["after_round"], start["cores"], start["workers"]) for start in starts]
+    assert found == [(0, 2, []), (0, 3, []), (8, 4, ["there:1"])]
+    assert all(start[name] == record[name] for start in starts for name in ("git_commit", "versions"))
+
+
+def test_a_commit_has_changes_if_code_or_what_it_holds_is_not_as_it_was(tmp_path, monkeypatch):
+    def git(*arguments):
+        identity = ["-c", "user.name=x", "-c", "user.email=x@x"]
+        subprocess.run(["git", *identity, *arguments], cwd=tmp_path, check=True, capture_output=True)
+
+    code = tmp_path / "programs" / "code.py"
+    code.parent.mkdir()
+    code.write_text("")
+    monkeypatch.setattr(run_directory, "__file__", str(code))
+    git("init")
+    git("add", ".")
+    git("commit", "-m", "first")
+    (tmp_path / "my data.npz").write_text("")
+    assert "+" not in run_directory.git_commit()
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "my plugin.py").write_text("")
+    assert run_directory.git_commit().endswith("+changes")
+    (tmp_path / "other" / "my plugin.py").unlink()
+    code.write_text("a = 1")
+    assert run_directory.git_commit().endswith("+changes")

@@ -1,6 +1,6 @@
 """The run directory: what a run leaves behind, and what a resumed run goes on from.
 
-config.json        every setting, the seed, the commit, versions, cores
+config.json        every setting, the seed, the commit, versions, cores; the latter of every start that went on with it
 metrics.csv        one row a round
 evaluations.csv    one row per (round, split, strategy, epoch)
 clients.csv        one row per (client, strategy, epoch) of the final evaluation; not if only aggregates are released
@@ -41,6 +41,7 @@ from tff_personalization.tasks import federated_data
 
 _PACKAGES = ("tensorflow", "tensorflow-federated", "numpy", "pandas")
 _FILE = "client_data_file"
+_OF_A_START = ("git_commit", "versions", "cores")
 
 
 class RunDirectory:
@@ -112,7 +113,7 @@ class RunDirectory:
         """What config.json has, if an earlier start has written it; refused if it is damaged."""
         try:
             record = json.loads((self.path / "config.json").read_text())
-            return {**record, "flags": dict(record["flags"])}
+            return {**record, "flags": dict(record["flags"]), "starts": list(record.get("starts", ()))}
         except (FileNotFoundError, NotADirectoryError):
             return None
         except (OSError, ValueError, KeyError, TypeError) as error:
@@ -164,6 +165,12 @@ class RunDirectory:
         Raises:
             UserError: the client data is not what it was when the run began.
         """
+        versions = {name: importlib.metadata.version(name) for name in _PACKAGES}
+        self._start = {
+            "git_commit": git_commit(),
+            "versions": {"python": platform.python_version(), **versions},
+            **how,
+        }
         record = self._record()
         if record is not None:
             earlier = str(record.get("data_sha256", data.sha256))
@@ -190,14 +197,20 @@ class RunDirectory:
                 "seed": self.experiment.config.seed,
                 "given": dict(self.experiment.given),
                 "flags": self.experiment.as_json(),
-                "git_commit": git_commit(),
-                "versions": {
-                    "python": platform.python_version(),
-                    **{name: importlib.metadata.version(name) for name in _PACKAGES},
-                },
-                **how,
+                **self._start,
             },
         )
+
+    def record_start(self, round_number: int) -> None:
+        """Adds a start to config.json, which goes on after a round; with 0 it is the one that the record is of."""
+        record = self._record()
+        assert record is not None
+        if not round_number:
+            record.pop("rounds_taken_over", None)
+            record |= self._start
+        start = {name: self._start[name] for name in _OF_A_START if name in self._start}
+        record["starts"].append({"after_round": round_number, **start, "workers": self.experiment.config.workers})
+        self.write_json("config.json", record)
 
     def write_json(self, name: str, value: Any) -> None:
         """Writes a JSON file whole or not at all."""
@@ -284,7 +297,10 @@ class RunDirectory:
 
 
 def git_commit() -> str:
-    """The commit of the code, with "+changes" if files besides docs/ differ from it; "unknown" outside a repository."""
+    """The commit of the code; "unknown" outside a repository.
+
+    "+changes" follows if what is under version control, docs/ apart, or Python's files are not as they are in it.
+    """
     here = pathlib.Path(__file__).parent
 
     def git(*arguments: str) -> str:
@@ -293,7 +309,8 @@ def git_commit() -> str:
         ).stdout.strip()
 
     try:
-        changes = git("status", "--porcelain", "--", ":/", ":(top,exclude)docs")
-        return git("rev-parse", "HEAD") + ("+changes" if changes else "")
+        status = git("status", "--porcelain", "--untracked-files=all", "--", ":/", ":(top,exclude)docs").splitlines()
+        changed = any(not line.startswith("??") or line.rstrip('"').endswith(".py") for line in status)
+        return git("rev-parse", "HEAD") + ("+changes" if changed else "")
     except (OSError, subprocess.CalledProcessError):
         return "unknown"

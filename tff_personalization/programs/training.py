@@ -177,6 +177,7 @@ class _Program:
         round_number, loaded = newest or (0, None)
         self._client_states.forget_after(round_number)
         self._directory.keep_records_until(round_number)
+        self._directory.record_start(round_number)
         if loaded is None:
             if self._taken_over is not None:
                 self._take_over(self._taken_over)
