@@ -113,6 +113,8 @@ def read(experiment: config_lib.Experiment, data_sha256: str) -> EarlierRounds:
             train_seconds,
             int(metrics["examples"].astype(int).sum()),
         )
+    except errors.UserError as error:
+        raise errors.UserError(f"--rounds_from={run}: {error}") from error
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise errors.UserError(
             f"--rounds_from={run}: a record is damaged ({type(error).__name__}: {error}): make that run again, or "
