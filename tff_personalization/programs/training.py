@@ -75,6 +75,12 @@ def run(experiment: config_lib.Experiment, interrupt: interruption.Interruption)
     )
     where = f"On {', '.join(config.workers)}" if config.workers else f"{cores} at once, threads for each: {threads}"
     _say(directory, data, where)
+    if "rounds_per_evaluation" in experiment.given and config.rounds_per_evaluation > config.rounds > 0:
+        logging.warning(
+            "Nothing is evaluated between rounds: --rounds_per_evaluation=%d is more than --rounds=%d.",
+            config.rounds_per_evaluation,
+            config.rounds,
+        )
     worker_log = None if logging.level_debug() else directory.worker_log
     computing = (
         remote_workers.execution_context(config.workers, config.clients_per_call)
