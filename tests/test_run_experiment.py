@@ -7,10 +7,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from tests import processes
 from tests.tasks.sources import small_files
 from tff_personalization import errors, methods, privacy
 from tff_personalization.personalization import strategies
-from tff_personalization.programs import saved_models
+from tff_personalization.programs import run_directory, saved_models
 
 
 def read(directory):
@@ -338,6 +339,33 @@ def test_a_truncated_run_is_finished_by_the_same_command(run, tmp_path, method):
     run(run_name="cut", **settings)
     for name in ("metrics.csv", "evaluations.csv", "clients.csv", "distribution.csv"):
         assert (cut / name).read_bytes() == (whole / name).read_bytes(), name
+
+
+@pytest.mark.parametrize(
+    ("owner", "name"),
+    [
+        (run_directory.RunDirectory, "release"),
+        (run_directory.RunDirectory, "append_evaluation"),
+        (saved_models.SavedModels, "save"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_a_run_goes_on_after_a_fault_while_a_round_was_recorded(run, monkeypatch, owner, name):
+    settings = {"rounds": 6, "rounds_per_model": 2}
+    write = getattr(owner, name)
+
+    def fails_in_round_4(self, what, round_number, *more):
+        if round_number == 4:
+            raise ZeroDivisionError
+        return write(self, what, round_number, *more)
+
+    monkeypatch.setattr(owner, name, fails_in_round_4)
+    with pytest.raises(ZeroDivisionError):
+        run(run_name="faulty", **settings)
+    monkeypatch.undo()
+    directory = run(run_name="faulty", **settings)
+    assert (directory / "checkpoints" / "round_3").exists()
+    processes.assert_same_numbers(directory, run(run_name="whole", **settings))
 
 
 def test_no_rounds_evaluate_the_untrained_model(run):

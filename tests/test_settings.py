@@ -39,6 +39,13 @@ BAD_FLAGS = [
     ({"method": "mime_lite", "client_learning_rate": 0.1}, "--client_learning_rate", "--method=mime_lite"),
     ({"proximal_strength": 0.1}, "--proximal_strength", "--method=fed_avg"),
     ({"method": "local_only", "rounds": 5}, "--rounds", "--method=local_only"),
+    ({"method": "local_only", "rounds_per_model": 5}, "--rounds_per_model", "--method=local_only"),
+    ({"method": "local_only", "rounds_per_checkpoint": 5}, "--rounds_per_checkpoint", "--method=local_only"),
+    ({"method": "local_only", "evaluation_clients": 5}, "--evaluation_clients", "--method=local_only"),
+    ({"rounds_per_evaluation": 0, "evaluation_clients": 5}, "--evaluation_clients", "--rounds_per_evaluation=0"),
+    ({"rounds_per_evaluation": 0, "target_accuracy": 0.5}, "--target_accuracy", "--rounds_per_evaluation=0"),
+    ({"method": "personalized_fed_avg", "stage_1_share": 1.0}, "--stage_1_share=1: the second stage", "more --rounds"),
+    ({"method": "personalized_fed_avg", "rounds": 1}, "the second stage of --method", "--rounds=1"),
     ({"method": "personalized_fed_avg", "rounds": 10, "stage_2_round": 11}, "--stage_2_round=11", "--rounds=10"),
     ({"client_data": "digits", "num_clients": 5}, "--num_clients", "--client_data=digits"),
     (
@@ -119,6 +126,12 @@ def test_data_that_does_not_fit_is_refused_by_flag(run, tmp_path, settings, name
     assert all(name in str(refusal.value) for name in names)
     assert "\n" not in str(refusal.value)
     assert not list(tmp_path.iterdir())  # nothing is left half-made
+
+
+@pytest.mark.parametrize(("rounds", "warned"), [(1, True), (2, False)])
+def test_evaluations_that_never_come_are_told(run, caplog, rounds, warned):
+    run(rounds=rounds, strategies=["fine_tune"])
+    assert ("--rounds_per_evaluation=2 is more than --rounds=1" in caplog.text) == warned
 
 
 def test_a_directory_that_cannot_be_written_is_refused(run, tmp_path):

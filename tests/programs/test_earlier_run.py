@@ -89,6 +89,7 @@ _MISFITS = [
     ({}, {"server_learning_rate": 0.5}, None, "optimizers"),
     ({}, {"rounds_per_evaluation": 4}, None, "rounds_per_evaluation"),
     ({}, {"strategies": ["fine_tune_head"]}, None, "strategies"),
+    ({}, {"evaluation_release": "aggregates"}, None, "evaluation_release: 'records' there, 'aggregates' here"),
     ({}, {}, {8}, "no model of round 4, but of 8: make it with --rounds_per_model"),
     ({"rounds": 3}, {}, None, "has 3 of the 4 rounds"),
     ({"method": "fed_sgd"}, {}, None, "method: 'fed_sgd' there, 'personalized_fed_avg' here"),
@@ -109,7 +110,7 @@ def test_a_run_that_does_not_fit_is_refused_and_nothing_is_begun(run, tmp_path, 
 
 def test_a_damaged_or_missing_run_is_refused(run, tmp_path, fed_avg):
     def refused(match):
-        with pytest.raises(errors.UserError, match=match):
+        with pytest.raises(errors.UserError, match=f"^--rounds_from=.*{match}"):
             run(**TWO_STAGES, run_name="later", rounds_from=str(fed_avg))
 
     config = json.loads((fed_avg / "config.json").read_text())

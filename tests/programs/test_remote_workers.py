@@ -6,7 +6,9 @@ import signal
 import subprocess
 import threading
 import time
+import types
 
+import grpc
 import numpy as np
 import portpicker
 import pytest
@@ -161,6 +163,24 @@ def test_an_error_of_the_computation_itself_is_not_taken_for_a_lost_worker(machi
     )
     with remote_workers.execution_context(machines.addresses), pytest.raises(Exception, match="assert"):
         failing([1, 2, 3])
+
+
+def test_a_worker_that_answers_and_has_no_memory_left_is_one_line_that_names_it(monkeypatch):
+    workers = remote_workers.RemoteWorkers([])
+    workers._remotes = [types.SimpleNamespace(address=address, context=address) for address in ("a:1", "b:2")]
+    monkeypatch.setattr(remote_workers, "PING_DEADLINE_SECONDS", 0.0)
+    monkeypatch.setattr(remote_workers, "PING_SECONDS", 0.1)
+
+    def fail(words):
+        def compute(contexts):
+            raise grpc.RpcError(words)
+
+        return compute
+
+    with pytest.raises(errors.UserError, match=r"--workers: memory ran out on a:1 or b:2: .*fewer cores.*goes on"):
+        workers.attempt(fail("OOM when allocating tensor"))
+    with pytest.raises(grpc.RpcError, match="of another kind"):
+        workers.attempt(fail("of another kind"))
 
 
 def test_a_run_on_workers_is_that_of_one_machine(machines, by_writer_archive, tmp_path):

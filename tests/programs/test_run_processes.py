@@ -3,6 +3,7 @@
 import signal
 import sys
 import time
+import types
 
 import pytest
 
@@ -52,6 +53,17 @@ def test_one_is_shown_as_it_speaks_and_several_by_their_newest_lines(capsys, mon
     two.start(1, speaks, "[1/2]")
     two.wait()
     assert capsys.readouterr().err == "[1/2] 2/3\n"
+
+
+def test_a_process_is_heard_to_its_end_where_nothing_can_be_shown(monkeypatch):
+    def broken(*_):
+        raise BrokenPipeError
+
+    monkeypatch.setattr(sys, "stderr", types.SimpleNamespace(write=broken, flush=broken))
+    processes = run_processes.RunProcesses[int](1)
+    text = "import signal, sys; signal.alarm(30); sys.stderr.write('x' * 1_000_000); sys.exit('\\nError: the last')"
+    processes.start(1, command(text), "")  # It says more than a pipe holds: it ends if it is read.
+    assert processes.wait().error == "Error: the last"
 
 
 def test_interrupted_all_of_them_end_and_say_nothing_more(capsys):

@@ -170,7 +170,7 @@ def test_so_has_one_that_only_says_that_it_has_none(tmp_path, words):
         assert worker.attempt(compute) == "the result"
         assert worker.pid != pid
         answers = [grpc.RpcError(words)] * 4
-        with pytest.raises(errors.UserError, match=r"ended 4 times .* want of memory.*--clients_per_call"):
+        with pytest.raises(errors.UserError, match=r"ended 4 .*give fewer --cores.*--clients_per_call"):
             worker.attempt(compute)
         answers = [grpc.RpcError("of another kind")]
         with pytest.raises(grpc.RpcError, match="of another kind"):
@@ -218,6 +218,31 @@ def test_a_round_in_parts_equals_the_round_in_one_piece(tmp_path, server):
             np.testing.assert_allclose(a, b, atol=1e-6)
         for name in ("clients", "examples", "non_finite_clients"):
             assert whole.metrics["client_work"][name] == parts.metrics["client_work"][name]
+
+
+def test_computations_in_parts_leave_no_threads_behind(tmp_path):
+    with log_in(tmp_path) as log, runtime.execution_context(2, log, clients_per_call=2):
+        assert sum_of_doubles([1, 2, 3]) == 12
+        before = threading.active_count()
+        for _ in range(3):
+            assert sum_of_doubles([1, 2, 3]) == 12
+        assert threading.active_count() == before
+
+
+class Nobody(tff.framework.AsyncContext):
+    async def invoke(self, comp, arg):
+        raise NotImplementedError
+
+
+def test_what_merges_is_kept_for_as_long_as_its_workers_are_there():
+    one, two, back = Nobody(), Nobody(), Nobody()
+    context = runtime._Context(None, 2)
+    kept = context._merging_context([one, two], 4)
+    assert context._merging_context([one, two], 4) is kept
+    assert context._merging_context([one, two], 3) is not kept
+    context._merging_context([one], 2)
+    context._merging_context([one, back], 4)
+    assert list(context._merging) == [((one,), 2), ((one, back), 4)]
 
 
 def weighted_values(factory):

@@ -12,7 +12,7 @@ import pytest
 from absl import flags
 
 from tff_personalization import errors
-from tff_personalization.programs import config, sweep
+from tff_personalization.programs import config, run_processes, sweep
 
 ROOT = pathlib.Path(__file__).parents[2]
 
@@ -117,6 +117,7 @@ BAD_SWEEPS = {
     "out of range": ("[grid]\nbatch_size = [20, 0]\n", [], ["run 2", "--batch_size=0", "1 or more"]),
     "unread": ("[grid]\nmethod = ['fed_avg', 'reptile']\nlocal_epochs = [2]\n", [], ["run 2", "--local_epochs"]),
     "twice the same": ("[grid]\nseed = [3, 4, 3]\n", [], ["runs 1 and 3", "same"]),
+    "files of one name": ("[grid]\nclient_data = ['a/x.npz', 'b/x.npz']\n", [], ["runs 1 and 2", "a/x.npz", "names"]),
     "in both": ("[[runs]]\nseed = 1\n[grid]\nseed = [2]\n", [], ["seed", "keep one"]),
     "on the command line": ("[grid]\nseed = [1]\n", ["--seed=2"], ["--seed", "command line"]),
     "of the whole": ("[grid]\noutput_dir = ['a']\n", [], ["output_dir", "command line"]),
@@ -206,6 +207,41 @@ def test_a_search_names_the_best_by_validation_clients_and_never_shows_test_clie
         )
         assert np.asarray(evaluations.accuracy_mean) == pytest.approx([accuracy])
     assert f"Best:   --client_learning_rate={table.client_learning_rate[0]}" in completed.stdout
+
+
+def test_a_fault_of_the_sweep_itself_leaves_no_run_behind(sweep_of, monkeypatch):
+    made = sweep_of("[grid]\nseed = [1, 2]\n", "--sweep_runs_at_once=2")
+    monkeypatch.setattr(made, "_command", lambda run: [sys.executable, "-c", "import time; time.sleep(60)"])
+    started, start = [], run_processes.RunProcesses.start
+
+    def begin_one(self, *arguments):
+        if started:
+            raise OSError("no more processes")
+        start(self, *arguments)
+        started.extend(process for _, process, _ in self._running.values())
+
+    monkeypatch.setattr(run_processes.RunProcesses, "start", begin_one)
+    with pytest.raises(OSError, match="no more processes"):
+        made.start()
+    assert [process.poll() for process in started] == [-signal.SIGTERM]
+
+
+def test_a_run_whose_earlier_run_cannot_be_used_computes_its_rounds_itself(sweep_of, tmp_path, monkeypatch, capsys):
+    program = tmp_path / "program.py"
+    program.write_text(
+        "import sys\n"
+        "if any('--rounds_from' in argument for argument in sys.argv):\n"
+        "    sys.exit('Error: --rounds_from=x/earlier: damaged')\n"
+    )
+    monkeypatch.setattr(sweep, "_PROGRAM", program)
+    monkeypatch.setattr(sweep.earlier_run, "find", lambda *_: pathlib.Path("x/earlier"))
+    found = sweep_of("[grid]\nseed = [1, 2]\n")
+    found.start()
+    assert [run.status for run in found.runs] == ["finished", "finished"]
+    assert "[2/2] cannot use the rounds of earlier: it computes them itself." in capsys.readouterr().err
+    given = sweep_of("[grid]\nseed = [1]\n", "--rounds_from=x/earlier")
+    given.start()
+    assert [(run.status, run.error) for run in given.runs] == [("failed", "Error: --rounds_from=x/earlier: damaged")]
 
 
 def test_a_run_waits_for_one_under_way_that_will_have_its_rounds(sweep_of):

@@ -23,6 +23,9 @@ _READ_BY_SOME_SOURCE = frozenset(
     name for task in registry.TASKS.values() for names in task.sources.reads.values() for name in names
 )
 
+_READ_BY_EVALUATIONS = ("evaluation_clients", "target_accuracy")  # between rounds
+_READ_BETWEEN_ROUNDS = ("rounds_per_evaluation", *_READ_BY_EVALUATIONS, "rounds_per_checkpoint", "rounds_per_model")
+
 
 def _flag_type(field: dataclasses.Field) -> type:
     """The type of a setting's values, without the None of those that may be left open."""
@@ -172,7 +175,7 @@ def from_flags(flag_values: flags.FlagValues = flags.FLAGS) -> Experiment:
     if "aggregator" in method.reads and not aggregators.AGGREGATORS[values["aggregator"]].weighted:
         values["client_weighting"] = "uniform"
     if "stage_2_round" in method.reads:
-        share = values["stage_1_share"]
+        share, given_round = values["stage_1_share"], values["stage_2_round"]
         if values["stage_2_round"] is None:
             values["stage_2_round"] = max(2, round((0.8 if share is None else share) * values["rounds"]) + 1)
         elif share is not None:
@@ -182,9 +185,13 @@ def from_flags(flag_values: flags.FlagValues = flags.FLAGS) -> Experiment:
             )
         values["stage_1_share"] = None  # the round says it
         if values["stage_2_round"] > values["rounds"]:
+            after = f"comes after the last round (--rounds={values['rounds']})"
+            if given_round is not None:
+                raise errors.UserError(f"--stage_2_round={given_round} {after}: give a smaller one.")
+            whose = "" if share is None else f"--stage_1_share={share:g}: "
             raise errors.UserError(
-                f"--stage_2_round={values['stage_2_round']} comes after the last round (--rounds={values['rounds']}): "
-                "give a smaller one."
+                f"{whose}the second stage of --method={values['method']} {after}: give more --rounds, or a smaller "
+                "--stage_1_share."
             )
     roles = [name for name in settings_lib.ROLES if name in method.reads or name == "personalization"]
     specs = {name: optimizers.from_flags(settings_lib.ROLES[name], flag_values) for name in roles}
@@ -334,6 +341,10 @@ def _refuse_unread(values: dict[str, Any], method: methods.Method, flag_values: 
         if not flag_values[name].using_default_value:
             raise errors.UserError(f"--{name} has no effect with --client_data={values['client_data']}: remove it.")
     if not method.trains:
-        for name in ("rounds", "rounds_per_evaluation", "rounds_from"):
-            if not flag_values[name].using_default_value:
+        for name in ("rounds", *_READ_BETWEEN_ROUNDS, "rounds_from"):
+            if given(name):
                 raise errors.UserError(f"--{name} has no effect with --method={values['method']}: remove it.")
+    if not values["rounds_per_evaluation"]:
+        for name in _READ_BY_EVALUATIONS:
+            if given(name):
+                raise errors.UserError(f"--{name} has no effect with --rounds_per_evaluation=0: remove it.")

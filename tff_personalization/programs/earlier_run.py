@@ -27,9 +27,7 @@ from tff_personalization.programs import config as config_lib
 from tff_personalization.programs import saved_models, settings
 
 # What is read after the last round alone, and what is read by the second stage alone.
-_OF_THE_END = frozenset(
-    {"personalization_examples", "personalization_learning_rates", "target_accuracy", "evaluation_release"}
-)
+_OF_THE_END = frozenset({"personalization_examples", "personalization_learning_rates", "target_accuracy"})
 _OF_STAGE_2 = frozenset({"method", "stage_2_round", "stage_1_share", "local_steps"})
 
 
@@ -115,6 +113,8 @@ def read(experiment: config_lib.Experiment, data_sha256: str) -> EarlierRounds:
             train_seconds,
             int(metrics["examples"].astype(int).sum()),
         )
+    except errors.UserError as error:
+        raise errors.UserError(f"--rounds_from={run}: {error}") from error
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise errors.UserError(
             f"--rounds_from={run}: a record is damaged ({type(error).__name__}: {error}): make that run again, or "

@@ -2,11 +2,14 @@
 
 import contextlib
 import errno
+import functools
+import hashlib
 import io
 import os
 import pathlib
 import shutil
 from collections.abc import Iterable, Iterator
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
@@ -62,6 +65,19 @@ def load_arrays(path: pathlib.Path) -> list[np.ndarray]:
         raise errors.UserError(
             f"{path}: damaged ({reason}): restore the file, or move its run directory away and start anew."
         ) from error
+
+
+def fingerprint(path: pathlib.Path) -> dict[str, Any]:
+    """The size of a file and the SHA-256 of its bytes, which is taken once for as long as the file stays as it is."""
+    found = path.stat()
+    return {"bytes": found.st_size, "sha256": _sha256(path.resolve(), found.st_size, found.st_mtime_ns)}
+
+
+@functools.cache
+def _sha256(path: pathlib.Path, size: int, changed: int) -> str:
+    del size, changed  # of which another one is another file
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def clear_leftovers(directory: pathlib.Path) -> None:

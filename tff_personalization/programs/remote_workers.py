@@ -141,7 +141,8 @@ class RemoteWorkers:
         """See `runtime.Workers`.
 
         Raises:
-            UserError: no worker answers for `patience_seconds`, or workers were lost in several attempts in a row.
+            UserError: no worker answers for `patience_seconds`, workers were lost in several attempts in a row, or one
+                that answers has no memory left.
         """
         for _ in range(_MOST_ATTEMPTS):
             used = {remote.address: remote.context for remote in self._wait_for_some()}
@@ -149,9 +150,16 @@ class RemoteWorkers:
                 return compute(list(used.values()))
             except errors.UserError:
                 raise
-            except Exception:
-                if not self._any_lost(used):
+            except Exception as error:
+                if self._any_lost(used):
+                    continue
+                if not isinstance(error, grpc.RpcError) or not runtime.is_want_of_memory(error):
                     raise
+                raise errors.UserError(
+                    f"--workers: memory ran out on {' or '.join(used)}: end what else runs there, or start workers "
+                    "with fewer cores (make worker FLAGS=--cores=N). The same command goes on from the last round; "
+                    "with a smaller --clients_per_call it is another run."
+                ) from error
         raise errors.UserError(
             f"--workers: workers were lost in {_MOST_ATTEMPTS} attempts at one computation. The same command goes on "
             "from the last round."

@@ -1,6 +1,6 @@
 """The run directory: what a run leaves behind, and what a resumed run goes on from.
 
-config.json        every setting, the seed, the commit, versions, cores
+config.json        every setting, the seed, the commit, versions, cores; the latter of every start that went on with it
 metrics.csv        one row a round
 evaluations.csv    one row per (round, split, strategy, epoch)
 clients.csv        one row per (client, strategy, epoch) of the final evaluation; not if only aggregates are released
@@ -41,6 +41,8 @@ from tff_personalization.programs import config as config_lib
 from tff_personalization.tasks import federated_data
 
 _PACKAGES = ("tensorflow", "tensorflow-federated", "numpy", "pandas")
+_FILE = "client_data_file"
+_OF_A_START = ("git_commit", "versions", "cores")
 
 
 class RunDirectory:
@@ -50,12 +52,15 @@ class RunDirectory:
         """Names the directory and checks that it is this experiment's, if an earlier start has made it.
 
         Raises:
-            UserError: it belongs to a run with other settings.
+            UserError: it belongs to a run with other settings, or is finished and was made from another file.
         """
         self.experiment = experiment
         self.name = experiment.run_name()
         self.path = pathlib.Path(os.path.expanduser(experiment.config.output_dir)) / self.name
-        self._check_same_experiment()
+        if (record := self._record()) is not None:
+            self._check_same_experiment(record)
+            if self.finished:
+                self._check_same_file(record)
         self._managers: list[tff.program.ReleaseManager] = []
 
     def create(self) -> None:
@@ -105,20 +110,24 @@ class RunDirectory:
         """Whether there is a checkpoint to go on from."""
         return any((self.path / "checkpoints").glob("round_*.json"))
 
-    def _check_same_experiment(self) -> None:
+    def _record(self) -> dict[str, Any] | None:
+        """What config.json has, if an earlier start has written it; refused if it is damaged."""
         try:
-            earlier = dict(json.loads((self.path / "config.json").read_text())["flags"])
+            record = json.loads((self.path / "config.json").read_text())
+            return {**record, "flags": dict(record["flags"]), "starts": list(record.get("starts", ()))}
         except (FileNotFoundError, NotADirectoryError):
-            return
+            return None
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise errors.UserError(
                 f"{self.path / 'config.json'} is damaged ({type(error).__name__}): move {self.path} away, or choose "
                 "another --run_name."
             ) from error
+
+    def _check_same_experiment(self, record: Mapping[str, Any]) -> None:
         defaults = settings.defaults()
         before, now = (
             {**defaults, **identity.of(of, defaults)}
-            for of in (earlier, json.loads(json.dumps(self.experiment.as_json())))
+            for of in (record["flags"], json.loads(json.dumps(self.experiment.as_json())))
         )
         differ = [name for name in sorted({*before, *now}) if before.get(name) != now.get(name)]
         if differ:
@@ -127,6 +136,25 @@ class RunDirectory:
                 f"{self.path} holds a run with other settings ({changes}): choose another --run_name, or the same "
                 "settings to go on with it."
             )
+
+    def _check_same_file(self, record: Mapping[str, Any]) -> None:
+        """Refuses a finished run whose client data came from another file of the same name, if it is known from which.
+
+        What is not finished reads the data, and is refused by its contents.
+        """
+        earlier, now = record.get(_FILE), self._fingerprint() if _FILE in record else None
+        if earlier and now and earlier != now:
+            raise errors.UserError(
+                f"--client_data={self.experiment.config.client_data}: the file is not the one from which the finished "
+                f"run in {self.path} was made: restore it, or choose another --run_name or --output_dir."
+            )
+
+    def _fingerprint(self) -> dict[str, Any] | None:
+        path = federated_data.file_of(self.experiment.config)
+        try:
+            return None if path is None else files.fingerprint(path)
+        except OSError:
+            return None
 
     def write_config(self, data: federated_data.FederatedData, how: Mapping[str, Any]) -> None:
         """Writes config.json, unless an earlier start did.
@@ -138,14 +166,23 @@ class RunDirectory:
         Raises:
             UserError: the client data is not what it was when the run began.
         """
-        if (self.path / "config.json").exists():
-            earlier = str(json.loads((self.path / "config.json").read_text()).get("data_sha256", data.sha256))
+        versions = {name: importlib.metadata.version(name) for name in _PACKAGES}
+        self._start = {
+            "git_commit": git_commit(),
+            "versions": {"python": platform.python_version(), **versions},
+            **how,
+        }
+        record = self._record()
+        if record is not None:
+            earlier = str(record.get("data_sha256", data.sha256))
             if earlier != data.sha256:
                 raise errors.UserError(
                     f"--client_data={self.experiment.config.client_data}: the data has changed since the run in "
                     f"{self.path} began (SHA-256 {earlier[:12]}… then, {data.sha256[:12]}… now): restore it, or choose "
                     "another --run_name."
                 )
+            if record.get(_FILE) != (file := self._fingerprint()):  # other bytes with the same examples in them
+                self.write_json("config.json", {**record, _FILE: file})
             return
         self.write_json(
             "config.json",
@@ -156,18 +193,25 @@ class RunDirectory:
                 "source": data.source,
                 "synthetic": data.synthetic,
                 "data_sha256": data.sha256,
+                _FILE: self._fingerprint(),
                 "clients": data.split.counts(),
                 "seed": self.experiment.config.seed,
                 "given": dict(self.experiment.given),
                 "flags": self.experiment.as_json(),
-                "git_commit": git_commit(),
-                "versions": {
-                    "python": platform.python_version(),
-                    **{name: importlib.metadata.version(name) for name in _PACKAGES},
-                },
-                **how,
+                **self._start,
             },
         )
+
+    def record_start(self, round_number: int) -> None:
+        """Adds a start to config.json, which goes on after a round; with 0 it is the one that the record is of."""
+        record = self._record()
+        assert record is not None
+        if not round_number:
+            record.pop("rounds_taken_over", None)
+            record |= self._start
+        start = {name: self._start[name] for name in _OF_A_START if name in self._start}
+        record["starts"].append({"after_round": round_number, **start, "workers": self.experiment.config.workers})
+        self.write_json("config.json", record)
 
     def write_json(self, name: str, value: Any) -> None:
         """Writes a JSON file whole or not at all."""
@@ -254,7 +298,10 @@ class RunDirectory:
 
 
 def git_commit() -> str:
-    """The commit of the code, with "+changes" if files besides docs/ differ from it; "unknown" outside a repository."""
+    """The commit of the code; "unknown" outside a repository.
+
+    "+changes" follows if what is under version control, docs/ apart, or Python's files are not as they are in it.
+    """
     here = pathlib.Path(__file__).parent
 
     def git(*arguments: str) -> str:
@@ -263,7 +310,8 @@ def git_commit() -> str:
         ).stdout.strip()
 
     try:
-        changes = git("status", "--porcelain", "--", ":/", ":(top,exclude)docs")
-        return git("rev-parse", "HEAD") + ("+changes" if changes else "")
+        status = git("status", "--porcelain", "--untracked-files=all", "--", ":/", ":(top,exclude)docs").splitlines()
+        changed = any(not line.startswith("??") or line.rstrip('"').endswith(".py") for line in status)
+        return git("rev-parse", "HEAD") + ("+changes" if changed else "")
     except (OSError, subprocess.CalledProcessError):
         return "unknown"

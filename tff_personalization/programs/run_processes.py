@@ -1,6 +1,7 @@
 """Runs as processes of their own, some at once, and what they say."""
 
 import concurrent.futures
+import contextlib
 import dataclasses
 import os
 import signal
@@ -104,12 +105,13 @@ class RunProcesses(Generic[_Key]):
             end = (end + piece)[-4096:]
             if self._interrupted.is_set():
                 continue
-            if not name:
-                sys.stderr.write(piece.decode(errors="replace"))
-                sys.stderr.flush()
-            elif time.monotonic() - last >= _SECONDS_BETWEEN_LINES and _last_line(end) != shown:
-                shown, last = _last_line(end), time.monotonic()
-                print(f"{name} {shown}", file=sys.stderr, flush=True)
+            with contextlib.suppress(OSError):  # Nobody hears it, and the process must not wait for that.
+                if not name:
+                    sys.stderr.write(piece.decode(errors="replace"))
+                    sys.stderr.flush()
+                elif time.monotonic() - last >= _SECONDS_BETWEEN_LINES and _last_line(end) != shown:
+                    shown, last = _last_line(end), time.monotonic()
+                    print(f"{name} {shown}", file=sys.stderr, flush=True)
         return _last_line(end)
 
 

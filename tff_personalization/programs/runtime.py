@@ -115,7 +115,7 @@ class Worker:
                 with self._watchdog.waiting():
                     return compute([self._context])
             except grpc.RpcError as error:
-                if not _is_want_of_memory(error):
+                if not is_want_of_memory(error):
                     raise
                 self._restart("by what looks like want of memory")
 
@@ -152,8 +152,8 @@ class Worker:
         if self._restarts > _MOST_RESTARTS:
             raise errors.UserError(
                 f"TFF's worker process {_WORKER_BINARY} ended {self._restarts} times during one computation, lastly "
-                f"{how}: see worker.log in the run directory; if memory ran out (status -9), give a smaller "
-                "--clients_per_call or --cores. The same command goes on from the last round."
+                f"{how}: see worker.log in the run directory; if memory ran out (status -9), give fewer --cores. The "
+                "same command goes on from the last round; with a smaller --clients_per_call it is another run."
             )
         logging.warning("TFF's worker process ended unexpectedly (%s); starting another.", how)
         self._start()
@@ -182,7 +182,7 @@ class Worker:
         self._stub = None
 
 
-def _is_want_of_memory(error: grpc.RpcError) -> bool:
+def is_want_of_memory(error: grpc.RpcError) -> bool:
     """Whether a worker's answer is that it could not allocate memory.
 
     TensorFlow says so; a C++ exception in the worker, of which bad_alloc is the usual one, is "unexpected" to gRPC, and
@@ -231,6 +231,7 @@ class _Context(tff.framework.SyncContext):
         self._clients_per_call = clients_per_call
         self._runner = async_utils.AsyncThreadRunner()
         self._mergeable: dict[tff.Computation, tff.framework.MergeableCompForm | None] = {}
+        self._merging: dict[tuple, tff.framework.MergeableCompExecutionContext] = {}
 
     def invoke(self, comp: tff.Computation, arg: Any) -> Any:
         return self._workers.attempt(functools.partial(self._compute, comp, arg))
@@ -245,10 +246,24 @@ class _Context(tff.framework.SyncContext):
         form = self._mergeable_form(comp) if parts > 1 else None
         if form is None:
             return self._run(contexts[0].invoke(comp, arg))
-        merging = tff.framework.MergeableCompExecutionContext(
-            contexts, transform_result=tff.tensorflow.transform_result, num_subrounds=parts
-        )
-        return merging.invoke(form, arg)
+        return self._merging_context(contexts, parts).invoke(form, arg)
+
+    def _merging_context(
+        self, contexts: list[tff.framework.AsyncContext], parts: int
+    ) -> tff.framework.MergeableCompExecutionContext:
+        """A context that merges so many parts: the same one again, for each has a thread and an event loop without end.
+
+        The thread must not end either: with it would the worker, if it was restarted there.
+        """
+        gone = [key for key in self._merging if not set(key[0]) <= set(contexts)]
+        for key in gone:
+            del self._merging[key]
+        key = (tuple(contexts), parts)
+        if key not in self._merging:
+            self._merging[key] = tff.framework.MergeableCompExecutionContext(
+                contexts, transform_result=tff.tensorflow.transform_result, num_subrounds=parts
+            )
+        return self._merging[key]
 
     def _run(self, coroutine: Coroutine) -> Any:
         return self._runner.run_coro_and_return_result(coroutine)

@@ -14,6 +14,7 @@ again skips the finished ones and goes on with the others, also after the file h
 import copy
 import dataclasses
 import pathlib
+import signal
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -38,13 +39,18 @@ _FIGURES = ("initial_accuracy_mean", "personalized_accuracy_mean", "gain_mean", 
 
 @dataclasses.dataclass
 class Run:
-    """One run of a sweep: the flags that set it apart, its directory, and how it went."""
+    """One run of a sweep: the flags that set it apart, its directory, and how it went.
+
+    `earlier` is the run that the sweep has found to have its rounds; `alone`, that it computes them itself.
+    """
 
     overrides: Mapping[str, Any]
     directory: run_directory.RunDirectory
     label: str = ""
     status: str = "not run"
     error: str = ""
+    earlier: pathlib.Path | None = None
+    alone: bool = False
 
     def __str__(self) -> str:
         return " ".join(config_lib.argument(name, value) for name, value in self.overrides.items()) or "(as given)"
@@ -84,6 +90,12 @@ class Sweep:
         for number, run in enumerate(self.runs, start=1):
             earlier = by_name.setdefault(run.directory.name, number)
             if earlier != number:
+                one, other = (of.directory.experiment.config.client_data for of in (self.runs[earlier - 1], run))
+                if one != other:
+                    raise errors.UserError(
+                        f"{self.path}: runs {earlier} and {number} differ in nothing but the folder of their "
+                        f"--client_data ({one}, {other}), which makes no other run: give the files different names."
+                    )
                 raise errors.UserError(f"{self.path}: runs {earlier} and {number} are the same ({run}): leave one out.")
 
     def run(self) -> bool:
@@ -110,12 +122,16 @@ class Sweep:
                     to_go = "" if minutes is None else f" (about {minutes:.0f} min to go)"
                     self._say(f"{self._name(number)} {self.runs[number - 1]}{to_go}")
                     processes.start(number, self._command(self.runs[number - 1]), self._name(number))
-                self._note(processes.wait())
+                ended = processes.wait()
+                if self._is_to_compute_itself(ended):
+                    waiting.insert(0, ended.key)
+                    continue
+                self._note(ended)
                 done += 1
                 if self._flag_values["sweep_stop_on_failure"].value and any(r.status == "failed" for r in self.runs):
                     waiting.clear()
-        except errors.Interrupted as interrupted:
-            processes.interrupt(interrupted.signal_number)
+        except BaseException as error:
+            processes.interrupt(error.signal_number if isinstance(error, errors.Interrupted) else signal.SIGTERM)
             raise
 
     def _unfinished(self, select: Callable[[Run], bool]) -> list[int]:
@@ -127,6 +143,15 @@ class Sweep:
                 run.status = "finished"
                 self._say(f"{self._name(number)} {run}: finished already")
         return [number for number in numbers if not self.runs[number - 1].directory.finished]
+
+    def _is_to_compute_itself(self, ended: run_processes.Ended[int]) -> bool:
+        """Whether a run failed for want of rounds that the sweep told it to take over; it is then to do without."""
+        run = self.runs[ended.key - 1]
+        if run.earlier is None or not ended.error.startswith("Error: --rounds_from="):
+            return False
+        self._say(f"{self._name(ended.key)} cannot use the rounds of {run.earlier.name}: it computes them itself.")
+        run.earlier, run.alone = None, True
+        return True
 
     def _note(self, ended: run_processes.Ended[int]) -> None:
         run = self.runs[ended.key - 1]
@@ -199,9 +224,9 @@ class Sweep:
         """The command of a run, in a process of its own."""
         given = {name: flag for name, flag in self._flag_values.flag_values_dict().items() if self._is_given(name)}
         values = {**given, **run.overrides}
-        if "rounds_from" not in values:
-            earlier = earlier_run.find(self.directory, run.directory.experiment)
-            values |= {} if earlier is None else {"rounds_from": str(earlier)}
+        if "rounds_from" not in values and not run.alone:
+            run.earlier = earlier_run.find(self.directory, run.directory.experiment)
+            values |= {} if run.earlier is None else {"rounds_from": str(run.earlier)}
         if self._at_once > 1 and not run.directory.experiment.config.workers:
             cores = run.directory.experiment.config.cores or runtime.available_cores()
             values["cores"] = max(1, cores // self._at_once)

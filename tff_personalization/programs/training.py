@@ -75,6 +75,12 @@ def run(experiment: config_lib.Experiment, interrupt: interruption.Interruption)
     )
     where = f"On {', '.join(config.workers)}" if config.workers else f"{cores} at once, threads for each: {threads}"
     _say(directory, data, where)
+    if "rounds_per_evaluation" in experiment.given and config.rounds_per_evaluation > config.rounds > 0:
+        logging.warning(
+            "Nothing is evaluated between rounds: --rounds_per_evaluation=%d is more than --rounds=%d.",
+            config.rounds_per_evaluation,
+            config.rounds,
+        )
     worker_log = None if logging.level_debug() else directory.worker_log
     computing = (
         remote_workers.execution_context(config.workers, config.clients_per_call)
@@ -177,6 +183,7 @@ class _Program:
         round_number, loaded = newest or (0, None)
         self._client_states.forget_after(round_number)
         self._directory.keep_records_until(round_number)
+        self._directory.record_start(round_number)
         if loaded is None:
             if self._taken_over is not None:
                 self._take_over(self._taken_over)
@@ -264,8 +271,7 @@ class _Program:
             if isinstance(output, stateful_clients.StatefulOutput):
                 # Before the progress: a fault here leaves the states of the rounds before as they are.
                 self._client_states.write(cohort.members, output.client_states, round_number)
-            self._state = output.state
-            self._progress = Progress(
+            progress = Progress(
                 round_number,
                 self._progress.train_seconds + trained - started,
                 self._progress.evaluation_seconds + time.monotonic() - trained,
@@ -273,14 +279,16 @@ class _Program:
                 self._progress.expected_seconds,
             )
             if round_number == max(1, self._config.rounds // 10):
-                spent = self._progress.train_seconds + self._progress.evaluation_seconds
-                self._progress.expected_seconds = spent / round_number * self._config.rounds
+                spent = progress.train_seconds + progress.evaluation_seconds
+                progress.expected_seconds = spent / round_number * self._config.rounds
             self._directory.release(metrics, round_number, self._histograms(cohort, result))
             if result is not None:
                 self._directory.append_evaluation(result.table(round_number, self._split), round_number, self._split)
             if self._keeps_model(round_number, evaluated=result is not None):
                 weights = stage.process.get_model_weights(output.state)
                 self._directory.models.save(weights.trainable, round_number)
+            # Not before: a fault saves what these say, and a checkpoint must not be ahead of the records.
+            self._state, self._progress = output.state, progress
             if round_number % self._config.rounds_per_checkpoint == 0 or round_number == self._config.rounds:
                 self._save()
                 runtime.return_free_memory()

@@ -4,6 +4,7 @@ import dataclasses
 import hashlib
 import json
 import os
+import pathlib
 
 import numpy as np
 
@@ -32,6 +33,13 @@ class FederatedData:
     @property
     def synthetic(self) -> bool:
         return self.source.startswith("synthetic")
+
+
+def file_of(config) -> pathlib.Path | None:
+    """The file of an `ExperimentConfig`'s client data; None if they are of a named source, or the file is not there."""
+    path = pathlib.Path(os.path.expanduser(config.client_data))
+    named = config.client_data in registry.TASKS[config.task].sources.named
+    return path if not named and path.is_file() else None
 
 
 def load(config) -> FederatedData:
