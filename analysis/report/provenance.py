@@ -31,7 +31,8 @@ def of(
     runs = experiment.runs
     planned = "" if experiment.planned is None else f" of {experiment.planned} planned"
     begun = f", {experiment.unfinished} begun and passed over" if experiment.unfinished else ""
-    versions = [f"{name} {version}" for run in runs for name, version in run.config.get("versions", {}).items()]
+    starts = [start for run in runs for start in run.config.get("starts") or [run.config]]  # a run may have had several
+    versions = [f"{name} {version}" for start in starts for name, version in start.get("versions", {}).items()]
     seconds = sum(run.summary["times"]["wall_seconds"] for run in runs)
     facts = {
         "finished runs": f"{len(runs)}{planned}{begun}",
@@ -40,9 +41,9 @@ def of(
         "SHA-256 of the data": _together(run.config.get("data_sha256", "") for run in runs),
         "test clients": _together(run.summary["test_clients"] for run in runs),
         "seeds": _together(sorted({run.config["seed"] for run in runs})),
-        "commit of the code": _together(run.config.get("git_commit", "") for run in runs),
+        "commit of the code": _together(start.get("git_commit", "") for start in starts),
         "versions": _together(versions),
-        "cores": _together(run.config.get("cores", "") for run in runs),
+        "cores": _together(start.get("cores", "") for start in starts),
         "wall time": f"{seconds:,.0f} s in all runs together ({seconds / 3600:.1f} h)",
     }
     flags = [
