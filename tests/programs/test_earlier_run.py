@@ -21,10 +21,6 @@ def fed_avg(run):
     return run(**SHARED, method="fed_avg", run_name="fed_avg")
 
 
-def train_seconds(directory):
-    return json.loads((directory / "summary.json").read_text())["times"]["train_seconds"]
-
-
 @pytest.mark.parametrize("more", [{}, {"validation_clients": 3}], ids=["", "with validation clients"])
 def test_a_run_that_takes_its_first_stage_over_has_the_numbers_of_one_that_computes_it(run, more):
     earlier = run(**SHARED, **more, method="fed_avg", run_name="fed_avg")
@@ -35,8 +31,6 @@ def test_a_run_that_takes_its_first_stage_over_has_the_numbers_of_one_that_compu
     assert list(stages) == ["fed_avg"] * 4 + ["reptile"] * 4
     origin = json.loads((taken_over / "config.json").read_text())["rounds_taken_over"]
     assert (origin["run_name"], origin["rounds"]) == ("fed_avg", 4)
-    # Half of the rounds that took the earlier run so long are among this run's.
-    assert train_seconds(taken_over) >= train_seconds(earlier) / 2
 
 
 def test_a_longer_run_serves_as_well_and_so_does_one_of_another_second_stage(run):
@@ -63,6 +57,9 @@ def test_all_rounds_are_taken_over_where_the_end_alone_differs(run, method, monk
     monkeypatch.setattr(training._Program, "_round", None)
     taken_over = run(**settings, **at_the_end, run_name="taken_over", rounds_from=str(earlier))
     processes.assert_same_numbers(taken_over, computed)
+    times = json.loads((taken_over / "summary.json").read_text())["times"]  # of what this run did itself
+    assert (times["train_seconds"], times["examples_per_second"]) == (0, None)
+    assert times["wall_seconds"] == times["evaluation_seconds"] > 0
 
 
 def test_it_goes_on_without_the_earlier_run_once_there_is_a_checkpoint(run, fed_avg, monkeypatch):

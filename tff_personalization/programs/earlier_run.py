@@ -41,8 +41,6 @@ class EarlierRounds:
         config: config.json of that run.
         records: the rows of these rounds in that run's tables of rounds, as text, by file name.
         models: the trainable weights after some of these rounds, by round; the last one is among them.
-        train_seconds: their share of the time that training took that run.
-        examples: how many they visited.
     """
 
     run: pathlib.Path
@@ -50,8 +48,6 @@ class EarlierRounds:
     config: Mapping[str, Any]
     records: Mapping[str, str]
     models: Mapping[int, tuple[np.ndarray, ...]]
-    train_seconds: float
-    examples: int
 
     @property
     def origin(self) -> dict[str, Any]:
@@ -96,13 +92,11 @@ def read(experiment: config_lib.Experiment, data_sha256: str) -> EarlierRounds:
             f"{experiment.config.client_data}: choose a run on the same data."
         )
     try:
-        metrics, text = _until(run / "metrics.csv", rounds)
+        _, text = _until(run / "metrics.csv", rounds)
         records = {"metrics.csv": text}
         if (run / "evaluations.csv").exists():
             evaluations, text = _until(run / "evaluations.csv", rounds)
             records |= {"evaluations.csv": text} if len(evaluations) else {}
-        summary = json.loads((run / "summary.json").read_text())
-        train_seconds = summary["times"]["train_seconds"] * rounds / summary["rounds"]
         kept = saved_models.SavedModels(run / "models")
         return EarlierRounds(
             run,
@@ -110,8 +104,6 @@ def read(experiment: config_lib.Experiment, data_sha256: str) -> EarlierRounds:
             config,
             records,
             {number: kept.load(number) for number in kept.rounds() if number <= rounds},
-            train_seconds,
-            int(metrics["examples"].astype(int).sum()),
         )
     except errors.UserError as error:
         raise errors.UserError(f"--rounds_from={run}: {error}") from error

@@ -21,8 +21,9 @@ def build_summary(
     Accuracies are over the test clients that have test examples; standard deviations are over clients. Everything but
     `times` is the same for the same settings. `choice` is what the validation clients choose in the end, if there are
     any, `validation_round` what the model of the evaluated round that was best on them does on test clients, and
-    `by_examples` the main strategy after all epochs with fewer train examples. In `times`, `expected_seconds_of_rounds`
-    is what training with its evaluations was expected to take after a tenth of the rounds.
+    `by_examples` the main strategy after all epochs with fewer train examples. `times` are of what the run did itself,
+    without rounds that it took over; in it, `expected_seconds_of_rounds` is what training with its evaluations was
+    expected to take after a tenth of the rounds.
     """
     config, result = directory.experiment.config, final.test
     strategy, epochs = config.strategies[0], config.personalization_epochs

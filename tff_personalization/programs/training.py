@@ -37,7 +37,7 @@ class Progress:
     """Where a run stands: what a checkpoint holds, besides the state of the learning process."""
 
     round_number: int = 0
-    train_seconds: float = 0.0
+    train_seconds: float = 0.0  # these three without what was taken over
     evaluation_seconds: float = 0.0
     examples: int = 0
     expected_seconds: float = 0.0  # for all rounds, as it looked after a tenth of them
@@ -205,7 +205,7 @@ class _Program:
         with self._interrupt.postponed():
             self._directory.take_over(earlier)
             self._state = process.set_model_weights(process.initialize(), weights)
-            self._progress = Progress(earlier.rounds, earlier.train_seconds, examples=earlier.examples)
+            self._progress = Progress(earlier.rounds)  # times are of what this run does itself
             self._save()
 
     def _program_state(self, learning: Any) -> collections.OrderedDict:
@@ -278,7 +278,7 @@ class _Program:
                 self._progress.examples + int(measured["examples"]),
                 self._progress.expected_seconds,
             )
-            if round_number == max(1, self._config.rounds // 10):
+            if round_number == max(1, self._config.rounds // 10) and self._taken_over is None:
                 spent = progress.train_seconds + progress.evaluation_seconds
                 progress.expected_seconds = spent / round_number * self._config.rounds
             self._directory.release(metrics, round_number, self._histograms(cohort, result))
