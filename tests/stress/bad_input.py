@@ -28,6 +28,7 @@ import numpy as np  # noqa: E402
 import pandas as pd  # noqa: E402
 from absl import flags, logging  # noqa: E402
 
+from benchmarks import recording  # noqa: E402
 from tests.tasks.sources import small_files  # noqa: E402
 from tff_personalization import errors  # noqa: E402
 from tff_personalization.programs import checkpoints, config, run_directory, sweep  # noqa: E402
@@ -341,7 +342,7 @@ def main() -> None:
     print(table.to_string(index=False))
     if options.output:
         options.output.parent.mkdir(parents=True, exist_ok=True)
-        table.to_csv(options.output, index=False)
+        recording.write(table, options.output)
     sys.exit(int(table["other"].any()))
 
 
