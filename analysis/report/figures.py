@@ -225,7 +225,7 @@ def _part_name(part: int) -> str:
 
 def _part_colour(part: int) -> str:
     """Vermillion for FedSGD's term; for the epochs blues, the later the paler, to read on light and on dark."""
-    return "#D55E00" if part == 0 else f"hsl(204, 80%, {min(80, 36 + 4 * (part - 1))}%)"
+    return "#D55E00" if part == 0 else f"hsl(204, 80%, {80 - 46 * 0.75 ** (part - 1):.0f}%)"
 
 
 def _part_line(figure: go.Figure, label: str, part: int, shares: pd.Series) -> None:
