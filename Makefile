@@ -3,7 +3,7 @@
 # make paper  the paper's experiments, verdicts on its claims and a report; SCALE=smoke (minutes), small or paper; see docs/paper.md
 # make benchmark   speed beside the alternatives, growth, a round's parts, a picture of them: some 25 minutes; peers where
 #                  benchmarks/peers/environments.py has installed them
-# make stress faults of every kind at every moment of a run, 3,000 malformed inputs and 220 through the program itself,
+# make stress faults of every kind at every moment of a run, 3,000 malformed inputs and 215 through the program itself,
 #             three workers of which some fail, memory over 2,000 rounds and with 10,000 clients: an hour; records in
 #             docs/reliability
 # make draw RUN=runs/…    a page to draw on, in a browser: the run's model learns your handwriting; FLAGS=--train makes a run first

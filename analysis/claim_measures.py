@@ -181,20 +181,23 @@ def at_matched_initial(reference: str, other: str) -> Measure:
         if chosen:
             return NOTHING_CHOSEN
         groups = {name: experiment.select(name) for name in (reference, other)}
+        matched: dict[int, tuple[int, int]] = {}
         for seed, run in groups[other].items():
-            if seed in groups[reference]:
-                matched = matched_rounds(run, groups[reference][seed])
-                if matched is None:
-                    return Measured(
-                        [], missing=f"{run.name}: no evaluated rounds on both sides of {reference}'s initial accuracy."
-                    )
-                if not all(has_round(run, one) for one in matched):
-                    return Measured([], missing=f"{run.name}: test clients were not judged in the matched rounds.")
+            if seed not in groups[reference]:
+                continue
+            rounds = matched_rounds(run, groups[reference][seed])
+            if rounds is None:
+                return Measured(
+                    [], missing=f"{run.name}: no evaluated rounds on both sides of {reference}'s initial accuracy."
+                )
+            if not all(has_round(run, one) for one in rounds):
+                return Measured([], missing=f"{run.name}: test clients were not judged in the matched rounds.")
+            matched[seed] = rounds
         left: list[float] = []
 
         def difference(a, b):
             ours = a.client_gains()
-            before, after = (b.client_gains(None, one) for one in matched_rounds(b, a) or ())
+            before, after = (b.client_gains(None, one) for one in matched[b.config["seed"]])
             way = after["initial"].mean() - before["initial"].mean()
             share = np.clip((ours["initial"].mean() - before["initial"].mean()) / way, 0, 1) if way else 0.0
             between = (1 - share) * before + share * after

@@ -29,7 +29,7 @@ from absl import app  # noqa: E402
 from tff_personalization import errors, methods  # noqa: E402
 from tff_personalization.algorithms import decomposition  # noqa: E402
 from tff_personalization.programs import config, files, runtime, saved_models, training  # noqa: E402
-from tff_personalization.tasks import federated_data  # noqa: E402
+from tff_personalization.tools import run_data  # noqa: E402
 
 
 def decompose(run: pathlib.Path, progress: bool = True) -> pd.DataFrame:
@@ -56,7 +56,7 @@ def decompose(run: pathlib.Path, progress: bool = True) -> pd.DataFrame:
     rounds = [number for number in kept.rounds() if client.schedule.factor(number + 1, settings.rounds) > 0]
     if not rounds:
         raise errors.UserError(f"{run}: it has kept no models to go on from: make it with --rounds_per_model.")
-    data = federated_data.load(settings)
+    data = run_data.load(run, settings)
     setup = training.setup(experiment, data)
     computation = decomposition.build_decomposition(
         setup.model, setup.optimizer("client"), settings.local_epochs, settings.batch_size
