@@ -47,7 +47,7 @@ def compare(runs: Sequence[runs_lib.Run]) -> pd.DataFrame:
             is given twice.
     """
     groups = compare_runs.by_settings(runs, apart_from=["strategies"])
-    reference = groups[compare_runs.settings_without_seed(runs[0], apart_from=["strategies"])]
+    reference = next(iter(groups.values()))  # that of the first run
     main = runs[0].summary["strategy"]
     rows = []
     for group in groups.values():

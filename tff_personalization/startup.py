@@ -110,7 +110,8 @@ def _end_without_memory(error: BaseException | None) -> NoReturn:
         os.write(2, f"Error: memory ran out ({told}): {_MEND}\n".encode())
     except MemoryError:
         os.write(2, _WITHOUT_MEMORY)
-    os._exit(1)
+    finally:  # also where nobody hears it
+        os._exit(1)
 
 
 def _is_want_of_memory(error: BaseException | None) -> bool:
