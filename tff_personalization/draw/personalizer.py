@@ -83,12 +83,7 @@ def load(run: pathlib.Path, round_number: int | None = None, strategy: str | Non
         instead = f"give --strategy={usable[0]}" if usable else "give a run with --strategies=fine_tune"
         raise errors.UserError(f"{run}: the strategy {name} makes no model of its own that could be shown: {instead}.")
     number = rounds[-1] if round_number is None else round_number
-    try:
-        weights = kept.load(number)
-    except Exception as error:  # A damaged file can fail in any way.
-        raise errors.UserError(
-            f"{run}: the model of round {number} cannot be read ({type(error).__name__})."
-        ) from error
+    weights = kept.load(number)
     record = json.loads((run / "config.json").read_text())
     return TrainedModel(experiment, weights, number, name, record.get("run_name", run.name), record.get("source", ""))
 

@@ -3,7 +3,6 @@
 import dataclasses
 import json
 import pathlib
-import zipfile
 from typing import Any
 
 import numpy as np
@@ -106,18 +105,13 @@ def read(run: pathlib.Path, which: str = LAST) -> GlobalModel:
             "these, or make the run with --rounds_per_model."
         )
     expected = model.initial_weights[0]
-    try:
-        weights = kept.load(round_number)[: len(expected)]  # a method may have more than the model's own
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
-        raise _damaged(run, round_number, type(error).__name__) from error
+    weights = kept.load(round_number)[: len(expected)]  # a method may have more than the model's own
     if [w.shape for w in weights] != [w.shape for w in expected]:
-        raise _damaged(run, round_number, f"not the weights of --model={config.model}")
+        raise errors.UserError(
+            f"{run / 'models' / f'round_{round_number}.npz'}: not the weights of --model={config.model}: restore the "
+            "file, or repeat the run."
+        )
     return GlobalModel(run, experiment, record, model, weights, round_number)
-
-
-def _damaged(run: pathlib.Path, round_number: int, reason: str) -> errors.UserError:
-    path = run / "models" / f"round_{round_number}.npz"
-    return errors.UserError(f"{path} is damaged ({reason}): restore it, or repeat the run.")
 
 
 def _round(run: pathlib.Path, which: str, summary: dict[str, Any]) -> int:

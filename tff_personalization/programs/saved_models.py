@@ -33,7 +33,7 @@ class SavedModels:
         files.save_arrays(self._file(round_number), weights)
 
     def load(self, round_number: int) -> tuple[np.ndarray, ...]:
-        """The weights after a round."""
+        """The weights after a round; UserError if their file is damaged or missing."""
         return tuple(files.load_arrays(self._file(round_number)))
 
     def keep(self, rounds: Collection[int]) -> None:
