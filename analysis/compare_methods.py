@@ -5,8 +5,9 @@
 The reference is the main strategy of a run, of the first one unless --reference names it, such as FedAvg with
 fine-tuning. Runs that differ in their seed and in the strategies they were evaluated with are one method, and each
 strategy is a row, over the seeds that have it. A row is compared with the reference client by client, in runs of the
-same seed, which have the same test clients. The interval of the difference is a percentile bootstrap: seeds are drawn
-with replacement, and of each the clients.
+same seed, which have the same test clients. Its other figures are those of its own seeds: where rows have only some of
+the reference's, the reference stands a second time in the table, over these alone. The interval of the difference is a
+percentile bootstrap: seeds are drawn with replacement, and of each the clients.
 """
 
 import math
@@ -36,11 +37,14 @@ def worst_mean(accuracies: np.ndarray) -> float:
 def compare(runs: Sequence[runs_lib.Run]) -> pd.DataFrame:
     """One row per method, its settings, and strategy; the first is the reference, the main strategy of the first run.
 
+    It is followed by the reference over those of its seeds that other rows have, once for each such choice of seeds.
+
     Returns:
-        method; settings (flags that differ from the reference's); strategy; seeds (their number); initial_accuracy and
-        personalized_accuracy, after all epochs, with their standard deviations over clients; difference to the
-        reference's personalized accuracy with difference_low and difference_high; share_hurt; worst_accuracy, of the
-        worst tenth of clients; examples processed in training; wall_seconds. All are averaged over seeds.
+        method; settings (flags that differ from the reference's); strategy; seeds (their number) and which_seeds (in
+        words); initial_accuracy and personalized_accuracy, after all epochs, with their standard deviations over
+        clients; difference to the reference's personalized accuracy with difference_low and difference_high;
+        share_hurt; worst_accuracy, of the worst tenth of clients; examples processed in training; wall_seconds. All are
+        averaged over seeds.
 
     Raises:
         UserError: a run has no per-client records, the reference has no run of a seed, its clients are others, or a run
@@ -49,16 +53,24 @@ def compare(runs: Sequence[runs_lib.Run]) -> pd.DataFrame:
     groups = compare_runs.by_settings(runs, apart_from=["strategies"])
     reference = next(iter(groups.values()))  # that of the first run
     main = runs[0].summary["strategy"]
-    rows = []
+    whole, others = {}, []
     for group in groups.values():
-        strategies = {seed: _strategies(run) for seed, run in group.items()}
+        strategies = {seed: _strategies(run) for seed, run in sorted(group.items())}
         for strategy in dict.fromkeys(name for names in strategies.values() for name in names):
-            with_it = {seed: run for seed, run in group.items() if strategy in strategies[seed]}
-            row = _row(with_it, strategy, reference, main)
+            runs_of = {seed: group[seed] for seed in strategies if strategy in strategies[seed]}
             if group is reference and strategy == main:
-                row["difference_low"] = row["difference_high"] = math.nan  # the reference itself
-            rows.append(row)
-    return pd.DataFrame(rows)
+                whole = runs_of
+            else:
+                others.append((runs_of, strategy))
+    rows = [_row(runs_of, strategy, reference, main) for runs_of, strategy in others]
+    parts = dict.fromkeys(tuple(runs_of) for runs_of, _ in others if runs_of.keys() != whole.keys())
+    of_reference = [
+        _row(runs_of, main, reference, main)
+        for runs_of in (whole, *({seed: reference[seed] for seed in part} for part in parts))
+    ]
+    for row in of_reference:
+        row["difference_low"] = row["difference_high"] = math.nan  # no interval: it is what others are compared with
+    return pd.DataFrame(of_reference + rows)
 
 
 def render(table: pd.DataFrame, form: str) -> str:
@@ -68,9 +80,9 @@ def render(table: pd.DataFrame, form: str) -> str:
     cells = pd.DataFrame([_readable(row) for _, row in table.iterrows()])
     note = (
         f"Accuracies: mean ± standard deviation over test clients. Difference: of personalized accuracy to the first "
-        f"row's, client by client, with a {bootstrap.CONFIDENCE:.0%} bootstrap interval over clients within seeds "
-        f"(with one seed, over clients alone: how seeds differ is not in it). Worst tenth: mean personalized accuracy "
-        f"of the {WORST_SHARE:.0%} of clients with the lowest."
+        f"row's in the same seeds, client by client, with a {bootstrap.CONFIDENCE:.0%} bootstrap interval over clients "
+        f"within seeds (with one seed, over clients alone: how seeds differ is not in it). Worst tenth: mean "
+        f"personalized accuracy of the {WORST_SHARE:.0%} of clients with the lowest."
     )
     return compare_runs.LAYOUTS[form](cells, note)
 
@@ -121,6 +133,7 @@ def _row(group: dict[int, runs_lib.Run], strategy: str, reference: dict[int, run
         "settings": _settings(first, first_of_reference),
         "strategy": strategy,
         "seeds": len(group),
+        "which_seeds": ", ".join(map(str, group)),
         **pd.DataFrame(measured).mean().to_dict(),
         "difference_low": low,
         "difference_high": high,
@@ -153,7 +166,7 @@ def _readable(row: pd.Series) -> dict[str, str]:
         "method": row["method"],
         "settings": row["settings"],
         "strategy": row["strategy"],
-        "seeds": str(row["seeds"]),
+        "seeds": row["which_seeds"],
         "initial accuracy": accuracy("initial"),
         "personalized accuracy": accuracy("personalized"),
         "difference": "reference" if np.isnan(row["difference_low"]) else difference,

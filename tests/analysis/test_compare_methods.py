@@ -69,11 +69,17 @@ def test_a_strategy_is_judged_over_the_seeds_that_have_it(make_run):
         make_run(f"ref_{seed}", seed=seed, method="fed_avg", strategies=names, flags={"strategies": list(names)})
         for seed, names in ((1, ("fine_tuning", "head_only")), (2, ("fine_tuning",)))
     ]
-    table = compare_methods.compare(runs_lib.read_all(directories)).set_index("strategy")
-    assert table["seeds"].to_dict() == {"fine_tuning": 2, "head_only": 1}
-    by_hand = (_accuracies(directories[0], "head_only", 5) - _accuracies(directories[0], "fine_tuning", 5)).mean()
-    assert table["difference"]["head_only"] == pytest.approx(by_hand)
-    assert table["difference_low"].isna().to_dict() == {"fine_tuning": True, "head_only": False}
+    table = compare_methods.compare(runs_lib.read_all(directories))
+    assert table[["strategy", "seeds", "which_seeds"]].to_numpy().tolist() == [
+        ["fine_tuning", 2, "1, 2"],
+        ["fine_tuning", 1, "1"],  # what head_only stands beside
+        ["head_only", 1, "1"],
+    ]
+    assert table["difference_low"].isna().tolist() == [True, True, False]
+    after = {name: _accuracies(directories[0], name, 5) for name in ("fine_tuning", "head_only")}
+    assert table["difference"][2] == pytest.approx((after["head_only"] - after["fine_tuning"]).mean())
+    assert table["personalized_accuracy"][1] == pytest.approx(after["fine_tuning"].mean())
+    assert table["difference"][2] == pytest.approx(table["personalized_accuracy"].diff()[2])
 
 
 def test_the_reference_may_stand_anywhere(make_run):
