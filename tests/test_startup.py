@@ -4,6 +4,7 @@ import errno
 import os
 import pathlib
 import resource
+import signal
 import subprocess
 import sys
 import threading
@@ -52,6 +53,24 @@ def leave(error, capfd):
 
 def test_an_error_that_a_user_can_mend_is_one_line(capfd):
     assert leave(errors.UserError("--rounds=-1: give more."), capfd) == (1, "Error: --rounds=-1: give more.\n")
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["docs/results/quick"]], ids=["help", "table"])
+def test_a_reader_that_leaves_ends_it_without_a_word(arguments):
+    with subprocess.Popen(
+        [sys.executable, "-m", "analysis.compare_runs", *arguments],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        cwd=ROOT,
+    ) as process:
+        process.stdout.close()
+        assert process.stderr.read() == b""
+    assert process.returncode == 128 + signal.SIGPIPE
+
+
+def test_another_pipe_that_breaks_is_told():
+    with pytest.raises(BrokenPipeError), startup.plain_ends_of_pipes():
+        raise BrokenPipeError
 
 
 def test_a_full_disk_is_one_line_that_names_the_file(capfd):

@@ -7,6 +7,8 @@ import contextlib
 import errno
 import logging as python_logging
 import os
+import select
+import signal
 import sys
 import threading
 import warnings
@@ -56,7 +58,7 @@ def _verbosity(argv: list[str]) -> int:
 
 def parse_flags(argv: list[str]) -> list[str]:
     """Parses flags; a mistake among them is one line on standard error and exit status 1."""
-    with plain_flag_errors():
+    with plain_flag_errors(), plain_ends_of_pipes():
         return flags.FLAGS(argv)
 
 
@@ -71,6 +73,23 @@ def plain_flag_errors() -> Iterator[None]:
         _leave(f"{' '.join(str(error).split())} (see --help)")
     except UnicodeDecodeError as error:
         _leave(f"--flagfile: the file is not text ({error}): write one flag a line, in UTF-8.")
+
+
+@contextlib.contextmanager
+def plain_ends_of_pipes() -> Iterator[None]:
+    """Where the program prints: a reader that leaves, as in `… | head`, ends it without a word, as SIGPIPE would."""
+    try:
+        try:
+            yield
+        finally:
+            sys.stdout.flush()
+    except BrokenPipeError:
+        poll = select.poll()
+        poll.register(1, 0)
+        if not any(event & select.POLLERR for _, event in poll.poll(0)):
+            raise  # another pipe than standard output
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # where the rest goes that Python would print at its exit
+        sys.exit(128 + signal.SIGPIPE)
 
 
 @contextlib.contextmanager
@@ -139,7 +158,7 @@ def with_plain_errors(main: Callable[[list[str]], int]) -> Callable[[list[str]],
             # Of each assertion in TFF's secure sums, ten lines long.
             tensorflow.addFilter(lambda record: "Object was never used" not in record.getMessage())
         try:
-            with plain_memory_errors():
+            with plain_memory_errors(), plain_ends_of_pipes():
                 return main(argv)
         except errors.UserError as error:
             _leave(str(error))
