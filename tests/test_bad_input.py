@@ -5,7 +5,7 @@ import random
 import numpy as np
 import pytest
 from absl import flags
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from tests.stress import bad_input
@@ -52,6 +52,7 @@ def test_the_stress_test_itself_can_fail():
     validation=st.integers(-3, 50),
     test=st.none() | st.integers(-3, 50),
 )
+@example(["", "\0"], 0, None, 0, 1)
 def test_any_split_is_of_the_numbers_asked_for_and_disjoint_or_is_refused(ids, seed, train, validation, test):
     try:
         made = splits.split_clients(ids, np.random.default_rng(seed), train, validation, test)

@@ -50,7 +50,8 @@ def split_clients(
     Raises:
         UserError: the numbers do not fit the number of clients.
     """
-    shuffled = [str(client) for client in rng.permutation(sorted(client_ids))]
+    ordered = sorted(client_ids)
+    shuffled = [ordered[i] for i in rng.permutation(len(ordered))]  # not of names: NumPy's end before a NUL
     testing = max(1, round(TEST_SHARE * len(shuffled))) if test_clients is None else test_clients
     if not 0 < testing < len(shuffled):
         raise errors.UserError(
