@@ -8,16 +8,18 @@ Puts each table in its place, between `<!-- table: NAME -->` and `<!-- end -->`.
 import pathlib
 import re
 from collections.abc import Callable
+from typing import Any
 
 import pandas as pd
 
-from analysis import compare_methods, runs, tables
+from analysis import claims, compare_methods, runs, study, tables
 from tests.stress import moments
 
 DOCS = pathlib.Path(__file__).parents[2] / "docs"
 RECORDS = DOCS / "reliability"
 COMPARISON = DOCS / "results" / "comparison"
-PAGES = (DOCS / "reliability.md", DOCS / "scaling.md", DOCS / "comparison.md")
+PAPER = DOCS / "results" / "paper-small"
+PAGES = (DOCS / "reliability.md", DOCS / "scaling.md", DOCS / "comparison.md", DOCS / "paper.md")
 _KINDS = {
     "kill -9 of the program": "kill -9",
     "SIGTERM": "SIGTERM",
@@ -135,9 +137,25 @@ def comparison() -> str:
     return compare_methods.render(compare_methods.compare(found), "markdown")
 
 
+def verdicts() -> str:
+    """The paper's claims, judged by the records."""
+    return _markdown(pd.DataFrame([_of_claim(found) for found in claims.judge(study.read(PAPER))]))
+
+
+def _of_claim(found: dict[str, Any]) -> dict[str, str]:
+    has_interval = found["low"] is not None
+    return {
+        "": found["id"],
+        "claim": found["statement"] + (" *(synthetic data)*" if found["synthetic"] else ""),
+        "effect": f"{found['effect']:+.3f} [{found['low']:+.3f}, {found['high']:+.3f}]" if has_interval else "–",
+        "verdict": f"**{found['verdict']}**",
+        "seeds": str(found["seeds"] or "–"),
+    }
+
+
 TABLES: dict[str, Callable[[], str]] = {
     made.__name__: made
-    for made in (faults, bad_input, bad_commands, scale_out, memory_rounds, memory_clients, comparison)
+    for made in (faults, bad_input, bad_commands, scale_out, memory_rounds, memory_clients, comparison, verdicts)
 }
 
 

@@ -1,6 +1,7 @@
 """`make paper`: what is shared, what is made once, what a second start does; and the project's own experiments."""
 
 import json
+import os
 import pathlib
 
 import pandas as pd
@@ -36,7 +37,8 @@ def folder(tmp_path):
 
 
 def test_experiments_share_runs_and_a_second_start_makes_nothing_anew(folder, tmp_path, by_writer_archive, monkeypatch):
-    given = {"client_data": str(by_writer_archive), "output_dir": str(tmp_path)}
+    monkeypatch.chdir(tmp_path)
+    given = {"client_data": os.path.relpath(by_writer_archive), "output_dir": "."}
     made = paper.Paper(given, "tiny", [], folder)
     assert made.run()
     found = study.read(made.directory)

@@ -14,6 +14,7 @@ A run that several experiments ask for is made once.
 
 import functools
 import json
+import os
 import pathlib
 import subprocess
 import sys
@@ -163,8 +164,13 @@ class Paper:
     def _tool(self, name: str, *arguments: str) -> None:
         """Runs one of the tools; Ctrl-C reaches it, as part of this process's group. The others do not wait for it."""
         command = [sys.executable, "-m", f"tff_personalization.tools.{name}", *arguments]
+        # Paths in flags and arguments are seen from where this process is, which may be elsewhere than the project.
+        path = os.pathsep.join(filter(None, [str(FOLDER.parents[1]), os.environ.get("PYTHONPATH")]))
         code = subprocess.run(
-            runtime.ending_with_parent(command), cwd=FOLDER.parents[1], stdout=subprocess.DEVNULL, check=False
+            runtime.ending_with_parent(command),
+            env={**os.environ, "PYTHONPATH": path},
+            stdout=subprocess.DEVNULL,
+            check=False,
         ).returncode
         if code:
             self._failed.append(f"{name} {' '.join(arguments)} ended with status {code}: see above.")
