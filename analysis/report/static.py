@@ -1,6 +1,7 @@
 """The figures for print: the plots of `analysis` where there is one, else a plain drawing of the interactive figure."""
 
 import colorsys
+import dataclasses
 import html
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -23,8 +24,13 @@ _MARKERS |= {"x": "X", "star": "*", "triangle-left": "<"}
 
 
 def from_plot(plot: PlotFn, configurations: figures.Configurations, most: int) -> Figure:
-    """What a plot of `analysis` shows of the lowest seed of each configuration, of the first `most` that have it."""
-    runs = [configuration.first for configuration in configurations]
+    """What a plot of `analysis` shows of the lowest seed of each configuration, of the first `most` that have it.
+
+    Runs are called by their configurations' labels.
+    """
+    runs = [
+        dataclasses.replace(one.first, config={**one.first.config, "run_name": one.label}) for one in configurations
+    ]
     try:
         return plot(runs[:most])
     except runs_lib.NotRecordedError:

@@ -4,6 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from analysis import learning_curves
 from analysis import runs as runs_lib
 from analysis import study as study_lib
 from analysis.report import client_figures, configurations, figures, sections, static
@@ -125,3 +126,8 @@ def test_a_figure_without_a_plot_of_its_own_is_drawn_with_the_same_numbers(fine_
     np.testing.assert_allclose(marks, table[["initial_accuracy", "personalized_accuracy"]], rtol=1e-5)
     bars = static.from_figure(figures.decomposition_by_epochs(table_1), "title").axes[0].patches
     assert max(bar.get_y() + bar.get_height() for bar in bars) == pytest.approx(1, abs=1e-5)
+
+
+def test_a_plot_for_print_calls_runs_by_their_labels(table_1):
+    drawn = static.from_plot(learning_curves.plot, table_1, 2)
+    assert [text.get_text() for text in drawn.legends[0].texts][2:] == ["E 5", "E 10"]
