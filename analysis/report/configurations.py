@@ -1,6 +1,7 @@
 """Configurations: runs that differ in their seed alone, with a short name each and their figures over seeds."""
 
 import dataclasses
+import functools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -48,6 +49,11 @@ class Configuration:
     def first(self) -> runs_lib.Run:
         """The run of the lowest seed."""
         return self.runs[0]
+
+    @functools.cached_property
+    def first_by_label(self) -> runs_lib.Run:
+        """The run of the lowest seed under the name `label`; kept, since it reads its records for itself, once."""
+        return dataclasses.replace(self.first, config={**self.first.config, "run_name": self.label})
 
     @property
     def seeds(self) -> list[int]:

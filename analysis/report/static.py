@@ -1,7 +1,6 @@
 """The figures for print: the plots of `analysis` where there is one, else a plain drawing of the interactive figure."""
 
 import colorsys
-import dataclasses
 import html
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -28,9 +27,7 @@ def from_plot(plot: PlotFn, configurations: figures.Configurations, most: int) -
 
     Runs are called by their configurations' labels.
     """
-    runs = [
-        dataclasses.replace(one.first, config={**one.first.config, "run_name": one.label}) for one in configurations
-    ]
+    runs = [configuration.first_by_label for configuration in configurations]
     try:
         return plot(runs[:most])
     except runs_lib.NotRecordedError:
