@@ -108,8 +108,8 @@ def read(run: pathlib.Path, which: str = LAST) -> GlobalModel:
     weights = kept.load(round_number)[: len(expected)]  # a method may have more than the model's own
     if [w.shape for w in weights] != [w.shape for w in expected]:
         raise errors.UserError(
-            f"{run / 'models' / f'round_{round_number}.npz'}: not the weights of --model={config.model}: restore the "
-            "file, or repeat the run."
+            f"{kept.file(round_number)}: not the weights of --model={config.model}: restore the file, or repeat the "
+            "run."
         )
     return GlobalModel(run, experiment, record, model, weights, round_number)
 

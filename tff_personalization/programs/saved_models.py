@@ -30,19 +30,20 @@ class SavedModels:
     def save(self, weights: Sequence[np.ndarray], round_number: int) -> None:
         """Keeps the weights after a round; the file is written whole or not at all."""
         self._path.mkdir(exist_ok=True)
-        files.save_arrays(self._file(round_number), weights)
+        files.save_arrays(self.file(round_number), weights)
 
     def load(self, round_number: int) -> tuple[np.ndarray, ...]:
         """The weights after a round; UserError if their file is damaged or missing."""
-        return tuple(files.load_arrays(self._file(round_number)))
+        return tuple(files.load_arrays(self.file(round_number)))
 
     def keep(self, rounds: Collection[int]) -> None:
         """Removes the models of all other rounds."""
         for round_number in self.rounds():
             if round_number not in rounds:
-                self._file(round_number).unlink()
+                self.file(round_number).unlink()
 
-    def _file(self, round_number: int) -> pathlib.Path:
+    def file(self, round_number: int) -> pathlib.Path:
+        """Where the weights after a round are, if they are kept."""
         return self._path / f"{_PREFIX}{round_number}.npz"
 
 
