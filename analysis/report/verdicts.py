@@ -136,8 +136,12 @@ def counts(found: list[Verdict]) -> dict[str, tuple[str, str, int]]:
 
 
 def interval(verdict: Verdict, others: list[Verdict]) -> Interval | None:
-    """The interval on the scale of all verdicts about the same metric; None without one."""
-    ends = [end for other in others if other.metric == verdict.metric for end in (other.low, other.high, other.effect)]
+    """The interval on the scale of the claim's verdicts about the same metric; None without one.
+
+    Those of other claims may be far larger: an interval would be a dot beside them.
+    """
+    group = [other for other in others if (other.claim, other.metric) == (verdict.claim, verdict.metric)]
+    ends = [end for other in group for end in (other.low, other.high, other.effect)]
     reach = max((abs(end) for end in ends if end is not None), default=0.0)
     if verdict.effect is None or verdict.low is None or verdict.high is None or not reach:
         return None

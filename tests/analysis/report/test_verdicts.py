@@ -14,13 +14,14 @@ def test_verdicts_are_read_in_order_and_none_if_a_study_is_not_judged(study, tmp
     assert verdicts.read(tmp_path) == []
 
 
-def test_intervals_of_one_metric_have_one_scale_with_no_effect_in_the_middle(study):
-    first, second, third, without = verdicts.read(study)
-    widest = verdicts.interval(first, [first, second, third])
+def test_intervals_of_a_claim_and_metric_have_one_scale_with_no_effect_in_the_middle(study):
+    first, second, of_another_claim, without = verdicts.read(study)
+    widest = verdicts.interval(first, [first, second, of_another_claim])
     assert widest.zero == 50
-    assert widest.high == pytest.approx(96)  # 0.02 is the farthest of all from 0
-    other = verdicts.interval(third, [first, second, third])
-    assert other.low == pytest.approx(50 - 46 * 0.016 / 0.02)
+    assert widest.high == pytest.approx(96)  # 0.02 is the farthest of the claim's from 0
+    other = verdicts.interval(second, [first, second, of_another_claim])
+    assert other.low == pytest.approx(50 - 46 * 0.003 / 0.02)
+    assert verdicts.interval(of_another_claim, [first, second, of_another_claim]).low == pytest.approx(4)
     assert verdicts.interval(without, [first, without]) is None
 
 
