@@ -175,24 +175,29 @@ def more_examples(experiment: study.Experiment, chosen: bool) -> Measured:
 def at_matched_initial(reference: str, other: str) -> Measure:
     """Client by client: personalized accuracy in the reference's last round less that of the other where it is equally
     good initially: linearly between its two `matched_rounds`, so that mean initial accuracies over test clients agree.
+
+    A seed in which the other is never on both sides is left out, and named beside the verdict.
     """
 
     def measure(experiment, chosen):
         if chosen:
             return NOTHING_CHOSEN
-        groups = {name: experiment.select(name) for name in (reference, other)}
+        groups = {name: dict(experiment.select(name)) for name in (reference, other)}
         matched: dict[int, tuple[int, int]] = {}
-        for seed, run in groups[other].items():
-            if seed not in groups[reference]:
-                continue
+        without = []
+        for seed in sorted(groups[reference].keys() & groups[other].keys()):
+            run = groups[other][seed]
             rounds = matched_rounds(run, groups[reference][seed])
             if rounds is None:
-                return Measured(
-                    [], missing=f"{run.name}: no evaluated rounds on both sides of {reference}'s initial accuracy."
-                )
-            if not all(has_round(run, one) for one in rounds):
-                return Measured([], missing=f"{run.name}: test clients were not judged in the matched rounds.")
-            matched[seed] = rounds
+                without.append(f"{run.name}: no evaluated rounds on both sides of {reference}'s initial accuracy.")
+            elif not all(has_round(run, one) for one in rounds):
+                without.append(f"{run.name}: test clients were not judged in the matched rounds.")
+            else:
+                matched[seed] = rounds
+                continue
+            del groups[other][seed]
+        if without and not matched:
+            return Measured([], missing=without[0])
         left: list[float] = []
 
         def difference(a, b):
@@ -207,12 +212,10 @@ def at_matched_initial(reference: str, other: str) -> Measure:
         measured = _by_seed(groups, difference, chosen)
         worst = max(left, key=abs, default=0.0)
         if abs(worst) > MATCH_TOLERANCE:
-            return dataclasses.replace(
-                measured, undecided=f"Initial accuracies of test clients still differ by {worst:+.3f}."
-            )
-        return dataclasses.replace(
-            measured, note=f"Initial accuracies of test clients differ by {abs(worst):.3f} at most."
-        )
+            far = [f"Initial accuracies of test clients still differ by {worst:+.3f}.", *without]
+            return dataclasses.replace(measured, undecided=" ".join(far))
+        near = [f"Initial accuracies of test clients differ by {abs(worst):.3f} at most.", *without]
+        return dataclasses.replace(measured, note=" ".join(near))
 
     return measure
 

@@ -194,14 +194,16 @@ def test_matched_rounds_lie_on_both_sides_of_the_last_initial_accuracy_on_valida
 
 
 @pytest.mark.parametrize("shift", [0.0, 0.2])
-def test_at_the_same_initial_accuracy_the_other_model_lies_between_its_matched_rounds(make_study, shift):
-    directory = make_study("centralized", [("FedAvg", {}, {}), ("SGD", {}, {})])
+@pytest.mark.parametrize("seeds", [1, 2])
+def test_at_the_same_initial_accuracy_the_other_model_lies_between_its_matched_rounds(make_study, shift, seeds):
+    planned = [(label, {"seed": seed}, {"seed": seed}) for seed in range(1, seeds + 1) for label in ("FedAvg", "SGD")]
+    directory = make_study("centralized", planned)
     reference, other = (directory / "runs" / f"centralized_{number}" for number in (0, 1))
-    rows = [("validation", "fine_tuning", e, 9, 0.0, 1.0) for e in (0, 5)]
-    columns = ["split", "strategy", "epoch", "clients", "accuracy_q25", "accuracy_q75"]
-    for run, curve in ((reference, {100: 0.6}), (other, {10: 0.5, 20: 0.7, 100: 0.8})):
-        tables = [pd.DataFrame(rows, columns=columns).assign(round=r, accuracy_mean=a) for r, a in curve.items()]
-        pd.concat(tables).to_csv(run / "evaluations.csv", index=False)
+    _give_validation_curve(reference, {100: 0.6})
+    _give_validation_curve(other, {10: 0.5, 20: 0.7, 100: 0.8})
+    if seeds == 2:  # the second seed's other model is never as low as the reference
+        _give_validation_curve(directory / "runs" / "centralized_2", {100: 0.4})
+        _give_validation_curve(directory / "runs" / "centralized_3", {10: 0.5, 20: 0.7, 100: 0.8})
     mine = pd.read_csv(reference / "clients.csv")
     mine = mine[(mine.strategy == "fine_tuning") & mine.epoch.isin([0, 5])]
     # A quarter of the way from round 10 to round 20 the mean initial accuracy is the reference's, unless shifted.
@@ -211,12 +213,21 @@ def test_at_the_same_initial_accuracy_the_other_model_lies_between_its_matched_r
     ]
     pd.concat(judged).to_csv(other / "by_round.csv", index=False)
     found = _judge(directory, "C3.3")
+    assert found["seeds"] == 1
+    assert ("centralized_3: no evaluated rounds on both sides" in found["why"]) == (seeds == 2)
     if shift:
         assert found["verdict"] == claims.UNDECIDED
         assert "still differ by +0.150" in found["why"]
     else:
         assert found["effect"] == pytest.approx(0.02 * (0.75 - 0.25))
         assert "differ by 0.000 at most" in found["why"]
+
+
+def _give_validation_curve(run, curve):
+    rows = [("validation", "fine_tuning", e, 9, 0.0, 1.0) for e in (0, 5)]
+    columns = ["split", "strategy", "epoch", "clients", "accuracy_q25", "accuracy_q75"]
+    tables = [pd.DataFrame(rows, columns=columns).assign(round=r, accuracy_mean=a) for r, a in curve.items()]
+    pd.concat(tables).to_csv(run / "evaluations.csv", index=False)
 
 
 def test_what_validation_clients_choose_is_compared_client_by_client(make_study):
