@@ -176,28 +176,27 @@ def at_matched_initial(reference: str, other: str) -> Measure:
     """Client by client: personalized accuracy in the reference's last round less that of the other where it is equally
     good initially: linearly between its two `matched_rounds`, so that mean initial accuracies over test clients agree.
 
-    A seed in which the other is never on both sides is left out, and named beside the verdict.
+    A seed without matched rounds, or without test clients judged in them, is left out and named beside the verdict.
     """
 
     def measure(experiment, chosen):
         if chosen:
             return NOTHING_CHOSEN
-        groups = {name: dict(experiment.select(name)) for name in (reference, other)}
+        groups = {name: experiment.select(name) for name in (reference, other)}
         matched: dict[int, tuple[int, int]] = {}
-        without = []
+        unmatched: dict[int, str] = {}
         for seed in sorted(groups[reference].keys() & groups[other].keys()):
             run = groups[other][seed]
             rounds = matched_rounds(run, groups[reference][seed])
             if rounds is None:
-                without.append(f"{run.name}: no evaluated rounds on both sides of {reference}'s initial accuracy.")
+                unmatched[seed] = f"{run.name}: no evaluated rounds on both sides of {reference}'s initial accuracy."
             elif not all(has_round(run, one) for one in rounds):
-                without.append(f"{run.name}: test clients were not judged in the matched rounds.")
+                unmatched[seed] = f"{run.name}: test clients were not judged in the matched rounds."
             else:
                 matched[seed] = rounds
-                continue
-            del groups[other][seed]
-        if without and not matched:
-            return Measured([], missing=without[0])
+        if unmatched and not matched:
+            return Measured([], missing=next(iter(unmatched.values())))
+        groups[other] = {seed: run for seed, run in groups[other].items() if seed not in unmatched}
         left: list[float] = []
 
         def difference(a, b):
@@ -211,11 +210,14 @@ def at_matched_initial(reference: str, other: str) -> Measure:
 
         measured = _by_seed(groups, difference, chosen)
         worst = max(left, key=abs, default=0.0)
+        beside = "".join(f" {reason}" for reason in unmatched.values())
         if abs(worst) > MATCH_TOLERANCE:
-            far = [f"Initial accuracies of test clients still differ by {worst:+.3f}.", *without]
-            return dataclasses.replace(measured, undecided=" ".join(far))
-        near = [f"Initial accuracies of test clients differ by {abs(worst):.3f} at most.", *without]
-        return dataclasses.replace(measured, note=" ".join(near))
+            return dataclasses.replace(
+                measured, undecided=f"Initial accuracies of test clients still differ by {worst:+.3f}.{beside}"
+            )
+        return dataclasses.replace(
+            measured, note=f"Initial accuracies of test clients differ by {abs(worst):.3f} at most.{beside}"
+        )
 
     return measure
 
