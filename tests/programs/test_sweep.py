@@ -1,10 +1,12 @@
 """Sweeps: what a file asks for, what is refused, and the whole of it as a process."""
 
+import math
 import pathlib
 import signal
 import subprocess
 import sys
 import time
+import tomllib
 
 import numpy as np
 import pandas as pd
@@ -69,7 +71,9 @@ def test_a_search_tries_learning_rates_between_the_bounds(sweep_of):
 @pytest.mark.parametrize("path", sorted((ROOT / "configs").glob("*.toml")), ids=lambda path: path.stem)
 def test_the_sweeps_of_the_project_are_sound(sweep_of, path):
     data = ["--task=shakespeare"] if path.stem.startswith("shakespeare") else ["--test_clients=67"]
-    assert len(sweep_of(path.read_text(), *data).runs) == path.read_text().count("[[runs]]")
+    content = tomllib.loads(path.read_text())
+    grid = math.prod(len(values) for values in content.get("grid", {}).values())
+    assert len(sweep_of(path.read_text(), *data).runs) == grid * len(content.get("runs", [{}]))
 
 
 def test_labels_are_kept_and_are_no_flags(sweep_of):
