@@ -9,7 +9,6 @@ from collections.abc import Sequence
 
 import matplotlib
 from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator
 
@@ -23,7 +22,10 @@ def plot(runs: Sequence[runs_lib.Run]) -> Figure:
     figure, axes = style.panels(2 * len(runs), 2, (3.8, 2.9))
     tables = [run.decomposition[run.decomposition["level"] == "cohort"] for run in runs]
     parts = sorted({int(part) for table in tables for part in table["part"]})
-    colours = [style.VERMILLION, *matplotlib.colormaps["Blues"]([0.35 + 0.6 * i / len(parts) for i in parts[1:]])]
+    colours = [
+        style.VERMILLION,
+        *matplotlib.colormaps["Blues"]([0.95 - 0.6 * i / len(parts) for i in range(1, len(parts))]),
+    ]
     colour_of = dict(zip(parts, colours, strict=True))
     for table, shares, cosines in zip(tables, axes[::2], axes[1::2], strict=True):
         share = table.pivot(index="round", columns="part", values="share")
@@ -38,7 +40,7 @@ def plot(runs: Sequence[runs_lib.Run]) -> Figure:
     style.run_titles(axes[::2], runs)
     names = ["FedSGD", *(f"FOMAML, epoch {part}" for part in parts[1:])]
     handles = [Patch(color=colour_of[part], label=name) for part, name in zip(parts, names, strict=True)]
-    style.legend_below(figure, [*handles, Line2D([], [], color=style.GREY, marker="o", label="by round")], columns=5)
+    style.legend_below(figure, handles, columns=5)
     style.title(figure, "FedAvg's update of a cohort, taken apart", runs)
     return figure
 

@@ -31,6 +31,7 @@ class Spec:
     Attributes:
         title: what it shows.
         caption: how to read it.
+        about_seeds: what the interactive figure makes of several seeds.
         hint: what a reader can do with it on the page.
         draw: makes the interactive figure.
         plot: makes the one for print from runs; None where the interactive figure is drawn again.
@@ -45,6 +46,7 @@ class Spec:
     draw: Callable[..., go.Figure]
     plot: static.PlotFn | None = None
     hint: str = ""
+    about_seeds: str = ""
     most: int = 4
     shown: int | None = None
     one: bool = False
@@ -92,14 +94,15 @@ class Section:
 
 
 _SEEDS = "Lines are means over seeds, error bars their standard deviation."
+_TOGETHER = "The clients of all seeds together."
 _HOVER = "Hover a client, or choose one below, to see it; a click keeps it."
 FIGURES = {
     "learning_curves": Spec(
         "Accuracy by round",
-        f"Dashed: initial accuracy, solid: personalized accuracy, mean over the clients that are evaluated between "
-        f"rounds. {_SEEDS} Thin lines are single seeds.",
+        "Dashed: initial accuracy, solid: personalized accuracy, mean over clients evaluated between rounds.",
         figures.learning_curves,
         learning_curves.plot,
+        about_seeds=f"{_SEEDS} Thin lines are single seeds.",
         most=7,
         shown=4,
     ),
@@ -111,20 +114,23 @@ FIGURES = {
     ),
     "personalization_curves": Spec(
         "Accuracy by personalization epoch",
-        f"Test clients, after the last round; epoch 0 is the initial model. {_SEEDS}",
+        "Test clients, after the last round; epoch 0 is the initial model.",
         figures.personalization_curves,
         personalization_epochs.plot,
+        about_seeds=_SEEDS,
     ),
     "learning_rates": Spec(
         "Personalized accuracy by personalization learning rate",
-        f"Validation clients, main strategy, after all epochs. {_SEEDS}",
+        "Validation clients, main strategy, after all epochs.",
         figures.learning_rates,
+        about_seeds=_SEEDS,
     ),
     "k_shot": Spec(
         "Personalized accuracy by number of train examples",
-        f"Each test client's train part is cut to so many examples. {_SEEDS}",
+        "Each test client's train part is cut to so many examples.",
         figures.k_shot,
         k_shot.plot,
+        about_seeds=_SEEDS,
     ),
     "ranking": Spec(
         "Initial against personalized accuracy",
@@ -134,13 +140,15 @@ FIGURES = {
     ),
     "by_local_epochs": Spec(
         "Accuracy by local epochs E",
-        f"Dashed: initial, solid: personalized. {_SEEDS}",
+        "Dashed: initial, solid: personalized.",
         figures.by_setting("local_epochs", "local epochs E"),
+        about_seeds=_SEEDS,
     ),
     "by_heterogeneity": Spec(
         "Accuracy by how different the writers are",
-        f"Dashed: initial, solid: personalized. {_SEEDS}",
+        "Dashed: initial, solid: personalized.",
         figures.by_setting("writer_heterogeneity", "heterogeneity of the synthetic writers"),
+        about_seeds=_SEEDS,
     ),
     "decomposition_by_round": Spec(
         "FedAvg's update by round",
@@ -158,16 +166,18 @@ FIGURES = {
     ),
     "distributions": Spec(
         "Accuracy of test clients before and after personalization",
-        "Blue: initial, orange: personalized. The clients of all seeds together.",
+        "Blue: initial, orange: personalized.",
         client_figures.distributions,
         accuracy_distributions.plot,
         "One configuration at a time.",
+        about_seeds=_TOGETHER,
         one=True,
     ),
     "cumulative": Spec(
         "Share of test clients below an accuracy",
-        "Dashed: initial, solid: personalized. The clients of all seeds together.",
+        "Dashed: initial, solid: personalized.",
         client_figures.cumulative,
+        about_seeds=_TOGETHER,
         shown=2,
     ),
     "gains": Spec(

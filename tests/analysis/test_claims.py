@@ -196,7 +196,9 @@ def test_matched_rounds_lie_on_both_sides_of_the_last_initial_accuracy_on_valida
 @pytest.mark.parametrize("shift", [0.0, 0.2])
 @pytest.mark.parametrize("seeds", [1, 2])
 def test_at_the_same_initial_accuracy_the_other_model_lies_between_its_matched_rounds(make_study, shift, seeds):
-    planned = [(label, {"seed": seed}, {"seed": seed}) for seed in range(1, seeds + 1) for label in ("FedAvg", "SGD")]
+    planned = [
+        (label, {"seed": seed}, {"seed": seed}) for seed in range(1, seeds + 1) for label in ("FedAvg", "pooled SGD")
+    ]
     directory = make_study("centralized", planned)
     reference, other = (directory / "runs" / f"centralized_{number}" for number in (0, 1))
     _give_validation_curve(reference, {100: 0.6})
@@ -231,7 +233,7 @@ def _give_validation_curve(run, curve):
 
 
 def test_what_validation_clients_choose_is_compared_client_by_client(make_study):
-    directory = make_study("centralized", [("FedAvg", {}, {}), ("SGD", {}, {})])
+    directory = make_study("centralized", [("FedAvg", {}, {}), ("pooled SGD", {}, {})])
     tables = []
     for number, epoch in ((0, 3), (1, 5)):
         place = directory / "runs" / f"centralized_{number}"
