@@ -212,12 +212,12 @@ _SHOWN: dict[str, tuple[tuple[TableFn, ...], tuple[str, ...]]] = {
     ),
     "fine_tuning": ((tables.results, tables.ranking), ("ranking", "learning_curves", "matched_initial", "gains")),
     "centralized": (
-        (tables.results, tables.choices),
+        (tables.results, tables.choices, tables.by_examples),
         ("matched_initial", "personalization_curves", "learning_rates", "learning_curves", "distributions"),
     ),
     "personalization": ((tables.results, tables.strategies), ("personalization_curves", "learning_rates", "ranking")),
     "who_gains": (
-        (tables.results, tables.strategies),
+        (tables.results, tables.strategies, tables.by_examples),
         ("distributions", "cumulative", "gains", "client_scatter", "k_shot"),
     ),
     "server_optimizers": ((tables.results, tables.ranking), ("learning_curves", "ranking")),

@@ -326,6 +326,58 @@ def choices(configurations: Configurations) -> Table:
     return make("choices", "As validation clients choose", note, pd.DataFrame(rows), columns)
 
 
+def by_examples(configurations: Configurations) -> Table:
+    """Accuracies of clients with similar numbers of train examples: where a comparison of configurations holds.
+
+    The groups are the quarters of all configurations' clients by number of train examples, and fewer where many clients
+    have the same number.
+
+    Raises:
+        NotRecordedError: a run released aggregates alone, or all clients have the same number of train examples.
+    """
+    clients = pd.concat(
+        [
+            run.client_gains().assign(configuration=configuration.label, seed=run.config["seed"])
+            for configuration in configurations
+            for run in configuration.runs
+        ]
+    )
+    examples = clients["train_examples"]
+    group = pd.qcut(examples, 4, labels=False, duplicates="drop") if examples.nunique() > 1 else None
+    if group is None or group.nunique() < 2:
+        raise runs_lib.NotRecordedError("the clients have the same number of train examples")
+    clients["group"] = group.to_numpy()
+    labels = [configuration.label for configuration in configurations]
+    clients["configuration"] = pd.Categorical(clients["configuration"], labels)
+    measures = {"initial": "initial_accuracy", "personalized": "personalized_accuracy", "gain": "gain"}
+    places = ["configuration", "group", "seed"]
+    by_seed = clients.rename(columns=measures).groupby(places, observed=True)[list(measures.values())].mean()
+    over_seeds = by_seed.groupby(places[:2], observed=True)
+    counted = (
+        clients.groupby(places[:2], observed=True)["train_examples"]
+        .agg(["min", "max", "size"])
+        .add_prefix("train_examples_")
+    )
+    tidy = over_seeds.mean().join(over_seeds.std(ddof=1).add_suffix("_sd")).join(counted).reset_index()
+    tidy["clients"] = tidy.pop("train_examples_size") / over_seeds.size().to_numpy()
+    tidy = tidy.sort_values(["group", "configuration"], ignore_index=True)
+
+    def span(row: Any) -> tuple[str, Any]:
+        low, high = int(row["train_examples_min"]), int(row["train_examples_max"])
+        return (f"{low}" if low == high else f"{low}–{high}"), low
+
+    columns: list[Column] = [
+        ("train examples", span),
+        ("configuration", text("configuration")),
+        ("clients of a seed", number("clients", ".1f", spread=False)),
+        ("initial accuracy", number("initial_accuracy", ".4f")),
+        ("personalized accuracy", number("personalized_accuracy", ".4f")),
+        ("gain", number("gain", "+.4f")),
+    ]
+    note = f"{_SEEDS_NOTE} Quarters of the test clients by number of train examples, one where many have the same."
+    return make("by_examples", "By number of train examples", note, tidy, columns)
+
+
 def all_runs(study: study_lib.Study) -> Table:
     """One row per finished run of the study, with the experiments that it belongs to and what they call it."""
     called: dict[str, list[str]] = {}

@@ -66,6 +66,31 @@ def test_parts_of_the_update_are_those_of_the_last_round(found):
     assert first["share"].tolist() == pytest.approx([0.3, 0.7 / 3, 0.7 / 3, 0.7 / 3])
 
 
+def test_quarters_of_clients_by_examples_are_those_of_all_runs(found):
+    made = configurations.of(found.experiments[0].runs)
+    tidy = tables.by_examples(made).tidy
+    pooled = pd.concat(
+        [run.client_gains().assign(label=c.label, seed=run.config["seed"]) for c in made for run in c.runs]
+    )
+    edges = sorted(set(np.quantile(pooled["train_examples"], [0.25, 0.5, 0.75])))
+    pooled["quarter"] = np.searchsorted(edges, pooled["train_examples"])
+    assert tidy["clients"].sum() == pytest.approx(sum(len(c.runs[0].client_gains()) for c in made))
+    for _, row in tidy.iterrows():
+        inside = pooled[(pooled["label"] == row["configuration"]) & (pooled["quarter"] == row["group"])]
+        means = inside.groupby("seed")["personalized"].mean()
+        assert row["personalized_accuracy"] == pytest.approx(means.mean())
+        assert row["personalized_accuracy_sd"] == pytest.approx(means.std(ddof=1), nan_ok=True)
+        assert row["train_examples_max"] == inside["train_examples"].max()
+        assert row["gain"] == pytest.approx(row["personalized_accuracy"] - row["initial_accuracy"])
+
+
+def test_clients_of_one_size_are_not_grouped(found, monkeypatch):
+    same = pd.DataFrame({"initial": [0.5], "personalized": [0.6], "gain": [0.1], "train_examples": [40]})
+    monkeypatch.setattr(runs_lib.Run, "client_gains", lambda run: same)
+    with pytest.raises(runs_lib.NotRecordedError, match="same number"):
+        tables.by_examples(configurations.of(found.experiments[0].runs))
+
+
 def test_a_table_can_be_taken_away_in_three_forms(table_1):
     pd.testing.assert_frame_equal(pd.read_csv(io.StringIO(table_1.csv)), table_1.tidy, check_dtype=False)
     assert table_1.markdown.startswith("| cohort | E |")
