@@ -63,7 +63,7 @@ def matched_initial(configurations: Configurations) -> go.Figure:
 
 def personalization_curves(configurations: Configurations) -> go.Figure:
     """Accuracy of test clients by personalization epoch, after the last round, for every strategy: mean over seeds."""
-    figure = look.figure("personalization epoch (0: initial model)", look.ACCURACY)
+    figure = look.figure("personalization epoch", look.ACCURACY)
     figure.update_xaxes(dtick=1)
     number = 0
     several = len({name for c in configurations for run in c.runs for name in _final(run)["strategy"]}) > 1
@@ -100,7 +100,7 @@ def k_shot(configurations: Configurations) -> go.Figure:
 
 def learning_rates(configurations: Configurations) -> go.Figure:
     """Accuracy of validation clients by personalization learning rate, main strategy, after all epochs."""
-    figure = look.figure("personalization learning rate", f"personalized {look.ACCURACY} (validation clients)")
+    figure = look.figure("personalization learning rate", f"personalized {look.ACCURACY}")
     figure.update_xaxes(type="log")
     for number, configuration in enumerate(configurations):
         found = []

@@ -104,7 +104,7 @@ FIGURES = {
         learning_curves.plot,
         about_seeds=f"{_SEEDS} Thin lines are single seeds.",
         most=7,
-        shown=4,
+        shown=5,
     ),
     "matched_initial": Spec(
         "Personalized against initial accuracy along training",

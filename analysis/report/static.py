@@ -48,7 +48,7 @@ def from_figure(figure: go.Figure, title: str) -> Figure:
         name = html.unescape(trace.name)
         if trace.type == "bar":
             names = [", ".join(map(html.unescape, several)) for several in zip(*trace.x, strict=True)]
-            heights = np.array(trace.y, float)
+            heights = np.nan_to_num(np.array(trace.y, float))  # a part that a configuration has not
             below = [bottoms.get(place, 0.0) for place in names]
             handles[name] = axes.bar(names, heights, bottom=below, color=_colour(trace.marker.color), label=name)
             bottoms |= {place: low + height for place, low, height in zip(names, below, heights, strict=True)}

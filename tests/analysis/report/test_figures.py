@@ -128,6 +128,18 @@ def test_a_figure_without_a_plot_of_its_own_is_drawn_with_the_same_numbers(fine_
     assert max(bar.get_y() + bar.get_height() for bar in bars) == pytest.approx(1, abs=1e-5)
 
 
+def test_bars_are_drawn_where_a_configuration_has_fewer_parts_than_another(table_1):
+    whole = figures.decomposition_by_epochs(table_1)
+    whole.data[-1].y = [float("nan"), *whole.data[-1].y[1:]]
+    axes = static.from_figure(whole, "title").axes[0]
+    tops = {}
+    for bar in axes.patches:
+        tops[bar.get_x()] = max(tops.get(bar.get_x(), 0), bar.get_y() + bar.get_height())
+    assert sorted(tops.values())[1:] == pytest.approx([1] * (len(tops) - 1), abs=1e-5)
+    assert min(tops.values()) == pytest.approx(1 - 0.7 / 3, abs=1e-5)
+    assert axes.get_ylim()[1] > 1
+
+
 def test_a_plot_for_print_calls_runs_by_their_labels(table_1):
     drawn = static.from_plot(learning_curves.plot, table_1, 2)
     assert [text.get_text() for text in drawn.legends[0].texts][2:] == ["E 5", "E 10"]
