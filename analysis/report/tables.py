@@ -369,10 +369,10 @@ def by_examples(configurations: Configurations) -> Table:
     columns: list[Column] = [
         ("train examples", span),
         ("configuration", text("configuration")),
-        ("clients of a seed", number("clients", ".1f", spread=False)),
         ("initial accuracy", number("initial_accuracy", ".4f")),
         ("personalized accuracy", number("personalized_accuracy", ".4f")),
         ("gain", number("gain", "+.4f")),
+        ("clients of a seed", number("clients", ".1f", spread=False)),
     ]
     note = f"{_SEEDS_NOTE} Quarters of the test clients by number of train examples, one where many have the same."
     return make("by_examples", "By number of train examples", note, tidy, columns)
