@@ -22,10 +22,9 @@ def plot(runs: Sequence[runs_lib.Run]) -> Figure:
     figure, axes = style.panels(2 * len(runs), 2, (3.8, 2.9))
     tables = [run.decomposition[run.decomposition["level"] == "cohort"] for run in runs]
     parts = sorted({int(part) for table in tables for part in table["part"]})
-    colours = [
-        style.VERMILLION,
-        *matplotlib.colormaps["Blues"]([0.95 - 0.6 * i / len(parts) for i in range(1, len(parts))]),
-    ]
+    # The later the paler, and the first ones far apart: few epochs must be told apart too.
+    blues = matplotlib.colormaps["Blues"]([0.35 + 0.6 * 0.75**later for later in range(len(parts) - 1)])
+    colours = [style.VERMILLION, *blues]
     colour_of = dict(zip(parts, colours, strict=True))
     for table, shares, cosines in zip(tables, axes[::2], axes[1::2], strict=True):
         share = table.pivot(index="round", columns="part", values="share")
