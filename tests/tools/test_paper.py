@@ -30,7 +30,7 @@ def folder(tmp_path):
     )
     (place / "centralized.toml").write_text(
         "[about]\norder = 1\ntitle = 'Pooled'\nclaim = 'C3'\nmatch = 'FedAvg'\n[grid]\nlocal_epochs = [2]\n"
-        "[[runs]]\nlabel = 'FedAvg'\nmethod = 'fed_avg'\n[[runs]]\nlabel = 'SGD'\nmethod = 'centralized'\n"
+        "[[runs]]\nlabel = 'FedAvg'\nmethod = 'fed_avg'\n[[runs]]\nlabel = 'pooled SGD'\nmethod = 'centralized'\n"
         "[scale.tiny]\n"
     )
     return place
@@ -58,6 +58,16 @@ def test_experiments_share_runs_and_a_second_start_makes_nothing_anew(folder, tm
     monkeypatch.setattr(paper.Paper, "_tool", lambda *arguments: pytest.fail(f"made again: {arguments}"))
     assert paper.Paper(given, "tiny", [], folder).run()
     assert before == {file: file.stat().st_mtime_ns for file in made.directory.glob("runs/*/*.*")}
+
+
+def test_a_seed_that_an_experiment_has_not_is_not_announced(folder, by_writer_archive, tmp_path, monkeypatch, capsys):
+    terms = folder / "terms.toml"
+    terms.write_text(terms.read_text().replace("[grid]", "[grid]\nseed = [2]"))
+    monkeypatch.setattr(paper.sweep.Sweep, "start", lambda *_: None)
+    given = {"client_data": str(by_writer_archive), "output_dir": str(tmp_path)}
+    assert paper.Paper(given, "tiny", [], folder).run()
+    announced = [line for line in capsys.readouterr().err.splitlines() if ", seed" in line]
+    assert announced == ["Pooled (centralized), seed 1", "Taken apart (terms), seed 2"]
 
 
 @pytest.mark.parametrize("scale", ["smoke", "small", "paper"])

@@ -119,6 +119,8 @@ class Paper:
         seeds = sorted({run.directory.experiment.config.seed for made in self.sweeps.values() for run in made.runs})
         for seed in seeds:
             for name, made in self.sweeps.items():
+                if not any(_is_of_seed(seed, run) for run in made.runs):
+                    continue
                 print(f"\n{made.file.about['title']} ({name}), seed {seed}", file=sys.stderr, flush=True)
                 made.start(functools.partial(_is_of_seed, seed))
                 self._complete(name, made, seed)
