@@ -115,6 +115,8 @@ def learning_rates(configurations: Configurations) -> go.Figure:
             _mean_line(figure, number, configuration.label, pd.concat(found, axis=1).sort_index())
     if not any(len(trace.x) > 1 for trace in figure.data):
         raise runs_lib.NotRecordedError("no run was judged with several personalization learning rates (choice.csv)")
+    rates = sorted({rate for trace in figure.data for rate in trace.x})
+    figure.update_xaxes(tickvals=rates, ticktext=[f"{rate:g}" for rate in rates])
     return figure
 
 
@@ -316,7 +318,7 @@ def _mark_stages(figure: go.Figure, configurations: Configurations) -> None:
     for place, stage in sorted(switches.items()):
         figure.add_vline(place, line={"dash": "dashdot", "width": 1, "color": look.COLOURS[-1]})
         figure.add_annotation(
-            x=place, y=1, yref="paper", text=look.escaped(stage), showarrow=False, xanchor="left", yanchor="bottom"
+            x=place, y=1, yref="paper", text=look.escaped(stage), showarrow=False, xanchor="right", yanchor="top"
         )
 
 

@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 import plotly.graph_objects as go
-from matplotlib import ticker
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.container import Container
@@ -59,8 +58,7 @@ def from_figure(figure: go.Figure, title: str) -> Figure:
     axes.set(xlabel=figure.layout.xaxis.title.text, ylabel=figure.layout.yaxis.title.text)
     if figure.layout.xaxis.type == "log":
         axes.set_xscale("log")
-        axes.set_xticks(sorted({x for trace in figure.data for x in trace.x}))
-        axes.xaxis.set_major_formatter(ticker.StrMethodFormatter("{x:g}"))
+        axes.set_xticks(figure.layout.xaxis.tickvals, figure.layout.xaxis.ticktext)
         axes.minorticks_off()
     if bottoms:
         axes.tick_params(axis="x", labelrotation=30)
