@@ -181,13 +181,13 @@ def decomposition_by_round(configurations: Configurations) -> go.Figure:
         shares = table[table["level"] == "cohort"].groupby(["part", "round"])["share"].mean()
         for part in shares.index.unique("part"):
             _part_line(figure, label, int(part), shares[part])
-    figure.update_layout(showlegend=True)
     return figure
 
 
 def decomposition_by_epochs(configurations: Configurations) -> go.Figure:
     """The share of each part in the update after the last kept round, for each configuration, at both levels."""
-    figure = look.figure("", "share of the update", barmode="relative", showlegend=True)
+    figure = look.figure("", "share of the update", barmode="relative")
+    figure.update_xaxes(tickangle=0)
     tables = _decompositions(configurations)
     last = {label: table[table["round"] == table["round"].max()] for label, table in tables.items()}
     parts = sorted({int(part) for table in last.values() for part in table["part"]})

@@ -94,6 +94,7 @@ class Section:
 
 
 _SEEDS = "Lines are means over seeds, error bars their standard deviation."
+_PARTS = "Orange: FedSGD's term; blue: FOMAML's, one an epoch, the first the darkest."
 _TOGETHER = "The clients of all seeds together."
 _HOVER = "Hover a client, or choose one below, to see it; a click keeps it."
 FIGURES = {
@@ -152,7 +153,7 @@ FIGURES = {
     ),
     "decomposition_by_round": Spec(
         "FedAvg's update by round",
-        "The share of the cohort's mean update that each part makes up; the parts add up to 1.",
+        f"The share of the cohort's mean update that each part makes up; the parts add up to 1. {_PARTS}",
         figures.decomposition_by_round,
         decomposition_plot.plot,
         "One configuration at a time.",
@@ -161,7 +162,8 @@ FIGURES = {
     ),
     "decomposition_by_epochs": Spec(
         "FedAvg's update by configuration",
-        "Shares at the last kept model, mean over seeds, of single clients' updates (mean) and of the cohort's.",
+        "Shares at the last kept model, mean over seeds, of single clients' updates (mean) and of the cohort's. "
+        f"{_PARTS}",
         figures.decomposition_by_epochs,
     ),
     "distributions": Spec(
