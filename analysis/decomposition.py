@@ -37,11 +37,15 @@ def plot(runs: Sequence[runs_lib.Run]) -> Figure:
         shares.set(xlabel="round", ylabel="share of the update", title="shares")
         cosines.set(xlabel="round", ylabel="cosine with FedSGD's term", title="cosines")
     style.run_titles(axes[::2], runs)
-    names = ["FedSGD", *(f"FOMAML, epoch {part}" for part in parts[1:])]
-    handles = [Patch(color=colour_of[part], label=name) for part, name in zip(parts, names, strict=True)]
+    handles = [Patch(color=colour_of[part], label=part_name(part)) for part in parts]
     style.legend_below(figure, handles, columns=5)
     style.title(figure, "FedAvg's update of a cohort, taken apart", runs)
     return figure
+
+
+def part_name(part: int) -> str:
+    """What a part of FedAvg's update is called: 0 is FedSGD's term, n FOMAML's of the n-th local epoch."""
+    return "FedSGD" if part == 0 else f"FOMAML, epoch {part:.0f}"
 
 
 if __name__ == "__main__":

@@ -62,13 +62,8 @@ def binned_gain(gains: pd.DataFrame, bins: int = 6) -> pd.DataFrame:
         One row per group; columns train_examples (mean), gain (mean), standard_error (of the mean gain, missing for
         a group of one client), clients.
     """
-    # Of few clients, or clients of one size, no more groups than hold together.
-    count = min(bins, max(1, len(gains) // 5))
-    if gains["train_examples"].nunique() > 1:
-        group = pd.qcut(gains["train_examples"], count, labels=False, duplicates="drop")
-    else:
-        group = pd.Series(0, gains.index)
-    grouped = gains.groupby(group)
+    # Of few clients no more groups than hold together.
+    grouped = gains.groupby(groups(gains["train_examples"], min(bins, max(1, len(gains) // 5))))
     return pd.DataFrame(
         {
             "train_examples": grouped["train_examples"].mean(),
@@ -77,6 +72,14 @@ def binned_gain(gains: pd.DataFrame, bins: int = 6) -> pd.DataFrame:
             "clients": grouped.size(),
         }
     )
+
+
+def groups(train_examples: pd.Series, count: int) -> pd.Series:
+    """The number of each client's group, of at most `count` of about equal size, by ascending train examples; fewer
+    when many clients have the same number."""
+    if train_examples.nunique() <= 1:
+        return pd.Series(0, train_examples.index)
+    return pd.qcut(train_examples, count, labels=False, duplicates="drop")
 
 
 if __name__ == "__main__":

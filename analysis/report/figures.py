@@ -12,6 +12,7 @@ from typing import Any
 import pandas as pd
 import plotly.graph_objects as go
 
+from analysis import decomposition
 from analysis import runs as runs_lib
 from analysis.report import configurations as configurations_lib
 from analysis.report import look
@@ -200,7 +201,7 @@ def decomposition_by_epochs(configurations: Configurations) -> go.Figure:
         figure.add_bar(
             x=[list(names) for names in zip(*shares, strict=True)],
             y=look.rounded(shares.values()),
-            name=_part_name(part),
+            name=decomposition.part_name(part),
             marker={"color": _part_colour(part)},
             hovertemplate="%{x}: %{y:.3f}",
         )
@@ -221,10 +222,6 @@ def _decompositions(configurations: Configurations) -> dict[str, pd.DataFrame]:
     return tables
 
 
-def _part_name(part: int) -> str:
-    return "FedSGD" if part == 0 else f"FOMAML, epoch {part}"
-
-
 def _part_colour(part: int) -> str:
     """Vermillion for FedSGD's term; for the epochs blues, the later the paler, to read on light and on dark."""
     return "#D55E00" if part == 0 else f"hsl(204, 80%, {80 - 46 * 0.75 ** (part - 1):.0f}%)"
@@ -235,12 +232,11 @@ def _part_line(figure: go.Figure, label: str, part: int, shares: pd.Series) -> N
         x=look.rounded(shares.index),
         y=look.rounded(shares),
         mode="lines+markers",
-        name=_part_name(part),
+        name=decomposition.part_name(part),
         line={"color": _part_colour(part)},
         marker={"symbol": look.symbol(part)},
         hovertemplate=f"{look.escaped(label)}<br>round %{{x}}: %{{y:.3f}}",
         meta={"choice": label},
-        legendgroup=str(part),
     )
 
 

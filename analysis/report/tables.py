@@ -8,9 +8,10 @@ from typing import Any
 
 import pandas as pd
 
+from analysis import decomposition as decomposition_plot
+from analysis import gain_by_examples, tables
 from analysis import runs as runs_lib
 from analysis import study as study_lib
-from analysis import tables
 from analysis.report import configurations as configurations_lib
 
 PAPER = pathlib.Path(__file__).parents[1] / "paper_table1.csv"
@@ -232,7 +233,7 @@ def decomposition(configurations: Configurations) -> Table:
     tidy = pd.concat(rows, ignore_index=True)
 
     def part(row: Any) -> tuple[str, Any]:
-        name = "FedSGD" if row["part"] == 0 else f"FOMAML, epoch {row['part']:.0f}"
+        name = decomposition_plot.part_name(row["part"])
         return name, name
 
     columns: list[Column] = [
@@ -342,11 +343,9 @@ def by_examples(configurations: Configurations) -> Table:
             for run in configuration.runs
         ]
     )
-    examples = clients["train_examples"]
-    group = pd.qcut(examples, 4, labels=False, duplicates="drop") if examples.nunique() > 1 else None
-    if group is None or group.nunique() < 2:
+    clients["group"] = gain_by_examples.groups(clients["train_examples"], 4)
+    if clients["group"].nunique() < 2:
         raise runs_lib.NotRecordedError("the clients have the same number of train examples")
-    clients["group"] = group.to_numpy()
     labels = [configuration.label for configuration in configurations]
     clients["configuration"] = pd.Categorical(clients["configuration"], labels)
     measures = {"initial": "initial_accuracy", "personalized": "personalized_accuracy", "gain": "gain"}
