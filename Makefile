@@ -60,7 +60,7 @@ draw: $(INSTALLED)
 	@$(VENV)/bin/python -m tff_personalization.draw $(RUN) $(FLAGS)
 
 worker: $(INSTALLED)
-	@$(VENV)/bin/python -m tff_personalization.programs.worker $(FLAGS)
+	@$(VENV)/bin/python -m tff_personalization.execution.worker $(FLAGS)
 
 $(INSTALLED): requirements.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' 2>/dev/null || { \

@@ -21,7 +21,9 @@ with startup.plain_memory_errors():
     from absl import app, flags
 
     from tff_personalization import errors, plugins
-    from tff_personalization.programs import config, interruption, report, runtime, training
+    from tff_personalization.execution import interruption, runtime
+    from tff_personalization.experiment import config
+    from tff_personalization.programs import report, training
 
 with startup.plain_memory_errors(), startup.plain_flag_errors():
     plugins.load(sys.argv)  # What they register are choices of flags.
@@ -34,7 +36,7 @@ def main(argv: list[str]) -> int:
     if len(argv) > 1:
         raise errors.UserError(f"{argv[1]!r} is not a flag: settings are given as --name=value (see --help).")
     if flags.FLAGS.sweep:
-        from tff_personalization.programs import sweep  # Vizier and matplotlib take a while to import.
+        from tff_personalization.sweeps import sweep  # Vizier and matplotlib take a while to import.
 
         with interruption.Interruption():
             return 0 if sweep.Sweep(flags.FLAGS).run() else 1

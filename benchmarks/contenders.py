@@ -309,7 +309,7 @@ def _raw_process(task: str, work: workload.Workload, share: slice, pipe: Any) ->
 
 def build_raw(task: str, work: workload.Workload) -> Run:
     """The bound: each core has a process with one thread and its share of the clients; no transfer, no aggregation."""
-    from tff_personalization.programs import runtime
+    from tff_personalization.execution import runtime
 
     spawn = multiprocessing.get_context("spawn")
     cores = runtime.available_cores()
@@ -358,7 +358,7 @@ def build_gemm(task: str, work: workload.Workload) -> Run:
 
 @contextlib.contextmanager
 def _context(contender: str) -> Iterator[None]:
-    from tff_personalization.programs import runtime
+    from tff_personalization.execution import runtime
 
     if contender in ("ours", "stock_with_settings"):
         with open(os.devnull, "wb") as log, runtime.execution_context(log=log):

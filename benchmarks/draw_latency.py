@@ -27,8 +27,8 @@ from benchmarks import browser as browser_lib
 from benchmarks import pen
 from tff_personalization.draw import __main__ as draw
 from tff_personalization.draw import personalizer, prompt, server
-from tff_personalization.programs import runtime
-from tff_personalization.tasks import client_data
+from tff_personalization.execution import runtime
+from tff_personalization.tasks import archives
 
 SEED, WRITER = 1, 3
 
@@ -65,7 +65,7 @@ def in_browser(url: str, characters: list[str]) -> Iterator[dict]:
 
 
 def _strokes(characters: list[str]) -> list:
-    return pen.strokes_of_writer(SEED, WRITER, [client_data.CLASSES.index(character) for character in characters])
+    return pen.strokes_of_writer(SEED, WRITER, [archives.CLASSES.index(character) for character in characters])
 
 
 def _row(where: str, milliseconds: float, train_examples: int, held_back: bool) -> dict:

@@ -18,7 +18,7 @@ import numpy as np
 import psutil
 
 from benchmarks import recording, workload
-from tff_personalization.tasks import archive_cache, client_data
+from tff_personalization.tasks import archive_cache, archives
 
 EVALUATION = "evaluation"
 RunRound = Callable[[int], None]
@@ -69,22 +69,22 @@ class Point:
         return self.clients * self.examples * self.local_epochs
 
 
-def archive(point: Point, cache_dir: str) -> client_data.WriterArchive:
+def archive(point: Point, cache_dir: str) -> archives.WriterArchive:
     """A point's clients from the product's cache, where they are made of random pixels at the first call."""
     counts = np.repeat([[point.examples], [point.test_examples]], point.population, axis=1)
 
-    def make(allocate: archive_cache.Allocate) -> client_data.WriterArchive:
+    def make(allocate: archive_cache.Allocate) -> archives.WriterArchive:
         rng = np.random.default_rng(0)
         images = allocate(int(counts.sum()))
         for start in range(0, len(images), _BLOCK):
             block = images[start : start + _BLOCK]
             block[...] = rng.integers(0, 256, block.shape, np.uint8)
-        return client_data.WriterArchive.from_counts(
+        return archives.WriterArchive.from_counts(
             images,
             rng.integers(0, workload.NUM_CLASSES, len(images), np.int32),
             counts,
             tuple(f"{writer:07d}" for writer in range(point.population)),
-            client_data.CLASSES,
+            archives.CLASSES,
             "synthetic random pixels",
         )
 
@@ -101,11 +101,11 @@ def measure(point: Point, cache_dir: str) -> dict:
         peaks of resident memory, in MB, of this process (with the pages of the mapped images that it touched) and of
         TFF's worker. `versions`.
     """
-    from tff_personalization.programs import runtime
-    from tff_personalization.tasks import array_client_data
+    from tff_personalization.execution import runtime
+    from tff_personalization.tasks import client_arrays
 
     started = time.perf_counter()
-    train, test = array_client_data.to_client_data(archive(point, cache_dir))
+    train, test = client_arrays.to_client_data(archive(point, cache_dir))
     load_seconds = time.perf_counter() - started
     with open(os.devnull, "wb") as log, runtime.execution_context(log=log) as worker:
         run_round = (_evaluation if point.method == EVALUATION else _training)(point, train, test)
@@ -128,8 +128,8 @@ def measure(point: Point, cache_dir: str) -> dict:
 
 def _experiment(point: Point):
     from tff_personalization import optimizers
-    from tff_personalization.programs import config as config_lib
-    from tff_personalization.programs import settings as settings_lib
+    from tff_personalization.experiment import config as config_lib
+    from tff_personalization.experiment import settings as settings_lib
 
     work = workload.Workload()
     config = settings_lib.ExperimentConfig(
@@ -194,14 +194,14 @@ def _evaluation(point: Point, train, test) -> RunRound:
     """Evaluations of all clients, as at the end of a run."""
     import tensorflow_federated as tff
 
-    from tff_personalization.programs import evaluating
+    from tff_personalization.programs import client_evaluation
     from tff_personalization.tasks import federated_data, splits
 
     model = _model(np.random.default_rng(0))
     clients = tuple(train.client_ids)
     data = federated_data.FederatedData(train, test, splits.ClientSplit((), (), clients), "synthetic random pixels", "")
     theta = model.initial_weights[0]
-    evaluator = evaluating.PersonalizationEvaluator(_experiment(point), model, data, theta)
+    evaluator = client_evaluation.PersonalizationEvaluator(_experiment(point), model, data, theta)
     weights = tff.learning.models.ModelWeights(theta, ())
 
     def run_round(most_clients: int) -> None:

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from tff_personalization.tasks import client_data
+from tff_personalization.tasks import archives
 from tff_personalization.tasks.sources import handwriting
 
 HETEROGENEITY = 1.0
@@ -15,7 +15,7 @@ def strokes_of_writer(seed: int, writer: int, labels: Sequence[int]) -> list[lis
     """For each label, a class's index, a writer's strokes: lists of points [x, y], in shares of the image's side."""
     paths, joined, _ = handwriting.pen_paths(seed, writer, np.asarray(labels), HETEROGENEITY)
     drawn = []
-    for points, down in zip(paths / client_data.IMAGE_SHAPE[0], joined, strict=True):
+    for points, down in zip(paths / archives.IMAGE_SHAPE[0], joined, strict=True):
         strokes = np.split(points, np.flatnonzero(~down) + 1)
         drawn.append([np.concatenate([stroke[:-1:_EVERY], stroke[-1:]]).round(4).tolist() for stroke in strokes])
     return drawn

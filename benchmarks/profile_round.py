@@ -44,8 +44,8 @@ import tensorflow_federated as tff
 
 from tff_personalization import local_training, methods
 from tff_personalization.algorithms import client_work, fed_avg
+from tff_personalization.execution import runtime
 from tff_personalization.models import emnist_cnn, functional
-from tff_personalization.programs import runtime
 
 CLIENT_DATA, SERIALIZATION, SENDING, COMPUTING, RESULT, REST = (
     "client data",

@@ -23,7 +23,7 @@ import pandas as pd
 import portpicker
 
 from benchmarks import recording, workload
-from tff_personalization.programs import remote_workers, runtime
+from tff_personalization.execution import remote_workers, runtime
 
 WORK = workload.Workload(clients=20, examples=180, local_epochs=5)
 SEED = np.array([3, 4], np.int32)

@@ -127,7 +127,7 @@ def main() -> None:
     if options.repetitions < 1:
         parser.error(f"--repetitions={options.repetitions}: give 1 or more")
     # Imported here: it needs TensorFlow, without which `summarize` can be called.
-    from tff_personalization.programs import runtime
+    from tff_personalization.execution import runtime
 
     tables = []
     for task in tasks:

@@ -11,8 +11,8 @@ from benchmarks import browser as browser_lib
 from benchmarks import pen
 from tff_personalization.draw import __main__ as draw
 from tff_personalization.draw import personalizer, prompt, server
-from tff_personalization.programs import runtime
-from tff_personalization.tasks import client_data
+from tff_personalization.execution import runtime
+from tff_personalization.tasks import archives
 
 SEED, WRITER = 1, 3
 OUTPUT = pathlib.Path(__file__).parent / "draw"
@@ -26,7 +26,7 @@ def take(run: pathlib.Path) -> None:
     served = server.Server(draw.pages_of(trained, run, visitors=1, examples=100), 0)
     threading.Thread(target=served.serve, daemon=True).start()
     asked = prompt.characters(trained.classes)[:-1]
-    drawings = pen.strokes_of_writer(SEED, WRITER, [client_data.CLASSES.index(character) for character in asked])
+    drawings = pen.strokes_of_writer(SEED, WRITER, [archives.CLASSES.index(character) for character in asked])
     with browser_lib.start() as browser:
         browser.show(*SIZES["desktop"])
         browser.driver.get(served.url)

@@ -12,7 +12,7 @@ import tensorflow_federated as tff  # noqa: E402
 from absl import flags  # noqa: E402
 from absl.testing import flagsaver  # noqa: E402
 
-from tff_personalization.programs import runtime  # noqa: E402
+from tff_personalization.execution import runtime  # noqa: E402
 
 
 class _NoContext(tff.framework.SyncContext):

@@ -11,9 +11,10 @@ from hypothesis import strategies as st
 from tests.stress import bad_input
 from tests.tasks.sources import small_files
 from tff_personalization import errors
+from tff_personalization.experiment import config
 from tff_personalization.models import characters
-from tff_personalization.programs import config, run_directory
-from tff_personalization.tasks import client_data, splits
+from tff_personalization.records import run_directory
+from tff_personalization.tasks import archives, splits
 from tff_personalization.tasks.sources import npz_archive
 
 IDS = st.lists(st.text(max_size=6), min_size=1, max_size=40, unique=True)
@@ -75,7 +76,7 @@ def test_any_split_is_of_the_numbers_asked_for_and_disjoint_or_is_refused(ids, s
 )
 def test_a_fifth_of_each_writers_examples_is_tested(examples, seed):
     writer, label = np.array(examples).T
-    is_test = client_data.split_by_writer(label, writer, np.random.default_rng(seed))
+    is_test = archives.split_by_writer(label, writer, np.random.default_rng(seed))
     for one in np.unique(writer):
         count, tested = (writer == one).sum(), is_test[writer == one].sum()
         assert abs(tested - count / 5) < 1

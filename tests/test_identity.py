@@ -4,7 +4,7 @@ import pytest
 from absl import flags
 
 from tff_personalization import errors, identity
-from tff_personalization.programs import config, settings
+from tff_personalization.experiment import config, settings
 
 
 def _experiment(*arguments):

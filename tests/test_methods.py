@@ -10,7 +10,7 @@ from tests import numpy_oracle
 from tff_personalization import methods, optimizers
 from tff_personalization.algorithms import fed_avg
 from tff_personalization.models import emnist_cnn
-from tff_personalization.tasks import array_client_data, client_data
+from tff_personalization.tasks import archives, client_arrays
 
 SETTINGS = {
     "clients_per_round": 8,
@@ -30,10 +30,8 @@ def make_setup(**settings):
     writer = np.repeat([f"w{i:02d}" for i in range(30)], 5)
     images = rng.integers(0, 256, (len(writer), 28, 28), np.uint8)
     labels = rng.integers(0, 3, len(writer)).astype(np.int32)
-    archive = client_data.Archive.from_names(
-        images, labels, writer, np.arange(len(writer)) % 5 == 0, ("a", "b", "c"), ""
-    )
-    train, _ = array_client_data.to_client_data(archive)
+    archive = archives.Archive.from_names(images, labels, writer, np.arange(len(writer)) % 5 == 0, ("a", "b", "c"), "")
+    train, _ = client_arrays.to_client_data(archive)
     return methods.Setup(
         emnist_cnn.build_linear(3, np.random.default_rng(1)),
         train,

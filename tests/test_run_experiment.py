@@ -11,7 +11,7 @@ from tests import processes
 from tests.tasks.sources import small_files
 from tff_personalization import errors, methods, privacy
 from tff_personalization.personalization import strategies
-from tff_personalization.programs import run_directory, saved_models
+from tff_personalization.records import run_directory, saved_models
 
 
 def read(directory):

@@ -19,7 +19,7 @@ import tensorflow_federated as tff
 from tff_personalization import aggregators, optimizers, registries, schedules, seeds
 from tff_personalization.algorithms import stateful_clients
 from tff_personalization.models import functional
-from tff_personalization.tasks import array_client_data
+from tff_personalization.tasks import client_arrays
 
 # A module that has a METHOD, or the method itself.
 METHODS: dict[str, "str | Method"] = {
@@ -72,7 +72,7 @@ class Setup:
     """
 
     model: functional.SeededModel
-    train_data: array_client_data.ArrayClientData
+    train_data: client_arrays.ClientArrays
     train_clients: tuple[str, ...]
     settings: Mapping[str, Any]
     optimizers: Mapping[str, optimizers.OptimizerSpec]

@@ -13,7 +13,7 @@ from tests import numpy_oracle
 from tff_personalization import errors, methods, schedules
 from tff_personalization.algorithms import decomposition, fed_avg
 from tff_personalization.models import emnist_cnn
-from tff_personalization.programs import saved_models
+from tff_personalization.records import saved_models
 from tff_personalization.tools import decompose
 
 RATE, BATCH, EPOCHS = 0.1, 4, 3

@@ -9,7 +9,7 @@ import pytest
 
 from benchmarks import growth, growth_point
 from benchmarks.growth_point import Point
-from tff_personalization.tasks import array_client_data
+from tff_personalization.tasks import client_arrays
 
 FED_AVG = Point("cohort", 2, 3, examples=20, rounds=2, local_epochs=2)
 REPTILE = Point("client_cost", 2, 3, examples=40, rounds=2, method="reptile", local_steps=3, warm_up_clients=1)
@@ -66,7 +66,7 @@ def test_a_population_comes_from_the_cache_with_its_examples(tmp_path):
     kept = growth_point.archive(EVALUATION, str(tmp_path))
     np.testing.assert_array_equal(made.images, kept.images)
     assert not kept.images.flags.writeable
-    train, test = array_client_data.to_client_data(kept)
+    train, test = client_arrays.to_client_data(kept)
     assert [train.num_examples(client) for client in train.client_ids] == [20, 20, 20]
     assert [test.num_examples(client) for client in test.client_ids] == [5, 5, 5]
 
@@ -84,7 +84,7 @@ def test_a_point_is_measured_and_its_work_checked(tmp_path, point):
 
 
 def test_a_round_of_another_size_than_said_is_an_error(tmp_path, worker):
-    parts = array_client_data.to_client_data(growth_point.archive(FED_AVG, str(tmp_path)))
+    parts = client_arrays.to_client_data(growth_point.archive(FED_AVG, str(tmp_path)))
     short = dataclasses.replace(FED_AVG, examples=21)
     with pytest.raises(RuntimeError, match="counted 80 examples and not 84"):
         growth_point._training(short, *parts)(2)

@@ -10,8 +10,9 @@ from flask import testing
 
 from tff_personalization import seeds
 from tff_personalization.draw import held_out_writers, personalizer, server
-from tff_personalization.programs import config, evaluating
-from tff_personalization.tasks import array_client_data, federated_data, registry, splits
+from tff_personalization.experiment import config
+from tff_personalization.programs import client_evaluation
+from tff_personalization.tasks import client_arrays, federated_data, registry, splits
 from tff_personalization.tasks.sources import npz_archive
 
 HOST = "127.0.0.1:8765"
@@ -78,13 +79,13 @@ def by_evaluation(trained, archive, path):
     path.write_bytes(archive)
     config = trained.experiment.config
     read = npz_archive.read(str(path), "mine.npz", 62, config.seed)
-    train, test = array_client_data.to_client_data(read)
+    train, test = client_arrays.to_client_data(read)
     data = federated_data.FederatedData(train, test, splits.ClientSplit((), (), read.writers), read.source, "")
     model = registry.TASKS[config.task].models[config.model](62, seeds.generator(config.seed, "init"))
     experiment = dataclasses.replace(
         trained.experiment, config=dataclasses.replace(config, strategies=[trained.strategy])
     )
-    evaluator = evaluating.PersonalizationEvaluator(experiment, model, data, trained.weights)
+    evaluator = client_evaluation.PersonalizationEvaluator(experiment, model, data, trained.weights)
     weights = tff.learning.models.ModelWeights(trained.weights, ())
     table = evaluator.evaluate(weights, list(read.writers), trained.round_number).clients.set_index("epoch")
     return [round(table.accuracy[epoch] * table.test_examples[epoch]) for epoch in (0, config.personalization_epochs)]

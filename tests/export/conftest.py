@@ -5,7 +5,8 @@ import pytest
 from absl import flags
 
 from tff_personalization import seeds
-from tff_personalization.programs import config, run_directory
+from tff_personalization.experiment import config
+from tff_personalization.records import run_directory
 from tff_personalization.tasks import federated_data, registry
 
 ROUNDS, BEST = 4, 2

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from tff_personalization.programs import evaluating, final_evaluation
+from tff_personalization.programs import client_evaluation, final_evaluation
 
 
 def table(*rows):
@@ -31,7 +31,7 @@ def test_the_best_candidate_has_the_greatest_mean_accuracy_then_the_fewest_epoch
 
 def test_the_first_examples_of_a_permutation_are_nested_and_all_of_them_lie_as_they_did():
     def places(count, most, seed=3):
-        return evaluating.first_of_permutation(count, most, np.random.default_rng(seed)).tolist()
+        return client_evaluation.first_of_permutation(count, most, np.random.default_rng(seed)).tolist()
 
     for count in (0, 1, 7, 40):
         chosen = [places(count, most) for most in (0, 1, 5, 20, 100)]

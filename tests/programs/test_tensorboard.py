@@ -9,7 +9,7 @@ from tensorboard.backend.event_processing import event_accumulator
 from tensorboard.util import tensor_util
 
 from tff_personalization.personalization import distributions
-from tff_personalization.programs import evaluating
+from tff_personalization.programs import client_evaluation
 
 
 def histograms(directory):
@@ -48,6 +48,6 @@ def test_accuracies_are_those_of_clients_or_the_middles_of_the_released_bins(rel
     table = pd.DataFrame(rows, columns=["client", "accuracy", "test_predictions"])
     table = table.assign(strategy="fine_tune", epoch=0, loss=1.0)
     spread = {("fine_tune", 0): distributions.from_table(table, "fine_tune", 0, 5)}
-    result = evaluating.EvaluationResult(spread, table if release == "records" else None, 1)
+    result = client_evaluation.EvaluationResult(spread, table if release == "records" else None, 1)
     expected = [0.25, 0.75, 0.75] if release == "records" else [0.3, 0.7, 0.7]
     np.testing.assert_allclose(np.sort(result.accuracies("fine_tune", 0)), expected)

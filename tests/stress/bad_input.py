@@ -31,7 +31,9 @@ from absl import flags, logging  # noqa: E402
 from benchmarks import recording  # noqa: E402
 from tests.tasks.sources import small_files  # noqa: E402
 from tff_personalization import errors  # noqa: E402
-from tff_personalization.programs import checkpoints, config, run_directory, sweep  # noqa: E402
+from tff_personalization.experiment import config  # noqa: E402
+from tff_personalization.records import checkpoints, run_directory  # noqa: E402
+from tff_personalization.sweeps import sweep  # noqa: E402
 from tff_personalization.tasks import registry, sources  # noqa: E402
 
 _SECONDS = 10

@@ -13,7 +13,7 @@ import numpy as np
 from tests import processes
 from tests.stress import cases
 from tests.tasks.sources import small_files
-from tff_personalization.programs import checkpoints
+from tff_personalization.records import checkpoints
 
 Damage = Callable[[pathlib.Path], object]
 """Damages something in a run directory."""

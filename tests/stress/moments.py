@@ -72,16 +72,8 @@ def _marked(marks: Marks, function: Callable, moment: Callable[..., str] | str) 
 
 def _mark_all(marks: Marks) -> None:
     """Marks the functions that stand for moments. All modules are imported by now: this takes no time."""
-    from tff_personalization.programs import (
-        checkpoints,
-        client_states,
-        evaluating,
-        final_evaluation,
-        report,
-        run_directory,
-        saved_models,
-        training,
-    )
+    from tff_personalization.programs import client_evaluation, final_evaluation, report, training
+    from tff_personalization.records import checkpoints, client_states, run_directory, saved_models
     from tff_personalization.tasks import federated_data
 
     def stage(program: Any, stage: Any, *_: Any) -> str:
@@ -94,7 +86,7 @@ def _mark_all(marks: Marks) -> None:
         (program, "run", BETWEEN),
         (program, "_restore", RESUMING),
         (program, "_next", stage),
-        (evaluating.PersonalizationEvaluator, "evaluate", EVALUATING),
+        (client_evaluation.PersonalizationEvaluator, "evaluate", EVALUATING),
         (directory, "release", RECORDING),
         (directory, "append_evaluation", RECORDING),
         (directory, "write_table", RECORDING),

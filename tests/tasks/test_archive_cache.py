@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from absl import logging
 
-from tff_personalization.tasks import archive_cache, client_data
+from tff_personalization.tasks import archive_cache, archives
 
 COUNTS = np.array([[5, 0, 7], [2, 1, 0]])
 
@@ -23,8 +23,8 @@ def made(allocate, seed=0):
     images = allocate(15)
     images[:] = rng.integers(0, 256, images.shape)
     labels = rng.integers(0, 62, 15).astype(np.int32)
-    return client_data.WriterArchive.from_counts(
-        images, labels, COUNTS, ("a", "b", "ç"), client_data.CLASSES, "synthetic noise"
+    return archives.WriterArchive.from_counts(
+        images, labels, COUNTS, ("a", "b", "ç"), archives.CLASSES, "synthetic noise"
     )
 
 

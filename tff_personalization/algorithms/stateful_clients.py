@@ -1,7 +1,7 @@
 """Methods whose clients keep something from round to round, such as SCAFFOLD's control variates.
 
 In a deployment a client keeps its state on its device, and only clients that come back make use of it. In simulation
-the program keeps all of them (`programs/client_states.py`), hands the cohort's to the process, and takes back new ones:
+the program keeps all of them (`records/client_states.py`), hands the cohort's to the process, and takes back new ones:
 
     for each round:
         s_i ← what client i of the cohort kept, or the initial state in its first round

@@ -18,7 +18,9 @@ from absl import app, flags  # noqa: E402
 
 from tff_personalization import errors  # noqa: E402
 from tff_personalization.draw import held_out_writers, personalizer, server  # noqa: E402
-from tff_personalization.programs import config, interruption, runtime, training  # noqa: E402
+from tff_personalization.execution import interruption, runtime  # noqa: E402
+from tff_personalization.experiment import config  # noqa: E402
+from tff_personalization.programs import training  # noqa: E402
 
 _QUICK = pathlib.Path(__file__).parents[2] / "configs" / "quick.flags"
 

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from tff_personalization import errors
-from tff_personalization.tasks import client_data
+from tff_personalization.tasks import archives
 
 BOX, PEN = 20.0, 2.0
 MOST_STROKES, MOST_POINTS = 64, 5000
@@ -59,7 +59,7 @@ def image_of(strokes: Sequence[np.ndarray]) -> np.ndarray:
     longer_side = float((high - low).max())
     # The pen is round and wide: half of it lies outside of its line, on both sides.
     scale = (BOX - PEN) / longer_side if longer_side > 0 else 1.0
-    middle = np.array(client_data.IMAGE_SHAPE[::-1]) / 2
+    middle = np.array(archives.IMAGE_SHAPE[::-1]) / 2
     placed = [(stroke - (low + high) / 2) * scale + middle for stroke in strokes]
     starts = np.concatenate([stroke[:-1] if len(stroke) > 1 else stroke for stroke in placed])
     ends = np.concatenate([stroke[1:] if len(stroke) > 1 else stroke for stroke in placed])
@@ -68,7 +68,7 @@ def image_of(strokes: Sequence[np.ndarray]) -> np.ndarray:
 
 def _distances(starts: np.ndarray, ends: np.ndarray) -> np.ndarray:
     """The distance of each pixel's middle from the nearest of the segments, in pixels: shape (28, 28)."""
-    rows, columns = client_data.IMAGE_SHAPE
+    rows, columns = archives.IMAGE_SHAPE
     pixels = np.stack(np.meshgrid(np.arange(columns) + 0.5, np.arange(rows) + 0.5), axis=-1)[:, :, np.newaxis]
     nearest = np.full((rows, columns), np.inf)
     for first in range(0, len(starts), _SEGMENTS_AT_ONCE):

@@ -13,13 +13,13 @@ import numpy as np
 import tensorflow as tf
 
 from tff_personalization import errors, seeds
+from tff_personalization.experiment import config as config_lib
 from tff_personalization.local_training import Examples
 from tff_personalization.models import functional
 from tff_personalization.personalization import adaptation
 from tff_personalization.personalization import strategies as strategies_lib
-from tff_personalization.programs import config as config_lib
-from tff_personalization.programs import saved_models
-from tff_personalization.tasks import client_data, registry, sources
+from tff_personalization.records import saved_models
+from tff_personalization.tasks import archives, registry, sources
 
 Weights = tuple[tf.Tensor, ...]
 
@@ -47,7 +47,7 @@ class TrainedModel:
     @property
     def classes(self) -> tuple[str, ...]:
         """The characters that are told apart."""
-        return client_data.CLASSES[: registry.TASKS[self.experiment.config.task].num_classes]
+        return archives.CLASSES[: registry.TASKS[self.experiment.config.task].num_classes]
 
 
 def load(run: pathlib.Path, round_number: int | None = None, strategy: str | None = None) -> TrainedModel:
@@ -167,7 +167,7 @@ class Personalizer:
 
     def warm_up(self) -> None:
         """Traces all functions, so that the first visitor need not wait for it."""
-        images, labels = np.zeros((2, *client_data.IMAGE_SHAPE), np.uint8), np.zeros(2, np.int32)
+        images, labels = np.zeros((2, *archives.IMAGE_SHAPE), np.uint8), np.zeros(2, np.int32)
         weights = self.personalize(images, labels, "warm-up")
         self.probabilities(weights, images[0])
         self.hits(weights, images, labels)

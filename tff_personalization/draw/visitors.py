@@ -19,7 +19,7 @@ import numpy as np
 from tff_personalization import errors
 from tff_personalization.draw import held_out_writers
 from tff_personalization.draw import personalizer as personalizer_lib
-from tff_personalization.tasks import client_data
+from tff_personalization.tasks import archives
 from tff_personalization.tasks.sources import npz_archive
 
 HOLD_BACK_OF, HOLD_BACK_FIRST = 3, 2
@@ -182,7 +182,7 @@ class Visitor:
 
 def _arrays(examples: list[_Example]) -> tuple[np.ndarray, np.ndarray]:
     """Their images, uint8 of shape (n, 28, 28), and labels, int32 of shape (n,)."""
-    images = np.array([example.image for example in examples], np.uint8).reshape(-1, *client_data.IMAGE_SHAPE)
+    images = np.array([example.image for example in examples], np.uint8).reshape(-1, *archives.IMAGE_SHAPE)
     return images, np.array([example.label for example in examples], np.int32)
 
 

@@ -20,8 +20,9 @@ startup.quiet(sys.argv)
 from absl import app, flags  # noqa: E402
 
 from tff_personalization import errors  # noqa: E402
+from tff_personalization.execution import runtime  # noqa: E402
 from tff_personalization.export import global_model, keras_form, tflite  # noqa: E402
-from tff_personalization.programs import files, runtime  # noqa: E402
+from tff_personalization.records import files  # noqa: E402
 
 _KERAS, _SAVED_MODEL, _TFLITE = FORMATS = ("keras", "saved_model", "tflite")
 

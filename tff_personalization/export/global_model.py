@@ -10,10 +10,10 @@ import tensorflow as tf
 
 from tff_personalization import errors, methods, seeds
 from tff_personalization.algorithms import ifca
+from tff_personalization.experiment import config as config_lib
 from tff_personalization.models import characters, functional
-from tff_personalization.programs import config as config_lib
-from tff_personalization.programs import run_directory, saved_models
-from tff_personalization.tasks import client_data, registry
+from tff_personalization.records import run_directory, saved_models
+from tff_personalization.tasks import archives, registry
 
 LAST, BEST = "last", "best"
 IMAGES = "uint8, ink 255 on background 0, 28×28, rows from above; divided by 255 inside of the model"
@@ -60,7 +60,7 @@ class GlobalModel:
         return {
             "task": config.task,
             "model": config.model,
-            "classes": list(characters.CLASSES if self.is_text else client_data.CLASSES[: self.num_classes]),
+            "classes": list(characters.CLASSES if self.is_text else archives.CLASSES[: self.num_classes]),
             "input": TEXT if self.is_text else IMAGES,
             "output": "logits, float32, one for each of `classes`; softmax makes probabilities of them",
             "run": {

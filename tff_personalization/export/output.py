@@ -7,7 +7,7 @@ import shutil
 import tempfile
 from collections.abc import Iterator
 
-from tff_personalization.programs import files
+from tff_personalization.records import files
 
 
 @contextlib.contextmanager

@@ -29,8 +29,10 @@ import tqdm  # noqa: E402
 from absl import app, flags  # noqa: E402
 
 from tff_personalization import errors, seeds  # noqa: E402
+from tff_personalization.execution import runtime  # noqa: E402
 from tff_personalization.export import global_model, on_device, tflite  # noqa: E402
-from tff_personalization.programs import evaluating, files, run_directory, runtime  # noqa: E402
+from tff_personalization.programs import client_evaluation  # noqa: E402
+from tff_personalization.records import files, run_directory  # noqa: E402
 from tff_personalization.tasks import federated_data  # noqa: E402
 
 _STEPS, _PREDICTIONS = 30, 100  # how many are timed
@@ -59,7 +61,7 @@ def compare(
     strategy = device.metadata["personalization"]["strategy"]
     config = dataclasses.replace(found.experiment.config, evaluation_release="records")
     experiment = dataclasses.replace(found.experiment, config=config)
-    evaluator = evaluating.PersonalizationEvaluator(experiment, found.model, data, found.weights)
+    evaluator = client_evaluation.PersonalizationEvaluator(experiment, found.model, data, found.weights)
     weights = tff.learning.models.ModelWeights(found.weights, ())
     table = evaluator.evaluate(weights, clients, found.round_number, strategies=[strategy]).clients
     assert table is not None  # since records are released

@@ -16,10 +16,10 @@ import pandas as pd
 import tensorflow_federated as tff
 import tqdm
 
+from tff_personalization.experiment import config as config_lib
 from tff_personalization.personalization import distributions
 from tff_personalization.personalization import strategies as strategies_lib
-from tff_personalization.programs import config as config_lib
-from tff_personalization.programs import evaluating
+from tff_personalization.programs import client_evaluation
 from tff_personalization.tasks import federated_data
 
 
@@ -56,7 +56,7 @@ class AtRound:
     """
 
     round_number: int
-    test: evaluating.EvaluationResult
+    test: client_evaluation.EvaluationResult
 
     def clients_table(self, strategy: str) -> pd.DataFrame:
         """One row per client and epoch under a strategy, for by_round.csv; per-client records are needed."""
@@ -76,9 +76,9 @@ class FinalEvaluation:
         at_round: the round that the validation clients choose of those evaluated; None without such evaluations.
     """
 
-    test: evaluating.EvaluationResult
+    test: client_evaluation.EvaluationResult
     choice: Choice | None
-    by_examples: Mapping[str, evaluating.EvaluationResult]
+    by_examples: Mapping[str, client_evaluation.EvaluationResult]
     at_round: AtRound | None
 
     def k_shot_table(self, round_number: int) -> pd.DataFrame:
@@ -92,7 +92,7 @@ class FinalEvaluation:
 
 
 def evaluate(
-    evaluator: evaluating.PersonalizationEvaluator,
+    evaluator: client_evaluation.PersonalizationEvaluator,
     experiment: config_lib.Experiment,
     data: federated_data.FederatedData,
     weights: tff.learning.models.ModelWeights,
@@ -137,8 +137,8 @@ def evaluate(
 def _choose(
     experiment: config_lib.Experiment,
     data: federated_data.FederatedData,
-    test: evaluating.EvaluationResult,
-    judge: Callable[..., evaluating.EvaluationResult],
+    test: client_evaluation.EvaluationResult,
+    judge: Callable[..., client_evaluation.EvaluationResult],
 ) -> Choice | None:
     config, given_rate = experiment.config, experiment.optimizers["personalization"].learning_rate
     tuned = [name for name in config.strategies if "personalization" in strategies_lib.STRATEGIES[name].flags]

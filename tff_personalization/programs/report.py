@@ -8,7 +8,7 @@ import sys
 from absl import logging
 
 from tff_personalization import errors
-from tff_personalization.programs import run_directory
+from tff_personalization.records import run_directory
 
 
 def print_report(directory: run_directory.RunDirectory) -> None:

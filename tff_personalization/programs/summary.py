@@ -5,8 +5,10 @@ from typing import Any
 import pandas as pd
 
 from tff_personalization import privacy
+from tff_personalization.experiment import settings
 from tff_personalization.personalization import distributions
-from tff_personalization.programs import final_evaluation, run_directory, settings
+from tff_personalization.programs import final_evaluation
+from tff_personalization.records import run_directory
 from tff_personalization.tasks import federated_data
 
 

@@ -15,20 +15,10 @@ from absl import logging
 
 from tff_personalization import methods, seeds
 from tff_personalization.algorithms import stateful_clients
-from tff_personalization.programs import (
-    client_states,
-    coroutines,
-    earlier_run,
-    evaluating,
-    final_evaluation,
-    interruption,
-    remote_workers,
-    run_directory,
-    runtime,
-    saved_models,
-    summary,
-)
-from tff_personalization.programs import config as config_lib
+from tff_personalization.execution import interruption, remote_workers, runtime
+from tff_personalization.experiment import config as config_lib
+from tff_personalization.programs import client_evaluation, final_evaluation, summary
+from tff_personalization.records import client_states, coroutines, earlier_run, run_directory, saved_models
 from tff_personalization.tasks import federated_data, registry
 
 
@@ -141,7 +131,7 @@ class _Program:
         made = setup(experiment, data)
         self._model = made.model
         self._training = methods.get(config.method).build(made)
-        self._evaluator = evaluating.PersonalizationEvaluator(
+        self._evaluator = client_evaluation.PersonalizationEvaluator(
             experiment, self._model, data, self._training.initial_weights or self._model.initial_weights[0]
         )
         # Between rounds, validation clients are judged, or else a sample of test clients that stays the same.
@@ -298,7 +288,9 @@ class _Program:
             bar.set_postfix({"examples/s": f"{speed:,.0f}", **self._shown}, refresh=False)
             bar.update()
 
-    def _histograms(self, cohort: methods.Cohort, result: evaluating.EvaluationResult | None) -> dict[str, np.ndarray]:
+    def _histograms(
+        self, cohort: methods.Cohort, result: client_evaluation.EvaluationResult | None
+    ) -> dict[str, np.ndarray]:
         """Distributions over clients: of the cohort's train examples, and of accuracies where they were evaluated."""
         found = {}
         if self._config.evaluation_release == "records":
@@ -311,7 +303,7 @@ class _Program:
                 found[f"distribution/{name}_accuracy"] = result.accuracies(strategy, epoch)
         return {name: values for name, values in found.items() if values.size}
 
-    def _main_distributions(self, result: evaluating.EvaluationResult):
+    def _main_distributions(self, result: client_evaluation.EvaluationResult):
         strategy = self._config.strategies[0]
         return (result.distributions[strategy, epoch] for epoch in (0, self._config.personalization_epochs))
 

@@ -24,7 +24,7 @@ from collections.abc import Callable
 import numpy as np
 from absl import logging
 
-from tff_personalization.tasks import client_data
+from tff_personalization.tasks import archives
 
 FORMAT = 1
 """Part of every entry's name: raise it with every change of the files."""
@@ -36,7 +36,7 @@ Allocate = Callable[[int], np.ndarray]
 
 _IMAGES, _LABELS, _METADATA = "images.npy", "labels.npy", "metadata.json"
 _PARTIAL = "partial_"
-_EXAMPLE_BYTES = math.prod(client_data.IMAGE_SHAPE) + np.int32().nbytes
+_EXAMPLE_BYTES = math.prod(archives.IMAGE_SHAPE) + np.int32().nbytes
 _METADATA_ROOM = 2**20
 # The first bytes of the images that the checksum covers: small archives in whole, and of large ones what costs no time.
 _CHECKED_BYTES = 2**25
@@ -74,7 +74,7 @@ def digest(*parts: str | int) -> str:
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:10]
 
 
-def load_or_make(entry: Entry, make: Callable[[Allocate], client_data.WriterArchive]) -> client_data.WriterArchive:
+def load_or_make(entry: Entry, make: Callable[[Allocate], archives.WriterArchive]) -> archives.WriterArchive:
     """The archive kept at `entry`, its images mapped and read-only; or else what `make` makes, which is then kept.
 
     What cannot be kept is returned all the same, after a warning that says why.
@@ -93,7 +93,7 @@ def load_or_make(entry: Entry, make: Callable[[Allocate], client_data.WriterArch
     return made
 
 
-def _load(directory: pathlib.Path) -> client_data.WriterArchive | None:
+def _load(directory: pathlib.Path) -> archives.WriterArchive | None:
     """The archive in a directory; None if there is none, or if it is damaged, when it is deleted."""
     if not os.path.exists(directory):
         return None
@@ -102,7 +102,7 @@ def _load(directory: pathlib.Path) -> client_data.WriterArchive | None:
         labels = np.load(directory / _LABELS, allow_pickle=False)
         if metadata.pop("checksum") != _checksum(directory, labels, metadata):
             raise ValueError("its checksum differs")
-        return client_data.WriterArchive.from_counts(
+        return archives.WriterArchive.from_counts(
             np.asarray(np.load(directory / _IMAGES, mmap_mode="r", allow_pickle=False)),
             labels,
             np.array([metadata["train_counts"], metadata["test_counts"]]),
@@ -137,7 +137,7 @@ class _NewEntry:
 
     def allocate(self, count: int) -> np.ndarray:
         """See `Allocate`."""
-        shape = (count, *client_data.IMAGE_SHAPE)
+        shape = (count, *archives.IMAGE_SHAPE)
         try:
             directory = self._new_directory(count * _EXAMPLE_BYTES + _METADATA_ROOM)
             images = np.lib.format.open_memmap(directory / _IMAGES, "w+", np.uint8, shape)
@@ -150,7 +150,7 @@ class _NewEntry:
             self._give_up(error)
             return np.empty(shape, np.uint8)
 
-    def keep(self, archive: client_data.WriterArchive) -> client_data.WriterArchive:
+    def keep(self, archive: archives.WriterArchive) -> archives.WriterArchive:
         """Moves the archive to its entry and returns it from there; if that fails, as it is."""
         if self._directory is None or self._images is None:
             return archive
@@ -194,7 +194,7 @@ class _NewEntry:
         )
 
 
-def _metadata(archive: client_data.WriterArchive) -> dict:
+def _metadata(archive: archives.WriterArchive) -> dict:
     counts = [
         np.bincount(archive.writer_index[archive.is_test == is_test], minlength=len(archive.writers)).tolist()
         for is_test in (False, True)

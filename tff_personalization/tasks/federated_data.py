@@ -9,7 +9,7 @@ import pathlib
 import numpy as np
 
 from tff_personalization import errors, seeds
-from tff_personalization.tasks import array_client_data, client_data, registry, sources, splits
+from tff_personalization.tasks import archives, client_arrays, registry, sources, splits
 
 
 @dataclasses.dataclass(frozen=True)
@@ -24,8 +24,8 @@ class FederatedData:
         sha256: of all examples with their clients and parts, in hexadecimal digits.
     """
 
-    train: array_client_data.ArrayClientData
-    test: array_client_data.ArrayClientData
+    train: client_arrays.ClientArrays
+    test: client_arrays.ClientArrays
     split: splits.ClientSplit
     source: str
     sha256: str
@@ -61,8 +61,8 @@ def load(config) -> FederatedData:
         task.sources,
     )
     if config.deal_examples_at_random:
-        archive = client_data.deal_at_random(archive, seeds.generator(config.seed, "deal"))
-    train, test = array_client_data.to_client_data(archive)
+        archive = archives.deal_at_random(archive, seeds.generator(config.seed, "deal"))
+    train, test = client_arrays.to_client_data(archive)
     split = splits.split_clients(
         train.client_ids,
         seeds.generator(config.seed, "client_split"),
@@ -75,7 +75,7 @@ def load(config) -> FederatedData:
     return FederatedData(train, test, split, archive.source, _sha256(archive))
 
 
-def _sha256(archive: client_data.Archive) -> str:
+def _sha256(archive: archives.Archive) -> str:
     digest = hashlib.sha256(json.dumps([archive.writers, archive.classes]).encode())
     for array in (archive.x, archive.y, archive.writer_index, archive.is_test):
         digest.update(f"{array.dtype.str}{array.shape}".encode())

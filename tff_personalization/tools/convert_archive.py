@@ -19,7 +19,7 @@ import tqdm
 from absl import app, flags
 
 from tff_personalization import errors, startup
-from tff_personalization.tasks import client_data, sources
+from tff_personalization.tasks import archives, sources
 from tff_personalization.tasks.sources import sqlite
 
 _NUM_DIGITS = 10
@@ -45,7 +45,7 @@ def convert(archive_path: str, database_path: str, seed: int, progress: bool = T
     archive = sources.load(
         sources.SourceOptions(
             client_data=archive_path,
-            num_classes=len(client_data.CLASSES),
+            num_classes=len(archives.CLASSES),
             seed=seed,
             cache_dir="",
             num_clients=0,
@@ -76,7 +76,7 @@ def _new_database(path: str) -> Iterator[sqlite3.Connection]:
         raise errors.UserError(f"{path} cannot be written ({error}): choose another place.") from error
 
 
-def _write(connection: sqlite3.Connection, archive: client_data.Archive, prefix: str, progress: bool) -> None:
+def _write(connection: sqlite3.Connection, archive: archives.Archive, prefix: str, progress: bool) -> None:
     """Adds the examples, client by client, to the splits `<prefix>train` and `<prefix>test`."""
     order = np.lexsort((archive.is_test, archive.writer_index))
     rows = (

@@ -28,7 +28,10 @@ from absl import app  # noqa: E402
 
 from tff_personalization import errors, methods  # noqa: E402
 from tff_personalization.algorithms import decomposition  # noqa: E402
-from tff_personalization.programs import config, files, runtime, saved_models, training  # noqa: E402
+from tff_personalization.execution import runtime  # noqa: E402
+from tff_personalization.experiment import config  # noqa: E402
+from tff_personalization.programs import training  # noqa: E402
+from tff_personalization.records import files, saved_models  # noqa: E402
 from tff_personalization.tools import run_data  # noqa: E402
 
 

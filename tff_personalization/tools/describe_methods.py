@@ -18,8 +18,8 @@ from collections.abc import Callable, Iterable  # noqa: E402
 from typing import Any  # noqa: E402
 
 from tff_personalization import aggregators, methods  # noqa: E402
+from tff_personalization.experiment import settings  # noqa: E402
 from tff_personalization.personalization import adaptation, strategies  # noqa: E402
-from tff_personalization.programs import settings  # noqa: E402
 
 _HEAD = """# Methods and strategies
 

@@ -26,10 +26,13 @@ from absl import app, flags  # noqa: E402
 
 from tff_personalization import errors, local_training  # noqa: E402
 from tff_personalization.algorithms import client_work  # noqa: E402
+from tff_personalization.execution import runtime  # noqa: E402
+from tff_personalization.experiment import config  # noqa: E402
 from tff_personalization.models import functional  # noqa: E402
 from tff_personalization.personalization import adaptation, evaluation  # noqa: E402
-from tff_personalization.programs import config, evaluating, files, runtime, saved_models, training  # noqa: E402
-from tff_personalization.tasks import client_data, registry, sources  # noqa: E402
+from tff_personalization.programs import client_evaluation, training  # noqa: E402
+from tff_personalization.records import files, saved_models  # noqa: E402
+from tff_personalization.tasks import archives, registry, sources  # noqa: E402
 from tff_personalization.tools import run_data  # noqa: E402
 
 STRATEGY = "fine_tune"
@@ -51,7 +54,7 @@ def gallery(run: pathlib.Path, most_clients: int | None = None, progress: bool =
     if settings.rounds not in models.rounds():
         raise errors.UserError(f"{run}: it has not kept the model after the last round; restore it.")
     kept = models.load(settings.rounds)
-    evaluator = evaluating.PersonalizationEvaluator(experiment, made.model, data, kept)
+    evaluator = client_evaluation.PersonalizationEvaluator(experiment, made.model, data, kept)
     computation = build_predictions(
         made.model,
         kept,
@@ -79,7 +82,7 @@ def gallery(run: pathlib.Path, most_clients: int | None = None, progress: bool =
             bar.update(len(chunk))
     names = ("images", "labels", "before", "after", "client")
     arrays = {name: np.concatenate(several) for name, several in zip(names, zip(*parts, strict=True), strict=True)}
-    return arrays | {"classes": np.array(client_data.CLASSES[: registry.TASKS[settings.task].num_classes])}
+    return arrays | {"classes": np.array(archives.CLASSES[: registry.TASKS[settings.task].num_classes])}
 
 
 def build_predictions(

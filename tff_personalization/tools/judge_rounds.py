@@ -22,15 +22,10 @@ from absl import app, flags  # noqa: E402
 
 from analysis import runs as runs_lib  # noqa: E402
 from tff_personalization import errors  # noqa: E402
-from tff_personalization.programs import (  # noqa: E402
-    config,
-    evaluating,
-    files,
-    final_evaluation,
-    runtime,
-    saved_models,
-    training,
-)
+from tff_personalization.execution import runtime  # noqa: E402
+from tff_personalization.experiment import config  # noqa: E402
+from tff_personalization.programs import client_evaluation, final_evaluation, training  # noqa: E402
+from tff_personalization.records import files, saved_models  # noqa: E402
 from tff_personalization.tools import run_data  # noqa: E402
 
 FILE = "by_round.csv"
@@ -57,7 +52,9 @@ def judge(run: pathlib.Path, rounds: Iterable[int], progress: bool = True) -> pd
         data = run_data.load(run, experiment.config)
         setup = training.setup(experiment, data)
         main = experiment.config.strategies[:1]
-        evaluator = evaluating.PersonalizationEvaluator(experiment, setup.model, data, setup.model.initial_weights[0])
+        evaluator = client_evaluation.PersonalizationEvaluator(
+            experiment, setup.model, data, setup.model.initial_weights[0]
+        )
         with (run / "worker.log").open("ab") as log, runtime.execution_context(experiment.config.cores, log):
             for round_number in wanted:
                 weights = tff.learning.models.ModelWeights(kept.load(round_number), ())

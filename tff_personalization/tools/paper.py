@@ -30,15 +30,10 @@ from absl import app, flags  # noqa: E402
 from analysis import claim_measures, claims, study  # noqa: E402
 from analysis.report import __main__ as report  # noqa: E402
 from tff_personalization import errors  # noqa: E402
-from tff_personalization.programs import (  # noqa: E402
-    config,
-    files,
-    interruption,
-    runtime,
-    settings,
-    sweep,
-    sweep_file,
-)
+from tff_personalization.execution import interruption, runtime  # noqa: E402
+from tff_personalization.experiment import config, settings  # noqa: E402
+from tff_personalization.records import files  # noqa: E402
+from tff_personalization.sweeps import sweep, sweep_file  # noqa: E402
 
 FOLDER = pathlib.Path(__file__).parents[2] / "configs" / "paper"
 _DATA_FLAGS = frozenset(

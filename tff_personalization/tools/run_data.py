@@ -4,7 +4,7 @@ import json
 import pathlib
 
 from tff_personalization import errors
-from tff_personalization.programs import settings
+from tff_personalization.experiment import settings
 from tff_personalization.tasks import federated_data
 
 

@@ -3,7 +3,7 @@ import pytest
 from sklearn import datasets
 
 from tests.tasks.sources import small_files
-from tff_personalization.tasks import client_data
+from tff_personalization.tasks import archives
 from tff_personalization.tasks.sources import digits
 
 
@@ -16,7 +16,7 @@ def test_every_digit_is_there_in_order(archive):
     labels = datasets.load_digits().target
     np.testing.assert_array_equal(archive.labels, labels)
     assert len(labels) == 1797
-    assert archive.classes == client_data.CLASSES
+    assert archive.classes == archives.CLASSES
     assert archive.source == "scikit-learn digits, 14 writers"
 
 

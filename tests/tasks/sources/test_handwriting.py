@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from tff_personalization import errors
-from tff_personalization.tasks import client_data, sources
+from tff_personalization.tasks import archives, sources
 from tff_personalization.tasks.sources import handwriting, strokes
 
 
@@ -47,7 +47,7 @@ def test_a_writer_is_the_same_however_many_writers_there_are(cache_dir):
 def test_digits_alone_are_the_digits_of_the_same_writers(cache_dir):
     everything = handwriting.load(options(cache_dir))
     digits = handwriting.load(options(cache_dir, num_classes=10))
-    assert digits.classes == client_data.CLASSES[:10]
+    assert digits.classes == archives.CLASSES[:10]
     assert np.array_equal(digits.labels, everything.labels[everything.labels < 10])
     assert np.array_equal(digits.writer, everything.writer[everything.labels < 10])
     assert np.array_equal(digits.is_test, everything.is_test[everything.labels < 10])
@@ -66,8 +66,8 @@ def test_the_dial_changes_the_images_but_neither_labels_nor_parts(cache_dir):
 def test_images_are_bright_ink_on_a_background_that_reaches_the_border(cache_dir, heterogeneity):
     images = handwriting.load(options(cache_dir, writer_heterogeneity=heterogeneity)).images
     assert images.dtype == np.uint8
-    assert images.shape[1:] == client_data.IMAGE_SHAPE
-    border = np.ones(client_data.IMAGE_SHAPE, bool)
+    assert images.shape[1:] == archives.IMAGE_SHAPE
+    border = np.ones(archives.IMAGE_SHAPE, bool)
     border[1:-1, 1:-1] = False
     assert not images[:, border].any()
     assert (images.max((1, 2)) > 200).all()

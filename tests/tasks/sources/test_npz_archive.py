@@ -9,7 +9,7 @@ import pytest
 from tests import unipen
 from tests.tasks.sources import small_files
 from tff_personalization import errors
-from tff_personalization.tasks import client_data, sources
+from tff_personalization.tasks import archives, sources
 from tff_personalization.tasks.sources import npz_archive
 
 
@@ -37,7 +37,7 @@ def test_integer_images_labels_and_writers_are_kept_as_they_are(tmp_path):
     np.testing.assert_array_equal(archive.images, expected["images"])
     np.testing.assert_array_equal(archive.labels, expected["labels"])
     np.testing.assert_array_equal(archive.writer, expected["writer"])
-    assert archive.classes == client_data.CLASSES
+    assert archive.classes == archives.CLASSES
     assert archive.source == "hands, 3 writers"
 
 
@@ -77,8 +77,8 @@ def test_integer_writers_become_strings(tmp_path):
 def test_classes_in_another_order_are_brought_to_the_projects(tmp_path):
     classes, labels = np.array(["b", "7", "A"]), np.arange(12) % 3
     archive = _load(_save(tmp_path, labels=labels, classes=classes))
-    assert [client_data.CLASSES[label] for label in archive.labels] == ["b", "7", "A"] * 4
-    assert archive.classes == client_data.CLASSES
+    assert [archives.CLASSES[label] for label in archive.labels] == ["b", "7", "A"] * 4
+    assert archive.classes == archives.CLASSES
 
 
 def test_a_given_split_is_kept(tmp_path):
@@ -157,7 +157,7 @@ _MALFORMED = {
     "a foreign alphabet": ({"labels": np.zeros(12, int), "classes": np.array(["α", "β"])}, "classes"),
     "a class named twice": ({"labels": np.zeros(12, int), "classes": np.array(["a", "a"])}, "classes"),
     "no classes": ({"labels": np.zeros(12, int), "classes": np.zeros(0, "U1")}, "classes"),
-    "classes in two dimensions": ({"classes": np.array([client_data.CLASSES])}, "classes"),
+    "classes in two dimensions": ({"classes": np.array([archives.CLASSES])}, "classes"),
     "another word in split": ({"split": np.array(["train"] * 11 + ["valid"])}, "valid"),
     "a short split": ({"split": np.array(["train"] * 11)}, "split"),
     "another ink": ({"ink": np.array("blue")}, "blue"),

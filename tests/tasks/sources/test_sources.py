@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from tests.tasks.sources import small_files
-from tff_personalization.tasks import client_data, sources
+from tff_personalization.tasks import archives, sources
 
 
 def _save(path, **changes):
@@ -54,8 +54,8 @@ def test_an_sqlite_file_is_known_by_its_name_or_its_first_bytes(tmp_path, name):
 
 
 def test_a_registered_source_is_found_by_its_name(monkeypatch):
-    archive = client_data.WriterArchive.from_names(
-        np.zeros((1, 28, 28), np.uint8), np.array([5]), np.array(["w"]), np.array([False]), client_data.CLASSES, "mine"
+    archive = archives.WriterArchive.from_names(
+        np.zeros((1, 28, 28), np.uint8), np.array([5]), np.array(["w"]), np.array([False]), archives.CLASSES, "mine"
     )
     monkeypatch.setitem(sources.SOURCES, "mine", lambda options: archive)
     assert sources.load(small_files.options("mine")) is archive

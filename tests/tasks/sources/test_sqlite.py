@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from tests.tasks.sources import small_files
-from tff_personalization.tasks import client_data
+from tff_personalization.tasks import archives
 from tff_personalization.tasks.sources import sqlite
 
 
@@ -43,7 +43,7 @@ def test_background_1_becomes_0_and_ink_0_becomes_255(tmp_path):
     expected[3, 5] = 255
     np.testing.assert_array_equal(archive.images, [expected, expected])
     assert archive.labels.tolist() == [61, 0]
-    assert archive.classes == client_data.CLASSES
+    assert archive.classes == archives.CLASSES
     assert archive.source == "small, 1 writers"
 
 

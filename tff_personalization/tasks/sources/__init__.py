@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable, Mapping
 
 from tff_personalization import errors
-from tff_personalization.tasks import client_data
+from tff_personalization.tasks import archives
 
 # The first bytes of every SQLite database file.
 _SQLITE_MAGIC = b"SQLite format 3\0"
@@ -35,13 +35,13 @@ class SourceOptions:
     progress: bool = True
 
 
-Load = Callable[[SourceOptions], client_data.Archive]
+Load = Callable[[SourceOptions], archives.Archive]
 
 
 def _load_of(module: str) -> Load:
     """The `load` of a module of this package, which is imported when it is first called."""
 
-    def load_lazily(options: SourceOptions) -> client_data.Archive:
+    def load_lazily(options: SourceOptions) -> archives.Archive:
         return importlib.import_module(f"{__name__}.{module}").load(options)
 
     return load_lazily
@@ -129,7 +129,7 @@ TEXT = Catalogue(
 )
 
 
-def load(options: SourceOptions, catalogue: Catalogue = IMAGES) -> client_data.Archive:
+def load(options: SourceOptions, catalogue: Catalogue = IMAGES) -> archives.Archive:
     """The client data that `options.client_data` names, with at most `options.num_classes` classes.
 
     With 10 classes only the digits are kept, and the writers who have none drop out. A client may have no train

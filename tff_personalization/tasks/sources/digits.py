@@ -9,7 +9,7 @@ import numpy as np
 from sklearn import datasets
 
 from tff_personalization import seeds
-from tff_personalization.tasks import client_data, sources
+from tff_personalization.tasks import archives, sources
 
 # The digits that every writer copied.
 FORM = np.array(
@@ -22,21 +22,21 @@ FORM = np.array(
 )
 # As in MNIST, the digit fills a box of 20 x 20 pixels in the centre.
 _BOX = 20
-_MARGIN = (client_data.IMAGE_SHAPE[0] - _BOX) // 2
+_MARGIN = (archives.IMAGE_SHAPE[0] - _BOX) // 2
 
 
-def load(options: sources.SourceOptions) -> client_data.WriterArchive:
+def load(options: sources.SourceOptions) -> archives.WriterArchive:
     """The 1,797 digits, scaled to 28 x 28, with 14 writers of 122 to 130 examples; labels are 0 to 9."""
     images, labels = datasets.load_digits(return_X_y=True)
     number = align_with_forms(labels) // len(FORM) + 1
     writer = np.array([f"digits_writer_{form:02d}" for form in number])
-    is_test = client_data.split_by_writer(labels, writer, seeds.generator(options.seed, "split"))
-    return client_data.WriterArchive.from_names(
+    is_test = archives.split_by_writer(labels, writer, seeds.generator(options.seed, "split"))
+    return archives.WriterArchive.from_names(
         x=_scale(images.reshape(-1, 8, 8)),
         y=labels.astype(np.int32),
         writer=writer,
         is_test=is_test,
-        classes=client_data.CLASSES,
+        classes=archives.CLASSES,
         source=f"scikit-learn digits, {len(np.unique(writer))} writers",
     )
 

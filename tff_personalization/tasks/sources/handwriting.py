@@ -20,7 +20,7 @@ import numpy as np
 import tqdm
 
 from tff_personalization import errors, seeds
-from tff_personalization.tasks import archive_cache, client_data, sources
+from tff_personalization.tasks import archive_cache, archives, sources
 from tff_personalization.tasks.sources import strokes
 
 VERSION = 2
@@ -57,7 +57,7 @@ _SIGMA = 0.75  # of the blur that gives a pen its width
 _LARGEST_SIDE, _MARGIN = 21.0, 2.5
 
 
-def load(options: sources.SourceOptions) -> client_data.WriterArchive:
+def load(options: sources.SourceOptions) -> archives.WriterArchive:
     """Synthetic handwriting of `options.num_clients` writers, generated once and kept in `options.cache_dir`.
 
     Writer i is the same however many there are. With 10 classes the same writers give their digits alone.
@@ -156,7 +156,7 @@ def pen_paths(
 
     shape = _COMMON_SD.shape
     common = of_the_writer(style.normal(size=shape), noise.normal(size=(count, *shape)))
-    every_class = style.normal(size=(len(client_data.CLASSES), *shape))
+    every_class = style.normal(size=(len(archives.CLASSES), *shape))
     own = of_the_writer(every_class[labels], noise.normal(size=(count, *shape)))
     effects = _COMMON_SD * common + _OWN_SD * own + _EXAMPLE_SD * noise.normal(size=(count, *shape))
     pen = _PEN_RADIUS + _PEN_COMMON_SD * of_the_writer(style.normal(), noise.normal(size=count))
@@ -180,8 +180,8 @@ def _deform(form: np.ndarray, effects: np.ndarray, shift: np.ndarray) -> np.ndar
     points = forms.half_size[form, None, None] * (forms.points[form] + _terms()[form] @ effects)
     low, high = points.min(1), points.max(1)
     shrink = np.minimum(1, _LARGEST_SIDE / (high - low).max(1))[:, None]
-    room = client_data.IMAGE_SHAPE[0] / 2 - _MARGIN - shrink * (high - low) / 2
-    centre = client_data.IMAGE_SHAPE[0] / 2 + np.clip(shift, -room, room)
+    room = archives.IMAGE_SHAPE[0] / 2 - _MARGIN - shrink * (high - low) / 2
+    centre = archives.IMAGE_SHAPE[0] / 2 + np.clip(shift, -room, room)
     return shrink[:, None] * (points - (low + high)[:, None] / 2) + centre[:, None]
 
 
@@ -196,7 +196,7 @@ def render(points: np.ndarray, joined: np.ndarray, pen_radius: np.ndarray) -> np
     Returns:
         uint8, shape (N, 28, 28), ink 255 on background 0, antialiased.
     """
-    count, side = len(points), client_data.IMAGE_SHAPE[0]
+    count, side = len(points), archives.IMAGE_SHAPE[0]
     fine = 2 * side
     length = np.hypot(*np.moveaxis(np.diff(points, axis=1), -1, 0)) * joined
     cell = (points[:, 1:] + points[:, :-1]).astype(np.int32)  # the middle of a segment, in cells of half a pixel
@@ -210,7 +210,7 @@ def render(points: np.ndarray, joined: np.ndarray, pen_radius: np.ndarray) -> np
 
 def _blur() -> np.ndarray:
     """Weights, float32 of shape (28, 56), that blur by _SIGMA pixels from half pixels to whole ones."""
-    side = client_data.IMAGE_SHAPE[0]
+    side = archives.IMAGE_SHAPE[0]
     offset = (np.arange(side) + 0.5)[:, None] - (np.arange(2 * side) + 0.5)[None] / 2
     return (np.exp(-(offset**2) / (2 * _SIGMA**2)) / (2 * np.pi * _SIGMA**2) ** 0.25).astype(np.float32)
 
@@ -218,7 +218,7 @@ def _blur() -> np.ndarray:
 _BLUR = _blur()
 
 
-def _draw_all(options: sources.SourceOptions, allocate: archive_cache.Allocate) -> client_data.WriterArchive:
+def _draw_all(options: sources.SourceOptions, allocate: archive_cache.Allocate) -> archives.WriterArchive:
     """Draws the examples of every writer."""
     numbers = sorted(range(options.num_clients), key=_name)
     written = [_kept_examples(options, writer) for writer in numbers]
@@ -242,12 +242,12 @@ def _draw_all(options: sources.SourceOptions, allocate: archive_cache.Allocate) 
             done, "drawing synthetic handwriting", len(numbers), unit="writers", delay=1, disable=not options.progress
         ):
             pass
-    return client_data.WriterArchive.from_counts(
+    return archives.WriterArchive.from_counts(
         images,
         labels,
         counts,
         tuple(map(_name, numbers)),
-        client_data.CLASSES[: options.num_classes],
+        archives.CLASSES[: options.num_classes],
         f"synthetic handwriting, {len(numbers)} writers, heterogeneity {float(options.writer_heterogeneity):g}",
     )
 

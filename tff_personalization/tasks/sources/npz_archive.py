@@ -26,7 +26,7 @@ import numpy as np
 import psutil
 
 from tff_personalization import errors, seeds
-from tff_personalization.tasks import client_data, sources
+from tff_personalization.tasks import archives, sources
 
 # No array is read that declares more than this unless told, so that a small file cannot fill the memory.
 _MAX_BYTES = 8 * 2**30
@@ -46,7 +46,7 @@ UNREADABLE = (
 )
 
 
-def load(options: sources.SourceOptions) -> client_data.WriterArchive:
+def load(options: sources.SourceOptions) -> archives.WriterArchive:
     """The examples of the by-writer archive at the path `options.client_data`.
 
     With `options.num_classes` of 10, an archive without `split` is split after its letters are left out.
@@ -62,7 +62,7 @@ def load(options: sources.SourceOptions) -> client_data.WriterArchive:
 
 def read(
     file: str | IO[bytes], name: str, num_classes: int, seed: int, max_bytes: int = _MAX_BYTES
-) -> client_data.WriterArchive:
+) -> archives.WriterArchive:
     """The examples of a by-writer archive, as `load` gives them.
 
     Args:
@@ -77,10 +77,10 @@ def read(
     """
     with _archive_members(file, name, max_bytes) as members:
         count = members.image_count()
-        images = members.read("images", "iuf", (count, *client_data.IMAGE_SHAPE))
+        images = members.read("images", "iuf", (count, *archives.IMAGE_SHAPE))
         labels = members.read("labels", "iu", (count,))
         writers, writer_index = _writers(members.read("writer", "iuU", (count,)))
-        classes = members.read("classes", "U") if "classes" in members else np.array(client_data.CLASSES)
+        classes = members.read("classes", "U") if "classes" in members else np.array(archives.CLASSES)
         split = members.read("split", "U", (count,)) if "split" in members else None
         ink, source = members.word("ink"), members.word("source")
     images = _ink_images(name, images, ink)
@@ -89,13 +89,13 @@ def read(
         # Split what is used alone, so that about a fifth of each writer's digits are test examples too.
         keep = labels < num_classes
         images, labels, writer_index = images[keep], labels[keep], writer_index[keep]
-        is_test = client_data.split_by_writer(labels, writer_index, seeds.generator(seed, "split"))
+        is_test = archives.split_by_writer(labels, writer_index, seeds.generator(seed, "split"))
     else:
         is_test = _is_test(name, split)
     if source is None:
         stem = os.path.splitext(os.path.basename(name))[0]
         source = f"{stem}, {len(np.unique(writer_index))} writers"
-    return client_data.WriterArchive(images, labels, writer_index, is_test, writers, client_data.CLASSES, source)
+    return archives.WriterArchive(images, labels, writer_index, is_test, writers, archives.CLASSES, source)
 
 
 def _writers(writer: np.ndarray) -> tuple[tuple[str, ...], np.ndarray]:
@@ -147,7 +147,7 @@ class _Members:
     def image_count(self) -> int:
         """The number of examples N, from the shape of `images`."""
         shape, _ = self.header("images")
-        if len(shape) != 3 or shape[1:] != client_data.IMAGE_SHAPE:
+        if len(shape) != 3 or shape[1:] != archives.IMAGE_SHAPE:
             raise errors.UserError(f"{self._path}: images has shape {shape}: (N, 28, 28) is expected.")
         if not shape[0]:
             raise errors.UserError(f"{self._path}: the archive is empty: it needs at least one example.")
@@ -232,7 +232,7 @@ def _border_pixels(images: np.ndarray) -> np.ndarray:
 def _project_labels(path: str, labels: np.ndarray, classes: np.ndarray) -> np.ndarray:
     """The labels as int32 indices into `client_data.CLASSES`, whatever the order of the archive's own classes."""
     names = classes.tolist()
-    unknown = sorted(set(names) - set(client_data.CLASSES))
+    unknown = sorted(set(names) - set(archives.CLASSES))
     if unknown:
         raise errors.UserError(
             f"{path}: classes hold {unknown[0]!r}: only the characters 0-9, A-Z and a-z are supported."
@@ -244,7 +244,7 @@ def _project_labels(path: str, labels: np.ndarray, classes: np.ndarray) -> np.nd
             f"{path}: labels go from {labels.min()} to {labels.max()}: with {len(names)} classes, "
             f"0 to {len(names) - 1} are expected."
         )
-    return np.array([client_data.CLASSES.index(name) for name in names], np.int32)[labels]
+    return np.array([archives.CLASSES.index(name) for name in names], np.int32)[labels]
 
 
 def _is_test(path: str, split: np.ndarray) -> np.ndarray:

@@ -15,7 +15,7 @@ import importlib.metadata
 import re
 
 from tff_personalization import errors
-from tff_personalization.tasks import client_data, sources
+from tff_personalization.tasks import archives, sources
 from tff_personalization.tasks.sources import snippets
 
 MIN_LINES = 20
@@ -30,7 +30,7 @@ _ESCAPE = re.compile(r"\\(?=[^\w\s])")
 Speech = list[str]
 
 
-def load(options: sources.SourceOptions) -> client_data.Archive:
+def load(options: sources.SourceOptions) -> archives.Archive:
     """All roles of all plays; an id is the play's title and the role's name, such as "HAMLET_FIRST_CLOWN".
 
     Raises:

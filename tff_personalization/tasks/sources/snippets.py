@@ -11,11 +11,11 @@ import numpy as np
 
 from tff_personalization import errors
 from tff_personalization.models import characters
-from tff_personalization.tasks import client_data, sources
+from tff_personalization.tasks import archives, sources
 from tff_personalization.tasks.sources import sqlite
 
 
-def load(options: sources.SourceOptions) -> client_data.Archive:
+def load(options: sources.SourceOptions) -> archives.Archive:
     """The snippets of the SQLite database at the path `options.client_data`, as sequences of characters.
 
     Raises:
@@ -24,7 +24,7 @@ def load(options: sources.SourceOptions) -> client_data.Archive:
     return read(options.client_data, options.num_classes)
 
 
-def read(path: str, num_classes: int) -> client_data.Archive:
+def read(path: str, num_classes: int) -> archives.Archive:
     """As `load`, for the database at `path`."""
     with sqlite.open_database(path) as connection:
         prefix, metadata = sqlite.read_index(path, connection, num_classes)
@@ -45,7 +45,7 @@ def read(path: str, num_classes: int) -> client_data.Archive:
     return to_archive(train, test, description or f"{stem}, {len(clients)} roles")
 
 
-def to_archive(train: dict[str, list[bytes]], test: dict[str, list[bytes]], source: str) -> client_data.Archive:
+def to_archive(train: dict[str, list[bytes]], test: dict[str, list[bytes]], source: str) -> archives.Archive:
     """The archive of what each client says, in `characters.to_sequences`.
 
     Args:
@@ -57,7 +57,7 @@ def to_archive(train: dict[str, list[bytes]], test: dict[str, list[bytes]], sour
     sequences = [[characters.to_sequences(part[client]) for client in clients] for part in (train, test)]
     x, y = (np.concatenate([pair[i] for part in sequences for pair in part]) for i in (0, 1))
     counts = np.array([[len(x) for x, _ in part] for part in sequences])
-    return client_data.Archive.from_counts(x, y, counts, clients, characters.CLASSES, source)
+    return archives.Archive.from_counts(x, y, counts, clients, characters.CLASSES, source)
 
 
 def _parse(path: str, protos: list[bytes]) -> list[bytes]:

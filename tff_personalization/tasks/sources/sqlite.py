@@ -21,14 +21,14 @@ import numpy as np
 import tqdm
 
 from tff_personalization import errors
-from tff_personalization.tasks import archive_cache, client_data, sources
+from tff_personalization.tasks import archive_cache, archives, sources
 
 VERSION = 1
 """Part of the cache key: raise it with every change of what is read."""
 
 DIGITS_PREFIX, ALL_PREFIX = "digits_only_", "all_"
 _NUM_DIGITS = 10
-_NUM_PIXELS = client_data.IMAGE_SHAPE[0] * client_data.IMAGE_SHAPE[1]
+_NUM_PIXELS = archives.IMAGE_SHAPE[0] * archives.IMAGE_SHAPE[1]
 _COLUMNS = {
     "examples": {"split_name", "client_id", "serialized_example_proto"},
     "client_metadata": {"client_id", "split_name", "num_examples"},
@@ -38,7 +38,7 @@ AGAIN = "delete it and download or make it again."
 _CHUNK = 8192
 
 
-def load(options: sources.SourceOptions) -> client_data.WriterArchive:
+def load(options: sources.SourceOptions) -> archives.WriterArchive:
     """The examples of the SQLite database at the path `options.client_data`, kept in `options.cache_dir`.
 
     With `options.num_classes` of 10 the splits `digits_only_train` and `digits_only_test` are preferred, else
@@ -50,7 +50,7 @@ def load(options: sources.SourceOptions) -> client_data.WriterArchive:
     return read(options.client_data, options)
 
 
-def read(path: str, options: sources.SourceOptions) -> client_data.WriterArchive:
+def read(path: str, options: sources.SourceOptions) -> archives.WriterArchive:
     """As `load`, for the database at `path`."""
     if not os.path.isfile(path):
         raise errors.UserError(f"{path}: there is no such file: give the path of an SQLite database.")
@@ -69,7 +69,7 @@ def read(path: str, options: sources.SourceOptions) -> client_data.WriterArchive
 
 def _read_database(
     path: str, options: sources.SourceOptions, allocate: archive_cache.Allocate
-) -> client_data.WriterArchive:
+) -> archives.WriterArchive:
     with open_database(path) as connection:
         prefix, metadata = read_index(path, connection, options.num_classes)
         _check_total(path, sum(metadata.values()))
@@ -81,7 +81,7 @@ def _read_database(
     if description is None:
         stem = os.path.splitext(os.path.basename(path))[0]
         description = f"{stem}, {len(writers)} writers"
-    return client_data.WriterArchive.from_counts(images, labels, counts, writers, client_data.CLASSES, description)
+    return archives.WriterArchive.from_counts(images, labels, counts, writers, archives.CLASSES, description)
 
 
 def read_index(path: str, connection: sqlite3.Connection, num_classes: int) -> tuple[str, dict[tuple[str, str], int]]:
@@ -188,7 +188,7 @@ def _read_examples(
         "SELECT split_name, client_id, serialized_example_proto FROM examples NOT INDEXED WHERE split_name IN (?, ?)",
         splits_of(prefix),
     )
-    num_labels = _NUM_DIGITS if prefix == DIGITS_PREFIX else len(client_data.CLASSES)
+    num_labels = _NUM_DIGITS if prefix == DIGITS_PREFIX else len(archives.CLASSES)
     done = 0
     with tqdm.tqdm(
         total=total, desc=f"Reading {os.path.basename(path)}", unit=" examples", disable=not progress
@@ -241,7 +241,7 @@ def _parse(path: str, protos: list[bytes], num_labels: int) -> tuple[np.ndarray,
             f"{path}: labels go from {labels.min()} to {labels.max()}: 0 to {num_labels - 1} are expected."
         )
     images = np.rint((1 - pixels) * 255).astype(np.uint8)
-    return images.reshape(-1, *client_data.IMAGE_SHAPE), labels
+    return images.reshape(-1, *archives.IMAGE_SHAPE), labels
 
 
 def read_description(connection: sqlite3.Connection) -> str | None:

@@ -13,7 +13,7 @@ import math
 import HersheyFonts
 import numpy as np
 
-from tff_personalization.tasks import client_data
+from tff_personalization.tasks import archives
 
 POINTS = 224
 """Points along the strokes of every form."""
@@ -220,7 +220,7 @@ def forms() -> Forms:
         classes, choices = [], []
         for line in paragraph.splitlines():
             name, pool = line.split(": ", 1)
-            classes.append(client_data.CLASSES.index(name))
+            classes.append(archives.CLASSES.index(name))
             entries = [entry.rsplit(" ", 1) for entry in pool.split(", ")]
             choices.append([(names.setdefault(form, len(names)), float(weight)) for form, weight in entries])
         repertoires = [row for row in itertools.product(*choices) if len({form for form, _ in row}) == len(row)]

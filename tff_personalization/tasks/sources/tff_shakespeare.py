@@ -2,14 +2,14 @@
 
 import dataclasses
 
-from tff_personalization.tasks import client_data, sources
+from tff_personalization.tasks import archives, sources
 from tff_personalization.tasks.sources import download, snippets
 
 FILE_NAME = "shakespeare.sqlite"
 _ROLES = 715  # as TFF documents it
 
 
-def load(options: sources.SourceOptions) -> client_data.Archive:
+def load(options: sources.SourceOptions) -> archives.Archive:
     """TFF's Shakespeare data: 715 speaking roles, each split into train and test snippets by LEAF.
 
     The file `shakespeare.sqlite` is kept in `options.cache_dir`, by default TFF's own `~/.tff`. With another number of

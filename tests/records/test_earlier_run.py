@@ -1,0 +1,164 @@
+"""Rounds that are taken over from another run: no number changes, and what does not fit is refused."""
+
+import json
+import shutil
+import subprocess
+import sys
+
+import pandas as pd
+import pytest
+
+from tests import processes
+from tff_personalization import errors
+from tff_personalization.programs import training
+from tff_personalization.records import saved_models
+
+SHARED = {"rounds": 8, "rounds_per_model": 2, "personalization_epochs": 2}
+TWO_STAGES = {**SHARED, "method": "personalized_fed_avg", "stage_2_round": 5, "local_steps": 3}
+
+
+@pytest.fixture
+def fed_avg(run):
+    return run(**SHARED, method="fed_avg", run_name="fed_avg")
+
+
+@pytest.mark.parametrize("more", [{}, {"validation_clients": 3}], ids=["", "with validation clients"])
+def test_a_run_that_takes_its_first_stage_over_has_the_numbers_of_one_that_computes_it(run, more):
+    earlier = run(**SHARED, **more, method="fed_avg", run_name="fed_avg")
+    computed = run(**TWO_STAGES, **more, run_name="computed")
+    taken_over = run(**TWO_STAGES, **more, run_name="taken_over", rounds_from=str(earlier))
+    processes.assert_same_numbers(taken_over, computed)
+    stages = pd.read_csv(taken_over / "metrics.csv")["stage"]
+    assert list(stages) == ["fed_avg"] * 4 + ["reptile"] * 4
+    origin = json.loads((taken_over / "config.json").read_text())["rounds_taken_over"]
+    assert (origin["run_name"], origin["rounds"]) == ("fed_avg", 4)
+
+
+def test_a_longer_run_serves_as_well_and_so_does_one_of_another_second_stage(run):
+    earlier = run(**{**TWO_STAGES, "rounds": 10, "stage_2_round": 7, "local_steps": 2}, run_name="earlier")
+    taken_over = run(**TWO_STAGES, run_name="taken_over", rounds_from=str(earlier))
+    assert pd.read_csv(taken_over / "metrics.csv")["stage"].eq("reptile").sum() == 4
+    processes.assert_same_numbers(taken_over, run(**TWO_STAGES, run_name="computed"))
+
+
+@pytest.mark.parametrize("method", ["fed_avg", "ifca", "scaffold", "centralized"])
+def test_all_rounds_are_taken_over_where_the_end_alone_differs(run, method, monkeypatch):
+    clusters = {"clusters": 2} if method == "ifca" else {}
+    first = "best_cluster" if method == "ifca" else "fine_tune"
+    settings = {**SHARED, **clusters, "method": method, "validation_clients": 3}
+    at_the_end = {
+        "strategies": [first, "fine_tune_biases", "apfl"],
+        "apfl_alpha": 0.3,
+        "personalization_examples": ["1", "all"],
+        "personalization_learning_rates": [0.01, 0.02],
+    }
+    earlier = run(**settings, strategies=[first], run_name="earlier")
+    computed = run(**settings, **at_the_end, run_name="computed")
+    shutil.rmtree(computed / "client_states", ignore_errors=True)  # which no later round will read
+    monkeypatch.setattr(training._Program, "_round", None)
+    taken_over = run(**settings, **at_the_end, run_name="taken_over", rounds_from=str(earlier))
+    processes.assert_same_numbers(taken_over, computed)
+    times = json.loads((taken_over / "summary.json").read_text())["times"]  # of what this run did itself
+    assert (times["train_seconds"], times["examples_per_second"]) == (0, None)
+    assert times["wall_seconds"] == times["evaluation_seconds"] > 0
+
+
+def test_it_goes_on_without_the_earlier_run_once_there_is_a_checkpoint(run, fed_avg, monkeypatch):
+    round_of = training._Program._round
+
+    def stops(self, round_number, bar):
+        if round_number == 6:
+            raise KeyboardInterrupt
+        return round_of(self, round_number, bar)
+
+    monkeypatch.setattr(training._Program, "_round", stops)
+    with pytest.raises(KeyboardInterrupt):
+        run(**TWO_STAGES, run_name="taken_over", rounds_from=str(fed_avg))
+    monkeypatch.undo()
+    shutil.rmtree(fed_avg)
+    taken_over = run(**TWO_STAGES, run_name="taken_over", rounds_from=str(fed_avg))
+    processes.assert_same_numbers(taken_over, run(**TWO_STAGES, run_name="computed"))
+
+
+# What the earlier run says of itself, what else the later one is given, the models that were kept, what is said.
+_MISFITS = [
+    ({"seed": 2}, {}, None, r"its rounds are others \(seed: 2 there"),
+    ({"local_epochs": 1}, {}, None, "local_epochs: 1 there, 2 here"),
+    ({}, {"server_learning_rate": 0.5}, None, "optimizers"),
+    ({}, {"rounds_per_evaluation": 4}, None, "rounds_per_evaluation"),
+    ({}, {"strategies": ["fine_tune_head"]}, None, "strategies"),
+    ({}, {"evaluation_release": "aggregates"}, None, "evaluation_release: 'records' there, 'aggregates' here"),
+    ({}, {}, {8}, "no model of round 4, but of 8: make it with --rounds_per_model"),
+    ({"rounds": 3}, {}, None, "has 3 of the 4 rounds"),
+    ({"method": "fed_sgd"}, {}, None, "method: 'fed_sgd' there, 'personalized_fed_avg' here"),
+]
+
+
+def test_a_run_that_does_not_fit_is_refused_and_nothing_is_begun(run, tmp_path, fed_avg):
+    config = json.loads((fed_avg / "config.json").read_text())
+    for number, (there, here, kept, hint) in enumerate(_MISFITS):
+        earlier = shutil.copytree(fed_avg, tmp_path / f"earlier{number}")
+        (earlier / "config.json").write_text(json.dumps({**config, "flags": {**config["flags"], **there}}))
+        if kept:
+            saved_models.SavedModels(earlier / "models").keep(kept)
+        with pytest.raises(errors.UserError, match=f"--rounds_from=.*{hint}"):
+            run(**{**TWO_STAGES, **here}, run_name="later", rounds_from=str(earlier))
+    assert not (tmp_path / "later").exists()
+
+
+def test_a_damaged_or_missing_run_is_refused(run, tmp_path, fed_avg):
+    def refused(match):
+        with pytest.raises(errors.UserError, match=f"^--rounds_from=.*{match}"):
+            run(**TWO_STAGES, run_name="later", rounds_from=str(fed_avg))
+
+    config = json.loads((fed_avg / "config.json").read_text())
+    (fed_avg / "config.json").write_text(json.dumps({**config, "data_sha256": "0"}))
+    refused("other contents than --client_data")
+    (fed_avg / "config.json").write_text(json.dumps(config))
+    (fed_avg / "models" / "round_4.npz").write_bytes(b"no archive")
+    refused("round_4.npz: damaged")
+    (fed_avg / "metrics.csv").write_text("a,b\n1,2\n")
+    refused("a record is damaged")
+    (fed_avg / "summary.json").unlink()
+    refused("is not finished")
+    (fed_avg / "config.json").write_text("{")
+    refused("is not a run directory")
+    shutil.rmtree(fed_avg)
+    refused("is not a run directory")
+    assert not (tmp_path / "later").exists()
+
+
+def test_without_training_there_are_no_rounds_to_take_over(run, fed_avg):
+    left_open = dict.fromkeys(("local_epochs", "rounds", "clients_per_round", "rounds_per_evaluation"))
+    with pytest.raises(errors.UserError, match="--rounds_from has no effect with --method=local_only"):
+        run(**left_open, method="local_only", rounds_from=str(fed_avg))
+
+
+def test_runs_of_a_sweep_wait_for_what_an_earlier_one_will_have_and_take_it_over(by_writer_archive, tmp_path):
+    (tmp_path / "two.toml").write_text(
+        "[[runs]]\nmethod = 'fed_avg'\n[[runs]]\nmethod = 'personalized_fed_avg'\nstage_2_round = 5\n"
+        "[[runs]]\nmethod = 'personalized_fed_avg'\nstage_2_round = 4\n"
+    )
+    settings = {
+        **SHARED,
+        "client_data": by_writer_archive,
+        "model": "linear",
+        "clients_per_round": 3,
+        "test_clients": 4,
+    }
+    at_once = {"rounds_per_evaluation": 4, "sweep_runs_at_once": 2}
+    given = [f"--{name}={value}" for name, value in {**settings, **at_once}.items()]
+    said = subprocess.run(
+        [sys.executable, "run_experiment.py", "--sweep", tmp_path / "two.toml", "--output_dir", tmp_path, *given],
+        cwd=processes.ROOT,
+        check=True,
+        capture_output=True,
+        text=True,
+    ).stderr
+    assert said.index("[1/3] finished") < said.index("[2/3] --method") < said.index("[3/3] --method")
+    configs = [json.loads(path.read_text()) for path in tmp_path.glob("two/*/config.json")]
+    earlier = {config["run_name"] for config in configs if config["method"] == "fed_avg"}
+    taken_over = {config["flags"]["stage_2_round"]: config.get("rounds_taken_over") for config in configs}
+    # The model of round 3 was not kept: that run has computed its first stage itself.
+    assert taken_over[4] is None
+    assert {taken_over[5]["run_name"]} == earlier

@@ -1,0 +1,44 @@
+"""Files are whole or as they were; what TensorFlow says when it writes, as Python has it."""
+
+import errno
+import resource
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from tff_personalization.records import files
+
+
+def test_want_of_room_is_told_from_want_of_memory(tmp_path):
+    with pytest.raises(OSError, match="No space left") as full, files.as_os_errors(tmp_path):
+        raise tf.errors.ResourceExhaustedError(None, None, f"{tmp_path}/x; No space left on device")
+    assert full.value.errno == errno.ENOSPC
+    with pytest.raises(MemoryError), files.as_os_errors(tmp_path):
+        raise tf.errors.ResourceExhaustedError(None, None, "OOM when allocating tensor with shape[784,62]")
+
+
+@pytest.fixture
+def full_disk():
+    """No file may have more than 1,000 bytes."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, before[1]))
+    yield
+    resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+def test_what_cannot_be_written_is_named_and_leaves_what_was_there(tmp_path, full_disk, recwarn):
+    arrays, text = tmp_path / "a.npz", tmp_path / "a.csv"
+    files.save_arrays(arrays, [np.arange(3)])
+    files.write_text(text, "whole")
+    for path, write in (
+        (arrays, lambda: files.save_arrays(arrays, [np.arange(1000)])),
+        (text, lambda: files.write_text(text, 2000 * "x")),
+    ):
+        with pytest.raises(OSError, match="too large") as failed:
+            write()
+        assert failed.value.filename == str(path)
+    np.testing.assert_array_equal(files.load_arrays(arrays)[0], np.arange(3))
+    assert text.read_text() == "whole"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.csv", "a.npz"]
+    assert not recwarn.list

@@ -1,0 +1,127 @@
+"""The run directory: what config.json says of a run, and when a run is refused as another's."""
+
+import json
+import shutil
+import subprocess
+
+import pytest
+from absl import flags
+
+from tff_personalization import errors
+from tff_personalization.experiment import config
+from tff_personalization.records import run_directory
+from tff_personalization.tasks import federated_data
+
+
+@pytest.fixture
+def directory_of(tmp_path):
+    """Makes the run directory of a file of client data, as a start of the program does."""
+
+    def make(path, *arguments):
+        values = flags.FlagValues()
+        config.define_flags(values)
+        values(["program", f"--client_data={path}", "--test_clients=4", f"--output_dir={tmp_path}", *arguments])
+        return run_directory.RunDirectory(config.from_flags(values))
+
+    return make
+
+
+@pytest.fixture
+def begin(directory_of):
+    """Begins a run on a file of client data, or goes on with it."""
+
+    def start(path, *arguments, **how):
+        directory = directory_of(path, *arguments)
+        directory.create()
+        directory.write_config(federated_data.load(directory.experiment.config), how)
+        directory._lock.close()
+        return directory
+
+    return start
+
+
+@pytest.fixture
+def folds(tmp_path, by_writer_archive):
+    """Two files of the same name and size, with other contents."""
+    one, two = tmp_path / "fold1" / "data.npz", tmp_path / "fold2" / "data.npz"
+    for path in (one, two):
+        path.parent.mkdir()
+        shutil.copyfile(by_writer_archive, path)
+    with two.open("r+b") as file:
+        file.seek(two.stat().st_size // 2)
+        file.write(b"\xff\x00\xff")
+    return one, two
+
+
+def test_a_finished_run_is_not_that_of_another_file_of_the_same_name(begin, directory_of, folds):
+    one, two = folds
+    directory = begin(one)
+    assert directory_of(two).path == directory.path  # what is not finished reads the data
+    directory.write_json("summary.json", {})
+    assert directory_of(one).finished
+    with pytest.raises(errors.UserError, match=r"--client_data=.*fold2/data.npz: the file is not the one.*--run_name"):
+        directory_of(two)
+    shutil.copyfile(two, one)
+    with pytest.raises(errors.UserError, match="is not the one"):
+        directory_of(one)
+    one.unlink()
+    assert directory_of(one).finished
+
+
+def test_a_finished_run_that_does_not_say_from_which_file_it_came_is_what_it_was(begin, directory_of, folds):
+    directory = begin(folds[0])
+    directory.write_json("summary.json", {})
+    path = directory.path / "config.json"
+    record = json.loads(path.read_text())
+    del record["client_data_file"]
+    path.write_text(json.dumps(record))
+    assert directory_of(folds[1]).finished
+
+
+def test_a_run_that_goes_on_with_the_same_examples_in_other_bytes_is_of_that_file(begin, directory_of, folds):
+    one, two = folds
+    begin(one)
+    shutil.copyfile(one, two)
+    with two.open("ab") as file:
+        file.write(b"\0")  # behind the archive's end
+    begin(two).write_json("summary.json", {})
+    assert directory_of(two).finished
+    with pytest.raises(errors.UserError, match="is not the one"):
+        directory_of(one)
+
+
+def test_every_start_is_on_record_and_what_begins_anew_describes_the_run(begin, by_writer_archive):
+    taken_over = {"rounds_taken_over": {"run_name": "earlier"}}
+    begin(by_writer_archive, cores=2, **taken_over).record_start(0)  # and nothing more: there is no checkpoint
+    directory = begin(by_writer_archive, cores=3)
+    directory.record_start(0)
+    begin(by_writer_archive, "--workers=there:1", cores=4).record_start(8)
+    record = json.loads((directory.path / "config.json").read_text())
+    assert record["cores"] == 3
+    assert "rounds_taken_over" not in record
+    starts = record["starts"]
+    found = [(start["after_round"], start["cores"], start["workers"]) for start in starts]
+    assert found == [(0, 2, []), (0, 3, []), (8, 4, ["there:1"])]
+    assert all(start[name] == record[name] for start in starts for name in ("git_commit", "versions"))
+
+
+def test_a_commit_has_changes_if_code_or_what_it_holds_is_not_as_it_was(tmp_path, monkeypatch):
+    def git(*arguments):
+        identity = ["-c", "user.name=x", "-c", "user.email=x@x"]
+        subprocess.run(["git", *identity, *arguments], cwd=tmp_path, check=True, capture_output=True)
+
+    code = tmp_path / "programs" / "code.py"
+    code.parent.mkdir()
+    code.write_text("")
+    monkeypatch.setattr(run_directory, "__file__", str(code))
+    git("init")
+    git("add", ".")
+    git("commit", "-m", "first")
+    (tmp_path / "my data.npz").write_text("")
+    assert "+" not in run_directory.git_commit()
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "my plugin.py").write_text("")
+    assert run_directory.git_commit().endswith("+changes")
+    (tmp_path / "other" / "my plugin.py").unlink()
+    code.write_text("a = 1")
+    assert run_directory.git_commit().endswith("+changes")

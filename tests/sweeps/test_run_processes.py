@@ -1,0 +1,86 @@
+"""Runs as processes: some at once, what they say, how they end."""
+
+import signal
+import sys
+import time
+import types
+
+import pytest
+
+from tests import processes as helpers
+from tff_personalization.sweeps import run_processes
+
+
+def command(text):
+    return [sys.executable, "-c", text]
+
+
+def test_as_many_at_once_as_there_is_room_for_and_the_first_to_end_is_told_first():
+    processes = run_processes.RunProcesses[str](2)
+    processes.start("slow", command("import time; time.sleep(3)"), "slow")
+    assert not processes.full
+    processes.start("fast", command(""), "fast")
+    assert processes.full
+    assert processes.running == ["slow", "fast"]
+    assert processes.wait().key == "fast"
+    ended = processes.wait()
+    assert (ended.key, ended.error) == ("slow", "")
+    assert 2 < ended.seconds < 60
+    assert not processes.running
+
+
+@pytest.mark.parametrize(
+    ("text", "error"),
+    [
+        ("import sys; sys.exit('first\\nError: --rounds=x: give a number.')", "Error: --rounds=x: give a number."),
+        ("import os, signal; os.kill(os.getpid(), signal.SIGKILL)", "ended by SIGKILL"),
+    ],
+)
+def test_why_one_failed(text, error):
+    processes = run_processes.RunProcesses[int](1)
+    processes.start(1, command(text), "")
+    assert processes.wait().error == error
+
+
+def test_one_is_shown_as_it_speaks_and_several_by_their_newest_lines(capsys, monkeypatch):
+    speaks = command("import sys; sys.stderr.write('\\r1/3\\r2/3'); sys.stderr.flush()")
+    one = run_processes.RunProcesses[int](1)
+    one.start(1, speaks, "[1/2]")
+    one.wait()
+    assert capsys.readouterr().err == "\r1/3\r2/3"
+    monkeypatch.setattr(run_processes, "_SECONDS_BETWEEN_LINES", 0)
+    two = run_processes.RunProcesses[int](2)
+    two.start(1, speaks, "[1/2]")
+    two.wait()
+    assert capsys.readouterr().err == "[1/2] 2/3\n"
+
+
+def test_a_process_is_heard_to_its_end_where_nothing_can_be_shown(monkeypatch):
+    def broken(*_):
+        raise BrokenPipeError
+
+    monkeypatch.setattr(sys, "stderr", types.SimpleNamespace(write=broken, flush=broken))
+    processes = run_processes.RunProcesses[int](1)
+    text = "import signal, sys; signal.alarm(30); sys.stderr.write('x' * 1_000_000); sys.exit('\\nError: the last')"
+    processes.start(1, command(text), "")  # It says more than a pipe holds: it ends if it is read.
+    assert processes.wait().error == "Error: the last"
+
+
+def test_interrupted_all_of_them_end_and_say_nothing_more(capsys):
+    text = (
+        "import signal, sys, time\n"
+        "def end(*_):\n    print('saved', file=sys.stderr); sys.exit(130)\n"
+        "signal.signal(signal.SIGINT, end)\n"
+        "print('ready', file=sys.stderr, flush=True)\ntime.sleep(60)"
+    )
+    processes = run_processes.RunProcesses[int](1)
+    processes.start(1, command(text), "")
+    started, said = time.monotonic(), ""
+    while "ready" not in said:
+        said += capsys.readouterr().err
+        assert time.monotonic() < started + 30
+    pids = [process.pid for _, process, _ in processes._running.values()]
+    processes.interrupt(signal.SIGINT)
+    assert time.monotonic() < started + 30
+    helpers.assert_all_end(pids)
+    assert "saved" not in capsys.readouterr().err

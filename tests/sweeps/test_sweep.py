@@ -1,0 +1,269 @@
+"""Sweeps: what a file asks for, what is refused, and the whole of it as a process."""
+
+import math
+import pathlib
+import signal
+import subprocess
+import sys
+import time
+import tomllib
+
+import numpy as np
+import pandas as pd
+import pytest
+from absl import flags
+
+from tff_personalization import errors
+from tff_personalization.experiment import config
+from tff_personalization.sweeps import run_processes, sweep
+
+ROOT = pathlib.Path(__file__).parents[2]
+
+
+@pytest.fixture
+def sweep_of(tmp_path):
+    """Makes a sweep from a file's text and further flags, as the program does."""
+
+    def make(text, *arguments):
+        path = tmp_path / "sweep.toml"
+        path.write_text(text)
+        values = flags.FlagValues()
+        config.define_flags(values)
+        values(["program", f"--sweep={path}", f"--output_dir={tmp_path / 'runs'}", *arguments])
+        return sweep.Sweep(values)
+
+    return make
+
+
+def test_a_grid_is_every_combination_for_each_of_the_runs(sweep_of):
+    text = """
+        [[runs]]
+        method = "fed_avg"
+        local_epochs = 5
+        [[runs]]
+        method = "reptile"
+        strategies = ["fine_tune", "local_only"]
+        [grid]
+        seed = [1, 2]
+        server_learning_rate = [0.5, 1.0]
+    """
+    made = sweep_of(text, "--rounds=7")
+    found = [run.directory.experiment for run in made.runs]
+    assert [
+        (e.config.method, e.config.seed, e.optimizers["server"].learning_rate, e.config.local_epochs) for e in found
+    ] == [
+        *(("fed_avg", seed, rate, 5) for seed in (1, 2) for rate in (0.5, 1.0)),
+        *(("reptile", seed, rate, 10) for seed in (1, 2) for rate in (0.5, 1.0)),
+    ]
+    assert {e.config.rounds for e in found} == {7}
+    assert found[-1].config.strategies == ["fine_tune", "local_only"]
+    assert len({run.directory.path for run in made.runs}) == 8
+    assert {run.directory.path.parent for run in made.runs} == {made.directory}
+
+
+def test_a_search_tries_learning_rates_between_the_bounds(sweep_of):
+    text = "[search]\ntrials = 5\nclient_learning_rate = [0.01, 0.1]\npersonalization_learning_rate = [0.001, 1]"
+    made = sweep_of(text, "--validation_clients=4", "--rounds=20")
+    rates = [run.directory.experiment.optimizers["client"].learning_rate for run in made.runs]
+    assert len(set(rates)) == 5
+    assert all(0.01 <= rate <= 0.1 for rate in rates)
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "configs").glob("*.toml")), ids=lambda path: path.stem)
+def test_the_sweeps_of_the_project_are_sound(sweep_of, path):
+    data = ["--task=shakespeare"] if path.stem.startswith("shakespeare") else ["--test_clients=67"]
+    content = tomllib.loads(path.read_text())
+    grid = math.prod(len(values) for values in content.get("grid", {}).values())
+    assert len(sweep_of(path.read_text(), *data).runs) == grid * len(content.get("runs", [{}]))
+
+
+def test_labels_are_kept_and_are_no_flags(sweep_of):
+    made = sweep_of('[[runs]]\nlabel = "half"\nserver_learning_rate = 0.5\n[[runs]]\nseed = 2\n')
+    assert [(run.label, dict(run.overrides)) for run in made.runs] == [
+        ("half", {"server_learning_rate": 0.5}),
+        ("", {"seed": 2}),
+    ]
+
+
+SCALES = """
+    [about]
+    title = "Two sizes"
+    [grid]
+    rounds = [500]
+    local_epochs = [2, 5]
+    [scale.full]
+    [scale.small]
+    rounds = [60]
+    seed = [1, 2]
+    [scale.tiny]
+    [[scale.tiny.runs]]
+    seed = 4
+"""
+
+
+def test_a_scale_changes_the_grid_adds_to_it_or_has_runs_of_its_own(sweep_of):
+    def found(scale):
+        configs = [run.directory.experiment.config for run in sweep_of(SCALES, f"--scale={scale}").runs]
+        return [(config.rounds, config.local_epochs, config.seed) for config in configs]
+
+    assert found("full") == [(500, 2, 1), (500, 5, 1)]
+    assert found("small") == [(60, 2, 1), (60, 2, 2), (60, 5, 1), (60, 5, 2)]
+    assert found("tiny") == [(500, 2, 4), (500, 5, 4)]
+
+
+SEARCH = "[search]\ntrials = 2\nclient_learning_rate = "
+BAD_SWEEPS = {
+    "not TOML": ("[grid\n", [], ["sweep.toml", "line 1"]),
+    "empty": ("", [], ["sweep.toml", "[grid]"]),
+    "a flag outside": ("seed = [1]\n", [], ["sweep.toml", "seed", "[grid]"]),
+    "no list": ("[grid]\nseed = 1\n", [], ["grid.seed", "list"]),
+    "no flag": ("[grid]\nseeed = [1]\n", [], ["seeed", "no such flag"]),
+    "no number": ("[grid]\nseed = [1, 'x']\n", [], ["run 2", "--seed=x"]),
+    "out of range": ("[grid]\nbatch_size = [20, 0]\n", [], ["run 2", "--batch_size=0", "1 or more"]),
+    "unread": ("[grid]\nmethod = ['fed_avg', 'reptile']\nlocal_epochs = [2]\n", [], ["run 2", "--local_epochs"]),
+    "twice the same": ("[grid]\nseed = [3, 4, 3]\n", [], ["runs 1 and 3", "same"]),
+    "files of one name": ("[grid]\nclient_data = ['a/x.npz', 'b/x.npz']\n", [], ["runs 1 and 2", "a/x.npz", "names"]),
+    "in both": ("[[runs]]\nseed = 1\n[grid]\nseed = [2]\n", [], ["seed", "keep one"]),
+    "on the command line": ("[grid]\nseed = [1]\n", ["--seed=2"], ["--seed", "command line"]),
+    "of the whole": ("[grid]\noutput_dir = ['a']\n", [], ["output_dir", "command line"]),
+    "a name for all": ("[grid]\nseed = [1]\n", ["--run_name=a"], ["--run_name"]),
+    "search and grid": (f"{SEARCH}[0.1, 1]\n[grid]\nseed = [1]\n", [], ["[search] alone"]),
+    "no validation": (f"{SEARCH}[0.1, 1]\n", [], ["--validation_clients"]),
+    "last round": (f"{SEARCH}[0.1, 1]\n", ["--validation_clients=2", "--rounds=15"], ["--rounds_per_evaluation=10"]),
+    "bounds": (f"{SEARCH}[1, 0.1]\n", ["--validation_clients=2"], ["search.client_learning_rate", "least"]),
+    "no trials": ("[search]\nclient_learning_rate = [0.1, 1]\n", ["--validation_clients=2"], ["search.trials"]),
+    "no scale given": (SCALES, [], ["--scale", "full, small, tiny"]),
+    "no such scale": (SCALES, ["--scale=huge"], ["--scale=huge", "full, small, tiny"]),
+    "no scales": ("[grid]\nseed = [1]\n", ["--scale=small"], ["--scale=small", "none"]),
+    "scale and runs": ("[[runs]]\nseed = 1\n[scale.a]\nseed = [2]\n", ["--scale=a"], ["seed", "[scale.a]", "keep one"]),
+    "scale without a list": ("[grid]\nseed = [1]\n[scale.a]\nrounds = 2\n", ["--scale=a"], ["scale.a.rounds", "list"]),
+    "a label that is none": ("[[runs]]\nlabel = 3\n", [], ["label", "words"]),
+    "no table of scales": ("[grid]\nseed = [1]\n[scale]\nsmall = 3\n", [], ["[scale.NAME]"]),
+    "no rates": ("[search]\ntrials = 3\n", ["--validation_clients=2"], ["search", "name a flag"]),
+}
+
+
+@pytest.mark.parametrize(("text", "arguments", "hints"), BAD_SWEEPS.values(), ids=BAD_SWEEPS)
+def test_a_sweep_that_is_wrong_is_refused_in_one_line_before_anything_runs(sweep_of, tmp_path, text, arguments, hints):
+    with pytest.raises(errors.UserError) as refusal:
+        sweep_of(text, *arguments)
+    assert "\n" not in str(refusal.value)
+    assert all(hint in str(refusal.value) for hint in hints), refusal.value
+    assert not (tmp_path / "runs").exists()
+
+
+def small_runs(tmp_path, by_writer_archive, *arguments):
+    return [
+        *(sys.executable, "run_experiment.py", f"--sweep={tmp_path / 'two.toml'}", f"--output_dir={tmp_path}"),
+        *("--model=linear", "--clients_per_round=3", "--test_clients=4", "--personalization_epochs=1"),
+        *("--rounds_per_evaluation=30", "--local_epochs=1", "--noplots", *arguments),
+    ]
+
+
+def test_a_sweep_is_stopped_goes_on_lists_what_failed_and_leaves_a_table(tmp_path, by_writer_archive):
+    missing = tmp_path / "later.npz"
+    (tmp_path / "two.toml").write_text(f"[grid]\nclient_data = ['{by_writer_archive}', '{missing}']\nrounds = [60]\n")
+    command = small_runs(tmp_path, by_writer_archive)
+    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    deadline = time.monotonic() + 300
+    while not any(len(path.read_text().splitlines()) > 3 for path in tmp_path.glob("two/*/metrics.csv")):
+        assert process.poll() is None
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    process.send_signal(signal.SIGINT)
+    output, _ = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "Traceback" not in output
+    assert "goes on from here" in output
+    assert list(tmp_path.glob("two/*/checkpoints/round_*"))  # the run that was under way has saved
+    assert not list(tmp_path.glob("two/*/summary.json"))
+
+    again = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert again.returncode == 1
+    assert "[2/2]" in again.stderr
+    assert f"Failed: --client_data={missing}" in again.stdout
+    table = pd.read_csv(tmp_path / "two" / "sweep.csv")
+    assert table.status.tolist() == ["finished", "failed"]
+    assert f"--client_data={missing}" in table.error[1]
+    clients = pd.read_csv(pathlib.Path(table.run_directory[0]) / "clients.csv")
+    main = clients[(clients.strategy == "fine_tune") & (clients.epoch == 1)]
+    assert table.personalized_accuracy_mean[0] == pytest.approx(main.accuracy.mean())
+    metrics = pd.read_csv(pathlib.Path(table.run_directory[0]) / "metrics.csv")
+    assert metrics["round"].tolist() == list(range(1, 61))
+
+    missing.write_bytes(pathlib.Path(by_writer_archive).read_bytes())
+    last = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert last.returncode == 0, last.stderr
+    assert "finished already" in last.stderr
+    assert pd.read_csv(tmp_path / "two" / "sweep.csv").status.tolist() == ["finished", "finished"]
+
+
+def test_a_search_names_the_best_by_validation_clients_and_never_shows_test_clients(tmp_path, by_writer_archive):
+    (tmp_path / "two.toml").write_text("[search]\ntrials = 2\nclient_learning_rate = [0.0001, 0.1]\n")
+    command = small_runs(tmp_path, by_writer_archive, "--validation_clients=2", "--rounds=30")
+    completed = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert completed.returncode == 0, completed.stderr
+    table = pd.read_csv(tmp_path / "two" / "sweep.csv")
+    assert "personalized_accuracy_mean" not in table
+    assert table.validation_personalized_accuracy.is_monotonic_decreasing
+    for directory, accuracy in zip(table.run_directory, table.validation_personalized_accuracy, strict=True):
+        evaluations = pd.read_csv(pathlib.Path(directory) / "evaluations.csv").query(
+            "split == 'validation' and round == 30 and strategy == 'fine_tune' and epoch == 1"
+        )
+        assert np.asarray(evaluations.accuracy_mean) == pytest.approx([accuracy])
+    assert f"Best:   --client_learning_rate={table.client_learning_rate[0]}" in completed.stdout
+
+
+def test_a_fault_of_the_sweep_itself_leaves_no_run_behind(sweep_of, monkeypatch):
+    made = sweep_of("[grid]\nseed = [1, 2]\n", "--sweep_runs_at_once=2")
+    monkeypatch.setattr(made, "_command", lambda run: [sys.executable, "-c", "import time; time.sleep(60)"])
+    started, start = [], run_processes.RunProcesses.start
+
+    def begin_one(self, *arguments):
+        if started:
+            raise OSError("no more processes")
+        start(self, *arguments)
+        started.extend(process for _, process, _ in self._running.values())
+
+    monkeypatch.setattr(run_processes.RunProcesses, "start", begin_one)
+    with pytest.raises(OSError, match="no more processes"):
+        made.start()
+    assert [process.poll() for process in started] == [-signal.SIGTERM]
+
+
+def test_a_run_whose_earlier_run_cannot_be_used_computes_its_rounds_itself(sweep_of, tmp_path, monkeypatch, capsys):
+    program = tmp_path / "program.py"
+    program.write_text(
+        "import sys\n"
+        "if any('--rounds_from' in argument for argument in sys.argv):\n"
+        "    sys.exit('Error: --rounds_from=x/earlier: damaged')\n"
+    )
+    monkeypatch.setattr(sweep, "_PROGRAM", program)
+    monkeypatch.setattr(sweep.earlier_run, "find", lambda *_: pathlib.Path("x/earlier"))
+    found = sweep_of("[grid]\nseed = [1, 2]\n")
+    found.start()
+    assert [run.status for run in found.runs] == ["finished", "finished"]
+    assert "[2/2] cannot use the rounds of earlier: it computes them itself." in capsys.readouterr().err
+    given = sweep_of("[grid]\nseed = [1]\n", "--rounds_from=x/earlier")
+    given.start()
+    assert [(run.status, run.error) for run in given.runs] == [("failed", "Error: --rounds_from=x/earlier: damaged")]
+
+
+def test_a_run_waits_for_one_under_way_that_will_have_its_rounds(sweep_of):
+    text = """
+        [[runs]]
+        method = "fed_avg"
+        [[runs]]
+        method = "personalized_fed_avg"
+        stage_2_round = 5
+        [[runs]]
+        method = "reptile"
+        [[runs]]
+        method = "fed_avg"
+        strategies = ["fine_tune", "knn_per"]
+    """
+    made = sweep_of(text, "--rounds=8", "--sweep_runs_at_once=2")
+    assert made._next([1, 2, 3, 4], []) == 1
+    assert made._next([2, 3, 4], [1]) == 3
+    assert made._next([2, 4], [1, 3]) is None
+    assert made._next([2, 4], [3]) == 2

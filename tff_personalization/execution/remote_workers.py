@@ -1,0 +1,208 @@
+"""TFF workers on other machines: clients spread over them, their loss noticed, their return too.
+
+Each worker is one of TFF's `worker_binary` processes; `python -m tff_personalization.execution.worker` starts one. A
+call of TFF's to a worker that hangs or is gone waits without end. So each worker is asked for a sign of life every few
+seconds, on a connection of its own. When none comes, its connection for work is closed, which ends the calls that wait
+for it. The workers that are left then repeat the computation. A worker that comes back is used from the next
+computation on.
+
+Parts of a round are merged in the order in which they are done, so that sums of floats differ in their last digits from
+run to run.
+"""
+
+import contextlib
+import functools
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import grpc
+import tensorflow_federated as tff
+from absl import logging
+from tensorflow_federated.proto.v0 import executor_pb2, executor_pb2_grpc
+from tensorflow_federated.python.common_libs import async_utils
+
+from tff_personalization import errors
+from tff_personalization.execution import runtime
+
+PING_SECONDS = 2.0
+"""Between one sign of life and the next question for one."""
+PING_DEADLINE_SECONDS = 10.0
+"""A worker that has not answered for so long is lost."""
+_MOST_ATTEMPTS = 5
+_GONE = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED, grpc.StatusCode.CANCELLED)
+
+
+class _Lost(Exception):
+    """A worker is gone."""
+
+
+class _InItsThread(tff.framework.AsyncContext):
+    """A context that waits for its worker in a thread of its own: TFF's calls block the thread they are made in."""
+
+    def __init__(self, context: tff.framework.AsyncExecutionContext):
+        self._context = context
+        self._runner = async_utils.AsyncThreadRunner()
+
+    async def invoke(self, comp: tff.Computation, arg: Any) -> Any:
+        return await self._runner.await_coro_and_return_result(self._context.invoke(comp, arg))
+
+
+class _Remote:
+    """One worker, and the thread that watches over it."""
+
+    def __init__(self, address: str):
+        self.address = address
+        self.context: tff.framework.AsyncContext | None = None
+        self._channel: grpc.Channel | None = None
+        self._stopping = threading.Event()
+        self._thread = threading.Thread(target=self._watch, daemon=True)
+        self._thread.start()
+
+    def _watch(self) -> None:
+        while not self._stopping.is_set():
+            answers = self.answers()
+            if answers and self.context is None:
+                self._connect()
+            elif not answers and self.context is not None:
+                logging.warning("Worker %s does not answer; going on without it.", self.address)
+                self._disconnect()
+            self._stopping.wait(PING_SECONDS)
+        self._disconnect()
+
+    def answers(self) -> bool:
+        """Whether the worker gives a sign of life."""
+        with grpc.insecure_channel(self.address) as channel:
+            # No executor has this name: what counts is that the worker says so.
+            request = executor_pb2.DisposeExecutorRequest(executor=executor_pb2.ExecutorId(id="none"))
+            try:
+                executor_pb2_grpc.ExecutorGroupStub(channel).DisposeExecutor(request, timeout=PING_DEADLINE_SECONDS)
+            except grpc.RpcError as error:
+                return error.code() not in _GONE
+        return True
+
+    def _connect(self) -> None:
+        channel = grpc.insecure_channel(self.address, runtime.CHANNEL_OPTIONS)
+        stub = tff.framework.RemoteExecutorGrpcStub(channel)
+        deadline = time.monotonic() + PING_DEADLINE_SECONDS
+        while not stub.is_ready:
+            if time.monotonic() > deadline:
+                channel.close()
+                return
+            time.sleep(0.05)
+        self._channel = channel
+        self.context = _InItsThread(runtime.worker_context(functools.partial(self._executor, channel, stub)))
+        logging.info("Worker %s answers.", self.address)
+
+    def _executor(
+        self, channel: grpc.Channel, stub: tff.framework.RemoteExecutorGrpcStub, cardinalities: dict
+    ) -> tff.framework.RemoteExecutor:
+        if channel is not self._channel:
+            raise _Lost(self.address)  # ends TFF's own attempts, which would go on for ever
+        return runtime.remote_executor(stub, cardinalities)
+
+    def _disconnect(self) -> None:
+        channel, self._channel, self.context = self._channel, None, None
+        if channel is not None:
+            channel.close()
+
+    def stop(self) -> None:
+        """Ends the watching and the connection."""
+        self._stopping.set()
+        self._thread.join(timeout=PING_DEADLINE_SECONDS + PING_SECONDS)
+
+
+class RemoteWorkers:
+    """Workers on other machines, as `runtime.Workers`."""
+
+    def __init__(self, addresses: Sequence[str], patience_seconds: float = 60.0):
+        """Connects to the workers.
+
+        Args:
+            addresses: of the form host:port.
+            patience_seconds: how long to wait when no worker answers.
+
+        Raises:
+            UserError: one of them does not answer.
+        """
+        self._patience_seconds = patience_seconds
+        self._remotes = [_Remote(address) for address in addresses]
+        deadline = time.monotonic() + PING_DEADLINE_SECONDS + PING_SECONDS
+        while missing := [remote.address for remote in self._remotes if remote.context is None]:
+            if time.monotonic() > deadline:
+                self.stop()
+                raise errors.UserError(
+                    f"--workers: {missing[0]} does not answer: start a worker there (make worker), or leave it out."
+                )
+            time.sleep(0.05)
+
+    def attempt(self, compute: Callable[[list[tff.framework.AsyncContext]], Any]) -> Any:
+        """See `runtime.Workers`.
+
+        Raises:
+            UserError: no worker answers for `patience_seconds`, workers were lost in several attempts in a row, or one
+                that answers has no memory left.
+        """
+        for _ in range(_MOST_ATTEMPTS):
+            used = {remote.address: remote.context for remote in self._wait_for_some()}
+            try:
+                return compute(list(used.values()))
+            except errors.UserError:
+                raise
+            except Exception as error:
+                if self._any_lost(used):
+                    continue
+                if not isinstance(error, grpc.RpcError) or not runtime.is_want_of_memory(error):
+                    raise
+                raise errors.UserError(
+                    f"--workers: memory ran out on {' or '.join(used)}: end what else runs there, or start workers "
+                    "with fewer cores (make worker FLAGS=--cores=N). The same command goes on from the last round; "
+                    "with a smaller --clients_per_call it is another run."
+                ) from error
+        raise errors.UserError(
+            f"--workers: workers were lost in {_MOST_ATTEMPTS} attempts at one computation. The same command goes on "
+            "from the last round."
+        )
+
+    def present(self) -> int:
+        """How many workers answer."""
+        return sum(remote.context is not None for remote in self._remotes)
+
+    def _wait_for_some(self) -> list[_Remote]:
+        deadline = time.monotonic() + self._patience_seconds
+        while not (present := [remote for remote in self._remotes if remote.context is not None]):
+            if time.monotonic() > deadline:
+                raise errors.UserError(
+                    f"--workers: none of {', '.join(remote.address for remote in self._remotes)} has answered for "
+                    f"{self._patience_seconds:g} s. The same command goes on from the last round."
+                )
+            time.sleep(0.1)
+        return present
+
+    def _any_lost(self, used: dict[str, Any]) -> bool:
+        """Whether a worker that was used is gone; waits for as long as it takes to notice."""
+        deadline = time.monotonic() + PING_DEADLINE_SECONDS + 2 * PING_SECONDS
+        while time.monotonic() < deadline:
+            if any(remote.context is not used.get(remote.address, remote.context) for remote in self._remotes):
+                return True
+            time.sleep(0.1)
+        return False
+
+    def stop(self) -> None:
+        """Ends all connections; the workers go on."""
+        for remote in self._remotes:
+            remote.stop()
+
+
+@contextlib.contextmanager
+def execution_context(
+    addresses: Sequence[str], clients_per_call: int = runtime.CLIENTS_PER_CALL
+) -> Iterator[RemoteWorkers]:
+    """A context in which TFF computes on workers on other machines. Enter it on the main thread."""
+    workers = RemoteWorkers(addresses)
+    try:
+        with runtime.computing_on(workers, clients_per_call):
+            yield workers
+    finally:
+        workers.stop()

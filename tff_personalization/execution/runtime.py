@@ -1,0 +1,384 @@
+"""TFF's execution context for one machine: its worker process, the cores it uses, and its end.
+
+TFF does the federated work in a child process, `worker_binary`. It is started here, and not by TFF, so that
+it has the settings that were measured to be fastest (one thread for each client, as many clients at once as there are
+cores), so that its log goes to a file, and so that it never outlives this process, however that ends.
+"""
+
+import asyncio
+import atexit
+import contextlib
+import ctypes
+import functools
+import gc
+import itertools
+import os
+import pathlib
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Coroutine, Iterator
+from typing import IO, Any, Protocol
+
+import grpc
+import numpy as np
+import portpicker
+import tensorflow_federated as tff
+from absl import logging
+from tensorflow_federated.python.common_libs import async_utils, structure
+from tensorflow_federated.python.core.impl.executors import cardinalities_utils
+
+from tff_personalization import errors
+from tff_personalization.execution import watchdog
+
+_WORKER_BINARY = pathlib.Path(tff.__file__).parent / "data" / "worker_binary"
+_START_SECONDS = 60.0
+_PARTS_PER_WORKER = 2
+# A computation during which the worker ends this often is given up.
+_MOST_RESTARTS = 3
+CHANNEL_OPTIONS = [(f"grpc.max_{kind}message_length", 2_000_000_000) for kind in ("", "receive_", "send_")]
+"""Of a connection to a worker: models and client data in one message."""
+# Asks for SIGKILL (9) at the parent's end (PR_SET_PDEATHSIG, 1), and becomes the command if the parent is still there.
+_BEFORE_COMMAND = (
+    "import ctypes, os, sys; ctypes.CDLL(None).prctl(1, 9); "
+    "os.getppid() == int(sys.argv[1]) or sys.exit(1); os.execv(sys.argv[2], sys.argv[2:])"
+)
+_WANT_OF_MEMORY = ("OOM when allocating", "Unexpected error in RPC handling", "Server Threadpool Exhausted")
+# With the paper's network TFF's worker holds some 20 MB for each client of a call.
+CLIENTS_PER_CALL = 50
+
+
+def available_cores() -> int:
+    """The cores that this process may use: the scheduler's affinity, cut to the container's CPU quota."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    try:
+        quota, period = pathlib.Path("/sys/fs/cgroup/cpu.max").read_text().split()
+        cores = min(cores, max(1, int(quota) // int(period)))
+    except (OSError, ValueError):
+        pass  # No cgroup of version 2, or no quota ("max").
+    return cores
+
+
+def return_free_memory() -> None:
+    """Gives memory that this process has freed back to the operating system, where the C library can (glibc).
+
+    The buffers of a round are large and of many sizes; without this the heap between them grows for hours.
+    """
+    gc.collect()
+    with contextlib.suppress(AttributeError, OSError):
+        ctypes.CDLL(None).malloc_trim(0)
+
+
+class _Nowhere(tff.framework.SyncContext):
+    def invoke(self, comp: Any, arg: Any) -> Any:
+        raise RuntimeError("TFF computes in an execution_context alone")
+
+
+def forget_default_context() -> None:
+    """Takes TFF's own context away: unused, it ends with complaints about what Python has already cleared."""
+    tff.framework.set_default_context(_Nowhere())
+
+
+class Worker:
+    """The worker process: started at once, restarted if it died, ended with this process."""
+
+    def __init__(self, cores: int, threads_per_client: int, log: IO[bytes] | None):
+        """Starts the worker.
+
+        Args:
+            cores: clients that are computed at once.
+            threads_per_client: threads that one operation of a client may use.
+            log: where the worker's output goes; None lets it write to this process's standard error.
+        """
+        self._cores = cores
+        self._threads_per_client = threads_per_client
+        self._log = log
+        self._process: subprocess.Popen | None = None
+        self._stub: tff.framework.RemoteExecutorGrpcStub | None = None
+        self._answered = False
+        self._restarts = 0
+        self._context = worker_context(functools.partial(_executor, self))
+        self._watchdog = watchdog.Watchdog(lambda: self._process)
+        atexit.register(self.stop)
+        self._start()
+
+    @property
+    def pid(self) -> int:
+        assert self._process is not None
+        return self._process.pid
+
+    def attempt(self, compute: Callable[[list[tff.framework.AsyncContext]], Any]) -> Any:
+        """See `Workers`. A worker that has no memory left or hangs is ended, and another one computes anew."""
+        self._restarts = 0
+        while True:
+            try:
+                with self._watchdog.waiting():
+                    return compute([self._context])
+            except grpc.RpcError as error:
+                if not is_want_of_memory(error):
+                    raise
+                self._restart("by what looks like want of memory")
+
+    def stub(self) -> tff.framework.RemoteExecutorGrpcStub:
+        """A connection to a worker that answers: another one if it has ended.
+
+        TFF asks for it when a computation begins and, after the connection broke, again: a round during which the
+        worker is killed is computed anew.
+
+        Raises:
+            UserError: none can be started, or it ended too often during one computation.
+        """
+        deadline = time.monotonic() + _START_SECONDS
+        while True:
+            if self._process is None or self._stub is None:
+                self._start()
+            elif self._process.poll() is not None:
+                self._restart(f"with status {self._process.returncode}")
+            elif self._answered or self._stub.is_ready:
+                self._answered = True  # A connection that idles for long is not ready, and is when it is used.
+                return self._stub
+            elif time.monotonic() > deadline:
+                self.stop()
+                raise errors.UserError(
+                    f"TFF's worker process {_WORKER_BINARY} does not answer: see worker.log in the run directory."
+                )
+            else:
+                time.sleep(0.05)
+
+    def _restart(self, how: str) -> None:
+        """Starts another worker in place of one that ended, or is to end, unless that happens too often."""
+        self.stop()
+        self._restarts += 1
+        if self._restarts > _MOST_RESTARTS:
+            raise errors.UserError(
+                f"TFF's worker process {_WORKER_BINARY} ended {self._restarts} times during one computation, lastly "
+                f"{how}: see worker.log in the run directory; if memory ran out (status -9), give fewer --cores. The "
+                "same command goes on from the last round; with a smaller --clients_per_call it is another run."
+            )
+        logging.warning("TFF's worker process ended unexpectedly (%s); starting another.", how)
+        self._start()
+
+    def _start(self) -> None:
+        """Starts the process; it answers a second later."""
+        self._answered = False
+        port = portpicker.pick_unused_port()
+        command, environment = worker_command(port, self._cores, self._threads_per_client)
+        self._process = subprocess.Popen(
+            ending_with_parent(command),
+            stdin=subprocess.DEVNULL,
+            stdout=self._log or sys.stderr,
+            stderr=self._log or sys.stderr,
+            env=environment,
+            start_new_session=True,  # Ctrl-C is for this process to handle.
+        )
+        self._stub = tff.framework.RemoteExecutorGrpcStub(grpc.insecure_channel(f"localhost:{port}", CHANNEL_OPTIONS))
+
+    def stop(self) -> None:
+        """Ends the worker and waits for it."""
+        if self._process is not None and self._process.poll() is None:
+            self._process.kill()
+            self._process.wait()
+        self._process = None
+        self._stub = None
+
+
+def is_want_of_memory(error: grpc.RpcError) -> bool:
+    """Whether a worker's answer is that it could not allocate memory.
+
+    TensorFlow says so; a C++ exception in the worker, of which bad_alloc is the usual one, is "unexpected" to gRPC, and
+    its threads are "exhausted" when there is no memory for another.
+    """
+    details = error.details() if isinstance(error, grpc.Call) else str(error)
+    return any(words in (details or "") for words in _WANT_OF_MEMORY)
+
+
+def worker_command(port: int, cores: int, threads_per_client: int) -> tuple[list[str], dict[str, str]]:
+    """The command of TFF's worker, and its environment: with one thread a client and a client a core it is fastest."""
+    command = [str(_WORKER_BINARY), f"--port={port}", f"--max_concurrent_computation_calls={cores}"]
+    return command, {**os.environ, "TF_NUM_INTRAOP_THREADS": str(threads_per_client)}
+
+
+def ending_with_parent(command: list[str]) -> list[str]:
+    """The command such that the kernel (Linux) ends it when the thread that starts it ends, however that comes about.
+
+    A few lines of Python go before it, and no `preexec_fn`: that would run in a copy of this process, which gRPC does
+    not always survive.
+    """
+    if sys.platform != "linux":
+        return command
+    return [sys.executable, "-I", "-S", "-c", _BEFORE_COMMAND, str(os.getpid()), *command]
+
+
+class Workers(Protocol):
+    """Where computations are done: the worker process of this machine, or those of others."""
+
+    def attempt(self, compute: Callable[[list[tff.framework.AsyncContext]], Any]) -> Any:
+        """What `compute` makes of the contexts of all workers that are there; again, if one is lost meanwhile."""
+
+
+class _Context(tff.framework.SyncContext):
+    """Computes on workers; a computation over many clients in parts of at most `clients_per_call` of them.
+
+    A worker holds each client's result until all are aggregated, some 20 MB for the paper's network, so its memory
+    grows with the clients of a call. TFF can split a computation that aggregates once: partial aggregates over parts of
+    the clients are merged, and what follows sees the whole. Sums, (weighted) means, and clipping or zeroing by norms
+    known from earlier rounds are of this kind. What is not, such as an aggregate over results that hang on another one
+    of the same round, is computed in one piece, by one worker.
+    """
+
+    def __init__(self, workers: Workers, clients_per_call: int):
+        self._workers = workers
+        self._clients_per_call = clients_per_call
+        self._runner = async_utils.AsyncThreadRunner()
+        self._mergeable: dict[tff.Computation, tff.framework.MergeableCompForm | None] = {}
+        self._merging: dict[tuple, tff.framework.MergeableCompExecutionContext] = {}
+
+    def invoke(self, comp: tff.Computation, arg: Any) -> Any:
+        return self._workers.attempt(functools.partial(self._compute, comp, arg))
+
+    def _compute(self, comp: tff.Computation, arg: Any, contexts: list[tff.framework.AsyncContext]) -> Any:
+        clients = _count_clients(comp, arg)
+        # Several parts for each of several workers: a faster one takes more of them.
+        wanted = min(clients, _PARTS_PER_WORKER * len(contexts)) if len(contexts) > 1 else 1
+        parts = max(wanted, -(-clients // self._clients_per_call))
+        if parts > 1 and len(contexts) > 1 and _is_placed_at_clients(comp.type_signature.result):
+            return self._run(_in_turns(comp, _parts_of_clients(comp, arg, parts), contexts))
+        form = self._mergeable_form(comp) if parts > 1 else None
+        if form is None:
+            return self._run(contexts[0].invoke(comp, arg))
+        return self._merging_context(contexts, parts).invoke(form, arg)
+
+    def _merging_context(
+        self, contexts: list[tff.framework.AsyncContext], parts: int
+    ) -> tff.framework.MergeableCompExecutionContext:
+        """A context that merges so many parts: the same one again, for each has a thread and an event loop without end.
+
+        The thread must not end either: with it would the worker, if it was restarted there.
+        """
+        gone = [key for key in self._merging if not set(key[0]) <= set(contexts)]
+        for key in gone:
+            del self._merging[key]
+        key = (tuple(contexts), parts)
+        if key not in self._merging:
+            self._merging[key] = tff.framework.MergeableCompExecutionContext(
+                contexts, transform_result=tff.tensorflow.transform_result, num_subrounds=parts
+            )
+        return self._merging[key]
+
+    def _run(self, coroutine: Coroutine) -> Any:
+        return self._runner.run_coro_and_return_result(coroutine)
+
+    def _mergeable_form(self, comp: tff.Computation) -> tff.framework.MergeableCompForm | None:
+        """The computation split at its aggregation, or None if it has a value for each client or cannot be split."""
+        if comp not in self._mergeable:
+            self._mergeable[comp] = None
+            if not tff.types.contains(comp.type_signature.result, _is_placed_at_clients):
+                try:
+                    self._mergeable[comp] = tff.backends.native.compile_to_mergeable_comp_form(_with_plain_sums(comp))
+                except (TypeError, ValueError) as error:
+                    logging.warning(
+                        "A computation over more than %d clients is not one that can be split; its memory grows with "
+                        "the clients (%s).",
+                        self._clients_per_call,
+                        " ".join(str(error).split())[:200],
+                    )
+        return self._mergeable[comp]
+
+
+def worker_context(executor_fn: Callable[[dict], tff.framework.RemoteExecutor]) -> tff.framework.AsyncExecutionContext:
+    """A context of one worker, whose executors `executor_fn` makes from numbers of clients."""
+    return tff.framework.AsyncExecutionContext(
+        executor_fn=tff.framework.ResourceManagingExecutorFactory(executor_fn),
+        compiler_fn=lambda comp: tff.backends.native.desugar_and_transform_to_native(_with_plain_sums(comp)),
+        transform_args=tff.tensorflow.transform_args,
+        transform_result=tff.tensorflow.transform_result,
+    )
+
+
+def _is_placed_at_clients(type_: tff.Type) -> bool:
+    return isinstance(type_, tff.FederatedType) and type_.placement is tff.CLIENTS
+
+
+def _parts_of_clients(comp: tff.Computation, arg: Any, parts: int) -> list[Any]:
+    """The argument of a computation of several values, once for each part of the clients."""
+    elements = list(zip(arg, comp.type_signature.parameter, strict=True))
+    places = np.array_split(np.arange(_count_clients(comp, arg)), parts)
+    return [
+        structure.Struct.unnamed(
+            *(
+                [value[place] for place in part] if _is_placed_at_clients(type_) and not type_.all_equal else value
+                for value, type_ in elements
+            )
+        )
+        for part in places
+    ]
+
+
+async def _in_turns(comp: tff.Computation, arguments: list[Any], contexts: list[Any]) -> list[Any]:
+    """What a computation gives for each argument, one list after the other; a context takes one when it is free."""
+    results: list[Any] = [None] * len(arguments)
+    waiting = iter(range(len(arguments)))
+
+    async def take_turns(context):
+        for number in waiting:
+            results[number] = await context.invoke(comp, arguments[number])
+
+    await asyncio.gather(*map(take_turns, contexts))
+    return list(itertools.chain.from_iterable(results))
+
+
+def _with_plain_sums(comp: tff.Computation) -> tff.Computation:
+    """`comp` with secure sums taken in the clear: TFF's worker has no cryptography. The values stay as they are."""
+    plain = tff.backends.test.replace_secure_intrinsics_with_bodies(comp)
+    return tff.framework.ConcreteComputation.with_type(plain, comp.type_signature)  # which names Python's containers
+
+
+def _count_clients(comp: tff.Computation, arg: Any) -> int:
+    if arg is None:
+        return 0
+    return cardinalities_utils.infer_cardinalities(arg, comp.type_signature.parameter).get(tff.CLIENTS, 0)
+
+
+def _executor(worker: Worker, cardinalities: dict) -> tff.framework.RemoteExecutor:
+    return remote_executor(worker.stub(), cardinalities)
+
+
+def remote_executor(stub: tff.framework.RemoteExecutorGrpcStub, cardinalities: dict) -> tff.framework.RemoteExecutor:
+    """An executor for so many clients at the other end of a connection."""
+    cardinalities.setdefault(tff.CLIENTS, 0)
+    remote = tff.framework.RemoteExecutor(stub)
+    remote.set_cardinalities(cardinalities)
+    return remote
+
+
+@contextlib.contextmanager
+def execution_context(
+    cores: int = 0,
+    log: IO[bytes] | None = None,
+    threads_per_client: int = 1,
+    clients_per_call: int = CLIENTS_PER_CALL,
+) -> Iterator[Worker]:
+    """A context in which TFF computes on a local worker. Enter it on the main thread.
+
+    Args:
+        cores: clients computed at once; 0 for all available cores.
+        log: where the worker's output goes; None for standard error.
+        threads_per_client: more than one pays only where there is one client at a time.
+        clients_per_call: a computation over more clients than this is done in parts, if it can be.
+
+    Yields:
+        The worker, which ends with the context, and with this process however that ends.
+    """
+    worker = Worker(cores or available_cores(), threads_per_client, log)
+    try:
+        with computing_on(worker, clients_per_call):
+            yield worker
+    finally:
+        worker.stop()
+
+
+@contextlib.contextmanager
+def computing_on(workers: Workers, clients_per_call: int = CLIENTS_PER_CALL) -> Iterator[None]:
+    """A context in which TFF computes on some workers. Enter it on the main thread."""
+    with tff.framework.get_context_stack().install(_Context(workers, clients_per_call)):
+        yield

@@ -1,0 +1,191 @@
+"""Runs the personalization evaluation over many clients, a bounded number at a time, and tabulates it."""
+
+import collections
+import dataclasses
+import itertools
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import tensorflow as tf
+import tensorflow_federated as tff
+import tqdm
+
+from tff_personalization import seeds
+from tff_personalization.experiment import config as config_lib
+from tff_personalization.models import functional
+from tff_personalization.personalization import distributions, evaluation
+from tff_personalization.tasks import federated_data
+
+
+@dataclasses.dataclass(frozen=True)
+class EvaluationResult:
+    """What an evaluation of some clients measured.
+
+    Attributes:
+        distributions: the distribution of accuracy by (strategy, epoch), strategies in the order of the flag.
+        clients: one row per client × strategy × epoch, or None if only aggregates were released.
+        without_test_examples: how many clients had nothing to test on and count in no average.
+    """
+
+    distributions: Mapping[tuple[str, int], distributions.AccuracyDistribution]
+    clients: pd.DataFrame | None
+    without_test_examples: int
+
+    def table(self, round_number: int, split: str) -> pd.DataFrame:
+        """One row per strategy and epoch, for evaluations.csv."""
+        return pd.DataFrame(
+            {
+                "round": round_number,
+                "split": split,
+                "strategy": strategy,
+                "epoch": epoch,
+                "clients": d.clients,
+                "accuracy_mean": d.mean,
+                "accuracy_weighted_mean": d.weighted_mean,
+                "accuracy_sd": d.sd,
+                **{f"accuracy_q{round(100 * q):02d}": value for q, value in d.quantiles.items()},
+                "loss_mean": d.loss,
+                "gain_mean": d.gain,
+                "share_gaining": d.share_gaining,
+                "share_hurt": d.share_hurt,
+            }
+            for (strategy, epoch), d in self.distributions.items()
+        )
+
+    def accuracies(self, strategy: str, epoch: int) -> np.ndarray:
+        """The accuracy of each client that has test examples.
+
+        Where only aggregates were released, the middle of each bin of their histogram, as often as it counts clients.
+        """
+        if self.clients is not None:
+            rows = self.clients[(self.clients["strategy"] == strategy) & (self.clients["epoch"] == epoch)]
+            return rows["accuracy"].dropna().to_numpy()
+        histogram = self.distributions[strategy, epoch].histogram
+        return np.repeat((np.arange(len(histogram)) + 0.5) / len(histogram), histogram)
+
+    def histogram_table(self) -> pd.DataFrame:
+        """One row per strategy, epoch and bin of accuracy, for distribution.csv."""
+        edges = np.linspace(0, 1, evaluation.HISTOGRAM_BINS + 1).round(6)
+        return pd.DataFrame(
+            {"strategy": strategy, "epoch": epoch, "bin_low": low, "bin_high": high, "clients": int(count)}
+            for (strategy, epoch), d in self.distributions.items()
+            for low, high, count in zip(edges[:-1], edges[1:], d.histogram, strict=True)
+        )
+
+
+class PersonalizationEvaluator:
+    """Evaluates a global model on clients before and after personalization, as an experiment's flags say."""
+
+    def __init__(
+        self,
+        experiment: config_lib.Experiment,
+        model: functional.SeededModel,
+        data: federated_data.FederatedData,
+        initial_weights: tuple[np.ndarray, ...],
+    ):
+        config = experiment.config
+        self._experiment = experiment
+        self._model = model
+        self._initial_weights = initial_weights
+        self._seed = config.seed
+        self._strategies = list(config.strategies)
+        self._optimizer = experiment.optimizers["personalization"]
+        self._epochs = config.personalization_epochs
+        self._data = data
+        self._release = config.evaluation_release
+        self._computations: dict[tuple[Sequence[str], float], tff.Computation] = {}
+
+    def _computation(self, strategies: Sequence[str], learning_rate: float) -> tff.Computation:
+        # Built when it is first needed: the first round need not wait for it.
+        key = (tuple(strategies), learning_rate)
+        if key not in self._computations:
+            config = self._experiment.config
+            optimizer = dataclasses.replace(self._optimizer, learning_rate=learning_rate)
+            self._computations[key] = evaluation.build_personalization_evaluation(
+                self._model,
+                optimizer.build(),
+                epochs=self._epochs,
+                batch_size=config.personalization_batch_size,
+                strategies=strategies,
+                release=self._release,
+                values=self._experiment.settings,
+                initial_weights=self._initial_weights,
+            )
+        return self._computations[key]
+
+    def evaluate(
+        self,
+        weights: tff.learning.models.ModelWeights,
+        clients: Sequence[str],
+        round_number: int,
+        bar: tqdm.tqdm | None = None,
+        *,
+        strategies: Sequence[str] | None = None,
+        learning_rate: float | None = None,
+        most_examples: int | None = None,
+    ) -> EvaluationResult:
+        """Evaluates the global model `weights` on the given clients.
+
+        Shuffling and dropout are drawn from the run's seed, the round and the client.
+
+        Args:
+            weights: the global model.
+            clients: their ids.
+            round_number: the round after which the model is what it is.
+            bar: a progress bar, which counts clients.
+            strategies: None for those of the flags.
+            learning_rate: of the personalization optimizer; None for that of the flags.
+            most_examples: cuts each client's train part to its first so many examples of a permutation, which hangs on
+                the run's seed and the client; None leaves it whole.
+        """
+        strategies = self._strategies if strategies is None else list(strategies)
+        computation = self._computation(
+            strategies, self._optimizer.learning_rate if learning_rate is None else learning_rate
+        )
+        released: list[Any] = []
+        for chunk in _chunks(list(enumerate(clients)), self._experiment.config.clients_per_call):
+            values = [self.client_value(index, client, round_number, most_examples) for index, client in chunk]
+            output = computation(weights, values)
+            released.extend(output if self._release == "records" else [output])
+            if bar is not None:
+                bar.update(len(chunk))
+        keys = list(itertools.product(strategies, range(self._epochs + 1)))
+        if self._release == "records":
+            table = distributions.client_table(released, clients, strategies)
+            by_key = {key: distributions.from_table(table, *key, evaluation.HISTOGRAM_BINS) for key in keys}
+            missing = sum(int(record["test_predictions"]) == 0 for record in released)
+            return EvaluationResult(by_key, table, missing)
+        sums = tf.nest.map_structure(lambda *parts: np.sum(parts, axis=0), *released)
+        by_key = {(name, epoch): distributions.from_sums(sums, strategies.index(name), epoch) for name, epoch in keys}
+        return EvaluationResult(by_key, None, int(sums["clients_without_test_examples"]))
+
+    def client_value(
+        self, index: int, client: str, round_number: int, most_examples: int | None = None
+    ) -> collections.OrderedDict:
+        """What the computation takes of a client, which is the `index`-th; the rest is as in `evaluate`."""
+        train = self._data.train.examples(client)
+        if most_examples is not None:
+            places = first_of_permutation(
+                len(train[1]), most_examples, seeds.generator(self._seed, "personalization_examples", client)
+            )
+            train = tuple(part[places] for part in train)
+        return collections.OrderedDict(
+            index=np.int32(index),
+            seed=seeds.stateless(self._seed, "personalization", round_number, client),
+            test=self._data.test.examples(client),
+            train=train,
+        )
+
+
+def first_of_permutation(count: int, most: int, rng: np.random.Generator) -> np.ndarray:
+    """The places of the first `most` of `count` items in a random order, or of all if they are no more; ascending.
+
+    With generators of the same seed, the fewer are among the more; and all of them lie as they did.
+    """
+    return np.sort(rng.permutation(count)[:most])
+
+
+def _chunks(items: list, size: int) -> list[list]:
+    return [items[start : start + size] for start in range(0, len(items), size)]

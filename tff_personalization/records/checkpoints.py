@@ -1,0 +1,129 @@
+"""Checkpoints: what a run goes on from, each whole, checked and one of the newest few.
+
+    checkpoints/round_10/        TFF's program state after round 10, under a temporary name until it is whole
+    checkpoints/round_10.json    the format's version and the SHA-256 of each of its files, written after them
+
+One that does not fit its checksums is set aside under another name, and the one before it is used.
+"""
+
+import hashlib
+import json
+import pathlib
+import shutil
+from collections.abc import Callable
+from typing import Any
+
+import tensorflow_federated as tff
+from absl import logging
+
+from tff_personalization import errors
+from tff_personalization.records import coroutines, files
+
+FORMAT = 1
+"""What a checkpoint holds and how: raise it with every change."""
+
+_KEPT = 3
+_PREFIX = "round_"
+
+
+class Checkpoints:
+    """The checkpoints in a directory."""
+
+    def __init__(self, path: pathlib.Path):
+        """Makes the directory if need be, and clears it of what a start that was killed left half-written."""
+        self._path = path
+        path.mkdir(parents=True, exist_ok=True)
+        files.clear_leftovers(path)
+        self._states = tff.program.FileProgramStateManager(
+            str(path), prefix=_PREFIX, keep_total=_KEPT, keep_first=False
+        )
+
+    def rounds(self) -> list[int]:
+        """The rounds after which there is a checkpoint, in order."""
+        return coroutines.wait_for(self._states.get_versions()) or []
+
+    def save(self, state: Any, round_number: int) -> None:
+        """Saves the program state after a round, unless that is there already; the newest few are kept.
+
+        Raises:
+            OSError: it cannot be written; those before are as they were.
+        """
+        if round_number in self.rounds():
+            return
+        with files.as_os_errors(self._path):
+            coroutines.wait_for(self._states.save(state, round_number))
+        manifest = {"format": FORMAT, "sha256": _digests(self._directory(round_number))}
+        files.write_text(self._manifest(round_number), json.dumps(manifest))
+        kept = {self._manifest(number).name for number in self.rounds()}
+        for path in self._path.glob(f"{_PREFIX}*.json"):
+            if path.name not in kept:
+                path.unlink()
+
+    def load_newest(self, structure: Callable[[int], Any]) -> tuple[int, Any] | None:
+        """The newest checkpoint that is whole: its round and its program state; None if there is none.
+
+        Args:
+            structure: from a round to the structure of the program state after it.
+
+        Raises:
+            UserError: it was written by a version of this program that keeps something else.
+        """
+        for round_number in reversed(self.rounds()):
+            problem = self._problem(round_number)
+            if problem is None:
+                try:
+                    return round_number, coroutines.wait_for(self._states.load(round_number, structure(round_number)))
+                except Exception as error:
+                    raise errors.UserError(
+                        f"{self._directory(round_number)}: a checkpoint that this version of the program cannot read "
+                        f"({' '.join(str(error).split())[:200]}): go on with the version that wrote it, or choose "
+                        "another --run_name."
+                    ) from error
+            self._set_aside(round_number, problem)
+        return None
+
+    def _problem(self, round_number: int) -> str | None:
+        """What is wrong with a checkpoint's files; None if nothing is."""
+        try:
+            manifest = json.loads(self._manifest(round_number).read_text())
+            version, expected = manifest["format"], dict(manifest["sha256"])
+        except FileNotFoundError:
+            return "its checksums are missing"
+        except (OSError, ValueError, KeyError, TypeError):
+            return "its checksums cannot be read"
+        if version != FORMAT:
+            raise errors.UserError(
+                f"{self._directory(round_number)}: a checkpoint of format {version}; this version of the program reads "
+                f"format {FORMAT}: go on with the version that wrote it, or choose another --run_name."
+            )
+        try:
+            found = _digests(self._directory(round_number))
+        except OSError as error:
+            return f"{error.filename} cannot be read"
+        differing = sorted(name for name in {*expected, *found} if expected.get(name) != found.get(name))
+        return f"{differing[0]} is damaged" if differing else None
+
+    def _set_aside(self, round_number: int, problem: str) -> None:
+        directory = self._directory(round_number)
+        aside = directory.with_name(f"damaged_{directory.name}")
+        if aside.exists():
+            shutil.rmtree(aside)
+        directory.rename(aside)
+        self._manifest(round_number).unlink(missing_ok=True)
+        logging.warning("%s: %s. It is set aside as %s; the run goes on from before.", directory, problem, aside.name)
+
+    def _directory(self, round_number: int) -> pathlib.Path:
+        return self._path / f"{_PREFIX}{round_number}"
+
+    def _manifest(self, round_number: int) -> pathlib.Path:
+        return self._path / f"{_PREFIX}{round_number}.json"
+
+
+def _digests(directory: pathlib.Path) -> dict[str, str]:
+    """The SHA-256 of every file below a directory, by its path there."""
+    digests = {}
+    for path in sorted(directory.rglob("*")):
+        if path.is_file():
+            with path.open("rb") as file:
+                digests[path.relative_to(directory).as_posix()] = hashlib.file_digest(file, "sha256").hexdigest()
+    return digests

@@ -1,0 +1,88 @@
+"""What clients keep from round to round, on disk: memory does not grow with the population.
+
+A file `<client>.<round>.npz` holds what a client kept of a round, and never changes. A client's state at the start of
+round r is that of its newest file before r. So files newer than a checkpoint take nothing from it: a run that goes on
+from there forgets them and is as it was, whenever it was killed. A file goes when a newer one exists and no kept
+checkpoint leads to it.
+
+In the end there is one file for each client that ever took part, and up to as many more as there are kept checkpoints
+for those of the latest rounds: 4.8 MB each for the paper's network and one copy of its weights.
+"""
+
+import collections
+import hashlib
+import pathlib
+import re
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import tensorflow as tf
+
+from tff_personalization.records import files
+
+_NAME = re.compile(r"([0-9a-f]{32})\.([0-9]+)\.npz")
+
+
+class ClientStates:
+    """The states that clients keep, in files of a directory, by client and round."""
+
+    def __init__(self, path: pathlib.Path):
+        """Finds what is in the directory; it is made when the first state is written."""
+        self._path = path
+        self._rounds: dict[str, list[int]] = collections.defaultdict(list)
+        for file in path.glob("*.npz"):
+            if name := _NAME.fullmatch(file.name):
+                self._rounds[name[1]].append(int(name[2]))
+        files.clear_leftovers(path)
+        for rounds in self._rounds.values():
+            rounds.sort()
+
+    def read(self, members: Iterable[str], initial: Any, first_round: int) -> list[Any]:
+        """The newest state of each member, in the structure of `initial`.
+
+        A member gets `initial` itself if it has kept nothing of `first_round` or a later round.
+        """
+        return [self._read(_key(member), initial, first_round) for member in members]
+
+    def _read(self, key: str, initial: Any, first_round: int) -> Any:
+        newest = max(self._rounds.get(key, ()), default=0)
+        if newest < first_round:
+            return initial
+        return tf.nest.pack_sequence_as(initial, files.load_arrays(self._file(key, newest)))
+
+    def write(self, members: Sequence[str], states: Sequence[Any], round_number: int) -> None:
+        """Keeps the members' states of a round, each written whole or not at all."""
+        self._path.mkdir(exist_ok=True)
+        for member, state in zip(members, states, strict=True):
+            key = _key(member)
+            files.save_arrays(self._file(key, round_number), tf.nest.flatten(state))
+            self._rounds[key].append(round_number)
+
+    def forget_after(self, round_number: int) -> None:
+        """Removes what was kept of later rounds."""
+        for key, rounds in self._rounds.items():
+            self._remove(key, [number for number in rounds if number > round_number])
+
+    def prune(self, checkpoints: Iterable[int]) -> None:
+        """Removes what nobody will read: states that are not a client's newest, and not its newest at a checkpoint.
+
+        Args:
+            checkpoints: the rounds of the kept checkpoints.
+        """
+        checkpoints = list(checkpoints)
+        for key, rounds in self._rounds.items():
+            needed = {max((number for number in rounds if number <= limit), default=0) for limit in checkpoints}
+            self._remove(key, [number for number in rounds[:-1] if number not in needed])
+
+    def _remove(self, key: str, rounds: Iterable[int]) -> None:
+        for number in rounds:
+            self._file(key, number).unlink()
+            self._rounds[key].remove(number)
+
+    def _file(self, key: str, round_number: int) -> pathlib.Path:
+        return self._path / f"{key}.{round_number}.npz"
+
+
+def _key(client: str) -> str:
+    """A client's name as part of a file's: names may hold what a file's may not."""
+    return hashlib.sha256(client.encode()).hexdigest()[:32]

@@ -1,0 +1,66 @@
+"""Global models that a run keeps: `models/round_<r>.npz`, the trainable weights after round r, in the model's order.
+
+Kept are that of the last round, that of every so many rounds (`--rounds_per_model`), and with validation clients that
+of the evaluated round that was best on them. NumPy reads them: arrays arr_0, arr_1, …
+"""
+
+import pathlib
+from collections.abc import Collection, Sequence
+
+import numpy as np
+import pandas as pd
+
+from tff_personalization.records import files
+
+_PREFIX = "round_"
+
+
+class SavedModels:
+    """The models in a directory, by round; it is made when the first one is saved."""
+
+    def __init__(self, path: pathlib.Path):
+        self._path = path
+        files.clear_leftovers(path)
+
+    def rounds(self) -> list[int]:
+        """The rounds of which the model is kept, in order."""
+        numbers = (file.stem.removeprefix(_PREFIX) for file in self._path.glob(f"{_PREFIX}*.npz"))
+        return sorted(int(number) for number in numbers if number.isdecimal())
+
+    def save(self, weights: Sequence[np.ndarray], round_number: int) -> None:
+        """Keeps the weights after a round; the file is written whole or not at all."""
+        self._path.mkdir(exist_ok=True)
+        files.save_arrays(self.file(round_number), weights)
+
+    def load(self, round_number: int) -> tuple[np.ndarray, ...]:
+        """The weights after a round; UserError if their file is damaged or missing."""
+        return tuple(files.load_arrays(self.file(round_number)))
+
+    def keep(self, rounds: Collection[int]) -> None:
+        """Removes the models of all other rounds."""
+        for round_number in self.rounds():
+            if round_number not in rounds:
+                self.file(round_number).unlink()
+
+    def file(self, round_number: int) -> pathlib.Path:
+        """Where the weights after a round are, if they are kept."""
+        return self._path / f"{_PREFIX}{round_number}.npz"
+
+
+def best_on_validation(evaluations: pd.DataFrame, strategy: str, epochs: int) -> int | None:
+    """The evaluated round with the highest personalized accuracy on validation clients, the first of several.
+
+    Args:
+        evaluations: rows of evaluations.csv.
+        strategy: the one that is judged.
+        epochs: the epoch after which it is.
+
+    Returns:
+        The round; None if no evaluation of validation clients has an accuracy.
+    """
+    judged = evaluations[
+        (evaluations["split"] == "validation")
+        & (evaluations["strategy"] == strategy)
+        & (evaluations["epoch"] == epochs)
+    ].dropna(subset="accuracy_mean")
+    return None if judged.empty else int(judged.loc[judged["accuracy_mean"].idxmax(), "round"])

@@ -1,0 +1,120 @@
+"""Runs as processes of their own, some at once, and what they say."""
+
+import concurrent.futures
+import contextlib
+import dataclasses
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Hashable, Sequence
+from typing import Generic, TypeVar
+
+from tff_personalization.execution import runtime
+
+_Key = TypeVar("_Key", bound=Hashable)
+_SECONDS_BETWEEN_LINES = 20.0
+
+
+@dataclasses.dataclass(frozen=True)
+class Ended(Generic[_Key]):
+    """A process that has ended.
+
+    Attributes:
+        key: what it was started as.
+        error: why it failed, in words; "" if it did not.
+        seconds: how long it took.
+    """
+
+    key: _Key
+    error: str
+    seconds: float
+
+
+class RunProcesses(Generic[_Key]):
+    """Processes by a key. Their standard output is not shown: their directories hold it."""
+
+    def __init__(self, at_once: int):
+        """Makes room for so many processes at the same time."""
+        self._at_once = at_once
+        self._readers = concurrent.futures.ThreadPoolExecutor(at_once)
+        self._interrupted = threading.Event()
+        self._running: dict[concurrent.futures.Future, tuple[_Key, subprocess.Popen, float]] = {}
+
+    @property
+    def running(self) -> list[_Key]:
+        """The keys of those that have not been waited for."""
+        return [key for key, _, _ in self._running.values()]
+
+    @property
+    def full(self) -> bool:
+        """Whether another one has to wait."""
+        return len(self._running) >= self._at_once
+
+    def start(self, key: _Key, command: Sequence[str], name: str) -> None:
+        """Starts a process.
+
+        Args:
+            key: tells it from others.
+            command: its program and arguments.
+            name: begins the lines that say how it gets on, where there are several at once.
+        """
+        process = subprocess.Popen(
+            runtime.ending_with_parent(list(command)),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            start_new_session=True,  # Ctrl-C is for this process to pass on, once.
+        )
+        reader = self._readers.submit(self._read, process, name if self._at_once > 1 else "")
+        self._running[reader] = key, process, time.monotonic()
+
+    def wait(self) -> Ended[_Key]:
+        """Waits for the first one that ends."""
+        done, _ = concurrent.futures.wait(self._running, return_when=concurrent.futures.FIRST_COMPLETED)
+        reader = next(iter(done))
+        key, process, started = self._running.pop(reader)
+        code, error = process.wait(), ""
+        if code:
+            error = f"ended by {signal.Signals(-code).name}" if code < 0 else reader.result()
+        return Ended(key, error, time.monotonic() - started)
+
+    def interrupt(self, signal_number: int) -> None:
+        """Sends all a signal, and waits until they have saved what they have and ended; a second signal kills them."""
+        self._interrupted.set()
+        processes = [process for _, process, _ in self._running.values()]
+        for process in processes:
+            process.send_signal(signal_number)
+        try:
+            concurrent.futures.wait(self._running)
+        finally:
+            for process in processes:
+                process.kill()
+                process.wait()
+
+    def _read(self, process: subprocess.Popen, name: str) -> str:
+        """Shows what a process says on standard error until it ends or is interrupted, and returns its last line.
+
+        Without a name all of it is shown; with one, its newest line now and then.
+        """
+        assert process.stderr is not None
+        end, shown, last = b"", "", time.monotonic()
+        while piece := os.read(process.stderr.fileno(), 65536):
+            end = (end + piece)[-4096:]
+            if self._interrupted.is_set():
+                continue
+            with contextlib.suppress(OSError):  # Nobody hears it, and the process must not wait for that.
+                if not name:
+                    sys.stderr.write(piece.decode(errors="replace"))
+                    sys.stderr.flush()
+                elif time.monotonic() - last >= _SECONDS_BETWEEN_LINES and _last_line(end) != shown:
+                    shown, last = _last_line(end), time.monotonic()
+                    print(f"{name} {shown}", file=sys.stderr, flush=True)
+        return _last_line(end)
+
+
+def _last_line(text: bytes) -> str:
+    lines = text.decode(errors="replace").replace("\r", "\n").strip().splitlines()
+    return lines[-1] if lines else ""

@@ -1,0 +1,297 @@
+"""`--sweep=FILE`: many runs, one after another or some at once, each in its own run directory, and a table at the end.
+
+The file is TOML (`sweep_file.py`). Every key is a flag; what is the same for all runs stays on the command line.
+
+    [search]                                  # instead of [grid] and [[runs]]: rates, judged by validation clients
+    trials = 20
+    client_learning_rate = [0.003, 0.3]       # between these, on a logarithmic scale
+    server_learning_rate = [0.1, 2.0]
+
+All runs are checked before the first one starts. They are made in <output_dir>/<name of the file>/; the same command
+again skips the finished ones and goes on with the others, also after the file has been given more runs.
+"""
+
+import copy
+import dataclasses
+import pathlib
+import signal
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import pandas as pd
+from absl import flags
+
+from analysis import compare_runs, runs, tables
+from tff_personalization import errors
+from tff_personalization.execution import runtime
+from tff_personalization.experiment import config as config_lib
+from tff_personalization.records import earlier_run, run_directory
+from tff_personalization.sweeps import run_processes, search, sweep_file
+
+_PROGRAM = pathlib.Path(__file__).parents[2] / "run_experiment.py"
+# What belongs to the sweep as a whole, not to one of its runs.
+_OF_THE_SWEEP = (
+    *("sweep", "scale", "sweep_runs_at_once", "sweep_stop_on_failure"),
+    *("plugin", "flagfile", "output_dir", "run_name"),
+)
+_FIGURES = ("initial_accuracy_mean", "personalized_accuracy_mean", "gain_mean", "share_hurt", "wall_seconds")
+
+
+@dataclasses.dataclass
+class Run:
+    """One run of a sweep: the flags that set it apart, its directory, and how it went.
+
+    `earlier` is the run that the sweep has found to have its rounds; `alone`, that it computes them itself.
+    """
+
+    overrides: Mapping[str, Any]
+    directory: run_directory.RunDirectory
+    label: str = ""
+    status: str = "not run"
+    error: str = ""
+    earlier: pathlib.Path | None = None
+    alone: bool = False
+
+    def __str__(self) -> str:
+        return " ".join(config_lib.argument(name, value) for name, value in self.overrides.items()) or "(as given)"
+
+
+class Sweep:
+    """A sweep: its runs, checked."""
+
+    def __init__(self, flag_values: flags.FlagValues, name: str | None = None):
+        """Reads the file that --sweep names.
+
+        Args:
+            flag_values: the command line.
+            name: of the directory in --output_dir for the runs; by default the file's.
+
+        Raises:
+            UserError: it cannot be read, or one of its runs is one that the program would refuse.
+        """
+        self.path = pathlib.Path(flag_values["sweep"].value).expanduser()
+        self._at_once = flag_values["sweep_runs_at_once"].value
+        self._flag_values = flag_values
+        if flag_values["run_name"].value:
+            raise errors.UserError(
+                "--run_name has no effect with --sweep, whose runs have names of their own: remove it."
+            )
+        self.directory = pathlib.Path(flag_values["output_dir"].value).expanduser() / (name or self.path.stem)
+        self.file = sweep_file.read(self.path)
+        if self.file.search is not None and flag_values["scale"].value:
+            raise errors.UserError(f"--scale has no effect with {self.path}, which is a search: remove it.")
+        self._trials = None if self.file.search is None else self._search(self.file.search)
+        if self._trials is None:
+            points = list(self.file.points(flag_values["scale"].value))
+        else:
+            points = [sweep_file.Point(trial.parameters.as_dict()) for trial in self._trials]
+        self.runs = [self._checked(number, point) for number, point in enumerate(points, start=1)]
+        by_name: dict[str, int] = {}
+        for number, run in enumerate(self.runs, start=1):
+            earlier = by_name.setdefault(run.directory.name, number)
+            if earlier != number:
+                one, other = (of.directory.experiment.config.client_data for of in (self.runs[earlier - 1], run))
+                if one != other:
+                    raise errors.UserError(
+                        f"{self.path}: runs {earlier} and {number} differ in nothing but the folder of their "
+                        f"--client_data ({one}, {other}), which makes no other run: give the files different names."
+                    )
+                raise errors.UserError(f"{self.path}: runs {earlier} and {number} are the same ({run}): leave one out.")
+
+    def run(self) -> bool:
+        """Runs what is not finished, then prints the table and writes it to sweep.csv; returns whether no run failed.
+
+        Raises:
+            Interrupted: by a signal, after the current run has saved what it has.
+        """
+        self._say(f"{self.path}: {len(self.runs)} runs in {self.directory}")
+        self.start()
+        self._report()
+        return all(run.status == "finished" for run in self.runs)
+
+    def start(self, select: Callable[[Run], bool] = lambda run: True) -> None:
+        """Runs those of the selected runs that are not finished, some at once; as `run`, without the table."""
+        waiting = self._unfinished(select)
+        processes = run_processes.RunProcesses[int](self._at_once)
+        started, done = time.monotonic(), 0
+        try:
+            while waiting or processes.running:
+                while not processes.full and (number := self._next(waiting, processes.running)):
+                    minutes = (time.monotonic() - started) / 60 / done * len(waiting) if done else None
+                    waiting.remove(number)
+                    to_go = "" if minutes is None else f" (about {minutes:.0f} min to go)"
+                    self._say(f"{self._name(number)} {self.runs[number - 1]}{to_go}")
+                    processes.start(number, self._command(self.runs[number - 1]), self._name(number))
+                ended = processes.wait()
+                if self._is_to_compute_itself(ended):
+                    waiting.insert(0, ended.key)
+                    continue
+                self._note(ended)
+                done += 1
+                if self._flag_values["sweep_stop_on_failure"].value and any(r.status == "failed" for r in self.runs):
+                    waiting.clear()
+        except BaseException as error:
+            processes.interrupt(error.signal_number if isinstance(error, errors.Interrupted) else signal.SIGTERM)
+            raise
+
+    def _unfinished(self, select: Callable[[Run], bool]) -> list[int]:
+        """The numbers of the selected runs that are to be made, counted from 1; says which are finished."""
+        numbers = [number for number, run in enumerate(self.runs, start=1) if select(run)]
+        for number in numbers:
+            run = self.runs[number - 1]
+            if run.directory.finished:
+                run.status = "finished"
+                self._say(f"{self._name(number)} {run}: finished already")
+        return [number for number in numbers if not self.runs[number - 1].directory.finished]
+
+    def _is_to_compute_itself(self, ended: run_processes.Ended[int]) -> bool:
+        """Whether a run failed for want of rounds that the sweep told it to take over; it is then to do without."""
+        run = self.runs[ended.key - 1]
+        if run.earlier is None or not ended.error.startswith("Error: --rounds_from="):
+            return False
+        self._say(f"{self._name(ended.key)} cannot use the rounds of {run.earlier.name}: it computes them itself.")
+        run.earlier, run.alone = None, True
+        return True
+
+    def _note(self, ended: run_processes.Ended[int]) -> None:
+        run = self.runs[ended.key - 1]
+        run.status, run.error = "failed" if ended.error else "finished", ended.error
+        if self._at_once > 1:
+            how = f"failed: {ended.error}" if ended.error else "finished"
+            self._say(f"{self._name(ended.key)} {how} after {ended.seconds:.0f} s")
+
+    def _name(self, number: int) -> str:
+        return f"[{number}/{len(self.runs)}]"
+
+    def _next(self, waiting: Sequence[int], running: Sequence[int]) -> int | None:
+        """The number of the first run that waits for none of those under way: it does for one that has its rounds."""
+        for number in waiting:
+            ours = self.runs[number - 1].directory.experiment
+            if not any(earlier_run.may_serve(self.runs[other - 1].directory.experiment, ours) for other in running):
+                return number
+        return None
+
+    def _say(self, message: str) -> None:
+        print(message, file=sys.stderr, flush=True)
+
+    def _checked(self, number: int, point: sweep_file.Point) -> Run:
+        """The run of a point; refused, by its number and flags, as the program would refuse it."""
+        overrides = point.overrides
+        values = copy.deepcopy(self._flag_values)
+        for name in overrides:
+            if name not in values:
+                raise errors.UserError(f"{self.path}: {name}: there is no such flag (see --help).")
+            if name in _OF_THE_SWEEP:
+                raise errors.UserError(f"{self.path}: {name}: is of the sweep as a whole: give it on the command line.")
+            if not values[name].using_default_value:
+                raise errors.UserError(f"{self.path}: {name}: --{name} is given on the command line too: keep one.")
+        arguments = [config_lib.argument(name, value) for name, value in overrides.items()]
+        try:
+            values(["sweep", *arguments, f"--output_dir={self.directory}"])
+            experiment = config_lib.from_flags(values)
+        except (flags.Error, errors.UserError) as error:
+            what = " ".join(str(error).split())
+            raise errors.UserError(f"{self.path}: run {number} ({' '.join(arguments)}): {what}") from error
+        return Run(overrides, run_directory.RunDirectory(experiment), point.label)
+
+    def _search(self, section: Mapping[str, Any]) -> list:
+        """The trials of a [search]."""
+        values = self._flag_values
+        rounds, every = values["rounds"].value, values["rounds_per_evaluation"].value
+        if not values["validation_clients"].value:
+            raise errors.UserError(f"{self.path}: search: is judged by validation clients: give --validation_clients.")
+        if not every or not rounds or rounds % every:
+            raise errors.UserError(
+                f"{self.path}: search: the last round is to be judged: give --rounds that are a multiple of "
+                f"--rounds_per_evaluation={every}."
+            )
+        count = section.get("trials")
+        if not isinstance(count, int) or count < 1:
+            raise errors.UserError(f"{self.path}: search.trials: give how many points to try, 1 or more.")
+        bounds = {}
+        for name, value in section.items():
+            if name == "trials":
+                continue
+            ends = isinstance(value, list) and len(value) == 2 and all(isinstance(end, int | float) for end in value)
+            if not ends or not 0 < value[0] < value[1]:
+                raise errors.UserError(f"{self.path}: search.{name}: give [least, greatest], 0 < least < greatest.")
+            bounds[name] = (float(value[0]), float(value[1]))
+        if not bounds:
+            raise errors.UserError(f"{self.path}: search: name a flag, as in client_learning_rate = [0.003, 0.3].")
+        return search.suggest(search.problem(bounds), count, values["seed"].value)
+
+    def _command(self, run: Run) -> list[str]:
+        """The command of a run, in a process of its own."""
+        given = {name: flag for name, flag in self._flag_values.flag_values_dict().items() if self._is_given(name)}
+        values = {**given, **run.overrides}
+        if "rounds_from" not in values and not run.alone:
+            run.earlier = earlier_run.find(self.directory, run.directory.experiment)
+            values |= {} if run.earlier is None else {"rounds_from": str(run.earlier)}
+        if self._at_once > 1 and not run.directory.experiment.config.workers:
+            cores = run.directory.experiment.config.cores or runtime.available_cores()
+            values["cores"] = max(1, cores // self._at_once)
+        arguments = [config_lib.argument(name, value) for name, value in values.items()]
+        return [sys.executable, str(_PROGRAM), *arguments, f"--output_dir={self.directory}"]
+
+    def _is_given(self, name: str) -> bool:
+        return name not in (set(_OF_THE_SWEEP) - {"plugin"}) and not self._flag_values[name].using_default_value
+
+    def _report(self) -> None:
+        table = pd.DataFrame([self._row(run) for run in self.runs])
+        if self._trials is not None:
+            self._judge(table)
+        self.directory.mkdir(parents=True, exist_ok=True)
+        path = self.directory / "sweep.csv"
+        table.to_csv(path, index=False)
+        readable = table.drop(columns=["run_directory", "error"]).map(_cell)
+        note = "Accuracies: means over test clients, or, where called so, over validation clients in the last round."
+        print("\n" + tables.text(readable, note))
+        for run in self.runs:
+            if run.status == "failed":
+                print(f"Failed: {run}: {run.error}")
+        if self._trials is not None:
+            self._print_best()
+        print(f"Table:  {path}")
+        sys.stdout.flush()
+
+    def _row(self, run: Run) -> dict[str, Any]:
+        row = {**run.overrides, "status": run.status}
+        if run.status == "finished":
+            record = runs.read(run.directory.path)
+            if self._trials is None:  # A search must not be judged by test clients, not even by who reads its table.
+                row |= compare_runs.per_run([record]).iloc[0][list(_FIGURES)].to_dict()
+            row |= _on_validation_clients(record)
+        return {**row, "run_directory": str(run.directory.path), "error": run.error}
+
+    def _judge(self, table: pd.DataFrame) -> None:
+        for trial, measured in zip(self._trials or (), table.get(search.OBJECTIVE, [None] * len(table)), strict=True):
+            search.complete(trial, None if measured is None or pd.isna(measured) else float(measured))
+        if search.OBJECTIVE in table:
+            table.sort_values(search.OBJECTIVE, ascending=False, inplace=True, kind="stable")
+
+    def _print_best(self) -> None:
+        best = search.best(self._trials or ())
+        if best is not None:
+            run = self.runs[best.id - 1]
+            measured = f"{search.objective(best):.4f} on validation clients"
+            print(f"Best:   {run}: {measured}; its test clients: {run.directory.path}")
+
+
+def _on_validation_clients(record: Any) -> dict[str, float]:
+    """Initial and personalized accuracy of the main strategy on validation clients, if the last round was judged."""
+    summary, evaluations = record.summary, record.evaluations
+    last = evaluations[
+        (evaluations["split"] == "validation")
+        & (evaluations["round"] == summary["rounds"])
+        & (evaluations["strategy"] == summary["strategy"])
+    ].set_index("epoch")["accuracy_mean"]
+    epochs = {"initial": 0, "personalized": summary["personalization_epochs"]}
+    return {f"validation_{name}_accuracy": float(last[epoch]) for name, epoch in epochs.items() if epoch in last}
+
+
+def _cell(value: Any) -> str:
+    if isinstance(value, float):
+        return "–" if pd.isna(value) else f"{value:.4g}"
+    return config_lib.text(value)
