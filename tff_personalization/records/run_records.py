@@ -1,0 +1,261 @@
+"""What a run directory records, read and checked, without TensorFlow: the only way in which the analysis sees a run."""
+
+import dataclasses
+import functools
+import io
+import json
+import os
+import pathlib
+from collections.abc import Iterable
+from typing import Any
+
+import pandas as pd
+
+from tff_personalization.errors import UserError
+
+# Columns that hold text; every other required column holds numbers.
+_TEXT_COLUMNS = frozenset({"stage", "split", "strategy", "client"})
+_METRICS = ("round", "stage", "initial_accuracy", "personalized_accuracy")
+_EVALUATIONS = ("round", "split", "strategy", "epoch", "clients", "accuracy_mean", "accuracy_q25", "accuracy_q75")
+_BY_ROUND = ("round", "client", "strategy", "epoch", "accuracy", "train_examples", "test_examples")
+_CLIENTS = ("client", "strategy", "epoch", "accuracy", "train_examples", "test_examples")
+_K_SHOT = ("examples", "strategy", "epoch", "accuracy_mean", "accuracy_q25", "accuracy_q75")
+_CHOICE = ("learning_rate", "strategy", "epoch", "accuracy_mean")
+_DECOMPOSITION = ("round", "level", "epochs", "part", "relative_norm", "cosine_with_fed_sgd", "share")
+_DISTRIBUTION = ("strategy", "epoch", "bin_low", "bin_high", "clients")
+_CONFIG = ("run_name", "method", "task", "source", "synthetic", "seed", "flags")
+_SUMMARY = (
+    *("rounds", "strategy", "personalization_epochs", "test_clients", "initial_accuracy", "personalized_accuracy"),
+    *("gain", "share_gaining", "share_hurt", "rounds_to_target", "times"),
+)
+
+
+class NotRecordedError(UserError):
+    """The run is sound but does not hold the record that a plot needs, such as per-client accuracies."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """One run directory; each record is read and checked when it is first used.
+
+    Attributes:
+        directory: the run directory.
+        config: contents of config.json.
+    """
+
+    directory: pathlib.Path
+    config: dict[str, Any]
+
+    @property
+    def name(self) -> str:
+        """The name that the run was given."""
+        return self.config["run_name"]
+
+    @property
+    def source(self) -> str:
+        """What the data is, in a few words; says "synthetic" whenever the data is."""
+        source = self.config["source"]
+        return f"synthetic: {source}" if self.config["synthetic"] and "synthetic" not in source.lower() else source
+
+    @property
+    def finished(self) -> bool:
+        """Whether the run has reached its final evaluation."""
+        return (self.directory / "summary.json").exists()
+
+    @functools.cached_property
+    def summary(self) -> dict[str, Any]:
+        """Contents of summary.json; UserError when the run is unfinished."""
+        if not self.finished:
+            raise UserError(
+                f"{self.directory}: unfinished run (no summary.json); "
+                "to finish it, repeat the command that started it, with the same flags"
+            )
+        return _read_json(self.directory / "summary.json", _SUMMARY)
+
+    @functools.cached_property
+    def metrics(self) -> pd.DataFrame:
+        """One row per round; accuracies are missing on rounds without evaluation.
+
+        Raises:
+            NotRecordedError: the run has no rounds, as when a method does not train.
+            UserError: malformed metrics.csv.
+        """
+        if not (self.directory / "metrics.csv").exists():
+            raise NotRecordedError(f"{self.directory}: no metrics.csv, the run has had no rounds; give a run that has")
+        return _read_csv(self.directory / "metrics.csv", _METRICS)
+
+    @functools.cached_property
+    def evaluations(self) -> pd.DataFrame:
+        """One row per (round, split, strategy, epoch); epoch 0 is before personalization."""
+        return _read_csv(self.directory / "evaluations.csv", _EVALUATIONS)
+
+    @functools.cached_property
+    def clients(self) -> pd.DataFrame | None:
+        """Final evaluation, one row per (client, strategy, epoch); None when the run released aggregates alone."""
+        path = self.directory / "clients.csv"
+        return _read_csv(path, _CLIENTS) if path.exists() else None
+
+    @functools.cached_property
+    def distribution(self) -> pd.DataFrame:
+        """Final evaluation, one row per (strategy, epoch, bin): how many clients have an accuracy in the bin."""
+        return _read_csv(self.directory / "distribution.csv", _DISTRIBUTION)
+
+    @functools.cached_property
+    def k_shot(self) -> pd.DataFrame:
+        """Final evaluation by number of train examples: one row per (examples, strategy, epoch); examples is text.
+
+        Raises:
+            NotRecordedError: the run was not evaluated with fewer examples.
+            UserError: unfinished run, or malformed k_shot.csv.
+        """
+        _ = self.summary
+        if not (self.directory / "k_shot.csv").exists():
+            raise NotRecordedError(
+                f"{self.directory}: no k_shot.csv; give a run made with --personalization_examples=0,1,5,20,all"
+            )
+        return _read_csv(self.directory / "k_shot.csv", _K_SHOT, _TEXT_COLUMNS | {"examples"})
+
+    @functools.cached_property
+    def choice(self) -> pd.DataFrame:
+        """Accuracy on validation clients: one row per (learning_rate, strategy, epoch).
+
+        Raises:
+            NotRecordedError: the run has no validation clients.
+            UserError: malformed choice.csv.
+        """
+        if not (self.directory / "choice.csv").exists():
+            raise NotRecordedError(f"{self.directory}: no choice.csv; give a run made with --validation_clients")
+        return _read_csv(self.directory / "choice.csv", _CHOICE)
+
+    @functools.cached_property
+    def chosen_clients(self) -> pd.DataFrame | None:
+        """As `clients`, with what validation clients choose: its epoch 0 and its last one.
+
+        None if nothing was chosen, or aggregates alone were released.
+        """
+        path = self.directory / "chosen_clients.csv"
+        return _read_csv(path, _CLIENTS) if path.exists() else None
+
+    @property
+    def decomposition(self) -> pd.DataFrame:
+        """FedAvg's updates taken apart: one row per (round, level, part); part 0 is FedSGD's term.
+
+        Raises:
+            NotRecordedError: the run was not taken apart.
+            UserError: malformed decomposition.csv.
+        """
+        table = self.decomposition_by_epochs
+        return table[table["epochs"] == table["epochs"].max()]
+
+    @functools.cached_property
+    def decomposition_by_epochs(self) -> pd.DataFrame:
+        """As `decomposition`, also of the updates of fewer epochs from the same models: rows per `epochs` too."""
+        if not (self.directory / "decomposition.csv").exists():
+            raise NotRecordedError(
+                f"{self.directory}: no decomposition.csv; run tff_personalization.tools.decompose on it first"
+            )
+        return _read_csv(self.directory / "decomposition.csv", _DECOMPOSITION, _TEXT_COLUMNS | {"level"})
+
+    @functools.cached_property
+    def by_round(self) -> pd.DataFrame:
+        """As `clients`, of the main strategy alone, with the models of other rounds than the last; often empty."""
+        path = self.directory / "by_round.csv"
+        return _read_csv(path, _BY_ROUND) if path.exists() else pd.DataFrame(columns=_BY_ROUND)
+
+    def client_gains(self, strategy: str | None = None, round_number: int | None = None) -> pd.DataFrame:
+        """Accuracies of every test client that has test examples, under a strategy; None is the run's main one.
+
+        Args:
+            strategy: which one; with the model of another round than the last, only the main one is recorded.
+            round_number: after which round; None for the last.
+
+        Returns:
+            Indexed by client; columns initial, personalized (accuracies), gain (their difference), train_examples.
+
+        Raises:
+            NotRecordedError: the run released aggregates alone, the round was not judged, or no test client has test
+                examples.
+            UserError: unfinished run, or malformed clients.csv.
+        """
+        summary = self.summary
+        last = round_number in (None, summary["rounds"])
+        clients, path = self.clients, self.directory / ("clients.csv" if last else "by_round.csv")
+        if clients is None:
+            raise NotRecordedError(
+                f"{self.directory}: no clients.csv, the run released aggregates alone; "
+                "give a run made with --evaluation_release=records"
+            )
+        if not last:
+            clients = self.by_round[self.by_round["round"] == round_number]
+            if clients.empty:
+                raise NotRecordedError(
+                    f"{self.directory}: round {round_number} was not judged on test clients; run "
+                    f"tff_personalization.tools.judge_rounds on it with --rounds={round_number}"
+                )
+        strategy = summary["strategy"] if strategy is None else strategy
+        clients = clients[(clients["strategy"] == strategy) & (clients["test_examples"] > 0)]
+        if clients.empty:
+            raise NotRecordedError(f"{path}: no client with test examples under strategy {strategy!r}")
+        if clients.duplicated(["client", "epoch"]).any():
+            raise UserError(f"{path}: column client: a client appears twice in an epoch; repeat the run")
+        by_epoch = clients.pivot(index="client", columns="epoch", values="accuracy")
+        epochs = summary["personalization_epochs"]
+        for epoch in (0, epochs):
+            if epoch not in by_epoch or by_epoch[epoch].isna().any():
+                raise UserError(f"{path}: column accuracy: missing for some client with test examples in epoch {epoch}")
+        examples = clients[clients["epoch"] == 0].set_index("client")["train_examples"]
+        gains = pd.DataFrame({"initial": by_epoch[0], "personalized": by_epoch[epochs], "train_examples": examples})
+        return gains.assign(gain=gains["personalized"] - gains["initial"])
+
+
+def read(directory: str | os.PathLike[str]) -> Run:
+    """The run in `directory`; UserError when it is not a run directory or its config.json is malformed."""
+    directory = pathlib.Path(directory)
+    if not directory.exists():
+        raise UserError(f"{directory}: no such directory; give a run directory")
+    if not directory.is_dir():
+        raise UserError(f"{directory}: not a directory; give a run directory")
+    if not (directory / "config.json").exists():
+        raise UserError(f"{directory}: not a run directory (no config.json); give the directory that a run wrote")
+    return Run(directory, _read_json(directory / "config.json", _CONFIG))
+
+
+def _read_json(path: pathlib.Path, keys: Iterable[str]) -> dict[str, Any]:
+    """The JSON object in `path`; UserError when it is malformed or lacks one of `keys`."""
+    try:
+        contents = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise UserError(f"{path}: not valid JSON ({error}); restore the file or repeat the run") from None
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror}); restore the file or repeat the run") from None
+    missing = [key for key in keys if not isinstance(contents, dict) or key not in contents]
+    if missing:
+        raise UserError(f"{path}: no {missing[0]!r} in it; restore the file or repeat the run")
+    return contents
+
+
+def _read_csv(path: pathlib.Path, columns: Iterable[str], text_columns: frozenset[str] = _TEXT_COLUMNS) -> pd.DataFrame:
+    """The table in `path`; UserError when it is malformed, cut short, or lacks one of `columns` or numbers in it."""
+    try:
+        text = path.read_text(encoding="utf-8")
+        # As text first: a client may be called "NA" or "007".
+        table = pd.read_csv(io.StringIO(text), dtype=str, keep_default_na=False)
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror}); restore the file or repeat the run") from None
+    except ValueError as error:  # of which pandas' ParserError and EmptyDataError are kinds
+        reason = " ".join(str(error).split())
+        raise UserError(f"{path}: not a CSV table ({reason}); restore the file or repeat the run") from None
+    for column in columns:
+        if column not in table:
+            raise UserError(f"{path}: no column {column!r}; restore the file or repeat the run")
+    for column in table.columns.difference(list(text_columns)):
+        numbers = pd.to_numeric(table[column], errors="coerce")
+        wrong = table.index[numbers.isna() & ~table[column].isin(["", "nan"])]
+        if not len(wrong):
+            table[column] = numbers
+        elif column in columns:
+            value, line = table[column][wrong[0]], wrong[0] + 2  # line 1 is the header
+            raise UserError(f"{path}: column {column!r}, line {line}: {value!r} is not a number; restore the file")
+    if not text.endswith("\n"):  # half a number is a number too
+        raise UserError(f"{path}: line {len(table) + 1}: cut short; restore the file or repeat the run")
+    return table
