@@ -12,7 +12,11 @@ import tensorflow_federated as tff  # noqa: E402
 from absl import flags  # noqa: E402
 from absl.testing import flagsaver  # noqa: E402
 
+from tff_personalization import seeds  # noqa: E402
 from tff_personalization.execution import runtime  # noqa: E402
+from tff_personalization.experiment import config  # noqa: E402
+from tff_personalization.records import run_directory, run_records  # noqa: E402
+from tff_personalization.tasks import federated_data, registry  # noqa: E402
 
 
 class _NoContext(tff.framework.SyncContext):
@@ -86,3 +90,42 @@ def run(tmp_path, by_writer_archive):
         return tmp_path / small["run_name"]
 
     return run
+
+
+@pytest.fixture(scope="session")
+def finished_run(tmp_path_factory, by_writer_archive):
+    """Makes the directory of a run of four rounds that computes nothing; models like those after 2 and 4 are in it."""
+    last, best = 4, 2
+
+    def make(**settings):
+        path = tmp_path_factory.mktemp("runs")
+        given = {"client_data": by_writer_archive, "test_clients": 4, "output_dir": path, "run_name": "run", **settings}
+        if given["client_data"] is None:
+            del given["client_data"]
+        values = flags.FlagValues()
+        config.define_flags(values)
+        values(["run_experiment", f"--rounds={last}", *(config.argument(*item) for item in given.items())])
+        experiment = config.from_flags(values)
+        chosen = experiment.config
+        directory = run_directory.RunDirectory(experiment)
+        directory.create()
+        task = registry.TASKS[chosen.task]
+        for round_number in (best, last):
+            # Other weights than the untrained model's, and biases that are not zero.
+            rng = seeds.generator(round_number, "weights")
+            model = task.models[chosen.model](task.num_classes, rng)
+            weights = [w + 0.05 * rng.normal(size=w.shape).astype(np.float32) for w in model.initial_weights[0]]
+            directory.models.save(weights, round_number)
+        figures = {"rounds": last, "validation_round": {"round": best}, "strategy": chosen.strategies[0]}
+        epochs = {"personalization_epochs": chosen.personalization_epochs}
+        directory.write_json("summary.json", {**dict.fromkeys(run_records.SUMMARY), **figures, **epochs})
+        if chosen.task == "shakespeare":
+            data = {"source": "synthetic text", "synthetic": True, "data_sha256": "0" * 64, "clients": {}}
+            record = {"run_name": "run", "method": "fed_avg", "task": "shakespeare", "seed": 1, "git_commit": "unknown"}
+            of_flags = {"given": dict(experiment.given), "flags": experiment.as_json()}
+            directory.write_json("config.json", {**record, **data, **of_flags})
+        else:
+            directory.write_config(federated_data.load(chosen), {})
+        return directory.path
+
+    return make

@@ -12,7 +12,7 @@ import pathlib
 import sys
 import traceback
 import types
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from absl import flags
 
@@ -53,6 +53,27 @@ def load(argv: Sequence[str]) -> None:
                 f"--plugin={name}: it registers no method, strategy, aggregator or optimizer: see docs/extending.md."
             )
         _loaded[module.__name__] = _Plugin(sha256(_files(module)), frozenset(set(flags.FLAGS) - flags_before))
+
+
+def load_again(names: Sequence[str], sources: Mapping[str, str]) -> None:
+    """Imports the plugins of an earlier run, those that are not there yet.
+
+    Args:
+        names: the plugins, as `--plugin` named them.
+        sources: the SHA-256 of their sources then, as `sources` gave them.
+
+    Raises:
+        UserError: a plugin is missing, cannot be imported, or has another source than then.
+    """
+    missing = [name for name in names if (pathlib.Path(name).stem if name.endswith(".py") else name) not in _loaded]
+    load(["", *(f"--plugin={name}" for name in missing)])
+    for name, then in sources.items():
+        now = _loaded[name].sha256 if name in _loaded else ""
+        if now != then:
+            raise errors.UserError(
+                f"--plugin: {name} has changed since the run (SHA-256 {then[:12]}… then, {now[:12] or 'none'}… now): "
+                "restore it."
+            )
 
 
 def flag_names() -> list[str]:

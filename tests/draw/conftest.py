@@ -26,8 +26,9 @@ def trained_model(*arguments):
     experiment = config.from_flags(flag_values)
     task = registry.TASKS[experiment.config.task]
     rng = seeds.generator(experiment.config.seed, "init")
-    weights = task.models[experiment.config.model](task.num_classes, rng).initial_weights[0]
-    return personalizer.TrainedModel(experiment, weights, 7, experiment.config.strategies[0], "run", "synthetic bars")
+    model = task.models[experiment.config.model](task.num_classes, rng)
+    strategy = experiment.config.strategies[0]
+    return personalizer.TrainedModel(experiment, model, model.initial_weights[0], 7, strategy, "run", "synthetic bars")
 
 
 @pytest.fixture(scope="session")
@@ -81,11 +82,10 @@ def by_evaluation(trained, archive, path):
     read = npz_archive.read(str(path), "mine.npz", 62, config.seed)
     train, test = client_arrays.to_client_data(read)
     data = federated_data.FederatedData(train, test, splits.ClientSplit((), (), read.writers), read.source, "")
-    model = registry.TASKS[config.task].models[config.model](62, seeds.generator(config.seed, "init"))
     experiment = dataclasses.replace(
         trained.experiment, config=dataclasses.replace(config, strategies=[trained.strategy])
     )
-    evaluator = client_evaluation.PersonalizationEvaluator(experiment, model, data, trained.weights)
+    evaluator = client_evaluation.PersonalizationEvaluator(experiment, trained.model, data, trained.weights)
     weights = tff.learning.models.ModelWeights(trained.weights, ())
     table = evaluator.evaluate(weights, list(read.writers), trained.round_number).clients.set_index("epoch")
     return [round(table.accuracy[epoch] * table.test_examples[epoch]) for epoch in (0, config.personalization_epochs)]

@@ -10,6 +10,7 @@ from absl.testing import flagsaver
 from tff_personalization import errors
 from tff_personalization.draw import __main__ as draw
 from tff_personalization.draw import held_out_writers, personalizer
+from tff_personalization.records import run_records
 
 
 @pytest.fixture
@@ -65,40 +66,36 @@ def test_what_is_no_run_is_refused(main, tmp_path):
         main(str(tmp_path))
 
 
-def test_a_run_of_text_is_refused_in_one_line(tmp_path):
-    (tmp_path / "config.json").write_text('{"given": {"task": "shakespeare"}}')
-    with pytest.raises(errors.UserError, match=r"shakespeare has no characters to draw[^\n]*$"):
-        personalizer.load(tmp_path)
-
-
-def test_a_run_without_a_model_a_round_or_a_strategy_is_refused(tmp_path):
-    (tmp_path / "config.json").write_text('{"given": {"model": "linear", "strategies": ["knn_per"]}}')
-    with pytest.raises(errors.UserError, match="no model yet"):
-        personalizer.load(tmp_path)
-    (tmp_path / "models").mkdir()
-    (tmp_path / "models" / "round_3.npz").write_bytes(b"damaged")
-    with pytest.raises(errors.UserError, match=r"--round=2: .* has kept round 3"):
-        personalizer.load(tmp_path, round_number=2)
+def test_a_run_that_cannot_be_drawn_on_is_refused(finished_run):
+    run = finished_run(model="linear", strategies="knn_per")
     with pytest.raises(errors.UserError, match="--strategy=ditto"):
-        personalizer.load(tmp_path, strategy="ditto")
+        personalizer.load(run, strategy="ditto")
     with pytest.raises(errors.UserError, match="knn_per makes no model"):
-        personalizer.load(tmp_path)
-    (tmp_path / "config.json").write_text('{"given": {"model": "linear"}}')
-    with pytest.raises(errors.UserError, match=r"round_3\.npz: damaged"):
-        personalizer.load(tmp_path)
+        personalizer.load(run)
+    with pytest.raises(errors.UserError, match=r"shakespeare has no characters to draw[^\n]*$"):
+        personalizer.load(finished_run(client_data=None, task="shakespeare", test_clients=2))
 
 
-def test_the_held_out_writers_are_those_of_the_strategys_last_epoch(tmp_path):
+def test_the_round_is_the_last_one_or_any_that_is_kept(finished_run):
+    run = finished_run(model="linear")
+    assert [personalizer.load(run, number).round_number for number in (None, 2)] == [4, 2]
+    with pytest.raises(errors.UserError, match=r"no model of round 3, but of 2, 4"):
+        personalizer.load(run, 3)
+
+
+def test_the_held_out_writers_are_those_of_the_strategys_last_epoch(finished_run):
+    directory = finished_run(model="linear", personalization_epochs=2)
+    assert held_out_writers.read(run_records.read(directory), "fine_tune") is None
     rows = [
-        "client,strategy,epoch,accuracy",
-        *("a,fine_tune,0,0.5", "a,fine_tune,1,0.9", "a,fine_tune,2,0.7", "a,ditto,0,0.5", "a,ditto,2,0.1"),
-        *("b,fine_tune,0,0.4", "b,fine_tune,1,0.4", "b,fine_tune,2,0.3", "c,fine_tune,0,", "c,fine_tune,2,"),
+        "client,strategy,epoch,accuracy,train_examples,test_examples",
+        *("a,fine_tune,0,0.5,9,10", "a,fine_tune,1,0.9,9,10", "a,fine_tune,2,0.7,9,10", "a,ditto,0,0.5,9,10"),
+        *("b,fine_tune,0,0.4,9,10", "b,fine_tune,1,0.4,9,10", "b,fine_tune,2,0.3,9,10", "a,ditto,2,0.1,9,10"),
+        *("c,fine_tune,0,,9,0", "c,fine_tune,2,,9,0"),
     ]
-    (tmp_path / "clients.csv").write_text("\n".join(rows))
-    writers = held_out_writers.read(tmp_path, "fine_tune", 2)
+    (directory / "clients.csv").write_text("\n".join(rows) + "\n")
+    writers = held_out_writers.read(run_records.read(directory), "fine_tune")
     assert writers.gains.round(6).tolist() == [0.2, -0.1]
     assert [writers.share_that_gains_less(gain) for gain in (-0.2, -0.1, 0.0, 0.2, 0.3)] == [0, 0, 0.5, 0.5, 1]
-    assert held_out_writers.read(tmp_path / "nowhere", "fine_tune", 2) is None
-    (tmp_path / "clients.csv").write_text("client,epoch\n")
-    with pytest.raises(errors.UserError, match=r"clients\.csv: it is damaged"):
-        held_out_writers.read(tmp_path, "fine_tune", 2)
+    (directory / "clients.csv").write_text("client,epoch\n")
+    with pytest.raises(errors.UserError, match=r"clients\.csv: no column"):
+        held_out_writers.read(run_records.read(directory), "fine_tune")

@@ -2,7 +2,6 @@
 
 import json
 import pathlib
-import shutil
 import subprocess
 import sys
 
@@ -13,6 +12,7 @@ import tensorflow as tf
 from tests.tasks.sources import small_files
 from tff_personalization.export import __main__ as command
 from tff_personalization.export import global_model
+from tff_personalization.records.finished_run import FinishedRun
 
 # Run by a Python that does not see the project.
 ALONE = """
@@ -61,21 +61,13 @@ def test_files_are_loaded_without_the_project_and_say_the_same(tmp_path, cnn_run
     assert result.returncode == 0, result.stderr[-2000:]
     with np.load(tmp_path / "found.npz") as found:
         for name, run in runs.items():
-            read = global_model.read(run)
-            expected = read.model.logits(tuple(map(tf.constant, read.weights)), inputs[name], None)
+            read = global_model.read(FinishedRun.open(run))
+            expected = read.run.model.logits(tuple(map(tf.constant, read.weights)), inputs[name], None)
             for form in (*forms[name], *(["keras again"] if name == "linear" else [])):
                 tolerance = 1e-5 if form == "tflite" else 1e-6  # other kernels
                 np.testing.assert_allclose(found[f"{name} {form}"], expected, atol=tolerance, err_msg=f"{name} {form}")
             if "saved_model" in forms[name]:
                 np.testing.assert_allclose(found[f"{name} probabilities"], tf.nn.softmax(expected), atol=1e-6)
-
-
-def test_the_round_is_the_last_the_best_on_validation_clients_or_any_that_is_kept(linear_run):
-    last, best, second = (global_model.read(linear_run, which) for which in ("last", "best", "2"))
-    assert (last.round_number, best.round_number, second.round_number) == (4, 2, 2)
-    np.testing.assert_array_equal(best.weights[0], second.weights[0])
-    with np.load(linear_run / "models" / "round_4.npz") as kept:
-        np.testing.assert_array_equal(last.weights[0], kept["arr_0"])
 
 
 def test_what_stands_there_is_replaced_by_a_whole_file_and_nothing_else_is_left(tmp_path, linear_run):
@@ -102,29 +94,9 @@ def test_a_place_that_cannot_be_written_is_refused(tmp_path, linear_run):
     assert (tmp_path / "mine.keras" / "letter").read_text() == (tmp_path / "file").read_text() == "precious"
 
 
-def test_what_is_no_finished_run_is_refused(tmp_path, linear_run):
-    _refused(tmp_path / "none", "keras", names=[tmp_path / "none", "no such directory"])
+def test_a_run_or_a_round_that_cannot_be_opened_is_refused(tmp_path, linear_run):
     _refused(tmp_path, "keras", names=[tmp_path, "not a run directory"])
-    unfinished = shutil.copytree(linear_run, tmp_path / "unfinished")
-    (unfinished / "summary.json").unlink()
-    _refused(unfinished, "keras", names=[unfinished, "unfinished"])
-
-
-def test_a_round_that_is_not_kept_is_refused(tmp_path, linear_run):
-    _refused(linear_run, "keras", "3", names=["--round=3", "2, 4", "--rounds_per_model"])
-    _refused(linear_run, "keras", "first", names=["--round=first", "last, best"])
-    without = shutil.copytree(linear_run, tmp_path / "without")
-    (without / "summary.json").write_text('{"rounds": 4, "validation_round": null}')
-    _refused(without, "keras", "best", names=["--round=best", "--validation_clients"])
-
-
-def test_a_damaged_model_is_refused(tmp_path, linear_run, cnn_run):
-    damaged = shutil.copytree(linear_run, tmp_path / "damaged")
-    path = damaged / "models" / "round_4.npz"
-    path.write_bytes(path.read_bytes()[:1000])
-    _refused(damaged, "keras", names=[path, "damaged"])
-    shutil.copy(cnn_run / "models" / "round_4.npz", path)
-    _refused(damaged, "keras", names=[path, "--model=linear"])
+    _refused(linear_run, "keras", "3", names=[linear_run, "round 3", "2, 4", "--rounds_per_model"])
 
 
 def test_flags_without_effect_are_refused(linear_run, tmp_path):

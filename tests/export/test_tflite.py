@@ -13,13 +13,14 @@ from tests import numpy_oracle
 from tests.tasks.sources import small_files
 from tff_personalization import errors, local_training, optimizers
 from tff_personalization.export import global_model, on_device, tflite
+from tff_personalization.records.finished_run import FinishedRun
 
 SEED = np.array([8, -9], np.int32)
 
 
 def opened(run, strategy=None, optimizer=None):
     """The run's global model, and the file of it in an interpreter."""
-    found = global_model.read(run)
+    found = global_model.read(FinishedRun.open(run))
     how = tflite.personalization(found, strategy)
     if optimizer is not None:
         how = dataclasses.replace(how, optimizer=optimizer)
@@ -42,14 +43,14 @@ def test_predictions_are_the_projects_for_any_number_of_images(of_cnn, examples)
     found, _, device = of_cnn
     device.initialize()
     for count in (1, 23, 3):
-        expected = found.model.logits(tuple(map(tf.constant, found.weights)), examples[0][:count], None)
+        expected = found.run.model.logits(tuple(map(tf.constant, found.weights)), examples[0][:count], None)
         np.testing.assert_allclose(device.logits(examples[0][:count]), expected, atol=1e-5)
 
 
 def test_training_steps_are_those_of_the_inner_loop_with_the_same_dropout_and_a_last_short_batch(of_cnn, examples):
     found, _, device = of_cnn
     device.initialize()
-    training = local_training.LocalTraining(found.model, tff.learning.optimizers.build_sgdm(0.02), 20)
+    training = local_training.LocalTraining(found.run.model, tff.learning.optimizers.build_sgdm(0.02), 20)
     state = training.initial_state(tuple(map(tf.constant, found.weights)))
     epochs = device.metadata["personalization"]["epochs"]
     of_client = local_training.Examples(*map(tf.constant, examples))
@@ -98,7 +99,7 @@ def test_the_file_says_what_an_app_has_to_know(of_cnn, cnn_run):
 
 
 def test_the_strategy_says_which_weights_are_trained(cnn_run):
-    model = global_model.read(cnn_run).model
+    model = global_model.read(FinishedRun.open(cnn_run)).run.model
     trained = {name: places(model) for name, places in tflite.TRAINED.items()}
     of_all = ("fine_tune", "fine_tune_adam", "fine_tune_early_stopping")
     expected = {**{name: list(range(8)) for name in of_all}, "fine_tune_head": [6, 7], "fine_tune_biases": [1, 3, 5, 7]}
@@ -113,12 +114,14 @@ def test_the_other_weights_stay_as_they_are(cnn_run, examples):
     with tf.GradientTape() as tape:
         weights = tuple(map(tf.constant, found.weights))
         tape.watch(weights)
-        loss = found.model.scoring.loss(found.model.logits(weights, examples[0], tf.constant(SEED)), examples[1])
+        loss = found.run.model.scoring.loss(
+            found.run.model.logits(weights, examples[0], tf.constant(SEED)), examples[1]
+        )
     gradients = tape.gradient(loss, weights)
     new = tuple(saved.get(f"weight_{i}", w) for i, w in enumerate(found.weights))
     for place in (1, 3, 5, 7):
         np.testing.assert_allclose(new[place], weights[place] - 0.02 * gradients[place], atol=1e-6)
-    expected = found.model.logits(tuple(map(tf.constant, new)), examples[0], None)
+    expected = found.run.model.logits(tuple(map(tf.constant, new)), examples[0], None)
     np.testing.assert_allclose(device.logits(examples[0]), expected, atol=1e-5)
 
 
@@ -151,7 +154,7 @@ def test_steps_are_those_of_tffs_optimizer_and_its_state_is_saved_too(linear_run
 
 
 def test_fine_tune_adam_takes_adams_steps_at_its_own_rate(linear_run):
-    how = tflite.personalization(global_model.read(linear_run), "fine_tune_adam")
+    how = tflite.personalization(global_model.read(FinishedRun.open(linear_run)), "fine_tune_adam")
     assert how.as_json()["optimizer"] == {"name": "adam", "learning_rate": 0.002}
 
 
@@ -161,7 +164,7 @@ def test_an_optimizer_that_cannot_be_converted_is_refused(linear_run, monkeypatc
             return state, tuple(tf.math.igamma(w, g) for w, g in zip(weights, gradients, strict=True))
 
     monkeypatch.setitem(optimizers.OPTIMIZERS, "strange", Strange)
-    found = global_model.read(linear_run)
+    found = global_model.read(FinishedRun.open(linear_run))
     how = dataclasses.replace(tflite.personalization(found), optimizer=optimizers.OptimizerSpec("strange", 0.1))
     small_files.refusal(tflite.convert, found, how, names=["--personalization_optimizer=strange", "adam"])
 
@@ -179,7 +182,7 @@ def test_quantized_predictions_are_near_and_the_file_is_a_quarter(of_cnn, exampl
 
 def test_a_strategy_that_a_device_cannot_follow_is_refused(finished_run):
     run = finished_run(model="linear", strategies="knn_per,fine_tune")
-    found = global_model.read(run)
+    found = global_model.read(FinishedRun.open(run))
     small_files.refusal(tflite.personalization, found, names=[run, "knn_per", "--strategy", "fine_tune_head"])
     assert tflite.personalization(found, "fine_tune").strategy == "fine_tune"
 

@@ -35,5 +35,21 @@ def test_the_validation_chosen_round_leaves_its_clients(run):
 
 def test_a_round_whose_model_was_not_kept_is_refused(run):
     directory = run()
-    with pytest.raises(errors.UserError, match=r"no model of round 3, but of \[4\]"):
+    with pytest.raises(errors.UserError, match=r"no model of round 3, but of 4"):
         judge_rounds.judge(directory, [3], progress=False)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"method": "ifca", "clusters": 2, "strategies": ["best_cluster"]},
+        {"method": "meta_sgd", "local_epochs": None, "local_steps": 2, "strategies": ["meta_sgd"]},
+    ],
+    ids=lambda settings: settings["method"],
+)
+def test_models_with_more_weights_than_the_networks_own_are_judged_as_the_run_judged_them(run, settings):
+    directory = run(rounds=1, rounds_per_evaluation=0, personalization_epochs=1, **settings)
+    judged = judge_rounds.judge(directory, [1], progress=False)
+    of_run = pd.read_csv(directory / "clients.csv")
+    for column in ("accuracy", "loss"):
+        np.testing.assert_array_equal(judged[column], of_run[column])

@@ -21,6 +21,7 @@ from tff_personalization.draw import held_out_writers, personalizer, server  # n
 from tff_personalization.execution import interruption, runtime  # noqa: E402
 from tff_personalization.experiment import config  # noqa: E402
 from tff_personalization.programs import training  # noqa: E402
+from tff_personalization.records import run_records  # noqa: E402
 
 _QUICK = pathlib.Path(__file__).parents[2] / "configs" / "quick.flags"
 
@@ -63,7 +64,7 @@ def pages_of(trained: personalizer.TrainedModel, run: pathlib.Path, visitors: in
         "strategy": trained.strategy,
         "epochs": settings.personalization_epochs,
     }
-    writers = held_out_writers.read(run, trained.strategy, settings.personalization_epochs)
+    writers = held_out_writers.read(run_records.read(run), trained.strategy)
     return server.Pages(maker, writers, about, visitors, examples)
 
 

@@ -1,12 +1,10 @@
 """What a visitor is compared with: how accuracy changes for the run's held-out writers."""
 
 import dataclasses
-import pathlib
 
 import numpy as np
-import pandas as pd
 
-from tff_personalization import errors
+from tff_personalization.records import run_records
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,25 +30,14 @@ class HeldOutWriters:
         return float(np.mean(self.gains < gain - 1e-9))
 
 
-def read(run: pathlib.Path, strategy: str, epochs: int) -> HeldOutWriters | None:
-    """The held-out writers of a run; None if it has no records of single clients.
-
-    Args:
-        run: the run directory.
-        strategy: a strategy of the run.
-        epochs: of its fine-tuning.
+def read(run: run_records.Run, strategy: str) -> HeldOutWriters | None:
+    """The held-out writers of a run under one of its strategies; None if it has no records of single clients.
 
     Raises:
         UserError: clients.csv is damaged.
     """
-    path = run / "clients.csv"
-    if not path.exists():
-        return None
     try:
-        table = pd.read_csv(path, dtype={"client": str})
-        table = table[(table["strategy"] == strategy) & table["accuracy"].notna()]
-        by_epoch = table.pivot(index="client", columns="epoch", values="accuracy")
-        initial, personalized = (by_epoch[epoch].to_numpy(float) for epoch in (0, epochs))
-    except (OSError, ValueError, KeyError) as error:
-        raise errors.UserError(f"{path}: it is damaged ({type(error).__name__}): evaluate the run again.") from error
-    return HeldOutWriters(initial, personalized) if len(initial) else None
+        table = run.client_gains(strategy)
+    except run_records.NotRecordedError:
+        return None
+    return HeldOutWriters(table["initial"].to_numpy(), table["personalized"].to_numpy())

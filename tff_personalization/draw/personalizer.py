@@ -6,7 +6,6 @@ same name of the writer, so are the seed and the result.
 """
 
 import dataclasses
-import json
 import pathlib
 
 import numpy as np
@@ -18,7 +17,7 @@ from tff_personalization.local_training import Examples
 from tff_personalization.models import functional
 from tff_personalization.personalization import adaptation
 from tff_personalization.personalization import strategies as strategies_lib
-from tff_personalization.records import saved_models
+from tff_personalization.records import finished_run
 from tff_personalization.tasks import archives, registry, sources
 
 Weights = tuple[tf.Tensor, ...]
@@ -30,6 +29,7 @@ class TrainedModel:
 
     Attributes:
         experiment: the run's settings.
+        model: the run's network.
         weights: the global weights.
         round_number: the round that they are of.
         strategy: the strategy's name.
@@ -38,6 +38,7 @@ class TrainedModel:
     """
 
     experiment: config_lib.Experiment
+    model: functional.SeededModel
     weights: tuple[np.ndarray, ...]
     round_number: int
     strategy: str
@@ -59,33 +60,24 @@ def load(run: pathlib.Path, round_number: int | None = None, strategy: str | Non
         strategy: one of the run's; None for its main one.
 
     Raises:
-        UserError: it is no run of a task with images, has kept no such model, or its strategy cannot be used.
+        UserError: it is no finished run of a task with images, has kept no such model, or its strategy cannot be used.
     """
-    experiment = config_lib.from_run(run)
-    config = experiment.config
-    if registry.TASKS[config.task].sources is not sources.IMAGES:
-        raise errors.UserError(
-            f"{run}: --task={config.task} has no characters to draw: give a run of emnist62 or emnist10."
-        )
-    kept = saved_models.SavedModels(run / "models")
-    rounds = kept.rounds()
-    if not rounds:
-        raise errors.UserError(f"{run}: it has kept no model yet: let the run finish.")
-    if round_number is not None and round_number not in rounds:
-        raise errors.UserError(f"--round={round_number}: {run} has kept round {', '.join(map(str, rounds))} alone.")
-    if strategy is not None and strategy not in config.strategies:
-        raise errors.UserError(
-            f"--strategy={strategy}: {run} was judged with {', '.join(config.strategies)}: choose of these."
-        )
-    name = strategy or config.strategies[0]
+    opened = finished_run.FinishedRun.open(run)
+    task = opened.config["task"]
+    if registry.TASKS[task].sources is not sources.IMAGES:
+        raise errors.UserError(f"{run}: --task={task} has no characters to draw: give a run of emnist62 or emnist10.")
+    available = opened.experiment.config.strategies
+    if strategy is not None and strategy not in available:
+        raise errors.UserError(f"--strategy={strategy}: {run} was judged with {', '.join(available)}: choose of these.")
+    name = strategy or available[0]
     if not strategies_lib.STRATEGIES[name].gives_weights:
-        usable = [other for other in config.strategies if strategies_lib.STRATEGIES[other].gives_weights]
+        usable = [other for other in available if strategies_lib.STRATEGIES[other].gives_weights]
         instead = f"give --strategy={usable[0]}" if usable else "give a run with --strategies=fine_tune"
         raise errors.UserError(f"{run}: the strategy {name} makes no model of its own that could be shown: {instead}.")
-    number = rounds[-1] if round_number is None else round_number
-    weights = kept.load(number)
-    record = json.loads((run / "config.json").read_text())
-    return TrainedModel(experiment, weights, number, name, record.get("run_name", run.name), record.get("source", ""))
+    number = opened.round_number(finished_run.LAST if round_number is None else round_number)
+    return TrainedModel(
+        opened.experiment, opened.model, opened.global_weights(number), number, name, opened.name, opened.source
+    )
 
 
 class Personalizer:
@@ -93,11 +85,9 @@ class Personalizer:
 
     def __init__(self, trained: TrainedModel):
         config = trained.experiment.config
-        task = registry.TASKS[config.task]
         self.trained = trained
-        self.model = task.models[config.model](task.num_classes, seeds.generator(config.seed, "init"))
+        self.model = trained.model
         self._global_weights = tuple(tf.constant(w) for w in trained.weights)
-        self._check_shapes()
         self._settings = adaptation.Settings(
             trained.experiment.optimizers["personalization"].build(),
             config.personalization_epochs,
@@ -121,12 +111,6 @@ class Personalizer:
             input_signature=(images, labels, tf.TensorSpec([2], tf.int32)),
             autograph=False,
         )
-
-    def _check_shapes(self) -> None:
-        if [w.shape for w in self.initial] != [w.shape for w in self.model.initial_weights[0]]:
-            raise errors.UserError(
-                "The run's model has other weights than this version of the program makes: train it anew."
-            )
 
     @property
     def initial(self) -> Weights:

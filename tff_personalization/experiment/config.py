@@ -1,12 +1,12 @@
 """From flags to a checked experiment."""
 
+import copy
 import dataclasses
 import functools
 import hashlib
 import json
 import math
 import os
-import pathlib
 import typing
 from collections.abc import Mapping
 from typing import Any
@@ -43,6 +43,9 @@ def define_flags(flag_values: flags.FlagValues = flags.FLAGS) -> None:
     for name in plugins.flag_names():
         if name in roles or name in settings_lib.ExperimentConfig.__dataclass_fields__:
             raise errors.UserError(f"--plugin: it defines the flag --{name}, which exists already: rename it.")
+        if name not in flag_values:  # not those that the plugin defined its flag in
+            flag_values[name] = copy.deepcopy(flags.FLAGS[name])
+            flag_values[name].unparse()
     defaults = settings_lib.defaults()
     for field in dataclasses.fields(settings_lib.ExperimentConfig):
         default = defaults[field.name]
@@ -200,28 +203,6 @@ def from_flags(flag_values: flags.FlagValues = flags.FLAGS) -> Experiment:
     return Experiment(
         settings_lib.ExperimentConfig(**values), specs, plugin_settings, plugins.sources(), given(flag_values)
     )
-
-
-def from_run(directory: pathlib.Path) -> Experiment:
-    """The experiment of a run directory, from the flags that it was given.
-
-    Raises:
-        UserError: it is no run directory of this version of the program.
-    """
-    try:
-        given = json.loads((directory / "config.json").read_text())["given"]
-        arguments = [argument(name, value) for name, value in given.items()]
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise errors.UserError(
-            f"{directory}: not a run directory of this version of the program (config.json: {type(error).__name__})."
-        ) from error
-    flag_values = flags.FlagValues()
-    define_flags(flag_values)
-    try:
-        flag_values(["run_experiment", *arguments])
-    except flags.Error as error:
-        raise errors.UserError(f"{directory}: config.json: {' '.join(str(error).split())}") from error
-    return from_flags(flag_values)
 
 
 def argument(name: str, value: Any) -> str:

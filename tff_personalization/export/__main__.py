@@ -22,7 +22,7 @@ from absl import app, flags  # noqa: E402
 from tff_personalization import errors  # noqa: E402
 from tff_personalization.execution import runtime  # noqa: E402
 from tff_personalization.export import global_model, keras_form, tflite  # noqa: E402
-from tff_personalization.records import files  # noqa: E402
+from tff_personalization.records import files, finished_run  # noqa: E402
 
 _KERAS, _SAVED_MODEL, _TFLITE = FORMATS = ("keras", "saved_model", "tflite")
 
@@ -30,7 +30,7 @@ _KERAS, _SAVED_MODEL, _TFLITE = FORMATS = ("keras", "saved_model", "tflite")
 def export(
     run: pathlib.Path,
     form: str,
-    which: str = global_model.LAST,
+    which: str = finished_run.LAST,
     path: pathlib.Path | None = None,
     strategy: str | None = None,
     quantize: bool = False,
@@ -40,7 +40,7 @@ def export(
     Args:
         run: the run directory.
         form: one of `FORMATS`.
-        which: the round, as `global_model.read` takes it.
+        which: the round, as `FinishedRun.round_number` takes it.
         path: where to; None for a place in the run directory.
         strategy: that a tflite file follows; None for the run's main one.
         quantize: whether the weights of a tflite file are int8; it then predicts alone.
@@ -58,7 +58,7 @@ def export(
         raise errors.UserError("--strategy has no effect with --quantize, which makes a file that is not trained.")
     if form == _KERAS and path is not None and path.suffix != ".keras":
         raise errors.UserError(f"--output={path}: give a name that ends with .keras.")
-    found = global_model.read(run, which)
+    found = global_model.read(finished_run.FinishedRun.open(run), which)
     name, said = f"round_{found.round_number}", found.metadata()
     try:
         if form == _KERAS:
@@ -101,7 +101,7 @@ def main(argv: Sequence[str]) -> int:
 
 if __name__ == "__main__":
     flags.DEFINE_enum("format", None, FORMATS, "What to write.", required=True)
-    flags.DEFINE_string("round", global_model.LAST, "The round: last, best (on validation clients), or its number.")
+    flags.DEFINE_string("round", finished_run.LAST, "The round: last, best (on validation clients), or its number.")
     flags.DEFINE_string("output", None, "Where to. Default: in RUN/export.")
     flags.DEFINE_enum("strategy", None, list(tflite.TRAINED), "Of a tflite file. Default: the run's main one.")
     flags.DEFINE_bool("quantize", False, "tflite: weights as int8; the file predicts and is not trained.")

@@ -35,7 +35,7 @@ def _save(model: tf.keras.Model, path: pathlib.Path) -> None:
 
 def build(found: global_model.GlobalModel) -> tf.keras.Model:
     """The Keras model, from what the project's takes to logits."""
-    layers, weights = _NETWORKS[found.experiment.config.model], list(found.weights)
+    layers, weights = _NETWORKS[found.run.experiment.config.model], list(found.weights)
     model = layers(found.num_classes)
     model.set_weights(_for_keras(weights) if found.is_text else weights)
     return model

@@ -10,7 +10,6 @@ file FILE.proof.csv, a row for each client and epoch, and FILE.proof.json: diffe
 
 import dataclasses
 import json
-import os
 import pathlib
 import statistics
 import sys
@@ -32,23 +31,22 @@ from tff_personalization import errors, seeds  # noqa: E402
 from tff_personalization.execution import runtime  # noqa: E402
 from tff_personalization.export import global_model, on_device, tflite  # noqa: E402
 from tff_personalization.programs import client_evaluation  # noqa: E402
-from tff_personalization.records import files, run_directory  # noqa: E402
+from tff_personalization.records import files, finished_run, run_directory  # noqa: E402
 from tff_personalization.tasks import federated_data  # noqa: E402
 
 _STEPS, _PREDICTIONS = 30, 100  # how many are timed
 
 
-def chosen_clients(found: global_model.GlobalModel, data: federated_data.FederatedData, count: int) -> list[str]:
+def chosen_clients(run: finished_run.FinishedRun, count: int) -> list[str]:
     """So many of the run's test clients that have test examples, drawn from the run's seed."""
-    clients = [client for client in data.split.test if data.test.num_examples(client)]
-    order = seeds.generator(found.experiment.config.seed, "on_device").permutation(len(clients))
+    clients = [client for client in run.data.split.test if run.data.test.num_examples(client)]
+    order = seeds.generator(run.experiment.config.seed, "on_device").permutation(len(clients))
     return [clients[i] for i in order[:count]]
 
 
 def compare(
     found: global_model.GlobalModel,
     device: on_device.OnDevice,
-    data: federated_data.FederatedData,
     clients: Sequence[str],
     progress: bool = True,
 ) -> pd.DataFrame:
@@ -59,15 +57,15 @@ def compare(
         (of a prediction, in nats). TFF computes in the current execution context.
     """
     strategy = device.metadata["personalization"]["strategy"]
-    config = dataclasses.replace(found.experiment.config, evaluation_release="records")
-    experiment = dataclasses.replace(found.experiment, config=config)
-    evaluator = client_evaluation.PersonalizationEvaluator(experiment, found.model, data, found.weights)
+    config = dataclasses.replace(found.run.experiment.config, evaluation_release="records")
+    experiment = dataclasses.replace(found.run.experiment, config=config)
+    evaluator = client_evaluation.PersonalizationEvaluator(experiment, found.run.model, found.run.data, found.weights)
     weights = tff.learning.models.ModelWeights(found.weights, ())
     table = evaluator.evaluate(weights, clients, found.round_number, strategies=[strategy]).clients
     assert table is not None  # since records are released
     table = table.rename(columns={"accuracy": "tff_accuracy", "loss": "tff_loss"}).set_index(["client", "epoch"])
     for client in tqdm.tqdm(clients, desc="TensorFlow Lite", unit="client", disable=not progress):
-        for epoch, judged in enumerate(_curve(found, device, data, client)):
+        for epoch, judged in enumerate(_curve(found, device, client)):
             count = table.loc[(client, epoch), "test_examples"]
             table.loc[(client, epoch), "tflite_accuracy"] = judged.correct / count
             table.loc[(client, epoch), "tflite_loss"] = judged.loss_sum / count
@@ -75,15 +73,10 @@ def compare(
     return table[kept].reset_index()
 
 
-def _curve(
-    found: global_model.GlobalModel,
-    device: on_device.OnDevice,
-    data: federated_data.FederatedData,
-    client: str,
-) -> list[on_device.Judgement]:
+def _curve(found: global_model.GlobalModel, device: on_device.OnDevice, client: str) -> list[on_device.Judgement]:
     """How a client's model does on its test part before personalization through the file, and after each epoch."""
-    seed = seeds.stateless(found.experiment.config.seed, "personalization", found.round_number, client)
-    train, test = data.train.examples(client), data.test.examples(client)
+    seed = seeds.stateless(found.run.experiment.config.seed, "personalization", found.round_number, client)
+    train, test = found.run.data.train.examples(client), found.run.data.test.examples(client)
     device.initialize()
     judged = [device.judge(*test)]
     fraction = device.metadata["personalization"].get("early_stopping_fraction")
@@ -180,28 +173,19 @@ def prove(
     said = device.metadata
     if "personalization" not in said:
         raise errors.UserError(f"{path}: a file that is not trained; give one made without --quantize.")
-    found = global_model.read(run, str(said["run"]["round"]))
+    opened = finished_run.FinishedRun.open(run, client_data)
+    found = global_model.read(opened, said["run"]["round"])
     saved = device.save()
     for place, w in enumerate(found.weights):
         if not np.array_equal(saved.get(f"weight_{place}", w), w):
             raise errors.UserError(f"{path} is not of {run}: its weights are others; export the run's model first.")
-    config = found.experiment.config
-    if client_data:
-        config = dataclasses.replace(config, client_data=client_data)
-    data = federated_data.load(config)
-    then = found.record["data_sha256"]
-    if data.sha256 != then:
-        raise errors.UserError(
-            f"--client_data={config.client_data}: not the data of the run (SHA-256 {then[:12]}… then, "
-            f"{data.sha256[:12]}… now): give its path."
-        )
-    clients = chosen_clients(found, data, count)
+    clients = chosen_clients(opened, count)
     if not clients:
         raise errors.UserError(f"{run}: no test client has test examples.")
-    with open(os.devnull, "wb") as log, runtime.execution_context(config.cores, log):
-        table = compare(found, device, data, clients)
+    with opened.computing():
+        table = compare(found, device, clients)
     quantized = tflite.convert_quantized(found)
-    measured = measure(device, on_device.OnDevice(quantized), data, clients)
+    measured = measure(device, on_device.OnDevice(quantized), opened.data, clients)
     return table, {
         **said,
         "clients": len(clients),

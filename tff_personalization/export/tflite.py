@@ -85,7 +85,7 @@ def personalization(found: global_model.GlobalModel, strategy: str | None = None
     Raises:
         UserError: a device cannot follow the strategy, or the model is one that it cannot train.
     """
-    config, settings = found.experiment.config, found.experiment.settings
+    config, settings = found.run.experiment.config, found.run.experiment.settings
     name = strategy or config.strategies[0]
     if found.is_text:
         raise errors.UserError(
@@ -93,7 +93,7 @@ def personalization(found: global_model.GlobalModel, strategy: str | None = None
             "--format=keras or saved_model."
         )
     if name not in TRAINED:
-        where = "--strategy" if strategy else f"{found.run}: --strategies"
+        where = "--strategy" if strategy else f"{found.run.directory}: --strategies"
         raise errors.UserError(
             f"{where}={name}: the file cannot follow this strategy: give --strategy, one of {', '.join(TRAINED)}."
         )
@@ -103,7 +103,7 @@ def personalization(found: global_model.GlobalModel, strategy: str | None = None
     }
     if name == "fine_tune_early_stopping":
         followed["early_stopping_fraction"] = config.early_stopping_fraction
-    spec = found.experiment.optimizers["personalization"]
+    spec = found.run.experiment.optimizers["personalization"]
     if name == "fine_tune_adam":
         spec = optimizers.OptimizerSpec("adam", settings["fine_tune_adam_learning_rate"])
     return Personalization(name, spec, followed)
@@ -111,7 +111,7 @@ def personalization(found: global_model.GlobalModel, strategy: str | None = None
 
 def metadata(found: global_model.GlobalModel, how: Personalization) -> dict[str, Any]:
     """What the file says of itself."""
-    model = found.model
+    model = found.run.model
     weights = [f"weight_{place}" for place in TRAINED[how.strategy](model)]
     return {**found.metadata(), "personalization": {**how.as_json(), "trained": weights}}
 
@@ -149,9 +149,9 @@ def convert_quantized(found: global_model.GlobalModel) -> bytes:
     module = tf.Module()
     weights = tuple(map(tf.constant, found.weights))
 
-    @tf.function(autograph=False, input_signature=[found.model.input_spec[0]])
+    @tf.function(autograph=False, input_signature=[found.run.model.input_spec[0]])
     def infer(x):
-        return _predictions(found.model.logits(weights, x, None))
+        return _predictions(found.run.model.logits(weights, x, None))
 
     signatures = {"infer": infer, "metadata": _metadata_signature(found.metadata())}
     return _converted(module, signatures, quantized=True)
@@ -160,7 +160,7 @@ def convert_quantized(found: global_model.GlobalModel) -> bytes:
 def _portable(found: global_model.GlobalModel) -> functional.SeededModel:
     """The run's network, of operations that TensorFlow Lite has."""
     rng = seeds.generator(0, "init")  # for weights that are not used
-    if found.experiment.config.model == "cnn":
+    if found.run.experiment.config.model == "cnn":
         return emnist_cnn.build_cnn(found.num_classes, rng, operations=built_ins.OPERATIONS)
     return emnist_cnn.build_linear(found.num_classes, rng, operations=built_ins.OPERATIONS)
 
@@ -173,7 +173,7 @@ class _OnDevice:
     """
 
     def __init__(self, found: global_model.GlobalModel, how: Personalization):
-        model, places = _portable(found), TRAINED[how.strategy](found.model)
+        model, places = _portable(found), TRAINED[how.strategy](found.run.model)
         initial = tuple(tf.constant(found.weights[place]) for place in places)
 
         def with_trained(trained):
@@ -183,7 +183,7 @@ class _OnDevice:
         def logits(trained, x, dropout_seed):
             return model.logits(with_trained(trained), x, dropout_seed)
 
-        self._x_spec, self._y_spec = found.model.input_spec
+        self._x_spec, self._y_spec = found.run.model.input_spec
         self._metadata = metadata(found, how)
         self._logits = logits
         optimizer = how.optimizer.build()

@@ -2,7 +2,6 @@
 
 import collections
 import dataclasses
-import functools
 import sys
 import time
 from typing import Any
@@ -17,9 +16,10 @@ from tff_personalization import methods, seeds
 from tff_personalization.algorithms import stateful_clients
 from tff_personalization.execution import interruption, remote_workers, runtime
 from tff_personalization.experiment import config as config_lib
+from tff_personalization.experiment import setup as setup_lib
 from tff_personalization.programs import client_evaluation, final_evaluation, summary
 from tff_personalization.records import client_states, coroutines, earlier_run, run_directory, saved_models
-from tff_personalization.tasks import federated_data, registry
+from tff_personalization.tasks import federated_data
 
 
 @dataclasses.dataclass
@@ -95,22 +95,6 @@ def _say(
     )
 
 
-def setup(experiment: config_lib.Experiment, data: federated_data.FederatedData) -> methods.Setup:
-    """What the experiment's method is built from, its untrained model included."""
-    config = experiment.config
-    task = registry.TASKS[config.task]
-    build_model = functools.partial(task.models[config.model], task.num_classes)
-    return methods.Setup(
-        build_model(seeds.generator(config.seed, "init")),
-        data.train,
-        data.split.train,
-        experiment.settings,
-        experiment.optimizers,
-        config.seed,
-        build_model,
-    )
-
-
 class _Program:
     def __init__(
         self,
@@ -128,7 +112,7 @@ class _Program:
         self._data = data
         self._taken_over = taken_over
         self._trained = frozenset(data.split.train)
-        made = setup(experiment, data)
+        made = setup_lib.setup(experiment, data)
         self._model = made.model
         self._training = methods.get(config.method).build(made)
         self._evaluator = client_evaluation.PersonalizationEvaluator(

@@ -25,7 +25,7 @@ import pandas as pd
 from tff_personalization import errors, identity, methods, schedules
 from tff_personalization.experiment import config as config_lib
 from tff_personalization.experiment import settings
-from tff_personalization.records import saved_models
+from tff_personalization.records import finished_run, saved_models
 
 # What is read after the last round alone, and what is read by the second stage alone.
 _OF_THE_END = frozenset({"personalization_examples", "personalization_learning_rates", "target_accuracy"})
@@ -37,23 +37,22 @@ class EarlierRounds:
     """What a run takes over.
 
     Attributes:
-        run: the run directory that it comes from.
+        run: the run that it comes from.
         rounds: how many rounds it is, from the first on.
-        config: config.json of that run.
         records: the rows of these rounds in that run's tables of rounds, as text, by file name.
         models: the trainable weights after some of these rounds, by round; the last one is among them.
     """
 
-    run: pathlib.Path
+    run: finished_run.FinishedRun
     rounds: int
-    config: Mapping[str, Any]
     records: Mapping[str, str]
     models: Mapping[int, tuple[np.ndarray, ...]]
 
     @property
     def origin(self) -> dict[str, Any]:
         """Where it comes from, for the record of the run that takes it over."""
-        return {"run_name": self.run.name, "rounds": self.rounds, "git_commit": self.config.get("git_commit")}
+        commit = self.run.config.get("git_commit")
+        return {"run_name": self.run.directory.name, "rounds": self.rounds, "git_commit": commit}
 
 
 def find(directory: pathlib.Path, experiment: config_lib.Experiment) -> pathlib.Path | None:
@@ -63,7 +62,7 @@ def find(directory: pathlib.Path, experiment: config_lib.Experiment) -> pathlib.
     found: dict[pathlib.Path, int] = {}
     for path in sorted(directory.glob("*/summary.json")):
         try:
-            found[path.parent], _ = _check(path.parent, experiment)
+            _, found[path.parent] = _check(path.parent, experiment)
         except errors.UserError:
             continue
     return max(found, key=found.__getitem__) if found else None
@@ -85,33 +84,27 @@ def read(experiment: config_lib.Experiment, data_sha256: str) -> EarlierRounds:
     Raises:
         UserError: it is no finished run, it differs in what the rounds read, or it has not kept the model.
     """
-    run = pathlib.Path(os.path.expanduser(experiment.config.rounds_from or ""))
-    rounds, config = _check(run, experiment)
-    if config.get("data_sha256") != data_sha256:
-        raise errors.UserError(
-            f"--rounds_from={run}: its client data has other contents than --client_data="
-            f"{experiment.config.client_data}: choose a run on the same data."
-        )
+    path = pathlib.Path(os.path.expanduser(experiment.config.rounds_from or ""))
     try:
-        _, text = _until(run / "metrics.csv", rounds)
+        run, rounds = _check(path, experiment)
+        if run.config.get("data_sha256") != data_sha256:
+            raise errors.UserError(
+                f"{path}: its client data has other contents than --client_data={experiment.config.client_data}: "
+                "choose a run on the same data."
+            )
+        _, text = _until(path / "metrics.csv", rounds)
         records = {"metrics.csv": text}
-        if (run / "evaluations.csv").exists():
-            evaluations, text = _until(run / "evaluations.csv", rounds)
-            records |= {"evaluations.csv": text} if len(evaluations) else {}
-        kept = saved_models.SavedModels(run / "models")
-        return EarlierRounds(
-            run,
-            rounds,
-            config,
-            records,
-            {number: kept.load(number) for number in kept.rounds() if number <= rounds},
-        )
+        evaluations, text = _until(path / "evaluations.csv", rounds)
+        if len(evaluations):
+            records["evaluations.csv"] = text
+        models = {number: run.global_weights(number) for number in run.kept_rounds if number <= rounds}
+        return EarlierRounds(run, rounds, records, models)
     except errors.UserError as error:
-        raise errors.UserError(f"--rounds_from={run}: {error}") from error
+        raise errors.UserError(f"--rounds_from={error}") from error
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise errors.UserError(
-            f"--rounds_from={run}: a record is damaged ({type(error).__name__}: {error}): make that run again, or "
-            "leave this flag out."
+            f"--rounds_from={path}: a record is damaged ({type(error).__name__}: {error}): make that run again, or "
+            "remove this flag."
         ) from error
 
 
@@ -125,32 +118,28 @@ def _until(path: pathlib.Path, rounds: int) -> tuple[pd.DataFrame, str]:
     return table[wanted], "".join([lines[0], *itertools.compress(lines[1:], wanted)])
 
 
-def _check(run: pathlib.Path, experiment: config_lib.Experiment) -> tuple[int, dict[str, Any]]:
-    """How many rounds of a run an experiment can take over, and its config.json; UserError if it cannot."""
-
-    def refuse(why: str) -> errors.UserError:
-        return errors.UserError(f"--rounds_from={run}: {why}")
-
+def _check(path: pathlib.Path, experiment: config_lib.Experiment) -> tuple[finished_run.FinishedRun, int]:
+    """A run, and how many of its rounds an experiment can take over; UserError that begins with its path if none."""
+    run = finished_run.FinishedRun.open(path)
     try:
-        config = json.loads((run / "config.json").read_text())
-        rounds, has, differ = _common(dict(config["flags"]), json.loads(json.dumps(experiment.as_json())))
-        best = None if differ else _best_on_validation(run, experiment, rounds)  # most runs of a sweep differ
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise refuse(f"is not a run directory of this version of the program ({type(error).__name__}).") from error
-    if not (run / "summary.json").exists():
-        raise refuse("is not finished: give its command again, or name another run.")
+        rounds, has, differ = _common(dict(run.config["flags"]), json.loads(json.dumps(experiment.as_json())))
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise errors.UserError(
+            f"{path}: not a run directory of this version of the program ({type(error).__name__})."
+        ) from error
     if differ:
-        raise refuse(f"its rounds are others ({', '.join(differ)}): give the same settings, or name another run.")
+        raise errors.UserError(
+            f"{path}: its rounds are others ({', '.join(differ)}): give the same settings, or name another run."
+        )
     if has < rounds:
-        raise refuse(f"has {has} of the {rounds} rounds that are the same: name a run that has all.")
-    kept = saved_models.SavedModels(run / "models").rounds()
-    for needed in (rounds, best):
-        if needed is not None and needed not in kept:
-            raise refuse(
-                f"has kept no model of round {needed}, but of {', '.join(map(str, kept)) or 'none'}: make it with "
-                "--rounds_per_model, so that the model is kept."
-            )
-    return rounds, config
+        raise errors.UserError(
+            f"{path}: has {has} of the {rounds} rounds that are the same: name a run that has all of them."
+        )
+    run.round_number(rounds)
+    best = _best_on_validation(run, experiment, rounds)
+    if best is not None:
+        run.round_number(best)
+    return run, rounds
 
 
 def _common(theirs: Mapping[str, Any], ours: Mapping[str, Any]) -> tuple[int, int, list[str]]:
@@ -191,12 +180,12 @@ def _read_by_rounds(flags: Mapping[str, Any], left_out: frozenset[str], stage_2:
     return {name: value for name, value in found.items() if name not in left_out}
 
 
-def _best_on_validation(run: pathlib.Path, experiment: config_lib.Experiment, rounds: int) -> int | None:
+def _best_on_validation(run: finished_run.FinishedRun, experiment: config_lib.Experiment, rounds: int) -> int | None:
     """The evaluated round of a run, of its first ones, that was best on validation clients, if it has any."""
     config = experiment.config
-    if not config.validation_clients or not (run / "evaluations.csv").exists():
+    if not config.validation_clients or not config.rounds_per_evaluation:
         return None
-    table = pd.read_csv(run / "evaluations.csv")
+    table = run.evaluations
     return saved_models.best_on_validation(
         table[table["round"] <= rounds], config.strategies[0], config.personalization_epochs
     )

@@ -24,7 +24,7 @@ _CHOICE = ("learning_rate", "strategy", "epoch", "accuracy_mean")
 _DECOMPOSITION = ("round", "level", "epochs", "part", "relative_norm", "cosine_with_fed_sgd", "share")
 _DISTRIBUTION = ("strategy", "epoch", "bin_low", "bin_high", "clients")
 _CONFIG = ("run_name", "method", "task", "source", "synthetic", "seed", "flags")
-_SUMMARY = (
+SUMMARY = (  # what summary.json has at least
     *("rounds", "strategy", "personalization_epochs", "test_clients", "initial_accuracy", "personalized_accuracy"),
     *("gain", "share_gaining", "share_hurt", "rounds_to_target", "times"),
 )
@@ -70,7 +70,7 @@ class Run:
                 f"{self.directory}: unfinished run (no summary.json); "
                 "to finish it, repeat the command that started it, with the same flags"
             )
-        return _read_json(self.directory / "summary.json", _SUMMARY)
+        return _read_json(self.directory / "summary.json", SUMMARY)
 
     @functools.cached_property
     def metrics(self) -> pd.DataFrame:

@@ -28,11 +28,7 @@ from absl import app  # noqa: E402
 
 from tff_personalization import errors, methods  # noqa: E402
 from tff_personalization.algorithms import decomposition  # noqa: E402
-from tff_personalization.execution import runtime  # noqa: E402
-from tff_personalization.experiment import config  # noqa: E402
-from tff_personalization.programs import training  # noqa: E402
-from tff_personalization.records import files, saved_models  # noqa: E402
-from tff_personalization.tools import run_data  # noqa: E402
+from tff_personalization.records import files, finished_run  # noqa: E402
 
 
 def decompose(run: pathlib.Path, progress: bool = True) -> pd.DataFrame:
@@ -42,8 +38,8 @@ def decompose(run: pathlib.Path, progress: bool = True) -> pd.DataFrame:
         UserError: it is no run of FedAvg with SGD whose updates are means, by examples, of all that clients do, has
             kept no models, or its data cannot be read.
     """
-    experiment = config.from_run(run)
-    settings, client = experiment.config, experiment.optimizers.get("client")
+    opened = finished_run.FinishedRun.open(run)
+    settings, client = opened.experiment.config, opened.experiment.optimizers.get("client")
     if settings.method != "fed_avg" or client is None or client.name != "sgd" or client.options.get("momentum"):
         raise errors.UserError(
             f"{run}: a run of --method=fed_avg with --client_optimizer=sgd, without momentum, is needed."
@@ -55,19 +51,17 @@ def decompose(run: pathlib.Path, progress: bool = True) -> pd.DataFrame:
                 f"{run}: made with --{flag}={value}: a run is needed whose updates are means, by examples, of what "
                 f"clients found in all of their local steps: --{flag}={needed}."
             )
-    kept = saved_models.SavedModels(run / "models")
-    rounds = [number for number in kept.rounds() if client.schedule.factor(number + 1, settings.rounds) > 0]
+    rounds = [number for number in opened.kept_rounds if client.schedule.factor(number + 1, settings.rounds) > 0]
     if not rounds:
         raise errors.UserError(f"{run}: it has kept no models to go on from: make it with --rounds_per_model.")
-    data = run_data.load(run, settings)
-    setup = training.setup(experiment, data)
+    setup = opened.setup
     computation = decomposition.build_decomposition(
         setup.model, setup.optimizer("client"), settings.local_epochs, settings.batch_size
     )
     cohort, tables = methods.sampled_cohorts(setup), []
-    with (run / "worker.log").open("ab") as log, runtime.execution_context(settings.cores, log):
+    with opened.computing():
         for round_number in tqdm.tqdm(rounds, desc="Taking apart", unit="round", disable=not progress):
-            weights = tff.learning.models.ModelWeights(kept.load(round_number), ())
+            weights = tff.learning.models.ModelWeights(opened.global_weights(round_number), ())
             found = computation(weights, cohort(round_number + 1).values)
             for level, products in (("client", np.stack(found["clients"])), ("cohort", found["cohort"][np.newaxis])):
                 table = by_epochs(products)

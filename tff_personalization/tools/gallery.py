@@ -8,7 +8,6 @@ and `after` (n,) int32, the classes (−1: none, where the model's output is not
 `classes` their names. For tasks with images, strategy fine_tune.
 """
 
-import json
 import pathlib
 import sys
 from collections.abc import Sequence
@@ -26,14 +25,11 @@ from absl import app, flags  # noqa: E402
 
 from tff_personalization import errors, local_training  # noqa: E402
 from tff_personalization.algorithms import client_work  # noqa: E402
-from tff_personalization.execution import runtime  # noqa: E402
-from tff_personalization.experiment import config  # noqa: E402
 from tff_personalization.models import functional  # noqa: E402
 from tff_personalization.personalization import adaptation, evaluation  # noqa: E402
-from tff_personalization.programs import client_evaluation, training  # noqa: E402
-from tff_personalization.records import files, saved_models  # noqa: E402
+from tff_personalization.programs import client_evaluation  # noqa: E402
+from tff_personalization.records import files, finished_run  # noqa: E402
 from tff_personalization.tasks import archives, registry, sources  # noqa: E402
-from tff_personalization.tools import run_data  # noqa: E402
 
 STRATEGY = "fine_tune"
 
@@ -45,30 +41,22 @@ def gallery(run: pathlib.Path, most_clients: int | None = None, progress: bool =
         UserError: the run is unfinished, of another task or strategy, has released aggregates alone, its data has
             changed, or its accuracies do not come out again.
     """
-    experiment = config.from_run(run)
-    settings = experiment.config
-    recorded = _recorded(run, experiment)
-    data = run_data.load(run, settings)
-    made = training.setup(experiment, data)
-    models = saved_models.SavedModels(run / "models")
-    if settings.rounds not in models.rounds():
-        raise errors.UserError(f"{run}: it has not kept the model after the last round; restore it.")
-    kept = models.load(settings.rounds)
-    evaluator = client_evaluation.PersonalizationEvaluator(experiment, made.model, data, kept)
+    opened = finished_run.FinishedRun.open(run)
+    recorded = _recorded(opened)
+    settings, data, kept = opened.experiment.config, opened.data, opened.global_weights()
+    evaluator = client_evaluation.PersonalizationEvaluator(opened.experiment, opened.model, data, kept)
     computation = build_predictions(
-        made.model,
+        opened.model,
         kept,
-        made.optimizer("personalization"),
+        opened.setup.optimizer("personalization"),
         settings.personalization_epochs,
         settings.personalization_batch_size,
     )
     weights = tff.learning.models.ModelWeights(kept, ())
     clients = list(recorded.index.unique("client"))[:most_clients]
     parts = []
-    threads = json.loads((run / "config.json").read_text()).get("threads_per_client", 1)
     with (
-        (run / "worker.log").open("ab") as log,
-        runtime.execution_context(settings.cores, log, threads, settings.clients_per_call),
+        opened.computing(),
         tqdm.tqdm(total=len(clients), desc="Predicting", unit="client", disable=not progress) as bar,
     ):
         for start in range(0, len(clients), settings.clients_per_call):
@@ -142,19 +130,18 @@ def _predictions(model: functional.SeededModel, weights: tuple[tf.Tensor, ...], 
     return found
 
 
-def _recorded(run: pathlib.Path, experiment: config.Experiment) -> pd.DataFrame:
+def _recorded(run: finished_run.FinishedRun) -> pd.DataFrame:
     """The rows of clients.csv under the strategy, by client and epoch, in the file's order of clients."""
-    settings = experiment.config
-    if registry.TASKS[settings.task].sources is not sources.IMAGES:
-        raise errors.UserError(f"{run}: --task={settings.task} has no images; give a run of a task that has.")
-    if not (run / "summary.json").exists():
-        raise errors.UserError(f"{run}: unfinished run (no summary.json); finish it first.")
-    if not (run / "clients.csv").exists():
-        raise errors.UserError(f"{run}: it released aggregates alone; give a run of --evaluation_release=records.")
-    table = pd.read_csv(run / "clients.csv", dtype={"client": str}, keep_default_na=False, na_values={"accuracy": [""]})
-    table = table[table["strategy"] == STRATEGY]
+    task = run.config["task"]
+    if registry.TASKS[task].sources is not sources.IMAGES:
+        raise errors.UserError(f"{run.directory}: --task={task} has no images; give a run of a task that has.")
+    if run.clients is None:
+        raise errors.UserError(
+            f"{run.directory}: it released aggregates only; give a run of --evaluation_release=records."
+        )
+    table = run.clients[run.clients["strategy"] == STRATEGY]
     if table.empty:
-        raise errors.UserError(f"{run}: it was not evaluated with --strategies={STRATEGY}.")
+        raise errors.UserError(f"{run.directory}: it was not evaluated with --strategies={STRATEGY}.")
     return table.set_index(["client", "epoch"])
 
 

@@ -20,13 +20,9 @@ import tensorflow_federated as tff  # noqa: E402
 import tqdm  # noqa: E402
 from absl import app, flags  # noqa: E402
 
-from analysis import runs as runs_lib  # noqa: E402
 from tff_personalization import errors  # noqa: E402
-from tff_personalization.execution import runtime  # noqa: E402
-from tff_personalization.experiment import config  # noqa: E402
-from tff_personalization.programs import client_evaluation, final_evaluation, training  # noqa: E402
-from tff_personalization.records import files, saved_models  # noqa: E402
-from tff_personalization.tools import run_data  # noqa: E402
+from tff_personalization.programs import client_evaluation, final_evaluation  # noqa: E402
+from tff_personalization.records import files, finished_run  # noqa: E402
 
 FILE = "by_round.csv"
 
@@ -37,35 +33,26 @@ def judge(run: pathlib.Path, rounds: Iterable[int], progress: bool = True) -> pd
     Raises:
         UserError: it is no run directory, a model of one of the rounds was not kept, or its data cannot be read.
     """
-    experiment = config.from_run(run)
-    earlier = runs_lib.read(run).by_round if (run / FILE).exists() else None
-    wanted = sorted(set(rounds) - set([] if earlier is None else earlier["round"]))
-    kept = saved_models.SavedModels(run / "models")
-    for round_number in wanted:
-        if round_number not in kept.rounds():
-            raise errors.UserError(
-                f"--rounds: {run} has kept no model of round {round_number}, but of {kept.rounds() or 'none'}: choose "
-                "of those, or make the run with --rounds_per_model."
-            )
-    tables = [] if earlier is None else [earlier]
-    if wanted:
-        data = run_data.load(run, experiment.config)
-        setup = training.setup(experiment, data)
-        main = experiment.config.strategies[:1]
+    opened = finished_run.FinishedRun.open(run)
+    tables = [opened.by_round] if len(opened.by_round) else []
+    models = {
+        round_number: opened.global_weights(round_number)
+        for round_number in sorted(set(rounds) - set(opened.by_round["round"]))
+    }
+    if models:
+        if opened.clients is None:
+            raise errors.UserError(f"{run}: it released aggregates only: make it with --evaluation_release=records.")
+        main, clients = opened.experiment.config.strategies[:1], opened.data.split.test
         evaluator = client_evaluation.PersonalizationEvaluator(
-            experiment, setup.model, data, setup.model.initial_weights[0]
+            opened.experiment, opened.model, opened.data, next(iter(models.values()))
         )
-        with (run / "worker.log").open("ab") as log, runtime.execution_context(experiment.config.cores, log):
-            for round_number in wanted:
-                weights = tff.learning.models.ModelWeights(kept.load(round_number), ())
+        with opened.computing():
+            for round_number, kept in models.items():
+                weights = tff.learning.models.ModelWeights(kept, ())
                 with tqdm.tqdm(
-                    total=len(data.split.test), desc=f"Round {round_number}", unit="client", disable=not progress
+                    total=len(clients), desc=f"Round {round_number}", unit="client", disable=not progress
                 ) as bar:
-                    result = evaluator.evaluate(weights, data.split.test, round_number, bar, strategies=main)
-                if result.clients is None:
-                    raise errors.UserError(
-                        f"{run}: released aggregates alone: make it with --evaluation_release=records."
-                    )
+                    result = evaluator.evaluate(weights, clients, round_number, bar, strategies=main)
                 tables.append(final_evaluation.AtRound(round_number, result).clients_table(main[0]))
     table = pd.concat(tables, ignore_index=True)
     return table.sort_values("round", kind="stable", ignore_index=True)

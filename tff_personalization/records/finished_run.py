@@ -1,0 +1,183 @@
+"""The door to a finished run: its records, settings, model, weights and data, each read when it is first used."""
+
+import contextlib
+import dataclasses
+import functools
+import os
+from collections.abc import Iterator
+
+import numpy as np
+from absl import flags
+
+from tff_personalization import errors, methods, plugins, seeds
+from tff_personalization.execution import runtime
+from tff_personalization.experiment import config as config_lib
+from tff_personalization.experiment import setup as setup_lib
+from tff_personalization.models import functional
+from tff_personalization.records import run_records, saved_models
+from tff_personalization.tasks import federated_data
+
+LAST, BEST = "last", "best"
+
+
+@dataclasses.dataclass(frozen=True)
+class FinishedRun(run_records.Run):
+    """A finished run. Opening it reads config.json; the rest costs nothing until it is used.
+
+    >>> run = FinishedRun.open("runs/quick")
+    >>> run.experiment.config.method, run.summary["rounds"], run.kept_rounds
+    ('fed_avg', 4, [4])
+    >>> run.clients["accuracy"].between(0, 1).all()                     # tables, as pandas has them
+    True
+    >>> weights = run.global_weights("last")                            # NumPy arrays
+    >>> client = run.data.split.test[0]
+    >>> images, labels = run.data.test.examples(client)
+    >>> run.model.logits(weights, images, None).shape == (len(labels), 62)
+    True
+
+    Attributes:
+        client_data: where the run's client data is now; None for where the run found it.
+    """
+
+    client_data: str | None = None
+
+    @classmethod
+    def open(cls, directory: str | os.PathLike[str], client_data: str | None = None) -> "FinishedRun":
+        """The run in a directory.
+
+        Args:
+            directory: a run directory.
+            client_data: where its client data is now, if that is another place than then.
+
+        Raises:
+            UserError: it is no run directory, the run is unfinished, or its config.json is damaged.
+        """
+        read = run_records.read(directory)
+        if not read.finished:
+            raise errors.UserError(f"{read.directory}: unfinished run (no summary.json): repeat its command first.")
+        return cls(read.directory, read.config, client_data)
+
+    @functools.cached_property
+    def experiment(self) -> config_lib.Experiment:
+        """The run's settings, as its command gave them; its plugins are imported.
+
+        Raises:
+            UserError: config.json is damaged or of another version of the program, or a plugin is missing or not the
+                one that the run was made with.
+        """
+        where = self.directory / "config.json"
+        try:
+            given = {**self.config["given"], **({"client_data": self.client_data} if self.client_data else {})}
+            sources = dict(self.config["flags"].get("plugin_sources", {}))
+            arguments = [config_lib.argument(name, value) for name, value in given.items()]
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise errors.UserError(
+                f"{where}: not of this version of the program, or damaged ({type(error).__name__}: {error}): restore "
+                "it, or repeat the run."
+            ) from error
+        flag_values = flags.FlagValues()
+        try:
+            plugins.load_again(plugins.split(given.get("plugin", [])), sources)
+            config_lib.define_flags(flag_values)
+            flag_values(["run_experiment", *arguments])
+            return config_lib.from_flags(flag_values)
+        except (errors.UserError, flags.Error) as error:
+            raise errors.UserError(f"{where}: {' '.join(str(error).split())}") from error
+
+    @functools.cached_property
+    def model(self) -> functional.SeededModel:
+        """The run's network, with the weights that it had before the first round."""
+        config = self.experiment.config
+        return setup_lib.model_builder(config)(seeds.generator(config.seed, "init"))
+
+    @functools.cached_property
+    def data(self) -> federated_data.FederatedData:
+        """The run's client data.
+
+        Raises:
+            UserError: it cannot be read, or is not what it was.
+        """
+        config = self.experiment.config
+        data = federated_data.load(config)
+        then = self.config.get("data_sha256", data.sha256)
+        if data.sha256 != then:
+            raise errors.UserError(
+                f"--client_data={config.client_data}: the data has changed since the run in {self.directory} (SHA-256 "
+                f"{then[:12]}… then, {data.sha256[:12]}… now): restore it."
+            )
+        return data
+
+    @functools.cached_property
+    def setup(self) -> methods.Setup:
+        """What the run's method was built from."""
+        return setup_lib.setup(self.experiment, self.data)
+
+    @property
+    def saved_models(self) -> saved_models.SavedModels:
+        """The global models that the run has kept."""
+        return saved_models.SavedModels(self.directory / "models")
+
+    @property
+    def kept_rounds(self) -> list[int]:
+        """The rounds after which the run has kept the global model."""
+        return self.saved_models.rounds()
+
+    def round_number(self, which: int | str = LAST) -> int:
+        """The number of a round of which the global model is kept.
+
+        Args:
+            which: "last", "best" (the evaluated round that was best on validation clients), or a number.
+
+        Raises:
+            UserError: the run has kept no such model.
+        """
+        number = self._number(which)
+        if number not in (kept := self.kept_rounds):
+            raise errors.UserError(
+                f"{self.directory}: it has kept no model of round {number}, but of "
+                f"{', '.join(map(str, kept)) or 'none'}: choose one of these, or make the run with --rounds_per_model."
+            )
+        return number
+
+    def _number(self, which: int | str) -> int:
+        if which == LAST:
+            return self.summary["rounds"]
+        if which == BEST:
+            if not self.summary.get("validation_round"):
+                raise errors.UserError(
+                    f"{self.directory}: it has no evaluation of validation clients, so no round is the best: give the "
+                    "last, or make the run with --validation_clients."
+                )
+            return self.summary["validation_round"]["round"]
+        try:
+            return int(which)
+        except ValueError:
+            raise errors.UserError(f"--round={which}: last, best, or the number of a round is expected.") from None
+
+    def global_weights(self, which: int | str = LAST) -> tuple[np.ndarray, ...]:
+        """The global weights after a round: the model's, in its order, then what the method has besides.
+
+        Args:
+            which: as in `round_number`.
+
+        Raises:
+            UserError: the run has kept no such model, or its file is damaged or of another network.
+        """
+        number = self.round_number(which)
+        weights, expected = self.saved_models.load(number), self.model.initial_weights[0]
+        if [w.shape for w in weights[: len(expected)]] != [w.shape for w in expected]:
+            raise errors.UserError(
+                f"{self.saved_models.file(number)}: not the weights of --model={self.experiment.config.model}: restore "
+                "the file, or repeat the run."
+            )
+        return weights
+
+    @contextlib.contextmanager
+    def computing(self) -> Iterator[None]:
+        """A context in which TFF computes as it did in the run, on this machine. Enter it on the main thread."""
+        config, threads = self.experiment.config, self.config.get("threads_per_client", 1)
+        with (
+            (self.directory / "worker.log").open("ab") as log,
+            runtime.execution_context(config.cores, log, threads, config.clients_per_call),
+        ):
+            yield
