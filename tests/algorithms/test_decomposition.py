@@ -1,7 +1,6 @@
 """FedAvg's update taken apart, against NumPy, and as a tool on a run."""
 
 import itertools
-import json
 
 import numpy as np
 import pandas as pd
@@ -151,10 +150,10 @@ def test_the_tool_repeats_rounds_whose_clients_drop_out_and_whose_rate_changes(r
 @pytest.mark.parametrize(
     ("flag", "value"), [("aggregator", "robust"), ("client_weighting", "uniform"), ("straggler_probability", 0.5)]
 )
-def test_a_run_whose_updates_are_other_ones_is_refused_by_the_flag(tmp_path, flag, value):
-    (tmp_path / "config.json").write_text(json.dumps({"given": {flag: value}}))
+def test_a_run_whose_updates_are_other_ones_is_refused_by_the_flag(finished_run, flag, value):
+    directory = finished_run(model="linear", **{flag: value})
     with pytest.raises(errors.UserError, match=rf"--{flag}={value}[^\n]*$"):
-        decompose.decompose(tmp_path)
+        decompose.decompose(directory)
 
 
 @pytest.mark.parametrize(

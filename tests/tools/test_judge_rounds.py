@@ -50,6 +50,6 @@ def test_a_round_whose_model_was_not_kept_is_refused(run):
 def test_models_with_more_weights_than_the_networks_own_are_judged_as_the_run_judged_them(run, settings):
     directory = run(rounds=1, rounds_per_evaluation=0, personalization_epochs=1, **settings)
     judged = judge_rounds.judge(directory, [1], progress=False)
-    of_run = pd.read_csv(directory / "clients.csv")
+    of_run = pd.read_csv(directory / "clients.csv", float_precision="round_trip")
     for column in ("accuracy", "loss"):
         np.testing.assert_array_equal(judged[column], of_run[column])
