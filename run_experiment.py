@@ -12,7 +12,6 @@ import sys
 
 from tff_personalization import startup
 
-startup.quiet(sys.argv)
 if __name__ == "__main__":
     # Until there is something to save, Ctrl-C ends the program at once: an import would swallow the exception.
     signal.signal(signal.SIGINT, signal.SIG_DFL)

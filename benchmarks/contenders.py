@@ -15,14 +15,10 @@ import sys
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from tff_personalization import startup
+import numpy as np
+import psutil
 
-startup.quiet([])
-
-import numpy as np  # noqa: E402
-import psutil  # noqa: E402
-
-from benchmarks import recording, workload  # noqa: E402
+from benchmarks import recording, workload
 
 LOCAL_STEPS = 10
 EVALUATION_EPOCHS, TEST_EXAMPLES = 5, 20

@@ -1,31 +1,20 @@
 """What all tests share: a quiet TensorFlow, one TFF worker, and small data."""
 
-from tff_personalization import startup
+import pathlib
 
-startup.quiet([])
+import numpy as np
+import pytest
+from absl import flags
+from absl.testing import flagsaver
 
-import pathlib  # noqa: E402
-
-import numpy as np  # noqa: E402
-import pytest  # noqa: E402
-import tensorflow_federated as tff  # noqa: E402
-from absl import flags  # noqa: E402
-from absl.testing import flagsaver  # noqa: E402
-
-from tff_personalization import seeds  # noqa: E402
-from tff_personalization.execution import runtime  # noqa: E402
-from tff_personalization.experiment import config  # noqa: E402
-from tff_personalization.records import run_directory, run_records  # noqa: E402
-from tff_personalization.tasks import federated_data, registry  # noqa: E402
-
-
-class _NoContext(tff.framework.SyncContext):
-    def invoke(self, comp, arg):
-        raise RuntimeError("a test that computes with TFF uses the fixture `worker`")
-
+from tff_personalization import seeds
+from tff_personalization.execution import runtime
+from tff_personalization.experiment import config
+from tff_personalization.records import run_directory, run_records
+from tff_personalization.tasks import federated_data, registry
 
 # TFF's own default context would start a worker of its own, and complains when Python deletes it at exit.
-tff.framework.set_default_context(_NoContext())
+runtime.forget_default_context()
 
 
 @pytest.fixture(scope="session")

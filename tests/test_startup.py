@@ -206,3 +206,10 @@ startup.with_plain_errors(wait_without_end)(["program"])
     assert completed.returncode == 1
     assert completed.stderr.startswith("Error: memory ran out (in Python)")
     assert len(completed.stderr.splitlines()) == 1
+
+
+@pytest.mark.parametrize(("flag", "level"), [("--rounds=3", "3"), ("--verbosity=0", "None")])
+def test_importing_the_package_silences_tensorflow_unless_asked_not_to(flag, level):
+    code = "import os, tff_personalization; print(os.environ.get('TF_CPP_MIN_LOG_LEVEL'))"
+    said = subprocess.run([sys.executable, "-c", code, flag], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert said.stdout.strip() == level

@@ -1,7 +1,4 @@
-"""What a command does first and last: keep TensorFlow's start-up noise from the user, and put errors plainly.
-
-Import it, and call `quiet`, before anything that imports TensorFlow.
-"""
+"""What a command does first and last: keep TensorFlow's start-up noise from the user, and put errors plainly."""
 
 import contextlib
 import errno
@@ -33,14 +30,15 @@ _WITHOUT_MEMORY = f"Error: memory ran out: {_MEND}\n".encode()
 
 
 def quiet(argv: list[str]) -> None:
-    """Silences TensorFlow's, XLA's and gRPC's start-up messages, unless `--verbosity` asks for them (0 or more)."""
+    """Silences TensorFlow's, XLA's and gRPC's start-up messages, unless `--verbosity` asks for them (0 or more).
+
+    The package calls it when it is imported: TensorFlow looks at this once, when it is imported itself.
+    """
     if _verbosity(argv) >= 0:
         return
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")
-    warnings.filterwarnings("ignore", category=DeprecationWarning)
-    warnings.filterwarnings("ignore", category=FutureWarning)
-    warnings.filterwarnings("ignore", category=UserWarning)
+    warnings.filterwarnings("ignore", message="pkg_resources is deprecated")  # of what TensorFlow Federated imports
 
 
 def _verbosity(argv: list[str]) -> int:
@@ -150,6 +148,8 @@ def with_plain_errors(main: Callable[[list[str]], int]) -> Callable[[list[str]],
 
     def run(argv: list[str]) -> int:
         if _verbosity(sys.argv) < 0:
+            for category in (DeprecationWarning, FutureWarning, UserWarning):
+                warnings.filterwarnings("ignore", category=category)
             logging.set_verbosity(logging.WARNING)
             tensorflow = python_logging.getLogger("tensorflow")
             tensorflow.setLevel(python_logging.ERROR)

@@ -10,19 +10,19 @@ import importlib.metadata
 import os
 import sys
 
-BACKEND = "jit" if "--jit" in sys.argv else "pmap"
-if BACKEND == "pmap":
+if "--jit" not in sys.argv:
     os.environ["XLA_FLAGS"] = f"--xla_force_host_platform_device_count={len(os.sched_getaffinity(0))}"
 os.environ["JAX_PLATFORMS"] = "cpu"
 
-import fedjax  # noqa: E402
-import jax  # noqa: E402
-import numpy as np  # noqa: E402
-from fedjax.models import emnist  # noqa: E402
+import fedjax
+import jax
+import numpy as np
+from fedjax.models import emnist
 
-from benchmarks import workload  # noqa: E402
-from benchmarks.peers import check  # noqa: E402
+from benchmarks import workload
+from benchmarks.peers import check
 
+BACKEND = "jit" if "--jit" in sys.argv else "pmap"
 WORK = workload.Workload()
 
 

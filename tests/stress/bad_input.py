@@ -20,21 +20,17 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator
 
-from tff_personalization import startup
+import numpy as np
+import pandas as pd
+from absl import flags, logging
 
-startup.quiet([])
-
-import numpy as np  # noqa: E402
-import pandas as pd  # noqa: E402
-from absl import flags, logging  # noqa: E402
-
-from benchmarks import recording  # noqa: E402
-from tests.tasks.sources import small_files  # noqa: E402
-from tff_personalization import errors  # noqa: E402
-from tff_personalization.experiment import config  # noqa: E402
-from tff_personalization.records import checkpoints, run_directory  # noqa: E402
-from tff_personalization.sweeps import sweep  # noqa: E402
-from tff_personalization.tasks import registry, sources  # noqa: E402
+from benchmarks import recording
+from tests.tasks.sources import small_files
+from tff_personalization import errors
+from tff_personalization.experiment import config
+from tff_personalization.records import checkpoints, run_directory
+from tff_personalization.sweeps import sweep
+from tff_personalization.tasks import registry, sources
 
 _SECONDS = 10
 _NASTY = [

@@ -7,21 +7,16 @@ It listens on 127.0.0.1 alone and keeps nothing: docs/draw.md.
 """
 
 import pathlib
-import sys
 from collections.abc import Sequence
 
-from tff_personalization import startup
+from absl import app, flags
 
-startup.quiet(sys.argv)
-
-from absl import app, flags  # noqa: E402
-
-from tff_personalization import errors  # noqa: E402
-from tff_personalization.draw import held_out_writers, personalizer, server  # noqa: E402
-from tff_personalization.execution import interruption, runtime  # noqa: E402
-from tff_personalization.experiment import config  # noqa: E402
-from tff_personalization.programs import training  # noqa: E402
-from tff_personalization.records import run_records  # noqa: E402
+from tff_personalization import errors, startup
+from tff_personalization.draw import held_out_writers, personalizer, server
+from tff_personalization.execution import interruption, runtime
+from tff_personalization.experiment import config
+from tff_personalization.programs import training
+from tff_personalization.records import run_records
 
 _QUICK = pathlib.Path(__file__).parents[2] / "configs" / "quick.flags"
 

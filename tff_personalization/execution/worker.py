@@ -7,17 +7,12 @@ has no other mode. Start it where only your own machines reach that port.
 """
 
 import os
-import sys
 from collections.abc import Sequence
 
-from tff_personalization import startup
+from absl import app, flags
 
-startup.quiet(sys.argv)
-
-from absl import app, flags  # noqa: E402
-
-from tff_personalization import errors  # noqa: E402
-from tff_personalization.execution import runtime  # noqa: E402
+from tff_personalization import errors, startup
+from tff_personalization.execution import runtime
 
 
 def main(arguments: Sequence[str]) -> int:

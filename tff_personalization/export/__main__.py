@@ -10,19 +10,14 @@ Beside what it writes, a file with the same name and .json says what the model t
 
 import json
 import pathlib
-import sys
 from collections.abc import Sequence
 
-from tff_personalization import startup
+from absl import app, flags
 
-startup.quiet(sys.argv)
-
-from absl import app, flags  # noqa: E402
-
-from tff_personalization import errors  # noqa: E402
-from tff_personalization.execution import runtime  # noqa: E402
-from tff_personalization.export import global_model, keras_form, tflite  # noqa: E402
-from tff_personalization.records import files, finished_run  # noqa: E402
+from tff_personalization import errors, startup
+from tff_personalization.execution import runtime
+from tff_personalization.export import global_model, keras_form, tflite
+from tff_personalization.records import files, finished_run
 
 _KERAS, _SAVED_MODEL, _TFLITE = FORMATS = ("keras", "saved_model", "tflite")
 

@@ -12,27 +12,22 @@ import dataclasses
 import json
 import pathlib
 import statistics
-import sys
 import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from tff_personalization import startup
+import numpy as np
+import pandas as pd
+import tensorflow_federated as tff
+import tqdm
+from absl import app, flags
 
-startup.quiet(sys.argv)
-
-import numpy as np  # noqa: E402
-import pandas as pd  # noqa: E402
-import tensorflow_federated as tff  # noqa: E402
-import tqdm  # noqa: E402
-from absl import app, flags  # noqa: E402
-
-from tff_personalization import errors, seeds  # noqa: E402
-from tff_personalization.execution import runtime  # noqa: E402
-from tff_personalization.export import global_model, on_device, tflite  # noqa: E402
-from tff_personalization.programs import client_evaluation  # noqa: E402
-from tff_personalization.records import files, finished_run, run_directory  # noqa: E402
-from tff_personalization.tasks import federated_data  # noqa: E402
+from tff_personalization import errors, seeds, startup
+from tff_personalization.execution import runtime
+from tff_personalization.export import global_model, on_device, tflite
+from tff_personalization.programs import client_evaluation
+from tff_personalization.records import files, finished_run, run_directory
+from tff_personalization.tasks import federated_data
 
 _STEPS, _PREDICTIONS = 30, 100  # how many are timed
 

@@ -10,7 +10,6 @@ of its own, so that converted data is not taken for anything else.
 import contextlib
 import os
 import sqlite3
-import sys
 import tempfile
 from collections.abc import Iterator, Sequence
 
@@ -124,6 +123,5 @@ def main(argv: Sequence[str]) -> int:
 
 
 if __name__ == "__main__":
-    startup.quiet(sys.argv)
     flags.DEFINE_integer("seed", 0, "Seed of the split into train and test, for an archive without one.")
     app.run(startup.with_plain_errors(main), flags_parser=startup.parse_flags)

@@ -13,22 +13,17 @@ round, is left out.
 """
 
 import pathlib
-import sys
 from collections.abc import Sequence
 
-from tff_personalization import startup
+import numpy as np
+import pandas as pd
+import tensorflow_federated as tff
+import tqdm
+from absl import app
 
-startup.quiet(sys.argv)
-
-import numpy as np  # noqa: E402
-import pandas as pd  # noqa: E402
-import tensorflow_federated as tff  # noqa: E402
-import tqdm  # noqa: E402
-from absl import app  # noqa: E402
-
-from tff_personalization import errors, methods  # noqa: E402
-from tff_personalization.algorithms import decomposition  # noqa: E402
-from tff_personalization.records import files, finished_run  # noqa: E402
+from tff_personalization import errors, methods, startup
+from tff_personalization.algorithms import decomposition
+from tff_personalization.records import files, finished_run
 
 
 def decompose(run: pathlib.Path, progress: bool = True) -> pd.DataFrame:

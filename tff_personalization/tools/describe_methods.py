@@ -5,21 +5,16 @@
 All of it is read from the registries and from the heads of the files.
 """
 
+import importlib
+import re
 import sys
+import types
+from collections.abc import Callable, Iterable
+from typing import Any
 
-from tff_personalization import startup
-
-startup.quiet(sys.argv)
-
-import importlib  # noqa: E402
-import re  # noqa: E402
-import types  # noqa: E402
-from collections.abc import Callable, Iterable  # noqa: E402
-from typing import Any  # noqa: E402
-
-from tff_personalization import aggregators, methods  # noqa: E402
-from tff_personalization.experiment import settings  # noqa: E402
-from tff_personalization.personalization import adaptation, strategies  # noqa: E402
+from tff_personalization import aggregators, methods
+from tff_personalization.experiment import settings
+from tff_personalization.personalization import adaptation, strategies
 
 _HEAD = """# Methods and strategies
 

@@ -9,27 +9,22 @@ and `after` (n,) int32, the classes (−1: none, where the model's output is not
 """
 
 import pathlib
-import sys
 from collections.abc import Sequence
 
-from tff_personalization import startup
+import numpy as np
+import pandas as pd
+import tensorflow as tf
+import tensorflow_federated as tff
+import tqdm
+from absl import app, flags
 
-startup.quiet(sys.argv)
-
-import numpy as np  # noqa: E402
-import pandas as pd  # noqa: E402
-import tensorflow as tf  # noqa: E402
-import tensorflow_federated as tff  # noqa: E402
-import tqdm  # noqa: E402
-from absl import app, flags  # noqa: E402
-
-from tff_personalization import errors, local_training  # noqa: E402
-from tff_personalization.algorithms import client_work  # noqa: E402
-from tff_personalization.models import functional  # noqa: E402
-from tff_personalization.personalization import adaptation, evaluation  # noqa: E402
-from tff_personalization.programs import client_evaluation  # noqa: E402
-from tff_personalization.records import files, finished_run  # noqa: E402
-from tff_personalization.tasks import archives, registry, sources  # noqa: E402
+from tff_personalization import errors, local_training, startup
+from tff_personalization.algorithms import client_work
+from tff_personalization.models import functional
+from tff_personalization.personalization import adaptation, evaluation
+from tff_personalization.programs import client_evaluation
+from tff_personalization.records import files, finished_run
+from tff_personalization.tasks import archives, registry, sources
 
 STRATEGY = "fine_tune"
 

@@ -8,21 +8,16 @@ the last round. Rounds that it has already stay as they are.
 """
 
 import pathlib
-import sys
 from collections.abc import Iterable, Sequence
 
-from tff_personalization import startup
+import pandas as pd
+import tensorflow_federated as tff
+import tqdm
+from absl import app, flags
 
-startup.quiet(sys.argv)
-
-import pandas as pd  # noqa: E402
-import tensorflow_federated as tff  # noqa: E402
-import tqdm  # noqa: E402
-from absl import app, flags  # noqa: E402
-
-from tff_personalization import errors  # noqa: E402
-from tff_personalization.programs import client_evaluation, final_evaluation  # noqa: E402
-from tff_personalization.records import files, finished_run  # noqa: E402
+from tff_personalization import errors, startup
+from tff_personalization.programs import client_evaluation, final_evaluation
+from tff_personalization.records import files, finished_run
 
 FILE = "by_round.csv"
 

@@ -21,19 +21,15 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-from tff_personalization import startup
+from absl import app, flags
 
-startup.quiet(sys.argv)
-
-from absl import app, flags  # noqa: E402
-
-from analysis import claim_measures, claims, study  # noqa: E402
-from analysis.report import __main__ as report  # noqa: E402
-from tff_personalization import errors  # noqa: E402
-from tff_personalization.execution import interruption, runtime  # noqa: E402
-from tff_personalization.experiment import config, settings  # noqa: E402
-from tff_personalization.records import files  # noqa: E402
-from tff_personalization.sweeps import sweep, sweep_file  # noqa: E402
+from analysis import claim_measures, claims, study
+from analysis.report import __main__ as report
+from tff_personalization import errors, startup
+from tff_personalization.execution import interruption, runtime
+from tff_personalization.experiment import config, settings
+from tff_personalization.records import files
+from tff_personalization.sweeps import sweep, sweep_file
 
 FOLDER = pathlib.Path(__file__).parents[2] / "configs" / "paper"
 _DATA_FLAGS = frozenset(
