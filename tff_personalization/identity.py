@@ -3,8 +3,9 @@
 from collections.abc import Mapping
 from typing import Any
 
-# Settings that change where or how fast a run happens, never a number in it.
-# A plugin's source has one: `plugin_sources`; how the flag names it has none.
+# Settings that change where or how fast a run happens, and not what it computes. Only with `workers` do sums of floats
+# differ in their last digits: parts of a round are merged in the order in which they are done.
+# What a plugin computes depends on its source (`plugin_sources`), not on how the flag names it.
 WITHOUT_EFFECT_ON_NUMBERS = (
     "cache_dir",
     "output_dir",
@@ -20,10 +21,10 @@ WITHOUT_EFFECT_ON_NUMBERS = (
 
 
 def of(settings: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict[str, Any]:
-    """What makes a run the run it is: the settings that are not at their defaults, without those that change no number.
+    """What makes a run the run it is: the settings that are not at their defaults and may change a number.
 
-    A setting that a later version adds leaves earlier runs what they were. A file of client data is known by its name;
-    that it has the same contents is checked when it is read.
+    A setting that a later version adds does not change earlier runs' identity. A file of client data is known by its
+    name; its contents are checked when it is read.
     """
     found = {
         name: value
