@@ -18,7 +18,7 @@ from analysis import runs as runs_lib
 
 _AREA = 16.0  # of a marker for one client, in square points
 # Sign of the gain, marker and colour of each kind of client.
-_KINDS = {"gaining": (1, "^", style.BLUE), "unchanged": (0, "o", style.GREY), "hurt": (-1, "v", style.VERMILLION)}
+_KINDS = {"gaining": (1, "^", style.GREEN), "unchanged": (0, "o", style.GREY), "hurt": (-1, "v", style.PURPLE)}
 
 
 @style.styled

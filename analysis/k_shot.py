@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
-from analysis import command_line, style
+from analysis import command_line, names, style
 from analysis import runs as runs_lib
 
 _BAND = ("accuracy_q25", "accuracy_q75")
@@ -39,7 +39,7 @@ def plot(runs: Sequence[runs_lib.Run]) -> Figure:
     for panel in axes[::2]:
         panel.set_ylabel(style.ACCURACY)
     style.run_titles(axes, runs)
-    lines = [Line2D([], [], **look, label=strategy) for strategy, look in looks.items()]
+    lines = [Line2D([], [], **look, label=names.strategy(strategy)) for strategy, look in looks.items()]
     band = Patch(color=style.GREY, alpha=0.3, label="middle half of clients, first strategy")
     style.legend_below(figure, [Line2D([], [], color=style.GREY, label="mean of clients"), band, *lines], columns=5)
     style.title(figure, "Personalized accuracy of test clients by number of train examples", runs)

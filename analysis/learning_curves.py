@@ -15,10 +15,8 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
-from analysis import command_line, style
+from analysis import command_line, names, style
 from analysis import runs as runs_lib
-
-_LINE_STYLES = {"initial": "--", "personalized": "-"}
 
 
 @style.styled
@@ -32,7 +30,7 @@ def plot(runs: Sequence[runs_lib.Run]) -> Figure:
             raise runs_lib.NotRecordedError(f"{run.directory / 'metrics.csv'}: no round was evaluated, nothing to draw")
         look: dict[str, Any] = {"color": _colour(number), "marker": style.MARKERS[number % len(style.MARKERS)]}
         every = max(1, len(evaluated) // 12)  # as many markers as can be told apart
-        for kind, line_style in _LINE_STYLES.items():
+        for kind, line_style in style.LINES.items():
             accuracy = evaluated[f"{kind}_accuracy"]
             axes.plot(evaluated["round"], accuracy, **look, linestyle=line_style, markevery=every)
         handles.append(Line2D([], [], **look, label=label))
@@ -41,7 +39,7 @@ def plot(runs: Sequence[runs_lib.Run]) -> Figure:
     low, high = axes.get_ylim()
     axes.set(xlabel="communication round", ylabel=style.ACCURACY, xlim=(0, None), ylim=(max(low, 0.0), min(high, 1.0)))
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, steps=[1, 2, 5, 10]))
-    kinds = [Line2D([], [], color=style.GREY, ls=ls, label=f"{kind} accuracy") for kind, ls in _LINE_STYLES.items()]
+    kinds = [Line2D([], [], color=style.GREY, ls=ls, label=f"{kind} accuracy") for kind, ls in style.LINES.items()]
     style.legend_below(figure, [*kinds, *handles], columns=2)
     style.title(figure, f"Accuracy by round, mean over {_who(runs)}", runs)
     return figure
@@ -69,7 +67,7 @@ def _mark_stages(axes: Axes, runs: Sequence[runs_lib.Run]) -> None:
         colour = _colour(numbers[0]) if len(numbers) == 1 < len(runs) else style.DARK_GREY
         axes.axvline(switch, color=colour, linestyle="-.", linewidth=1)
         axes.annotate(
-            f"{stage} from round {switch + 0.5:g}",
+            f"{names.method(stage)} from round {switch + 0.5:g}",
             (switch, 0.02),
             xycoords=("data", "axes fraction"),
             xytext=(-3, 0),

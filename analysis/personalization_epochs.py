@@ -13,7 +13,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator
 
-from analysis import command_line, style
+from analysis import command_line, names, style
 from analysis import runs as runs_lib
 
 _BAND = ("accuracy_q25", "accuracy_q75")
@@ -40,7 +40,7 @@ def plot(runs: Sequence[runs_lib.Run]) -> Figure:
     for panel in axes[::2]:
         panel.set_ylabel(style.ACCURACY)
     style.run_titles(axes, runs)
-    lines = [Line2D([], [], **look, label=strategy) for strategy, look in looks.items()]
+    lines = [Line2D([], [], **look, label=names.strategy(strategy)) for strategy, look in looks.items()]
     band = Patch(color=style.GREY, alpha=0.3, label="middle half of clients")
     style.legend_below(figure, [Line2D([], [], color=style.GREY, label="mean of clients"), band, *lines], columns=5)
     style.title(figure, "Accuracy of test clients by personalization epoch", runs)

@@ -13,6 +13,7 @@ from absl import logging
 
 from analysis import (
     accuracy_distributions,
+    before_after,
     client_scatter,
     command_line,
     decomposition,
@@ -26,6 +27,7 @@ from analysis import runs as runs_lib
 
 _PLOTS = {
     "learning_curves": learning_curves.plot,
+    "before_after": before_after.plot,
     "accuracy_distributions": accuracy_distributions.plot,
     "client_scatter": client_scatter.plot,
     "gain_by_examples": gain_by_examples.plot,

@@ -3,6 +3,8 @@
 DIR/<experiment>/experiment.json    what it is about, and which runs are its own
 DIR/runs/<run>/                     the run directories; one may belong to several experiments
 DIR/verdicts.json                   what analysis/claims.py says of them
+
+A folder of runs is a study of one experiment, and so is one run directory.
 """
 
 import dataclasses
@@ -17,6 +19,7 @@ from analysis import runs as runs_lib
 from tff_personalization.errors import UserError
 
 RUNS = "runs"
+ONE_RUN = "run"  # the name of the experiment of a study that is one run directory
 _RECORD = "experiment.json"
 _WORDS = ("question", "paper", "claim", "scale")
 
@@ -90,10 +93,17 @@ class Experiment:
 
 @dataclasses.dataclass(frozen=True)
 class Study:
-    """All experiments below a folder, in the order that they have."""
+    """All experiments below a folder, in the order that they have.
+
+    Attributes:
+        directory: the folder; that of the runs if the study is one of them.
+        experiments: the experiments.
+        one_run: the run, if the study is one run directory.
+    """
 
     directory: pathlib.Path
     experiments: tuple[Experiment, ...]
+    one_run: runs_lib.Run | None = None
 
     @functools.cached_property
     def by_name(self) -> dict[str, Experiment]:
@@ -116,14 +126,19 @@ def is_study(directory: str | os.PathLike[str]) -> bool:
 
 
 def read(directory: str | os.PathLike[str]) -> Study:
-    """The study in `directory`; a folder of runs without experiments is one experiment.
+    """The study in `directory`; a folder of runs without experiments is one experiment, and so is a run directory.
 
     Raises:
         UserError: there is no finished run in it, or a record is damaged.
     """
     directory = pathlib.Path(directory)
     if not directory.is_dir():
-        raise UserError(f"{directory}: no such folder; give the folder of a study, or of runs")
+        raise UserError(f"{directory}: no such folder; give a run directory, a study, or a folder of runs")
+    if (directory / "config.json").exists():
+        run = runs_lib.read(directory)
+        _ = run.summary  # says how to finish a run that is unfinished
+        only = Experiment(ONE_RUN, "Results", "", "", "", "", None, (Entry(run),), 0)
+        return Study(directory.parent, (only,), run)
     if is_study(directory):
         read_runs = functools.cache(runs_lib.read)  # of several experiments: its records are read once
         ordered = [_read(path, directory / RUNS, read_runs) for path in sorted(directory.glob(f"*/{_RECORD}"))]
@@ -131,7 +146,7 @@ def read(directory: str | os.PathLike[str]) -> Study:
     else:
         experiments = [_of_runs(directory)]
     if not any(experiment.entries for experiment in experiments):
-        raise UserError(f"{directory}: no finished run in it; give the folder of a study, or of runs")
+        raise UserError(f"{directory}: no finished run in it; give a finished run, a study, or a folder of runs")
     return Study(directory, tuple(experiments))
 
 

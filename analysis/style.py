@@ -13,6 +13,7 @@ from matplotlib.axes import Axes
 from matplotlib.container import Container
 from matplotlib.figure import Figure
 
+from analysis import names
 from analysis import runs as runs_lib
 from tff_personalization.errors import UserError
 
@@ -23,6 +24,7 @@ GREY, DARK_GREY = "#7F7F7F", "#444444"
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*", "<")
 INITIAL: dict[str, Any] = {"color": BLUE, "linestyle": "--"}
 PERSONALIZED: dict[str, Any] = {"color": VERMILLION, "linestyle": "-"}
+LINES = {"initial": "--", "personalized": "-"}
 ACCURACY = "accuracy (fraction correct)"
 
 _TITLE_SIZE, _LEGEND_SIZE = 10, 8.5
@@ -75,7 +77,7 @@ def title(figure: Figure, what: str, runs: Sequence[runs_lib.Run]) -> None:
     The figure grows by the height of the lines, so that the panels keep theirs.
     """
     characters = _characters(figure.get_figwidth(), _TITLE_SIZE)
-    methods = ", ".join(dict.fromkeys(run.config["method"] for run in runs))
+    methods = ", ".join(dict.fromkeys(names.method(run.config["method"]) for run in runs))
     tasks = ", ".join(dict.fromkeys(run.config["task"] for run in runs))
     lines = textwrap.wrap(what, characters)
     lines += textwrap.wrap(f"method: {methods} · task: {tasks}", characters)

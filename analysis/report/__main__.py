@@ -1,9 +1,9 @@
-"""Writes the report of a study.
+"""Writes the report of a study, or of one run.
 
     python -m analysis.report DIR [--output=DIR/report.html] [--markdown=FOLDER]
 
-DIR has a folder an experiment, with experiment.json and the directories of its runs, and verdicts.json; see
-docs/report.md. A folder of runs will do too.
+DIR is a finished run, a folder of runs, or a study: a folder for each experiment with experiment.json, the directories
+of their runs, and verdicts.json (docs/report.md).
 """
 
 import contextlib
@@ -19,11 +19,11 @@ from tff_personalization.errors import UserError
 
 
 def write(directory: str | os.PathLike[str], output: str | os.PathLike[str] | None = None) -> pathlib.Path:
-    """Writes the report of a study, whole or not at all, and returns its path.
+    """Writes the report of a study or a run, whole or not at all, and returns its path.
 
     Args:
-        directory: the study's folder.
-        output: the file; report.html in the study's folder unless given.
+        directory: the folder of the study, or the run directory.
+        output: the file; report.html in that folder unless given.
 
     Raises:
         UserError: there is no finished run in it, a record is damaged, or the file cannot be written.
@@ -52,7 +52,7 @@ def _main() -> None:
 
     def main(arguments: Sequence[str]) -> None:
         if len(arguments) != 1:
-            raise UserError("DIR: one folder is expected, as in python -m analysis.report results")
+            raise UserError("DIR: give one folder, as in python -m analysis.report runs/NAME")
         print(write(arguments[0], output.value))
         if as_markdown.value is not None:
             print(markdown.write(pathlib.Path(arguments[0]), pathlib.Path(as_markdown.value)))

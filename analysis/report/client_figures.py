@@ -14,7 +14,6 @@ from analysis import accuracy_distributions, gain_by_examples
 from analysis import runs as runs_lib
 from analysis.report import figures, look
 
-_FILL = {"initial": look.COLOURS[0], "personalized": look.COLOURS[1]}
 # Marks of a configuration beyond which further seeds add none: a page with tens of thousands of marks is slow.
 MOST_MARKS = 1_500
 RunKey = Callable[[runs_lib.Run], str]
@@ -24,7 +23,7 @@ def distributions(configurations: figures.Configurations) -> go.Figure:
     """Histogram of accuracy over test clients before and after personalization; the clients of all seeds together."""
     figure = look.figure(look.ACCURACY, "test clients", barmode="overlay", bargap=0)
     for configuration in configurations:
-        for kind in look.KINDS:
+        for kind, colour in look.KIND_COLOURS.items():
             edges, counts = _summed(configuration.runs, kind)
             if not counts.sum():
                 raise runs_lib.NotRecordedError("no test client has test examples")
@@ -35,12 +34,39 @@ def distributions(configurations: figures.Configurations) -> go.Figure:
                 y=[int(height) for height in heights],
                 width=look.rounded(highs - lows),
                 name=f"{look.escaped(configuration.label)} {kind}",
-                marker={"color": _FILL[kind], "opacity": 0.5, "line": {"color": _FILL[kind], "width": 1}},
+                marker={"color": colour, "opacity": 0.5, "line": {"color": colour, "width": 1}},
                 text=[f"{low:.2f} to {high:.2f}" for low, high in zip(lows, highs, strict=True)],
                 textposition="none",
                 hovertemplate=f"{kind} accuracy %{{text}}: %{{y}} clients<extra></extra>",
                 meta={"choice": configuration.label, "kind": kind},
             )
+    return figure
+
+
+def before_after(configurations: figures.Configurations, key: RunKey = lambda run: run.name) -> go.Figure:
+    """Each test client's two accuracies, joined by a line, clients in order of initial accuracy."""
+    figure = look.figure("test clients, by initial accuracy", look.ACCURACY)
+    figure.update_xaxes(showticklabels=False, ticks="", showgrid=False, zeroline=False)
+    _clients(figure, configurations, key, "place", "initial")
+    marks, figure.data = figure.data, []
+    for trace in marks:
+        before, after = ([row[column] for row in trace.customdata] for column in (2, 3))
+        for hurt, colour, name in ((False, "#A0A0A0", "gain"), (True, look.HURT, "hurt")):
+            joined = [ends for ends in zip(trace.x, before, after, strict=True) if (ends[2] < ends[1]) == hurt]
+            figure.add_scatter(
+                x=[place for x, *_ in joined for place in (x, x, None)],
+                y=[value for _, *both in joined for value in (*both, None)],
+                mode="lines",
+                line={"color": colour, "width": 3 if hurt else 1.5},
+                hoverinfo="skip",
+                name=name,
+                meta=trace.meta,
+            )
+        for kind, values in zip(look.KINDS, (before, after), strict=True):
+            made = figure.add_scatter(**{**trace.to_plotly_json(), "y": values, "name": kind}).data[-1]
+            symbol = "circle" if kind == "initial" else "triangle-up"
+            made.marker = {"color": look.KIND_COLOURS[kind], "symbol": symbol, "size": 8 if len(values) < 150 else 4}
+            made.meta = {**trace.meta, "kind": kind}
     return figure
 
 
@@ -119,6 +145,8 @@ def _clients(
         tables[configuration.label] = pd.concat(found)
         before = np.cumsum([0, *(len(of_run) for of_run in found[:-1])])
         table = pd.concat([of_run for of_run, marks in zip(found, before, strict=True) if marks < MOST_MARKS])
+        ascending = table.reset_index().sort_values(["initial", "personalized"], kind="stable").index
+        table["place"] = pd.Series(range(1, len(table) + 1), ascending).sort_index().to_numpy()
         first = len(rows)
         columns = ["run", "client", "train_examples", "initial", "personalized"]
         rows += table.reset_index()[columns].to_numpy().tolist()

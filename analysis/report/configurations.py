@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from analysis import compare_methods, compare_runs, share_runs, study
+from analysis import compare_methods, compare_runs, names, share_runs, study
 from analysis import runs as runs_lib
 from tff_personalization import identity
 
@@ -38,7 +38,7 @@ class Configuration:
     """Runs that differ in their seed alone.
 
     Attributes:
-        label: what tells it from the others of its experiment, such as "fed_avg · E 5".
+        label: what tells it from the others of its experiment, such as "FedAvg · E 5".
         runs: one a seed, by seed.
     """
 
@@ -91,8 +91,8 @@ def of(runs: Sequence[runs_lib.Run], labels: Sequence[str] = ()) -> list[Configu
         by_label.setdefault(called.get(members[0].directory, ""), []).append(members)
     found = []
     for label, several in by_label.items():
-        names = _names([members[0] for members in several], label)
-        found += [Configuration(name, members) for name, members in zip(names, several, strict=True)]
+        shown = _names([members[0] for members in several], label)
+        found += [Configuration(name, members) for name, members in zip(shown, several, strict=True)]
     return found if any(by_label) else sorted(found, key=_order)
 
 
@@ -179,7 +179,7 @@ def _names(runs: Sequence[runs_lib.Run], label: str) -> list[str]:
     table = [{name: value for name, value in given(run).items() if name not in _WITHOUT_NAME} for run in runs]
     methods = [run.config["method"] for run in runs]
     one_method = len(set(methods)) == 1
-    names = []
+    made = []
     differing = [
         flag
         for flag in dict.fromkeys(flag for row in table for flag in row)
@@ -188,10 +188,10 @@ def _names(runs: Sequence[runs_lib.Run], label: str) -> list[str]:
     for run, row, method in zip(runs, table, methods, strict=True):
         # A flag that another method was given says nothing of this one, which may not read it.
         shown = {flag: row.get(flag, settings(run).get(flag) if one_method else None) for flag in differing}
-        parts = [label] if label else [] if one_method and shown else [method]
+        parts = [label] if label else [] if one_method and shown else [names.method(method)]
         parts += [f"{SHORT.get(flag, flag)} {as_text(value)}" for flag, value in shown.items() if value is not None]
-        names.append(" · ".join(parts))
-    return [name if names.count(name) == 1 else f"{name} · {run.name}" for name, run in zip(names, runs, strict=True)]
+        made.append(" · ".join(parts))
+    return [name if made.count(name) == 1 else f"{name} · {run.name}" for name, run in zip(made, runs, strict=True)]
 
 
 def _order(configuration: Configuration) -> list[tuple[int, Any]]:

@@ -12,7 +12,7 @@ from typing import Any
 import pandas as pd
 import plotly.graph_objects as go
 
-from analysis import decomposition
+from analysis import decomposition, names
 from analysis import runs as runs_lib
 from analysis.report import configurations as configurations_lib
 from analysis.report import look
@@ -34,6 +34,8 @@ def learning_curves(configurations: Configurations) -> go.Figure:
             sd = by_seed.dropna().std(axis=1, ddof=1)
             _line(figure, number, configuration.label, kind, mean, sd, markers=True)
     _refuse_empty(figure, "no run was evaluated between rounds")
+    if len(configurations) == 1:
+        _name_kinds(figure)
     _mark_stages(figure, configurations)
     return figure
 
@@ -72,7 +74,7 @@ def personalization_curves(configurations: Configurations) -> go.Figure:
         table = pd.concat([_final(run).assign(seed=run.config["seed"]) for run in configuration.runs])
         for strategy, rows in table.groupby("strategy", sort=False):
             by_epoch = rows.pivot(index="epoch", columns="seed", values="accuracy_mean").dropna()
-            label = f"{configuration.label} · {strategy}" if several else configuration.label
+            label = f"{configuration.label} · {names.strategy(strategy)}" if several else configuration.label
             _mean_line(figure, number, label, by_epoch)
             number += 1
     _refuse_empty(figure, "no run has a final evaluation of test clients")
@@ -301,6 +303,16 @@ def _diagonal(figure: go.Figure) -> None:
     figure.add_scatter(x=ends, y=ends, mode="lines", line=line, hoverinfo="skip", name="no gain")
 
 
+def _name_kinds(figure: go.Figure) -> None:
+    """Gives the lines of the only configuration the colours of initial and personalized accuracy, and their names."""
+    for trace in figure.data:
+        kind = trace.meta["kind"]
+        trace.line.color = look.KIND_COLOURS[kind]
+        if trace.mode == "lines+markers":
+            place = {"x": trace.x[-1], "y": trace.y[-1], "xanchor": "right", "yanchor": "bottom"}
+            figure.add_annotation(text=kind, showarrow=False, font={"color": look.KIND_COLOURS[kind]}, **place)
+
+
 def _mark_stages(figure: go.Figure, configurations: Configurations) -> None:
     """A vertical line where a multi-stage method enters its next stage."""
     switches: dict[float, str] = {}
@@ -314,7 +326,13 @@ def _mark_stages(figure: go.Figure, configurations: Configurations) -> None:
     for place, stage in sorted(switches.items()):
         figure.add_vline(place, line={"dash": "dashdot", "width": 1, "color": look.COLOURS[-1]})
         figure.add_annotation(
-            x=place, y=1, yref="paper", text=look.escaped(stage), showarrow=False, xanchor="right", yanchor="top"
+            x=place,
+            y=1,
+            yref="paper",
+            text=look.escaped(names.method(stage)),
+            showarrow=False,
+            xanchor="right",
+            yanchor="top",
         )
 
 

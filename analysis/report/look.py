@@ -9,9 +9,11 @@ from analysis import style
 
 # The plots' palette, but for its black, which a dark page hides.
 COLOURS = (*style.COLOURS[:-1], style.GREY)
+HURT = style.PURPLE
 SYMBOLS = ("circle", "square", "triangle-up", "diamond", "triangle-down", "cross", "x", "star", "triangle-left")
 DASHES = {"initial": "dash", "personalized": "solid"}
 KINDS = tuple(DASHES)
+KIND_COLOURS = {"initial": style.BLUE, "personalized": style.VERMILLION}
 ACCURACY = "accuracy"
 HEIGHT = 400
 

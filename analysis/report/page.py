@@ -1,4 +1,4 @@
-"""The page: everything in one file, from the records of a study alone; the same records give the same bytes."""
+"""The page of a study or of one run: one file, made only from records; the same records give the same bytes."""
 
 import base64
 import gzip
@@ -13,7 +13,7 @@ import pandas as pd
 import plotly.graph_objects as go
 import plotly.offline
 
-from analysis import gallery, study, style
+from analysis import gallery, names, outcome, share_runs, study, style
 from analysis import runs as runs_lib
 from analysis.report import configurations as configurations_lib
 from analysis.report import look, sections, tables, verdicts, writers
@@ -33,6 +33,7 @@ def contents(directory: pathlib.Path) -> dict[str, Any]:
     judged = verdicts.read(directory)
     return {
         "study": found,
+        "one_run": None if found.one_run is None else _of_run(found.one_run),
         "sources": _sources(found),
         "scales": list(dict.fromkeys(experiment.scale for experiment in found.experiments if experiment.scale)),
         "claims": verdicts.CLAIMS,
@@ -55,7 +56,7 @@ def environment(autoescape: bool) -> jinja2.Environment:
 
 
 def build(directory: pathlib.Path) -> str:
-    """The page of the study in a folder.
+    """The page of the study in a folder, or of a run directory.
 
     Raises:
         UserError: there is no finished run in it, or a record is damaged.
@@ -132,6 +133,34 @@ def _two_levels(trace: Any) -> bool:
 def _sources(found: study.Study) -> dict[str, bool]:
     """What the data is, and whether it is synthetic."""
     return {run.source: bool(run.config["synthetic"]) for run in found.runs}
+
+
+def _of_run(run: runs_lib.Run) -> dict[str, Any]:
+    """What the page of one run says at its top and its end."""
+    summary, target = run.summary, run.summary["rounds_to_target"]
+    strategy, epochs = names.strategy(summary["strategy"]), summary["personalization_epochs"]
+    return {
+        "title": f"{names.method(run.config['method'])} on {run.source}",
+        "sentence": outcome.sentence(run),
+        "facts": {
+            "initial accuracy": _spread(summary["initial_accuracy"]),
+            "personalized accuracy": f"{_spread(summary['personalized_accuracy'])}, {strategy}, {epochs} epochs",
+            "gain": _spread(summary["gain"], "+"),
+            "hurt": f"{summary['share_hurt']:.1%} of {summary['test_clients']} held-out clients",
+            f"first round at {target['target_accuracy']:g}": ", ".join(
+                f"{kind} {target[kind] or 'never'}" for kind in look.KINDS
+            ),
+            "run": f"{run.name}: {summary['rounds']} rounds, seed {run.config['seed']}",
+        },
+        "settings": {
+            name: configurations_lib.as_text(value)
+            for name, value in sorted(share_runs.without_paths(configurations_lib.settings(run)).items())
+        },
+    }
+
+
+def _spread(figures: Mapping[str, float], sign: str = "") -> str:
+    return f"{figures['mean']:{sign}.3f} ± {figures['sd']:.3f} over clients"
 
 
 def _galleries(found: study.Study) -> Mapping[str, Any]:

@@ -8,6 +8,7 @@ from matplotlib.figure import Figure
 
 from analysis import (
     accuracy_distributions,
+    before_after,
     client_scatter,
     gain_by_examples,
     k_shot,
@@ -62,7 +63,8 @@ class Shown:
         spec: what it is.
         figure: the interactive figure, with what is shown at first.
         choices: the configurations to choose from and their colours, with whether they are shown at first.
-        print_runs: what the figure for print shows, where that is less.
+        seeds: whether a configuration has several seeds.
+        print_runs: what the figure for print shows, where there are several runs.
         drawn: the figure for print.
     """
 
@@ -70,6 +72,7 @@ class Shown:
     spec: Spec
     figure: go.Figure
     choices: list[tuple[str, str, bool]]
+    seeds: bool
     print_runs: str
     drawn: Figure
 
@@ -166,6 +169,17 @@ FIGURES = {
         f"{_PARTS}",
         figures.decomposition_by_epochs,
     ),
+    "before_after": Spec(
+        "Each test client before and after personalization",
+        "Blue circle: initial accuracy; orange triangle: personalized accuracy. A line joins a client's two. Purple: "
+        "the client is hurt.",
+        client_figures.before_after,
+        before_after.plot,
+        _HOVER,
+        about_seeds=_TOGETHER,
+        one=True,
+        of_clients=True,
+    ),
     "distributions": Spec(
         "Accuracy of test clients before and after personalization",
         "Blue: initial, orange: personalized.",
@@ -224,11 +238,24 @@ _SHOWN: dict[str, tuple[tuple[TableFn, ...], tuple[str, ...]]] = {
     ),
     "server_optimizers": ((tables.results, tables.ranking), ("learning_curves", "ranking")),
     "heterogeneity": ((tables.results,), ("by_heterogeneity", "distributions", "matched_initial")),
+    study_lib.ONE_RUN: (
+        (tables.strategies, tables.choices, tables.by_examples),
+        ("before_after", "distributions", "learning_curves", "personalization_curves", "gains", "k_shot"),
+    ),
     "shakespeare": ((tables.results,), ("learning_curves", "distributions", "gains", "personalization_curves")),
 }
 _ALL = (
     (tables.results,),
-    ("learning_curves", "distributions", "gains", "client_scatter", "personalization_curves", "k_shot", "ranking"),
+    (
+        "before_after",
+        "learning_curves",
+        "distributions",
+        "gains",
+        "client_scatter",
+        "personalization_curves",
+        "k_shot",
+        "ranking",
+    ),
 )
 
 
@@ -277,10 +304,12 @@ def show(
     else:
         drawn, printed = static.from_plot(spec.plot, configurations, spec.most), min(spec.most, len(configurations))
     seeds = any(len(configuration.runs) > 1 for configuration in configurations)
-    print_runs = "the lowest seed of each configuration" if seeds else "each configuration"
-    if printed < len(configurations):
-        print_runs += f", of the first {printed}"
-    return Shown(name, spec, figure, choices, "" if spec.plot is None else print_runs, drawn)
+    print_runs = ""
+    if spec.plot is not None and (seeds or len(configurations) > 1):
+        print_runs = "the lowest seed of each configuration" if seeds else "each configuration"
+        if printed < len(configurations):
+            print_runs += f", of the first {printed}"
+    return Shown(name, spec, figure, choices, seeds, print_runs, drawn)
 
 
 def _shortened(reason: Exception, study: study_lib.Study) -> str:

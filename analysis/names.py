@@ -1,0 +1,47 @@
+"""What methods and strategies are called in pictures and sentences, by their names on the command line."""
+
+METHODS = {
+    "fed_avg": "FedAvg",
+    "reptile": "Reptile",
+    "personalized_fed_avg": "Personalized FedAvg",
+    "fomaml": "FOMAML",
+    "maml": "MAML",
+    "per_fed_avg": "Per-FedAvg",
+    "meta_sgd": "Meta-SGD",
+    "ifca": "IFCA",
+    "fed_recon": "FedRecon",
+    "fed_per": "FedPer",
+    "fed_rep": "FedRep",
+    "fed_prox": "FedProx",
+    "scaffold": "SCAFFOLD",
+    "mime_lite": "MimeLite",
+    "fed_sgd": "FedSGD",
+    "fed_avg_terms": "FedAvg, one term",
+    "centralized": "centralized",
+    "local_only": "local only",
+}
+STRATEGIES = {
+    "fine_tune": "fine-tuning",
+    "fine_tune_head": "fine-tuning, last layer",
+    "fine_tune_biases": "fine-tuning, biases",
+    "fine_tune_adam": "fine-tuning, Adam",
+    "fine_tune_early_stopping": "fine-tuning, early stopping",
+    "ditto": "Ditto",
+    "p_fed_me": "pFedMe",
+    "apfl": "APFL",
+    "knn_per": "kNN-Per",
+    "meta_sgd": "Meta-SGD rates",
+    "best_cluster": "best cluster",
+    "reconstruct": "reconstruction",
+    "local_only": "local only",
+}
+
+
+def method(name: str) -> str:
+    """The name of a method, or of a stage of one, in pictures; a plugin's own name stays as it is."""
+    return METHODS.get(name, name)
+
+
+def strategy(name: str) -> str:
+    """The name of a strategy in pictures; a plugin's own name stays as it is."""
+    return STRATEGIES.get(name, name)

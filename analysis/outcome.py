@@ -1,0 +1,49 @@
+"""What a finished run found, in one sentence."""
+
+import math
+
+import numpy as np
+
+from analysis import bootstrap, names
+from analysis import runs as runs_lib
+
+_SEED = 20_190_927
+_NORMAL = 1.96  # standard errors on each side of a mean, for 95 %
+
+
+def gain_interval(run: runs_lib.Run) -> tuple[float, float]:
+    """The 95 % interval of the mean gain over test clients, under the main strategy.
+
+    A percentile bootstrap over clients; from mean and standard deviation where the run released only aggregates.
+    """
+    try:
+        gains = run.client_gains()["gain"].to_numpy()
+    except runs_lib.NotRecordedError:
+        gain = run.summary["gain"]
+        margin = _NORMAL * gain["sd"] / math.sqrt(_clients(run))
+        return gain["mean"] - margin, gain["mean"] + margin
+    return bootstrap.interval([gains], np.random.default_rng(_SEED))
+
+
+def sentence(run: runs_lib.Run) -> str:
+    """What personalization did to the test clients, with the interval of the mean gain."""
+    summary = run.summary
+    clients = _clients(run)
+    if not clients:
+        return "No held-out client has test examples, so there is no accuracy to compare."
+    strategy = names.strategy(summary["strategy"])
+    before, after = (summary[f"{kind}_accuracy"]["mean"] for kind in ("initial", "personalized"))
+    gaining, hurt = (round(summary[f"share_{name}"] * clients) for name in ("gaining", "hurt"))
+    subject = f"{strategy[0].upper()}{strategy[1:]} on each client's own examples"
+    if f"{before:.2f}" == f"{after:.2f}":
+        said = f"{subject} left mean accuracy at {after:.2f}"
+    else:
+        said = f"{subject} {'raised' if after > before else 'lowered'} mean accuracy from {before:.2f} to {after:.2f}"
+    low, high = gain_interval(run)
+    gain = f"gain {summary['gain']['mean']:+.3f}, 95 % interval {low:+.3f} to {high:+.3f}"
+    return f"{said} ({gain}); {gaining} of {clients} clients gained, {hurt} {'was' if hurt == 1 else 'were'} hurt."
+
+
+def _clients(run: runs_lib.Run) -> int:
+    """How many test clients have test examples."""
+    return run.summary["test_clients"] - run.summary.get("test_clients_without_test_data", 0)
