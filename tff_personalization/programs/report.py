@@ -1,4 +1,4 @@
-"""What the user sees at the end of a run: a short table, and where the rest is."""
+"""What the user sees at the end of a run: a short table, a sentence, and the page."""
 
 import contextlib
 import io
@@ -7,25 +7,25 @@ import sys
 
 from absl import logging
 
+from analysis import outcome, runs
 from tff_personalization import errors
 from tff_personalization.records import run_directory
 
 
 def print_report(directory: run_directory.RunDirectory) -> None:
-    """Prints the figures of a finished run and draws its plots, unless --noplots."""
+    """Prints the figures of a finished run and makes its plots and its page, unless --noplots."""
     path, text = directory.path / "summary.json", io.StringIO()
     try:
         with contextlib.redirect_stdout(text):
             _print_figures(json.loads(path.read_text()))
     except (ValueError, LookupError, TypeError, AttributeError) as error:
         raise errors.UserError(
-            f"{path}: damaged ({type(error).__name__}): remove it, and the same command judges the model anew."
+            f"{path}: damaged ({type(error).__name__}): remove it and run the same command again to evaluate the model again."
         ) from error
     print(text.getvalue(), end="")
-    print(f"\nRun:   {directory.path}")
+    print(f"\n{outcome.sentence(runs.read(directory.path))}\n\nRun:   {directory.path}")
     if directory.experiment.config.plots:
-        for path in _draw(directory):
-            print(f"Plot:  {path}")
+        _draw(directory)
     sys.stdout.flush()
 
 
@@ -84,11 +84,14 @@ def _print_privacy(spent: dict) -> None:
     print("  Metrics of rounds and evaluations are exact and not covered.\n")
 
 
-def _draw(directory: run_directory.RunDirectory) -> list:
-    from analysis import plot_all  # matplotlib takes a while to import: not before the first round
+def _draw(directory: run_directory.RunDirectory) -> None:
+    """Draws the plots and writes the page; the last line printed names the page."""
+    from analysis import plot_all  # matplotlib and Plotly take a while to import: not before the first round
+    from analysis.report import __main__ as page
 
     try:
-        return plot_all.plot_run(directory.path)
-    except OSError as error:  # The figures are safe; a plot can be drawn again.
-        logging.warning("Plots not written: %s", error)
-        return []
+        plots = plot_all.plot_run(directory.path)
+        print(f"Plots: {directory.path / 'plots'} ({len(plots)} files)")
+        print(f"Page:  {page.write(directory.path)}")
+    except (OSError, errors.UserError) as error:  # The figures are safe; plots and page can be made again.
+        logging.warning("Plots or page not written: %s", error)

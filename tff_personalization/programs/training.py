@@ -17,8 +17,8 @@ from tff_personalization.algorithms import stateful_clients
 from tff_personalization.execution import interruption, remote_workers, runtime
 from tff_personalization.experiment import config as config_lib
 from tff_personalization.experiment import setup as setup_lib
-from tff_personalization.programs import client_evaluation, final_evaluation, summary
-from tff_personalization.records import client_states, coroutines, earlier_run, run_directory, saved_models
+from tff_personalization.programs import client_evaluation, final_evaluation, summary, writers
+from tff_personalization.records import client_states, coroutines, earlier_run, files, run_directory, saved_models
 from tff_personalization.tasks import federated_data
 
 
@@ -313,6 +313,7 @@ class _Program:
         if best is not None:
             chosen = best, tff.learning.models.ModelWeights(self._directory.models.load(best), ())
         final = final_evaluation.evaluate(self._evaluator, self._experiment, self._data, last, self._bar, chosen)
+        shown = writers.predict(self._experiment, self._model, self._data, self._evaluator, last, final.test)
         self._progress.evaluation_seconds += time.monotonic() - started
         with self._interrupt.postponed():
             self._directory.models.save(last.trainable, rounds)
@@ -331,6 +332,8 @@ class _Program:
                     self._directory.write_table("chosen_clients.csv", final.choice.clients)
             if final.by_examples:
                 self._directory.write_table("k_shot.csv", final.k_shot_table(rounds))
+            if shown is not None:
+                files.save_arrays(self._directory.path / "gallery.npz", **shown)
             self._directory.write_json(
                 "summary.json", summary.build_summary(self._directory, self._data, final, self._progress)
             )

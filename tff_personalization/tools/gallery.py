@@ -13,15 +13,12 @@ from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
-import tensorflow as tf
 import tensorflow_federated as tff
 import tqdm
 from absl import app, flags
 
-from tff_personalization import errors, local_training, startup
-from tff_personalization.algorithms import client_work
-from tff_personalization.models import functional
-from tff_personalization.personalization import adaptation, evaluation
+from tff_personalization import errors, startup
+from tff_personalization.personalization import predictions
 from tff_personalization.programs import client_evaluation
 from tff_personalization.records import files, finished_run
 from tff_personalization.tasks import archives, registry, sources
@@ -40,7 +37,7 @@ def gallery(run: pathlib.Path, most_clients: int | None = None, progress: bool =
     recorded = _recorded(opened)
     settings, data, kept = opened.experiment.config, opened.data, opened.global_weights()
     evaluator = client_evaluation.PersonalizationEvaluator(opened.experiment, opened.model, data, kept)
-    computation = build_predictions(
+    computation = predictions.build_predictions(
         opened.model,
         kept,
         opened.setup.optimizer("personalization"),
@@ -66,63 +63,6 @@ def gallery(run: pathlib.Path, most_clients: int | None = None, progress: bool =
     names = ("images", "labels", "before", "after", "client")
     arrays = {name: np.concatenate(several) for name, several in zip(names, zip(*parts, strict=True), strict=True)}
     return arrays | {"classes": np.array(archives.CLASSES[: registry.TASKS[settings.task].num_classes])}
-
-
-def build_predictions(
-    model: functional.SeededModel,
-    weights: Sequence[np.ndarray],
-    optimizer: tff.learning.optimizers.Optimizer,
-    epochs: int,
-    batch_size: int,
-) -> tff.Computation:
-    """Builds `(<θ@SERVER, {<index, seed, test, train>}@CLIENTS> -> {<index, before, after>}@CLIENTS)`.
-
-    `before` and `after`, int32 of shape (n,), are the classes that θ, and θ after `epochs` epochs of fine-tuning on the
-    client's train part, give the client's test examples; −1 where the logits are not finite. `weights` are of the
-    shapes of θ.
-    """
-    weights_type = client_work.weights_type(tuple(weights))
-    data_type = evaluation.evaluation_data_type(model)
-    local = local_training.LocalTraining(model, optimizer, batch_size)
-
-    @tff.tensorflow.computation(weights_type, data_type)
-    @tf.function(autograph=False)
-    def predict(weights, data):
-        train, test = (local_training.Examples(*data[part]) for part in ("train", "test"))
-        client = adaptation.Client(model, tuple(weights.trainable), train, test, data["seed"])
-        last = epochs * local.steps_per_epoch(train)
-        adapted = local.steps(local.initial_state(client.theta), train, client.seed, 0, last)
-        return {
-            "index": data["index"],
-            "before": _predictions(model, client.theta, test.x),
-            "after": _predictions(model, adapted.weights, test.x),
-        }
-
-    @tff.federated_computation(tff.FederatedType(weights_type, tff.SERVER), tff.FederatedType(data_type, tff.CLIENTS))
-    def predict_clients(weights, data):
-        return tff.federated_map(predict, (tff.federated_broadcast(weights), data))
-
-    return predict_clients
-
-
-def _predictions(model: functional.SeededModel, weights: tuple[tf.Tensor, ...], x: tf.Tensor) -> tf.Tensor:
-    """The class of each of `x`, int32 of shape (n,), in the batches in which the evaluation judges them."""
-    count, size = tf.shape(x)[0], model.scoring.batch_size
-
-    def add_batch(start, found):
-        logits = model.logits(weights, x[start : start + size], None)
-        finite = tf.reduce_all(tf.math.is_finite(logits), axis=-1)
-        classes = tf.where(finite, tf.argmax(logits, axis=-1, output_type=tf.int32), -1)
-        return start + size, tf.concat([found, classes], axis=0)
-
-    _, found = tf.while_loop(
-        lambda start, _: start < count,
-        add_batch,
-        (0, tf.zeros([0], tf.int32)),
-        shape_invariants=(tf.TensorShape([]), tf.TensorShape([None])),
-        parallel_iterations=1,
-    )
-    return found
 
 
 def _recorded(run: finished_run.FinishedRun) -> pd.DataFrame:

@@ -1,0 +1,93 @@
+"""The progress line of a run: what is being done, how far it is, and how long it will take."""
+
+import contextlib
+import sys
+import threading
+import time
+from typing import IO
+
+_TERMINAL_SECONDS, _OTHER_SECONDS = 0.5, 20.0
+
+
+class Line:
+    """A line on standard error, written by a thread of its own, so that it is alive while a round computes.
+
+    On a terminal it is rewritten in place; elsewhere a new one is written every 20 seconds.
+    """
+
+    def __init__(self, stream: IO[str] | None = None, seconds: float | None = None):
+        self._stream = sys.stderr if stream is None else stream
+        self._terminal = self._stream.isatty()
+        self._seconds = seconds or (_TERMINAL_SECONDS if self._terminal else _OTHER_SECONDS)
+        self._lock, self._end = threading.Lock(), threading.Event()
+        self._started = self._begun = time.monotonic()
+        self._what, self._unit, self._note = "starting", "", ""
+        self._done = self._first = self._total = 0
+
+    def step(self, what: str, total: int = 0, done: int = 0, unit: str = "") -> None:
+        """Begins the next thing to do.
+
+        Args:
+            what: a few words.
+            total: how many units it has; 0 if they are not counted.
+            done: how many of them were done before.
+            unit: what is counted, in the singular.
+        """
+        with self._lock:
+            self._what, self._unit, self._note = what, unit, ""
+            self._total, self._done, self._first = total, done, done
+            self._begun = time.monotonic()
+        if self._terminal:
+            self._write()
+
+    def update(self, count: int = 1, note: str | None = None) -> None:
+        """Counts units that are done; `note` stands at the end of the line until the next one."""
+        with self._lock:
+            self._done += count
+            self._note = self._note if note is None else note
+
+    def text(self) -> str:
+        """What the line says now."""
+        with self._lock:
+            now = time.monotonic()
+            parts = [f"{self._what}: {self._done} of {self._total} {self._unit}s" if self._total else self._what]
+            parts.append(_clock(now - self._started))
+            if self._total > self._done > self._first:
+                left = (now - self._begun) / (self._done - self._first) * (self._total - self._done)
+                parts.append(f"about {_clock(left)} left")
+            return " · ".join([*parts, self._note] if self._note else parts)
+
+    def __enter__(self) -> "Line":
+        self._write()
+        with contextlib.suppress(RuntimeError):  # no memory for a thread: the run goes without the line
+            threading.Thread(target=self._watch, name="progress", daemon=True).start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._end.set()
+        self._write()
+        if self._terminal:
+            with contextlib.suppress(OSError, ValueError):
+                self._stream.write("\n")
+
+    def _watch(self) -> None:
+        while not self._end.wait(self._seconds):
+            self._write()
+
+    def _write(self) -> None:
+        line = f"\r\x1b[2K{self.text()}" if self._terminal else f"{self.text()}\n"
+        with contextlib.suppress(OSError, ValueError):  # the terminal may be gone; the run goes on
+            self._stream.write(line)
+            self._stream.flush()
+
+
+def accuracies(initial: float, personalized: float, before: tuple[float, float] | None) -> str:
+    """The two accuracies of an evaluation, each with its change since the evaluation before."""
+    changes = ("", "") if before is None else (f" ({initial - before[0]:+.3f})", f" ({personalized - before[1]:+.3f})")
+    return f"initial {initial:.3f}{changes[0]}, personalized {personalized:.3f}{changes[1]}"
+
+
+def _clock(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"

@@ -1,0 +1,62 @@
+"""gallery.npz of a run that draws its plots: what its model says to the images of the clients that change most."""
+
+import numpy as np
+import tensorflow_federated as tff
+
+from tff_personalization.experiment import config as config_lib
+from tff_personalization.models import functional
+from tff_personalization.personalization import predictions
+from tff_personalization.programs import client_evaluation
+from tff_personalization.tasks import archives, federated_data, registry, sources
+
+STRATEGY = "fine_tune"
+MOST_CLIENTS = 6
+
+
+def predict(
+    experiment: config_lib.Experiment,
+    model: functional.SeededModel,
+    data: federated_data.FederatedData,
+    evaluator: client_evaluation.PersonalizationEvaluator,
+    weights: tff.learning.models.ModelWeights,
+    test: client_evaluation.EvaluationResult,
+) -> dict[str, np.ndarray] | None:
+    """The arrays of gallery.npz (see `tools.gallery`) for the clients of which most images change to right.
+
+    None where there is nothing to show: plots are off, the task has no images, the strategy is another one, or only
+    aggregates are released.
+    """
+    config = experiment.config
+    images = registry.TASKS[config.task].sources is sources.IMAGES
+    if not config.plots or not images or STRATEGY not in config.strategies or test.clients is None:
+        return None
+    clients = _most_changed(test)
+    if not clients:
+        return None
+    computation = predictions.build_predictions(
+        model,
+        tuple(weights.trainable),
+        experiment.optimizers["personalization"].build(),
+        config.personalization_epochs,
+        config.personalization_batch_size,
+    )
+    values = [evaluator.client_value(index, client, config.rounds) for index, client in enumerate(clients)]
+    found = sorted(computation(weights, values), key=lambda predicted: int(predicted["index"]))
+    parts = [data.test.examples(client) for client in clients]
+    return {
+        "images": np.concatenate([images for images, _ in parts]),
+        "labels": np.concatenate([labels for _, labels in parts]),
+        **{name: np.concatenate([predicted[name] for predicted in found]) for name in ("before", "after")},
+        "client": np.repeat(clients, [len(labels) for _, labels in parts]),
+        "classes": np.array(archives.CLASSES[: registry.TASKS[config.task].num_classes]),
+    }
+
+
+def _most_changed(test: client_evaluation.EvaluationResult) -> list[str]:
+    """The clients with the most images that are right after personalization and were wrong before, net."""
+    assert test.clients is not None
+    table = test.clients[(test.clients["strategy"] == STRATEGY) & (test.clients["test_examples"] > 0)]
+    right = (table["accuracy"] * table["test_examples"]).groupby([table["client"], table["epoch"]], sort=False).sum()
+    by_epoch = right.unstack()
+    change = by_epoch[by_epoch.columns.max()] - by_epoch[0]
+    return list(change.sort_values(ascending=False, kind="stable").index[:MOST_CLIENTS])
