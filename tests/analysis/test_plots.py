@@ -10,6 +10,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 
 from analysis import (
     accuracy_distributions,
+    before_after,
     client_scatter,
     decomposition,
     gain_by_examples,
@@ -25,6 +26,7 @@ from tff_personalization.errors import UserError
 KINDS = ("initial", "personalized")
 PLOTS = (
     learning_curves,
+    before_after,
     accuracy_distributions,
     client_scatter,
     gain_by_examples,
@@ -64,7 +66,7 @@ def test_learning_curves_mark_the_round_at_which_the_second_stage_begins(make_ru
     (axes,) = figure.axes
     ((x, _),) = _lines(axes, linestyle="-.")
     assert list(x) == [40.5, 40.5]
-    assert "reptile from round 41" in [text.get_text() for text in axes.texts]
+    assert "Reptile from round 41" in [text.get_text() for text in axes.texts]
 
 
 def test_a_run_of_one_stage_has_no_stage_mark(make_run):
@@ -134,6 +136,23 @@ def test_a_run_that_was_not_taken_apart_has_no_such_plot(make_run):
 def test_plots_of_the_final_evaluation_say_how_to_finish_an_unfinished_run(make_run, script):
     with pytest.raises(UserError, match="unfinished run"):
         script.plot([runs_lib.read(make_run(finished=False))])
+
+
+def test_each_client_is_drawn_before_and_after_in_order_of_initial_accuracy(make_run):
+    directory = make_run()
+    (axes,) = before_after.plot([runs_lib.read(directory)]).axes
+    initial, personalized = _accuracies(directory)
+    order = np.lexsort((personalized, initial))
+    drawn = {tuple(marks.get_facecolor()[0][:3]): marks.get_offsets() for marks in axes.collections[2:]}
+    for accuracies, colour in ((initial, style.BLUE), (personalized, style.VERMILLION)):
+        offsets = drawn[matplotlib.colors.to_rgb(colour)]
+        np.testing.assert_array_equal(offsets[:, 0], np.arange(1, 69))
+        np.testing.assert_allclose(offsets[:, 1], accuracies[order])
+    others, hurt = (np.array(lines.get_segments()) for lines in axes.collections[:2])
+    assert (hurt[:, 1, 1] < hurt[:, 0, 1]).all()
+    assert (others[:, 1, 1] >= others[:, 0, 1]).all()
+    assert len(hurt) == (personalized < initial).sum()
+    assert f"{(personalized > initial).sum()} of 68 clients gain" in axes.get_title()
 
 
 def test_merged_bars_are_sums_of_neighbouring_bins():
@@ -233,7 +252,7 @@ def test_a_run_with_one_number_of_examples_has_no_k_shot_plot(make_run):
 def test_every_plot_says_task_method_and_that_the_data_is_synthetic(make_run, script):
     title = script.plot(runs_lib.read_all([make_run("a"), make_run("b", seed=2)])).get_suptitle()
     assert "emnist62" in title
-    assert "personalized_fed_avg" in title
+    assert "Personalized FedAvg" in title
     assert "synthetic handwriting, 120 writers, heterogeneity 1" in title
 
 

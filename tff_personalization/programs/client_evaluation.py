@@ -10,12 +10,12 @@ import numpy as np
 import pandas as pd
 import tensorflow as tf
 import tensorflow_federated as tff
-import tqdm
 
 from tff_personalization import seeds
 from tff_personalization.experiment import config as config_lib
 from tff_personalization.models import functional
 from tff_personalization.personalization import distributions, evaluation
+from tff_personalization.programs import progress
 from tff_personalization.tasks import federated_data
 
 
@@ -120,7 +120,7 @@ class PersonalizationEvaluator:
         weights: tff.learning.models.ModelWeights,
         clients: Sequence[str],
         round_number: int,
-        bar: tqdm.tqdm | None = None,
+        line: progress.Line | None = None,
         *,
         strategies: Sequence[str] | None = None,
         learning_rate: float | None = None,
@@ -134,7 +134,7 @@ class PersonalizationEvaluator:
             weights: the global model.
             clients: their ids.
             round_number: the round after which the model is what it is.
-            bar: a progress bar, which counts clients.
+            line: counts clients, if given.
             strategies: None for those of the flags.
             learning_rate: of the personalization optimizer; None for that of the flags.
             most_examples: cuts each client's train part to its first so many examples of a permutation, which hangs on
@@ -149,8 +149,8 @@ class PersonalizationEvaluator:
             values = [self.client_value(index, client, round_number, most_examples) for index, client in chunk]
             output = computation(weights, values)
             released.extend(output if self._release == "records" else [output])
-            if bar is not None:
-                bar.update(len(chunk))
+            if line is not None:
+                line.update(len(chunk))
         keys = list(itertools.product(strategies, range(self._epochs + 1)))
         if self._release == "records":
             table = distributions.client_table(released, clients, strategies)

@@ -14,12 +14,11 @@ from collections.abc import Callable, Mapping
 
 import pandas as pd
 import tensorflow_federated as tff
-import tqdm
 
 from tff_personalization.experiment import config as config_lib
 from tff_personalization.personalization import distributions
 from tff_personalization.personalization import strategies as strategies_lib
-from tff_personalization.programs import client_evaluation
+from tff_personalization.programs import client_evaluation, progress
 from tff_personalization.tasks import federated_data
 
 
@@ -96,7 +95,7 @@ def evaluate(
     experiment: config_lib.Experiment,
     data: federated_data.FederatedData,
     weights: tff.learning.models.ModelWeights,
-    new_bar: Callable[..., tqdm.tqdm],
+    line: progress.Line,
     chosen: tuple[int, tff.learning.models.ModelWeights] | None = None,
 ) -> FinalEvaluation:
     """Judges a global model.
@@ -106,14 +105,14 @@ def evaluate(
         experiment: whose flags say how.
         data: the clients.
         weights: the global model after the last round.
-        new_bar: makes the progress bar of each pass over clients.
+        line: says how far each pass over clients is.
         chosen: the round that was best on validation clients, and the global model after it.
     """
     config = experiment.config
 
     def judge(clients, description, model=weights, round_number=config.rounds, **settings):
-        with new_bar(total=len(clients), desc=description, unit="client") as bar:
-            return evaluator.evaluate(model, clients, round_number, bar, **settings)
+        line.step(description, len(clients), unit="client")
+        return evaluator.evaluate(model, clients, round_number, line, **settings)
 
     test = judge(data.split.test, "final evaluation")
     at_round = None

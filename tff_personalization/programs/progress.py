@@ -6,7 +6,7 @@ import threading
 import time
 from typing import IO
 
-_TERMINAL_SECONDS, _OTHER_SECONDS = 0.5, 20.0
+_FIRST_SECONDS, _TERMINAL_SECONDS, _OTHER_SECONDS = 1.0, 0.5, 20.0
 
 
 class Line:
@@ -58,21 +58,23 @@ class Line:
             return " · ".join([*parts, self._note] if self._note else parts)
 
     def __enter__(self) -> "Line":
-        self._write()
         with contextlib.suppress(RuntimeError):  # no memory for a thread: the run goes without the line
             threading.Thread(target=self._watch, name="progress", daemon=True).start()
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         self._end.set()
-        self._write()
+        if kind is None:
+            self._write()
         if self._terminal:
             with contextlib.suppress(OSError, ValueError):
                 self._stream.write("\n")
 
     def _watch(self) -> None:
-        while not self._end.wait(self._seconds):
+        seconds = min(_FIRST_SECONDS, self._seconds)  # what is refused at once is refused in one line
+        while not self._end.wait(seconds):
             self._write()
+            seconds = self._seconds
 
     def _write(self) -> None:
         line = f"\r\x1b[2K{self.text()}" if self._terminal else f"{self.text()}\n"

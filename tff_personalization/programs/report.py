@@ -20,7 +20,7 @@ def print_report(directory: run_directory.RunDirectory) -> None:
             _print_figures(json.loads(path.read_text()))
     except (ValueError, LookupError, TypeError, AttributeError) as error:
         raise errors.UserError(
-            f"{path}: damaged ({type(error).__name__}): remove it and run the same command again to evaluate the model again."
+            f"{path}: damaged ({type(error).__name__}): remove it and run the same command again."
         ) from error
     print(text.getvalue(), end="")
     print(f"\n{outcome.sentence(runs.read(directory.path))}\n\nRun:   {directory.path}")

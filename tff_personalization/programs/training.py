@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import tensorflow_federated as tff
-import tqdm
 from absl import logging
 
 from tff_personalization import methods, seeds
@@ -17,7 +16,7 @@ from tff_personalization.algorithms import stateful_clients
 from tff_personalization.execution import interruption, remote_workers, runtime
 from tff_personalization.experiment import config as config_lib
 from tff_personalization.experiment import setup as setup_lib
-from tff_personalization.programs import client_evaluation, final_evaluation, summary, writers
+from tff_personalization.programs import client_evaluation, final_evaluation, progress, summary, writers
 from tff_personalization.records import client_states, coroutines, earlier_run, files, run_directory, saved_models
 from tff_personalization.tasks import federated_data
 
@@ -51,7 +50,19 @@ def run(experiment: config_lib.Experiment, interrupt: interruption.Interruption)
     directory = run_directory.RunDirectory(experiment)
     if directory.finished:
         return directory
+    with progress.Line() as line:
+        _run(experiment, interrupt, directory, line)
+    return directory
+
+
+def _run(
+    experiment: config_lib.Experiment,
+    interrupt: interruption.Interruption,
+    directory: run_directory.RunDirectory,
+    line: progress.Line,
+) -> None:
     config = experiment.config
+    line.step("reading the client data")
     data = federated_data.load(config)
     earlier = None
     if config.rounds_from and not directory.has_checkpoints:
@@ -77,9 +88,10 @@ def run(experiment: config_lib.Experiment, interrupt: interruption.Interruption)
         if config.workers
         else runtime.execution_context(cores, worker_log, threads, config.clients_per_call)
     )
+    line.step("starting TFF's worker")
     with computing:
-        _Program(experiment, interrupt, directory, data, earlier).run()
-    return directory
+        line.step(f"building {config.method}")
+        _Program(experiment, interrupt, directory, data, earlier, line).run()
 
 
 def _say(
@@ -103,6 +115,7 @@ class _Program:
         directory: run_directory.RunDirectory,
         data: federated_data.FederatedData,
         taken_over: earlier_run.EarlierRounds | None,
+        line: progress.Line,
     ):
         config = experiment.config
         self._experiment = experiment
@@ -111,6 +124,7 @@ class _Program:
         self._directory = directory
         self._data = data
         self._taken_over = taken_over
+        self._line = line
         self._trained = frozenset(data.split.train)
         made = setup_lib.setup(experiment, data)
         self._model = made.model
@@ -124,31 +138,25 @@ class _Program:
         order = seeds.generator(config.seed, "evaluation_sample").permutation(len(candidates))
         self._sample = [candidates[i] for i in order[: config.evaluation_clients]]
         self._progress = Progress()
-        self._shown: dict[str, str] = {}
+        self._evaluated: tuple[float, float] | None = None
+        self._shown = ""
         self._state: Any = None
         self._client_states = client_states.ClientStates(directory.path / "client_states")
 
     def run(self) -> None:
         self._restore()
         rounds = self._config.rounds
-        initial = self._progress.round_number
-        with self._bar(
-            total=rounds, initial=initial, desc=self._config.method, unit="round", disable=rounds == 0
-        ) as bar:
-            try:
-                while self._progress.round_number < rounds:
-                    self._round(self._progress.round_number + 1, bar)
-            except BaseException:
-                # Ctrl-C, SIGTERM or a fault: the last whole round is kept.
-                if self._state is not None and self._progress.round_number > 0:
-                    with self._interrupt.postponed():
-                        self._save()
-                raise
+        self._line.step(self._config.method, rounds, self._progress.round_number, "round")
+        try:
+            while self._progress.round_number < rounds:
+                self._round(self._progress.round_number + 1)
+        except BaseException:
+            # Ctrl-C, SIGTERM or a fault: the last whole round is kept.
+            if self._state is not None and self._progress.round_number > 0:
+                with self._interrupt.postponed():
+                    self._save()
+            raise
         self._finish()
-
-    def _bar(self, **settings: Any) -> tqdm.tqdm:
-        """A progress bar with the time to go; few lines of it where standard error is not a terminal."""
-        return tqdm.tqdm(mininterval=0.5 if sys.stderr.isatty() else 20, dynamic_ncols=True, **settings)
 
     def _restore(self) -> None:
         newest = self._directory.checkpoints.load_newest(
@@ -183,8 +191,7 @@ class _Program:
             self._save()
 
     def _program_state(self, learning: Any) -> collections.OrderedDict:
-        progress = dataclasses.asdict(self._progress)
-        return collections.OrderedDict(learning=learning, **progress)
+        return collections.OrderedDict(learning=learning, **dataclasses.asdict(self._progress))
 
     def _save(self) -> None:
         self._directory.checkpoints.save(self._program_state(self._state), self._progress.round_number)
@@ -206,7 +213,7 @@ class _Program:
         kept = self._client_states.read(cohort.members, stage.process.client_state, stage.first_round)
         return stage.process.next(state, cohort.values, kept)
 
-    def _round(self, round_number: int, bar: tqdm.tqdm) -> None:
+    def _round(self, round_number: int) -> None:
         stage = self._training.stage_of(round_number)
         started = time.monotonic()
         cohort = self._training.cohort(round_number)
@@ -240,12 +247,13 @@ class _Program:
             result = self._evaluator.evaluate(weights, self._sample, round_number, strategies=main)
             before, after = self._main_distributions(result)
             metrics.update(initial_accuracy=before.mean, personalized_accuracy=after.mean)
-            self._shown.update(initial=f"{before.mean:.3f}", personalized=f"{after.mean:.3f}")
+            self._shown = f", {progress.accuracies(before.mean, after.mean, self._evaluated)}"
+            self._evaluated = before.mean, after.mean
         with self._interrupt.postponed():
             if isinstance(output, stateful_clients.StatefulOutput):
                 # Before the progress: a fault here leaves the states of the rounds before as they are.
                 self._client_states.write(cohort.members, output.client_states, round_number)
-            progress = Progress(
+            now = Progress(
                 round_number,
                 self._progress.train_seconds + trained - started,
                 self._progress.evaluation_seconds + time.monotonic() - trained,
@@ -253,8 +261,8 @@ class _Program:
                 self._progress.expected_seconds,
             )
             if round_number == max(1, self._config.rounds // 10) and self._taken_over is None:
-                spent = progress.train_seconds + progress.evaluation_seconds
-                progress.expected_seconds = spent / round_number * self._config.rounds
+                spent = now.train_seconds + now.evaluation_seconds
+                now.expected_seconds = spent / round_number * self._config.rounds
             self._directory.release(metrics, round_number, self._histograms(cohort, result))
             if result is not None:
                 self._directory.append_evaluation(result.table(round_number, self._split), round_number, self._split)
@@ -262,15 +270,22 @@ class _Program:
                 weights = stage.process.get_model_weights(output.state)
                 self._directory.models.save(weights.trainable, round_number)
             # Not before: a fault saves what these say, and a checkpoint must not be ahead of the records.
-            self._state, self._progress = output.state, progress
+            self._state, self._progress = output.state, now
             if round_number % self._config.rounds_per_checkpoint == 0 or round_number == self._config.rounds:
                 self._save()
                 runtime.return_free_memory()
             if isinstance(output, stateful_clients.StatefulOutput):
                 self._client_states.prune(self._directory.checkpoints.rounds())
             speed = self._progress.examples / self._progress.train_seconds
-            bar.set_postfix({"examples/s": f"{speed:,.0f}", **self._shown}, refresh=False)
-            bar.update()
+            self._line.update(note=f"{speed:,.0f} examples/s{self._shown}")
+            logging.info(
+                "Round %d: train loss %.4f, train accuracy %.4f, %d examples, %.1f s",
+                round_number,
+                measured["train_loss"],
+                measured["train_accuracy"],
+                measured["examples"],
+                time.monotonic() - started,
+            )
 
     def _histograms(
         self, cohort: methods.Cohort, result: client_evaluation.EvaluationResult | None
@@ -312,7 +327,8 @@ class _Program:
         chosen = None
         if best is not None:
             chosen = best, tff.learning.models.ModelWeights(self._directory.models.load(best), ())
-        final = final_evaluation.evaluate(self._evaluator, self._experiment, self._data, last, self._bar, chosen)
+        final = final_evaluation.evaluate(self._evaluator, self._experiment, self._data, last, self._line, chosen)
+        self._line.step("reading the images of the clients that changed most")
         shown = writers.predict(self._experiment, self._model, self._data, self._evaluator, last, final.test)
         self._progress.evaluation_seconds += time.monotonic() - started
         with self._interrupt.postponed():

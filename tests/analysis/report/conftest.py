@@ -107,3 +107,11 @@ def study(tmp_path_factory) -> pathlib.Path:
 def page(study, tmp_path_factory) -> pathlib.Path:
     """The study's report."""
     return report.write(study, tmp_path_factory.mktemp("page") / "report.html")
+
+
+@pytest.fixture(scope="session")
+def run_page(tmp_path_factory) -> pathlib.Path:
+    """The page of one run with a gallery, in the run's directory."""
+    run = write_run(tmp_path_factory.mktemp("runs") / "my_run", **_COMMON)
+    write_gallery(run, "writer_003")
+    return report.write(run)

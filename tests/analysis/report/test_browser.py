@@ -121,3 +121,15 @@ def test_the_page_fits_a_phone_in_the_dark_and_its_console_is_silent(page, drive
         wait(phone, lambda: phone.find_elements("css selector", "#my_own-gains .main-svg"))
         assert phone.execute_script("return document.documentElement.scrollWidth") == 390
         assert phone.get_log("browser") == []
+
+
+@pytest.mark.parametrize(("width", "dark"), [(1280, False), (390, True)])
+def test_the_page_of_one_run_draws_each_client_and_fits(run_page, width, dark):
+    with browser.chromium(width, 844, dark=dark) as driver:
+        driver.get(run_page.as_uri())
+        into_view(driver, "#run-before_after")
+        points = "#run-before_after .scatterlayer .point"
+        wait(driver, lambda: len(driver.find_elements("css selector", points)) == 2 * 10)
+        assert driver.execute_script("return document.documentElement.scrollWidth") == width
+        assert [h.text for h in driver.find_elements("css selector", "#writers .writer h3")] == ["writer_003"]
+        assert driver.get_log("browser") == []

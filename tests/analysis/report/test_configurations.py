@@ -22,18 +22,18 @@ def test_configurations_are_named_after_what_differs_and_in_the_order_of_its_num
 
 def test_a_flag_that_another_method_was_given_is_not_in_a_name(study):
     labels = {c.label for c in configurations.of(study_lib.read(study).experiments[1].runs)}
-    assert labels == {"fed_avg · E 5", "fed_avg · E 2", "personalized_fed_avg · switch at 11"}
+    assert labels == {"FedAvg · E 5", "FedAvg · E 2", "Personalized FedAvg · switch at 11"}
 
 
 def test_one_configuration_is_called_by_its_method(study):
     (alone,) = configurations.of(study_lib.read(study).experiments[2].runs)
-    assert alone.label == "fed_avg"
+    assert alone.label == "FedAvg"
 
 
 def test_runs_of_one_name_in_records_get_their_own(make_run):
     runs = [make_run(name, flags={"unrecorded": name}, given={"seed": 1}) for name in "ab"]
     found = configurations.of([runs_lib.read(run) for run in runs])
-    assert [c.label for c in found] == ["personalized_fed_avg · a", "personalized_fed_avg · b"]
+    assert [c.label for c in found] == ["Personalized FedAvg · a", "Personalized FedAvg · b"]
 
 
 def test_measures_are_means_and_deviations_over_seeds(study, table_1):

@@ -37,7 +37,7 @@ def test_learning_curves_are_the_means_of_the_seeds_beside_their_own(table_1):
 
 def test_a_switch_of_stages_is_marked(fine_tuning):
     figure = figures.learning_curves(fine_tuning)
-    assert [(a.text, a.x) for a in figure.layout.annotations] == [("reptile", 10.5)]
+    assert [(a.text, a.x) for a in figure.layout.annotations] == [("Reptile", 10.5)]
 
 
 def test_curves_by_epoch_are_of_the_final_evaluation_of_test_clients(table_1):

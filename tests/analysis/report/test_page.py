@@ -9,7 +9,8 @@ import sys
 
 import pytest
 
-from analysis import claims
+from analysis import claims, outcome
+from analysis import runs as runs_lib
 from analysis.report import __main__ as report
 from analysis.report import page as page_lib
 from tests.analysis.report.conftest import NASTY
@@ -136,3 +137,20 @@ def test_a_page_that_cannot_be_written_leaves_the_one_that_is_there(study, tmp_p
     with pytest.raises(UserError, match="no finished run"):
         report.write(tmp_path / "damaged")
     assert (tmp_path / "damaged" / "report.html").read_text() == "old"
+
+
+def test_the_page_of_one_run_says_what_it_found_and_how_it_was_made(run_page):
+    assert run_page == run_page.parent / "report.html"
+    parts = Parts(run_page.read_text(encoding="utf-8"))
+    assert outcome.sentence(runs_lib.read(run_page.parent)) in parts.text
+    figures = {attributes["id"] for tag, attributes in parts.tags if tag == "figure"}
+    assert {"run-before_after", "run-learning_curves", "run-personalization_curves", "run-k_shot"} <= figures
+    for text in ("FedAvg on synthetic handwriting", "--rounds", "over clients", "Writers", "Synthetic data."):
+        assert text in parts.text
+    for text in ("Verdicts", "All runs", "over seeds, error bars"):
+        assert text not in parts.text
+
+
+def test_an_unfinished_run_has_no_page_and_is_told_how_to_finish(make_run):
+    with pytest.raises(UserError, match=r"unfinished run .* repeat the command"):
+        report.write(make_run(finished=False))
