@@ -11,7 +11,7 @@ import threading
 import types
 
 import pytest
-from absl import flags
+from absl import app, flags
 
 from tff_personalization import errors, startup
 
@@ -139,6 +139,16 @@ def test_a_flag_that_does_not_exist_is_one_line(capsys):
     assert capsys.readouterr().err.count("\n") == 1
     flags.FLAGS.unparse_flags()
     flags.FLAGS(["program"])
+
+
+def test_help_is_no_failure(capsys, monkeypatch):
+    values = flags.FlagValues()
+    flags.DEFINE_flag(app.HelpFlag(), values)
+    monkeypatch.setattr(flags, "FLAGS", values)
+    with pytest.raises(SystemExit) as left:
+        startup.parse_flags(["program", "--help"])
+    assert left.value.code == 0
+    assert "Try --helpfull" in capsys.readouterr().out
 
 
 def test_a_library_that_cannot_be_loaded_for_want_of_memory_is_told_plainly_and_another_is_not(capfd):

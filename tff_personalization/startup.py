@@ -55,9 +55,12 @@ def _verbosity(argv: list[str]) -> int:
 
 
 def parse_flags(argv: list[str]) -> list[str]:
-    """Parses flags; a mistake among them is one line on standard error and exit status 1."""
+    """Parses flags; a mistake among them is one line on standard error and exit status 1, `--help` exit status 0."""
     with plain_flag_errors(), plain_ends_of_pipes():
-        return flags.FLAGS(argv)
+        try:
+            return flags.FLAGS(argv)
+        except SystemExit:  # --help and its like have printed their text; absl calls this a failure
+            sys.exit(0)
 
 
 @contextlib.contextmanager
