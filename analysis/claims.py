@@ -304,14 +304,21 @@ def _judged(
     return effect, low, high, UNDECIDED, f"The interval holds 0 and {MARGIN:g} or more.{note}"
 
 
+def contents(of: study.Study) -> dict[str, Any]:
+    """What verdicts.json says of a study."""
+    return {"margin": MARGIN, "verdicts": judge(of)}
+
+
 def write(directory: str | os.PathLike[str]) -> pathlib.Path:
     """Judges the study in `directory`, writes verdicts.json into it, whole or not at all, and returns its path."""
     if not study.is_study(directory):
         raise UserError(f"{directory}: no experiments in it; give the folder that make paper wrote")
-    path = pathlib.Path(directory) / "verdicts.json"
-    contents = {"margin": MARGIN, "verdicts": judge(study.read(directory))}
+    found = study.read(directory)
+    if not isinstance(found.directory, pathlib.Path):
+        raise UserError(f"{directory}: a zip file; python -m analysis.share_runs {directory} --to=FILE judges it again")
+    path = found.directory / "verdicts.json"
     temporary = path.with_suffix(".temp")
-    temporary.write_text(json.dumps(contents, indent=2) + "\n", encoding="utf-8")
+    temporary.write_text(json.dumps(contents(found), indent=2) + "\n", encoding="utf-8")
     os.replace(temporary, path)
     return path
 

@@ -10,6 +10,7 @@ from analysis import runs as runs_lib
 from analysis import style
 from tff_personalization import startup
 from tff_personalization.errors import UserError
+from tff_personalization.records import places
 
 # The flags defined here count as the flags of the script that asks for them, so that its --help lists them.
 flags.disclaim_key_flags()
@@ -65,5 +66,5 @@ def write(content: str, output: str | None) -> None:
 
 def default_output(name: str, runs: Sequence[runs_lib.Run]) -> pathlib.Path:
     """Where plot `name` goes: RUN/plots for one run, plots/ beside the first run for several."""
-    place = runs[0].directory if len(runs) == 1 else runs[0].directory.parent
-    return place / "plots" / f"{name}.png"
+    place = places.outside(runs[0].directory)
+    return (place if len(runs) == 1 else place.parent) / "plots" / f"{name}.png"

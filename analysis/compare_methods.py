@@ -11,7 +11,6 @@ percentile bootstrap: seeds are drawn with replacement, and of each the clients.
 """
 
 import math
-import pathlib
 from collections.abc import Sequence
 from typing import Any
 
@@ -186,8 +185,8 @@ def _main() -> None:
     def main(arguments: Sequence[str]) -> None:
         runs = runs_lib.read_all(arguments)
         if reference.value:
-            first = pathlib.Path(reference.value)
-            runs = [runs_lib.read(first), *(run for run in runs if not run.directory.samefile(first))]
+            first = runs_lib.read(reference.value)
+            runs = [first, *(run for run in runs if run.directory != first.directory)]
         command_line.write(render(compare(runs), form.value), output.value)
 
     command_line.run_script(main)

@@ -55,7 +55,7 @@ def read(run: runs_lib.Run) -> Gallery:
             f"{run.directory}: no {FILE}; run tff_personalization.tools.gallery on it first"
         )
     try:
-        with np.load(path, allow_pickle=False) as file:
+        with path.open("rb") as stream, np.load(stream, allow_pickle=False) as file:
             arrays = {name: file[name] for name in _DIMENSIONS}
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
         raise UserError(f"{path}: damaged ({error}); make it anew with tff_personalization.tools.gallery") from None

@@ -5,7 +5,6 @@
 Plots that need a record which the run does not hold, such as per-client accuracies, are left out.
 """
 
-import os
 import pathlib
 from collections.abc import Sequence
 
@@ -24,6 +23,7 @@ from analysis import (
     style,
 )
 from analysis import runs as runs_lib
+from tff_personalization.records import places
 
 _PLOTS = {
     "learning_curves": learning_curves.plot,
@@ -37,7 +37,7 @@ _PLOTS = {
 }
 
 
-def plot_run(run_directory: str | os.PathLike[str]) -> list[pathlib.Path]:
+def plot_run(run_directory: places.Named) -> list[pathlib.Path]:
     """Writes every plot that the records of a finished run allow, and returns the paths written.
 
     A plot whose record the run does not hold (per-client accuracies when it released aggregates alone, learning

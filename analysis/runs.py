@@ -1,23 +1,26 @@
 """The runs that a command of the analysis is given."""
 
-import os
-import pathlib
 from collections.abc import Iterable, Sequence
 
 from tff_personalization.errors import UserError
+from tff_personalization.records import places
 from tff_personalization.records.run_records import NotRecordedError, Run, read
 
 __all__ = ["NotRecordedError", "Run", "labels", "read", "read_all"]
 
 
-def read_all(directories: Iterable[str | os.PathLike[str]]) -> list[Run]:
+def read_all(directories: Iterable[places.Named]) -> list[Run]:
     """The runs in `directories`, in that order; UserError when there are none or one is not a run directory.
 
-    A directory named "plots" that is no run is passed over: plots of several runs are written beside the runs,
-    where a pattern such as `runs/*` finds them the next time.
+    A folder or zip file of runs stands for all of them, by name. A directory named "plots" that is no run is ignored:
+    plots of several runs are written beside the runs, where a pattern such as `runs/*` finds them the next time.
     """
-    paths = [pathlib.Path(directory) for directory in directories]
-    paths = [path for path in paths if path.name != "plots" or not path.is_dir() or (path / "config.json").exists()]
+    paths: list[places.Place] = []
+    for path in map(places.place, directories):
+        if (path / "config.json").exists():
+            paths.append(path)
+        elif path.name != "plots" or not path.is_dir():
+            paths += places.folders_with(path, "config.json") or [path]
     if not paths:
         raise UserError("RUN: no run directory given; give at least one, as in python -m analysis.plot_all RUN")
     repeated = sorted({str(path) for path in paths if paths.count(path) > 1})

@@ -1,66 +1,87 @@
-"""Copies what finished runs measured to a folder that can be published: no checkpoints, no paths of the machine.
+"""Copies what finished runs measured into one zip file that can be published: no checkpoints, no paths of the machine.
 
-    python -m analysis.share_runs RUN [RUN ...] --to=docs/results/mine
-    python -m analysis.share_runs STUDY --to=docs/results/mine          # what `make paper` wrote, its verdicts included
+    python -m analysis.share_runs RUN [RUN ...] --to=docs/results/mine.zip
+    python -m analysis.share_runs STUDY --to=docs/results/mine.zip      # what `make paper` wrote; its claims are judged
 
-Each run becomes a folder of its name with config.json, summary.json and its tables; every other script here reads it
-like the run itself. Paths of the machine are cut to their last part.
+Each run becomes a folder of its name in the file, with config.json, summary.json and its tables, which hold every
+client that the run recorded. Every other script here reads `mine.zip` like a study or a folder of runs, and
+`mine.zip/NAME` like a run. Paths of the machine are cut to their last part. The same records give the same bytes.
 """
 
-import functools
+import io
 import json
 import os
 import pathlib
-import shutil
-from collections.abc import Sequence
+import zipfile
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from absl import flags
 
-from analysis import command_line, study
+from analysis import claims, command_line, study
 from analysis import runs as runs_lib
 from tff_personalization.errors import UserError
+from tff_personalization.records import places
 
 TABLES = (
     *("metrics.csv", "evaluations.csv", "clients.csv", "by_round.csv", "distribution.csv", "choice.csv", "k_shot.csv"),
     *("decomposition.csv", "chosen_clients.csv"),
 )
+_EARLIEST = (1980, 1, 1, 0, 0, 0)  # that a zip file can hold
 
 
-def share(run: runs_lib.Run, to: pathlib.Path) -> pathlib.Path:
-    """Copies a finished run's records into a folder of its name below `to`, and returns that folder.
-
-    Raises:
-        UserError: the run is unfinished, or the folder holds another run.
-    """
-    target = to / run.name
-    summary, config = run.summary, without_paths(run.config)
-    if (target / "config.json").exists() and runs_lib.read(target).config != config:
-        raise UserError(f"--to: {target} holds another run; give another folder, or remove it")
-    target.mkdir(parents=True, exist_ok=True)
-    for name, contents in (("config.json", config), ("summary.json", summary)):
-        (target / name).write_text(json.dumps(contents, indent=2) + "\n", encoding="utf-8")
-    for name in TABLES:
-        if (run.directory / name).exists():
-            shutil.copyfile(run.directory / name, target / name)
-    return target
+def of_run(run: runs_lib.Run) -> dict[str, bytes]:
+    """What is shared of a finished run: each file by its name; UserError when the run is unfinished."""
+    contents = {"config.json": without_paths(run.config), "summary.json": run.summary}
+    files = {f"{run.name}/{name}": _json(content) for name, content in contents.items()}
+    tables = {name: run.directory / name for name in TABLES}
+    return files | {f"{run.name}/{name}": places.read_bytes(path) for name, path in tables.items() if path.exists()}
 
 
-def share_study(of: study.Study, to: pathlib.Path) -> pathlib.Path:
-    """Copies a study's experiments, finished runs and verdicts into the folder `to`, and returns it.
-
-    Raises:
-        UserError: the folder holds other runs of these names.
-    """
+def of_study(of: study.Study) -> dict[str, bytes]:
+    """What is shared of a study: its experiments, their finished runs, and the verdicts on its claims."""
+    files = {"verdicts.json": _json(claims.contents(of))}
     for experiment in of.experiments:
-        for entry in experiment.entries:
-            share(entry.run, to / study.RUNS)
-        contents = json.loads((of.directory / experiment.name / "experiment.json").read_text(encoding="utf-8"))
-        (to / experiment.name).mkdir(parents=True, exist_ok=True)
-        text = json.dumps(without_paths(contents), indent=2) + "\n"
-        (to / experiment.name / "experiment.json").write_text(text, encoding="utf-8")
-    if (of.directory / "verdicts.json").exists():
-        shutil.copyfile(of.directory / "verdicts.json", to / "verdicts.json")
+        path = of.directory / experiment.name / study.RECORD
+        files[f"{experiment.name}/{study.RECORD}"] = _json(without_paths(places.read_json(path, ())))
+    for run in of.runs:
+        files |= {f"{study.RUNS}/{name}": content for name, content in of_run(run).items()}
+    return files
+
+
+def write(files: Mapping[str, bytes], to: pathlib.Path) -> pathlib.Path:
+    """Writes a zip file, whole or not at all, and returns its path.
+
+    Args:
+        files: each file by its name.
+        to: the zip file; one that is there is replaced.
+
+    Raises:
+        UserError: a run in the file that is there would be lost, or the file cannot be written.
+    """
+    if to.suffix != ".zip":
+        raise UserError(f"--to: {to} does not end in .zip; give a file name that does")
+    if to.exists():
+        there = places.place(to)
+        for name in zipfile.Path(to).root.namelist():
+            if name.endswith("/config.json") and json.loads(files.get(name, b"null")) != places.read_json(
+                there / name, ()
+            ):
+                raise UserError(f"--to: {to} holds another run, {name.split('/')[-2]}; give another file, or remove it")
+    stream = io.BytesIO()
+    with zipfile.ZipFile(stream, "w") as archive:
+        for name in sorted(files):
+            entry = zipfile.ZipInfo(name, _EARLIEST)
+            entry.external_attr = 0o644 << 16
+            archive.writestr(entry, files[name], zipfile.ZIP_DEFLATED, compresslevel=9)
+    temporary = to.with_name(f"{to.name}.temp")
+    try:
+        to.parent.mkdir(parents=True, exist_ok=True)
+        temporary.write_bytes(stream.getvalue())
+        os.replace(temporary, to)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        raise UserError(f"--to: {to} cannot be written ({error.strerror}); give another file") from None
     return to
 
 
@@ -73,24 +94,30 @@ def without_paths(value: Any) -> Any:
     return os.path.basename(value.rstrip("/")) if isinstance(value, str) and os.path.isabs(value) else value
 
 
+def _json(contents: Any) -> bytes:
+    return (json.dumps(contents, indent=2) + "\n").encode()
+
+
 def _main() -> None:
     # Defined when the script starts and not on import, so that a program that imports it keeps its own flags.
-    to = flags.DEFINE_string("to", None, "The folder into which the runs' folders are put.", required=True)
+    to = flags.DEFINE_string("to", None, "The zip file to write.", required=True)
 
     def main(arguments: Sequence[str]) -> None:
-        target = pathlib.Path(to.value)
         studies = [place for place in arguments if study.is_study(place)]
         runs = [place for place in arguments if place not in studies]
-        found = [study.read(place) for place in studies]
-        finished = runs_lib.read_all(runs) if runs or not studies else []
-        for copy in (
-            *(functools.partial(share_study, of) for of in found),
-            *(functools.partial(share, run) for run in finished),
-        ):
-            try:
-                print(copy(target))
-            except OSError as error:
-                raise UserError(f"--to: {to.value} cannot be written ({error.strerror}); give another folder") from None
+        parts = [of_study(study.read(place)) for place in studies]
+        parts += [of_run(run) for run in (runs_lib.read_all(runs) if runs or not studies else ())]
+        files: dict[str, bytes] = {}
+        for part in parts:
+            twice = sorted(files.keys() & part.keys())
+            if twice:
+                raise UserError(f"{twice[0]}: of two runs or studies; share them in two files")
+            files |= part
+        path = write(files, pathlib.Path(to.value))
+        count, with_clients = (
+            sum(name.endswith(f"/{end}") for name in files) for end in ("config.json", "clients.csv")
+        )
+        print(f"{path}: {count} runs; all test clients are in the records of {with_clients} of them")
 
     command_line.run_script(main)
 

@@ -4,23 +4,24 @@ DIR/<experiment>/experiment.json    what it is about, and which runs are its own
 DIR/runs/<run>/                     the run directories; one may belong to several experiments
 DIR/verdicts.json                   what analysis/claims.py says of them
 
-A folder of runs is a study of one experiment, and so is one run directory.
+A folder of runs is a study of one experiment, and so is one run directory. DIR may be a zip file, such as
+`analysis.share_runs` writes.
 """
 
 import dataclasses
 import functools
 import json
-import os
 import pathlib
 from collections.abc import Mapping
 from typing import Any
 
 from analysis import runs as runs_lib
 from tff_personalization.errors import UserError
+from tff_personalization.records import places
 
 RUNS = "runs"
 ONE_RUN = "run"  # the name of the experiment of a study that is one run directory
-_RECORD = "experiment.json"
+RECORD = "experiment.json"
 _WORDS = ("question", "paper", "claim", "scale")
 
 
@@ -101,7 +102,7 @@ class Study:
         one_run: the run, if the study is one run directory.
     """
 
-    directory: pathlib.Path
+    directory: places.Place
     experiments: tuple[Experiment, ...]
     one_run: runs_lib.Run | None = None
 
@@ -117,61 +118,62 @@ class Study:
 
     def key(self, run: runs_lib.Run) -> str:
         """Where a run is in the study: its folder, seen from the study's."""
-        return run.directory.relative_to(self.directory).as_posix()
+        return pathlib.PurePath(str(run.directory)).relative_to(str(self.directory)).as_posix()
 
 
-def is_study(directory: str | os.PathLike[str]) -> bool:
-    """Whether a folder holds experiments."""
-    return any(pathlib.Path(directory).glob(f"*/{_RECORD}"))
+def is_study(directory: places.Named) -> bool:
+    """Whether a folder or zip file holds experiments."""
+    return bool(places.folders_with(places.place(directory), RECORD))
 
 
-def read(directory: str | os.PathLike[str]) -> Study:
+def read(directory: places.Named) -> Study:
     """The study in `directory`; a folder of runs without experiments is one experiment, and so is a run directory.
 
     Raises:
         UserError: there is no finished run in it, or a record is damaged.
     """
-    directory = pathlib.Path(directory)
-    if not directory.is_dir():
-        raise UserError(f"{directory}: no such folder; give a run directory, a study, or a folder of runs")
-    if (directory / "config.json").exists():
-        run = runs_lib.read(directory)
+    folder = places.place(directory)
+    if not folder.is_dir():
+        raise UserError(f"{folder}: no such folder; give a run directory, a study, or a folder of runs")
+    if (folder / "config.json").exists():
+        run = runs_lib.read(folder)
         _ = run.summary  # says how to finish a run that is unfinished
         only = Experiment(ONE_RUN, "Results", "", "", "", "", None, (Entry(run),), 0)
-        return Study(directory.parent, (only,), run)
-    if is_study(directory):
+        return Study(folder.parent, (only,), run)
+    records = places.folders_with(folder, RECORD)
+    if records:
         read_runs = functools.cache(runs_lib.read)  # of several experiments: its records are read once
-        ordered = [_read(path, directory / RUNS, read_runs) for path in sorted(directory.glob(f"*/{_RECORD}"))]
+        ordered = [_read(found, folder / RUNS, read_runs) for found in records]
         experiments = [experiment for _, experiment in sorted(ordered, key=lambda pair: (pair[0], pair[1].name))]
     else:
-        experiments = [_of_runs(directory)]
+        experiments = [_of_runs(folder)]
     if not any(experiment.entries for experiment in experiments):
-        raise UserError(f"{directory}: no finished run in it; give a finished run, a study, or a folder of runs")
-    return Study(directory, tuple(experiments))
+        raise UserError(f"{folder}: no finished run in it; give a finished run, a study, or a folder of runs")
+    return Study(folder, tuple(experiments))
 
 
-def _read(path: pathlib.Path, runs: pathlib.Path, read_run: Any) -> tuple[int, Experiment]:
+def _read(folder: places.Place, runs: places.Place, read_run: Any) -> tuple[int, Experiment]:
     """An experiment and its place among the others."""
+    path = folder / RECORD
     try:
-        record = json.loads(path.read_text(encoding="utf-8"))
+        record = json.loads(places.read_text(path))
         planned = [(str(item["run"]), str(item["label"]), dict(item["overrides"])) for item in record["runs"]]
         words = {name: str(record.get(name) or "") for name in _WORDS}
         order, title = int(record.get("order") or 0), str(record["title"])
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise UserError(
             f"{path}: damaged ({type(error).__name__}: {error}); repeat the command that made the study"
         ) from None
-    places = [(runs / pathlib.PurePath(name).name, label, overrides) for name, label, overrides in planned]
-    begun = [(read_run(place), *rest) for place, *rest in places if (place / "config.json").exists()]
+    folders = [(runs / pathlib.PurePath(name).name, label, overrides) for name, label, overrides in planned]
+    begun = [(read_run(folder), *rest) for folder, *rest in folders if (folder / "config.json").exists()]
     entries = tuple(Entry(run, label, overrides) for run, label, overrides in begun if run.finished)
-    name = path.parent.name
     return order, Experiment(
-        name, title, **words, planned=len(planned), entries=entries, unfinished=len(begun) - len(entries)
+        folder.name, title, **words, planned=len(planned), entries=entries, unfinished=len(begun) - len(entries)
     )
 
 
-def _of_runs(directory: pathlib.Path) -> Experiment:
-    found = [runs_lib.read(place.parent) for place in sorted(directory.glob("*/config.json"))]
+def _of_runs(directory: places.Place) -> Experiment:
+    found = [runs_lib.read(folder) for folder in places.folders_with(directory, "config.json")]
     entries = tuple(Entry(run) for run in found if run.finished)
-    name = directory.resolve().name
+    name = pathlib.Path(str(directory)).resolve().stem
     return Experiment(name, name, "", "", "", "", None, entries, len(found) - len(entries))

@@ -16,20 +16,20 @@ from absl import flags
 from analysis import command_line
 from analysis.report import markdown, page
 from tff_personalization.errors import UserError
+from tff_personalization.records import places
 
 
-def write(directory: str | os.PathLike[str], output: str | os.PathLike[str] | None = None) -> pathlib.Path:
+def write(directory: places.Named, output: str | os.PathLike[str] | None = None) -> pathlib.Path:
     """Writes the report of a study or a run, whole or not at all, and returns its path.
 
     Args:
-        directory: the folder of the study, or the run directory.
-        output: the file; report.html in that folder unless given.
+        directory: the folder or zip file of the study, or the run directory.
+        output: the file; unless given report.html in that folder, or in one beside the zip file.
 
     Raises:
         UserError: there is no finished run in it, a record is damaged, or the file cannot be written.
     """
-    directory = pathlib.Path(directory)
-    path = directory / "report.html" if output is None else pathlib.Path(output)
+    path = places.outside(places.place(directory)) / "report.html" if output is None else pathlib.Path(output)
     content = page.build(directory)
     temporary = path.with_name(f"{path.name}.temp")
     try:
@@ -55,7 +55,7 @@ def _main() -> None:
             raise UserError("DIR: give one folder, as in python -m analysis.report runs/NAME")
         print(write(arguments[0], output.value))
         if as_markdown.value is not None:
-            print(markdown.write(pathlib.Path(arguments[0]), pathlib.Path(as_markdown.value)))
+            print(markdown.write(arguments[0], pathlib.Path(as_markdown.value)))
 
     command_line.run_script(main)
 

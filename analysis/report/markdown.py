@@ -5,13 +5,14 @@ import pathlib
 from analysis import style
 from analysis.report import page
 from tff_personalization.errors import UserError
+from tff_personalization.records import places
 
 
-def write(directory: pathlib.Path, to: pathlib.Path) -> pathlib.Path:
+def write(directory: places.Named, to: pathlib.Path) -> pathlib.Path:
     """Writes the report of a study into a folder: README.md, an image a figure, and CSV and LaTeX a table.
 
     Args:
-        directory: the study's folder.
+        directory: the study's folder or zip file.
         to: the folder, which may be the study's own; files of these names in it are replaced.
 
     Returns:

@@ -17,20 +17,21 @@ from analysis import gallery, names, outcome, share_runs, study, style
 from analysis import runs as runs_lib
 from analysis.report import configurations as configurations_lib
 from analysis.report import look, sections, tables, verdicts, writers
+from tff_personalization.records import places
 
 _HERE = pathlib.Path(__file__).parent
 _MOST_GALLERIES = 6
 _COMPRESSED_FROM = 100_000  # bytes of a CSV file
 
 
-def contents(directory: pathlib.Path) -> dict[str, Any]:
+def contents(directory: places.Named) -> dict[str, Any]:
     """What the report of the study in a folder says, in whatever form: by the names that its templates have for it.
 
     Raises:
         UserError: there is no finished run in it, or a record is damaged.
     """
     found = study.read(directory)
-    judged = verdicts.read(directory)
+    judged = verdicts.read(places.place(directory))
     return {
         "study": found,
         "one_run": None if found.one_run is None else _of_run(found.one_run),
@@ -55,7 +56,7 @@ def environment(autoescape: bool) -> jinja2.Environment:
     )
 
 
-def build(directory: pathlib.Path) -> str:
+def build(directory: places.Named) -> str:
     """The page of the study in a folder, or of a run directory.
 
     Raises:

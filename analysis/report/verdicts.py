@@ -3,11 +3,11 @@
 import dataclasses
 import json
 import math
-import pathlib
 from typing import Any
 
 from analysis import claims as claims_lib
 from tff_personalization.errors import UserError
+from tff_personalization.records import places
 
 FILE = "verdicts.json"
 # The claims of arXiv 1909.12488 by their names in the verdicts, and what else it says.
@@ -104,7 +104,7 @@ class Interval:
     high: float
 
 
-def read(directory: pathlib.Path) -> list[Verdict]:
+def read(directory: places.Place) -> list[Verdict]:
     """The verdicts of a study, in the file's order; none if it has not been judged.
 
     Raises:
@@ -114,8 +114,8 @@ def read(directory: pathlib.Path) -> list[Verdict]:
     if not path.exists():
         return []
     try:
-        return [_verdict(record) for record in json.loads(path.read_text(encoding="utf-8"))["verdicts"]]
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        return [_verdict(record) for record in json.loads(places.read_text(path))["verdicts"]]
+    except (ValueError, KeyError, TypeError) as error:
         reason = f"no {error}" if isinstance(error, KeyError) else str(error)
         raise UserError(
             f"{path}: damaged ({reason}); make it anew with python -m analysis.claims {directory}"

@@ -1,35 +1,88 @@
-"""What is published of a run: its records, readable as before, without paths of the machine."""
+"""What is published of runs: their records in one file, readable as before, without paths of the machine."""
 
 import json
+import zipfile
 
 import pytest
 
-from analysis import compare_methods, share_runs
+from analysis import claims, compare_methods, share_runs, study
 from analysis import runs as runs_lib
 from tff_personalization.errors import UserError
 
 
-def test_what_is_shared_gives_the_same_tables_and_has_no_paths(make_run, tmp_path):
+@pytest.fixture
+def share(tmp_path):
+    """Writes the records of a run to a zip file and returns its path."""
+    return lambda directory: share_runs.write(share_runs.of_run(runs_lib.read(directory)), tmp_path / "shared.zip")
+
+
+def test_what_is_shared_gives_the_same_tables_and_has_no_paths(make_run, share):
     directory = make_run("mine", flags={"client_data": "/home/me/hands.npz", "output_dir": "/home/me/runs/"})
     (directory / "checkpoints").mkdir()
-    shared = share_runs.share(runs_lib.read(directory), tmp_path / "shared")
-    before, after = (compare_methods.compare(runs_lib.read_all([run])) for run in (directory, shared))
-    assert before.equals(after)
-    config = json.loads((shared / "config.json").read_text())
+    shared = share(directory)
+    before, in_it, all_of_it = (
+        compare_methods.compare(runs_lib.read_all([place])) for place in (directory, shared / "mine", shared)
+    )
+    assert before.equals(in_it)
+    assert before.equals(all_of_it)
+    config = runs_lib.read(shared / "mine").config
     assert (config["flags"]["client_data"], config["flags"]["output_dir"]) == ("hands.npz", "runs")
-    assert "/home" not in "".join(path.read_text() for path in shared.iterdir())
-    assert not (shared / "checkpoints").exists()
-    share_runs.share(runs_lib.read(directory), tmp_path / "shared")  # again changes nothing
+    with zipfile.ZipFile(shared) as archive:
+        assert "/home" not in "".join(archive.read(name).decode() for name in archive.namelist())
+        assert {name.split("/")[1] for name in archive.namelist()} <= {
+            "config.json",
+            "summary.json",
+            *share_runs.TABLES,
+        }
 
 
-def test_another_run_is_not_overwritten(make_run, tmp_path):
-    share_runs.share(runs_lib.read(make_run("mine", seed=1)), tmp_path / "shared")
-    other = make_run("others/mine", seed=2)
-    with pytest.raises(UserError, match="holds another run"):
-        share_runs.share(runs_lib.read(other), tmp_path / "shared")
+def test_a_study_in_a_zip_file_is_the_study_and_the_same_records_give_the_same_bytes(make_study, tmp_path):
+    runs = [(label, {}, {"seed": seed}) for label in ("FedAvg", "Personalized FedAvg") for seed in (1, 2)]
+    found = study.read(make_study("fine_tuning", runs))
+    first, second = (share_runs.write(share_runs.of_study(found), tmp_path / name) for name in ("a.zip", "b.zip"))
+    assert first.read_bytes() == second.read_bytes()
+    shared = study.read(first)
+    assert (
+        claims.contents(shared)
+        == claims.contents(found)
+        == json.loads((shared.directory / "verdicts.json").read_text())
+    )
+    assert [shared.key(run) for run in shared.runs] == [found.key(run) for run in found.runs]
+    again = share_runs.write(share_runs.of_study(shared), tmp_path / "again.zip")
+    assert again.read_bytes() == first.read_bytes()
+    with pytest.raises(UserError, match=r"a\.zip: a zip file; python -m analysis\.share_runs .* judges it again"):
+        claims.write(first)
 
 
-def test_an_unfinished_run_is_refused(make_run, tmp_path):
+def test_another_run_is_not_lost(make_run, share):
+    shared = share(make_run("mine", seed=1))
+    before = shared.read_bytes()
+    assert share(make_run("same/mine", seed=1)).read_bytes() == before
+    for other in (make_run("others/mine", seed=2), make_run("yours", seed=1)):
+        with pytest.raises(UserError, match="holds another run, mine"):
+            share(other)
+    assert shared.read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (lambda content: content[: len(content) // 2], r"shared\.zip: not a zip file"),
+        (lambda content: content.replace(b"\x00" * 8, b"", 1), r"shared\.zip"),
+        (lambda content: content[:300] + bytes(200) + content[500:], "cannot be read"),
+    ],
+    ids=["cut short", "bytes missing", "bytes overwritten"],
+)
+def test_a_damaged_zip_file_is_named(make_run, share, damage, message):
+    shared = share(make_run("mine"))
+    shared.write_bytes(damage(shared.read_bytes()))
+    with pytest.raises(UserError, match=message):
+        print(runs_lib.read(shared / "mine").clients)
+
+
+def test_an_unfinished_run_and_another_kind_of_file_are_refused(make_run, share, tmp_path):
     with pytest.raises(UserError, match="unfinished"):
-        share_runs.share(runs_lib.read(make_run(finished=False)), tmp_path / "shared")
-    assert not (tmp_path / "shared").exists()
+        share(make_run(finished=False))
+    with pytest.raises(UserError, match=r"does not end in \.zip"):
+        share_runs.write({}, tmp_path / "shared")
+    assert not list(tmp_path.glob("shared*"))

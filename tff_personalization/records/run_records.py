@@ -1,20 +1,17 @@
-"""What a run directory records, read and checked, without TensorFlow: the only way in which the analysis sees a run."""
+"""What a run directory records, read and checked, without TensorFlow: the only way in which the analysis sees a run.
+
+The run directory may be in a zip file; see `places`.
+"""
 
 import dataclasses
 import functools
-import io
-import json
-import os
-import pathlib
-from collections.abc import Iterable
 from typing import Any
 
 import pandas as pd
 
 from tff_personalization.errors import UserError
+from tff_personalization.records import places
 
-# Columns that hold text; every other required column holds numbers.
-_TEXT_COLUMNS = frozenset({"stage", "split", "strategy", "client"})
 _METRICS = ("round", "stage", "initial_accuracy", "personalized_accuracy")
 _EVALUATIONS = ("round", "split", "strategy", "epoch", "clients", "accuracy_mean", "accuracy_q25", "accuracy_q75")
 _BY_ROUND = ("round", "client", "strategy", "epoch", "accuracy", "train_examples", "test_examples")
@@ -39,11 +36,11 @@ class Run:
     """One run directory; each record is read and checked when it is first used.
 
     Attributes:
-        directory: the run directory.
+        directory: the run directory, which may be in a zip file.
         config: contents of config.json.
     """
 
-    directory: pathlib.Path
+    directory: places.Place
     config: dict[str, Any]
 
     @property
@@ -70,7 +67,7 @@ class Run:
                 f"{self.directory}: unfinished run (no summary.json); "
                 "to finish it, repeat the command that started it, with the same flags"
             )
-        return _read_json(self.directory / "summary.json", SUMMARY)
+        return places.read_json(self.directory / "summary.json", SUMMARY)
 
     @functools.cached_property
     def metrics(self) -> pd.DataFrame:
@@ -82,23 +79,23 @@ class Run:
         """
         if not (self.directory / "metrics.csv").exists():
             raise NotRecordedError(f"{self.directory}: no metrics.csv, the run has had no rounds; give a run that has")
-        return _read_csv(self.directory / "metrics.csv", _METRICS)
+        return places.read_csv(self.directory / "metrics.csv", _METRICS)
 
     @functools.cached_property
     def evaluations(self) -> pd.DataFrame:
         """One row per (round, split, strategy, epoch); epoch 0 is before personalization."""
-        return _read_csv(self.directory / "evaluations.csv", _EVALUATIONS)
+        return places.read_csv(self.directory / "evaluations.csv", _EVALUATIONS)
 
     @functools.cached_property
     def clients(self) -> pd.DataFrame | None:
         """Final evaluation, one row per (client, strategy, epoch); None when the run released aggregates alone."""
         path = self.directory / "clients.csv"
-        return _read_csv(path, _CLIENTS) if path.exists() else None
+        return places.read_csv(path, _CLIENTS) if path.exists() else None
 
     @functools.cached_property
     def distribution(self) -> pd.DataFrame:
         """Final evaluation, one row per (strategy, epoch, bin): how many clients have an accuracy in the bin."""
-        return _read_csv(self.directory / "distribution.csv", _DISTRIBUTION)
+        return places.read_csv(self.directory / "distribution.csv", _DISTRIBUTION)
 
     @functools.cached_property
     def k_shot(self) -> pd.DataFrame:
@@ -113,7 +110,7 @@ class Run:
             raise NotRecordedError(
                 f"{self.directory}: no k_shot.csv; give a run made with --personalization_examples=0,1,5,20,all"
             )
-        return _read_csv(self.directory / "k_shot.csv", _K_SHOT, _TEXT_COLUMNS | {"examples"})
+        return places.read_csv(self.directory / "k_shot.csv", _K_SHOT, places.TEXT_COLUMNS | {"examples"})
 
     @functools.cached_property
     def choice(self) -> pd.DataFrame:
@@ -125,7 +122,7 @@ class Run:
         """
         if not (self.directory / "choice.csv").exists():
             raise NotRecordedError(f"{self.directory}: no choice.csv; give a run made with --validation_clients")
-        return _read_csv(self.directory / "choice.csv", _CHOICE)
+        return places.read_csv(self.directory / "choice.csv", _CHOICE)
 
     @functools.cached_property
     def chosen_clients(self) -> pd.DataFrame | None:
@@ -134,7 +131,7 @@ class Run:
         None if nothing was chosen, or aggregates alone were released.
         """
         path = self.directory / "chosen_clients.csv"
-        return _read_csv(path, _CLIENTS) if path.exists() else None
+        return places.read_csv(path, _CLIENTS) if path.exists() else None
 
     @property
     def decomposition(self) -> pd.DataFrame:
@@ -154,13 +151,13 @@ class Run:
             raise NotRecordedError(
                 f"{self.directory}: no decomposition.csv; run tff_personalization.tools.decompose on it first"
             )
-        return _read_csv(self.directory / "decomposition.csv", _DECOMPOSITION, _TEXT_COLUMNS | {"level"})
+        return places.read_csv(self.directory / "decomposition.csv", _DECOMPOSITION, places.TEXT_COLUMNS | {"level"})
 
     @functools.cached_property
     def by_round(self) -> pd.DataFrame:
         """As `clients`, of the main strategy alone, with the models of other rounds than the last; often empty."""
         path = self.directory / "by_round.csv"
-        return _read_csv(path, _BY_ROUND) if path.exists() else pd.DataFrame(columns=_BY_ROUND)
+        return places.read_csv(path, _BY_ROUND) if path.exists() else pd.DataFrame(columns=_BY_ROUND)
 
     def client_gains(self, strategy: str | None = None, round_number: int | None = None) -> pd.DataFrame:
         """Accuracies of every test client that has test examples, under a strategy; None is the run's main one.
@@ -208,54 +205,13 @@ class Run:
         return gains.assign(gain=gains["personalized"] - gains["initial"])
 
 
-def read(directory: str | os.PathLike[str]) -> Run:
-    """The run in `directory`; UserError when it is not a run directory or its config.json is malformed."""
-    directory = pathlib.Path(directory)
+def read(path: places.Named) -> Run:
+    """The run in a folder; UserError when it is not a run directory or its config.json is malformed."""
+    directory = places.place(path)
     if not directory.exists():
         raise UserError(f"{directory}: no such directory; give a run directory")
     if not directory.is_dir():
         raise UserError(f"{directory}: not a directory; give a run directory")
     if not (directory / "config.json").exists():
         raise UserError(f"{directory}: not a run directory (no config.json); give the directory that a run wrote")
-    return Run(directory, _read_json(directory / "config.json", _CONFIG))
-
-
-def _read_json(path: pathlib.Path, keys: Iterable[str]) -> dict[str, Any]:
-    """The JSON object in `path`; UserError when it is malformed or lacks one of `keys`."""
-    try:
-        contents = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise UserError(f"{path}: not valid JSON ({error}); restore the file or repeat the run") from None
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error.strerror}); restore the file or repeat the run") from None
-    missing = [key for key in keys if not isinstance(contents, dict) or key not in contents]
-    if missing:
-        raise UserError(f"{path}: no {missing[0]!r} in it; restore the file or repeat the run")
-    return contents
-
-
-def _read_csv(path: pathlib.Path, columns: Iterable[str], text_columns: frozenset[str] = _TEXT_COLUMNS) -> pd.DataFrame:
-    """The table in `path`; UserError when it is malformed, cut short, or lacks one of `columns` or numbers in it."""
-    try:
-        text = path.read_text(encoding="utf-8")
-        # As text first: a client may be called "NA" or "007".
-        table = pd.read_csv(io.StringIO(text), dtype=str, keep_default_na=False)
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error.strerror}); restore the file or repeat the run") from None
-    except ValueError as error:  # of which pandas' ParserError and EmptyDataError are kinds
-        reason = " ".join(str(error).split())
-        raise UserError(f"{path}: not a CSV table ({reason}); restore the file or repeat the run") from None
-    for column in columns:
-        if column not in table:
-            raise UserError(f"{path}: no column {column!r}; restore the file or repeat the run")
-    for column in table.columns.difference(list(text_columns)):
-        numbers = pd.to_numeric(table[column], errors="coerce")
-        wrong = table.index[numbers.isna() & ~table[column].isin(["", "nan"])]
-        if not len(wrong):
-            table[column] = numbers
-        elif column in columns:
-            value, line = table[column][wrong[0]], wrong[0] + 2  # line 1 is the header
-            raise UserError(f"{path}: column {column!r}, line {line}: {value!r} is not a number; restore the file")
-    if not text.endswith("\n"):  # half a number is a number too
-        raise UserError(f"{path}: line {len(table) + 1}: cut short; restore the file or repeat the run")
-    return table
+    return Run(directory, places.read_json(directory / "config.json", _CONFIG))

@@ -1,0 +1,124 @@
+"""Where records are read from: folders, and zip files that hold the same.
+
+`records.zip/RUN` names the folder RUN in a zip file, and is read like the folder `records/RUN`.
+"""
+
+import io
+import json
+import os
+import pathlib
+import zipfile
+import zlib
+from collections.abc import Iterable
+from typing import Any
+
+import pandas as pd
+
+from tff_personalization.errors import UserError
+
+# Columns that hold text; every other required column holds numbers.
+TEXT_COLUMNS = frozenset({"stage", "split", "strategy", "client"})
+
+
+class _InZip(zipfile.Path):
+    """A folder or file in a zip file, which compares and prints like a `pathlib.Path`."""
+
+    def __str__(self) -> str:
+        return super().__str__().rstrip("/")
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _InZip) and str(self) == str(other)
+
+    def __hash__(self) -> int:
+        return hash(str(self))
+
+
+Place = pathlib.Path | zipfile.Path
+Named = str | os.PathLike[str] | zipfile.Path
+
+
+def place(path: Named) -> Place:
+    """What to read a path from: itself, or the folder or file in a zip file that it names, as `records.zip/RUN` does.
+
+    Raises:
+        UserError: the zip file is damaged.
+    """
+    if isinstance(path, zipfile.Path):
+        return path
+    path = pathlib.Path(path)
+    for outer in (path, *path.parents):
+        if outer.suffix == ".zip" and outer.is_file():
+            try:
+                return _InZip(outer).joinpath(*path.relative_to(outer).parts)
+            except (OSError, zipfile.BadZipFile) as error:
+                raise UserError(f"{outer}: not a zip file ({error}); restore the file") from None
+    return path
+
+
+def folders_with(directory: Place, name: str) -> list[Place]:
+    """The folders in `directory` that hold a file `name`, by their names."""
+    if not directory.is_dir():
+        return []
+    return sorted((folder for folder in directory.iterdir() if (folder / name).exists()), key=str)
+
+
+def outside(path: Place) -> pathlib.Path:
+    """Where to write what belongs to a folder: into it; for `records.zip/RUN`, into the folder `records/RUN`."""
+    if isinstance(path, pathlib.Path):
+        return path
+    outer = pathlib.Path(str(path.root.filename))
+    return outer.with_suffix("") / pathlib.Path(str(path)).relative_to(outer)
+
+
+def read_bytes(path: Place) -> bytes:
+    """What is in the file `path`; UserError when it cannot be read."""
+    try:
+        return path.read_bytes()
+    except (OSError, zipfile.BadZipFile, zlib.error) as error:
+        reason = error.strerror if isinstance(error, OSError) and error.strerror else error
+        raise UserError(f"{path}: cannot be read ({reason}); restore the file or repeat the run") from None
+
+
+def read_text(path: Place) -> str:
+    """The text in `path`; UserError when it cannot be read or is not text."""
+    try:
+        return read_bytes(path).decode()
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path}: not text ({error}); restore the file or repeat the run") from None
+
+
+def read_json(path: Place, keys: Iterable[str]) -> dict[str, Any]:
+    """The JSON object in `path`; UserError when it is malformed or lacks one of `keys`."""
+    try:
+        contents = json.loads(read_text(path))
+    except ValueError as error:
+        raise UserError(f"{path}: not valid JSON ({error}); restore the file or repeat the run") from None
+    missing = [key for key in keys if not isinstance(contents, dict) or key not in contents]
+    if missing:
+        raise UserError(f"{path}: no {missing[0]!r} in it; restore the file or repeat the run")
+    return contents
+
+
+def read_csv(path: Place, columns: Iterable[str], text_columns: frozenset[str] = TEXT_COLUMNS) -> pd.DataFrame:
+    """The table in `path`; UserError when it is malformed, cut short, or lacks one of `columns` or numbers in it."""
+    text = read_text(path)
+    try:
+        # As text first: a client may be called "NA" or "007".
+        table = pd.read_csv(io.StringIO(text), dtype=str, keep_default_na=False)
+    except ValueError as error:  # of which pandas' ParserError and EmptyDataError are kinds
+        reason = " ".join(str(error).split())
+        raise UserError(f"{path}: not a CSV table ({reason}); restore the file or repeat the run") from None
+    for column in columns:
+        if column not in table:
+            raise UserError(f"{path}: no column {column!r}; restore the file or repeat the run")
+    for column in table.columns.difference(list(text_columns)):
+        numbers = pd.to_numeric(table[column], errors="coerce")
+        wrong = table.index[numbers.isna() & ~table[column].isin(["", "nan"])]
+        if not len(wrong):
+            table[column] = numbers
+        elif column in columns:
+            value, line = table[column][wrong[0]], wrong[0] + 2  # line 1 is the header
+            raise UserError(f"{path}: column {column!r}, line {line}: {value!r} is not a number; restore the file")
+    if not text.endswith("\n"):  # half a number is a number too
+        raise UserError(f"{path}: line {len(table) + 1}: cut short; restore the file or repeat the run")
+    return table
