@@ -72,11 +72,11 @@ def compare(runs: Sequence[runs_lib.Run]) -> pd.DataFrame:
     return pd.DataFrame(of_reference + rows)
 
 
-def render(table: pd.DataFrame, form: str) -> str:
-    """The table of `compare` in one of `compare_runs.FORMATS`."""
+def render(table: pd.DataFrame, form: str, without: Sequence[str] = ()) -> str:
+    """The table of `compare` in one of `compare_runs.FORMATS`; for reading, some columns may be left out."""
     if form == "csv":
         return table.to_csv(index=False)
-    cells = pd.DataFrame([_readable(row) for _, row in table.iterrows()])
+    cells = pd.DataFrame([_readable(row) for _, row in table.iterrows()]).drop(columns=list(without))
     note = (
         f"Accuracies: mean ± standard deviation over test clients. Difference: of personalized accuracy to the first "
         f"row's in the same seeds, client by client, with a {bootstrap.CONFIDENCE:.0%} bootstrap interval over clients "

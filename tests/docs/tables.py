@@ -5,6 +5,7 @@
 Puts each table in its place, between `<!-- table: NAME -->` and `<!-- end -->`.
 """
 
+import functools
 import pathlib
 import re
 from collections.abc import Callable
@@ -17,9 +18,15 @@ from tests.stress import moments
 
 DOCS = pathlib.Path(__file__).parents[2] / "docs"
 RECORDS = DOCS / "reliability"
-COMPARISON = DOCS / "results" / "comparison"
-PAPER = DOCS / "results" / "paper-small"
-PAGES = (DOCS / "reliability.md", DOCS / "scaling.md", DOCS / "comparison.md", DOCS / "paper.md")
+COMPARISON = DOCS / "results" / "comparison.zip"
+PAPER = DOCS / "results" / "paper-small.zip"
+PAGES = (
+    DOCS.parent / "README.md",
+    DOCS / "reliability.md",
+    DOCS / "scaling.md",
+    DOCS / "comparison.md",
+    DOCS / "paper.md",
+)
 _KINDS = {
     "kill -9 of the program": "kill -9",
     "SIGTERM": "SIGTERM",
@@ -129,12 +136,24 @@ def _memory(file_name: str, corner: str) -> str:
     return _markdown(pd.DataFrame(columns))
 
 
-def comparison() -> str:
-    """Methods and strategies beside the first run of configs/comparison.toml."""
-    found = runs.read_all([str(path.parent) for path in sorted(COMPARISON.glob("*/summary.json"))])
+@functools.cache
+def _compared() -> pd.DataFrame:
+    found = runs.read_all([COMPARISON])
     # The reference is the main strategy of the run with the most strategies.
     found.sort(key=lambda run: -len(run.summary["strategies"]))
-    return compare_methods.render(compare_methods.compare(found), "markdown")
+    return compare_methods.compare(found)
+
+
+def comparison() -> str:
+    """Methods and strategies beside the first run of configs/comparison.toml."""
+    return compare_methods.render(_compared(), "markdown")
+
+
+def three_seeds() -> str:
+    """Of `comparison`, the methods that have three seeds, each with fine-tuning."""
+    rows = _compared()
+    shown = rows[(rows["seeds"] == 3) & (rows["strategy"] == "fine_tune")]
+    return compare_methods.render(shown, "markdown", ["settings", "strategy", "seeds"])
 
 
 def verdicts() -> str:
@@ -155,7 +174,17 @@ def _of_claim(found: dict[str, Any]) -> dict[str, str]:
 
 TABLES: dict[str, Callable[[], str]] = {
     made.__name__: made
-    for made in (faults, bad_input, bad_commands, scale_out, memory_rounds, memory_clients, comparison, verdicts)
+    for made in (
+        faults,
+        bad_input,
+        bad_commands,
+        scale_out,
+        memory_rounds,
+        memory_clients,
+        comparison,
+        three_seeds,
+        verdicts,
+    )
 }
 
 
