@@ -139,7 +139,7 @@ def read(directory: places.Named) -> Study:
         run = runs_lib.read(folder)
         _ = run.summary  # says how to finish a run that is unfinished
         only = Experiment(ONE_RUN, "Results", "", "", "", "", None, (Entry(run),), 0)
-        return Study(folder.parent, (only,), run)
+        return Study(places.place(folder.parent), (only,), run)
     records = places.folders_with(folder, RECORD)
     if records:
         read_runs = functools.cache(runs_lib.read)  # of several experiments: its records are read once

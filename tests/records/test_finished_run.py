@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from absl import flags
 
+from analysis import share_runs
 from tests.tasks.sources import small_files
 from tff_personalization import methods, plugins
 from tff_personalization.records import finished_run as finished_run_lib
@@ -79,6 +80,11 @@ def test_what_is_no_finished_run_is_refused(tmp_path, linear_run):
     unfinished = shutil.copytree(linear_run, tmp_path / "unfinished")
     (unfinished / "summary.json").unlink()
     _refused(unfinished, names=[unfinished, "unfinished"])
+
+
+def test_a_run_in_a_zip_file_is_refused_since_its_models_are_not_in_it(tmp_path, linear_run):
+    shared = share_runs.write(share_runs.of_run(FinishedRun.open(linear_run)), tmp_path / "shared.zip")
+    _refused(shared / linear_run.name, names=[shared / linear_run.name, "a zip file holds no models"])
 
 
 def test_a_damaged_config_is_refused(tmp_path, linear_run):

@@ -4,6 +4,7 @@ import contextlib
 import dataclasses
 import functools
 import os
+import pathlib
 from collections.abc import Iterator
 
 import numpy as np
@@ -36,9 +37,11 @@ class FinishedRun(run_records.Run):
     True
 
     Attributes:
+        directory: the run directory, in which the models are.
         client_data: where the run's client data is now; None for where the run found it.
     """
 
+    directory: pathlib.Path
     client_data: str | None = None
 
     @classmethod
@@ -53,6 +56,8 @@ class FinishedRun(run_records.Run):
             UserError: it is no run directory, the run is unfinished, or its config.json is damaged.
         """
         read = run_records.read(directory)
+        if not isinstance(read.directory, pathlib.Path):
+            raise errors.UserError(f"{read.directory}: a zip file holds no models: give the directory of the run.")
         if not read.finished:
             raise errors.UserError(f"{read.directory}: unfinished run (no summary.json): repeat its command first.")
         return cls(read.directory, read.config, client_data)
