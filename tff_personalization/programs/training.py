@@ -99,7 +99,9 @@ def _say(
     data: federated_data.FederatedData,
     where: str,
 ) -> None:
-    """Says on standard error what is about to happen."""
+    """Says on standard error what was found and what is about to happen."""
+    for note in data.notes:
+        print(note, file=sys.stderr)
     counts = ", ".join(f"{count:,} {split}" for split, count in data.split.counts().items() if count)
     print(
         f"{data.source}: {counts} clients. {where}. Run directory: {directory.path}",

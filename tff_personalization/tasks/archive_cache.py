@@ -4,7 +4,7 @@ An archive is a directory of three files. Its examples lie writer by writer, all
 
     images.npy      uint8, shape (N, 28, 28)
     labels.npy      int32, shape (N,)
-    metadata.json   writers, how many examples each has in either part, classes, source, size and checksum
+    metadata.json   writers, how many examples each has in either part, classes, source, notes, size and checksum
 """
 
 import contextlib
@@ -26,7 +26,7 @@ from absl import logging
 
 from tff_personalization.tasks import archives
 
-FORMAT = 1
+FORMAT = 2
 """Part of every entry's name: raise it with every change of the files."""
 
 DEFAULT_CACHE_DIR = os.path.join("~", ".cache", "tff_personalization")
@@ -109,6 +109,8 @@ def _load(directory: pathlib.Path) -> archives.WriterArchive | None:
             tuple(metadata["writers"]),
             tuple(metadata["classes"]),
             metadata["source"],
+            notes=tuple(metadata["notes"]),
+            has_clients=metadata["has_clients"],
         )
     except Exception as error:  # Damage can show itself in any way.
         logging.warning("%s is damaged (%s) and is made again.", directory, " ".join(str(error).split()))
@@ -201,6 +203,8 @@ def _metadata(archive: archives.WriterArchive) -> dict:
     ]
     return {
         "source": archive.source,
+        "notes": archive.notes,
+        "has_clients": archive.has_clients,
         "classes": archive.classes,
         "writers": archive.writers,
         "train_counts": counts[0],

@@ -5,7 +5,7 @@ Convention: images are uint8, shape (28, 28), ink 255 on background 0. A source 
 
 import collections
 import dataclasses
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 
@@ -25,6 +25,9 @@ class Archive:
         writers: the names of the clients, sorted; one may have no example.
         classes: the name of each class.
         source: what the data is, in a few words, for records, tables and plots; starts with "synthetic" if generated.
+        notes: what was found when the data was read, one sentence each, for the user.
+        has_clients: false if nobody knows whose the examples are; all are then one client's.
+        held_out: the clients that the data itself holds out; empty where it leaves the choice to the run.
     """
 
     x: np.ndarray
@@ -34,6 +37,9 @@ class Archive:
     writers: tuple[str, ...]
     classes: tuple[str, ...]
     source: str
+    notes: tuple[str, ...] = ()
+    has_clients: bool = True
+    held_out: tuple[str, ...] = ()
 
     @classmethod
     def from_names(
@@ -58,6 +64,7 @@ class Archive:
         writers: tuple[str, ...],
         classes: tuple[str, ...],
         source: str,
+        **more: Any,
     ) -> Self:
         """The archive of examples that lie writer by writer, in the order of `writers`, all train parts first.
 
@@ -68,10 +75,11 @@ class Archive:
             writers: the W writers, sorted.
             classes: as in the archive.
             source: as in the archive.
+            more: the other attributes.
         """
         writer_index = np.repeat(np.tile(np.arange(len(writers), dtype=np.int32), 2), counts.ravel())
         is_test = np.repeat([False, True], counts.sum(axis=1))
-        return cls(x, y, writer_index, is_test, writers, classes, source)
+        return cls(x, y, writer_index, is_test, writers, classes, source, **more)
 
     def __post_init__(self):
         count = len(self.x)

@@ -21,6 +21,7 @@ class FederatedData:
         test: every client's test part.
         split: which clients train, validate and test.
         source: what the data is, in words; begins with "synthetic" if it was generated.
+        notes: what was found when the data was read, one sentence each.
         sha256: of all examples with their clients and parts, in hexadecimal digits.
     """
 
@@ -29,6 +30,7 @@ class FederatedData:
     split: splits.ClientSplit
     source: str
     sha256: str
+    notes: tuple[str, ...] = ()
 
     @property
     def synthetic(self) -> bool:
@@ -69,10 +71,11 @@ def load(config) -> FederatedData:
         config.train_clients,
         config.validation_clients,
         config.test_clients,
+        archive.held_out,
     )
     if not np.sum([train.num_examples(client) for client in split.train]):
         raise errors.UserError(f"--client_data={config.client_data}: no train client has a training example.")
-    return FederatedData(train, test, split, archive.source, _sha256(archive))
+    return FederatedData(train, test, split, archive.source, _sha256(archive), archive.notes)
 
 
 def _sha256(archive: archives.Archive) -> str:

@@ -35,10 +35,13 @@ def split_clients(
     train_clients: int | None = None,
     validation_clients: int = 0,
     test_clients: int | None = None,
+    held_out: Sequence[str] = (),
 ) -> ClientSplit:
     """Shuffles the clients and deals them out: the first test, the next validate, the rest train.
 
-    So validation clients are taken from those that would train; the test clients are the same with and without them.
+    Of clients that are held out already, all test, or `test_clients` of them; the others are not used for anything
+    else. So validation clients are taken from those that would train; the test clients are the same with and without
+    them.
 
     Args:
         client_ids: all clients.
@@ -46,31 +49,42 @@ def split_clients(
         train_clients: how many of the rest train; None for all.
         validation_clients: how many clients validate.
         test_clients: how many clients test; None for 900 of 3,400.
+        held_out: the clients of which the test clients are taken; empty for all.
 
     Raises:
         UserError: the numbers do not fit the number of clients.
     """
     ordered = sorted(client_ids)
     shuffled = [ordered[i] for i in rng.permutation(len(ordered))]  # not of names: NumPy's end before a NUL
+    if held_out:
+        aside = set(held_out)
+        pool = [client for client in shuffled if client in aside]
+        if test_clients is not None and not 0 < test_clients <= len(pool):
+            raise errors.UserError(
+                f"--test_clients={test_clients}: {len(pool)} clients are held out already; give 1 to {len(pool)}."
+            )
+        pool = pool[:test_clients]
+        shuffled = [*pool, *(client for client in shuffled if client not in aside)]
+        test_clients = len(pool)
     testing = max(1, round(TEST_SHARE * len(shuffled))) if test_clients is None else test_clients
     if not 0 < testing < len(shuffled):
         raise errors.UserError(
             f"--test_clients={testing}: the data has {len(shuffled)} clients, and at least one must train and one must "
             "be held out; give a number between."
         )
-    held_out = testing + validation_clients
-    if not testing <= held_out < len(shuffled):
+    not_training = testing + validation_clients
+    if not testing <= not_training < len(shuffled):
         raise errors.UserError(
             f"--validation_clients={validation_clients}: besides {testing} test clients there are "
             f"{len(shuffled) - testing}, of which at least one must train; give a smaller number."
         )
-    rest = shuffled[held_out:]
+    rest = shuffled[not_training:]
     if train_clients is not None and not 0 < train_clients <= len(rest):
         raise errors.UserError(
             f"--train_clients={train_clients}: {len(rest)} clients are not held out; give 1 to {len(rest)}."
         )
     return ClientSplit(
         train=tuple(rest[:train_clients]),
-        validation=tuple(shuffled[testing:held_out]),
+        validation=tuple(shuffled[testing:not_training]),
         test=tuple(shuffled[:testing]),
     )

@@ -5,11 +5,11 @@ import importlib
 import os
 from collections.abc import Callable, Mapping
 
-from tff_personalization import errors
-from tff_personalization.tasks import archives
+import numpy as np
 
-# The first bytes of every SQLite database file.
-_SQLITE_MAGIC = b"SQLite format 3\0"
+from tff_personalization import errors, seeds
+from tff_personalization.tasks import archives, parts
+from tff_personalization.tasks.sources import forms
 
 
 @dataclasses.dataclass(frozen=True)
@@ -17,13 +17,14 @@ class SourceOptions:
     """What a source may need to know; each source uses what concerns it.
 
     Attributes:
-        client_data: the value of --client_data: the name of a source, or the path of a file.
+        client_data: the value of --client_data: the name of a source, or the path of a file or folder.
         num_classes: 62 (digits and letters), 10 (digits alone), or 90 (characters of text).
         seed: the run's seed.
         cache_dir: where downloads are kept; "" for the source's own default.
         num_clients: how many clients to generate, for a synthetic source.
         writer_heterogeneity: how much generated writers differ, for a synthetic source.
         progress: whether to show a progress bar while reading.
+        needs_clients: whether data that does not say whose its examples are is refused.
     """
 
     client_data: str
@@ -33,22 +34,19 @@ class SourceOptions:
     num_clients: int
     writer_heterogeneity: float
     progress: bool = True
+    needs_clients: bool = True
 
 
 Load = Callable[[SourceOptions], archives.Archive]
 
 
-def _load_of(module: str) -> Load:
-    """The `load` of a module of this package, which is imported when it is first called."""
+def _load_of(module: str, function: str = "load") -> Load:
+    """A function of a module of this package, which is imported when it is first called."""
 
     def load_lazily(options: SourceOptions) -> archives.Archive:
-        return importlib.import_module(f"{__name__}.{module}").load(options)
+        return getattr(importlib.import_module(f"{__name__}.{module}"), function)(options)
 
     return load_lazily
-
-
-def _sqlite_files(module: str) -> dict[str, Load]:
-    return dict.fromkeys((".sqlite", ".sqlite3", ".db"), _load_of(module))
 
 
 # A new source is a module of this package with `load(options) -> Archive` and a line here.
@@ -65,12 +63,12 @@ class Catalogue:
 
     Attributes:
         named: sources by name, the default first.
-        files: sources by the extension of a file's name; one is ".sqlite".
-        reads: the settings that a source reads, by name or extension.
+        forms: sources by the form of a file or folder, see `forms`.
+        reads: the settings that a source reads, by name or form.
     """
 
     named: Mapping[str, Load]
-    files: Mapping[str, Load]
+    forms: Mapping[str, Load]
     reads: Mapping[str, tuple[str, ...]]
 
     @property
@@ -80,51 +78,60 @@ class Catalogue:
     @property
     def choices(self) -> str:
         """The values of --client_data, in words."""
-        kinds: dict[Load, str] = {}
-        for extension, load in self.files.items():
-            kinds.setdefault(load, extension)
-        return f"{', '.join(self.named)}, or the path of an existing {' or '.join(kinds.values())} file"
+        return f"{', '.join(self.named)}, or the path of {', '.join(forms.WORDS[form] for form in self.forms)}"
 
     def settings_read(self, name: str) -> tuple[str, ...]:
         """The settings that the source for a value of --client_data reads."""
-        return self.reads.get(".sqlite" if self.is_sqlite(name) else name, ())
-
-    def is_sqlite(self, name: str) -> bool:
-        """Whether a value of --client_data is the path of a file that is read as an SQLite database."""
-        extension = os.path.splitext(name)[1].lower()
-        if name in self.named or not os.path.isfile(name):
-            return False
-        return self.files.get(extension) is self.files[".sqlite"] or (
-            extension not in self.files and _begins_as_sqlite(name)
-        )
+        if name in self.named or not os.path.exists(name):
+            return self.reads.get(name, ())
+        return self.reads.get(forms.recognise(name) or "", ())
 
     def find(self, name: str) -> Load:
         """The source for a value of --client_data. Raises UserError if there is none."""
         if name in self.named:
             return self.named[name]
-        if not os.path.isfile(name):
-            what = "is a directory" if os.path.isdir(name) else "is neither a source for the task nor an existing file"
-            raise errors.UserError(f"--client_data={name} {what}: use {self.choices}.")
-        if self.is_sqlite(name):
-            return self.files[".sqlite"]
-        extension = os.path.splitext(name)[1].lower()
-        if extension in self.files:
-            return self.files[extension]
-        raise errors.UserError(f"--client_data={name} is a file of another kind: use {self.choices}.")
+        if not os.path.exists(name):
+            raise errors.UserError(
+                f"--client_data={name} is neither a source for the task nor an existing file or folder: use "
+                f"{self.choices}."
+            )
+        form = forms.recognise(name)
+        if form is not None and form in self.forms:
+            return self.forms[form]
+        if form is not None:
+            raise errors.UserError(
+                f"--client_data={name} is {forms.WORDS[form]}, which this task does not read: use {self.choices}."
+            )
+        what = "is a directory without data of a known form" if os.path.isdir(name) else "is a file of another kind"
+        raise errors.UserError(f"--client_data={name} {what}: use {self.choices}.")
 
 
 IMAGES = Catalogue(
     named=SOURCES,
-    files={".npz": _load_of("npz_archive"), **_sqlite_files("sqlite")},
+    forms={
+        forms.NPZ: _load_of("npz_archive"),
+        forms.SQLITE: _load_of("sqlite"),
+        forms.LEAF: _load_of("leaf"),
+        forms.HDF5: _load_of("hdf5"),
+        forms.PARQUET: _load_of("parquet"),
+        forms.PICTURES: _load_of("pictures"),
+        forms.CSV: _load_of("pictures", "load_csv"),
+        forms.MATLAB: _load_of("emnist_files", "load_mat"),
+        forms.IDX: _load_of("emnist_files", "load_idx"),
+    },
     reads={
         "handwriting": ("num_clients", "writer_heterogeneity", "cache_dir"),
         "tff": ("cache_dir",),
-        ".sqlite": ("cache_dir",),
+        **dict.fromkeys((form for form in forms.WORDS if form != forms.NPZ), ("cache_dir",)),
     },
 )
 TEXT = Catalogue(
     named={"plays": _load_of("plays"), "tff": _load_of("tff_shakespeare")},
-    files=_sqlite_files("snippets"),
+    forms={
+        forms.SQLITE: _load_of("snippets"),
+        forms.LEAF: _load_of("leaf", "load_text"),
+        forms.HDF5: _load_of("hdf5", "load_text"),
+    },
     reads={"tff": ("cache_dir",)},
 )
 
@@ -133,28 +140,26 @@ def load(options: SourceOptions, catalogue: Catalogue = IMAGES) -> archives.Arch
     """The client data that `options.client_data` names, with at most `options.num_classes` classes.
 
     With 10 classes only the digits are kept, and the writers who have none drop out. A client may have no train
-    example (it cannot be personalized for) or no test example (it cannot be judged).
+    example (it cannot be personalized for) or no test example (it cannot be judged). Clients that the data has in one
+    part only are split by `parts.resolve`.
 
     Raises:
         UserError: if there is no such source or file, if the file is malformed, or if nothing remains.
     """
     archive = catalogue.find(options.client_data)(options)
+    if options.needs_clients and not archive.has_clients:
+        raise errors.UserError(
+            f"--client_data={options.client_data} does not say whose its examples are (there is no array, column or "
+            "folder 'writer'): add it, or deal the examples to made-up clients with --partition=dirichlet."
+        )
+    kept = np.ones(len(archive.y), bool)
     if len(archive.classes) > options.num_classes:
-        kept_classes = archive.classes[: options.num_classes]
-        archive = archive.select(archive.y < options.num_classes, classes=kept_classes)
+        kept = archive.y < options.num_classes
+        archive = dataclasses.replace(archive, classes=archive.classes[: options.num_classes])
+    archive = parts.resolve(archive, kept, seeds.generator(options.seed, "split"))
     if archive.is_test.all():
         raise errors.UserError(
             f"--client_data={options.client_data} has no train example of the first {options.num_classes} classes: "
             "choose other client data or another number of classes."
         )
     return archive
-
-
-def _begins_as_sqlite(path: str) -> bool:
-    try:
-        with open(path, "rb") as file:
-            return file.read(len(_SQLITE_MAGIC)) == _SQLITE_MAGIC
-    except OSError as error:
-        raise errors.UserError(
-            f"--client_data={path} cannot be read ({error.strerror}): check its permissions."
-        ) from error

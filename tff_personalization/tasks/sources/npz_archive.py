@@ -5,7 +5,7 @@
 | `images` | (N, 28, 28) | integers 0 to 255, or floats in [0, 1] |
 | `labels` | (N,) | integers, indices into `classes` |
 | `writer` | (N,) | the writer of each example, a string or an integer |
-| `classes`, optional | (C,) | the character of each class; without it, 0-9, A-Z, a-z |
+| `classes`, optional | (C,) | the character of each class; without it, 0-9, A-Z, a-z, or those of `standard_set` |
 | `split`, optional | (N,) | "train" or "test"; without it, each writer's examples are split 80 : 20 within classes |
 | `ink`, optional | () | "bright" (ink high on background 0, the default) or "dark" |
 | `source`, optional | () | what the data is, in a few words; generated data begins with "synthetic" |
@@ -27,6 +27,7 @@ import psutil
 
 from tff_personalization import errors, seeds
 from tff_personalization.tasks import archives, sources
+from tff_personalization.tasks.sources import emnist_files
 
 # No array is read that declares more than this unless told, so that a small file cannot fill the memory.
 _MAX_BYTES = 8 * 2**30
@@ -57,11 +58,17 @@ def load(options: sources.SourceOptions) -> archives.WriterArchive:
     path = options.client_data
     if not os.path.isfile(path):
         raise errors.UserError(f"{path}: there is no such file: give the path of a by-writer .npz archive.")
-    return read(path, path, options.num_classes, options.seed)
+    return read(path, path, options.num_classes, options.seed, needs_writer=False)
 
 
 def read(
-    file: str | IO[bytes], name: str, num_classes: int, seed: int, max_bytes: int = _MAX_BYTES
+    file: str | IO[bytes],
+    name: str,
+    num_classes: int,
+    seed: int,
+    max_bytes: int = _MAX_BYTES,
+    *,
+    needs_writer: bool = True,
 ) -> archives.WriterArchive:
     """The examples of a by-writer archive, as `load` gives them.
 
@@ -71,6 +78,7 @@ def read(
         num_classes: with 10, an archive without `split` is split after its letters are left out.
         seed: of the split of an archive without one.
         max_bytes: no array is read that declares more.
+        needs_writer: whether an archive without `writer` is refused.
 
     Raises:
         UserError: if it is malformed.
@@ -79,23 +87,31 @@ def read(
         count = members.image_count()
         images = members.read("images", "iuf", (count, *archives.IMAGE_SHAPE))
         labels = members.read("labels", "iu", (count,))
-        writers, writer_index = _writers(members.read("writer", "iuU", (count,)))
-        classes = members.read("classes", "U") if "classes" in members else np.array(archives.CLASSES)
+        has_clients = needs_writer or "writer" in members
+        writers, writer_index = _writers(
+            members.read("writer", "iuU", (count,)) if has_clients else np.full(count, "nobody")
+        )
+        classes = members.read("classes", "U") if "classes" in members else None
         split = members.read("split", "U", (count,)) if "split" in members else None
         ink, source = members.word("ink"), members.word("source")
     images = _ink_images(name, images, ink)
-    labels = _project_labels(name, labels, classes)
+    labels, told = _project_labels(name, labels, classes, images)
+    found = f"{len(writers):,} writers" if has_clients else "no writers named"
+    notes = [f"{name}: a by-writer archive; {found}, {count:,} examples{told}."]
     if split is None:
         # Split what is used alone, so that about a fifth of each writer's digits are test examples too.
         keep = labels < num_classes
         images, labels, writer_index = images[keep], labels[keep], writer_index[keep]
         is_test = archives.split_by_writer(labels, writer_index, seeds.generator(seed, "split"))
+        notes.append("The archive has no split: each writer's examples are split 80:20 into train and test, by seed.")
     else:
         is_test = _is_test(name, split)
     if source is None:
         stem = os.path.splitext(os.path.basename(name))[0]
-        source = f"{stem}, {len(np.unique(writer_index))} writers"
-    return archives.WriterArchive(images, labels, writer_index, is_test, writers, archives.CLASSES, source)
+        source = f"{stem}, {len(np.unique(writer_index))} writers" if has_clients else f"{stem}, no writers named"
+    return archives.WriterArchive(
+        images, labels, writer_index, is_test, writers, archives.CLASSES, source, tuple(notes), has_clients
+    )
 
 
 def _writers(writer: np.ndarray) -> tuple[tuple[str, ...], np.ndarray]:
@@ -202,6 +218,10 @@ def _ink_images(path: str, images: np.ndarray, ink: str | None) -> np.ndarray:
     result = np.empty(images.shape, np.uint8)
     for start in range(0, len(images), _CHUNK):
         result[start : start + _CHUNK] = _quantized(path, images[start : start + _CHUNK])
+    if images.dtype.kind != "f" and result.max() == 1:
+        raise errors.UserError(
+            f"{path}: images hold 0 and 1 only, 0 to 255 is expected: multiply them by 255, or save floats in 0 to 1."
+        )
     if ink == "dark":
         np.subtract(255, result, out=result)
     elif ink is None and np.median(_border_pixels(result)) > 127:
@@ -229,9 +249,16 @@ def _border_pixels(images: np.ndarray) -> np.ndarray:
     return np.concatenate([some[:, 0].ravel(), some[:, -1].ravel(), some[:, :, 0].ravel(), some[:, :, -1].ravel()])
 
 
-def _project_labels(path: str, labels: np.ndarray, classes: np.ndarray) -> np.ndarray:
-    """The labels as int32 indices into `client_data.CLASSES`, whatever the order of the archive's own classes."""
-    names = classes.tolist()
+def _project_labels(
+    path: str, labels: np.ndarray, classes: np.ndarray | None, images: np.ndarray
+) -> tuple[np.ndarray, str]:
+    """The labels as int32 indices into `archives.CLASSES`, whatever the archive's own classes, and what was found."""
+    if classes is None:
+        standard = emnist_files.standard_set(labels, images)
+        if standard is not None:
+            codes, words = standard
+            return np.array([codes.get(label, 0) for label in range(max(codes) + 1)], np.int32)[labels], f"; {words}"
+    names = list(archives.CLASSES) if classes is None else classes.tolist()
     unknown = sorted(set(names) - set(archives.CLASSES))
     if unknown:
         raise errors.UserError(
@@ -239,12 +266,15 @@ def _project_labels(path: str, labels: np.ndarray, classes: np.ndarray) -> np.nd
         )
     if not names or len(set(names)) < len(names):
         raise errors.UserError(f"{path}: classes hold no character, or one more than once: name each class once.")
+    told = ""
+    if len(names) > 1 and labels.min() == 1 and labels.max() == len(names):
+        labels, told = labels - 1, f"; labels begin at 1: label 1 is {names[0]!r}"
     if labels.min() < 0 or labels.max() >= len(names):
         raise errors.UserError(
             f"{path}: labels go from {labels.min()} to {labels.max()}: with {len(names)} classes, "
             f"0 to {len(names) - 1} are expected."
         )
-    return np.array([archives.CLASSES.index(name) for name in names], np.int32)[labels]
+    return np.array([archives.CLASSES.index(name) for name in names], np.int32)[labels], told
 
 
 def _is_test(path: str, split: np.ndarray) -> np.ndarray:

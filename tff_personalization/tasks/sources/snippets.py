@@ -5,6 +5,7 @@ one go.
 """
 
 import collections
+import dataclasses
 import os
 
 import numpy as np
@@ -27,10 +28,10 @@ def load(options: sources.SourceOptions) -> archives.Archive:
 def read(path: str, num_classes: int) -> archives.Archive:
     """As `load`, for the database at `path`."""
     with sqlite.open_database(path) as connection:
-        prefix, metadata = sqlite.read_index(path, connection, num_classes)
+        splits, metadata = sqlite.read_index(path, connection, num_classes)
         rows = connection.execute(
             "SELECT split_name, client_id, serialized_example_proto FROM examples WHERE split_name IN (?, ?)",
-            sqlite.splits_of(prefix),
+            splits,
         ).fetchall()
         description = sqlite.read_description(connection)
     parts: dict[tuple[str, str], list[bytes]] = collections.defaultdict(list)
@@ -40,9 +41,10 @@ def read(path: str, num_classes: int) -> archives.Archive:
         raise errors.UserError(f"{path} has examples that its client_metadata does not count: {sqlite.AGAIN}")
     sqlite.check_counts(path, metadata, {part: len(parts[part]) for part in metadata})
     clients = sorted({client for _, client in metadata})
-    train, test = ({client: parts[split, client] for client in clients} for split in sqlite.splits_of(prefix))
+    train, test = ({client: parts[split, client] for client in clients} for split in splits)
     stem = os.path.splitext(os.path.basename(path))[0]
-    return to_archive(train, test, description or f"{stem}, {len(clients)} roles")
+    archive = to_archive(train, test, description or f"{stem}, {len(clients)} roles")
+    return with_note(archive, f"{path}: TFF's SQLite form")
 
 
 def to_archive(train: dict[str, list[bytes]], test: dict[str, list[bytes]], source: str) -> archives.Archive:
@@ -58,6 +60,14 @@ def to_archive(train: dict[str, list[bytes]], test: dict[str, list[bytes]], sour
     x, y = (np.concatenate([pair[i] for part in sequences for pair in part]) for i in (0, 1))
     counts = np.array([[len(x) for x, _ in part] for part in sequences])
     return archives.Archive.from_counts(x, y, counts, clients, characters.CLASSES, source)
+
+
+def with_note(archive: archives.Archive, form: str) -> archives.Archive:
+    """The archive with a line that says what was found; `form` is the data's name and form."""
+    found = (
+        f"{form}; {len(archive.writers):,} roles, {len(archive.y):,} sequences, {archive.is_test.sum():,} of them test."
+    )
+    return dataclasses.replace(archive, notes=(found, *archive.notes))
 
 
 def _parse(path: str, protos: list[bytes]) -> list[bytes]:

@@ -22,8 +22,9 @@ import tqdm
 
 from tff_personalization import errors
 from tff_personalization.tasks import archive_cache, archives, sources
+from tff_personalization.tasks.sources import gathering
 
-VERSION = 1
+VERSION = 2
 """Part of the cache key: raise it with every change of what is read."""
 
 DIGITS_PREFIX, ALL_PREFIX = "digits_only_", "all_"
@@ -42,7 +43,8 @@ def load(options: sources.SourceOptions) -> archives.WriterArchive:
     """The examples of the SQLite database at the path `options.client_data`, kept in `options.cache_dir`.
 
     With `options.num_classes` of 10 the splits `digits_only_train` and `digits_only_test` are preferred, else
-    `all_train` and `all_test`; any one pair of splits with the endings "train" and "test" will do.
+    `all_train` and `all_test`; any one pair of splits with the endings "train" and "test" will do, and so will a single
+    split, such as the `default_split` of TFF's own writer: all of it is called train.
 
     Raises:
         UserError: if the file is missing, incomplete or malformed.
@@ -71,33 +73,41 @@ def _read_database(
     path: str, options: sources.SourceOptions, allocate: archive_cache.Allocate
 ) -> archives.WriterArchive:
     with open_database(path) as connection:
-        prefix, metadata = read_index(path, connection, options.num_classes)
+        splits, metadata = read_index(path, connection, options.num_classes)
         _check_total(path, sum(metadata.values()))
         writers = tuple(sorted({client for _, client in metadata}))
-        counts = np.array([[metadata.get((split, client), 0) for client in writers] for split in splits_of(prefix)])
+        counts = np.array([[metadata.get((split, client), 0) for client in writers] for split in splits])
         images = allocate(int(counts.sum()))
-        labels = _read_examples(path, connection, prefix, metadata, images, options.progress)
+        labels = _read_examples(path, connection, splits, metadata, images, options.progress)
         description = read_description(connection)
+    form = f"TFF's SQLite form, {' and '.join(filter(None, splits))}"
+    found = f"{path}: {form}; {len(writers):,} writers, {len(labels):,} examples"
+    some = images[:: max(1, len(images) // 10_000)]
+    if gathering.bright_border(some).mean() > 0.5:
+        np.subtract(255, images, out=images)
+        found += "; bright ink on a dark background, unlike Federated EMNIST"
     if description is None:
         stem = os.path.splitext(os.path.basename(path))[0]
         description = f"{stem}, {len(writers)} writers"
-    return archives.WriterArchive.from_counts(images, labels, counts, writers, archives.CLASSES, description)
+    return archives.WriterArchive.from_counts(
+        images, labels, counts, writers, archives.CLASSES, description, notes=(f"{found}.",)
+    )
 
 
-def read_index(path: str, connection: sqlite3.Connection, num_classes: int) -> tuple[str, dict[tuple[str, str], int]]:
-    """What precedes "train" and "test" in the names of the two splits to read, and their examples by split and client.
+def read_index(
+    path: str, connection: sqlite3.Connection, num_classes: int
+) -> tuple[tuple[str, str], dict[tuple[str, str], int]]:
+    """The names of the train and of the test split to read, and their examples by split and client.
+
+    The second name is "" where there is one split, which is not divided.
 
     Raises:
         UserError: if the tables are not of the form, or if it is not clear which two splits to read.
     """
     _check_columns(path, connection)
     metadata = _read_metadata(path, connection)
-    prefix = _choose_prefix(path, {split for split, _ in metadata}, num_classes)
-    return prefix, {key: count for key, count in metadata.items() if key[0] in splits_of(prefix)}
-
-
-def splits_of(prefix: str) -> tuple[str, str]:
-    return f"{prefix}train", f"{prefix}test"
+    splits = _choose_splits(path, {split for split, _ in metadata}, num_classes)
+    return splits, {key: count for key, count in metadata.items() if key[0] in splits}
 
 
 @contextlib.contextmanager
@@ -141,21 +151,24 @@ def _read_metadata(path: str, connection: sqlite3.Connection) -> dict[tuple[str,
     return metadata
 
 
-def _choose_prefix(path: str, splits: set[str], num_classes: int) -> str:
-    """What precedes "train" and "test" in the names of the two splits to read."""
+def _choose_splits(path: str, splits: set[str], num_classes: int) -> tuple[str, str]:
+    """The names of the train and of the test split to read; the latter is "" if there is only one split."""
     pairs = {name.removesuffix("train") for name in splits if name.endswith("train")}
     pairs &= {name.removesuffix("test") for name in splits if name.endswith("test")}
     preferred = [DIGITS_PREFIX, ALL_PREFIX] if num_classes == _NUM_DIGITS else [ALL_PREFIX]
     for prefix in preferred:
         if prefix in pairs:
-            return prefix
+            return f"{prefix}train", f"{prefix}test"
+    if len(splits) == 1 and (split := min(splits)):
+        return split, ""
     if len(pairs) != 1:
         found = ", ".join(sorted(splits)) or "none"
         raise errors.UserError(
             f"{path} has the splits {found}: either all_train and all_test, digits_only_train and digits_only_test, "
-            "or one pair of other names ending in train and test is expected."
+            "one pair of other names ending in train and test, or a single split is expected."
         )
-    return pairs.pop()
+    prefix = pairs.pop()
+    return f"{prefix}train", f"{prefix}test"
 
 
 def _check_total(path: str, total: int) -> None:
@@ -169,7 +182,7 @@ def _check_total(path: str, total: int) -> None:
 def _read_examples(
     path: str,
     connection: sqlite3.Connection,
-    prefix: str,
+    splits: tuple[str, str],
     metadata: dict[tuple[str, str], int],
     images: np.ndarray,
     progress: bool,
@@ -179,16 +192,16 @@ def _read_examples(
     labels = np.empty(total, np.int32)
     # Client after client, although the file has them in any order: each example has its place from the start.
     next_place, start = {}, 0
-    for part in sorted(metadata, key=lambda part: (part[0] == splits_of(prefix)[1], part[1])):
+    for part in sorted(metadata, key=lambda part: (part[0] == splits[1], part[1])):
         next_place[part] = start
         start += metadata[part]
     starts = next_place.copy()
     # One pass in the order of the file: an index would fetch the examples from all over it.
     rows = connection.execute(
         "SELECT split_name, client_id, serialized_example_proto FROM examples NOT INDEXED WHERE split_name IN (?, ?)",
-        splits_of(prefix),
+        splits,
     )
-    num_labels = _NUM_DIGITS if prefix == DIGITS_PREFIX else len(archives.CLASSES)
+    num_labels = _NUM_DIGITS if splits[0].startswith(DIGITS_PREFIX) else len(archives.CLASSES)
     done = 0
     with tqdm.tqdm(
         total=total, desc=f"Reading {os.path.basename(path)}", unit=" examples", disable=not progress

@@ -1,0 +1,56 @@
+"""The train and the test part of each client: as the data has them, or else split by seed.
+
+Data may be split by sample (each client has both parts), by user (each client is in one part), or not at all (all of it
+is called train).
+"""
+
+import dataclasses
+
+import numpy as np
+
+from tff_personalization.tasks import archives
+
+
+def in_one_part(archive: archives.Archive) -> tuple[np.ndarray, np.ndarray]:
+    """The indices of the clients that have train examples only, and of those that have test examples only."""
+    counts = np.bincount(
+        archive.is_test * np.int64(len(archive.writers)) + archive.writer_index, minlength=2 * len(archive.writers)
+    ).reshape(2, -1)
+    return (np.flatnonzero((counts[part] > 0) & (counts[1 - part] == 0)) for part in (0, 1))  # type: ignore[return-value]
+
+
+def resolve(archive: archives.Archive, kept: np.ndarray, rng: np.random.Generator) -> archives.Archive:
+    """The examples `kept`, where the clients that are in one part only have both: 80 % train, 20 % test, by chance.
+
+    Data that is split by user holds out the clients of its test part (`held_out`).
+
+    Args:
+        archive: the data as it was read.
+        kept: bool, shape (N,); the examples that are used. A client is in one part if all of its examples are.
+        rng: source of the random split.
+    """
+    train_only, test_only = in_one_part(archive)
+    everybody = len(np.unique(archive.writer_index))
+    archive = archive.select(kept) if not kept.all() else archive
+    alone = np.union1d(train_only, test_only)
+    if not len(alone) or len(test_only) == everybody:
+        return archive
+    split = np.isin(archive.writer_index, alone)
+    labels = archive.y[split] if archive.y.ndim == 1 else np.zeros(split.sum(), int)
+    is_test = archive.is_test.copy()
+    is_test[split] = archives.split_by_writer(labels, archive.writer_index[split], rng)
+    changes: dict = {"is_test": is_test}
+    if not len(test_only) and len(train_only) == everybody:
+        note = "The data is not split: each client's examples are split 80:20 into train and test, by seed."
+    elif len(alone) == everybody:
+        changes["held_out"] = tuple(archive.writers[i] for i in test_only)
+        note = (
+            f"The data is split by user: its {len(test_only)} test clients are held out, and each client's own "
+            "examples are split 80:20 into train and test, by seed."
+        )
+    else:
+        note = (
+            f"{len(alone)} of {everybody} clients are in one part only ({len(train_only)} in train, {len(test_only)} "
+            "in test): their examples are split 80:20 into train and test, by seed."
+        )
+    return dataclasses.replace(archive, notes=(*archive.notes, note), **changes)

@@ -1,0 +1,120 @@
+"""What characters look like, to tell which way up images are and whether their labels mean what they should.
+
+The reference is the mean image of each class over generated writers. Images are compared after their ink is cut out,
+with its proportions kept, so that neither its place nor its size in the image matters.
+"""
+
+import functools
+import pathlib
+
+import numpy as np
+from PIL import Image
+
+from tff_personalization.tasks import archives
+from tff_personalization.tasks.sources import handwriting
+
+_SIDE = 16
+_WRITERS = 40
+_FILE = pathlib.Path(__file__).with_name("references.png")
+
+ORIENTATIONS = (
+    "upright",
+    "transposed",
+    "mirrored left to right",
+    "upside down",
+    "turned by 180 degrees",
+    "turned by 90 degrees to the left",
+    "turned by 90 degrees to the right",
+    "transposed along the other diagonal",
+)
+
+
+def oriented(images: np.ndarray, orientation: str) -> np.ndarray:
+    """Upright images, shape (…, S, S), as they look in an orientation."""
+    return {
+        "upright": lambda x: x,
+        "transposed": lambda x: x.swapaxes(-1, -2),
+        "mirrored left to right": lambda x: x[..., ::-1],
+        "upside down": lambda x: x[..., ::-1, :],
+        "turned by 180 degrees": lambda x: x[..., ::-1, ::-1],
+        "turned by 90 degrees to the left": lambda x: x.swapaxes(-1, -2)[..., ::-1, :],
+        "turned by 90 degrees to the right": lambda x: x.swapaxes(-1, -2)[..., ::-1],
+        "transposed along the other diagonal": lambda x: x[..., ::-1, ::-1].swapaxes(-1, -2),
+    }[orientation](images)
+
+
+def cut_out(images: np.ndarray) -> np.ndarray:
+    """The ink of images, uint8 of shape (n, 28, 28), cut out as a square: float32, shape (n, _SIDE, _SIDE)."""
+    ink = images >= np.maximum(64, images.max(axis=(1, 2)) // 2)[:, None, None]
+    corners = []
+    for axis in (2, 1):
+        seen = ink.any(axis=axis)
+        first = np.where(seen.any(1), seen.argmax(1), 0)
+        last = np.where(seen.any(1), seen.shape[1] - seen[:, ::-1].argmax(1), seen.shape[1])
+        corners.append((first, last))
+    side = np.maximum(*(last - first for first, last in corners)).astype(float)
+    grids = []
+    for first, last in corners:
+        start = (first + last - side) / 2
+        grids.append(start[:, None] + (np.arange(_SIDE) + 0.5) / _SIDE * side[:, None] - 0.5)
+    padded = np.pad(images, ((0, 0), (14, 14), (14, 14))).astype(np.float32)
+    low, weight = [], []
+    for grid in grids:
+        grid = grid + 14
+        floor = np.floor(grid).astype(int)
+        low.append(floor)
+        weight.append((grid - floor).astype(np.float32))
+    n = np.arange(len(images))[:, None, None]
+    result = np.zeros((len(images), _SIDE, _SIDE), np.float32)
+    for down in (0, 1):
+        for right in (0, 1):
+            share = np.abs(1 - down - weight[0])[:, :, None] * np.abs(1 - right - weight[1])[:, None, :]
+            result += share * padded[n, low[0][:, :, None] + down, low[1][:, None, :] + right]
+    return result
+
+
+def _standard(x: np.ndarray) -> np.ndarray:
+    flat = x.reshape(len(x), -1)
+    flat = flat - flat.mean(1, keepdims=True)
+    return flat / np.maximum(np.linalg.norm(flat, axis=1, keepdims=True), 1e-6)
+
+
+def draw_means() -> np.ndarray:
+    """The mean cut-out of each class over `_WRITERS` generated writers, as bytes: uint8, shape (62, _SIDE, _SIDE)."""
+    labels = np.arange(len(archives.CLASSES))
+    drawn = [cut_out(handwriting.draw(0, writer, labels, 1.0)) for writer in range(_WRITERS)]
+    return np.rint(np.mean(drawn, axis=0)).astype(np.uint8)
+
+
+@functools.cache
+def means() -> np.ndarray:
+    """What `draw_means` gives, from the file where it is kept, since drawing takes seconds."""
+    strip = np.asarray(Image.open(_FILE), np.uint8)
+    return strip.reshape(_SIDE, len(archives.CLASSES), _SIDE).swapaxes(0, 1)
+
+
+def similarities(images: np.ndarray) -> np.ndarray:
+    """How alike images are to each class in each orientation: float32, shape (8, n, 62), correlations."""
+    seen = _standard(cut_out(images))
+    return np.stack([seen @ _standard(oriented(means().astype(np.float32), name)).T for name in ORIENTATIONS])
+
+
+def own_similarities(images: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """How alike images are to the class of their label in each orientation: float32, shape (8, n), correlations."""
+    return similarities(images)[:, np.arange(len(labels)), labels]
+
+
+def clearly_greater(one: np.ndarray, other: np.ndarray, margin: float = 0.03, errors: float = 4.0) -> bool:
+    """Whether paired values, shape (n,), are greater on average: by a margin and by so many standard errors."""
+    difference = one - other
+    if len(difference) < 20:
+        return False
+    error = difference.std() / np.sqrt(len(difference))
+    return bool(difference.mean() > max(margin, errors * error))
+
+
+def found_orientation(images: np.ndarray, labels: np.ndarray, expected: str = "upright") -> str:
+    """The orientation that images, with their labels, are most alike to, if clearly more than to the one expected."""
+    own = own_similarities(images, labels)
+    best = int(own.mean(axis=1).argmax())
+    return ORIENTATIONS[best] if clearly_greater(own[best], own[ORIENTATIONS.index(expected)]) else expected

@@ -1,0 +1,112 @@
+"""Client data as TFF and Google published it in HDF5, such as fed_emnist_train.h5 with fed_emnist_test.h5.
+
+    examples/<client>/pixels     float, shape (n, 28, 28), 1 = paper
+    examples/<client>/label      int, shape (n,)
+    examples/<client>/snippets   strings, shape (n,), in place of both for Shakespeare
+
+`--client_data` names either file, or a folder that has both. Of a folder that has the digits too, the pair for digits
+is read with 10 classes and the other one with 62.
+"""
+
+import pathlib
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+from tff_personalization import errors
+from tff_personalization.tasks import archive_cache, archives, sources
+from tff_personalization.tasks.sources import gathering, snippets
+
+_KIND = "an HDF5 file of TFF's form"
+_ENDINGS = (".h5", ".hdf5")
+_DIGITS, _NUM_DIGITS = "digitsonly", 10
+
+
+def load(options: sources.SourceOptions) -> archives.WriterArchive:
+    """The images of the files at `options.client_data`, kept in `options.cache_dir`.
+
+    Raises:
+        UserError: if they are missing or malformed.
+    """
+    files = _files(options)
+    return gathering.cached(options, lambda allocate: _read_images(options, files, allocate), files)
+
+
+def load_text(options: sources.SourceOptions) -> archives.Archive:
+    """The snippets of the files at `options.client_data`, as sequences of characters.
+
+    Raises:
+        UserError: if they are missing or malformed.
+    """
+    files = _files(options)
+    parts: tuple[dict[str, list[bytes]], ...] = ({}, {})
+    for file, client, group in _clients(options, files):
+        if "snippets" not in group:
+            raise errors.UserError(f"{file}: client {client} has no 'snippets', which TFF's Shakespeare has.")
+        values = group["snippets"][()]
+        if not all(isinstance(value, bytes | str) for value in np.ravel(values).tolist()):
+            raise errors.UserError(f"{file}: the snippets of client {client} are not strings.")
+        said = [value.encode() if isinstance(value, str) else value for value in np.ravel(values).tolist()]
+        parts[files[file]][client] = said
+    name = gathering.name_of(options.client_data)
+    clients = sorted({*parts[0], *parts[1]})
+    train, test = ({client: part.get(client, []) for client in clients} for part in parts)
+    archive = snippets.to_archive(train, test, f"{name}, {len(clients)} roles")
+    return snippets.with_note(archive, f"{name}: {_form(files)}")
+
+
+def _files(options: sources.SourceOptions) -> dict[pathlib.Path, bool]:
+    files = gathering.files_of(options.client_data, _ENDINGS)
+    for_digits = {file: part for file, part in files.items() if _DIGITS in file.name.lower()}
+    if for_digits and len(for_digits) < len(files):
+        digits = options.num_classes == _NUM_DIGITS
+        files = {file: part for file, part in files.items() if (file in for_digits) == digits}
+    return files
+
+
+def _form(files: dict[pathlib.Path, bool]) -> str:
+    return f"TFF's HDF5, {' and '.join(sorted(file.name for file in files))}"
+
+
+def _read_images(
+    options: sources.SourceOptions, files: dict[pathlib.Path, bool], allocate: archive_cache.Allocate
+) -> archives.WriterArchive:
+    gathered = gathering.Gathered(gathering.name_of(options.client_data))
+    for file, client, group in _clients(options, files):
+        where = f"{file}: client {client}"
+        missing = {"pixels", "label"} - set(group)
+        if missing:
+            raise errors.UserError(f"{where} has no '{min(missing)}', which TFF's Federated EMNIST has.")
+        pixels, labels = (_array(where, name, group[name]) for name in ("pixels", "label"))
+        images = gathering.to_bytes(where, pixels)
+        gathered.add(client, images, gathering.to_labels(where, labels, len(images)), files[file])
+    return gathered.archive(allocate, _form(files))
+
+
+def _array(where: str, name: str, values: Any) -> np.ndarray:
+    if not hasattr(values, "shape") or len(values.shape) == 0:
+        raise errors.UserError(f"{where}: '{name}' is not an array.")
+    if values.size * values.dtype.itemsize > 2**32:
+        raise errors.UserError(f"{where}: '{name}' declares {values.size * values.dtype.itemsize / 2**30:.0f} GiB.")
+    return values[()]
+
+
+def _clients(
+    options: sources.SourceOptions, files: dict[pathlib.Path, bool]
+) -> Iterator[tuple[pathlib.Path, str, Any]]:
+    """Each client of each file: the file, the client's name, and its group."""
+    import h5py  # Here, since only such files need it.
+
+    for file in files:
+        with gathering.plain_damage(file, _KIND, RuntimeError, ValueError, KeyError), h5py.File(file, "r") as opened:
+            clients = opened.get("examples")
+            if not isinstance(clients, h5py.Group) or not len(clients):
+                raise errors.UserError(f"{file}: there is no group 'examples' with clients, which TFF's form has.")
+            with gathering.bar_of(options, len(clients), " clients") as bar:
+                for client in clients:
+                    group = clients[client]
+                    if not isinstance(group, h5py.Group):
+                        raise errors.UserError(f"{file}: client {client} is not a group, which TFF's form has.")
+                    yield file, client, group
+                    bar.update()

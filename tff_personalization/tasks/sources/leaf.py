@@ -1,0 +1,224 @@
+"""Client data as LEAF has it (Caldas et al. 2018): JSON files of `users`, `num_samples` and `user_data`.
+
+    {"users": ["f0001_41", …], "num_samples": [232, …],
+     "user_data": {"f0001_41": {"x": [[1.0, …], …], "y": [3, …]}, …}}
+
+FEMNIST has 784 floats an image, 1 = paper, and labels 0 to 61 in the order digits, upper case, lower case. Shakespeare
+has 80 characters in `x` and the one that follows in `y`, for each place of a role's text. A data set is one file or a
+folder of files, whose folders or names may say train and test.
+
+Files are read client by client, so that memory holds one client's numbers at a time.
+"""
+
+import json
+import pathlib
+import re
+from collections.abc import Iterator
+from typing import IO, Any
+
+import numpy as np
+import tqdm
+
+from tff_personalization import errors
+from tff_personalization.tasks import archive_cache, archives, sources
+from tff_personalization.tasks.sources import gathering, snippets
+
+_BLOCK = 2**24
+_LONGEST = 2**29  # characters of one client
+_SPACE = re.compile(r"\s*")
+_KIND = "LEAF's JSON"
+
+
+def load(options: sources.SourceOptions) -> archives.WriterArchive:
+    """The images of the LEAF file or folder at `options.client_data`, kept in `options.cache_dir`.
+
+    Raises:
+        UserError: if it is missing or malformed.
+    """
+    files = gathering.files_of(options.client_data, (".json",))
+    return gathering.cached(options, lambda allocate: _read_images(options, files, allocate), files)
+
+
+def load_text(options: sources.SourceOptions) -> archives.Archive:
+    """The text of the LEAF file or folder at `options.client_data`, as sequences of characters.
+
+    Raises:
+        UserError: if it is missing or malformed.
+    """
+    files = gathering.files_of(options.client_data, (".json",))
+    parts: tuple[dict[str, list[bytes]], ...] = ({}, {})
+    for file, client, data in _clients(options, files):
+        windows = _Windows(f"{file}: client {client}", data)
+        parts[files[file]].setdefault(client, []).extend(windows.text())
+    name = gathering.name_of(options.client_data)
+    clients = sorted({*parts[0], *parts[1]})
+    if not clients:
+        raise errors.UserError(f"{options.client_data}: there is no client in it.")
+    train, test = ({client: part.get(client, []) for client in clients} for part in parts)
+    archive = snippets.to_archive(train, test, f"{name}, {len(clients)} roles")
+    return snippets.with_note(archive, f"{name}: {_form(files)}")
+
+
+def _form(files: dict[pathlib.Path, bool]) -> str:
+    count = f"{len(files)} file{'s' if len(files) > 1 else ''}"
+    return f"{_KIND}, {count}, {'train and test' if len(set(files.values())) > 1 else 'not split'}"
+
+
+def _read_images(
+    options: sources.SourceOptions, files: dict[pathlib.Path, bool], allocate: archive_cache.Allocate
+) -> archives.WriterArchive:
+    gathered = gathering.Gathered(gathering.name_of(options.client_data))
+    for file, client, data in _clients(options, files):
+        where = f"{file}: client {client}"
+        if data["x"] and isinstance(data["x"][0], str):
+            raise errors.UserError(f"{where}: x is text: images are expected; for Shakespeare give --task=shakespeare.")
+        try:
+            x, y = np.array(data["x"]), np.array(data["y"])
+        except (ValueError, OverflowError) as error:
+            raise errors.UserError(f"{where}: the images of x do not have {gathering.PIXELS} pixels each.") from error
+        if len(x):
+            gathered.add(client, gathering.to_bytes(where, x), gathering.to_labels(where, y, len(x)), files[file])
+    return gathered.archive(allocate, _form(files))
+
+
+def _clients(
+    options: sources.SourceOptions, files: dict[pathlib.Path, bool]
+) -> Iterator[tuple[pathlib.Path, str, dict[str, list]]]:
+    """Each client of each file: the file, the client's name, and its x and y, of one length."""
+    seen: set[tuple[bool, str]] = set()
+    if not files:
+        raise errors.UserError(f"--client_data={options.client_data}: there is no .json file in it.")
+    size = sum(file.stat().st_size for file in files)
+    with gathering.bar_of(options, size, "B", unit_scale=True) as bar:
+        for file, is_test in files.items():
+            for client, data in _clients_of(file, bar):
+                if (is_test, client) in seen:
+                    raise errors.UserError(f"{file}: client {client} is there more than once: keep one.")
+                seen.add((is_test, client))
+                yield file, client, data
+
+
+def _clients_of(path: pathlib.Path, bar: tqdm.tqdm) -> Iterator[tuple[str, dict[str, list]]]:
+    found: set[str] = set()
+    told: dict[str, Any] = {}
+    with (
+        gathering.plain_damage(path, _KIND, UnicodeDecodeError, RecursionError),
+        path.open(encoding="utf-8-sig") as file,
+    ):
+        json_file = _Json(path, file, bar)
+        for key in json_file.entries():
+            if key != "user_data":
+                told[key] = json_file.value()
+                continue
+            for client in json_file.entries():
+                data = json_file.value()
+                x, y = (data.get(name) if isinstance(data, dict) else None for name in ("x", "y"))
+                if not (isinstance(x, list) and isinstance(y, list) and len(x) == len(y)):
+                    raise errors.UserError(f"{path}: client {client} does not have an x and a y of the same length.")
+                if client in found:
+                    raise errors.UserError(f"{path}: client {client} is there more than once: keep one.")
+                found.add(client)
+                told.setdefault("counted", {})[client] = len(x)
+                yield client, {"x": x, "y": y}
+        json_file.end()
+    if "user_data" not in told and not found and "counted" not in told:
+        raise errors.UserError(f"{path}: there are no clients under 'user_data', which LEAF's form has.")
+    users, counts = told.get("users"), told.get("num_samples")
+    if isinstance(users, list) and {str(user) for user in users} != found:
+        missing = sorted({str(user) for user in users} ^ found)
+        raise errors.UserError(f"{path}: 'users' and 'user_data' do not name the same clients (see {missing[0]}).")
+    if isinstance(users, list) and isinstance(counts, list):
+        counted = told["counted"]
+        if len(counts) != len(users) or any(counted[str(u)] != n for u, n in zip(users, counts, strict=True)):
+            raise errors.UserError(f"{path}: 'num_samples' does not count what 'user_data' has: make the file again.")
+
+
+class _Json:
+    """An object of JSON, read key by key, so that no more than one value is in memory."""
+
+    def __init__(self, path: pathlib.Path, file: IO[str], bar: tqdm.tqdm):
+        self._path, self._file, self._bar = path, file, bar
+        self._text, self._at, self._ended = "", 0, False
+        self._decoder = json.JSONDecoder()
+        self._told = 0
+
+    def entries(self) -> Iterator[str]:
+        """The keys of the object that begins here; before the next one is asked for, `value` takes its value."""
+        self._take("{")
+        if self._peek() == "}":
+            return self._take("}")
+        while True:
+            key = self.value()
+            if not isinstance(key, str):
+                self._refuse("a key that is not a string")
+            self._take(":")
+            yield key
+            if self._peek() != ",":
+                return self._take("}")
+            self._take(",")
+
+    def value(self) -> Any:
+        """The value that begins here."""
+        self._peek()
+        while True:
+            try:
+                value, end = self._decoder.raw_decode(self._text, self._at)
+                if end < len(self._text) or self._ended or isinstance(value, dict | list | str):
+                    self._at = end
+                    return value
+            except json.JSONDecodeError as error:
+                whole = error.pos < len(self._text) - 64 and not error.msg.startswith("Unterminated")
+                if self._ended or whole or len(self._text) > _LONGEST:
+                    self._refuse(error.msg)
+            self._read(max(_BLOCK, len(self._text) - self._at))
+
+    def end(self) -> None:
+        if self._peek():
+            self._refuse("more after its end")
+
+    def _peek(self) -> str:
+        """The next character that is no space; "" at the end."""
+        while True:
+            self._at = _SPACE.match(self._text, self._at).end()  # type: ignore[union-attr]
+            if self._at < len(self._text) or self._ended:
+                return self._text[self._at : self._at + 1]
+            self._read(_BLOCK)
+
+    def _take(self, character: str) -> None:
+        if (found := self._peek()) != character:
+            self._refuse(f"{found!r} where {character!r} is expected" if found else "it ends too early")
+        self._at += 1
+
+    def _read(self, size: int) -> None:
+        block = self._file.read(size)
+        self._ended = not block
+        self._text, self._at = self._text[self._at :] + block, 0
+        self._bar.update(len(block))
+
+    def _refuse(self, reason: str) -> None:
+        raise errors.UserError(
+            f"{self._path} cannot be read as {_KIND} ({reason}): it is damaged, cut short or of another kind; make it "
+            "again."
+        )
+
+
+class _Windows:
+    """LEAF's Shakespeare: windows that slide over a role's text, each with the character that follows it."""
+
+    def __init__(self, where: str, data: dict[str, list]):
+        self._windows, self._next = data["x"], data["y"]
+        for window, character in zip(self._windows, self._next, strict=True):
+            if not (isinstance(window, str) and isinstance(character, str) and len(character) == 1):
+                raise errors.UserError(f"{where}: x is not strings, each with the character that follows it in y.")
+
+    def text(self) -> list[bytes]:
+        """The text that the windows lie in: one piece for those that follow one another, place by place."""
+        pieces: list[list[str]] = []
+        expected = None
+        for window, character in zip(self._windows, self._next, strict=True):
+            if window == expected:
+                pieces[-1].append(character)
+            else:
+                pieces.append([window, character])
+            expected = window[1:] + character
+        return ["".join(piece).encode() for piece in pieces]

@@ -1,0 +1,119 @@
+"""What tables and folders call their columns and classes."""
+
+import dataclasses
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from tff_personalization import errors
+from tff_personalization.tasks import archives
+from tff_personalization.tasks.sources import gathering
+
+_COLUMNS = {
+    "picture": (
+        "image",
+        "img",
+        "path",
+        "file",
+        "filename",
+        "file_name",
+        "filepath",
+        "file_path",
+        "image_path",
+        "picture",
+        "pixels",
+        "x",
+    ),
+    "label": ("label", "labels", "class", "character", "target", "y"),
+    "client": ("client", "client_id", "writer_id", "writer", "user", "user_id", "author", "subject", "partition_id"),
+    "part": ("split", "part", "subset"),
+}
+_CASE = "(?:upper|uppercase|capital|lower|lowercase|small|digit)"
+_WORDED = re.compile(f"{_CASE}[ _-]?([0-9A-Za-z])|([0-9A-Za-z])[ _-]{_CASE}")
+
+
+@dataclasses.dataclass(frozen=True)
+class Columns:
+    """The names of a table's columns; `client` and `part` are None if it has none."""
+
+    picture: str
+    label: str
+    client: str | None
+    part: str | None
+
+
+def columns(where: str, names: Sequence[str]) -> Columns:
+    """The columns of a table that has columns of these names. Raises UserError if pictures or labels are not there."""
+    lower = {name.strip().lower(): name for name in reversed(names)}
+    found = {role: next((lower[name] for name in choices if name in lower), None) for role, choices in _COLUMNS.items()}
+    for role in ("picture", "label"):
+        if found[role] is None:
+            raise errors.UserError(
+                f"{where}: none of its columns ({', '.join(names)[:200]}) is the {role}: call it {_COLUMNS[role][0]}."
+            )
+    return Columns(**found)  # type: ignore[arg-type]
+
+
+def is_test(where: str, values: Sequence[Any]) -> np.ndarray:
+    """Whether each row is of the test part, from the words train and test."""
+    words = [str(value).strip().lower() for value in values]
+    other = sorted(set(words) - {"train", "test"})
+    if other:
+        raise errors.UserError(f"{where}: the part of a row is {other[0]!r}: use the words train and test only.")
+    return np.array([word == "test" for word in words], bool)
+
+
+def indices(where: str, values: Sequence[Any], names: Sequence[str] | None = None) -> np.ndarray:
+    """The index of each label among `archives.CLASSES`: int32, shape (n,).
+
+    Args:
+        where: what errors call the data.
+        values: labels as integers or names, see `classes_of`.
+        names: the name of each integer label; None for 0-9, A-Z, a-z.
+
+    Raises:
+        UserError: a label is not of any of these.
+    """
+    numbers = [isinstance(value, int | np.integer) and not isinstance(value, bool) for value in values]
+    if all(numbers) and not names:
+        return gathering.to_labels(where, np.array(values, np.int64).reshape(len(values)), len(values))
+    if all(numbers) and names:
+        low, high = min(values, default=0), max(values, default=0)
+        if low < 0 or high >= len(names):
+            raise errors.UserError(
+                f"{where}: labels go from {low} to {high}: the {len(names)} classes are 0 to {len(names) - 1}."
+            )
+        values = [names[value] for value in values]
+    known = classes_of(where, {str(value).strip() for value in values})
+    return np.array([known[str(value).strip()] for value in values], np.int32).reshape(len(values))
+
+
+def classes_of(where: str, names: set[str]) -> Mapping[str, int]:
+    """The index of each class by its name: the character itself, its index from 0 to 61, or its ASCII code in hex.
+
+    Codes in hex, as NIST's own folders have them, are taken for such if all names are codes of characters. Names such
+    as upper_A, lower_a and a_lower say which case is meant, for file systems that do not tell them apart.
+
+    Raises:
+        UserError: a name is none of these.
+    """
+    in_hex = {f"{ord(name):02x}": index for index, name in enumerate(archives.CLASSES)}
+    if names and all(len(name) == 2 and name.lower() in in_hex for name in names):
+        return {name: in_hex[name.lower()] for name in names}
+    found = {}
+    for name in names:
+        worded = _WORDED.fullmatch(name)
+        character = (worded[1] or worded[2]) if worded else name
+        if character in archives.CLASSES:
+            if worded:
+                character = character.lower() if re.search("lower|small", name) else character.upper()
+            found[name] = archives.CLASSES.index(character)
+        elif re.fullmatch(r"\d+(\.0)?", name) and float(name) < len(archives.CLASSES):
+            found[name] = int(float(name))
+        else:
+            raise errors.UserError(
+                f"{where}: the class {name!r} is unknown: use the character (0-9, A-Z, a-z) or its index, 0 to 61."
+            )
+    return found

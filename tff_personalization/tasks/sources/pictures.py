@@ -1,0 +1,194 @@
+"""Client data from pictures of one character each: a folder `client/class/*.png`, or a table of paths in a CSV file.
+
+Pictures may have any size, and be grey, coloured or transparent. They are made square with their background, resized to
+28 x 28, and turned to ink 255 on 0, if their background is bright, client by client. Folders train and test around the
+clients are the parts; a folder `class/*.png` names no clients. `named_classes.classes_of` says what a class may be
+called. A CSV file has a column for the picture, whose path begins at the file's folder, and for the label; one for the
+client, and one for train or test, if there are any.
+"""
+
+import csv
+import io
+import os
+import pathlib
+
+import numpy as np
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from tff_personalization import errors
+from tff_personalization.tasks import archive_cache, archives, sources
+from tff_personalization.tasks.sources import gathering, named_classes
+
+ENDINGS = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".pgm")
+_PARTS = {"train": False, "training": False, "test": True, "testing": True}
+_BATCH = 512
+_MOST_PIXELS = 10_000_000
+_DAMAGES = (UnidentifiedImageError, OSError, ValueError, SyntaxError, EOFError, Image.DecompressionBombError)
+Row = tuple[pathlib.Path, str, str, bool]
+"""A picture, its client, the name of its class, and whether it is a test example."""
+
+
+def load(options: sources.SourceOptions) -> archives.WriterArchive:
+    """The pictures in the folder `options.client_data`, kept in `options.cache_dir`.
+
+    Raises:
+        UserError: if a picture is damaged, or lies elsewhere than in a folder of a class.
+    """
+    rows, has_clients = _rows_of_folder(options.client_data)
+    return _load(options, rows, has_clients, "a folder of pictures", [row[0] for row in rows])
+
+
+def load_csv(options: sources.SourceOptions) -> archives.WriterArchive:
+    """The pictures that the CSV file `options.client_data` names, kept in `options.cache_dir`.
+
+    Raises:
+        UserError: if the file is malformed, or a picture is missing or damaged.
+    """
+    path = pathlib.Path(options.client_data)
+    rows, has_clients = _rows_of_table(path)
+    return _load(options, rows, has_clients, "pictures named by a CSV file", [path, *(row[0] for row in rows)])
+
+
+def _load(
+    options: sources.SourceOptions, rows: list[Row], has_clients: bool, form: str, files: list[pathlib.Path]
+) -> archives.WriterArchive:
+    def make(allocate: archive_cache.Allocate) -> archives.WriterArchive:
+        gathered = gathering.Gathered(gathering.name_of(options.client_data))
+        classes = named_classes.classes_of(options.client_data, {row[2] for row in rows})
+        sizes: set[tuple[int, int]] = set()
+        with gathering.bar_of(options, len(rows), " pictures") as bar:
+            for start in range(0, len(rows), _BATCH):
+                batch = rows[start : start + _BATCH]
+                images = np.stack([_read_file(row[0], sizes) for row in batch])
+                labels = np.array([classes[row[2]] for row in batch])
+                gathered.add([row[1] for row in batch], images, labels, np.array([row[3] for row in batch]))
+                bar.update(len(batch))
+        shown = (
+            f"{form}, {' x '.join(map(str, next(iter(sizes))))}" if len(sizes) == 1 else f"{form} of {len(sizes)} sizes"
+        )
+        return gathered.archive(allocate, shown, has_clients=has_clients, each_client=True)
+
+    for file in files:
+        if not file.is_file():
+            raise errors.UserError(f"{options.client_data}: the picture {file} is not there: correct its path.")
+    return gathering.cached(options, make, files)
+
+
+def _rows_of_folder(path: str) -> tuple[list[Row], bool]:
+    root = pathlib.Path(path)
+    files = sorted(
+        pathlib.Path(folder, name)
+        for folder, _, names in os.walk(root, followlinks=True)
+        for name in names
+        if name.lower().endswith(ENDINGS) and not name.startswith(".")
+    )
+    rows, named = [], set()
+    for file in files:
+        *folders, _ = file.relative_to(root).parts
+        part = _PARTS.get(folders[0].lower()) if folders else None
+        folders = folders[1:] if part is not None else folders
+        if len(folders) not in (1, 2):
+            raise errors.UserError(
+                f"{file}: pictures are expected in folders client/class, or in class: move it there."
+            )
+        named.add(len(folders) == 2)
+        rows.append((file, folders[0] if len(folders) == 2 else "", folders[-1], bool(part)))
+    if len(named) > 1:
+        raise errors.UserError(f"{path}: some pictures are in folders client/class and some in class: keep to one.")
+    return rows, named == {True}
+
+
+def _rows_of_table(path: pathlib.Path) -> tuple[list[Row], bool]:
+    with (
+        gathering.plain_damage(path, "a CSV file", csv.Error, UnicodeDecodeError),
+        path.open(encoding="utf-8-sig", newline="") as file,
+    ):
+        first = file.readline()
+        delimiter = max(",;\t", key=first.count)
+        file.seek(0)
+        reader = csv.reader(file, delimiter=delimiter, strict=True)
+        names = [name.strip() for name in next(reader, [])]
+        columns = named_classes.columns(str(path), names)
+        places = {
+            role: names.index(name)
+            for role, name in (
+                ("picture", columns.picture),
+                ("label", columns.label),
+                ("client", columns.client),
+                ("part", columns.part),
+            )
+            if name is not None
+        }
+        rows: list[Row] = []
+        for number, cells in enumerate(reader, start=2):
+            if not cells:
+                continue
+            if len(cells) != len(names) or any(not cells[place].strip() for place in places.values()):
+                raise errors.UserError(f"{path}, line {number}: {len(names)} cells are expected, and none empty.")
+            client = cells[places["client"]].strip() if "client" in places else ""
+            part = (
+                named_classes.is_test(f"{path}, line {number}", [cells[places["part"]]])[0]
+                if "part" in places
+                else False
+            )
+            picture = path.parent / cells[places["picture"]].strip().replace("\\", "/")
+            rows.append((picture, client, cells[places["label"]].strip(), bool(part)))
+    if not rows:
+        raise errors.UserError(f"{path}: there is no row below the names of the columns.")
+    return rows, columns.client is not None
+
+
+def _read_file(path: pathlib.Path, sizes: set[tuple[int, int]]) -> np.ndarray:
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise errors.UserError(f"{path} cannot be read ({error.strerror}): check its permissions.") from error
+    return read(str(path), content, sizes)
+
+
+def read(where: str, content: bytes, sizes: set[tuple[int, int]] | None = None) -> np.ndarray:
+    """The picture in a file's `content`, as uint8 of shape (28, 28), of the polarity it has.
+
+    Args:
+        where: what errors call it.
+        content: of a file in one of the usual formats.
+        sizes: gets the picture's width and height.
+
+    Raises:
+        UserError: it is damaged, or too large for one character.
+    """
+    try:
+        with Image.open(io.BytesIO(content)) as opened:
+            if opened.width * opened.height > _MOST_PIXELS:
+                raise errors.UserError(
+                    f"{where}: a picture of {opened.width} x {opened.height} pixels: one character each is expected."
+                )
+            if sizes is not None:
+                sizes.add(opened.size)
+            levels = _grey(ImageOps.exif_transpose(opened) or opened)
+    except _DAMAGES as error:
+        reason = " ".join(str(error).split())[:100]
+        raise errors.UserError(f"{where}: a picture cannot be read ({reason}): save it again, as PNG.") from error
+    if levels.shape == archives.IMAGE_SHAPE:
+        return levels
+    height, width = levels.shape
+    edge = np.concatenate([levels[0], levels[-1], levels[:, 0], levels[:, -1]])
+    side = max(height, width)
+    square = np.full((side, side), np.median(edge), np.uint8)
+    top, left = (side - height) // 2, (side - width) // 2
+    square[top : top + height, left : left + width] = levels
+    return np.asarray(Image.fromarray(square).resize(archives.IMAGE_SHAPE, Image.Resampling.LANCZOS))
+
+
+def _grey(picture: Image.Image) -> np.ndarray:
+    """The levels of grey of a picture: uint8, shape (height, width). What is transparent is given the other level."""
+    if picture.mode.startswith("I") or picture.mode == "F":
+        values = np.asarray(picture, np.float64)
+        highest = 65535 if picture.mode.startswith("I") and values.max() > 255 else 255
+        return np.clip(np.rint(values * 255 / highest), 0, 255).astype(np.uint8)
+    if "A" not in picture.getbands() and "transparency" not in picture.info:
+        return np.asarray(picture.convert("L"))
+    levels, opacity = (np.asarray(band, np.float64) for band in picture.convert("LA").split())
+    weight = opacity.sum()
+    background = 255.0 if not weight or (levels * opacity).sum() / weight < 128 else 0.0
+    return np.rint(background + (levels - background) * opacity / 255).astype(np.uint8)
