@@ -17,7 +17,7 @@ from absl import flags
 from tff_personalization import aggregators, errors, identity, methods, optimizers, plugins, schedules
 from tff_personalization.experiment import settings as settings_lib
 from tff_personalization.personalization import strategies
-from tff_personalization.tasks import registry
+from tff_personalization.tasks import partitions, registry
 
 _READ_BY_SOME_SOURCE = frozenset(
     name for task in registry.TASKS.values() for names in task.sources.reads.values() for name in names
@@ -321,6 +321,15 @@ def _refuse_unread(values: dict[str, Any], method: methods.Method, flag_values: 
     for name in sorted(_READ_BY_SOME_SOURCE - set(source_reads)):
         if not flag_values[name].using_default_value:
             raise errors.UserError(f"--{name} has no effect with --client_data={values['client_data']}: remove it.")
+    partition = values["partition"]
+    unread = {name for names in partitions.READS.values() for name in names} - {*partitions.READS.get(partition, ())}
+    for name in sorted(unread | ({"partition_clients"} if partition == partitions.NATURAL else set())):
+        if given(name):
+            raise errors.UserError(f"--{name} has no effect with --partition={partition}: remove it.")
+    if partition != partitions.NATURAL and given("deal_examples_at_random"):
+        raise errors.UserError(
+            f"--deal_examples_at_random has no effect with --partition={partition}, which deals them: keep one."
+        )
     if not method.trains:
         for name in ("rounds", *_READ_BETWEEN_ROUNDS, "rounds_from"):
             if given(name):

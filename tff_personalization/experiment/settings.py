@@ -9,7 +9,7 @@ from tff_personalization import aggregators, methods, optimizers
 from tff_personalization.algorithms import client_work
 from tff_personalization.execution import runtime
 from tff_personalization.personalization import evaluation, strategies
-from tff_personalization.tasks import registry
+from tff_personalization.tasks import partitions, registry
 
 ROLES = {
     role.prefix: role
@@ -101,8 +101,9 @@ class ExperimentConfig:
         "data",
         None,
         "Where the clients come from. For emnist62 and emnist10: handwriting (synthetic, generated; the default), "
-        "digits (scikit-learn), tff (Federated EMNIST), or the path of a by-writer .npz archive or an SQLite file in "
-        "TFF's schema. For shakespeare: plays (the roles of his plays; the default), tff, or an SQLite file's path.",
+        "digits (scikit-learn), tff (Federated EMNIST), or the path of a file or folder: a by-writer .npz archive, "
+        "LEAF's JSON, TFF's SQLite or HDF5, Parquet, Arrow, pictures, CSV, EMNIST's MATLAB or IDX (docs/data.md). "
+        "For shakespeare: plays (the roles of his plays; the default), tff, or the path of TFF's or LEAF's files.",
     )
     cache_dir: str | None = _setting(
         "data",
@@ -115,6 +116,30 @@ class ExperimentConfig:
     )
     deal_examples_at_random: bool = _setting(
         "data", False, "Deal all examples to the clients at random, so that no client has a style: a control."
+    )
+    partition: str = _setting(
+        "data",
+        partitions.NATURAL,
+        "Whose the examples are: natural, as the data says; or made-up clients. dirichlet: label skew by "
+        "--partition_alpha; pathological: --partition_classes a client; quantity: numbers of examples by "
+        "--partition_alpha.",
+        choices=partitions.CHOICES,
+    )
+    partition_clients: int | None = _setting(
+        "data",
+        None,
+        "How many clients a partition makes. Default: as many as the data has, or 100 where it names none.",
+        least=2,
+    )
+    partition_alpha: float = _setting(
+        "data", 0.5, "α of a partition's Dirichlet distributions: the smaller, the more clients differ.", positive=True
+    )
+    partition_classes: int = _setting("data", 2, "Classes a client has with --partition=pathological.", least=1)
+    test_client_ids: str | None = _setting(
+        "data", None, "File of the names of the clients that are held out to test, one a line."
+    )
+    train_client_ids: str | None = _setting(
+        "data", None, "File of the names of the clients that train (or validate), one a line."
     )
     train_clients: int | None = _setting(
         "data", None, "Clients that train. Default: all that are not held out.", least=1

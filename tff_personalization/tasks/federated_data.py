@@ -5,11 +5,12 @@ import hashlib
 import json
 import os
 import pathlib
+from collections.abc import Sequence
 
 import numpy as np
 
 from tff_personalization import errors, seeds
-from tff_personalization.tasks import archives, client_arrays, registry, sources, splits
+from tff_personalization.tasks import archives, client_arrays, partitions, registry, sources, splits
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,23 +60,56 @@ def load(config) -> FederatedData:
             cache_dir=os.path.expanduser(config.cache_dir or ""),
             num_clients=config.num_clients,
             writer_heterogeneity=config.writer_heterogeneity,
+            needs_clients=config.partition == partitions.NATURAL,
         ),
         task.sources,
     )
+    if config.partition != partitions.NATURAL:
+        archive = partitions.deal(
+            archive,
+            seeds.generator(config.seed, "partition"),
+            config.partition,
+            clients=config.partition_clients,
+            alpha=config.partition_alpha,
+            classes=config.partition_classes,
+        )
     if config.deal_examples_at_random:
         archive = archives.deal_at_random(archive, seeds.generator(config.seed, "deal"))
     train, test = client_arrays.to_client_data(archive)
+    testing, training = (
+        _named_clients(name, getattr(config, name), train.client_ids)
+        for name in ("test_client_ids", "train_client_ids")
+    )
     split = splits.split_clients(
         train.client_ids,
         seeds.generator(config.seed, "client_split"),
         config.train_clients,
         config.validation_clients,
         config.test_clients,
-        archive.held_out,
+        testing or archive.held_out,
+        training,
     )
     if not np.sum([train.num_examples(client) for client in split.train]):
         raise errors.UserError(f"--client_data={config.client_data}: no train client has a training example.")
     return FederatedData(train, test, split, archive.source, _sha256(archive), archive.notes)
+
+
+def _named_clients(flag: str, path: str | None, clients: Sequence[str]) -> tuple[str, ...]:
+    """The names in a file, one a line, all of them clients; none without a file."""
+    if path is None:
+        return ()
+    try:
+        lines = pathlib.Path(path).expanduser().read_text(encoding="utf-8-sig").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise errors.UserError(
+            f"--{flag}={path} cannot be read ({error}): name a text file, one client a line."
+        ) from error
+    names = tuple(dict.fromkeys(line.strip() for line in lines if line.strip()))
+    unknown = sorted(set(names) - set(clients))
+    if unknown or not names:
+        what = f"{unknown[0]!r} is no client of the data" if unknown else "it names no client"
+        raise errors.UserError(f"--{flag}={path}: {what}; its clients are called such as {min(clients)!r}.")
+    return names
 
 
 def _sha256(archive: archives.Archive) -> str:

@@ -19,21 +19,23 @@ def in_one_part(archive: archives.Archive) -> tuple[np.ndarray, np.ndarray]:
     return (np.flatnonzero((counts[part] > 0) & (counts[1 - part] == 0)) for part in (0, 1))  # type: ignore[return-value]
 
 
-def resolve(archive: archives.Archive, kept: np.ndarray, rng: np.random.Generator) -> archives.Archive:
-    """The examples `kept`, where the clients that are in one part only have both: 80 % train, 20 % test, by chance.
+def resolve(archive: archives.Archive, num_classes: int, rng: np.random.Generator) -> archives.Archive:
+    """The examples of the first `num_classes` classes, where the clients that are in one part only have both: 80 % train, 20 % test, by chance.
 
     Data that is split by user holds out the clients of its test part (`held_out`).
 
     Args:
         archive: the data as it was read.
-        kept: bool, shape (N,); the examples that are used. A client is in one part if all of its examples are.
+        num_classes: the classes that are used. A client is in one part if its examples of all classes are.
         rng: source of the random split.
     """
     train_only, test_only = in_one_part(archive)
     everybody = len(np.unique(archive.writer_index))
-    archive = archive.select(kept) if not kept.all() else archive
+    if len(archive.classes) > num_classes:
+        archive = archive.select(archive.y < num_classes, classes=archive.classes[:num_classes])
     alone = np.union1d(train_only, test_only)
-    if not len(alone) or len(test_only) == everybody:
+    examples = np.bincount(archive.writer_index, minlength=len(archive.writers))
+    if not (examples[alone] > 1).any() or len(test_only) == everybody:
         return archive
     split = np.isin(archive.writer_index, alone)
     labels = archive.y[split] if archive.y.ndim == 1 else np.zeros(split.sum(), int)

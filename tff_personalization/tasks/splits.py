@@ -36,6 +36,7 @@ def split_clients(
     validation_clients: int = 0,
     test_clients: int | None = None,
     held_out: Sequence[str] = (),
+    may_train: Sequence[str] = (),
 ) -> ClientSplit:
     """Shuffles the clients and deals them out: the first test, the next validate, the rest train.
 
@@ -50,12 +51,19 @@ def split_clients(
         validation_clients: how many clients validate.
         test_clients: how many clients test; None for 900 of 3,400.
         held_out: the clients of which the test clients are taken; empty for all.
+        may_train: the clients of which those that train or validate are taken; empty for all that do not test.
 
     Raises:
         UserError: the numbers do not fit the number of clients.
     """
     ordered = sorted(client_ids)
     shuffled = [ordered[i] for i in rng.permutation(len(ordered))]  # not of names: NumPy's end before a NUL
+    if both := sorted(set(held_out) & set(may_train)):
+        raise errors.UserError(f"--train_client_ids: {both[0]!r} is held out to test: take it out of one of the two.")
+    if may_train and not held_out:
+        held_out = sorted(set(client_ids) - set(may_train))
+        if not held_out:
+            raise errors.UserError("--train_client_ids names all clients: leave some out, to test.")
     if held_out:
         aside = set(held_out)
         pool = [client for client in shuffled if client in aside]
@@ -64,7 +72,8 @@ def split_clients(
                 f"--test_clients={test_clients}: {len(pool)} clients are held out already; give 1 to {len(pool)}."
             )
         pool = pool[:test_clients]
-        shuffled = [*pool, *(client for client in shuffled if client not in aside)]
+        others = [client for client in shuffled if client not in aside]
+        shuffled = [*pool, *(client for client in others if not may_train or client in set(may_train))]
         test_clients = len(pool)
     testing = max(1, round(TEST_SHARE * len(shuffled))) if test_clients is None else test_clients
     if not 0 < testing < len(shuffled):

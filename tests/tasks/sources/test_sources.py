@@ -27,8 +27,8 @@ def test_a_directory_is_refused(tmp_path):
 
 
 def test_a_file_of_another_kind_is_refused(tmp_path):
-    path = tmp_path / "data.csv"
-    path.write_text("0,1,2")
+    path = tmp_path / "data.txt"
+    path.write_text("images and labels")
     small_files.refusal(sources.load, small_files.options(path), names=[f"--client_data={path}", ".npz", ".sqlite"])
 
 
@@ -93,10 +93,11 @@ def test_letters_alone_leave_nothing_for_10_classes(tmp_path):
     )
 
 
-def test_a_client_may_have_test_examples_alone(tmp_path):
+def test_a_client_that_is_in_one_part_only_is_split(tmp_path):
     rows = [*small_files.sqlite_rows(), *small_files.sqlite_rows(splits=("all_test",), clients=("lonely",))]
     archive = sources.load(small_files.options(small_files.write_sqlite(tmp_path / "a.sqlite", rows)))
-    assert archive.is_test[archive.writer == "lonely"].all()
+    assert sorted(archive.is_test[archive.writer == "lonely"]) == [False, False, True]
+    assert "1 of 3 clients are in one part only (0 in train, 1 in test)" in archive.notes[-1]
 
 
 def test_test_examples_alone_leave_nothing_to_train_on(tmp_path):

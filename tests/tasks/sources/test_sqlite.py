@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from tests.tasks.sources import small_files
-from tff_personalization.tasks import archives
+from tff_personalization.tasks import archives, sources
 from tff_personalization.tasks.sources import sqlite
 
 
@@ -91,9 +91,25 @@ def test_the_splits_are_chosen_by_the_number_of_classes(tmp_path, present, num_c
     _assert_equal(archive, rows, _PAIRS[chosen])
 
 
+@pytest.mark.parametrize("split", ["default_split", "all_train"])
+def test_a_single_split_is_all_train_until_it_is_divided(tmp_path, split):
+    path = small_files.write_sqlite(tmp_path / "a.sqlite", small_files.sqlite_rows(splits=(split,)))
+    assert not _load(path).is_test.any()
+    assert sources.load(small_files.options(path)).is_test.sum() == 2
+
+
+def test_bright_ink_is_found_and_left_bright(tmp_path):
+    image = np.zeros((28, 28))
+    image[8:20, 12:16] = 1
+    rows = [(split, client, image, 1) for split in ("all_train", "all_test") for client in ("a", "b")]
+    archive = _load(small_files.write_sqlite(tmp_path / "a.sqlite", rows))
+    np.testing.assert_array_equal(archive.images, np.stack([np.uint8(255 * image)] * 4))
+    assert "bright ink on a dark background" in archive.notes[0]
+
+
 @pytest.mark.parametrize(
     "splits",
-    [("all_train",), ("all_test", "digits_only_train"), ("left", "right"), ("a_train", "a_test", "b_train", "b_test")],
+    [("all_test", "digits_only_train"), ("left", "right"), ("a_train", "a_test", "b_train", "b_test")],
 )
 def test_splits_that_do_not_make_one_pair_are_refused_and_named(tmp_path, splits):
     path = small_files.write_sqlite(tmp_path / "a.sqlite", small_files.sqlite_rows(splits=splits))

@@ -5,8 +5,6 @@ import importlib
 import os
 from collections.abc import Callable, Mapping
 
-import numpy as np
-
 from tff_personalization import errors, seeds
 from tff_personalization.tasks import archives, parts
 from tff_personalization.tasks.sources import forms
@@ -152,11 +150,7 @@ def load(options: SourceOptions, catalogue: Catalogue = IMAGES) -> archives.Arch
             f"--client_data={options.client_data} does not say whose its examples are (there is no array, column or "
             "folder 'writer'): add it, or deal the examples to made-up clients with --partition=dirichlet."
         )
-    kept = np.ones(len(archive.y), bool)
-    if len(archive.classes) > options.num_classes:
-        kept = archive.y < options.num_classes
-        archive = dataclasses.replace(archive, classes=archive.classes[: options.num_classes])
-    archive = parts.resolve(archive, kept, seeds.generator(options.seed, "split"))
+    archive = parts.resolve(archive, options.num_classes, seeds.generator(options.seed, "split"))
     if archive.is_test.all():
         raise errors.UserError(
             f"--client_data={options.client_data} has no train example of the first {options.num_classes} classes: "

@@ -114,7 +114,7 @@ def _of_folder(path: pathlib.Path) -> str | None:
                 found.add(PARQUET)
             elif ending in (".h5", ".hdf5"):
                 found.add(HDF5)
-            elif ending == ".json" and _is_leaf(os.path.join(folder, name)):
+            elif ending == ".json" and begins_as_leaf(os.path.join(folder, name)):
                 found.add(LEAF)
         if listed > _MOST_LISTED and found:
             break
@@ -124,7 +124,7 @@ def _of_folder(path: pathlib.Path) -> str | None:
     return None
 
 
-def _is_leaf(path: str) -> bool:
+def begins_as_leaf(path: str | pathlib.Path) -> bool:
     """Whether a JSON file begins as LEAF's do, and not as what `datasets` writes beside its own files."""
     with open(path, "rb") as file:
         head = file.read(_HEAD)

@@ -230,6 +230,7 @@ def files_of(path: str, endings: Sequence[str]) -> dict[pathlib.Path, bool]:
         for each in roots
         for file in each.rglob("*")
         if file.name.lower().endswith(tuple(endings)) and file.is_file()
+        if not any(name.startswith(".") for name in file.relative_to(each).parts)
     )
     parts = {file: part_of(file, root) for file in found}
     if any(parts.values()):

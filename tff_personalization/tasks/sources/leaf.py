@@ -21,7 +21,7 @@ import tqdm
 
 from tff_personalization import errors
 from tff_personalization.tasks import archive_cache, archives, sources
-from tff_personalization.tasks.sources import gathering, snippets
+from tff_personalization.tasks.sources import forms, gathering, snippets
 
 _BLOCK = 2**24
 _LONGEST = 2**29  # characters of one client
@@ -35,7 +35,7 @@ def load(options: sources.SourceOptions) -> archives.WriterArchive:
     Raises:
         UserError: if it is missing or malformed.
     """
-    files = gathering.files_of(options.client_data, (".json",))
+    files = _files(options)
     return gathering.cached(options, lambda allocate: _read_images(options, files, allocate), files)
 
 
@@ -45,7 +45,7 @@ def load_text(options: sources.SourceOptions) -> archives.Archive:
     Raises:
         UserError: if it is missing or malformed.
     """
-    files = gathering.files_of(options.client_data, (".json",))
+    files = _files(options)
     parts: tuple[dict[str, list[bytes]], ...] = ({}, {})
     for file, client, data in _clients(options, files):
         windows = _Windows(f"{file}: client {client}", data)
@@ -57,6 +57,13 @@ def load_text(options: sources.SourceOptions) -> archives.Archive:
     train, test = ({client: part.get(client, []) for client in clients} for part in parts)
     archive = snippets.to_archive(train, test, f"{name}, {len(clients)} roles")
     return snippets.with_note(archive, f"{name}: {_form(files)}")
+
+
+def _files(options: sources.SourceOptions) -> dict[pathlib.Path, bool]:
+    files = gathering.files_of(options.client_data, (".json",))
+    if len(files) > 1:  # Other JSON may lie beside.
+        files = {file: is_test for file, is_test in files.items() if forms.begins_as_leaf(file)}
+    return files
 
 
 def _form(files: dict[pathlib.Path, bool]) -> str:

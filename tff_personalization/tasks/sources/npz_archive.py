@@ -58,7 +58,7 @@ def load(options: sources.SourceOptions) -> archives.WriterArchive:
     path = options.client_data
     if not os.path.isfile(path):
         raise errors.UserError(f"{path}: there is no such file: give the path of a by-writer .npz archive.")
-    return read(path, path, options.num_classes, options.seed, needs_writer=False)
+    return read(path, path, options.num_classes, options.seed, needs_writer=options.needs_clients)
 
 
 def read(
@@ -136,7 +136,8 @@ class _Members:
     def header(self, name: str) -> tuple[tuple[int, ...], np.dtype]:
         """The declared shape and dtype of an array."""
         if name not in self:
-            raise errors.UserError(f"{self._path}: there is no array '{name}': a by-writer archive has one.")
+            hint = "; or deal its examples to made-up clients with --partition=dirichlet" if name == "writer" else ""
+            raise errors.UserError(f"{self._path}: there is no array '{name}': a by-writer archive has one{hint}.")
         with self._archive.open(f"{name}.npy") as file:
             shape, dtype = _array_header(file)
             if dtype.hasobject:

@@ -1,0 +1,162 @@
+"""Client data in every form: what is read is what was written, whatever the form."""
+
+import json
+
+import h5py
+import numpy as np
+import pyarrow
+import pytest
+from PIL import Image
+
+from tests.tasks.sources import small_files, written_forms
+from tff_personalization.models import characters
+from tff_personalization.tasks import registry, sources
+from tff_personalization.tasks.sources import pictures
+
+
+def content(images, labels, names):
+    """Examples in an order that depends on nothing but themselves."""
+    return sorted(
+        (str(name), int(label), image.tobytes()) for image, label, name in zip(images, labels, names, strict=True)
+    )
+
+
+def load(path, num_classes=62):
+    return sources.load(small_files.options(path, num_classes))
+
+
+@pytest.mark.parametrize("form", written_forms.FORMS)
+def test_what_is_read_is_what_was_written(form, tmp_path):
+    images, labels, writer, is_test = written_forms.examples()
+    archive = load(written_forms.write(form, tmp_path))
+    names = archive.writer if form not in ("mat", "idx") else [f"w{name}" for name in archive.writer]
+    assert content(archive.images, archive.labels, names) == content(images, labels, writer)
+    assert ("split" in " ".join(archive.notes[1:])) == (form not in written_forms.SPLIT)
+    if form in written_forms.SPLIT:
+        held_back = content(images[is_test], labels[is_test], writer[is_test])
+        mine = archive.is_test
+        assert content(archive.images[mine], archive.labels[mine], np.array(names)[mine]) == held_back
+    assert archive.held_out == (("w2",) if form == "leaf, by user" else ())
+    assert "\n" not in archive.notes[0]
+
+
+@pytest.mark.parametrize("form", ["leaf", "pictures"])
+def test_the_second_start_reads_nothing_but_the_cache(form, tmp_path, monkeypatch):
+    path = written_forms.write(form, tmp_path)
+    before = load(path)
+    for module in ("leaf", "pictures"):
+        monkeypatch.setattr(f"tff_personalization.tasks.sources.{module}.gathering.Gathered", None)
+    again = load(path)
+    assert content(again.images, again.labels, again.writer) == content(before.images, before.labels, before.writer)
+    assert again.notes == before.notes
+
+
+def test_a_folder_of_the_train_part_is_read_with_the_test_part_beside_it(tmp_path):
+    path = written_forms.write("leaf", tmp_path)
+    assert load(path / "train").is_test.sum() == 12
+
+
+@pytest.mark.parametrize("paper", [0, 255], ids=["bright ink", "dark ink"])
+@pytest.mark.parametrize("mode", ["L", "RGB", "1", "P", "LA", "RGBA", "I;16"])
+def test_pictures_of_any_kind_are_turned_to_bright_ink_on_dark(mode, paper, tmp_path):
+    levels = np.full((56, 40), paper, np.uint8)
+    levels[10:46, 18:24] = 255 - paper
+    picture = Image.fromarray(levels)
+    if mode == "I;16":
+        picture = Image.fromarray(levels.astype(np.uint16) * 257)
+    elif mode in ("LA", "RGBA"):
+        picture = Image.new(mode, picture.size, (255 - paper,) * (len(mode) - 1) + (0,))
+        picture.putalpha(Image.fromarray(np.where(levels == paper, 0, 255).astype(np.uint8)))
+    else:
+        picture = picture.convert(mode)
+    (tmp_path / "a" / "1").mkdir(parents=True)
+    for name in ("0.png", "1.png"):
+        picture.save(tmp_path / "a" / "1" / name)
+    archive = load(tmp_path)
+    assert archive.labels.tolist() == [1, 1]
+    assert archive.images[0, 14, 14] > 200
+    assert archive.images[0, :, :8].max() < 30
+    assert ("bright background" in archive.notes[0]) == (paper == 255 or (mode in ("LA", "RGBA") and paper == 255))
+
+
+def test_each_clients_polarity_is_found(tmp_path):
+    images, labels, writer, _ = written_forms.examples()
+    shown = np.where((writer == "w1")[:, None, None], 255 - images, images)
+    archive = load(written_forms.pictures(tmp_path / "hands", shown, labels, writer))
+    assert content(archive.images, archive.labels, archive.writer) == content(images, labels, writer)
+    assert "for 1 of them" in archive.notes[0]
+
+
+@pytest.mark.parametrize("name", ["4a", "J", "upper_J", "j_upper", "19"])
+def test_a_class_folder_may_be_called_in_several_ways(name, tmp_path):
+    (tmp_path / "a" / name).mkdir(parents=True)
+    for file in ("0.png", "1.png"):
+        (tmp_path / "a" / name / file).write_bytes(written_forms.png(written_forms.examples()[0][0]))
+    assert load(tmp_path).labels.tolist() == [19, 19]
+
+
+def test_upright_idx_images_are_not_turned(tmp_path):
+    images, labels, writer, is_test = written_forms.examples()
+    root = written_forms.idx_files(tmp_path, images.transpose(0, 2, 1), labels, writer, is_test)
+    archive = load(root)
+    assert content(archive.images, archive.labels, [f"w{w}" for w in archive.writer]) == content(images, labels, writer)
+    assert "upright" in archive.notes[0]
+
+
+def test_images_without_writers_need_a_partition(tmp_path):
+    images, labels, *_ = written_forms.examples()
+    np.savez(tmp_path / "x.npz", images=images, labels=labels)
+    small_files.refusal(load, tmp_path / "x.npz", names=["'writer'", "--partition"])
+
+
+@pytest.mark.parametrize(("first", "classes"), [(1, "ABCDEFGHIJ"), (0, "ABCDEFGHIJ")])
+def test_labels_may_begin_at_one_where_the_classes_say_so(first, classes, tmp_path):
+    labels = np.arange(20) % 10
+    images = small_files.arrays(count=20)["images"]
+    np.savez(tmp_path / "x.npz", images=images, labels=labels + first, writer=["a"] * 20, classes=list(classes))
+    assert load(tmp_path / "x.npz").labels.tolist() == (labels + 10).tolist()
+
+
+def test_pixels_of_zero_and_one_are_refused(tmp_path):
+    arrays = small_files.arrays()
+    np.savez(tmp_path / "x.npz", **{**arrays, "images": arrays["images"] // 128})
+    small_files.refusal(load, tmp_path / "x.npz", names=["0 and 1 only", "255"])
+
+
+def load_text(path):
+    return sources.load(small_files.options(path, len(characters.CLASSES)), registry.TASKS["shakespeare"].sources)
+
+
+def test_shakespeare_in_leafs_form_is_one_text_again(tmp_path):
+    text = "To be, or not to be, that is the question: Whether 'tis nobler in the mind to suffer " * 3
+    windows = {"x": [text[i : i + 80] for i in range(len(text) - 80)], "y": list(text[80:])}
+    path = tmp_path / "all_data.json"
+    path.write_text(
+        json.dumps(
+            {"users": ["A", "B"], "num_samples": [len(windows["y"])] * 2, "user_data": dict.fromkeys("AB", windows)}
+        )
+    )
+    archive = load_text(path)
+    x, _ = characters.to_sequences([text.encode()])
+    np.testing.assert_array_equal(np.unique(archive.x[archive.writer == "A"], axis=0), np.unique(x, axis=0))
+    assert archive.is_test.any()
+
+
+def test_shakespeare_in_tffs_hdf5(tmp_path):
+    for part, said in (("train", ["Ay.", "No."]), ("test", ["Well."])):
+        with h5py.File(tmp_path / f"shakespeare_{part}.h5", "w") as file:
+            for role in ("A", "B"):
+                file[f"examples/{role}/snippets"] = np.array(said, object)
+    archive = load_text(tmp_path / "shakespeare_train.h5")
+    assert archive.writers == ("A", "B")
+    assert archive.is_test.tolist() == [False] * 4 + [True] * 2
+
+
+def test_a_table_without_pyarrow_names_the_command(tmp_path, monkeypatch):
+    path = written_forms.write("feather", tmp_path)
+    monkeypatch.setitem(__import__("sys").modules, "pyarrow", None)
+    small_files.refusal(load, path, names=["pip install", f"pyarrow=={pyarrow.__version__}"])
+
+
+def test_a_picture_of_one_pixel_is_read():
+    assert pictures.read("x", written_forms.png(np.zeros((1, 1), np.uint8))).shape == (28, 28)

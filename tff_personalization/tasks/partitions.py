@@ -1,0 +1,151 @@
+"""Clients made of an archive's examples by their labels: non-IID partitions as papers on federated learning use them.
+
+    dirichlet     a client's shares of the classes are drawn from Dirichlet(α p), p being the shares in the archive
+                  (Hsu et al. 2019, "Measuring the Effects of Non-Identical Data Distribution")
+    pathological  examples sorted by class are cut into shards, and a client gets c of them (McMahan et al. 2017)
+    quantity      a client's share of the examples is drawn from Dirichlet(α); classes are as in the archive
+
+Each client's examples are then split 80:20 within classes, so that its train and its test part have the same shares:
+there is something to personalize to. A client made so is nobody: what is measured on it is not about writers.
+"""
+
+import dataclasses
+
+import numpy as np
+
+from tff_personalization import errors
+from tff_personalization.tasks import archives
+
+NATURAL, DIRICHLET, PATHOLOGICAL, QUANTITY = "natural", "dirichlet", "pathological", "quantity"
+CHOICES = (NATURAL, DIRICHLET, PATHOLOGICAL, QUANTITY)
+READS = {DIRICHLET: ("partition_alpha",), PATHOLOGICAL: ("partition_classes",), QUANTITY: ("partition_alpha",)}
+DEFAULT_CLIENTS = 100
+_FEWEST = 2  # examples of a client: one for each part
+
+
+def deal(
+    archive: archives.Archive,
+    rng: np.random.Generator,
+    kind: str,
+    *,
+    clients: int | None = None,
+    alpha: float = 0.5,
+    classes: int = 2,
+) -> archives.Archive:
+    """The archive's examples, each dealt to one of some made-up clients.
+
+    Args:
+        archive: the examples; whose they are does not matter.
+        rng: source of the random choices.
+        kind: one of `CHOICES` besides natural.
+        clients: how many to make; None for as many as there are clients, or 100 where nobody is named.
+        alpha: α of the Dirichlet distributions: the smaller, the more clients differ.
+        classes: c, the shards of a client; it has at most so many classes.
+
+    Raises:
+        UserError: there are too few examples, or they are no images of classes.
+    """
+    if archive.y.ndim != 1:
+        raise errors.UserError(f"--partition={kind} deals by the label of each example, and text has none: remove it.")
+    if clients is None:
+        clients = len(np.unique(archive.writer_index)) if archive.has_clients else DEFAULT_CLIENTS
+    if len(archive.y) < _FEWEST * clients:
+        raise errors.UserError(
+            f"--partition_clients={clients}: there are {len(archive.y)} examples, and a client needs {_FEWEST}; give "
+            f"{len(archive.y) // _FEWEST} or fewer."
+        )
+    if kind == PATHOLOGICAL:
+        owner, words = _pathological(archive.y, rng, clients, classes), f"{classes} classes a client"
+    elif kind == DIRICHLET:
+        owner, words = _dirichlet(archive.y, rng, clients, alpha), f"Dirichlet label skew, α = {alpha:g}"
+    else:
+        owner, words = _quantity(archive.y, rng, clients, alpha), f"Dirichlet quantity skew, α = {alpha:g}"
+    dealt = owner >= 0
+    if not dealt.all():
+        archive, owner = archive.select(dealt), owner[dealt]
+        words += f", {len(dealt) - len(owner):,} examples of other classes left out"
+    names = tuple(f"part_{number:0{len(str(clients - 1))}d}" for number in range(clients))
+    base = archive.source.split(", ")[0] if not archive.source.startswith("synthetic") else archive.source
+    return dataclasses.replace(
+        archive,
+        writer_index=owner,
+        is_test=archives.split_by_writer(archive.y, owner, rng),
+        writers=names,
+        source=f"{base}, dealt to {clients} made-up clients ({words})",
+        has_clients=True,
+        held_out=(),
+        notes=(
+            *archive.notes[:1],
+            f"The examples are dealt to {clients} made-up clients, who are no writers: {words}; the examples of each "
+            "are split 80:20 into train and test within classes.",
+        ),
+    )
+
+
+def _dirichlet(y: np.ndarray, rng: np.random.Generator, clients: int, alpha: float) -> np.ndarray:
+    """Each client in turn draws its examples, by its own shares of the classes among those that are left.
+
+    So all clients have about as many examples, and α concerns the labels only.
+    """
+    present, labels = np.unique(y, return_inverse=True)
+    left = [rng.permutation(np.flatnonzero(labels == label)).tolist() for label in range(len(present))]
+    prior = np.bincount(labels) / len(labels)
+    owner = np.empty(len(y), np.int32)
+    # Classes run out, so that the last clients would get what nobody wanted: all draw by turns.
+    shares = np.array(
+        [_positive(rng.dirichlet(np.maximum(alpha * prior * len(present), 1e-9))) for _ in range(clients)]
+    )
+    order = np.concatenate([rng.permutation(clients) for _ in range(-(-len(y) // clients))])[: len(y)]
+    cumulative = np.cumsum(shares, axis=1)
+    for client in order.tolist():
+        label = int(np.searchsorted(cumulative[client], rng.random() * cumulative[client, -1], side="right"))
+        label = min(label, len(present) - 1)
+        owner[left[label].pop()] = client
+        if not left[label]:
+            shares[:, label] = 0
+            shares[shares.sum(axis=1) <= 0] = [float(bool(places)) for places in left]
+            cumulative = np.cumsum(shares, axis=1)
+    return owner
+
+
+def _positive(shares: np.ndarray) -> np.ndarray:
+    """Shares that add up to 1, also where α is so small that they come out as NaN."""
+    return shares if np.isfinite(shares).all() and shares.sum() > 0 else np.full(len(shares), 1 / len(shares))
+
+
+def _pathological(y: np.ndarray, rng: np.random.Generator, clients: int, classes: int) -> np.ndarray:
+    """Shards of one class each, about as large as one another; a client gets `classes` of them, all different."""
+    present, labels, counts = np.unique(y, return_inverse=True, return_counts=True)
+    shards = clients * classes
+    if classes > len(present):
+        raise errors.UserError(f"--partition_classes={classes}: the data has {len(present)} classes: give fewer.")
+    # How many shards each class gives: by its size, one at least, and no more than examples or clients.
+    given = np.minimum(np.maximum(1, np.floor(counts / counts.sum() * shards)), np.minimum(counts, clients)).astype(int)
+    while given.sum() != shards:
+        step = 1 if given.sum() < shards else -1
+        free = given < np.minimum(counts, clients) if step > 0 else given > (1 if shards >= len(present) else 0)
+        if not free.any():
+            raise errors.UserError(
+                f"--partition_classes={classes}: {clients} clients need {shards} shards, more than the classes give: "
+                "give fewer --partition_clients, or fewer classes."
+            )
+        given[np.flatnonzero(free)[np.argmax(step * (counts / np.maximum(given, 1e-9))[free])]] += step
+    owner = np.full(len(y), -1, np.int32)  # where there are fewer shards than classes, some classes are left out
+    # Shard after shard to the clients by turns: a class has no more shards than there are clients, so none gets two.
+    turn = rng.permutation(clients)
+    place = 0
+    for label in rng.permutation(len(present)):
+        examples = rng.permutation(np.flatnonzero(labels == label))
+        for shard in np.array_split(examples, given[label]) if given[label] else []:
+            owner[shard] = turn[place % clients]
+            place += 1
+    return owner
+
+
+def _quantity(y: np.ndarray, rng: np.random.Generator, clients: int, alpha: float) -> np.ndarray:
+    """Each client gets two examples, and of the rest a share that is drawn from Dirichlet(α)."""
+    shares = _positive(rng.dirichlet(np.full(clients, alpha)))
+    counts = _FEWEST + rng.multinomial(len(y) - _FEWEST * clients, shares / shares.sum())
+    owner = np.empty(len(y), np.int32)
+    owner[rng.permutation(len(y))] = np.repeat(np.arange(clients, dtype=np.int32), counts)
+    return owner
