@@ -20,7 +20,7 @@ def in_one_part(archive: archives.Archive) -> tuple[np.ndarray, np.ndarray]:
 
 
 def resolve(archive: archives.Archive, num_classes: int, rng: np.random.Generator) -> archives.Archive:
-    """The examples of the first `num_classes` classes, where the clients that are in one part only have both: 80 % train, 20 % test, by chance.
+    """The examples of the first `num_classes` classes, split 80:20 by chance for clients that are in one part only.
 
     Data that is split by user holds out the clients of its test part (`held_out`).
 
