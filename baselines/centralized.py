@@ -25,9 +25,8 @@ def build_centralized(
     """
     training = local_training.LocalTraining(model, optimizer, batch_size, shuffle=False)
 
-    def update(theta, examples, seed, state):
-        start = training.initial_state(theta, state.server)
-        end = training.steps(start, examples, seed, 0, training.steps_per_epoch(examples))
+    def update(theta, client, state):
+        end = training.train(theta, client, training.steps_per_epoch(client.examples), optimizer_state=state.server)
         return client_work.update_from(theta, end, report=end.optimizer_state)
 
     optimizer_state = client_work.ServerState(lambda: training.initial_optimizer_state(model.initial_weights[0]))

@@ -48,10 +48,12 @@ def build_fed_avg_terms(
         raise ValueError(f"update_term: one of {TERMS} expected, got {update_term!r}")
     training = local_training.LocalTraining(model, client_optimizer, batch_size, shuffle=shuffle)
 
-    def update(theta, examples, seed, state):
+    def update(theta, client, state):
         del state
-        after_one = training.steps(training.initial_state(theta), examples, seed, 0, 1)
-        end = training.steps(after_one, examples, seed, 1, local_epochs * training.steps_per_epoch(examples))
+        start = training.initial_state(theta, round_number=client.round_number)
+        last = client.steps_done(local_epochs * training.steps_per_epoch(client.examples))
+        after_one = training.steps(start, client.examples, client.seed, 0, 1)
+        end = training.steps(after_one, client.examples, client.seed, 1, last)
         first, last = (theta, after_one.weights) if update_term == "fed_sgd" else (after_one.weights, end.weights)
         delta = tuple(before - after for before, after in zip(first, last, strict=True))
         return client_work.update_from(theta, end)._replace(model_delta=delta)

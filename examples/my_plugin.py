@@ -22,12 +22,9 @@ def _build(setup: methods.Setup) -> methods.Training:
     mu = settings["example_mu"]
     training = local_training.LocalTraining(setup.model, setup.optimizer("client"), settings["batch_size"])
 
-    def update(theta, examples, seed, state):
-        def towards_theta(weights, gradients):
-            return tuple(g + mu * (w - t) for g, w, t in zip(gradients, weights, theta, strict=True))
-
-        steps = settings["local_epochs"] * training.steps_per_epoch(examples)
-        end = training.steps(training.initial_state(theta), examples, seed, 0, steps, towards_theta)
+    def update(theta, client, state):
+        steps = settings["local_epochs"] * training.steps_per_epoch(client.examples)
+        end = training.train(theta, client, steps, local_training.proximal(mu, theta))
         return client_work.update_from(theta, end)
 
     work = client_work.build_client_work(setup.model, update, settings["client_weighting"])

@@ -24,13 +24,14 @@ def context(request, tmp_path_factory):
         yield
 
 
-def small_deltas(theta, examples, seed, state):
+def small_deltas(theta, client, state):
     """A delta of norm below every aggregator's first bounds, n/1000 in one weight; not finite where n = 7."""
-    del seed, state
-    n = tf.cast(tf.shape(examples.y)[0], tf.float32)
+    del state
+    size = tf.shape(client.examples.y)[0]
+    n = tf.cast(size, tf.float32)
     first = tf.one_hot(0, tf.size(theta[0])) * tf.where(tf.equal(n, 7.0), np.nan, n / 1000)
     return client_work.ClientUpdate(
-        (tf.reshape(first, theta[0].shape), tf.zeros_like(theta[1])), n, tf.constant(0), *[tf.shape(examples.y)[0]] * 2
+        (tf.reshape(first, theta[0].shape), tf.zeros_like(theta[1])), n, tf.constant(0), size, size
     )
 
 
@@ -68,9 +69,9 @@ def test_the_model_stays_when_no_client_sends_a_finite_delta(worker, name):
     assert all((part == 0).all() for part in delta)
 
 
-def huge_delta_of_one_client(theta, examples, seed, state):
-    update = small_deltas(theta, examples, seed, state)
-    factor = tf.where(tf.equal(tf.shape(examples.y)[0], 9), 1e6, 1.0)
+def huge_delta_of_one_client(theta, client, state):
+    update = small_deltas(theta, client, state)
+    factor = tf.where(tf.equal(tf.shape(client.examples.y)[0], 9), 1e6, 1.0)
     return update._replace(model_delta=tuple(factor * part for part in update.model_delta))
 
 

@@ -15,14 +15,13 @@ An epoch is one pass over the client's data, freshly permuted, its last short ba
 `tf.while_loop` over dense tensors: no `tf.data` pipeline, no variables.
 """
 
-import contextlib
-import contextvars
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import tensorflow as tf
 import tensorflow_federated as tff
 
+from tff_personalization import schedules
 from tff_personalization.models import functional
 
 Tensors = tuple[tf.Tensor, ...]
@@ -35,6 +34,26 @@ class Examples(NamedTuple):
 
     x: tf.Tensor
     y: tf.Tensor
+
+
+class ClientRound(NamedTuple):
+    """What a client trains with in one round.
+
+    Attributes:
+        examples: its train examples.
+        seed: int32, shape (2,), from which permutations and dropout are drawn.
+        round_number: int32, counted from 1; learning rates with a schedule depend on it. None outside of a round.
+        step_share: float32 in (0, 1], the share of its local steps that it gets done; 1 unless it is a straggler.
+    """
+
+    examples: Examples
+    seed: tf.Tensor
+    round_number: tf.Tensor | None = None
+    step_share: tf.Tensor | float = 1.0
+
+    def steps_done(self, planned: tf.Tensor | int) -> tf.Tensor:
+        """int32: how many of the planned local steps the client gets done, its share rounded up."""
+        return tf.cast(tf.math.ceil(self.step_share * tf.cast(planned, tf.float32)), tf.int32)
 
 
 class LocalState(NamedTuple):
@@ -104,10 +123,18 @@ class LocalTraining:
         self._trained = trained
         self._shuffle = shuffle
 
-    def initial_state(self, weights: tuple[tf.Tensor, ...], optimizer_state: Any = None) -> LocalState:
-        """The state before the first step, from the weights θ; a fresh optimizer state unless one is given."""
+    def initial_state(
+        self, weights: tuple[tf.Tensor, ...], optimizer_state: Any = None, round_number: tf.Tensor | None = None
+    ) -> LocalState:
+        """The state before the first step, from the weights θ.
+
+        Args:
+            weights: θ.
+            optimizer_state: the optimizer's; a fresh one unless given.
+            round_number: the round, on which a fresh optimizer's learning rate depends if it has a schedule.
+        """
         if optimizer_state is None:
-            optimizer_state = self.initial_optimizer_state(weights)
+            optimizer_state = schedules.at_round(self._optimizer, self.initial_optimizer_state(weights), round_number)
         zero = tf.constant(0)
         return LocalState(tuple(weights), optimizer_state, tf.constant(0.0), zero, zero, zero, zero)
 
@@ -121,6 +148,26 @@ class LocalTraining:
         count = tf.shape(examples.y)[0]
         return tf.minimum(count, 1) if self._batch_size is None else -(-count // self._batch_size)
 
+    def train(
+        self,
+        weights: tuple[tf.Tensor, ...],
+        client: ClientRound,
+        num_steps: tf.Tensor | int,
+        adjust: AdjustFn | None = None,
+        optimizer_state: Any = None,
+    ) -> LocalState:
+        """A client's local training in a round: from `weights`, as many of `num_steps` steps as it gets done.
+
+        Args:
+            weights: where training starts.
+            client: the client's examples, seed, round and step share.
+            num_steps: the planned steps, int32.
+            adjust: as in `steps`.
+            optimizer_state: as in `initial_state`.
+        """
+        start = self.initial_state(weights, optimizer_state, client.round_number)
+        return self.steps(start, client.examples, client.seed, 0, client.steps_done(num_steps), adjust)
+
     def steps(
         self,
         state: LocalState,
@@ -131,8 +178,6 @@ class LocalTraining:
         adjust: AdjustFn | None = None,
     ) -> LocalState:
         """Takes the steps first, first + 1, …, last − 1; an epoch ends every `steps_per_epoch` of them.
-
-        A straggler takes as many of them as it can: see `step_share`.
 
         Args:
             state: where training stands.
@@ -148,7 +193,7 @@ class LocalTraining:
         count = tf.shape(examples.y)[0]
         batch_size = count if self._batch_size is None else tf.constant(self._batch_size)
         per_epoch = tf.maximum(self.steps_per_epoch(examples), 1)
-        last = tf.where(count > 0, first + in_time(last - first), first)
+        last = tf.where(count > 0, last, first)
 
         def permutation_of_epoch(epoch):
             if not self._shuffle:
@@ -241,29 +286,6 @@ class LocalTraining:
         weights = list(weights)
         weights[self._trained] = trained
         return tuple(weights)
-
-
-_step_share: contextvars.ContextVar[tf.Tensor] = contextvars.ContextVar("step_share")
-
-
-@contextlib.contextmanager
-def step_share(share: tf.Tensor) -> Iterator[None]:
-    """A context in which the graph of a client's work is built, of a client that gets a share of its steps done.
-
-    Args:
-        share: float32 in (0, 1], a tensor; 1 for a client that is no straggler.
-    """
-    token = _step_share.set(share)
-    try:
-        yield
-    finally:
-        _step_share.reset(token)
-
-
-def in_time(steps: tf.Tensor | int) -> tf.Tensor | int:
-    """How many of so many steps a client gets done: its share of them, rounded up; outside of `step_share`, all."""
-    share = _step_share.get(None)
-    return steps if share is None else tf.cast(tf.math.ceil(share * tf.cast(steps, tf.float32)), tf.int32)
 
 
 def proximal(strength: float, anchor: Tensors) -> AdjustFn:

@@ -7,11 +7,9 @@ its own, for each round without members of the cluster. A client begins each rou
 round's number comes with its data. Adding a schedule is one line in `SCHEDULES`.
 """
 
-import contextlib
-import contextvars
 import dataclasses
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import tensorflow as tf
@@ -63,21 +61,8 @@ def for_server(
 def for_clients(
     optimizer: tff.learning.optimizers.Optimizer, schedule: Schedule, rounds: int
 ) -> tff.learning.optimizers.Optimizer:
-    """The optimizer, its learning rate that of the round in which a client initializes it; see `client_round`."""
+    """The optimizer, with a schedule that `at_round` and `client_factor` read."""
     return _ByRound(optimizer, schedule, rounds)
-
-
-_client_round: contextvars.ContextVar[tf.Tensor] = contextvars.ContextVar("client_round")
-
-
-@contextlib.contextmanager
-def client_round(round_number: tf.Tensor) -> Iterator[None]:
-    """A context in which the graph of a client's work is built; `round_number` is the tensor of its round, int32."""
-    token = _client_round.set(round_number)
-    try:
-        yield
-    finally:
-        _client_round.reset(token)
 
 
 class _ByRound(tff.learning.optimizers.Optimizer):
@@ -86,18 +71,30 @@ class _ByRound(tff.learning.optimizers.Optimizer):
         self._schedule = schedule
         self._rounds = rounds
 
-    def factor(self) -> tf.Tensor:
-        return self._schedule.factor(_client_round.get(), self._rounds)
+    def factor(self, round_number: tf.Tensor) -> tf.Tensor:
+        return self._schedule.factor(round_number, self._rounds)
 
     def initialize(self, specs: Any) -> Any:
-        state = self._optimizer.initialize(specs)
-        state[tff.learning.optimizers.LEARNING_RATE_KEY] *= self.factor()
-        return state
+        return self._optimizer.initialize(specs)
 
     def next(self, state: Any, weights: Any, gradients: Any) -> tuple[Any, Any]:
         return self._optimizer.next(state, weights, gradients)
 
 
-def client_factor(optimizer: tff.learning.optimizers.Optimizer) -> tf.Tensor | float:
-    """What a client optimizer's learning rate is multiplied by in the round of `client_round`; 1 without a schedule."""
-    return optimizer.factor() if isinstance(optimizer, _ByRound) else 1.0
+def client_factor(optimizer: tff.learning.optimizers.Optimizer, round_number: tf.Tensor | None) -> tf.Tensor | float:
+    """What a client optimizer's learning rate is multiplied by in a round; 1 without a schedule.
+
+    Raises:
+        ValueError: the optimizer has a schedule, and there is no round.
+    """
+    if not isinstance(optimizer, _ByRound):
+        return 1.0
+    if round_number is None:
+        raise ValueError("an optimizer with a schedule needs the round's number")
+    return optimizer.factor(round_number)
+
+
+def at_round(optimizer: tff.learning.optimizers.Optimizer, state: Any, round_number: tf.Tensor | None) -> Any:
+    """A client optimizer's fresh state, its learning rate that of the round; raises as `client_factor`."""
+    key, factor = tff.learning.optimizers.LEARNING_RATE_KEY, client_factor(optimizer, round_number)
+    return state | {key: state[key] * factor} if isinstance(optimizer, _ByRound) else state

@@ -71,7 +71,8 @@ def test_a_round_of_one_term_is_that_term_and_both_are_fed_avg():
         "fed_sgd": [flat(path[0]) - flat(path[1]) for path in paths],
         "fomaml": [flat(path[1]) - flat(path[-1]) for path in paths],
     }
-    steps = {}
+    stragglers = [methods.client_value(*client, SEED, step_share=0.5) for client in clients]
+    steps, visited = {}, {}
     for term, expected in deltas.items():
         process = fed_avg_terms.build_fed_avg_terms(
             model, sgd(RATE), sgd(1.0), term, EPOCHS, BATCH, "uniform", shuffle=False
@@ -79,10 +80,16 @@ def test_a_round_of_one_term_is_that_term_and_both_are_fed_avg():
         state = process.next(process.initialize(), [methods.client_value(*client, SEED) for client in clients]).state
         steps[term] = flat(theta) - flat(process.get_model_weights(state).trainable)
         np.testing.assert_allclose(steps[term], np.mean(expected, axis=0), atol=1e-5)
+        slow = process.next(process.initialize(), stragglers)
+        visited[term] = slow.metrics["client_work"]["examples"]
     whole = fed_avg.build_fed_avg(model, sgd(RATE), sgd(1.0), EPOCHS, BATCH, "uniform", shuffle=False)
     state = whole.next(whole.initialize(), [methods.client_value(*client, SEED) for client in clients]).state
     step = flat(theta) - flat(whole.get_model_weights(state).trainable)
     np.testing.assert_allclose(steps["fed_sgd"] + steps["fomaml"], step, atol=1e-5)
+    # A straggler's share of its 9 or 6 steps is rounded up once: 5 and 3 of them.
+    of_fed_avg = whole.next(whole.initialize(), stragglers).metrics["client_work"]["examples"]
+    assert visited == dict.fromkeys(deltas, of_fed_avg)
+    assert of_fed_avg == (4 + 4 + 2 + 4 + 4) + (4 + 3 + 4)
 
 
 def test_shares_add_up_to_one_and_an_orthogonal_part_has_that_of_its_square():

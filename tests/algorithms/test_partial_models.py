@@ -114,8 +114,8 @@ def test_what_is_frozen_has_a_delta_of_zero(model):
     examples = local_training.Examples(tf.constant(images), tf.constant(labels))
     theta = tuple(tf.constant(w) for w in model.initial_weights[0])
     on_features = local_training.features(model, theta, examples)
-    seed = tf.constant(oracles.SEED)
-    u, *head = partial_model.train_head(model, oracles.sgd(RATE), oracles.BATCH, theta, on_features, seed, HEAD_EPOCHS)
+    client = local_training.ClientRound(on_features, tf.constant(oracles.SEED))
+    u, *head = partial_model.train_head(model, oracles.sgd(RATE), oracles.BATCH, theta, client, HEAD_EPOCHS)
     np.testing.assert_array_equal(u, theta[0])
     assert all(np.any(before != after) for before, after in zip(theta[1:], head, strict=True))
 

@@ -37,8 +37,8 @@ def counting(model, rate=0.1):
     """FedAvg(1) whose clients count the examples they have visited in all rounds, and the server their sum."""
     training = local_training.LocalTraining(model, sgd(rate), BATCH, shuffle=False)
 
-    def update(theta, examples, seed, state):
-        end = training.steps(training.initial_state(theta), examples, seed, 0, training.steps_per_epoch(examples))
+    def update(theta, client, state):
+        end = training.train(theta, client, training.steps_per_epoch(client.examples))
         seen = collections.OrderedDict(seen=state.client["seen"] + end.examples)
         return client_work.update_from(theta, end, report=(end.examples,), state=seen)
 

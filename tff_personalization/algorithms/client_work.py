@@ -11,7 +11,7 @@ import numpy as np
 import tensorflow as tf
 import tensorflow_federated as tff
 
-from tff_personalization import local_training, schedules
+from tff_personalization import local_training
 from tff_personalization.models import functional
 
 WEIGHTINGS = ("examples", "uniform")
@@ -55,8 +55,8 @@ class ClientUpdate(NamedTuple):
     weighed: tf.Tensor | None = None
 
 
-# (global weights, the client's examples, int32[2] seed, state) -> ClientUpdate
-UpdateFn = Callable[[Weights, local_training.Examples, tf.Tensor, State], ClientUpdate]
+# (global weights, the client's round, state) -> ClientUpdate
+UpdateFn = Callable[[Weights, local_training.ClientRound, State], ClientUpdate]
 
 
 class ServerState(NamedTuple):
@@ -95,6 +95,13 @@ def client_data_type(model: functional.SeededModel) -> tff.Type:
     return tff.SequenceType(tff.types.tensorflow_to_type(element))
 
 
+def client_round(data: tf.data.Dataset) -> local_training.ClientRound:
+    """What a client trains with, from a value of `client_data_type`."""
+    element = data.get_single_element()
+    examples = local_training.Examples(element["x"], element["y"])
+    return local_training.ClientRound(examples, element["seed"], element["round"], element["step_share"])
+
+
 def weights_type(initial_weights: tuple[np.ndarray, ...]) -> tff.Type:
     """The `tff.learning.models.ModelWeights` type of global weights."""
     specs = tuple(tf.TensorSpec(w.shape, w.dtype) for w in initial_weights)
@@ -109,10 +116,9 @@ def local_steps(training: local_training.LocalTraining, num_steps: StepsFn) -> U
         num_steps: how many steps a client takes, as a function of the inner loop and the client's examples.
     """
 
-    def update(theta, examples, seed, state):
+    def update(theta, client, state):
         del state
-        end = training.steps(training.initial_state(theta), examples, seed, 0, num_steps(training, examples))
-        return update_from(theta, end)
+        return update_from(theta, training.train(theta, client, num_steps(training, client.examples)))
 
     return update
 
@@ -196,15 +202,13 @@ def client_work_parts(
         *([] if client_state_type is None else [client_state_type]),
     ]
 
-    def train(server, weights, data, client):
-        element = data.get_single_element()
-        examples = local_training.Examples(element["x"], element["y"])
-        with schedules.client_round(element["round"]), local_training.step_share(element["step_share"]):
-            found = update(tuple(weights.trainable), examples, element["seed"], State(server, client))
+    def train(server, weights, data, kept):
+        client = client_round(data)
+        found = update(tuple(weights.trainable), client, State(server, kept))
 
         finite = _all_finite((found.model_delta, found.report, found.state))
         took_part = tf.logical_and(finite, found.examples > 0)
-        size = tf.cast(tf.shape(examples.y)[0] if found.weighed is None else found.weighed, tf.float32)
+        size = tf.cast(tf.shape(client.examples.y)[0] if found.weighed is None else found.weighed, tf.float32)
         weight = size if weighting == "examples" else tf.minimum(size, 1.0)
         measured = collections.OrderedDict(
             clients=tf.cast(took_part, tf.int32),
@@ -217,7 +221,7 @@ def client_work_parts(
         result = tff.learning.templates.ClientResult(
             _zero_unless(finite, found.model_delta), tf.where(finite, weight, 0.0)
         )
-        return result, measured, _zero_unless(took_part, found.report), _where(took_part, found.state, client)
+        return result, measured, _zero_unless(took_part, found.report), _where(took_part, found.state, kept)
 
     def train_without_state(server, weights, data):
         return train(server, weights, data, ())

@@ -14,7 +14,7 @@ import collections
 import tensorflow as tf
 import tensorflow_federated as tff
 
-from tff_personalization import local_training, schedules
+from tff_personalization import local_training
 from tff_personalization.algorithms import client_work
 from tff_personalization.models import functional
 
@@ -44,18 +44,16 @@ def build_decomposition(
     @tff.tensorflow.computation(client_work.weights_type(model.initial_weights[0]), client_work.client_data_type(model))
     @tf.function(autograph=False)
     def parts_of_client(weights, data):
-        element = data.get_single_element()
-        examples = local_training.Examples(element["x"], element["y"])
-        per_epoch = training.steps_per_epoch(examples)
+        client = client_work.client_round(data)
+        per_epoch = training.steps_per_epoch(client.examples)
         ends = [tf.minimum(per_epoch, 1), *(epoch * per_epoch for epoch in range(1, local_epochs + 1))]
-        with schedules.client_round(element["round"]):
-            state = training.initial_state(tuple(weights.trainable))
+        state = training.initial_state(tuple(weights.trainable), round_number=client.round_number)
         first, parts = tf.constant(0), []
         for end in ends:
-            after = training.steps(state, examples, element["seed"], first, end)
+            after = training.steps(state, client.examples, client.seed, first, end)
             parts.append(tuple(a - b for a, b in zip(state.weights, after.weights, strict=True)))
             state, first = after, end
-        return tuple(parts), inner_products(parts), tf.cast(tf.shape(examples.y)[0], tf.float32)
+        return tuple(parts), inner_products(parts), tf.cast(tf.shape(client.examples.y)[0], tf.float32)
 
     @tff.tensorflow.computation(parts_of_client.type_signature.result[0])
     def products_of_mean(parts):

@@ -44,10 +44,9 @@ def build_fed_per(
     """
     training = local_training.LocalTraining(model, client_optimizer, batch_size, shuffle=shuffle)
 
-    def update(theta, examples, seed, state):
+    def update(theta, client, state):
         start = (*theta[partial_model.rest(model)], *state.client)
-        last = local_epochs * training.steps_per_epoch(examples)
-        end = training.steps(training.initial_state(start), examples, seed, 0, last)
+        end = training.train(start, client, local_epochs * training.steps_per_epoch(client.examples))
         return partial_model.update_of_rest(model, theta, end)._replace(state=end.weights[partial_model.head(model)])
 
     return partial_model.build_with_kept_heads(model, update, client_weighting, server_optimizer, aggregator)

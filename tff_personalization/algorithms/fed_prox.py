@@ -39,15 +39,11 @@ def build_fed_prox(
     """Builds FedProx as a learning process; arguments as `fed_avg.build_fed_avg`, with `proximal_strength` = μ ≥ 0."""
     training = local_training.LocalTraining(model, client_optimizer, batch_size, shuffle=shuffle)
 
-    def update(theta, examples, seed, state):
+    def update(theta, client, state):
         del state
-
-        def with_proximal_pull(weights, gradients):
-            return tuple(g + proximal_strength * (w - t) for g, w, t in zip(gradients, weights, theta, strict=True))
-
-        num_steps = local_epochs * training.steps_per_epoch(examples)
-        end = training.steps(training.initial_state(theta), examples, seed, 0, num_steps, with_proximal_pull)
-        return client_work.update_from(theta, end)
+        num_steps = local_epochs * training.steps_per_epoch(client.examples)
+        pull = local_training.proximal(proximal_strength, theta)
+        return client_work.update_from(theta, training.train(theta, client, num_steps, pull))
 
     work = client_work.build_client_work(model, update, client_weighting)
     return client_work.compose(model, work, server_optimizer, aggregator)

@@ -64,16 +64,16 @@ def build_fed_recon(
         model, client_optimizer, batch_size, trained=partial_model.rest(model), shuffle=shuffle
     )
 
-    def update(theta, examples, seed, state):
+    def update(theta, client, state):
         del state
-        of_halves, of_head, of_rest = tf.unstack(tf.random.split(seed, 3))
-        support, query = halves(examples, of_halves if shuffle else None)
-        on_features = local_training.features(model, theta, support)
+        of_halves, of_head, of_rest = tf.unstack(tf.random.split(client.seed, 3))
+        support, query = halves(client.examples, of_halves if shuffle else None)
+        on_features = client._replace(examples=local_training.features(model, theta, support), seed=of_head)
         weights = partial_model.train_head(
-            model, client_optimizer, batch_size, theta, on_features, of_head, head_epochs, shuffle
+            model, client_optimizer, batch_size, theta, on_features, head_epochs, shuffle
         )
-        last = local_epochs * training.steps_per_epoch(query)
-        end = training.steps(training.initial_state(weights), query, of_rest, 0, last)
+        on_query = client._replace(examples=query, seed=of_rest)
+        end = training.train(weights, on_query, local_epochs * training.steps_per_epoch(query))
         return partial_model.update_of_rest(model, theta, end)._replace(weighed=tf.shape(query.y)[0])
 
     return client_work.compose(

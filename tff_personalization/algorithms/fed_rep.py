@@ -50,20 +50,19 @@ def build_fed_rep(
         model, client_optimizer, batch_size, trained=partial_model.rest(model), shuffle=shuffle
     )
 
-    def update(theta, examples, seed, state):
-        of_head, of_rest = tf.unstack(tf.random.split(seed, 2))
+    def update(theta, client, state):
+        examples = client.examples
+        of_head, of_rest = tf.unstack(tf.random.split(client.seed, 2))
         weights = partial_model.train_head(
             model,
             client_optimizer,
             batch_size,
             (*theta[partial_model.rest(model)], *state.client),
-            local_training.features(model, theta, examples),
-            of_head,
+            client._replace(examples=local_training.features(model, theta, examples), seed=of_head),
             head_epochs,
             shuffle,
         )
-        last = local_epochs * training.steps_per_epoch(examples)
-        end = training.steps(training.initial_state(weights), examples, of_rest, 0, last)
+        end = training.train(weights, client._replace(seed=of_rest), local_epochs * training.steps_per_epoch(examples))
         return partial_model.update_of_rest(model, theta, end)._replace(state=end.weights[partial_model.head(model)])
 
     return partial_model.build_with_kept_heads(model, update, client_weighting, server_optimizer, aggregator)

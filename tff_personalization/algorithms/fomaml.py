@@ -49,13 +49,14 @@ def build_fomaml(
     """
     training = local_training.LocalTraining(model, client_optimizer, batch_size, shuffle=shuffle)
 
-    def update(theta, examples, seed, state):
+    def update(theta, client, state):
         del state
-        split_seed, steps_seed, query_seed = tf.unstack(tf.random.split(seed, 3))
-        support, query = meta_learning.support_and_query(examples, query_fraction, split_seed)
-        phi = training.steps(training.initial_state(theta), support, steps_seed, 0, local_steps)
+        split_seed, steps_seed, query_seed = tf.unstack(tf.random.split(client.seed, 3))
+        support, query = meta_learning.support_and_query(client.examples, query_fraction, split_seed)
+        phi = training.train(theta, client._replace(examples=support, seed=steps_seed), local_steps)
         found = training.gradient(phi.weights, query, query_seed)
-        return meta_learning.update_from(found.gradients, scale * schedules.client_factor(client_optimizer), phi, found)
+        rate = scale * schedules.client_factor(client_optimizer, client.round_number)
+        return meta_learning.update_from(found.gradients, rate, phi, found)
 
     work = client_work.build_client_work(model, update, "uniform")
     return client_work.compose(model, work, server_optimizer, aggregator)

@@ -152,14 +152,12 @@ def build_ifca(
     """
     training = local_training.LocalTraining(model, client_optimizer, batch_size, shuffle=shuffle)
 
-    def update(weights, examples, seed, state):
+    def update(weights, client, state):
         del state
         models = split(weights, clusters)
-        chosen = choose(model, models, examples)
+        chosen = choose(model, models, client.examples)
         theta = take(models, chosen)
-        end = training.steps(
-            training.initial_state(theta), examples, seed, 0, local_epochs * training.steps_per_epoch(examples)
-        )
+        end = training.train(theta, client, local_epochs * training.steps_per_epoch(client.examples))
         found = client_work.update_from(theta, end)
         membership = tf.one_hot(chosen, clusters)
         blocks = tuple(member * delta for member in tf.unstack(membership) for delta in found.model_delta)

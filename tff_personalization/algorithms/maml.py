@@ -36,16 +36,17 @@ def build_maml(
     """Builds MAML(K) as a learning process; arguments as `fomaml.build_fomaml`."""
     training = local_training.LocalTraining(model, client_optimizer, batch_size, shuffle=shuffle)
 
-    def update(theta, examples, seed, state):
+    def update(theta, client, state):
         del state
-        split_seed, steps_seed, query_seed = tf.unstack(tf.random.split(seed, 3))
-        support, query = meta_learning.support_and_query(examples, query_fraction, split_seed)
+        split_seed, steps_seed, query_seed = tf.unstack(tf.random.split(client.seed, 3))
+        support, query = meta_learning.support_and_query(client.examples, query_fraction, split_seed)
         with tf.GradientTape(watch_accessed_variables=False) as tape:
             tape.watch(theta)
-            phi = training.steps(training.initial_state(theta), support, steps_seed, 0, local_steps)
+            phi = training.train(theta, client._replace(examples=support, seed=steps_seed), local_steps)
         found = training.gradient(phi.weights, query, query_seed)
         meta_gradient = tape.gradient(phi.weights, theta, output_gradients=found.gradients)
-        return meta_learning.update_from(meta_gradient, scale * schedules.client_factor(client_optimizer), phi, found)
+        rate = scale * schedules.client_factor(client_optimizer, client.round_number)
+        return meta_learning.update_from(meta_gradient, rate, phi, found)
 
     work = client_work.build_client_work(model, update, "uniform")
     return client_work.compose(model, work, server_optimizer, aggregator)

@@ -55,15 +55,15 @@ def build_meta_sgd(
     training = meta_learning.training_at_rates(model, batch_size, shuffle=shuffle)
     start = initial_weights(model, inner_learning_rate)
 
-    def update(weights, examples, seed, state):
+    def update(weights, client, state):
         del state
-        split_seed, steps_seed, query_seed = tf.unstack(tf.random.split(seed, 3))
-        support, query = meta_learning.support_and_query(examples, query_fraction, split_seed)
+        split_seed, steps_seed, query_seed = tf.unstack(tf.random.split(client.seed, 3))
+        support, query = meta_learning.support_and_query(client.examples, query_fraction, split_seed)
         with tf.GradientTape(watch_accessed_variables=False) as tape:
             tape.watch(weights)
             theta, rates = weights[: len(start) // 2], weights[len(start) // 2 :]
-            at_rates = meta_learning.at_rates(rates)
-            phi = training.steps(training.initial_state(theta), support, steps_seed, 0, local_steps, at_rates)
+            on_support = client._replace(examples=support, seed=steps_seed)
+            phi = training.train(theta, on_support, local_steps, meta_learning.at_rates(rates))
         found = training.gradient(phi.weights, query, query_seed)
         meta_gradient = tape.gradient(phi.weights, weights, output_gradients=found.gradients)
         return meta_learning.update_from(meta_gradient, inner_learning_rate, phi, found)

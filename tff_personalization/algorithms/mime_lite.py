@@ -39,11 +39,11 @@ def build_mime_lite(
     """Builds MimeLite as a learning process; arguments as `fed_avg.build_fed_avg`, but one optimizer for both sides."""
     training = local_training.LocalTraining(model, _StateStays(base_optimizer), batch_size, shuffle=shuffle)
 
-    def update(x, examples, seed, state):
-        optimizer_state = state.server
-        start = training.initial_state(x, optimizer_state)
-        end = training.steps(start, examples, seed, 0, local_epochs * training.steps_per_epoch(examples))
-        gradients = training.gradient(x, examples, tf.random.fold_in(seed, -1)).gradients
+    def update(x, client, state):
+        examples = client.examples
+        num_steps = local_epochs * training.steps_per_epoch(examples)
+        end = training.train(x, client, num_steps, optimizer_state=state.server)
+        gradients = training.gradient(x, examples, tf.random.fold_in(client.seed, -1)).gradients
         size = tf.cast(tf.shape(examples.y)[0], tf.float32)
         weight = size if client_weighting == "examples" else 1.0
         return client_work.update_from(

@@ -36,8 +36,7 @@ def train_head(
     optimizer: tff.learning.optimizers.Optimizer,
     batch_size: int,
     weights: client_work.Weights,
-    on_features: local_training.Examples,
-    seed: tf.Tensor,
+    client: local_training.ClientRound,
     epochs: int,
     shuffle: bool = True,
 ) -> client_work.Weights:
@@ -48,16 +47,14 @@ def train_head(
         optimizer: takes the steps; its state is fresh.
         batch_size: examples a step.
         weights: where training starts.
-        on_features: the examples, with features of these weights in place of images: the frozen stem is computed once.
-        seed: int32, shape (2,).
+        client: its examples with features of these weights in place of images: the frozen stem is computed once.
         epochs: passes over the examples.
         shuffle: whether they are permuted in each epoch.
     """
     training = local_training.LocalTraining(
         model.after_stem, optimizer, batch_size, trained=head(model), shuffle=shuffle
     )
-    last = epochs * training.steps_per_epoch(on_features)
-    return training.steps(training.initial_state(weights), on_features, seed, 0, last).weights
+    return training.train(weights, client, epochs * training.steps_per_epoch(client.examples)).weights
 
 
 class AggregationOfRest(tff.aggregators.WeightedAggregationFactory):

@@ -58,13 +58,13 @@ def build_per_fed_avg(
     def shifted(weights, factor, direction):
         return tuple(w + factor * d for w, d in zip(weights, direction, strict=True))
 
-    def update(theta, examples, seed, state):
+    def update(theta, client, state):
         del state
-        walk_seed, draws_seed = tf.unstack(tf.random.split(seed))
+        walk_seed, draws_seed = tf.unstack(tf.random.split(client.seed))
 
         def take_step(step, state):
             seeds = tf.unstack(tf.random.split(tf.random.fold_in(draws_seed, step), 4))
-            second, third = (meta_learning.draw_batch(examples, batch_size, s) for s in seeds[:2])
+            second, third = (meta_learning.draw_batch(client.examples, batch_size, s) for s in seeds[:2])
 
             def meta_gradient(w, gradient):
                 v = training.gradient(shifted(w, -inner_learning_rate, gradient), second, seeds[2]).gradients
@@ -77,12 +77,12 @@ def build_per_fed_avg(
                 d = tuple((a - b) / (2 * hessian_delta) for a, b in zip(above, below, strict=True))
                 return shifted(v, -inner_learning_rate, d)
 
-            return step + 1, training.steps(state, examples, walk_seed, step, step + 1, meta_gradient)
+            return step + 1, training.steps(state, client.examples, walk_seed, step, step + 1, meta_gradient)
 
         _, end = tf.while_loop(
-            lambda step, _: step < local_training.in_time(local_steps),
+            lambda step, _: step < client.steps_done(local_steps),
             take_step,
-            (0, training.initial_state(theta)),
+            (0, training.initial_state(theta, round_number=client.round_number)),
             parallel_iterations=1,
         )
         return client_work.update_from(theta, end)

@@ -49,7 +49,7 @@ def build_scaffold(
     training = local_training.LocalTraining(model, client_optimizer, batch_size, shuffle=shuffle)
     zeros = tuple(np.zeros_like(w) for w in model.initial_weights[0])
 
-    def update(x, examples, seed, state):
+    def update(x, client, state):
         c, c_i = state.server, state.client
         correction = tuple(a - b for a, b in zip(c, c_i, strict=True))
 
@@ -57,8 +57,7 @@ def build_scaffold(
             del weights
             return tuple(g + d for g, d in zip(gradients, correction, strict=True))
 
-        steps = local_epochs * training.steps_per_epoch(examples)
-        end = training.steps(training.initial_state(x), examples, seed, 0, steps, corrected)
+        end = training.train(x, client, local_epochs * training.steps_per_epoch(client.examples), corrected)
         length = tf.cast(end.steps, tf.float32) * end.optimizer_state[tff.learning.optimizers.LEARNING_RATE_KEY]
         kept = tuple(
             tf.math.divide_no_nan(a - y, length) - d for a, y, d in zip(x, end.weights, correction, strict=True)

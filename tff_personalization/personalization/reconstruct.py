@@ -9,6 +9,7 @@ the client's train part already.
 
 import tensorflow as tf
 
+from tff_personalization import local_training
 from tff_personalization.algorithms import partial_model
 from tff_personalization.personalization import fine_tuning
 from tff_personalization.personalization.adaptation import Client, Settings, Strategy, Weights
@@ -22,8 +23,7 @@ def _reconstructed(client: Client, settings: Settings) -> Weights:
         settings.optimizer,
         settings.batch_size,
         client.theta,
-        on_features,
-        seed,
+        local_training.ClientRound(on_features, seed),
         settings.values["head_epochs"],
     )
 
