@@ -10,7 +10,7 @@ A "round" is only the unit of evaluation: R defaults to what FedAvg with the sam
 import numpy as np
 import tensorflow_federated as tff
 
-from tff_personalization import local_training, methods, seeds
+from tff_personalization import global_weights, local_training, methods, seeds
 from tff_personalization.algorithms import client_work
 from tff_personalization.models import functional
 
@@ -64,7 +64,9 @@ def _build(setup: methods.Setup) -> methods.Training:
         examples_per_round = round(settings["clients_per_round"] * settings["local_epochs"] * mean)
     process = build_centralized(setup.model, setup.optimizer("client"), settings["batch_size"])
     return methods.Training(
-        (methods.Stage("centralized", 1, process),), pooled_stream(setup, max(1, examples_per_round))
+        (methods.Stage("centralized", 1, process),),
+        pooled_stream(setup, max(1, examples_per_round)),
+        global_weights.GlobalWeights.initial(setup.model),
     )
 
 

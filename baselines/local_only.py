@@ -3,12 +3,12 @@
 What a client could do alone; the strategy `local_only` does the work, in `personalization_epochs` epochs.
 """
 
-from tff_personalization import methods
+from tff_personalization import global_weights, methods
 
 
 def _build(setup: methods.Setup) -> methods.Training:
-    del setup
-    return methods.Training(stages=(), cohort=lambda round_number: methods.Cohort((), []))
+    start = global_weights.GlobalWeights.initial(setup.model)
+    return methods.Training((), lambda round_number: methods.Cohort((), []), start)
 
 
 METHOD = methods.Method(

@@ -77,9 +77,7 @@ def test_no_examples_no_steps():
 
 def test_only_the_named_weights_are_trained():
     model = emnist_cnn.build_cnn(10, np.random.default_rng(0), dropout=False)
-    training = local_training.LocalTraining(
-        model, tff.learning.optimizers.build_sgdm(0.1, 0.9), 4, trained=slice(-model.head_size, None)
-    )
+    training = local_training.LocalTraining(model, tff.learning.optimizers.build_sgdm(0.1, 0.9), 4, trained=model.head)
     rng = np.random.default_rng(1)
     examples = local_training.Examples(
         tf.constant(rng.integers(0, 256, (8, 28, 28)), tf.uint8), tf.constant(rng.integers(0, 10, 8), tf.int32)

@@ -16,7 +16,7 @@ import numpy as np
 import tensorflow as tf
 import tensorflow_federated as tff
 
-from tff_personalization import aggregators, optimizers, registries, schedules, seeds
+from tff_personalization import aggregators, global_weights, optimizers, registries, schedules, seeds
 from tff_personalization.algorithms import stateful_clients
 from tff_personalization.models import functional
 from tff_personalization.tasks import client_arrays
@@ -110,10 +110,11 @@ class Setup:
         return build(**given)
 
     def training(
-        self, name: str, process: LearningProcess, initial_weights: tuple[np.ndarray, ...] | None = None
+        self, name: str, process: LearningProcess, initial_weights: global_weights.GlobalWeights | None = None
     ) -> "Training":
         """Training in one stage, whose cohorts are drawn from the train clients."""
-        return Training((Stage(name, 1, process),), sampled_cohorts(self), initial_weights)
+        start = initial_weights or global_weights.GlobalWeights.initial(self.model)
+        return Training((Stage(name, 1, process),), sampled_cohorts(self), start)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -150,12 +151,12 @@ class Training:
     Attributes:
         stages: in order of their first round; the first begins with round 1. None: the model stays untrained.
         cohort: the clients of a round, by its number.
-        initial_weights: the global weights before the first round, where they are more than the model's own.
+        initial_weights: the global weights before the first round.
     """
 
     stages: tuple[Stage, ...]
     cohort: CohortFn
-    initial_weights: tuple[np.ndarray, ...] | None = None
+    initial_weights: global_weights.GlobalWeights
 
     def stage_of(self, round_number: int) -> Stage:
         """The stage that a round belongs to."""
@@ -173,7 +174,7 @@ class Method:
         strategies: the strategies evaluated unless `--strategies` says otherwise.
         trains: whether there are rounds at all.
         pooled: whether a round is the work of one client that holds all the data; it gets all cores.
-        provides: what its global weights have besides the model's own, for strategies that need it; "" for most.
+        provides: the name of what it adds to the global weights, for strategies that need it; "" for nothing.
         check: raises UserError if flags that it reads do not fit together.
         plain_sgd: whether the client optimizer has to be SGD without momentum.
         first_stage: the method whose rounds are its own before `stage_2_round`; "" without a second stage.

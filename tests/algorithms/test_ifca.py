@@ -22,19 +22,14 @@ def models():
     return [emnist_cnn.build_linear(oracles.CLASSES, np.random.default_rng(seed)) for seed in range(CLUSTERS)]
 
 
-def flat_tuple(models):
-    return sum((model.initial_weights[0] for model in models), ())
-
-
 def build(models, server=None, **settings):
     client = oracles.sgd()
     server = server or oracles.sgd(1.0, MOMENTUM)
     return ifca.build_ifca(
         models[0],
-        flat_tuple(models),
+        ifca.first_models(*models),
         client,
         server,
-        len(models),
         EPOCHS,
         oracles.BATCH,
         **{"shuffle": False, **settings},
@@ -103,7 +98,8 @@ def test_clipping_takes_hold_of_a_clients_own_delta(models):
     alone = [j for j in range(CLUSTERS) if chosen.count(j) == 1]
     assert alone
     for j in alone:
-        before, after = (ifca.split(weights, CLUSTERS)[j] for weights in (flat_tuple(models), trained))
+        start = ifca.first_models(*models)
+        before, after = (ifca.models_of(weights)[j] for weights in (start, start.like(trained)))
         norm = np.sqrt(sum(np.sum((a - b) ** 2) for a, b in zip(after, before, strict=True)))
         assert norm == pytest.approx(clip, rel=1e-3)
 
@@ -112,7 +108,7 @@ def test_a_round_without_examples_leaves_every_model_as_it_is(models):
     empty = (np.zeros([0, 28, 28], np.uint8), np.zeros([0], np.int32))
     trained, metrics = oracles.run_rounds(build(models), [[empty]])
     assert metrics["client_work"]["clients"] == 0
-    for before, after in zip(flat_tuple(models), trained, strict=True):
+    for before, after in zip(ifca.first_models(*models).flat, trained, strict=True):
         np.testing.assert_array_equal(before, after)
 
 
@@ -126,7 +122,7 @@ def test_a_model_that_is_not_finite_is_not_chosen(models):
 def test_best_cluster_starts_from_the_model_that_fits_the_train_part(models):
     """Epoch 0 is the chosen model, judged on the test part, which has no say in the choice."""
     clients = oracles.make_clients(9, 6, 7, 12)
-    weights = flat_tuple(models)
+    weights = ifca.first_models(*models)
     evaluate = evaluation.build_personalization_evaluation(
         models[0],
         oracles.sgd(),
@@ -145,7 +141,7 @@ def test_best_cluster_starts_from_the_model_that_fits_the_train_part(models):
     chosen = choices(thetas, clients)
     assert chosen != choices(thetas, tests)
     for record, j, (images, labels) in zip(
-        evaluate(tff.learning.models.ModelWeights(weights, ()), data), chosen, tests, strict=True
+        evaluate(tff.learning.models.ModelWeights(weights.flat, ()), data), chosen, tests, strict=True
     ):
         loss = numpy_oracle.loss(thetas[j], numpy_oracle.flat(images), labels)
         assert record["loss_sum"][0, 0] / len(labels) == pytest.approx(loss, abs=1e-4)

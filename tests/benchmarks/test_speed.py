@@ -1,10 +1,13 @@
 """The table of the speed benchmark."""
 
+import importlib.util
 import sys
 
 import pandas as pd
+import pytest
 
-from benchmarks import contenders, speed
+from benchmarks import speed
+from benchmarks.peers import environments
 
 
 def test_the_summary_is_medians_and_how_many_times_as_fast_ours_is():
@@ -31,6 +34,12 @@ def test_a_contender_answers_with_its_versions_and_with_seconds():
     contender.close()
 
 
-def test_bounds_and_peers_take_part_where_they_mean_something():
-    assert set(speed._commands("reptile")) == set(contenders.BUILDERS) - {"gemm"}
-    assert set(speed._commands("training")) == {*contenders.BUILDERS, *speed.PEERS}
+@pytest.mark.parametrize("task", ["training", "reptile"])
+def test_contenders_are_modules_that_exist_and_peers_without_an_environment_are_none(task, monkeypatch):
+    monkeypatch.setattr(environments, "python_of", lambda module: "python")
+    for name, (_, minus_m, module, *_) in speed._commands(task).items():
+        assert minus_m == "-m"
+        assert importlib.util.find_spec(module), name
+    monkeypatch.setattr(environments, "python_of", lambda module: None)
+    left_out = {name for name, command in speed._commands(task).items() if command is None}
+    assert left_out == (set(speed.PEERS) if task == "training" else set())

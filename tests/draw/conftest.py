@@ -8,7 +8,7 @@ import tensorflow_federated as tff
 from absl import flags
 from flask import testing
 
-from tff_personalization import seeds
+from tff_personalization import global_weights, seeds
 from tff_personalization.draw import held_out_writers, personalizer, server
 from tff_personalization.experiment import config
 from tff_personalization.programs import client_evaluation
@@ -27,8 +27,8 @@ def trained_model(*arguments):
     task = registry.TASKS[experiment.config.task]
     rng = seeds.generator(experiment.config.seed, "init")
     model = task.models[experiment.config.model](task.num_classes, rng)
-    strategy = experiment.config.strategies[0]
-    return personalizer.TrainedModel(experiment, model, model.initial_weights[0], 7, strategy, "run", "synthetic bars")
+    strategy, weights = experiment.config.strategies[0], global_weights.GlobalWeights.initial(model)
+    return personalizer.TrainedModel(experiment, model, weights, 7, strategy, "run", "synthetic bars")
 
 
 @pytest.fixture(scope="session")

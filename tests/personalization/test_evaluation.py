@@ -7,6 +7,7 @@ import pytest
 import tensorflow as tf
 import tensorflow_federated as tff
 
+from tff_personalization import global_weights
 from tff_personalization.models import emnist_cnn
 from tff_personalization.personalization import distributions, evaluation
 
@@ -43,7 +44,7 @@ def value(index, train, test, seed):
 
 
 def evaluate(model, clients, release, strategies=STRATEGIES, weights=None):
-    weights = model.initial_weights[0] if weights is None else weights
+    weights = global_weights.GlobalWeights(model.initial_weights[0]) if weights is None else weights
     computation = evaluation.build_personalization_evaluation(
         model,
         SGD,
@@ -51,9 +52,9 @@ def evaluate(model, clients, release, strategies=STRATEGIES, weights=None):
         batch_size=BATCH,
         strategies=strategies,
         release=release,
-        initial_weights=tuple(weights),
+        initial_weights=weights,
     )
-    return computation(tff.learning.models.ModelWeights(weights, ()), [value(*c) for c in clients])
+    return computation(tff.learning.models.ModelWeights(weights.flat, ()), [value(*c) for c in clients])
 
 
 def keras_model(weights, trained):
@@ -81,8 +82,10 @@ def test_fine_tuning_equals_plain_keras_on_one_client(strategy, trained_layers):
     index, train, test, seed = client(3, 11, 8)
     model = cnn()
     noise = np.random.default_rng(4)
-    weights = [w + 0.01 * noise.normal(size=w.shape).astype(np.float32) for w in model.initial_weights[0]]
-    (record,) = evaluate(model, [(index, train, test, seed)], "records", (strategy,), weights)
+    weights = tuple(w + 0.01 * noise.normal(size=w.shape).astype(np.float32) for w in model.initial_weights[0])
+    (record,) = evaluate(
+        model, [(index, train, test, seed)], "records", (strategy,), global_weights.GlobalWeights(weights)
+    )
     keras = keras_model(weights, trained_layers)
     for epoch in range(EPOCHS + 1):
         loss, accuracy = keras.evaluate(test[0][..., None] / 255.0, test[1], verbose=0, batch_size=100)
@@ -97,9 +100,10 @@ def test_fine_tuning_equals_plain_keras_on_one_client(strategy, trained_layers):
 
 def test_local_only_starts_from_the_untrained_model_whatever_the_global_model_is():
     model, clients = cnn(), [client(1, 9, 6)]
+    theta = model.initial_weights[0]
     from_initial, from_other = (
-        evaluate(model, clients, "records", ("local_only",), [w + shift for w in model.initial_weights[0]])[0]
-        for shift in (0, 0.05)
+        evaluate(model, clients, "records", ("local_only",), global_weights.GlobalWeights(weights))[0]
+        for weights in (theta, tuple(w + 0.05 for w in theta))
     )
     np.testing.assert_array_equal(from_initial["loss_sum"], from_other["loss_sum"])
 
@@ -183,6 +187,8 @@ def test_the_strategy_meta_sgd_with_equal_rates_is_fine_tuning_at_that_rate(rate
     model, clients = cnn(), [client(1, 9, 6)]
     theta = model.initial_weights[0]
     rates = tuple(np.full_like(w, RATE if i >= 6 else rate) for i, w in enumerate(theta))
-    (learnt,) = evaluate(model, clients, "records", ("meta_sgd",), (*theta, *rates))
+    (learnt,) = evaluate(
+        model, clients, "records", ("meta_sgd",), global_weights.GlobalWeights(theta, "rates", (rates,))
+    )
     (fixed,) = evaluate(model, clients, "records", ("fine_tune" if rate else "fine_tune_head",))
     np.testing.assert_allclose(learnt["loss_sum"], fixed["loss_sum"], rtol=1e-4)

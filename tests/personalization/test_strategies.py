@@ -8,7 +8,7 @@ import tensorflow as tf
 import tensorflow_federated as tff
 
 from tests import numpy_oracle
-from tff_personalization import local_training
+from tff_personalization import global_weights, local_training
 from tff_personalization.models import char_lstm, characters, emnist_cnn
 from tff_personalization.personalization import adaptation, early_stopping, evaluation
 from tff_personalization.personalization.strategies import STRATEGIES
@@ -47,7 +47,7 @@ def part(size, seed):
 
 
 def a_client(model, train, test):
-    weights = tuple(tf.constant(w) for w in model.initial_weights[0])
+    weights = global_weights.GlobalWeights(tuple(tf.constant(w) for w in model.initial_weights[0]))
     examples = (local_training.Examples(*map(tf.constant, arrays)) for arrays in (train, test))
     return adaptation.Client(model, weights, *examples, tf.constant(SEED))
 
@@ -350,14 +350,16 @@ def test_strategies_that_are_not_refused_adapt_a_text_model_and_without_text_lea
     model = char_lstm.build_char_lstm(len(characters.CLASSES), np.random.default_rng(0), embedding=3, units=4)
     x, y = characters.to_sequences([b"to be, or not to be, that is the question" * 4] * 4)
     # What follows θ serves as the learning rates of meta_sgd, and as a second model of best_cluster.
-    weights = (*model.initial_weights[0], *(np.full_like(w, RATE) for w in model.initial_weights[0]))
+    theta = model.initial_weights[0]
+    added = tuple(np.full_like(w, RATE) for w in theta)
     settings = adaptation.Settings(SGD, 1, BATCH, VALUES)
 
     @tf.function(input_signature=[char_lstm.SEQUENCES, char_lstm.NEXT_CHARACTERS], autograph=False)
     def curve(x, y):
         test = local_training.Examples(tf.constant(x_test), tf.constant(y_test))
-        theta = tuple(map(tf.constant, weights))
-        client = adaptation.Client(model, theta, local_training.Examples(x, y), test, tf.constant(SEED))
+        weights = global_weights.GlobalWeights(theta, STRATEGIES[name].needs, (added,))
+        weights = weights.like([tf.constant(w) for w in weights.flat])
+        client = adaptation.Client(model, weights, local_training.Examples(x, y), test, tf.constant(SEED))
         return STRATEGIES[name].curve(client, settings)
 
     x_test, y_test = x[:2], y[:2]
@@ -375,7 +377,7 @@ def test_strategies_that_are_not_refused_adapt_a_text_model_and_without_text_lea
 def test_the_weights_that_a_strategy_gives_are_those_that_its_evaluation_judges_last(model, strategy):
     train, test = part(22, 1), part(40, 2)
     settings = adaptation.Settings(SGD, EPOCHS, BATCH, VALUES)
-    theta = tuple(tf.constant(w) for w in model.initial_weights[0])
+    theta = global_weights.GlobalWeights(tuple(tf.constant(w) for w in model.initial_weights[0]))
     examples = local_training.Examples(*map(tf.constant, train))
     weights = tf.function(
         lambda: adaptation.adapted_weights(STRATEGIES[strategy], model, theta, examples, tf.constant(SEED), settings),

@@ -54,7 +54,7 @@ def test_the_round_is_the_last_the_best_on_validation_clients_or_any_that_is_kep
     assert opened.kept_rounds == [2, 4]
     for which, number in (("last", 4), ("best", 2)):
         with np.load(linear_run / "models" / f"round_{number}.npz") as kept:
-            np.testing.assert_array_equal(opened.global_weights(which)[0], kept["arr_0"])
+            np.testing.assert_array_equal(opened.global_weights(which).model[0], kept["arr_0"])
 
 
 def test_records_are_read_without_settings_model_or_data(linear_run, monkeypatch):

@@ -1,9 +1,11 @@
 """docs/methods.md is what the registries say."""
 
-import dataclasses
 import pathlib
 
-from tff_personalization import methods
+from absl import flags
+
+from tff_personalization import errors, methods
+from tff_personalization.experiment import config
 from tff_personalization.personalization import strategies
 from tff_personalization.tools import describe_methods
 
@@ -26,17 +28,28 @@ def test_the_page_has_a_row_for_each_method_and_strategy_and_their_papers():
     assert "*server*" in row
 
 
-def test_a_strategy_that_needs_more_than_the_method_trains_is_not_combined():
-    @dataclasses.dataclass
-    class Needs:
-        needs: str = ""
+def is_accepted(method, strategy):
+    """Whether the program takes both flags."""
+    flag_values = flags.FlagValues()
+    config.define_flags(flag_values)
+    term = ["--update_term=fomaml"] if method == "fed_avg_terms" else []
+    flag_values(["", f"--method={method}", f"--strategies={strategy}", *term])
+    try:
+        config.from_flags(flag_values)
+    except errors.UserError as error:
+        if f"{strategy} needs" not in str(error):
+            raise
+        return False
+    return True
 
-    @dataclasses.dataclass
-    class Provides:
-        provides: str = ""
 
-    assert describe_methods.fits(Provides(), Needs())
-    assert describe_methods.fits(Provides("rates"), Needs())
-    assert describe_methods.fits(Provides("rates"), Needs("rates"))
-    assert not describe_methods.fits(Provides(), Needs("rates"))
-    assert not describe_methods.fits(Provides("models"), Needs("rates"))
+def test_the_table_of_what_can_be_combined_says_what_the_program_accepts():
+    table = describe_methods.page().partition("## What can be combined\n")[2].partition("\n## ")[0]
+    head, _, *rows = (
+        [cell.strip(" `") for cell in line.split("|")[1:-1]] for line in table.splitlines() if "|" in line
+    )
+    assert head[1:] == list(strategies.STRATEGIES)
+    for method, *marks in rows:
+        assert marks == ["+" if is_accepted(method, strategy) else "–" for strategy in head[1:]], method
+    assert [method for method, *_ in rows] == list(methods.METHODS)
+    assert {mark for _, *marks in rows for mark in marks} == {"+", "–"}

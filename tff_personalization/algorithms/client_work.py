@@ -7,11 +7,10 @@ import collections
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-import numpy as np
 import tensorflow as tf
 import tensorflow_federated as tff
 
-from tff_personalization import local_training
+from tff_personalization import global_weights, local_training
 from tff_personalization.models import functional
 
 WEIGHTINGS = ("examples", "uniform")
@@ -102,9 +101,9 @@ def client_round(data: tf.data.Dataset) -> local_training.ClientRound:
     return local_training.ClientRound(examples, element["seed"], element["round"], element["step_share"])
 
 
-def weights_type(initial_weights: tuple[np.ndarray, ...]) -> tff.Type:
+def weights_type(weights: global_weights.GlobalWeights) -> tff.Type:
     """The `tff.learning.models.ModelWeights` type of global weights."""
-    specs = tuple(tf.TensorSpec(w.shape, w.dtype) for w in initial_weights)
+    specs = tuple(tf.TensorSpec(w.shape, w.dtype) for w in weights.flat)
     return tff.types.tensorflow_to_type(tff.learning.models.ModelWeights(specs, ()))
 
 
@@ -134,7 +133,7 @@ def build_client_work(
     update: UpdateFn,
     weighting: str,
     *,
-    initial_weights: tuple[np.ndarray, ...] | None = None,
+    initial_weights: global_weights.GlobalWeights | None = None,
     server_state: ServerState = NO_SERVER_STATE,
 ) -> tff.learning.templates.ClientWorkProcess:
     """Builds the client work in which each client of the cohort does `update`.
@@ -153,7 +152,7 @@ def build_client_work(
         model: the model to train.
         update: what a client does.
         weighting: "examples" weights a client's delta by its number of examples, "uniform" by 1.
-        initial_weights: the global weights, where they are more than the model's own.
+        initial_weights: the global weights before the first round, where a method adds to the model's.
         server_state: what the server keeps besides them; by default nothing.
     """
     parts = client_work_parts(model, update, weighting, initial_weights, server_state)
@@ -187,7 +186,7 @@ def client_work_parts(
     model: functional.SeededModel,
     update: UpdateFn,
     weighting: str,
-    initial_weights: tuple[np.ndarray, ...] | None,
+    initial_weights: global_weights.GlobalWeights | None,
     server_state: ServerState,
     client_state_type: tff.Type | None = None,
 ) -> ClientWorkParts:
@@ -197,7 +196,7 @@ def client_work_parts(
     server_state_at_start = tff.tensorflow.computation(lambda: server_state.initial())
     server_state_type = server_state_at_start.type_signature.result
     at_clients = [
-        weights_type(model.initial_weights[0] if initial_weights is None else initial_weights),
+        weights_type(initial_weights or global_weights.GlobalWeights.initial(model)),
         client_data_type(model),
         *([] if client_state_type is None else [client_state_type]),
     ]
@@ -288,7 +287,7 @@ def compose(
     server_optimizer: tff.learning.optimizers.Optimizer,
     aggregator: tff.aggregators.WeightedAggregationFactory | None = None,
     *,
-    initial_weights: tuple[np.ndarray, ...] | None = None,
+    initial_weights: global_weights.GlobalWeights | None = None,
 ) -> tff.learning.templates.LearningProcess:
     """One round of Algorithm 1's outer loop: broadcast θ, client work, (weighted) mean of the deltas, server step.
 
@@ -299,7 +298,7 @@ def compose(
         client_work: what clients do; see `build_client_work`.
         server_optimizer: takes a step with the aggregate as its gradient.
         aggregator: makes one delta of the clients' deltas; by default their weighted mean.
-        initial_weights: the global weights, where they are more than the model's own.
+        initial_weights: the global weights before the first round, where a method adds to the model's.
     """
     result_type = client_work.next.type_signature.result.result.member
     parts = surroundings(model, result_type, server_optimizer, aggregator, initial_weights)
@@ -322,10 +321,10 @@ def surroundings(
     result_type: tff.Type,
     server_optimizer: tff.learning.optimizers.Optimizer,
     aggregator: tff.aggregators.WeightedAggregationFactory | None,
-    initial_weights: tuple[np.ndarray, ...] | None,
+    initial_weights: global_weights.GlobalWeights | None,
 ) -> Surroundings:
     """The parts of `compose` besides client work, which gives an update and its weight of `result_type`."""
-    start = model.initial_weights[0] if initial_weights is None else initial_weights
+    start = (initial_weights or global_weights.GlobalWeights.initial(model)).flat
 
     @tff.tensorflow.computation
     def initial_model_weights():

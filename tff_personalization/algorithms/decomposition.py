@@ -14,7 +14,7 @@ import collections
 import tensorflow as tf
 import tensorflow_federated as tff
 
-from tff_personalization import local_training
+from tff_personalization import global_weights, local_training
 from tff_personalization.algorithms import client_work
 from tff_personalization.models import functional
 
@@ -41,7 +41,9 @@ def build_decomposition(
     """
     training = local_training.LocalTraining(model, client_optimizer, batch_size, shuffle=shuffle)
 
-    @tff.tensorflow.computation(client_work.weights_type(model.initial_weights[0]), client_work.client_data_type(model))
+    @tff.tensorflow.computation(
+        client_work.weights_type(global_weights.GlobalWeights.initial(model)), client_work.client_data_type(model)
+    )
     @tf.function(autograph=False)
     def parts_of_client(weights, data):
         client = client_work.client_round(data)

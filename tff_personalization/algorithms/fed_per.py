@@ -45,9 +45,9 @@ def build_fed_per(
     training = local_training.LocalTraining(model, client_optimizer, batch_size, shuffle=shuffle)
 
     def update(theta, client, state):
-        start = (*theta[partial_model.rest(model)], *state.client)
+        start = (*theta[model.rest], *state.client)
         end = training.train(start, client, local_epochs * training.steps_per_epoch(client.examples))
-        return partial_model.update_of_rest(model, theta, end)._replace(state=end.weights[partial_model.head(model)])
+        return partial_model.update_of_rest(model, theta, end)._replace(state=end.weights[model.head])
 
     return partial_model.build_with_kept_heads(model, update, client_weighting, server_optimizer, aggregator)
 

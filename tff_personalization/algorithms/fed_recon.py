@@ -60,9 +60,7 @@ def build_fed_recon(
         shuffle: whether halves are dealt at random, and permuted in each epoch.
         aggregator: how deltas of the rest are aggregated; by default their weighted mean.
     """
-    training = local_training.LocalTraining(
-        model, client_optimizer, batch_size, trained=partial_model.rest(model), shuffle=shuffle
-    )
+    training = local_training.LocalTraining(model, client_optimizer, batch_size, trained=model.rest, shuffle=shuffle)
 
     def update(theta, client, state):
         del state

@@ -46,9 +46,7 @@ def build_fed_rep(
         shuffle: whether clients permute their examples in each epoch.
         aggregator: how deltas of the representation are aggregated; by default their weighted mean.
     """
-    training = local_training.LocalTraining(
-        model, client_optimizer, batch_size, trained=partial_model.rest(model), shuffle=shuffle
-    )
+    training = local_training.LocalTraining(model, client_optimizer, batch_size, trained=model.rest, shuffle=shuffle)
 
     def update(theta, client, state):
         examples = client.examples
@@ -57,13 +55,13 @@ def build_fed_rep(
             model,
             client_optimizer,
             batch_size,
-            (*theta[partial_model.rest(model)], *state.client),
+            (*theta[model.rest], *state.client),
             client._replace(examples=local_training.features(model, theta, examples), seed=of_head),
             head_epochs,
             shuffle,
         )
         end = training.train(weights, client._replace(seed=of_rest), local_epochs * training.steps_per_epoch(examples))
-        return partial_model.update_of_rest(model, theta, end)._replace(state=end.weights[partial_model.head(model)])
+        return partial_model.update_of_rest(model, theta, end)._replace(state=end.weights[model.head])
 
     return partial_model.build_with_kept_heads(model, update, client_weighting, server_optimizer, aggregator)
 

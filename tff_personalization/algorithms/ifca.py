@@ -30,7 +30,7 @@ import numpy as np
 import tensorflow as tf
 import tensorflow_federated as tff
 
-from tff_personalization import errors, local_training, methods, seeds
+from tff_personalization import errors, global_weights, local_training, methods, seeds
 from tff_personalization.algorithms import client_work
 from tff_personalization.models import functional
 
@@ -39,10 +39,15 @@ SEVERAL_MODELS = "several models"  # what strategies that choose among models ne
 _MEANS = ("mean", "robust", "compression", "secure_sum")
 
 
-def split(weights: Sequence[Any], clusters: int) -> list[tuple[Any, ...]]:
-    """The k models of a flat tuple of global weights, or what else has their structure."""
-    size = len(weights) // clusters
-    return [tuple(weights[first : first + size]) for first in range(0, len(weights), size)]
+def models_of(weights: global_weights.GlobalWeights) -> list[client_work.Weights]:
+    """The weights of the k models, θ_1 first; or what else has their structure."""
+    return [weights.model, *weights.added(SEVERAL_MODELS)]
+
+
+def first_models(*models: functional.SeededModel) -> global_weights.GlobalWeights:
+    """The global weights before the first round, from the untrained models, one for each cluster."""
+    first, *further = (model.initial_weights[0] for model in models)
+    return global_weights.GlobalWeights(first, SEVERAL_MODELS, tuple(further))
 
 
 def choose(
@@ -61,9 +66,9 @@ def take(models: Sequence[client_work.Weights], chosen: tf.Tensor) -> client_wor
 class _MeanOfMembers(tff.aggregators.WeightedAggregationFactory):
     """From <blocks…, s_i> to g_1 … g_k in one flat tuple; the delta of a cluster without members is zero."""
 
-    def __init__(self, inner: tff.aggregators.WeightedAggregationFactory, clusters: int):
+    def __init__(self, inner: tff.aggregators.WeightedAggregationFactory, weights: global_weights.GlobalWeights):
         self._inner = inner
-        self._clusters = clusters
+        self._weights = weights
 
     def create(self, value_type, weight_type):
         @tff.tensorflow.computation(value_type)
@@ -76,7 +81,7 @@ class _MeanOfMembers(tff.aggregators.WeightedAggregationFactory):
 
         @tff.tensorflow.computation(blocks_type, membership_type)
         def divide(means, share):
-            per_cluster = zip(split(means, self._clusters), tf.unstack(share), strict=True)
+            per_cluster = zip(models_of(self._weights.like(means)), tf.unstack(share), strict=True)
             return tuple(tf.math.divide_no_nan(mean, of) for block, of in per_cluster for mean in block)
 
         @tff.federated_computation
@@ -104,31 +109,31 @@ class _MeanOfMembers(tff.aggregators.WeightedAggregationFactory):
 class _StepOfMembers(tff.learning.optimizers.Optimizer):
     """The server optimizer of each cluster; one without members, whose delta is zero, keeps its model and its state."""
 
-    def __init__(self, inner: tff.learning.optimizers.Optimizer, clusters: int):
+    def __init__(self, inner: tff.learning.optimizers.Optimizer, weights: global_weights.GlobalWeights):
         self._inner = inner
-        self._clusters = clusters
+        self._weights = weights
 
     def initialize(self, specs):
-        return tuple(self._inner.initialize(model) for model in split(specs, self._clusters))
+        return tuple(self._inner.initialize(model) for model in models_of(self._weights.like(specs)))
 
     def next(self, state, weights, gradients):
         steps = []
-        for before in zip(state, split(weights, self._clusters), split(gradients, self._clusters), strict=True):
+        models, deltas = (models_of(self._weights.like(flat)) for flat in (weights, gradients))
+        for before in zip(state, models, deltas, strict=True):
             has_members = tf.reduce_any([tf.reduce_any(tf.not_equal(part, 0.0)) for part in before[-1]])
             after = self._inner.next(*before)
             steps.append(
                 tf.nest.map_structure(lambda new, old, moves=has_members: tf.where(moves, new, old), after, before[:2])
             )
-        states, models = zip(*steps, strict=True)
-        return states, sum(models, ())
+        states, moved = zip(*steps, strict=True)
+        return states, sum(moved, ())
 
 
 def build_ifca(
     model: functional.SeededModel,
-    initial_weights: tuple[np.ndarray, ...],
+    initial_weights: global_weights.GlobalWeights,
     client_optimizer: tff.learning.optimizers.Optimizer,
     server_optimizer: tff.learning.optimizers.Optimizer,
-    clusters: int,
     local_epochs: int,
     batch_size: int,
     client_weighting: str = "examples",
@@ -139,10 +144,9 @@ def build_ifca(
 
     Args:
         model: the network of every cluster.
-        initial_weights: θ_1 … θ_k before the first round, in one flat tuple.
+        initial_weights: θ_1 … θ_k before the first round; see `first_models`.
         client_optimizer: takes the local steps.
         server_optimizer: takes one step a round for each cluster that has members.
-        clusters: k, the models.
         local_epochs: E, passes over a client's data in a round.
         batch_size: examples a local step.
         client_weighting: "examples" or "uniform".
@@ -154,12 +158,12 @@ def build_ifca(
 
     def update(weights, client, state):
         del state
-        models = split(weights, clusters)
+        models = models_of(initial_weights.like(weights))
         chosen = choose(model, models, client.examples)
         theta = take(models, chosen)
         end = training.train(theta, client, local_epochs * training.steps_per_epoch(client.examples))
         found = client_work.update_from(theta, end)
-        membership = tf.one_hot(chosen, clusters)
+        membership = tf.one_hot(chosen, len(models))
         blocks = tuple(member * delta for member in tf.unstack(membership) for delta in found.model_delta)
         return found._replace(model_delta=(*blocks, membership))
 
@@ -167,8 +171,8 @@ def build_ifca(
     return client_work.compose(
         model,
         work,
-        _StepOfMembers(server_optimizer, clusters),
-        _MeanOfMembers(aggregator or tff.aggregators.MeanFactory(), clusters),
+        _StepOfMembers(server_optimizer, initial_weights),
+        _MeanOfMembers(aggregator or tff.aggregators.MeanFactory(), initial_weights),
         initial_weights=initial_weights,
     )
 
@@ -182,11 +186,11 @@ def _check(settings: Mapping[str, Any]) -> None:
 
 
 def _build(setup: methods.Setup) -> methods.Training:
-    clusters = setup.settings["clusters"]
-    initial_weights = setup.model.initial_weights[0]
-    for cluster in range(1, clusters):
-        further = setup.build_model(seeds.generator(setup.seed, "init", cluster))
-        initial_weights += further.initial_weights[0]
+    further = (
+        setup.build_model(seeds.generator(setup.seed, "init", cluster))
+        for cluster in range(1, setup.settings["clusters"])
+    )
+    initial_weights = first_models(setup.model, *further)
     process = setup.call(build_ifca, initial_weights=initial_weights)
     return setup.training("ifca", process, initial_weights)
 

@@ -19,15 +19,17 @@ import numpy as np
 import tensorflow as tf
 import tensorflow_federated as tff
 
-from tff_personalization import methods
+from tff_personalization import global_weights, methods
 from tff_personalization.algorithms import client_work, meta_learning
 from tff_personalization.models import functional
 
+RATES = "rates"  # what it adds to the global weights
 
-def initial_weights(model: functional.SeededModel, inner_learning_rate: float) -> tuple[np.ndarray, ...]:
-    """The global weights before the first round: the model's own, then a rate for each of them, of the same shapes."""
+
+def initial_weights(model: functional.SeededModel, inner_learning_rate: float) -> global_weights.GlobalWeights:
+    """The global weights before the first round: the model's own, and a rate for each of them, of the same shapes."""
     theta = model.initial_weights[0]
-    return (*theta, *(np.full_like(w, inner_learning_rate) for w in theta))
+    return global_weights.GlobalWeights(theta, RATES, (tuple(np.full_like(w, inner_learning_rate) for w in theta),))
 
 
 def build_meta_sgd(
@@ -61,9 +63,10 @@ def build_meta_sgd(
         support, query = meta_learning.support_and_query(client.examples, query_fraction, split_seed)
         with tf.GradientTape(watch_accessed_variables=False) as tape:
             tape.watch(weights)
-            theta, rates = weights[: len(start) // 2], weights[len(start) // 2 :]
+            named = start.like(weights)
+            (rates,) = named.added(RATES)
             on_support = client._replace(examples=support, seed=steps_seed)
-            phi = training.train(theta, on_support, local_steps, meta_learning.at_rates(rates))
+            phi = training.train(named.model, on_support, local_steps, meta_learning.at_rates(rates))
         found = training.gradient(phi.weights, query, query_seed)
         meta_gradient = tape.gradient(phi.weights, weights, output_gradients=found.gradients)
         return meta_learning.update_from(meta_gradient, inner_learning_rate, phi, found)
@@ -89,5 +92,5 @@ METHOD = methods.Method(
     ),
     build=_build,
     strategies=("meta_sgd", "fine_tune"),
-    provides="rates",
+    provides=RATES,
 )

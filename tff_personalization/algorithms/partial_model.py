@@ -1,6 +1,6 @@
 """Models of which each client has a part of its own: the head is local, the rest is shared.
 
-What FedPer, FedRep and FedRecon have in common. The head is a model's last `head_size` weights. Clients send deltas of
+What FedPer, FedRep and FedRecon have in common. Clients send deltas of
 the rest alone, and the server steps the rest alone: the head among the global weights is the initial one in all rounds,
 whatever the aggregator and the server optimizer do. A client that has no head of its own starts from it.
 """
@@ -13,22 +13,12 @@ from tff_personalization.algorithms import client_work, stateful_clients
 from tff_personalization.models import functional
 
 
-def head(model: functional.SeededModel) -> slice:
-    """Which of the weights are local."""
-    return slice(len(model.initial_weights[0]) - model.head_size, None)
-
-
-def rest(model: functional.SeededModel) -> slice:
-    """Which of the weights are shared."""
-    return slice(len(model.initial_weights[0]) - model.head_size)
-
-
 def update_of_rest(
     model: functional.SeededModel, theta: client_work.Weights, end: local_training.LocalState
 ) -> client_work.ClientUpdate:
     """The update of a client whose local training ended with `end`; its delta is that of the rest."""
     found = client_work.update_from(theta, end)
-    return found._replace(model_delta=found.model_delta[rest(model)])
+    return found._replace(model_delta=found.model_delta[model.rest])
 
 
 def train_head(
@@ -52,7 +42,7 @@ def train_head(
         shuffle: whether they are permuted in each epoch.
     """
     training = local_training.LocalTraining(
-        model.after_stem, optimizer, batch_size, trained=head(model), shuffle=shuffle
+        model.after_stem, optimizer, batch_size, trained=model.head, shuffle=shuffle
     )
     return training.train(weights, client, epochs * training.steps_per_epoch(client.examples)).weights
 
@@ -62,7 +52,7 @@ class AggregationOfRest(tff.aggregators.WeightedAggregationFactory):
 
     def __init__(self, inner: tff.aggregators.WeightedAggregationFactory | None, model: functional.SeededModel):
         self._inner = inner or tff.aggregators.MeanFactory()
-        self._head = model.initial_weights[0][head(model)]
+        self._head = model.initial_weights[0][model.head]
 
     def create(self, value_type, weight_type):
         """The aggregation for deltas of the given type."""
@@ -90,7 +80,7 @@ class StepOfRest(tff.learning.optimizers.Optimizer):
 
     def __init__(self, inner: tff.learning.optimizers.Optimizer, model: functional.SeededModel):
         self._inner = inner
-        self._rest, self._head = rest(model), head(model)
+        self._rest, self._head = model.rest, model.head
 
     def initialize(self, specs):
         """The state of `inner` for the rest."""
@@ -114,7 +104,7 @@ def build_with_kept_heads(
         model,
         update,
         weighting,
-        model.initial_weights[0][head(model)],
+        model.initial_weights[0][model.head],
         StepOfRest(server_optimizer, model),
         AggregationOfRest(aggregator, model),
     )
@@ -122,7 +112,7 @@ def build_with_kept_heads(
 
 def check_model(setup: methods.Setup) -> None:
     """Raises UserError if the model is nothing but a head."""
-    if rest(setup.model).stop == 0:
+    if setup.model.rest.stop == 0:
         raise errors.UserError(
             f"--model={setup.settings['model']} is nothing but a head, which --method={setup.settings['method']} keeps "
             "local: choose another model."

@@ -9,7 +9,7 @@ is the strategies': the personalization optimizer is a role of its own (--person
 the client optimizer; it does not follow what --client_… says.
 """
 
-from tff_personalization import methods
+from tff_personalization import global_weights, methods
 from tff_personalization.algorithms import fed_avg, reptile
 
 
@@ -17,7 +17,8 @@ def _build(setup: methods.Setup) -> methods.Training:
     first = setup.call(fed_avg.build_fed_avg)
     second = setup.call(reptile.build_reptile, server_optimizer=setup.optimizer("stage_2_server"))
     stages = methods.Stage("fed_avg", 1, first), methods.Stage("reptile", setup.settings["stage_2_round"], second)
-    return methods.Training(stages, methods.sampled_cohorts(setup))
+    start = global_weights.GlobalWeights.initial(setup.model)
+    return methods.Training(stages, methods.sampled_cohorts(setup), start)
 
 
 METHOD = methods.Method(

@@ -13,10 +13,10 @@ import collections
 import dataclasses
 from typing import Any, NamedTuple
 
-import numpy as np
 import tensorflow as tf
 import tensorflow_federated as tff
 
+from tff_personalization import global_weights
 from tff_personalization.algorithms import client_work
 from tff_personalization.models import functional
 
@@ -63,7 +63,7 @@ def build_stateful_process(
     server_optimizer: tff.learning.optimizers.Optimizer,
     aggregator: tff.aggregators.WeightedAggregationFactory | None = None,
     *,
-    initial_weights: tuple[np.ndarray, ...] | None = None,
+    initial_weights: global_weights.GlobalWeights | None = None,
     server_state: client_work.ServerState = client_work.NO_SERVER_STATE,
 ) -> StatefulProcess:
     """Builds what `client_work.build_client_work` and `client_work.compose` build, for clients that keep states.
@@ -77,7 +77,7 @@ def build_stateful_process(
         client_state: what a client has before its first round, a structure of NumPy arrays.
         server_optimizer: takes a step with the aggregate as its gradient.
         aggregator: makes one delta of the clients' deltas; by default their weighted mean.
-        initial_weights: the global weights, where they are more than the model's own.
+        initial_weights: the global weights before the first round, where a method adds to the model's.
         server_state: what the server keeps besides them; by default nothing.
     """
     specs = tf.nest.map_structure(lambda leaf: tf.TensorSpec(leaf.shape, leaf.dtype), client_state)

@@ -11,7 +11,7 @@ import pathlib
 import numpy as np
 import tensorflow as tf
 
-from tff_personalization import errors, seeds
+from tff_personalization import errors, global_weights, seeds
 from tff_personalization.experiment import config as config_lib
 from tff_personalization.local_training import Examples
 from tff_personalization.models import functional
@@ -39,7 +39,7 @@ class TrainedModel:
 
     experiment: config_lib.Experiment
     model: functional.SeededModel
-    weights: tuple[np.ndarray, ...]
+    weights: global_weights.GlobalWeights
     round_number: int
     strategy: str
     run_name: str
@@ -87,7 +87,7 @@ class Personalizer:
         config = trained.experiment.config
         self.trained = trained
         self.model = trained.model
-        self._global_weights = tuple(tf.constant(w) for w in trained.weights)
+        self._global_weights = trained.weights.like([tf.constant(w) for w in trained.weights.flat])
         self._settings = adaptation.Settings(
             trained.experiment.optimizers["personalization"].build(),
             config.personalization_epochs,
@@ -115,7 +115,7 @@ class Personalizer:
     @property
     def initial(self) -> Weights:
         """The weights of the initial model, which all visitors begin with."""
-        return self._global_weights[: len(self.model.initial_weights[0])]
+        return self._global_weights.model
 
     def probabilities(self, weights: Weights, image: np.ndarray) -> np.ndarray:
         """What a model says of an image, uint8 of shape (28, 28): the probability of each class, float32."""

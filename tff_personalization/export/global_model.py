@@ -79,5 +79,5 @@ def read(run: finished_run.FinishedRun, which: str = finished_run.LAST) -> Globa
             f"{run.directory}: --method={method} trains several models, none of which is the global model: give a run "
             "of another method."
         )
-    weights = run.global_weights(which)[: len(run.model.initial_weights[0])]  # a method may have more
+    weights = run.global_weights(which).model
     return GlobalModel(run, run.round_number(which), weights)

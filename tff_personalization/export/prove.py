@@ -22,7 +22,7 @@ import tensorflow_federated as tff
 import tqdm
 from absl import app, flags
 
-from tff_personalization import errors, seeds, startup
+from tff_personalization import errors, global_weights, seeds, startup
 from tff_personalization.execution import runtime
 from tff_personalization.export import global_model, on_device, tflite
 from tff_personalization.programs import client_evaluation
@@ -54,7 +54,9 @@ def compare(
     strategy = device.metadata["personalization"]["strategy"]
     config = dataclasses.replace(found.run.experiment.config, evaluation_release="records")
     experiment = dataclasses.replace(found.run.experiment, config=config)
-    evaluator = client_evaluation.PersonalizationEvaluator(experiment, found.run.model, found.run.data, found.weights)
+    evaluator = client_evaluation.PersonalizationEvaluator(
+        experiment, found.run.model, found.run.data, global_weights.GlobalWeights(found.weights)
+    )
     weights = tff.learning.models.ModelWeights(found.weights, ())
     table = evaluator.evaluate(weights, clients, found.round_number, strategies=[strategy]).clients
     assert table is not None  # since records are released

@@ -34,7 +34,7 @@ def _all(model: functional.SeededModel) -> list[int]:
 
 
 def _head(model: functional.SeededModel) -> list[int]:
-    return _all(model)[-model.head_size :]
+    return _all(model)[model.head]
 
 
 def _biases(model: functional.SeededModel) -> list[int]:

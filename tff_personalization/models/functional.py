@@ -61,7 +61,8 @@ class SeededModel(tff.learning.models.FunctionalModel):
         after_stem: the rest, whose `logits` takes features in place of examples.
         scoring: loss, right predictions and number of predictions.
         stem_size: how many of the first weights make up the stem.
-        head_size: how many of the last weights make up the head, the part that maps features to logits.
+        head: which of the weights, the last ones, make up the head, the part that maps features to logits.
+        rest: which of the weights are not the head's.
     """
 
     def __init__(
@@ -83,7 +84,7 @@ class SeededModel(tff.learning.models.FunctionalModel):
             stem: as the attribute.
             logits_after_stem: `(weights, features, dropout_seed) -> logits`.
             stem_size: as the attribute.
-            head_size: as the attribute.
+            head_size: how many of the last weights make up the head.
             x_spec: the type of a batch of examples.
             y_spec: the type of their labels; one class for each example, unless given.
             scoring: as the attribute; one prediction for each example, unless given.
@@ -92,7 +93,8 @@ class SeededModel(tff.learning.models.FunctionalModel):
         self.scoring = scoring or ONE_PREDICTION
         self.after_stem = AfterStem(logits_after_stem, self.scoring)
         self.stem_size = stem_size
-        self.head_size = head_size
+        self.head = slice(len(initial_weights) - head_size, None)
+        self.rest = slice(self.head.start)
 
         @tf.function(autograph=False)
         def predict_on_batch(model_weights, x, training):

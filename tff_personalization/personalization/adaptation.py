@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import tensorflow as tf
 import tensorflow_federated as tff
 
-from tff_personalization import local_training
+from tff_personalization import global_weights, local_training
 from tff_personalization.models import functional
 
 Weights = tuple[tf.Tensor, ...]
@@ -63,8 +63,8 @@ class Client:
 
     Attributes:
         model: the model that θ are the weights of.
+        weights: the global weights: θ, and what a method adds.
         theta: the global model's weights.
-        extra: the global weights that a method has besides θ; an empty tuple for most.
         train: the client's train part, to adapt to.
         test: its test part, to judge on.
         seed: int32, shape (2,), for all that the strategy draws.
@@ -75,16 +75,16 @@ class Client:
     def __init__(
         self,
         model: functional.SeededModel,
-        weights: Weights,
+        weights: global_weights.GlobalWeights,
         train: local_training.Examples,
         test: local_training.Examples,
         seed: tf.Tensor,
         judge: JudgeFn = _judge,
     ):
-        """Takes the global weights, the model's own first."""
-        size = len(model.initial_weights[0])
+        """See the class."""
         self.model = model
-        self.theta, self.extra = weights[:size], weights[size:]
+        self.weights = weights
+        self.theta = weights.model
         self.train = train
         self.test = test
         self.seed = seed
@@ -114,7 +114,7 @@ class Strategy:
         curve: does it, and judges on the way.
         reads: the flags that it reads, besides those that every strategy reads; an optimizer's by its role's prefix.
         ignores: those of `LOCAL_TRAINING_READS` that it does not read.
-        needs: what a method must provide in `client.extra`, as its `Method.provides` says; "" for most.
+        needs: the name of what a method must add to the global weights, its `Method.provides`; "" for most.
         gives_weights: whether `adapted_weights` can be had: `curve` judges by `client.judge` alone, and what it judges
             are weights of the client's model.
         one_label: whether it is for models alone whose examples have one label each; a text has one at each place.
@@ -189,7 +189,7 @@ def curve_by_epoch(
 def adapted_weights(
     strategy: Strategy,
     model: functional.SeededModel,
-    weights: Weights,
+    weights: global_weights.GlobalWeights,
     train: local_training.Examples,
     seed: tf.Tensor,
     settings: Settings,
@@ -199,7 +199,7 @@ def adapted_weights(
     Args:
         strategy: one that gives weights.
         model: the model.
-        weights: the global weights, the model's own first.
+        weights: the global weights.
         train: the client's train part.
         seed: int32, shape (2,), for all that the strategy draws.
         settings: what the strategy is tuned by.

@@ -12,8 +12,7 @@ from tff_personalization.personalization.adaptation import Client, Settings, Str
 
 def _best_cluster(client: Client, settings: Settings) -> Weights:
     del settings
-    weights = (*client.theta, *client.extra)
-    models = ifca.split(weights, len(weights) // len(client.theta))
+    models = ifca.models_of(client.weights)
     return ifca.take(models, ifca.choose(client.model, models, client.train))
 
 

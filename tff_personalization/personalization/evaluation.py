@@ -18,11 +18,10 @@ import collections
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import numpy as np
 import tensorflow as tf
 import tensorflow_federated as tff
 
-from tff_personalization import local_training
+from tff_personalization import global_weights, local_training
 from tff_personalization.algorithms import client_work
 from tff_personalization.models import functional
 from tff_personalization.personalization import adaptation
@@ -54,7 +53,7 @@ def build_personalization_evaluation(
     strategies: Sequence[str],
     release: str,
     values: Mapping[str, Any] | None = None,
-    initial_weights: tuple[np.ndarray, ...] | None = None,
+    initial_weights: global_weights.GlobalWeights | None = None,
 ) -> tff.Computation:
     """Builds the evaluation, of type `(<θ@SERVER, {<index, seed, test, train>}@CLIENTS> -> …)`.
 
@@ -71,14 +70,15 @@ def build_personalization_evaluation(
             test examples there are, how many are right, and their losses (nats), summed. "aggregates" returns the
             sums of `client_sums` at the server.
         values: the values of the flags by name, for strategies that read some.
-        initial_weights: global weights of the shapes to come, where they are more than the model's own.
+        initial_weights: global weights of the names and shapes to come, where a method adds to the model's.
 
     Raises:
         ValueError: if `release` is neither.
     """
     if release not in RELEASES:
         raise ValueError(f"release: one of {RELEASES} expected, got {release!r}")
-    weights_type = client_work.weights_type(model.initial_weights[0] if initial_weights is None else initial_weights)
+    named = initial_weights or global_weights.GlobalWeights.initial(model)
+    weights_type = client_work.weights_type(named)
     data_type = evaluation_data_type(model)
     settings = adaptation.Settings(optimizer, epochs, batch_size, values or {})
 
@@ -86,7 +86,7 @@ def build_personalization_evaluation(
     @tf.function(autograph=False)
     def evaluate_client(weights, data):
         train, test = (local_training.Examples(*data[part]) for part in ("train", "test"))
-        client = adaptation.Client(model, tuple(weights.trainable), train, test, data["seed"])
+        client = adaptation.Client(model, named.like(weights.trainable), train, test, data["seed"])
         curves = [strategies_lib.STRATEGIES[name].curve(client, settings) for name in strategies]
         loss_sum, correct = (tf.stack(rows) for rows in zip(*curves, strict=True))
         return collections.OrderedDict(

@@ -95,9 +95,7 @@ ALL_LAYERS_WITH_ADAM = Strategy(
     ignores=("personalization", "personalization_learning_rates"),
     gives_weights=True,
 )
-HEAD = Strategy(
-    "fine-tune the last layer", fine_tuning(trained=lambda model: slice(-model.head_size, None)), gives_weights=True
-)
+HEAD = Strategy("fine-tune the last layer", fine_tuning(trained=lambda model: model.head), gives_weights=True)
 # Ben Zaken et al., "BitFit" (2021), arXiv 2106.10199: there for transformers.
 BIASES = Strategy("fine-tune the biases", _fine_tuning_of_biases, gives_weights=True)
 LOCAL_ONLY = Strategy("train an untrained model", fine_tuning(start=_untrained_model), gives_weights=True)

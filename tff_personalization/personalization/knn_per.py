@@ -22,8 +22,8 @@ def _curve(client: Client, settings: Settings) -> Curve:
     after_stem, train, test = client.on_features
     share, neighbours = settings.values["knn_lambda"], settings.values["knn_neighbours"]
     # With the identity in place of the last layer, the logits are what that layer is given.
-    width, classes = client.theta[-client.model.head_size].shape
-    without_head = (*client.theta[: -client.model.head_size], tf.eye(width), tf.zeros([width]))
+    width, classes = client.theta[client.model.head][0].shape
+    without_head = (*client.theta[client.model.rest], tf.eye(width), tf.zeros([width]))
     memory = after_stem.logits(without_head, train.x, None)
     neighbours = tf.minimum(neighbours, tf.shape(train.y)[0])
 

@@ -5,12 +5,13 @@ for each batch b of each epoch:
     φ ← φ − a ∘ ∇ f_i(φ; b)                 # ∘: weight by weight; a is part of the global weights
 """
 
-from tff_personalization.algorithms import meta_learning
+from tff_personalization.algorithms import meta_learning, meta_sgd
 from tff_personalization.personalization import adaptation
 from tff_personalization.personalization.adaptation import Client, Curve, Settings, Strategy
 
 
 def _curve(client: Client, settings: Settings) -> Curve:
+    (rates,) = client.weights.added(meta_sgd.RATES)
     return adaptation.curve_by_epoch(
         meta_learning.training_at_rates(client.model, settings.batch_size),
         client.theta,
@@ -19,7 +20,7 @@ def _curve(client: Client, settings: Settings) -> Curve:
         lambda weights: client.judge(client.model, weights, client.test),
         client.seed,
         settings.epochs,
-        meta_learning.at_rates(client.extra),
+        meta_learning.at_rates(rates),
     )
 
 
@@ -27,6 +28,6 @@ STRATEGY = Strategy(
     "fine-tune all layers by SGD with the learning rates that Meta-SGD learnt",
     _curve,
     ignores=("personalization", "personalization_learning_rates"),
-    needs="rates",
+    needs=meta_sgd.RATES,
     gives_weights=True,
 )

@@ -1,12 +1,9 @@
 """What a global model says to a client's test examples, before and after fine-tuning on its train part."""
 
-from collections.abc import Sequence
-
-import numpy as np
 import tensorflow as tf
 import tensorflow_federated as tff
 
-from tff_personalization import local_training
+from tff_personalization import global_weights, local_training
 from tff_personalization.algorithms import client_work
 from tff_personalization.models import functional
 from tff_personalization.personalization import adaptation, evaluation
@@ -14,7 +11,7 @@ from tff_personalization.personalization import adaptation, evaluation
 
 def build_predictions(
     model: functional.SeededModel,
-    weights: Sequence[np.ndarray],
+    kept: global_weights.GlobalWeights,
     optimizer: tff.learning.optimizers.Optimizer,
     epochs: int,
     batch_size: int,
@@ -22,10 +19,10 @@ def build_predictions(
     """Builds `(<θ@SERVER, {<index, seed, test, train>}@CLIENTS> -> {<index, before, after>}@CLIENTS)`.
 
     `before` and `after`, int32 of shape (n,), are the classes that θ, and θ after `epochs` epochs of fine-tuning on the
-    client's train part, give the client's test examples; −1 where the logits are not finite. `weights` are of the
-    shapes of θ.
+    client's train part, give the client's test examples; −1 where the logits are not finite. `kept` are global
+    weights of the names and shapes of θ.
     """
-    weights_type = client_work.weights_type(tuple(weights))
+    weights_type = client_work.weights_type(kept)
     data_type = evaluation.evaluation_data_type(model)
     local = local_training.LocalTraining(model, optimizer, batch_size)
 
@@ -33,7 +30,7 @@ def build_predictions(
     @tf.function(autograph=False)
     def predict(weights, data):
         train, test = (local_training.Examples(*data[part]) for part in ("train", "test"))
-        client = adaptation.Client(model, tuple(weights.trainable), train, test, data["seed"])
+        client = adaptation.Client(model, kept.like(weights.trainable), train, test, data["seed"])
         last = epochs * local.steps_per_epoch(train)
         adapted = local.steps(local.initial_state(client.theta), train, client.seed, 0, last)
         return {

@@ -11,7 +11,7 @@ import pandas as pd
 import tensorflow as tf
 import tensorflow_federated as tff
 
-from tff_personalization import seeds
+from tff_personalization import global_weights, seeds
 from tff_personalization.experiment import config as config_lib
 from tff_personalization.models import functional
 from tff_personalization.personalization import distributions, evaluation
@@ -83,7 +83,7 @@ class PersonalizationEvaluator:
         experiment: config_lib.Experiment,
         model: functional.SeededModel,
         data: federated_data.FederatedData,
-        initial_weights: tuple[np.ndarray, ...],
+        initial_weights: global_weights.GlobalWeights,
     ):
         config = experiment.config
         self._experiment = experiment

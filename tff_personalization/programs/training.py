@@ -132,7 +132,7 @@ class _Program:
         self._model = made.model
         self._training = methods.get(config.method).build(made)
         self._evaluator = client_evaluation.PersonalizationEvaluator(
-            experiment, self._model, data, self._training.initial_weights or self._model.initial_weights[0]
+            experiment, self._model, data, self._training.initial_weights
         )
         # Between rounds, validation clients are judged, or else a sample of test clients that stays the same.
         self._split = "validation" if data.split.validation else "test_sample"
@@ -358,7 +358,5 @@ class _Program:
 
     def _final_weights(self) -> tff.learning.models.ModelWeights:
         if self._state is None:
-            return tff.learning.models.ModelWeights(
-                self._training.initial_weights or self._model.initial_weights[0], ()
-            )
+            return tff.learning.models.ModelWeights(self._training.initial_weights.flat, ())
         return self._training.stage_of(max(1, self._config.rounds)).process.get_model_weights(self._state)

@@ -3,6 +3,7 @@
 import numpy as np
 import tensorflow_federated as tff
 
+from tff_personalization import global_weights, methods
 from tff_personalization.experiment import config as config_lib
 from tff_personalization.models import functional
 from tff_personalization.personalization import predictions
@@ -35,7 +36,7 @@ def predict(
         return None
     computation = predictions.build_predictions(
         model,
-        tuple(weights.trainable),
+        global_weights.GlobalWeights.named(weights.trainable, model, methods.get(config.method).provides),
         experiment.optimizers["personalization"].build(),
         config.personalization_epochs,
         config.personalization_batch_size,

@@ -97,7 +97,7 @@ def read(experiment: config_lib.Experiment, data_sha256: str) -> EarlierRounds:
         evaluations, text = _until(path / "evaluations.csv", rounds)
         if len(evaluations):
             records["evaluations.csv"] = text
-        models = {number: run.global_weights(number) for number in run.kept_rounds if number <= rounds}
+        models = {number: run.global_weights(number).flat for number in run.kept_rounds if number <= rounds}
         return EarlierRounds(run, rounds, records, models)
     except errors.UserError as error:
         raise errors.UserError(f"--rounds_from={error}") from error

@@ -7,10 +7,9 @@ import os
 import pathlib
 from collections.abc import Iterator
 
-import numpy as np
 from absl import flags
 
-from tff_personalization import errors, methods, plugins, seeds
+from tff_personalization import errors, global_weights, methods, plugins, seeds
 from tff_personalization.execution import runtime
 from tff_personalization.experiment import config as config_lib
 from tff_personalization.experiment import setup as setup_lib
@@ -30,7 +29,7 @@ class FinishedRun(run_records.Run):
     ('fed_avg', 4, [4])
     >>> run.clients["accuracy"].between(0, 1).all()                     # tables, as pandas has them
     True
-    >>> weights = run.global_weights("last")                            # NumPy arrays
+    >>> weights = run.global_weights("last").model                      # NumPy arrays
     >>> client = run.data.split.test[0]
     >>> images, labels = run.data.test.examples(client)
     >>> run.model.logits(weights, images, None).shape == (len(labels), 62)
@@ -159,8 +158,8 @@ class FinishedRun(run_records.Run):
         except ValueError:
             raise errors.UserError(f"--round={which}: last, best, or the number of a round is expected.") from None
 
-    def global_weights(self, which: int | str = LAST) -> tuple[np.ndarray, ...]:
-        """The global weights after a round: the model's, in its order, then what the method has besides.
+    def global_weights(self, which: int | str = LAST) -> global_weights.GlobalWeights:
+        """The global weights after a round, by name: the model's, and what the method adds.
 
         Args:
             which: as in `round_number`.
@@ -169,8 +168,9 @@ class FinishedRun(run_records.Run):
             UserError: the run has kept no such model, or its file is damaged or of another network.
         """
         number = self.round_number(which)
-        weights, expected = self.saved_models.load(number), self.model.initial_weights[0]
-        if [w.shape for w in weights[: len(expected)]] != [w.shape for w in expected]:
+        added = methods.get(self.experiment.config.method).provides
+        weights = global_weights.GlobalWeights.named(self.saved_models.load(number), self.model, added)
+        if [w.shape for w in weights.model] != [w.shape for w in self.model.initial_weights[0]]:
             raise errors.UserError(
                 f"{self.saved_models.file(number)}: not the weights of --model={self.experiment.config.model}: restore "
                 "the file, or repeat the run."

@@ -44,7 +44,7 @@ def gallery(run: pathlib.Path, most_clients: int | None = None, progress: bool =
         settings.personalization_epochs,
         settings.personalization_batch_size,
     )
-    weights = tff.learning.models.ModelWeights(kept, ())
+    weights = tff.learning.models.ModelWeights(kept.flat, ())
     clients = list(recorded.index.unique("client"))[:most_clients]
     parts = []
     with (

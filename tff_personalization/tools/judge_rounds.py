@@ -43,7 +43,7 @@ def judge(run: pathlib.Path, rounds: Iterable[int], progress: bool = True) -> pd
         )
         with opened.computing():
             for round_number, kept in models.items():
-                weights = tff.learning.models.ModelWeights(kept, ())
+                weights = tff.learning.models.ModelWeights(kept.flat, ())
                 with tqdm.tqdm(
                     total=len(clients), desc=f"Round {round_number}", unit="client", disable=not progress
                 ) as bar:
