@@ -129,8 +129,7 @@ class LocalTraining:
         """The state before the first step, from the weights θ.
 
         Args:
-            weights: θ.
-            optimizer_state: the optimizer's; a fresh one unless given.
+            weights, optimizer_state: θ, and the optimizer's state; a fresh one unless given.
             round_number: the round, on which a fresh optimizer's learning rate depends if it has a schedule.
         """
         if optimizer_state is None:
@@ -159,11 +158,10 @@ class LocalTraining:
         """A client's local training in a round: from `weights`, as many of `num_steps` steps as it gets done.
 
         Args:
-            weights: where training starts.
+            weights, optimizer_state: as in `initial_state`.
             client: the client's examples, seed, round and step share.
             num_steps: the planned steps, int32.
             adjust: as in `steps`.
-            optimizer_state: as in `initial_state`.
         """
         start = self.initial_state(weights, optimizer_state, client.round_number)
         return self.steps(start, client.examples, client.seed, 0, client.steps_done(num_steps), adjust)
@@ -177,7 +175,7 @@ class LocalTraining:
         last: tf.Tensor | int,
         adjust: AdjustFn | None = None,
     ) -> LocalState:
-        """Takes the steps first, first + 1, …, last − 1; an epoch ends every `steps_per_epoch` of them.
+        """The state after the steps first, first + 1, …, last − 1; an epoch ends every `steps_per_epoch` of them.
 
         Args:
             state: where training stands.
@@ -186,9 +184,6 @@ class LocalTraining:
             first: int32, the number of the first step, counted from 0 since training began.
             last: int32, the number of the step after the last one.
             adjust: changes each step's gradient, for methods whose local objective is another one than the loss.
-
-        Returns:
-            The state after the last step.
         """
         count = tf.shape(examples.y)[0]
         batch_size = count if self._batch_size is None else tf.constant(self._batch_size)
