@@ -16,7 +16,7 @@ class Terminal(io.StringIO):
 def test_the_line_says_what_is_done_how_far_it_is_and_how_long_it_takes(monkeypatch):
     now = [100.0]
     monkeypatch.setattr(progress.time, "monotonic", lambda: now[0])
-    line = progress.Line(io.StringIO())
+    line = progress.Line("starting", io.StringIO())
     now[0] += 65
     line.step("FedAvg", total=10, done=4, unit="round")
     assert line.text() == "FedAvg: 4 of 10 rounds · 1:05"
@@ -30,7 +30,7 @@ def test_the_line_says_what_is_done_how_far_it_is_and_how_long_it_takes(monkeypa
 
 def test_it_is_written_while_nothing_else_happens_and_ends_with_where_it_was():
     stream = io.StringIO()
-    with progress.Line(stream, seconds=0.02) as line:
+    with progress.Line("starting", stream, seconds=0.02) as line:
         line.step("building FedAvg")
         time.sleep(0.2)
         line.step("final evaluation", total=2, unit="client")
@@ -42,19 +42,19 @@ def test_it_is_written_while_nothing_else_happens_and_ends_with_where_it_was():
 
 def test_what_is_refused_at_once_leaves_no_line():
     stream = io.StringIO()
-    with pytest.raises(ValueError, match="refused"), progress.Line(stream):
+    with pytest.raises(ValueError, match="refused"), progress.Line("starting", stream):
         raise ValueError("refused")
     assert stream.getvalue() == ""
 
 
 def test_a_terminal_is_written_in_place_and_a_gone_one_does_not_end_the_run():
     stream = Terminal()
-    with progress.Line(stream) as line:
+    with progress.Line("starting", stream) as line:
         line.step("round 1")
     assert stream.getvalue().count("\n") == 1
     assert "\r\x1b[2Kround 1 · 0:00" in stream.getvalue()
     stream.close()
-    with progress.Line(Terminal()) as line:
+    with progress.Line("starting", Terminal()) as line:
         line._stream.close()
         line.step("round 2")
 

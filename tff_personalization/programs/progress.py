@@ -15,13 +15,14 @@ class Line:
     On a terminal it is rewritten in place; elsewhere a new one is written every 20 seconds.
     """
 
-    def __init__(self, stream: IO[str] | None = None, seconds: float | None = None):
+    def __init__(self, what: str, stream: IO[str] | None = None, seconds: float | None = None):
+        """Says `what` until the first `step`; `seconds` pass between two writes, by default as the stream needs."""
         self._stream = sys.stderr if stream is None else stream
         self._terminal = self._stream.isatty()
         self._seconds = seconds or (_TERMINAL_SECONDS if self._terminal else _OTHER_SECONDS)
         self._lock, self._end = threading.Lock(), threading.Event()
         self._started = self._begun = time.monotonic()
-        self._what, self._unit, self._note = "starting", "", ""
+        self._what, self._unit, self._note = what, "", ""
         self._done = self._first = self._total = 0
 
     def step(self, what: str, total: int = 0, done: int = 0, unit: str = "") -> None:

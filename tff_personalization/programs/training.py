@@ -50,19 +50,7 @@ def run(experiment: config_lib.Experiment, interrupt: interruption.Interruption)
     directory = run_directory.RunDirectory(experiment)
     if directory.finished:
         return directory
-    with progress.Line() as line:
-        _run(experiment, interrupt, directory, line)
-    return directory
-
-
-def _run(
-    experiment: config_lib.Experiment,
-    interrupt: interruption.Interruption,
-    directory: run_directory.RunDirectory,
-    line: progress.Line,
-) -> None:
     config = experiment.config
-    line.step("reading the client data")
     data = federated_data.load(config)
     earlier = None
     if config.rounds_from and not directory.has_checkpoints:
@@ -88,10 +76,11 @@ def _run(
         if config.workers
         else runtime.execution_context(cores, worker_log, threads, config.clients_per_call)
     )
-    line.step("starting TFF's worker")
-    with computing:
+    # Not before: what is refused is refused in one line.
+    with progress.Line("starting TFF's worker") as line, computing:
         line.step(f"building {config.method}")
         _Program(experiment, interrupt, directory, data, earlier, line).run()
+    return directory
 
 
 def _say(
