@@ -329,7 +329,7 @@ def more_local_epochs(experiment: study.Experiment, chosen: bool) -> Measured:
 def rounds_saved(experiment: study.Experiment, chosen: bool) -> Measured:
     """Run by run: rounds to the target, initial less personalized, over all rounds.
 
-    Where initial accuracy alone never reaches it, all rounds count; runs in which neither does are left out.
+    Where initial accuracy never reaches it, all rounds count; runs in which neither does are left out.
     """
     if chosen:
         return NOTHING_CHOSEN
@@ -368,4 +368,4 @@ def share_of_fomaml(experiment: study.Experiment, chosen: bool) -> Measured:
             shares = 1 - first.pivot(index="round", columns="epochs", values="share")
             values.append((shares[max(by_epochs)] - shares[min(by_epochs)]).dropna().to_numpy())
             compared.append(run)
-    return Measured(values, tuple(compared), "No two E whose updates were taken apart.")
+    return Measured(values, tuple(compared), "No two E whose updates were decomposed.")

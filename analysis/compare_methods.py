@@ -6,7 +6,7 @@ The reference is the main strategy of a run, of the first one unless --reference
 fine-tuning. Runs that differ in their seed and in the strategies they were evaluated with are one method, and each
 strategy is a row, over the seeds that have it. A row is compared with the reference client by client, in runs of the
 same seed, which have the same test clients. Its other figures are those of its own seeds: where rows have only some of
-the reference's, the reference stands a second time in the table, over these alone. The interval of the difference is a
+the reference's, the reference stands a second time in the table, over only these. The interval of the difference is a
 percentile bootstrap: seeds are drawn with replacement, and of each the clients.
 """
 
@@ -80,7 +80,7 @@ def render(table: pd.DataFrame, form: str, without: Sequence[str] = ()) -> str:
     note = (
         f"Accuracies: mean ± standard deviation over test clients. Difference: of personalized accuracy to the first "
         f"row's in the same seeds, client by client, with a {bootstrap.CONFIDENCE:.0%} bootstrap interval over clients "
-        f"within seeds (with one seed, over clients alone: how seeds differ is not in it). Worst tenth: mean "
+        f"within seeds (with one seed, over clients only: how seeds differ is not in it). Worst tenth: mean "
         f"personalized accuracy of the {WORST_SHARE:.0%} of clients with the lowest."
     )
     return compare_runs.LAYOUTS[form](cells, note)
@@ -89,7 +89,7 @@ def render(table: pd.DataFrame, form: str, without: Sequence[str] = ()) -> str:
 def _strategies(run: runs_lib.Run) -> list[str]:
     if run.clients is None:
         raise runs_lib.NotRecordedError(
-            f"{run.directory}: no clients.csv, the run released aggregates alone; "
+            f"{run.directory}: no clients.csv, the run released only aggregates; "
             "give a run made with --evaluation_release=records"
         )
     main = run.summary["strategy"]

@@ -2,7 +2,7 @@
 
     python -m analysis.compare_runs RUN [RUN ...] [--format=text|csv|markdown|latex] [--over_seeds] [--output=FILE]
 
-A row is a run; with --over_seeds it is the runs that differ in their seed alone, as mean (standard deviation).
+A row is a run; with --over_seeds it is the runs that differ only in their seed, as mean (standard deviation).
 CSV has every number in a column of its own, unrounded; the other formats are rounded for reading.
 """
 
@@ -20,7 +20,7 @@ from tff_personalization.errors import UserError
 LAYOUTS = {"text": tables.text, "markdown": tables.markdown, "latex": tables.latex}
 FORMATS = ("text", "csv", "markdown", "latex")
 _TEXT = ("run", "method", "data", "seed")
-_SETTINGS = ("rounds", "target_accuracy")  # the same in runs that differ in their seed alone
+_SETTINGS = ("rounds", "target_accuracy")  # the same in runs that differ only in their seed
 _MISSING = "–"
 
 
@@ -32,7 +32,7 @@ def per_run(runs: Sequence[runs_lib.Run]) -> pd.DataFrame:
 
 
 def by_settings(runs: Sequence[runs_lib.Run], apart_from: Collection[str] = ()) -> dict[str, dict[int, runs_lib.Run]]:
-    """The runs that differ in their seed alone, by seed, under what they have in common; in the order of the runs.
+    """The runs that differ only in their seed, by seed, under what they have in common; in the order of the runs.
 
     Args:
         runs: to be grouped.
@@ -52,7 +52,7 @@ def by_settings(runs: Sequence[runs_lib.Run], apart_from: Collection[str] = ()) 
 
 
 def over_seeds(runs: Sequence[runs_lib.Run]) -> pd.DataFrame:
-    """One row per group of runs that differ in their seed alone.
+    """One row per group of runs that differ only in their seed.
 
     Returns:
         The columns of `per_run`, each result averaged over the group's seeds, and beside each a column
@@ -158,7 +158,7 @@ def _readable(row: pd.Series, seeds: bool) -> dict[str, str]:
 def _main() -> None:
     # Defined when the script starts and not on import, so that a program that imports the tables keeps its own flags.
     form = flags.DEFINE_enum("format", "text", FORMATS, "How the table is written.")
-    grouped = flags.DEFINE_bool("over_seeds", False, "One row for the runs that differ in their seed alone.")
+    grouped = flags.DEFINE_bool("over_seeds", False, "One row for the runs that differ only in their seed.")
     output = flags.DEFINE_string("output", None, "File to write the table to; default: print it.")
 
     def main(arguments: Sequence[str]) -> None:

@@ -2,7 +2,7 @@
 
     python -m analysis.decomposition RUN [RUN ...] [--output=FILE]
 
-From runs that `python -m tff_personalization.tools.decompose` has taken apart.
+From runs that `python -m tff_personalization.tools.decompose` has decomposed.
 """
 
 from collections.abc import Sequence
@@ -39,7 +39,7 @@ def plot(runs: Sequence[runs_lib.Run]) -> Figure:
     style.run_titles(axes[::2], runs)
     handles = [Patch(color=colour_of[part], label=part_name(part)) for part in parts]
     style.legend_below(figure, handles, columns=5)
-    style.title(figure, "FedAvg's update of a cohort, taken apart", runs)
+    style.title(figure, "The terms of FedAvg's update of a cohort", runs)
     return figure
 
 

@@ -19,7 +19,7 @@ _BAND = ("accuracy_q25", "accuracy_q75")
 
 @style.styled
 def plot(runs: Sequence[runs_lib.Run]) -> Figure:
-    """Draws one panel per run; NotRecordedError when a run was evaluated with one number of examples alone."""
+    """Draws one panel per run; NotRecordedError when a run was evaluated with only one number of examples."""
     figure, axes = style.panels(len(runs), 2, (5.5, 3.1) if len(runs) == 1 else (3.6, 2.8), sharey=True)
     tables = [run.k_shot for run in runs]
     tables = [table[table["epoch"] == table["epoch"].max()].dropna(subset=["accuracy_mean"]) for table in tables]

@@ -40,7 +40,7 @@ _PLOTS = {
 def plot_run(run_directory: places.Named) -> list[pathlib.Path]:
     """Writes every plot that the records of a finished run allow, and returns the paths written.
 
-    A plot whose record the run does not hold (per-client accuracies when it released aggregates alone, learning
+    A plot whose record the run does not hold (per-client accuracies when it released only aggregates, learning
     curves when it was never evaluated) is left out with a line in the log.
 
     Raises:

@@ -1,6 +1,6 @@
 """Pooled (datacenter) training: the train clients' examples in one place, in random order, whose they are forgotten.
 
-    one stream: all train clients' examples, permuted anew in each pass
+    one stream: all train clients' examples, permuted again in each pass
     for each round: take the next R examples of the stream; θ ← client optimizer, in batches of b; keep its state
 
 A "round" is only the unit of evaluation: R defaults to what FedAvg with the same flags visits in a round on average

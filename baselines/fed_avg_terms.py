@@ -1,4 +1,4 @@
-"""FedAvg with one of the two terms of its update alone, Jiang et al. (2019, arXiv 1909.12488, section 3).
+"""FedAvg with only one of the two terms of its update, Jiang et al. (2019, arXiv 1909.12488, section 3).
 
     θ, φ_j, J as in `algorithms/decomposition.py`: a client's update is θ − φ_J = (θ − φ_1) + (φ_1 − φ_J)
     --update_term=fed_sgd: each client sends θ − φ_1, its first gradient
@@ -67,7 +67,7 @@ def _build(setup: methods.Setup) -> methods.Training:
 
 
 METHOD = methods.Method(
-    description="FedAvg(E) with one term of its update alone: FedSGD's, or FOMAML's",
+    description="FedAvg(E) with only one term of its update: FedSGD's, or FOMAML's",
     reads=(*methods.FEDERATED_READS, "local_epochs", "client_weighting", "update_term"),
     build=_build,
     plain_sgd=True,

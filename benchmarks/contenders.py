@@ -64,7 +64,7 @@ def _parts(client):
 
 
 def build_ours(task: str, work: workload.Workload) -> Run:
-    """The product's own computations and settings, data handed over anew in each round."""
+    """The product's own computations and settings, data handed over again in each round."""
     import tensorflow_federated as tff
 
     from baselines import fed_sgd
@@ -242,7 +242,7 @@ def build_stock(task: str, work: workload.Workload) -> Run:
 
 
 def _raw_client(task: str, work: workload.Workload) -> Callable[[tuple[np.ndarray, np.ndarray]], Any]:
-    """One client's work in a loop of TensorFlow alone: the order of examples is given, nothing is measured."""
+    """One client's work in a loop of plain TensorFlow: the order of examples is given, nothing is measured."""
     import tensorflow as tf
 
     model = _model(task)

@@ -2,7 +2,7 @@
 
     python -m benchmarks.draw_latency RUN [--corrections=50]
 
-A visitor writes as a synthetic writer does. Each example is labelled, the model is fine-tuned and says anew what it
+A visitor writes as a synthetic writer does. Each example is labelled, the model is fine-tuned and says again what it
 sees in it. Measured twice, each with a visitor of its own:
 
     http       from sending the label to having the answer, over one loopback connection each

@@ -153,14 +153,14 @@ def _model(rng: np.random.Generator):
 
 
 def _check(counted: int, point: Point, clients: int) -> None:
-    """Whether a round with so many clients counted what the point says. Raises RuntimeError otherwise."""
+    """Whether a round with a number of clients counted what the point says. Raises RuntimeError otherwise."""
     expected = dataclasses.replace(point, clients=clients).visits
     if counted != expected:
         raise RuntimeError(f"a round counted {counted} {point.unit} and not {expected}")
 
 
 def _training(point: Point, train, test) -> RunRound:
-    """Rounds of training, one after another as a run has them: each with a cohort drawn anew."""
+    """Rounds of training, one after another as a run has them: each with a cohort drawn again."""
     from tff_personalization import methods
 
     del test

@@ -29,7 +29,7 @@ LABELS = {
     "pfl_research, processes": "pfl-research, a process a core",
     "fedjax": "FedJAX",
     "flower": "Flower with Ray",
-    "raw": "bound: TensorFlow alone",
+    "raw": "bound: plain TensorFlow",
     "gemm": "bound: matrix products",
 }
 BOUNDS = ("raw", "gemm")

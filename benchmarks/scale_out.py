@@ -4,7 +4,7 @@
 
 The workers are processes of this machine with a core each, reached through its loopback: the speed of three on two
 cores says what spreading costs, not what it gains. Then a worker is killed, stopped (as one that hangs), slowed
-(stopped for half of the time) and started again while rounds go on. A row of scale_out.csv for each round: what
+(stopped for half of the time) and started again while rounds continue. A row of scale_out.csv for each round: what
 happened, seconds, how many workers were there afterwards, and the largest difference of a weight from the first round
 on one worker.
 """

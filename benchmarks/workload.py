@@ -2,7 +2,7 @@
 
 One round: 20 clients × 180 examples × 2 local epochs of SGD (0.02) in batches of 20 on the paper's CNN with dropout,
 from the same weights, then the mean of the model deltas, weighted by examples. "Examples per second" counts every visit
-of an example. NumPy alone is imported here, since other frameworks live in environments of their own.
+of an example. Only NumPy is imported here, since other frameworks live in environments of their own.
 """
 
 import dataclasses
@@ -34,7 +34,7 @@ class Workload:
         return self.clients * self.examples * self.local_epochs
 
     def cohort(self, seed: int = 0) -> list[tuple[np.ndarray, np.ndarray]]:
-        """Each client's images, uint8 (n, 28, 28), and labels, int32 (n,): at random; speed does not hang on them."""
+        """Each client's images, uint8 (n, 28, 28), and labels, int32 (n,): at random; speed does not depend on them."""
         rng = np.random.default_rng(seed)
         return [
             (

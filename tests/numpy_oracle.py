@@ -14,7 +14,7 @@ def gradient(weights, x, y):
 
 
 def hessian_product(weights, x, direction):
-    """The Hessian of mean cross-entropy times `direction`, of the structure of the weights; it does not hang on y."""
+    """The Hessian of mean cross-entropy times `direction`, of the structure of the weights; it does not depend on y."""
     (kernel, bias), (kernel_direction, bias_direction) = weights, direction
     logits = x @ kernel + bias
     p = np.exp(logits - logits.max(axis=1, keepdims=True))

@@ -101,7 +101,7 @@ def test_dp_adds_noise_of_the_documented_standard_deviation(worker, noise_multip
     # 80,000 draws: the standard deviation is known to a quarter of a percent.
     assert noise.std() == pytest.approx(expected, rel=0.015)
     assert abs(noise.mean()) < 5 * expected / np.sqrt(noise.size)
-    # Drawn anew each time, each weight by itself.
+    # Drawn again each time, each weight by itself.
     correlations = np.corrcoef(noise[:5])[np.triu_indices(5, 1)]
     assert np.abs(correlations).max() < 6 / np.sqrt(2000)
 

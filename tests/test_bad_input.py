@@ -112,7 +112,7 @@ def test_any_text_is_in_its_sequences_once_and_in_order(snippets):
     np.testing.assert_array_equal(x[:, 1:], y[:, :-1])
     ids = [id_ for piece in np.column_stack([x, y[:, -1]]) for id_ in piece if id_ != characters.PAD]
     said = [
-        whole[: len(whole) - (len(whole) % (characters.SEQUENCE_LENGTH + 1) == 1)]  # one id alone predicts nothing
+        whole[: len(whole) - (len(whole) % (characters.SEQUENCE_LENGTH + 1) == 1)]  # a single id predicts nothing
         for whole in map(characters.encode, snippets)
     ]
     assert ids == [id_ for whole in said for id_ in whole]

@@ -11,7 +11,7 @@ from tff_personalization import errors
 
 @pytest.fixture
 def archive(tmp_path):
-    """Writes a by-writer archive of bars with so many examples for each writer."""
+    """Writes a by-writer archive of bars with a given number of examples for each writer."""
 
     def make(counts, labels=None):
         rng = np.random.default_rng(3)

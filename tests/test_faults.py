@@ -31,7 +31,7 @@ def uninterrupted(command):
 
 
 def refusal(arguments):
-    """The one line with which the program refuses to run, or to go on."""
+    """The one line with which the program refuses to run, or to resume."""
     completed = subprocess.run(arguments, capture_output=True, text=True, check=False)
     assert completed.returncode == 1, completed.stderr
     assert completed.stdout == ""

@@ -1,4 +1,4 @@
-"""What leaves clients, read off the computations: sums alone, in rounds and in evaluations that release aggregates."""
+"""What leaves clients, read off the computations: only sums, in rounds and in evaluations that release aggregates."""
 
 import numpy as np
 import pytest

@@ -115,7 +115,7 @@ class LocalTraining:
             optimizer: the client (or personalization) optimizer.
             batch_size: examples a step; None takes all of the client's examples at once.
             trained: which of the weights are trained; the others stay as they are.
-            shuffle: whether examples are permuted anew in each epoch.
+            shuffle: whether examples are permuted again in each epoch.
         """
         self._model = model
         self._optimizer = optimizer

@@ -214,7 +214,7 @@ def client_value(
 
 
 def sampled_cohorts(setup: Setup) -> CohortFn:
-    """Cohorts of `clients_per_round` train clients, drawn anew each round uniformly and without replacement.
+    """Cohorts of `clients_per_round` train clients, drawn again each round uniformly and without replacement.
 
     A cohort is never larger than the population. Each client drops out with `client_dropout_probability`, and else is a
     straggler with `straggler_probability`, which gets `straggler_step_fraction` of its steps done before the round

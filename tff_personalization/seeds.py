@@ -1,4 +1,4 @@
-"""Every random choice hangs on the run's seed by a named path.
+"""Every random choice depends on the run's seed by a named path.
 
 A path says what is drawn: `("init",)`, `("cohort", round)`, `("local_training", round, client)`, `("split",)`.
 The same seed and path give the same draw whatever was drawn before, so a resumed run

@@ -95,7 +95,7 @@ def plain_ends_of_pipes() -> Iterator[None]:
 
 @contextlib.contextmanager
 def plain_memory_errors() -> Iterator[None]:
-    """Where modules are imported and the program runs: want of memory is one line and exit status 1.
+    """Where modules are imported and the program runs: running out of memory is one line and exit status 1.
 
     It ends at once, in whichever thread memory ran out: what comes after would want memory too, and a thread that
     could not begin would be waited for without end.

@@ -1,4 +1,4 @@
-"""Configurations: runs that differ in their seed alone, with a short name each and their figures over seeds."""
+"""Configurations: runs that differ only in their seed, with a short name each and their figures over seeds."""
 
 import dataclasses
 import functools
@@ -35,7 +35,7 @@ MEASURES = (
 
 @dataclasses.dataclass(frozen=True)
 class Configuration:
-    """Runs that differ in their seed alone.
+    """Runs that differ only in their seed.
 
     Attributes:
         label: what tells it from the others of its experiment, such as "FedAvg · E 5".
@@ -75,7 +75,7 @@ def of(runs: Sequence[runs_lib.Run], labels: Sequence[str] = ()) -> list[Configu
 
     Args:
         runs: finished runs.
-        labels: what each is called, for names that begin with it; "" or none for names from flags alone.
+        labels: what each is called, for names that begin with it; "" or none for names from flags only.
 
     Returns:
         With labels in the order of the runs; else by their names, numbers as numbers.

@@ -220,7 +220,7 @@ def _decompositions(configurations: Configurations) -> dict[str, pd.DataFrame]:
                 continue
     tables = {label: pd.concat(several) for label, several in found.items() if several}
     if not tables:
-        raise runs_lib.NotRecordedError("no run was taken apart (decomposition.csv)")
+        raise runs_lib.NotRecordedError("no run was decomposed (decomposition.csv)")
     return tables
 
 

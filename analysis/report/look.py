@@ -7,7 +7,7 @@ import plotly.graph_objects as go
 
 from analysis import style
 
-# The plots' palette, but for its black, which a dark page hides.
+# The plots' palette without its black, which a dark page hides.
 COLOURS = (*style.COLOURS[:-1], style.GREY)
 HURT = style.PURPLE
 SYMBOLS = ("circle", "square", "triangle-up", "diamond", "triangle-down", "cross", "x", "star", "triangle-left")

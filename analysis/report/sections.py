@@ -131,7 +131,7 @@ FIGURES = {
     ),
     "k_shot": Spec(
         "Personalized accuracy by number of train examples",
-        "Each test client's train part is cut to so many examples.",
+        "Each test client's train part is cut to this many examples.",
         figures.k_shot,
         k_shot.plot,
         about_seeds=_SEEDS,

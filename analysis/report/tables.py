@@ -213,7 +213,7 @@ def decomposition(configurations: Configurations) -> Table:
     """FedAvg's update at the last kept model of each run: norm, cosine and share of each part, over seeds.
 
     Raises:
-        NotRecordedError: no run was taken apart.
+        NotRecordedError: no run was decomposed.
     """
     rows = []
     for configuration in configurations:
@@ -229,7 +229,7 @@ def decomposition(configurations: Configurations) -> Table:
             mean, sd = measures.mean(), measures.std(ddof=1).add_suffix("_sd")
             rows.append(mean.join(sd).reset_index().assign(configuration=configuration.label, seeds=len(found)))
     if not rows:
-        raise runs_lib.NotRecordedError("no run was taken apart (decomposition.csv)")
+        raise runs_lib.NotRecordedError("no run was decomposed (decomposition.csv)")
     tidy = pd.concat(rows, ignore_index=True)
 
     def part(row: Any) -> tuple[str, Any]:
@@ -247,14 +247,14 @@ def decomposition(configurations: Configurations) -> Table:
     note = (
         f"{_SEEDS_NOTE} Level client: mean over a cohort's clients; cohort: of their mean update. After the last round."
     )
-    return make("decomposition", "What of FedAvg's update is FedSGD's term, what FOMAML's", note, tidy, columns)
+    return make("decomposition", "How much of FedAvg's update is FedSGD's, and how much FOMAML's", note, tidy, columns)
 
 
 def strategies(configurations: Configurations) -> Table:
     """Every strategy that the runs were evaluated with: personalized accuracy after all epochs, gain, who is hurt.
 
     Raises:
-        NotRecordedError: there is one strategy alone.
+        NotRecordedError: there is only one strategy.
     """
     rows = []
     for configuration in configurations:
@@ -275,7 +275,7 @@ def strategies(configurations: Configurations) -> Table:
             rows.append({**row, **measures.mean(), **spread})
     tidy = pd.DataFrame(rows)
     if tidy.empty or tidy["strategy"].nunique() < 2:
-        raise runs_lib.NotRecordedError("the runs were evaluated with one strategy alone")
+        raise runs_lib.NotRecordedError("the runs were evaluated with only one strategy")
     columns: list[Column] = [
         ("configuration", text("configuration")),
         ("strategy", text("strategy")),
@@ -334,7 +334,7 @@ def by_examples(configurations: Configurations) -> Table:
     have the same number.
 
     Raises:
-        NotRecordedError: a run released aggregates alone, or all clients have the same number of train examples.
+        NotRecordedError: a run released only aggregates, or all clients have the same number of train examples.
     """
     clients = pd.concat(
         [

@@ -118,7 +118,7 @@ def read(directory: places.Place) -> list[Verdict]:
     except (ValueError, KeyError, TypeError) as error:
         reason = f"no {error}" if isinstance(error, KeyError) else str(error)
         raise UserError(
-            f"{path}: damaged ({reason}); make it anew with python -m analysis.claims {directory}"
+            f"{path}: damaged ({reason}); make it again with python -m analysis.claims {directory}"
         ) from None
 
 

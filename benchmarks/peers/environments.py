@@ -22,7 +22,7 @@ def python_of(name: str) -> pathlib.Path | None:
 
 
 def make(name: str) -> str | None:
-    """Makes one peer's environment anew; returns what went wrong in one line, or None."""
+    """Makes one peer's environment again; returns what went wrong in one line, or None."""
     directory = ENVIRONMENTS / name
     try:
         venv.create(directory, clear=True, with_pip=True)

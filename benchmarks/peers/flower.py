@@ -64,7 +64,7 @@ def serve(grid: Grid, context: Context) -> None:
         check.check_training(
             run_round, lambda: [array.numpy().copy() for array in arrays.to_torch_state_dict().values()]
         )
-    except SystemExit as fault:  # which would end Flower's thread alone
+    except SystemExit as fault:  # which would end only Flower's thread
         faults.append(fault)
         return
     workload.serve(run_round, flwr=flwr.__version__, ray=ray.__version__, torch=torch.__version__)

@@ -5,7 +5,7 @@
 With --processes, pfl-research's own process group (gloo) has a process of one thread for each core and deals the users
 out; it won by 20 to 40 % over one process with all cores as threads. The layout, the data and the memory are set as in
 `pytorch`; `channels_last` gained 13 % and keeping freed memory 5 to 25 %. Nothing is evaluated after the first round.
-Batches are cut once and not shuffled anew in each epoch, as pfl-research's datasets do, which favours it a little.
+Batches are cut once and not shuffled again in each epoch, as pfl-research's datasets do, which favours it a little.
 """
 
 import os

@@ -1,4 +1,4 @@
-"""FedAvg's update taken apart, against NumPy, and as a tool on a run."""
+"""FedAvg's update decomposed, against NumPy, and as a tool on a run."""
 
 import itertools
 

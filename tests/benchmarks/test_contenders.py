@@ -61,7 +61,7 @@ def test_evaluations_judge_every_client_before_and_after_each_epoch(worker, monk
     raw = contenders._raw_client("evaluation", TINY)(TINY.cohort()[0])
     assert len(raw) == 3
     assert all(0 <= correct <= 20 for correct in raw)
-    # Before any training, ours and TensorFlow alone judge the same weights.
+    # Before any training, ours and plain TensorFlow judge the same weights.
     assert raw[0] == ours[0]["correct"][0, 0]
 
 

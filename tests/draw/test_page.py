@@ -74,7 +74,7 @@ def page(browser, url):
 
 
 def held_out_writer(directory, most):
-    """A test client of the run: its examples of the classes that it has three of or more, at most so many.
+    """A test client of the run: its examples of the classes that it has three of or more, at most as many as given.
 
     Returns:
         For each example its strokes, in shares of the page's pad, and its class.

@@ -166,7 +166,7 @@ def test_who_was_away_longest_is_forgotten(maker):
     assert kept.get("b") is not second
     assert len(kept) == 2
     for number in range(100):
-        kept.get(f"stranger {number}")  # looking alone leaves nothing behind
+        kept.get(f"stranger {number}")  # only looking leaves nothing behind
     assert len(kept) == 2
     kept.forget("a")
     assert kept.get("a") is not first

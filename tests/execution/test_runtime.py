@@ -70,7 +70,7 @@ def slow_sum_of_doubles(values):
 
 
 class Killer(threading.Thread):
-    """Kills the worker of a context, so many times, a while after it was started."""
+    """Kills the worker of a context a number of times, a while after it was started."""
 
     def __init__(self, worker, times):
         super().__init__()

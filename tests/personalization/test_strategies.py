@@ -210,7 +210,7 @@ def test_knn_per_mixes_the_models_probabilities_with_a_vote_of_the_nearest(model
 
 
 def test_knn_per_sees_what_the_last_layer_is_given():
-    """On the CNN: the vote alone, by the activations of its dense layer, computed by Keras' layers."""
+    """On the CNN: only the vote, by the activations of its dense layer, computed by Keras' layers."""
     model = emnist_cnn.build_cnn(CLASSES, np.random.default_rng(0))
     train, test = part(12, 1), part(30, 2)
     layers = [

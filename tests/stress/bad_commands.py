@@ -3,7 +3,7 @@
     python -m tests.stress.bad_commands --each=20 --output=docs/reliability/bad_commands.csv
 
 Calls run_experiment.py with what `malformed_data` and `malformed_runs` make by hand, flag files and sweep files, and
-so many accidents by chance (`bad_input`) of each kind that needs no run. Each must end in time: with exit status 1,
+a number of random accidents (`bad_input`) of each kind that needs no run. Each must end in time: with exit status 1,
 nothing on standard output and one line `Error: …` as the last of standard error, or, where it was legal after all,
 with a run. Writes a row for each case: kind, name, `refused`, `accepted` or what else was found, the seconds (the
 program's start is some 6 of them), the most memory. Exit status 1 if there is anything else.
@@ -290,7 +290,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=1, help="of the accidents")
     parser.add_argument("--at_once", type=int, default=2, help="programs at once; 0: copies of this process")
     parser.add_argument("--only", default="", help="the kinds whose names hold this regular expression")
-    parser.add_argument("--skip", type=int, default=0, help="so many cases, which were tried before")
+    parser.add_argument("--skip", type=int, default=0, help="cases to skip, because they were tried before")
     parser.add_argument("--output", type=pathlib.Path, help="CSV file for the rows")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as directory:

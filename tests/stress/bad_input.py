@@ -2,9 +2,9 @@
 
     python -m tests.stress.bad_input --each=200 --output=docs/reliability/bad_input.csv
 
-Each kind of input is damaged or made up at random, so many times, and given to what reads it. Writes a row for each
-kind: how often it was tried, refused in one line, and accepted (what was read is checked), and anything else: another
-exception, more than ten seconds, a result that cannot be right. Exit status 1 if there is anything else.
+Each kind of input is damaged or made up at random a given number of times, and given to what reads it. Writes a row for
+each kind: how often it was tried, refused in one line, and accepted (what was read is checked), and anything else:
+another exception, more than ten seconds, a result that cannot be right. Exit status 1 if there is anything else.
 """
 
 import argparse

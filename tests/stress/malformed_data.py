@@ -77,7 +77,7 @@ ARCHIVES: dict[str, cases.Make] = {
     "labels too few": _archive(lambda arrays: arrays.update(labels=arrays["labels"][:5])),
     "no example": _archive(lambda arrays: arrays.update({name: array[:0] for name, array in arrays.items()})),
     "one writer": _archive(lambda arrays: arrays.update(writer=np.full(12, "w"))),
-    "test examples alone": _archive(lambda arrays: arrays.update(split=np.full(12, "test"))),
+    "only test examples": _archive(lambda arrays: arrays.update(split=np.full(12, "test"))),
     "no client with a test part": _archive(lambda arrays: arrays.update(split=np.full(12, "train"))),
     "split of another word": _archive(lambda arrays: arrays.update(split=np.full(12, "validate"))),
     "ink of another word": _archive(lambda arrays: arrays.update(ink="blue")),
@@ -140,7 +140,7 @@ _STATEMENTS = {
 DATABASES: dict[str, cases.Make] = {
     **{name: database(statements) for name, statements in _STATEMENTS.items()},
     "a text": _file("x.sqlite", b"CREATE TABLE examples"),
-    "its first bytes alone": _file("x.sqlite", b"SQLite format 3\0"),
+    "only its first bytes": _file("x.sqlite", b"SQLite format 3\0"),
     "empty": _file("x.sqlite", b""),
     "of the other task": lambda place: [*cases.TEXT, database("")(place)[-1]],
 }
@@ -154,7 +154,7 @@ TEXTS: dict[str, cases.Make] = {
 
 
 def _millions(path: pathlib.Path, blob: bytes, examples: int) -> None:
-    """A database of a million clients with so many examples each (in either part), and of three that have some."""
+    """A database of a million clients with equally many examples each (in either part), and of three that have some."""
     rows = [(split, client, blob) for split in ("all_train", "all_test") for client in ("f0", "f1", "f2")]
     small_files.write_sqlite(path, rows)
     clients = [f"client {number}" for number in range(1_000_000)]

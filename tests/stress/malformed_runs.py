@@ -1,4 +1,4 @@
-"""Damaged run directories, by hand: of a run that is to go on, or of a finished one whose plots are drawn again."""
+"""Damaged run directories, by hand: of a run to be resumed, or of a finished one whose plots are drawn again."""
 
 import functools
 import json

@@ -1,4 +1,4 @@
-"""Faults at random moments: does the same command go on, and end with the numbers of a run without faults?
+"""Faults at random moments: does the same command resume, and end with the numbers of a run without faults?
 
     python -m tests.stress.random_faults --faults=100 --output=docs/reliability/faults.csv
 
@@ -105,7 +105,7 @@ def plan(count: int, draw: random.Random, kinds: Iterable[faults.Fault]) -> dict
     turns = itertools.chain.from_iterable(draw.sample(pairs, len(pairs)) for _ in itertools.count())
     plans: dict[str, list[Planned]] = {name: [] for name in METHODS}
     for kind, moment in itertools.islice(turns, count):
-        # The first method alone has a second stage; else whoever has the fewest.
+        # Only the first method has a second stage; else whoever has the fewest.
         name = next(iter(METHODS)) if moment == moments.STAGE_2 else min(plans, key=lambda name: len(plans[name]))
         plans[name].append(Planned(kind, moment))
     return plans
@@ -263,7 +263,7 @@ def run_with_faults(
                 rows[-1].update(ended="goes on", rounds_done=rounds_done(run.directory), rounds_again=0)
         if not waits:
             ended = outcome(process, run, ())
-            for row in rows[-1:]:  # what was to go on
+            for row in rows[-1:]:  # what was to be resumed
                 row["traceback"] = row.get("traceback", False) or ended["traceback"]
                 row["ended"] = row["ended"] if process.returncode == 0 else ended["ended"]
             if process.returncode:

@@ -127,7 +127,7 @@ BAD_SWEEPS = {
     "on the command line": ("[grid]\nseed = [1]\n", ["--seed=2"], ["--seed", "command line"]),
     "of the whole": ("[grid]\noutput_dir = ['a']\n", [], ["output_dir", "command line"]),
     "a name for all": ("[grid]\nseed = [1]\n", ["--run_name=a"], ["--run_name"]),
-    "search and grid": (f"{SEARCH}[0.1, 1]\n[grid]\nseed = [1]\n", [], ["[search] alone"]),
+    "search and grid": (f"{SEARCH}[0.1, 1]\n[grid]\nseed = [1]\n", [], ["only [search]"]),
     "no validation": (f"{SEARCH}[0.1, 1]\n", [], ["--validation_clients"]),
     "last round": (f"{SEARCH}[0.1, 1]\n", ["--validation_clients=2", "--rounds=15"], ["--rounds_per_evaluation=10"]),
     "bounds": (f"{SEARCH}[1, 0.1]\n", ["--validation_clients=2"], ["search.client_learning_rate", "least"]),

@@ -1,4 +1,4 @@
-"""FedAvg's update taken apart, Jiang et al. (2019, arXiv 1909.12488, section 3): FedSGD's term and FOMAML's.
+"""The terms of FedAvg's update, Jiang et al. (2019, arXiv 1909.12488, section 3): FedSGD's term and FOMAML's.
 
     θ: global model, φ_j: a client's model after j local SGD steps of rate β, φ_0 = θ, J = E × (batches of the client)
     g_j = ∇L(φ_{j−1}; batch j)

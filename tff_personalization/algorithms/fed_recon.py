@@ -4,7 +4,7 @@ g: global weights, all but the head; l: the head, local; L: the initial head; E_
 for each round:
     sample a cohort of M clients
     for each client i of the cohort:
-        D_s, D_q ← the support and the query half of client i's data, dealt anew
+        D_s, D_q ← the support and the query half of client i's data, dealt again
         l_i ← E_h epochs of the client optimizer (β) on D_s, starting at L; g stays as it is
         g_i ← E epochs of the client optimizer (β) on D_q, starting at g; l_i stays as it is
         Δ_i ← g − g_i,   n_i ← |D_q|
@@ -88,7 +88,7 @@ def _build(setup: methods.Setup) -> methods.Training:
 
 
 METHOD = methods.Method(
-    description="FedRecon: the head is local and made anew in each round, the rest is shared",
+    description="FedRecon: the head is local and made again in each round, the rest is shared",
     reads=(*methods.FEDERATED_READS, "local_epochs", "head_epochs", "client_weighting"),
     build=_build,
     strategies=("reconstruct", "fine_tune_head"),

@@ -41,7 +41,7 @@ def build_fomaml(
         server_optimizer: takes one step a round, with the mean delta as its gradient.
         local_steps: K.
         batch_size: examples a local step.
-        query_fraction: the share of a client's examples that is the query part, drawn anew in each round; see
+        query_fraction: the share of a client's examples that is the query part, drawn again in each round; see
             `meta_learning.support_and_query`.
         scale: β, by which the query part's gradient is multiplied; as the learning rate, times the schedule's factor.
         shuffle: whether clients permute the support part in each epoch.

@@ -30,7 +30,7 @@ def train_head(
     epochs: int,
     shuffle: bool = True,
 ) -> client_work.Weights:
-    """The weights after `epochs` epochs in which the head alone is trained, the rest frozen.
+    """The weights after `epochs` epochs in which only the head is trained, the rest frozen.
 
     Args:
         model: the model.

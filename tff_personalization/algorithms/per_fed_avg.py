@@ -16,7 +16,7 @@
         θ ← server optimizer applied to g              # the paper's mean of the w: SGD with rate 1
 
 FOMAML and MAML of one inner step take one such step a round, from a client; this takes K. The batches D go through the
-client's examples epoch by epoch; D′ and D″ are drawn anew each time. The dropout of both gradients of d is the same.
+client's examples epoch by epoch; D′ and D″ are drawn again each time. The dropout of both gradients of d is the same.
 """
 
 import tensorflow as tf

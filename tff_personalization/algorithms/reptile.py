@@ -31,7 +31,7 @@ def build_reptile(
 ) -> tff.learning.templates.LearningProcess:
     """Builds Reptile(K) as a learning process; arguments as `fed_avg.build_fed_avg`, with `local_steps` = K.
 
-    A client that runs out of batches starts another epoch, permuted anew, until it has taken K steps.
+    A client that runs out of batches starts another epoch, permuted again, until it has taken K steps.
     """
     training = local_training.LocalTraining(model, client_optimizer, batch_size, shuffle=shuffle)
     update = client_work.local_steps(training, lambda *_: tf.constant(local_steps))

@@ -3,7 +3,7 @@
     python -m tff_personalization.draw RUN              # a run directory, such as runs/fed_avg-handwriting-seed1-…
     python -m tff_personalization.draw --train          # trains configs/quick.flags first, unless it has been
 
-It listens on 127.0.0.1 alone and keeps nothing: docs/draw.md.
+It listens only on 127.0.0.1 and keeps nothing: docs/draw.md.
 """
 
 import pathlib

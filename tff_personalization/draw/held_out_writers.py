@@ -26,7 +26,7 @@ class HeldOutWriters:
 
     def share_that_gains_less(self, gain: float) -> float:
         """The share of the clients whose gain is smaller than `gain`."""
-        # Accuracies are fractions of small numbers: what differs less than this differs by rounding alone.
+        # Accuracies are fractions of small numbers: what differs less than this differs only by rounding.
         return float(np.mean(self.gains < gain - 1e-9))
 
 

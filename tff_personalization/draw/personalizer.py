@@ -133,7 +133,7 @@ class Personalizer:
         Args:
             images: uint8, shape (n, 28, 28), n ≥ 1.
             labels: int, shape (n,).
-            writer: the person's name, from which the seed is drawn that shuffling and dropout hang on.
+            writer: the person's name, from which the seed is drawn that shuffling and dropout depend on.
         """
         trained = self.trained
         seed = seeds.stateless(trained.experiment.config.seed, "personalization", trained.round_number, writer)

@@ -1,4 +1,4 @@
-"""The page's server: one page, and a few JSON calls, for browsers on the same machine alone.
+"""The page's server: one page, and a few JSON calls, for browsers on the same machine only.
 
 | call | body | answer |
 |---|---|---|
@@ -175,7 +175,7 @@ def create_app(pages: Pages, hosts: Collection[str]) -> flask.Flask:
     def _check() -> None:
         request = flask.request
         if request.host not in hosts:
-            raise exceptions.MisdirectedRequest(f"Host: this server is {' or '.join(sorted(hosts))} alone.")
+            raise exceptions.MisdirectedRequest(f"Host: this server must be {' or '.join(sorted(hosts))}.")
         origin, site = request.headers.get("Origin"), request.headers.get("Sec-Fetch-Site", "none")
         elsewhere = origin not in (None, f"http://{request.host}") or site not in ("none", "same-origin")
         # A link from elsewhere may open the page; nothing else may come from there.

@@ -1,10 +1,11 @@
-"""The visitors of the page: each one's examples and models, in memory alone, and bounded.
+"""The visitors of the page: each one's examples and models, only in memory, and bounded.
 
 A visitor's k-th example of a character is held back, to judge by, for k = 2, 5, 8, …: of every three the second. The
 others train. What is shown of a model is judged on all that is held back so far.
 
 A visitor has the models of their first 1, 2, 4, 8, … train examples, for the curve, and of all of them. Each is made
-from the initial model. With many examples the last is not made anew for every one, but for every fortieth part more.
+from the initial model. With many examples the last is made again only when a fortieth
+of them is new.
 """
 
 import collections
@@ -75,7 +76,7 @@ class Visitor:
             UserError: there are as many as are kept.
         """
         if len(self._examples) >= self._most_examples:
-            raise errors.UserError(f"{self._most_examples} examples are as many as are kept: save them and begin anew.")
+            raise errors.UserError(f"At most {self._most_examples} examples are kept: save them and begin again.")
         earlier = sum(example.label == label for example in self._examples)
         held_back = (earlier + 1) % HOLD_BACK_OF == HOLD_BACK_FIRST
         self._examples.append(_Example(image, label, held_back))
@@ -187,7 +188,7 @@ def _arrays(examples: list[_Example]) -> tuple[np.ndarray, np.ndarray]:
 
 
 class Visitors:
-    """The visitors by their token; of more than so many, who has been away longest is forgotten."""
+    """The visitors by their token; beyond the limit, the one who has been away longest is forgotten."""
 
     def __init__(self, new_visitor: Callable[[], Visitor], most: int):
         self._new_visitor = new_visitor

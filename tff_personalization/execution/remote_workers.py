@@ -99,7 +99,7 @@ class _Remote:
         self, channel: grpc.Channel, stub: tff.framework.RemoteExecutorGrpcStub, cardinalities: dict
     ) -> tff.framework.RemoteExecutor:
         if channel is not self._channel:
-            raise _Lost(self.address)  # ends TFF's own attempts, which would go on for ever
+            raise _Lost(self.address)  # ends TFF's own attempts, which would continue for ever
         return runtime.remote_executor(stub, cardinalities)
 
     def _disconnect(self) -> None:
@@ -190,7 +190,7 @@ class RemoteWorkers:
         return False
 
     def stop(self) -> None:
-        """Ends all connections; the workers go on."""
+        """Ends all connections; the workers continue."""
         for remote in self._remotes:
             remote.stop()
 

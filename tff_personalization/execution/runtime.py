@@ -71,7 +71,7 @@ def return_free_memory() -> None:
 
 class _Nowhere(tff.framework.SyncContext):
     def invoke(self, comp: Any, arg: Any) -> Any:
-        raise RuntimeError("TFF computes in an execution_context alone")
+        raise RuntimeError("TFF computes only in an execution_context")
 
 
 def forget_default_context() -> None:
@@ -108,7 +108,7 @@ class Worker:
         return self._process.pid
 
     def attempt(self, compute: Callable[[list[tff.framework.AsyncContext]], Any]) -> Any:
-        """See `Workers`. A worker that has no memory left or hangs is ended, and another one computes anew."""
+        """See `Workers`. A worker that has no memory left or hangs is ended, and another one computes again."""
         self._restarts = 0
         while True:
             try:
@@ -117,13 +117,13 @@ class Worker:
             except grpc.RpcError as error:
                 if not is_want_of_memory(error):
                     raise
-                self._restart("by what looks like want of memory")
+                self._restart("because it seems to be out of memory")
 
     def stub(self) -> tff.framework.RemoteExecutorGrpcStub:
         """A connection to a worker that answers: another one if it has ended.
 
         TFF asks for it when a computation begins and, after the connection broke, again: a round during which the
-        worker is killed is computed anew.
+        worker is killed is computed again.
 
         Raises:
             UserError: none can be started, or it ended too often during one computation.
@@ -222,8 +222,8 @@ class _Context(tff.framework.SyncContext):
     A worker holds each client's result until all are aggregated, some 20 MB for the paper's network, so its memory
     grows with the clients of a call. TFF can split a computation that aggregates once: partial aggregates over parts of
     the clients are merged, and what follows sees the whole. Sums, (weighted) means, and clipping or zeroing by norms
-    known from earlier rounds are of this kind. What is not, such as an aggregate over results that hang on another one
-    of the same round, is computed in one piece, by one worker.
+    known from earlier rounds are of this kind. What is not, such as an aggregate over results that depend on another
+    one of the same round, is computed in one piece, by one worker.
     """
 
     def __init__(self, workers: Workers, clients_per_call: int):
@@ -251,7 +251,7 @@ class _Context(tff.framework.SyncContext):
     def _merging_context(
         self, contexts: list[tff.framework.AsyncContext], parts: int
     ) -> tff.framework.MergeableCompExecutionContext:
-        """A context that merges so many parts: the same one again, for each has a thread and an event loop without end.
+        """A context that merges this many parts; it is reused, since each has a thread and an event loop without end.
 
         The thread must not end either: with it would the worker, if it was restarted there.
         """
@@ -344,7 +344,7 @@ def _executor(worker: Worker, cardinalities: dict) -> tff.framework.RemoteExecut
 
 
 def remote_executor(stub: tff.framework.RemoteExecutorGrpcStub, cardinalities: dict) -> tff.framework.RemoteExecutor:
-    """An executor for so many clients at the other end of a connection."""
+    """An executor for a number of clients at the other end of a connection."""
     cardinalities.setdefault(tff.CLIENTS, 0)
     remote = tff.framework.RemoteExecutor(stub)
     remote.set_cardinalities(cardinalities)

@@ -3,7 +3,7 @@
     python -m tff_personalization.export RUN --format=keras          # a .keras file
     python -m tff_personalization.export RUN --format=saved_model    # a directory for tf.saved_model.load
     python -m tff_personalization.export RUN --format=tflite         # one file that is personalized on a device
-    python -m tff_personalization.export RUN --format=tflite --quantize   # one that predicts alone, a quarter as large
+    python -m tff_personalization.export RUN --format=tflite --quantize   # one that only predicts, a quarter as large
 
 Beside what it writes, a file with the same name and .json says what the model takes and where it is from.
 """
@@ -38,7 +38,7 @@ def export(
         which: the round, as `FinishedRun.round_number` takes it.
         path: where to; None for a place in the run directory.
         strategy: that a tflite file follows; None for the run's main one.
-        quantize: whether the weights of a tflite file are int8; it then predicts alone.
+        quantize: whether the weights of a tflite file are int8; it then only predicts.
 
     Returns:
         What was written.

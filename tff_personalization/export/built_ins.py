@@ -1,8 +1,8 @@
 """The network's operations, with their gradients and its dropout, in terms of TensorFlow Lite's built-in operations.
 
-TensorFlow Lite has no operation for the gradient of a convolution, or for numbers that hang on a seed alone. Both are
+TensorFlow Lite has no operation for the gradient of a convolution, or for numbers that depend only on a seed. Both are
 made here of operations that it has, so that an app needs its ordinary runtime and no TensorFlow beside it. Values are
-those of TensorFlow, gradients too but for the order of float additions; random numbers are the same to the bit.
+those of TensorFlow, gradients too, except for the order of float additions; random numbers are the same to the bit.
 """
 
 from typing import TypeAlias

@@ -161,7 +161,7 @@ def _largest(table: pd.DataFrame, name: str) -> float:
 def prove(
     run: pathlib.Path, path: pathlib.Path, count: int, client_data: str | None = None
 ) -> tuple[pd.DataFrame, dict[str, Any]]:
-    """The table of `compare` for so many clients, and what the proof found, as plain values.
+    """The table of `compare` for a number of clients, and what the proof found, as plain values.
 
     Raises:
         UserError: the file is not one of the run, or the run's data is not there any more.

@@ -1,4 +1,4 @@
-"""The global model as one TensorFlow Lite file that is personalized on the device, with built-in operations alone.
+"""The global model as one TensorFlow Lite file that is personalized on the device, with only built-in operations.
 
     infer(x)                    logits and probabilities under the weights as they are
     train(x, y, dropout_seed)   one step of the personalization optimizer on a batch; the loss before it

@@ -26,7 +26,7 @@ def build_char_lstm(
 
     The initial weights are those of TFF's task in distribution: the LSTM kernels normal with variance 2 / inputs (but
     not truncated), recurrent kernels orthogonal, the embedding uniform in ±0.05, the dense kernel Glorot uniform, and
-    biases zero but for those of the forget gates, which are one.
+    biases zero except those of the forget gates, which are one.
 
     Args:
         num_classes: number of logits.
@@ -81,7 +81,7 @@ def lstm(x: tf.Tensor, kernel: tf.Tensor, recurrent: tf.Tensor, bias: tf.Tensor)
         z_t = x_t W + h_{t−1} U + b,  i, f, o = σ(z_t^i), σ(z_t^f), σ(z_t^o),  g = tanh(z_t^g)
         c_t = f c_{t−1} + i g,  h_t = o tanh(c_t)
 
-    What does not hang on the step before is one product over all steps: x W ahead of the loop, and those for W, U, b
+    What does not depend on the step before is one product over all steps: x W ahead of the loop, and those for W, U, b
     and x after the gradient's loop. TensorFlow's own gradient of a loop computes them in every step.
 
     Args:

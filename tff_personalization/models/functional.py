@@ -1,7 +1,7 @@
 """A TFF functional model whose training pass takes the seed of its dropout.
 
 TFF's `FunctionalModel` has no place for a seed, so its dropout cannot be repeated. `SeededModel` keeps that
-interface, for use with any TFF algorithm, and adds `logits`, which is a function of its arguments alone.
+interface, for use with any TFF algorithm, and adds `logits`, which is a function of only its arguments.
 """
 
 from collections.abc import Callable

@@ -117,7 +117,7 @@ class Strategy:
         needs: the name of what a method must add to the global weights, its `Method.provides`; "" for most.
         gives_weights: whether `adapted_weights` can be had: `curve` judges by `client.judge` alone, and what it judges
             are weights of the client's model.
-        one_label: whether it is for models alone whose examples have one label each; a text has one at each place.
+        one_label: whether it is only for models whose examples have one label each; a text has one at each place.
     """
 
     description: str

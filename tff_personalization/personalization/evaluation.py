@@ -10,7 +10,7 @@
             record loss and accuracy of φ_e on client i's test part
 
 The same work is released in one of two forms. `records` gives what each client measured, with the client's index: for
-simulation, where every number may be traced to its client. `aggregates` gives sums over clients alone: counts, moments
+simulation, where every number may be traced to its client. `aggregates` gives only sums over clients: counts, moments
 and a histogram of accuracy, from which the distribution is read; no per-client value leaves a client.
 """
 
@@ -116,7 +116,7 @@ def build_personalization_evaluation(
 def client_sums(
     correct: tf.Tensor, loss_sum: tf.Tensor, test_predictions: tf.Tensor
 ) -> collections.OrderedDict[str, tf.Tensor]:
-    """What one client adds to the aggregates: all zero, but for the count, if it has nothing to predict.
+    """What one client adds to the aggregates: all zero, except the count, if it has nothing to predict.
 
     Args:
         correct: int32, shape (S, E + 1), right answers by strategy and epoch; epoch 0 is before personalization.

@@ -30,7 +30,7 @@ def fine_tuning(
         trained: which of the model's weights are trained.
         start: where training starts; None for the global model θ.
         optimizer: what takes the steps; the personalization optimizer unless given.
-        adjust: what changes each step's gradient, where the objective is not the loss alone.
+        adjust: what changes each step's gradient, where the objective is more than the loss.
     """
 
     def curve(client: Client, settings: Settings) -> Curve:

@@ -7,7 +7,7 @@ global model w on. θ_i is the personalized model:
     w_i ← w
     for each batch D of each epoch:
         θ_i ← w_i
-        K times:                                             # the inner problem, on D alone
+        K times:                                             # the inner problem, only on D
             θ_i ← θ_i − (personalization learning rate) (∇ f_i(θ_i; D) + λ (θ_i − w_i))
         w_i ← w_i − η λ (w_i − θ_i)
 
@@ -34,7 +34,7 @@ def _curve(client: Client, settings: Settings) -> Curve:
         )
 
         def one_batch(number, w, personal):
-            del personal  # each inner problem is solved anew
+            del personal  # each inner problem is solved again
             batch = local_training.take(client.train, permutation[number * batch_size : (number + 1) * batch_size])
             seed = tf.random.fold_in(client.seed, epoch * per_epoch + number)
             pull = local_training.proximal(strength, w)

@@ -71,7 +71,7 @@ class FinalEvaluation:
     Attributes:
         test: the test clients, as the flags say.
         choice: what the validation clients choose; None without any that has test examples.
-        by_examples: the test clients with so many train examples, by the number or "all", in the order of the flag.
+        by_examples: the test clients with fewer train examples, by their number or "all", in the order of the flag.
         at_round: the round that the validation clients choose of those evaluated; None without such evaluations.
     """
 

@@ -188,7 +188,7 @@ class _Program:
         self._directory.checkpoints.save(self._program_state(self._state), self._progress.round_number)
 
     def _state_for(self, stage: methods.Stage, round_number: int) -> Any:
-        """The state that a round begins with: a stage begins afresh, but for the model that the one before left."""
+        """The state that a round begins with: a stage begins afresh, except for the model that the one before left."""
         if self._state is not None and round_number != stage.first_round:
             return self._state
         state = stage.process.initialize()

@@ -76,7 +76,7 @@ class Checkpoints:
                 except Exception as error:
                     raise errors.UserError(
                         f"{self._directory(round_number)}: a checkpoint that this version of the program cannot read "
-                        f"({' '.join(str(error).split())[:200]}): go on with the version that wrote it, or choose "
+                        f"({' '.join(str(error).split())[:200]}): use the version that wrote it, or choose "
                         "another --run_name."
                     ) from error
             self._set_aside(round_number, problem)
@@ -94,7 +94,7 @@ class Checkpoints:
         if version != FORMAT:
             raise errors.UserError(
                 f"{self._directory(round_number)}: a checkpoint of format {version}; this version of the program reads "
-                f"format {FORMAT}: go on with the version that wrote it, or choose another --run_name."
+                f"format {FORMAT}: use the version that wrote it, or choose another --run_name."
             )
         try:
             found = _digests(self._directory(round_number))

@@ -2,10 +2,10 @@
 
 Two runs have the same rounds if they differ in nothing that these read:
 
-    all of them                    runs that differ in the final evaluation alone: in other strategies, in numbers of
+    all of them                    runs that differ only in the final evaluation: in other strategies, in numbers of
                                    examples, in learning rates to choose from
     those before the second stage  Personalized FedAvg has those of FedAvg, and its second stage begins with nothing but
-                                   the model that they leave: many second stages can go on from one FedAvg run
+                                   the model that they leave: many second stages can start from one FedAvg run
 
 The earlier run's records of these rounds and its models become the new run's, which ends with the numbers that it would
 have had without this. What clients keep from round to round is not taken over: with all rounds there, none reads it.
@@ -27,7 +27,7 @@ from tff_personalization.experiment import config as config_lib
 from tff_personalization.experiment import settings
 from tff_personalization.records import finished_run, saved_models
 
-# What is read after the last round alone, and what is read by the second stage alone.
+# What is read only after the last round, and what is read only by the second stage.
 _OF_THE_END = frozenset({"personalization_examples", "personalization_learning_rates", "target_accuracy"})
 _OF_STAGE_2 = frozenset({"method", "stage_2_round", "stage_1_share", "local_steps"})
 
@@ -78,7 +78,7 @@ def read(experiment: config_lib.Experiment, data_sha256: str) -> EarlierRounds:
     """What the run that `--rounds_from` names has of an experiment's rounds.
 
     Args:
-        experiment: that is to go on from it.
+        experiment: that is to continue from it.
         data_sha256: hash of the experiment's client data.
 
     Raises:
@@ -166,7 +166,7 @@ def _differences(theirs: Mapping[str, Any], ours: Mapping[str, Any], besides: fr
 
 
 def _read_by_rounds(flags: Mapping[str, Any], left_out: frozenset[str], stage_2: bool) -> dict[str, Any]:
-    """The settings of a run that its rounds hang on, as far as they are not left out."""
+    """The settings of a run that its rounds depend on, as far as they are not left out."""
     defaults = settings.defaults()
     optimizers = {role: spec for role, spec in flags["optimizers"].items() if stage_2 or role != "stage_2_server"}
     if all(spec["schedule"] == dataclasses.asdict(schedules.Schedule()) for spec in optimizers.values()):
@@ -174,7 +174,7 @@ def _read_by_rounds(flags: Mapping[str, Any], left_out: frozenset[str], stage_2:
     found = {
         **defaults,
         **identity.of(flags, defaults),
-        "strategies": flags["strategies"][:1],  # between rounds, the main one alone is judged
+        "strategies": flags["strategies"][:1],  # between rounds, only the main one is judged
         "optimizers": optimizers,
     }
     return {name: value for name, value in found.items() if name not in left_out}

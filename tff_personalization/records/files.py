@@ -63,7 +63,7 @@ def load_arrays(path: pathlib.Path) -> list[np.ndarray]:
     except (*npz_archive.UNREADABLE, TypeError) as error:
         reason = " ".join(str(error).split()) or type(error).__name__
         raise errors.UserError(
-            f"{path}: damaged ({reason}): restore the file, or move its run directory away and start anew."
+            f"{path}: damaged ({reason}): restore the file, or move its run directory away and start again."
         ) from error
 
 
@@ -90,7 +90,7 @@ def clear_leftovers(directory: pathlib.Path) -> None:
 def as_os_errors(path: pathlib.Path) -> Iterator[None]:
     """Where TensorFlow writes below `path`: its errors of the file system become OSErrors that name it.
 
-    TensorFlow has one kind of error for want of room and want of memory: the latter becomes a MemoryError.
+    TensorFlow has one kind of error for a full disk and for too little memory: the latter becomes a MemoryError.
     """
     try:
         yield

@@ -108,7 +108,7 @@ class RunDirectory:
 
     @property
     def has_checkpoints(self) -> bool:
-        """Whether there is a checkpoint to go on from."""
+        """Whether there is a checkpoint to continue from."""
         return any((self.path / "checkpoints").glob("round_*.json"))
 
     def _record(self) -> dict[str, Any] | None:
@@ -135,7 +135,7 @@ class RunDirectory:
             changes = ", ".join(f"{name} was {before.get(name)!r}, is {now.get(name)!r}" for name in differ)
             raise errors.UserError(
                 f"{self.path} holds a run with other settings ({changes}): choose another --run_name, or the same "
-                "settings to go on with it."
+                "settings to resume it."
             )
 
     def _check_same_file(self, record: Mapping[str, Any]) -> None:
@@ -235,7 +235,7 @@ class RunDirectory:
         self._keep_rows(self.path / "evaluations.csv", dict.fromkeys(evaluated, rows_of_evaluation))
 
     def _keep_rows(self, path: pathlib.Path, counts: Mapping[int, int]) -> None:
-        """Cuts a table after so many rows of each round; refused if they are not all there, in order and whole."""
+        """Cuts a table after a number of rows of each round; refused if they are not all there, in order and whole."""
         if not counts:
             path.unlink(missing_ok=True)
             return
@@ -249,7 +249,7 @@ class RunDirectory:
             if not whole or cells[columns.index("round")] != str(number):
                 raise errors.UserError(
                     f"{path}, line {line}: damaged, a row of round {number} is expected: restore the file, or move "
-                    f"{self.path} away and start anew."
+                    f"{self.path} away and start again."
                 )
         if len(lines) > kept:
             files.write_text(path, "".join(lines[:kept]))
@@ -278,9 +278,9 @@ class RunDirectory:
         """Releases a round's metrics to metrics.csv and TensorBoard, in place of any of that round or later ones.
 
         Args:
-            metrics: numbers, and words that go to metrics.csv alone.
+            metrics: numbers, and words that go only to metrics.csv.
             round_number: the round.
-            histograms: numbers over clients, shape (n,), that go to TensorBoard alone.
+            histograms: numbers over clients, shape (n,), that go only to TensorBoard.
         """
         if not self._managers:
             self._managers = [

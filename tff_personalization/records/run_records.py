@@ -88,7 +88,7 @@ class Run:
 
     @functools.cached_property
     def clients(self) -> pd.DataFrame | None:
-        """Final evaluation, one row per (client, strategy, epoch); None when the run released aggregates alone."""
+        """Final evaluation, one row per (client, strategy, epoch); None when the run released only aggregates."""
         path = self.directory / "clients.csv"
         return places.read_csv(path, _CLIENTS) if path.exists() else None
 
@@ -128,17 +128,17 @@ class Run:
     def chosen_clients(self) -> pd.DataFrame | None:
         """As `clients`, with what validation clients choose: its epoch 0 and its last one.
 
-        None if nothing was chosen, or aggregates alone were released.
+        None if nothing was chosen, or only aggregates were released.
         """
         path = self.directory / "chosen_clients.csv"
         return places.read_csv(path, _CLIENTS) if path.exists() else None
 
     @property
     def decomposition(self) -> pd.DataFrame:
-        """FedAvg's updates taken apart: one row per (round, level, part); part 0 is FedSGD's term.
+        """The terms of FedAvg's updates: one row per (round, level, part); part 0 is FedSGD's term.
 
         Raises:
-            NotRecordedError: the run was not taken apart.
+            NotRecordedError: the run was not decomposed.
             UserError: malformed decomposition.csv.
         """
         table = self.decomposition_by_epochs
@@ -155,7 +155,7 @@ class Run:
 
     @functools.cached_property
     def by_round(self) -> pd.DataFrame:
-        """As `clients`, of the main strategy alone, with the models of other rounds than the last; often empty."""
+        """As `clients`, only of the main strategy, with the models of other rounds than the last; often empty."""
         path = self.directory / "by_round.csv"
         return places.read_csv(path, _BY_ROUND) if path.exists() else pd.DataFrame(columns=_BY_ROUND)
 
@@ -170,7 +170,7 @@ class Run:
             Indexed by client; columns initial, personalized (accuracies), gain (their difference), train_examples.
 
         Raises:
-            NotRecordedError: the run released aggregates alone, the round was not judged, or no test client has test
+            NotRecordedError: the run released only aggregates, the round was not judged, or no test client has test
                 examples.
             UserError: unfinished run, or malformed clients.csv.
         """
@@ -179,7 +179,7 @@ class Run:
         clients, path = self.clients, self.directory / ("clients.csv" if last else "by_round.csv")
         if clients is None:
             raise NotRecordedError(
-                f"{self.directory}: no clients.csv, the run released aggregates alone; "
+                f"{self.directory}: no clients.csv, the run released only aggregates; "
                 "give a run made with --evaluation_release=records"
             )
         if not last:

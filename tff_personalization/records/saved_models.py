@@ -1,6 +1,6 @@
 """Global models that a run keeps: `models/round_<r>.npz`, the trainable weights after round r, in the model's order.
 
-Kept are that of the last round, that of every so many rounds (`--rounds_per_model`), and with validation clients that
+Kept are that of the last round, one every `--rounds_per_model` rounds, and with validation clients that
 of the evaluated round that was best on them. NumPy reads them: arrays arr_0, arr_1, …
 """
 

@@ -37,7 +37,7 @@ class RunProcesses(Generic[_Key]):
     """Processes by a key. Their standard output is not shown: their directories hold it."""
 
     def __init__(self, at_once: int):
-        """Makes room for so many processes at the same time."""
+        """Makes room for a number of processes at the same time."""
         self._at_once = at_once
         self._readers = concurrent.futures.ThreadPoolExecutor(at_once)
         self._interrupted = threading.Event()

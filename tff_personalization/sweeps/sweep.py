@@ -147,7 +147,7 @@ class Sweep:
         return [number for number in numbers if not self.runs[number - 1].directory.finished]
 
     def _is_to_compute_itself(self, ended: run_processes.Ended[int]) -> bool:
-        """Whether a run failed for want of rounds that the sweep told it to take over; it is then to do without."""
+        """Whether a run failed because the rounds to take over were missing; it then computes them itself."""
         run = self.runs[ended.key - 1]
         if run.earlier is None or not ended.error.startswith("Error: --rounds_from="):
             return False

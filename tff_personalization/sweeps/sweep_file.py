@@ -118,7 +118,7 @@ def read(path: pathlib.Path) -> SweepFile:
         raise errors.UserError(f"{path}: {unknown[0]}: put flags under [grid], [[runs]] or [search].")
     asked = set(contents) - {"about", "scale"}
     if not asked or ("search" in asked and set(contents) - {"about", "search"}):
-        raise errors.UserError(f"{path}: give [grid] and [[runs]], or one of them, or [search] alone.")
+        raise errors.UserError(f"{path}: give [grid] and [[runs]], or one of them, or only [search].")
     for name, kind in _SECTIONS.items():
         value = contents.get(name, kind())
         items = value if kind is list else value.values() if name == "scale" and isinstance(value, dict) else []

@@ -49,7 +49,7 @@ class Entry:
     Attributes:
         cache_dir: the user's choice; "" for `DEFAULT_CACHE_DIR`.
         source: a file name for all that is kept of one source of data.
-        content: what the data hangs on; when it changes, what was kept of the source before is deleted.
+        content: what the data depends on; when it changes, what was kept of the source before is deleted.
         variant: a file name that tells apart what is kept of one source and content.
     """
 
@@ -190,7 +190,7 @@ class _NewEntry:
     def _give_up(self, error: OSError) -> None:
         logging.warning(
             "%s: the client data cannot be kept there (%s). The run goes on without, and the next one reads or makes "
-            "the data anew; name another place with --cache_dir.",
+            "the data again; name another place with --cache_dir.",
             self._entry.directory.parent,
             error.strerror or error,
         )

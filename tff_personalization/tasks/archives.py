@@ -95,7 +95,7 @@ class Archive:
 
     @property
     def writer(self) -> np.ndarray:
-        """The name of each example's writer, shape (N,): made anew at every call, and large."""
+        """The name of each example's writer, shape (N,): made again at every call, and large."""
         return np.array(self.writers)[self.writer_index]
 
     def select(self, keep: np.ndarray, **changes) -> Self:

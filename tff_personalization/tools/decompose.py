@@ -4,7 +4,7 @@
     python -m tff_personalization.tools.decompose RUN
 
 For each global model that the run has kept, the cohort of the next round does its local training once more, and its
-update is taken apart (`algorithms/decomposition.py`): the whole one, of E local epochs, and what it was after each
+update is decomposed (`algorithms/decomposition.py`): the whole one, of E local epochs, and what it was after each
 epoch before. Writes RUN/decomposition.csv, one row for each round, level (`client`: mean over the cohort's clients;
 `cohort`: the mean update itself), number of epochs (e = 1 … E: the update of the first e epochs) and part (0: FedSGD; 1
 to e: FOMAML's terms of that epoch): its norm over that of the update, the cosine between it and FedSGD's term, and its
@@ -48,7 +48,7 @@ def decompose(run: pathlib.Path, progress: bool = True) -> pd.DataFrame:
             )
     rounds = [number for number in opened.kept_rounds if client.schedule.factor(number + 1, settings.rounds) > 0]
     if not rounds:
-        raise errors.UserError(f"{run}: it has kept no models to go on from: make it with --rounds_per_model.")
+        raise errors.UserError(f"{run}: it has kept no models to continue from: make it with --rounds_per_model.")
     setup = opened.setup
     computation = decomposition.build_decomposition(
         setup.model, setup.optimizer("client"), settings.local_epochs, settings.batch_size

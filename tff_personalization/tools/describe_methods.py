@@ -64,7 +64,7 @@ def page() -> str:
             ((f"`{name}`", *("+" if fits(m, s) else "–" for s in chosen.values())) for name, m in trained.items()),
         ),
         "## Aggregators\n",
-        "Methods that read `--aggregator` take any of them, but for what they refuse with a line that says why.\n",
+        "Methods that read `--aggregator` take any of them, except what they refuse with a line that says why.\n",
         _table(
             ("`--aggregator=`", "what it is", "flags it reads", "clients' weights"),
             (

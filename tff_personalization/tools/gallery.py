@@ -27,10 +27,10 @@ STRATEGY = "fine_tune"
 
 
 def gallery(run: pathlib.Path, most_clients: int | None = None, progress: bool = True) -> dict[str, np.ndarray]:
-    """The arrays of gallery.npz, of the first so many test clients of clients.csv, or of all.
+    """The arrays of gallery.npz, of the first `most_clients` test clients of clients.csv, or of all.
 
     Raises:
-        UserError: the run is unfinished, of another task or strategy, has released aggregates alone, its data has
+        UserError: the run is unfinished, of another task or strategy, has released only aggregates, its data has
             changed, or its accuracies do not come out again.
     """
     opened = finished_run.FinishedRun.open(run)
@@ -88,7 +88,7 @@ def _check(run: pathlib.Path, client: str, recorded: pd.DataFrame, labels: np.nd
         if len(labels) and right != round(expected * len(labels)):
             raise errors.UserError(
                 f"{run}: the accuracy of {client} {name} personalization is {right / len(labels):.4f} here and "
-                f"{expected:.4f} in clients.csv: this machine or version does not repeat the run; make it anew."
+                f"{expected:.4f} in clients.csv: this machine or version does not repeat the run; make it again."
             )
 
 
@@ -107,5 +107,5 @@ def main(argv: Sequence[str]) -> int:
 
 
 if __name__ == "__main__":
-    flags.DEFINE_integer("clients", None, "The first so many test clients; default: all.", lower_bound=1)
+    flags.DEFINE_integer("clients", None, "How many test clients, from the first; default: all.", lower_bound=1)
     app.run(startup.with_plain_errors(main), flags_parser=startup.parse_flags)

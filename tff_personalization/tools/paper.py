@@ -6,7 +6,7 @@
 
 The experiments are the sweeps in configs/paper/; what their runs share is in configs/paper/SCALE.flags, and flags of
 run_experiment.py given here go before that. --experiments=table1,terms makes some of them. All runs are checked before
-the first one starts. The same command again goes on where it was stopped, and makes anew what is missing.
+the first one starts. The same command again resumes it, and makes only what is missing.
 
 All runs of the first seed come before those of the second, so that a study that is stopped early has every experiment.
 A run that several experiments ask for is made once.

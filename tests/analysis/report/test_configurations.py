@@ -1,4 +1,4 @@
-"""Runs that differ in their seed alone: their names and their figures over seeds."""
+"""Runs that differ only in their seed: their names and their figures over seeds."""
 
 import json
 

@@ -83,7 +83,7 @@ def test_a_mark_of_a_client_leads_to_its_record(fine_tuning):
     figure = client_figures.gains(fine_tuning, key=lambda run: f"in/{run.name}")
     rows = figure.layout.meta["clients"]
     marks = next(trace for trace in figure.data if trace.customdata is not None)
-    assert [row[0] for row in rows].count("in/slow") == 0  # it released aggregates alone
+    assert [row[0] for row in rows].count("in/slow") == 0  # it released only aggregates
     for (place, examples, *_), x, y in zip(marks.customdata, marks.x, marks.y, strict=True):
         _, _, recorded, initial, personalized = rows[place]
         assert examples == recorded == x

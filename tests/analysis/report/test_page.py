@@ -1,4 +1,4 @@
-"""The page as a file: it stands alone, repeats itself, and says what the records say and nothing that is in them."""
+"""The page as a file: self-contained, repeatable, and saying what the records say."""
 
 import base64
 import html.parser

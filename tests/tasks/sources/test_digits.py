@@ -83,7 +83,7 @@ def test_images_keep_their_place_and_range(archive):
     margin = np.ones((28, 28), bool)
     margin[4:24, 4:24] = False
     assert not archive.images[:, margin].any()
-    # The mean of a box's ink is kept by interpolation, but for the edges, where the outermost pixels are stretched.
+    # The mean of a box's ink is kept by interpolation, except at the edges, where the outermost pixels are stretched.
     ratio = archive.images[:, 4:24, 4:24].mean(axis=(1, 2)) / 255 / (original.mean(axis=(1, 2)) / 16)
     np.testing.assert_allclose(ratio, 1, atol=0.1)
 

@@ -3,7 +3,7 @@
 A writer's style is a *repertoire* (which form of each character they use, see `strokes`) and a smooth deformation of
 the strokes (slant, width, curvature, ...), part of it common to all characters and part of it each character's own.
 Look-alikes such as 0, O and o share forms and overlap in shape across the population, but each writer keeps them apart
-in one consistent way: who has seen a writer's examples can tell what nobody can tell from the character alone.
+in one consistent way: who has seen a writer's examples can tell what nobody can tell from the character.
 
 The heterogeneity h says how much of the style is the writer's. At h = 1 writers draw their styles once and all of
 their examples follow them; at h = 0 every example draws a style afresh from the same distribution, so that the
@@ -60,7 +60,7 @@ _LARGEST_SIDE, _MARGIN = 21.0, 2.5
 def load(options: sources.SourceOptions) -> archives.WriterArchive:
     """Synthetic handwriting of `options.num_clients` writers, generated once and kept in `options.cache_dir`.
 
-    Writer i is the same however many there are. With 10 classes the same writers give their digits alone.
+    Writer i is the same however many there are. With 10 classes the same writers give only their digits.
 
     Raises:
         UserError: if the heterogeneity is negative, there is no writer, or the cache directory cannot be written.
@@ -99,7 +99,7 @@ def examples(seed: int, writer: int) -> tuple[np.ndarray, np.ndarray]:
 
     Returns:
         labels, int32 of shape (n,), and is_test, bool of shape (n,). The first example is a digit of the train part and
-        the second a digit of the test part, so that every writer has both, with all classes and with digits alone.
+        the second a digit of the test part, so that every writer has both, with all classes and with digits only.
     """
     rng = seeds.generator(seed, "handwriting", writer, "examples")
     shape = (_MEAN_EXAMPLES / _SD_EXAMPLES) ** 2

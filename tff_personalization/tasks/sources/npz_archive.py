@@ -99,7 +99,7 @@ def read(
     found = f"{len(writers):,} writers" if has_clients else "no writers named"
     notes = [f"{name}: a by-writer archive; {found}, {count:,} examples{told}."]
     if split is None:
-        # Split what is used alone, so that about a fifth of each writer's digits are test examples too.
+        # Split only what is used, so that about a fifth of each writer's digits are test examples too.
         keep = labels < num_classes
         images, labels, writer_index = images[keep], labels[keep], writer_index[keep]
         is_test = archives.split_by_writer(labels, writer_index, seeds.generator(seed, "split"))
@@ -282,5 +282,5 @@ def _is_test(path: str, split: np.ndarray) -> np.ndarray:
     is_test = split == "test"
     other = split[~is_test & (split != "train")]
     if len(other):
-        raise errors.UserError(f"{path}: split holds {str(other[0])!r}: use the words 'train' and 'test' alone.")
+        raise errors.UserError(f"{path}: split holds {str(other[0])!r}: use only the words 'train' and 'test'.")
     return is_test

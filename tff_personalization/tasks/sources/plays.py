@@ -58,7 +58,7 @@ def load(options: sources.SourceOptions) -> archives.Archive:
 def speeches_by_role(text: str) -> dict[str, list[Speech]]:
     """The speeches of each role of a play, in order, as lists of lines; `text` is Markdown.
 
-    Roles whose names differ in case or punctuation alone are the same.
+    Roles whose names differ only in case or punctuation are the same.
     """
     speeches: dict[str, list[Speech]] = {}
     speech: Speech | None = None

@@ -112,7 +112,7 @@ def read_index(
 
 @contextlib.contextmanager
 def open_database(path: str) -> Iterator[sqlite3.Connection]:
-    """Opens a database for reading alone; an error of SQLite, here or while it is read, becomes a UserError."""
+    """Opens a database only for reading; an error of SQLite, here or while it is read, becomes a UserError."""
     if not os.path.getsize(path):
         raise errors.UserError(f"{path} is empty, as a download that was cut short leaves it: {AGAIN}")
     try:
@@ -174,7 +174,7 @@ def _choose_splits(path: str, splits: set[str], num_classes: int) -> tuple[str, 
 def _check_total(path: str, total: int) -> None:
     if not total:
         raise errors.UserError(f"{path}: client_metadata names no example: {AGAIN}")
-    # Before room is taken on the word of the metadata: the pixels alone take four bytes each in the file.
+    # Before room is taken on the word of the metadata: the pixels take four bytes each in the file.
     if total * _NUM_PIXELS * 4 > os.path.getsize(path):
         raise errors.UserError(f"{path} is too short for the {total} examples of its client_metadata: {AGAIN}")
 

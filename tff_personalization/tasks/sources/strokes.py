@@ -1,7 +1,7 @@
 """Skeletons of the synthetic handwriting: the forms that each character may take.
 
 A *form* is a skeleton of strokes, such as a slashed oval. A *family* is a set of classes that are easily taken for one
-another, with the forms that each may take; the classes of a family share forms, so that a form alone does not tell the
+another, with the forms that each may take; the classes of a family share forms, so that one form does not tell the
 class. A *repertoire* is one writer's choice: within a family no two classes take the same form.
 """
 
