@@ -1,4 +1,4 @@
-# make run    the main job on built-in data: minutes, then a table and plots
+# make run    the main job on built-in data: minutes, then a table and one page to open in a browser
 # make test   lint, types and tests; UNIPEN62=/path/to/unipen62.npz make test: on that archive too
 # make paper  the paper's experiments, verdicts on its claims and a report; SCALE=smoke (minutes), small or paper; see docs/paper.md
 # make benchmark   speed beside the alternatives, growth, a round's parts, a picture of them: some 25 minutes; peers where
@@ -8,6 +8,7 @@
 #             docs/reliability
 # make draw RUN=runs/…    a page to draw on, in a browser: the run's model learns your handwriting; FLAGS=--train makes a run first
 # make worker FLAGS=--port=8000    a worker for --workers of runs on other machines
+# make docs   these pages as a site in site/, with search and pages from docstrings; installs into .venv-docs (once)
 # All make .venv first. Another Python: make PYTHON=/path/to/python3.11 run
 
 PYTHON ?= $(shell command -v python3.11 || echo python3)
@@ -26,7 +27,7 @@ MANY_ROUNDS := $(SHORT_ROUNDS) --rounds=2000 --num_clients=60 --clients_per_roun
 MANY_CLIENTS := $(SHORT_ROUNDS) --rounds=8 --num_clients=10000 --clients_per_round=1000 --test_clients=1000 \
 	--rounds_per_evaluation=4 --evaluation_clients=100 --at=1,2,3,4,5,6,7,8
 
-.PHONY: run test lint paper benchmark stress draw worker clean
+.PHONY: run test lint paper benchmark stress draw worker docs clean
 
 run: $(INSTALLED)
 	@$(VENV)/bin/python run_experiment.py --flagfile=configs/quick.flags $(FLAGS)
@@ -62,6 +63,15 @@ draw: $(INSTALLED)
 worker: $(INSTALLED)
 	@$(VENV)/bin/python -m tff_personalization.execution.worker $(FLAGS)
 
+docs: $(INSTALLED) .venv-docs/installed
+	@.venv-docs/bin/python docs/site.py
+	@echo "To read it with search: python3 -m http.server --directory site"
+
+.venv-docs/installed: requirements-docs.txt
+	@$(PYTHON) -m venv .venv-docs
+	@.venv-docs/bin/python -m pip install --quiet --disable-pip-version-check --no-deps -r requirements-docs.txt
+	@touch .venv-docs/installed
+
 $(INSTALLED): requirements.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' 2>/dev/null || { \
 	  echo "Error: Python 3.11 is needed (TensorFlow Federated takes 3.9 to 3.11, the locked packages 3.11), and '$(PYTHON)' is not it: name one with make PYTHON=/path/to/python3.11" >&2; \
@@ -73,4 +83,4 @@ $(INSTALLED): requirements.txt
 	@touch $(INSTALLED)
 
 clean:
-	rm -rf $(VENV) .pytest_cache .ruff_cache .mypy_cache
+	rm -rf $(VENV) .venv-docs site .pytest_cache .ruff_cache .mypy_cache

@@ -2,7 +2,8 @@
 
     .venv-docs/bin/python docs/site.py [--to=site]
 
-Needs the packages of requirements-docs.txt; `make docs` installs them. The site works without a network, from files.
+Needs the packages of requirements-docs.txt; `make docs` installs them. The site loads nothing from elsewhere. Its
+search needs a server, such as `python -m http.server --directory site`.
 """
 
 import argparse
@@ -100,7 +101,7 @@ def rewritten(text: str, original: pathlib.Path, page: pathlib.Path, pages: path
         elif place.is_file() and place.is_relative_to(DOCS):
             found = pages / place.relative_to(DOCS)
         else:
-            return None
+            return None if place.exists() else address  # mkdocs warns of what is nowhere
         return os.path.relpath(found, page.parent) + (f"#{anchor}" if anchor else "")
 
     def link(match: re.Match) -> str:

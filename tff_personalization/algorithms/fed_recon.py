@@ -88,7 +88,7 @@ def _build(setup: methods.Setup) -> methods.Training:
 
 
 METHOD = methods.Method(
-    description="FedRecon: the head is local and made again in each round, the rest is shared",
+    description="FedRecon: the head is local and new in each round, the rest is shared",
     reads=(*methods.FEDERATED_READS, "local_epochs", "head_epochs", "client_weighting"),
     build=_build,
     strategies=("reconstruct", "fine_tune_head"),

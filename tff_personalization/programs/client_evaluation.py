@@ -137,8 +137,8 @@ class PersonalizationEvaluator:
             line: counts clients, if given.
             strategies: None for those of the flags.
             learning_rate: of the personalization optimizer; None for that of the flags.
-            most_examples: cuts each client's train part to this many examples, the first of a permutation that depends on
-                the run's seed and the client; None leaves it whole.
+            most_examples: cuts each client's train part to this many examples, the first of a permutation that depends
+                on the run's seed and the client; None leaves it whole.
         """
         strategies = self._strategies if strategies is None else list(strategies)
         computation = self._computation(

@@ -3,8 +3,8 @@
 The space and the trials are Vizier's (`vizier.pyvizier`, installed with TFF); the points are of a scrambled Halton
 sequence (SciPy), log-uniform between the bounds. Vizier's own designers, which TFF's `train_model_with_vizier` asks for
 suggestions, do not import with the packages that TFF 0.87 brings: they need chex and equinox. A point depends neither
-on earlier results nor on the number of trials, so a search that was stopped, or has more trials now, reuses its finished
-runs.
+on earlier results nor on the number of trials, so a search that was stopped, or has more trials now, reuses its
+finished runs.
 """
 
 from collections.abc import Mapping, Sequence
