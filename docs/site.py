@@ -68,7 +68,7 @@ def prepare(work: pathlib.Path, report: pathlib.Path | None) -> None:
     if report is None:
         report = work / "report.html"
         subprocess.run(
-            [_python(), "-m", "analysis.report", "docs/results/comparison", f"--output={report}"],
+            [_python(), "-m", "analysis.report", "docs/results/comparison.zip", f"--output={report}"],
             cwd=ROOT,
             check=True,
             stdout=subprocess.DEVNULL,

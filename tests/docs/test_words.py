@@ -14,7 +14,10 @@ STUMBLED = re.compile(
 QUOTED = ("`alone`", "FOMAML's terms alone", "FedSGD's term alone", "initial accuracy alone", "global accuracy alone")
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 PACKAGES = ("tff_personalization", "baselines", "analysis")
-CODE = [ROOT / "run_experiment.py", *(path for name in PACKAGES for path in sorted((ROOT / name).rglob("*.py")))]
+CODE = [
+    ROOT / "run_experiment.py",
+    *(path for name in PACKAGES for path in sorted((ROOT / name).rglob("*.py")) if path.name != "settings.py"),
+]
 
 
 def stumbled(text: str) -> list[str]:
