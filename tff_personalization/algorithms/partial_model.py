@@ -1,7 +1,7 @@
 """Models of which each client has a part of its own: the head is local, the rest is shared.
 
 What FedPer, FedRep and FedRecon have in common. Clients send deltas of
-the rest alone, and the server steps the rest alone: the head among the global weights is the initial one in all rounds,
+only the rest, and the server steps only the rest: the head among the global weights is the initial one in all rounds,
 whatever the aggregator and the server optimizer do. A client that has no head of its own starts from it.
 """
 

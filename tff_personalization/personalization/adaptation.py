@@ -115,7 +115,7 @@ class Strategy:
         reads: the flags that it reads, besides those that every strategy reads; an optimizer's by its role's prefix.
         ignores: those of `LOCAL_TRAINING_READS` that it does not read.
         needs: the name of what a method must add to the global weights, its `Method.provides`; "" for most.
-        gives_weights: whether `adapted_weights` can be had: `curve` judges by `client.judge` alone, and what it judges
+        gives_weights: whether `adapted_weights` can be had: `curve` judges only by `client.judge`, and what it judges
             are weights of the client's model.
         one_label: whether it is only for models whose examples have one label each; a text has one at each place.
     """

@@ -40,7 +40,7 @@ def deal(
         kind: one of `CHOICES` besides natural.
         clients: how many to make; None for as many as there are clients, or 100 where nobody is named.
         alpha: α of the Dirichlet distributions: the smaller, the more clients differ.
-        classes: c, the shards of a client; it has at most so many classes.
+        classes: c, the shards of a client; it has at most that many classes.
 
     Raises:
         UserError: there are too few examples, or they are no images of classes.

@@ -105,7 +105,7 @@ def own_similarities(images: np.ndarray, labels: np.ndarray) -> np.ndarray:
 
 
 def clearly_greater(one: np.ndarray, other: np.ndarray, margin: float = 0.03, errors: float = 4.0) -> bool:
-    """Whether paired values, shape (n,), are greater on average: by a margin and by so many standard errors."""
+    """Whether paired values, shape (n,), are greater on average: by a margin and by a number of standard errors."""
     difference = one - other
     if len(difference) < 20:
         return False

@@ -55,7 +55,7 @@ def decompose(run: pathlib.Path, progress: bool = True) -> pd.DataFrame:
     )
     cohort, tables = methods.sampled_cohorts(setup), []
     with opened.computing():
-        for round_number in tqdm.tqdm(rounds, desc="Taking apart", unit="round", disable=not progress):
+        for round_number in tqdm.tqdm(rounds, desc="Decomposing", unit="round", disable=not progress):
             weights = tff.learning.models.ModelWeights(opened.global_weights(round_number).flat, ())
             found = computation(weights, cohort(round_number + 1).values)
             for level, products in (("client", np.stack(found["clients"])), ("cohort", found["cohort"][np.newaxis])):

@@ -16,7 +16,7 @@ class SourceOptions:
 
     Attributes:
         client_data: the value of --client_data: the name of a source, or the path of a file or folder.
-        num_classes: 62 (digits and letters), 10 (digits alone), or 90 (characters of text).
+        num_classes: 62 (digits and letters), 10 (digits), or 90 (characters of text).
         seed: the run's seed.
         cache_dir: where downloads are kept; "" for the source's own default.
         num_clients: how many clients to generate, for a synthetic source.
