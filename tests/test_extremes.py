@@ -51,10 +51,9 @@ def test_clients_with_one_example_have_nothing_to_test_on(run, archive):
     assert np.isfinite(summary["personalized_accuracy"]["mean"])
 
 
-def test_when_no_client_has_anything_to_test_on_there_is_no_accuracy_and_no_failure(run, archive):
-    summary, _ = read(run(client_data=archive([1] * 8), rounds=2))
-    assert summary["test_clients_without_test_data"] == summary["test_clients"] == 4
-    assert np.isnan(summary["personalized_accuracy"]["mean"])
+def test_clients_with_nothing_to_test_on_are_refused_before_anything_trains(run, archive):
+    with pytest.raises(errors.UserError, match="none of the 4 test clients has a test example"):
+        run(client_data=archive([1] * 8), rounds=2)
 
 
 def test_a_client_with_very_many_examples_beside_clients_with_two(run, archive):

@@ -6,7 +6,7 @@ import random
 import pandas as pd
 import pytest
 
-from tests.stress import bad_commands, cases, faults, malformed_data, moments, random_faults
+from tests.stress import bad_commands, cases, faults, malformed_data, malformed_forms, moments, random_faults
 
 
 def test_every_kind_of_fault_has_its_turn_at_every_moment():
@@ -73,6 +73,7 @@ def test_something_of_every_kind_of_bad_input_is_tried():
     kinds = collections.Counter(case.kind for case in [*bad_commands.by_hand(), *bad_commands.by_chance(5, seed=1)])
     assert set(kinds) == {
         *("by-writer archive", "SQLite file", "SQLite file of text", "flag file", "flags", "sweep file"),
+        *malformed_forms.KINDS,
     }
 
 

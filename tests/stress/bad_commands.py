@@ -32,14 +32,15 @@ from absl import app
 import run_experiment
 from benchmarks import recording
 from tests import processes
-from tests.stress import bad_input, cases, malformed_data, malformed_runs
+from tests.stress import bad_input, cases, malformed_data, malformed_forms, malformed_runs
 from tff_personalization import plugins, startup
 
 _LARGE, _LONG_SECONDS = "a million clients", 600.0
 _MOST_MEGABYTES = 8_000
 # What may stand on standard error before the line of the error: what the run is, progress, warnings.
 _BEFORE = re.compile(
-    r".*Run directory: |.*\d+%\||.*\d+ (clients?|rounds?|examples)|.*(it|s)/|W\d{4} |x\.toml: |\[\d+/\d+\]"
+    r".*Run directory: |The (data|archive|examples) |"
+    r".*\d+%\||.*\d+ (clients?|rounds?|examples)|.*(it|s)/|W\d{4} |x\.toml: |\[\d+/\d+\]"
 )
 
 
@@ -94,6 +95,7 @@ def by_hand() -> Iterator[cases.Case]:
         ("by-writer archive", malformed_data.ARCHIVES),
         ("SQLite file", malformed_data.DATABASES),
         ("SQLite file of text", malformed_data.TEXTS),
+        *malformed_forms.KINDS.items(),
         ("flag file", FLAG_FILES),
         ("sweep file", SWEEP_FILES),
     ):

@@ -8,7 +8,6 @@
 Beside what it writes, a file with the same name and .json says what the model takes and where it is from.
 """
 
-import json
 import pathlib
 from collections.abc import Sequence
 
@@ -70,7 +69,7 @@ def export(
             path = path or run / "export" / f"{name}_{how.strategy}.tflite"
             said = tflite.metadata(found, how)
             tflite.write(found, how, path)
-        files.write_text(path.with_name(f"{path.name}.json"), json.dumps(said, indent=2) + "\n")
+        files.write_text(path.with_name(f"{path.name}.json"), files.json_text(said) + "\n")
     except OSError as error:
         raise errors.UserError(f"--output={path}: cannot be written ({error.strerror}): give another place.") from error
     return path

@@ -9,7 +9,6 @@ file FILE.proof.csv, a row for each client and epoch, and FILE.proof.json: diffe
 """
 
 import dataclasses
-import json
 import pathlib
 import statistics
 import time
@@ -207,7 +206,7 @@ def main(argv: Sequence[str]) -> int:
         raise errors.UserError(f"--output_dir={place}: cannot be made ({error.strerror}): give another.") from error
     table, found = prove(pathlib.Path(argv[1]), path, flags.FLAGS.clients, flags.FLAGS.client_data)
     files.write_text(place / f"{path.name}.proof.csv", table.to_csv(index=False))
-    files.write_text(place / f"{path.name}.proof.json", json.dumps(found, indent=2) + "\n")
+    files.write_text(place / f"{path.name}.proof.json", files.json_text(found) + "\n")
     print(markdown(table, found))
     print(
         f"\n{found['bytes'] / 1e6:.2f} MB ({found['bytes_quantized'] / 1e6:.2f} MB quantized); one core: "

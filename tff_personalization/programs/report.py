@@ -17,7 +17,11 @@ def print_report(directory: run_directory.RunDirectory) -> None:
     path, text = directory.path / "summary.json", io.StringIO()
     try:
         with contextlib.redirect_stdout(text):
-            _print_figures(json.loads(path.read_text()))
+            summary = json.loads(path.read_text())
+            mean = summary["initial_accuracy"]["mean"]
+            if mean is None or mean != mean:
+                raise errors.UserError(f"{path}: no test client had a test example: nothing was judged.")
+            _print_figures(summary)
     except (ValueError, LookupError, TypeError, AttributeError) as error:
         raise errors.UserError(
             f"{path}: damaged ({type(error).__name__}): remove it and run the same command again."
@@ -64,6 +68,11 @@ def _print_figures(summary: dict) -> None:
     without = summary["test_clients_without_test_data"]
     if without:
         print(f"\n  {without} clients have no test examples and count in no average.")
+    untrained = summary.get("test_clients_without_train_data", 0)
+    if untrained:
+        print(
+            f"\n  {untrained} clients have no train examples: nothing is personalized for them, but they count above."
+        )
     target = summary["rounds_to_target"]
     reached = ", ".join(f"{name} {target[name] or 'never'}" for name in ("initial", "personalized"))
     print(f"\n  first round at {target['target_accuracy']:g} (of the evaluated ones): {reached}")

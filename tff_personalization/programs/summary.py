@@ -43,6 +43,7 @@ def build_summary(
         "personalization_epochs": epochs,
         "test_clients": len(data.split.test),
         "test_clients_without_test_data": result.without_test_examples,
+        "test_clients_without_train_data": sum(not data.train.num_examples(client) for client in data.split.test),
         "initial_accuracy": _spread(before),
         "personalized_accuracy": _spread(after),
         **_gain(after),

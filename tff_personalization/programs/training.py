@@ -51,7 +51,7 @@ def run(experiment: config_lib.Experiment, interrupt: interruption.Interruption)
     if directory.finished:
         return directory
     config = experiment.config
-    data = federated_data.load(config)
+    data = federated_data.load(config, look=True)
     earlier = None
     if config.rounds_from and not directory.has_checkpoints:
         earlier = earlier_run.read(experiment, data.sha256)
@@ -91,6 +91,8 @@ def _say(
     """Says on standard error what was found and what is about to happen."""
     for note in data.notes:
         print(note, file=sys.stderr)
+    for finding in data.findings:
+        logging.warning("The data looks wrong: %s", finding)
     counts = ", ".join(f"{count:,} {split}" for split, count in data.split.counts().items() if count)
     print(
         f"{data.source}: {counts} clients. {where}. Run directory: {directory.path}",

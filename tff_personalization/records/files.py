@@ -5,10 +5,12 @@ import errno
 import functools
 import hashlib
 import io
+import json
+import math
 import os
 import pathlib
 import shutil
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -99,3 +101,16 @@ def as_os_errors(path: pathlib.Path) -> Iterator[None]:
             raise MemoryError("in TensorFlow") from error
         number = next(number for kind, number in _ERRNO.items() if isinstance(error, kind))
         raise OSError(number, os.strerror(number), str(path)) from error
+
+
+def json_text(value: Any) -> str:
+    """A value as JSON, which has no NaN and no infinity: they are null."""
+    return json.dumps(_finite(value), indent=2, allow_nan=False)
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    if isinstance(value, Mapping):
+        return {key: _finite(item) for key, item in value.items()}
+    return [_finite(item) for item in value] if isinstance(value, list | tuple) else value

@@ -215,8 +215,8 @@ class RunDirectory:
         self.write_json("config.json", record)
 
     def write_json(self, name: str, value: Any) -> None:
-        """Writes a JSON file whole or not at all."""
-        files.write_text(self.path / name, json.dumps(value, indent=2) + "\n")
+        """Writes a JSON file whole or not at all; what is not a number is null."""
+        files.write_text(self.path / name, files.json_text(value) + "\n")
 
     def write_table(self, name: str, table: pd.DataFrame) -> None:
         """Writes a CSV file whole or not at all."""

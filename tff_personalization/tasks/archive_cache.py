@@ -111,6 +111,7 @@ def _load(directory: pathlib.Path) -> archives.WriterArchive | None:
             metadata["source"],
             notes=tuple(metadata["notes"]),
             has_clients=metadata["has_clients"],
+            parts_as_meant=metadata["parts_as_meant"],
         )
     except Exception as error:  # Damage can show itself in any way.
         logging.warning("%s is damaged (%s) and is made again.", directory, " ".join(str(error).split()))
@@ -205,6 +206,7 @@ def _metadata(archive: archives.WriterArchive) -> dict:
         "source": archive.source,
         "notes": archive.notes,
         "has_clients": archive.has_clients,
+        "parts_as_meant": archive.parts_as_meant,
         "classes": archive.classes,
         "writers": archive.writers,
         "train_counts": counts[0],

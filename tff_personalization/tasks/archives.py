@@ -27,6 +27,7 @@ class Archive:
         source: what the data is, in a few words, for records, tables and plots; starts with "synthetic" if generated.
         notes: what was found when the data was read, one sentence each, for the user.
         has_clients: false if nobody knows whose the examples are; all are then one client's.
+        parts_as_meant: whether a client that is in one part only, where others are in both, stays so.
         held_out: the clients that the data itself holds out; empty where it leaves the choice to the run.
     """
 
@@ -40,6 +41,7 @@ class Archive:
     notes: tuple[str, ...] = ()
     has_clients: bool = True
     held_out: tuple[str, ...] = ()
+    parts_as_meant: bool = False
 
     @classmethod
     def from_names(

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from tff_personalization import errors, seeds
-from tff_personalization.tasks import archives, client_arrays, partitions, registry, sources, splits
+from tff_personalization.tasks import archives, checks, client_arrays, partitions, registry, sources, splits
 
 
 @dataclasses.dataclass(frozen=True)
@@ -23,6 +23,7 @@ class FederatedData:
         split: which clients train, validate and test.
         source: what the data is, in words; begins with "synthetic" if it was generated.
         notes: what was found when the data was read, one sentence each.
+        findings: what looks wrong with it, one sentence each.
         sha256: of all examples with their clients and parts, in hexadecimal digits.
     """
 
@@ -32,6 +33,7 @@ class FederatedData:
     source: str
     sha256: str
     notes: tuple[str, ...] = ()
+    findings: tuple[str, ...] = ()
 
     @property
     def synthetic(self) -> bool:
@@ -45,8 +47,12 @@ def file_of(config) -> pathlib.Path | None:
     return path if not named and path.is_file() else None
 
 
-def load(config) -> FederatedData:
+def load(config, look: bool = False) -> FederatedData:
     """Loads the client data that an `ExperimentConfig` names and splits the clients.
+
+    Args:
+        config: names the data.
+        look: whether to look for what is wrong with data that was not generated (`FederatedData.findings`).
 
     Raises:
         UserError: the source cannot be read, or the numbers of clients do not fit.
@@ -76,6 +82,8 @@ def load(config) -> FederatedData:
     if config.deal_examples_at_random:
         archive = archives.deal_at_random(archive, seeds.generator(config.seed, "deal"))
     train, test = client_arrays.to_client_data(archive)
+    looked_at = look and not archive.source.startswith("synthetic")
+    findings = tuple(finding.text for finding in checks.findings(archive)) if looked_at else ()
     testing, training = (
         _named_clients(name, getattr(config, name), train.client_ids)
         for name in ("test_client_ids", "train_client_ids")
@@ -89,9 +97,14 @@ def load(config) -> FederatedData:
         testing or archive.held_out,
         training,
     )
+    if not np.sum([test.num_examples(client) for client in split.test]):
+        raise errors.UserError(
+            f"--client_data={config.client_data}: none of the {len(split.test)} test clients has a test example, so "
+            "that nothing can be judged: name others with --test_client_ids, or use clients with two examples or more."
+        )
     if not np.sum([train.num_examples(client) for client in split.train]):
         raise errors.UserError(f"--client_data={config.client_data}: no train client has a training example.")
-    return FederatedData(train, test, split, archive.source, _sha256(archive), archive.notes)
+    return FederatedData(train, test, split, archive.source, _sha256(archive), archive.notes, findings)
 
 
 def _named_clients(flag: str, path: str | None, clients: Sequence[str]) -> tuple[str, ...]:

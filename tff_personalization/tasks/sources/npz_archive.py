@@ -110,7 +110,16 @@ def read(
         stem = os.path.splitext(os.path.basename(name))[0]
         source = f"{stem}, {len(np.unique(writer_index))} writers" if has_clients else f"{stem}, no writers named"
     return archives.WriterArchive(
-        images, labels, writer_index, is_test, writers, archives.CLASSES, source, tuple(notes), has_clients
+        images,
+        labels,
+        writer_index,
+        is_test,
+        writers,
+        archives.CLASSES,
+        source,
+        tuple(notes),
+        has_clients,
+        parts_as_meant=True,
     )
 
 

@@ -90,7 +90,7 @@ def _read_database(
         stem = os.path.splitext(os.path.basename(path))[0]
         description = f"{stem}, {len(writers)} writers"
     return archives.WriterArchive.from_counts(
-        images, labels, counts, writers, archives.CLASSES, description, notes=(f"{found}.",)
+        images, labels, counts, writers, archives.CLASSES, description, notes=(f"{found}.",), parts_as_meant=True
     )
 
 

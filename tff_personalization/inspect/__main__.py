@@ -1,0 +1,96 @@
+"""Looks at client data before anything trains: what there is, twelve writers, and what looks wrong.
+
+    python -m tff_personalization.inspect DATA [--html=page.html] [--num_classes=10] [--partition=dirichlet …]
+
+DATA is what --client_data takes. Exit status 1 if it cannot be read; findings do not change the status.
+"""
+
+import sys
+from collections.abc import Sequence
+
+import numpy as np
+from absl import app, flags
+
+from tff_personalization import errors, seeds, startup
+from tff_personalization.inspect import page, sheet
+from tff_personalization.tasks import archives, checks, partitions, registry, sources
+
+
+def look(options: sources.SourceOptions, catalogue: sources.Catalogue, partition: dict) -> archives.Archive:
+    """The archive that is inspected, dealt to made-up clients if `partition` names a kind of it."""
+    archive = sources.load(options, catalogue)
+    kind = partition.pop("kind")
+    if kind != partitions.NATURAL:
+        archive = partitions.deal(archive, seeds.generator(options.seed, "partition"), kind, **partition)
+    return archive
+
+
+def describe(archive: archives.Archive) -> list[str]:
+    """What there is, a line each."""
+    counts = np.bincount(archive.writer_index, minlength=len(archive.writers))
+    counts = counts[counts > 0]
+    test = int(archive.is_test.sum())
+    low, middle, high = counts.min(), np.median(counts), counts.max()
+    lines = [
+        f"{archive.source}",
+        *archive.notes,
+        f"clients   {len(counts):,}" + (f", {len(archive.held_out):,} of them held out" if archive.held_out else ""),
+        f"examples  {len(archive.y):,} ({len(archive.y) - test:,} train, {test:,} test); "
+        f"a client has {low:,} to {high:,}, median {middle:g}",
+    ]
+    if archive.y.ndim == 1:
+        of_class = np.bincount(archive.y, minlength=len(archive.classes))
+        present = np.flatnonzero(of_class)
+        lines.append(f"classes   {len(present)}: " + " ".join(f"{archive.classes[c]}:{of_class[c]:,}" for c in present))
+    return lines
+
+
+def main(argv: Sequence[str]) -> int:
+    if len(argv) != 2:
+        raise errors.UserError("one value is expected: python -m tff_personalization.inspect DATA (see --help)")
+    values = flags.FLAGS
+    task = registry.TASKS[values.task]
+    options = sources.SourceOptions(
+        client_data=argv[1],
+        num_classes=task.num_classes,
+        seed=values.seed,
+        cache_dir=values.cache_dir,
+        num_clients=values.num_clients,
+        writer_heterogeneity=values.writer_heterogeneity,
+        needs_clients=False,
+    )
+    partition = {
+        "kind": values.partition,
+        "clients": values.partition_clients,
+        "alpha": values.partition_alpha,
+        "classes": values.partition_classes,
+    }
+    archive = look(options, task.sources, partition)
+    lines, found = describe(archive), checks.findings(archive)
+    if not archive.has_clients:
+        lines.append("Nobody is named whose the examples are: to train on them, give --partition.")
+    print("\n".join(lines))
+    if isinstance(archive, archives.WriterArchive):
+        print(f"\n{sheet.text(archive)}")
+    print("\nFindings:" if found else "\nFindings: none.")
+    for finding in found:
+        print(f"  {finding.kind}: {finding.text}")
+    if values.html:
+        page.write(values.html, archive, lines, found)
+        print(f"\nPage: {values.html}")
+    return 0
+
+
+if __name__ == "__main__":
+    startup.quiet(sys.argv)
+    flags.DEFINE_enum("task", "emnist62", list(registry.TASKS), "What would be learnt of the data.")
+    flags.DEFINE_string("html", "", "Where to write a page with pictures.")
+    flags.DEFINE_string("cache_dir", "", "Where read data is kept. Default: the user's cache.")
+    flags.DEFINE_integer("seed", 1, "Seed of splits and partitions, as a run has it.")
+    flags.DEFINE_integer("num_clients", 120, "Writers of DATA=handwriting.")
+    flags.DEFINE_float("writer_heterogeneity", 1.0, "How differently those of handwriting write.")
+    flags.DEFINE_enum("partition", partitions.NATURAL, list(partitions.CHOICES), "Whose the examples are, as in a run.")
+    flags.DEFINE_integer("partition_clients", None, "How many clients a partition makes.", lower_bound=2)
+    flags.DEFINE_float("partition_alpha", 0.5, "α of a partition.", lower_bound=1e-6)
+    flags.DEFINE_integer("partition_classes", 2, "Classes a client of --partition=pathological has.", lower_bound=1)
+    app.run(startup.with_plain_errors(main), flags_parser=startup.parse_flags)

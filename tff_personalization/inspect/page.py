@@ -1,0 +1,68 @@
+"""The page of an inspection: lines, findings, a contact sheet, and the classes of each client."""
+
+import base64
+import html
+import io
+import pathlib
+from collections.abc import Sequence
+
+import numpy as np
+from matplotlib import figure
+from PIL import Image
+
+from tff_personalization import errors
+from tff_personalization.inspect import sheet
+from tff_personalization.tasks import archives, checks
+
+_MOST_CLIENTS = 100
+_STYLE = "body{font:16px/1.5 system-ui,sans-serif;max-width:60rem;margin:2rem auto;padding:0 1rem}img{max-width:100%}"
+
+
+def write(path: str, archive: archives.Archive, lines: Sequence[str], found: Sequence[checks.Finding]) -> None:
+    """Writes the page to one file without references to others. Raises UserError if it cannot be written."""
+    said = [f"<p>{html.escape(line)}</p>" for line in lines]
+    findings = "".join(f"<li><b>{html.escape(one.kind)}</b>: {html.escape(one.text)}</li>" for one in found)
+    parts = [*said, "<h2>Findings</h2>", f"<ul>{findings}</ul>" if found else "<p>None.</p>"]
+    if isinstance(archive, archives.WriterArchive):
+        canvas, names = sheet.picture(archive)
+        stream = io.BytesIO()
+        Image.fromarray(canvas).resize((canvas.shape[1] * 2, canvas.shape[0] * 2), 0).save(stream, "PNG")
+        listed = html.escape(", ".join(names))
+        parts += [
+            "<h2>Twelve writers</h2>",
+            f"<p>From above: {listed}.</p>",
+            _image(stream.getvalue(), "contact sheet"),
+        ]
+    if archive.y.ndim == 1:
+        parts += ["<h2>Classes of each client</h2>", _image(clients_by_classes(archive), "clients by classes")]
+    title = html.escape(archive.source)
+    page = f'<!doctype html><html lang="en"><meta charset="utf-8"><title>{title}</title><style>{_STYLE}</style>'
+    try:
+        pathlib.Path(path).write_text(f"{page}<h1>{title}</h1>{''.join(parts)}</html>\n", encoding="utf-8")
+    except OSError as error:
+        raise errors.UserError(f"--html={path} cannot be written ({error.strerror}): name another place.") from error
+
+
+def _image(png: bytes, words: str) -> str:
+    return f'<img alt="{words}" src="data:image/png;base64,{base64.b64encode(png).decode()}">'
+
+
+def clients_by_classes(archive: archives.Archive) -> bytes:
+    """A plot of clients × classes, as PNG: the area of a dot is how many examples a client has of a class."""
+    present = np.unique(archive.writer_index)
+    present = present[np.unique(np.linspace(0, len(present) - 1, _MOST_CLIENTS).astype(int))]
+    counts = np.zeros((len(archive.writers), len(archive.classes)), int)
+    np.add.at(counts, (archive.writer_index, archive.y), 1)
+    classes = np.flatnonzero(counts.sum(axis=0))
+    counts = counts[np.ix_(present, classes)]
+    drawn = figure.Figure(figsize=(10, 2 + 0.11 * len(classes)), layout="constrained")
+    axes = drawn.subplots()
+    client, column = np.nonzero(counts)
+    sizes = counts[client, column]
+    axes.scatter(client, column, s=60 * sizes / sizes.max(), color="#2a6f97", linewidths=0)
+    axes.set_yticks(range(len(classes)), [archive.classes[c] for c in classes], fontsize=6)
+    axes.set(xlabel="client" if len(present) == len(archive.writers) else f"client ({len(present)} of them)")
+    axes.set(ylabel="class", title=f"Examples by client and class (largest dot: {sizes.max()})")
+    stream = io.BytesIO()
+    drawn.savefig(stream, format="png", dpi=110)
+    return stream.getvalue()
