@@ -59,3 +59,24 @@ def test_numbers_that_do_not_fit_are_refused_by_name(numbers, flag):
 def test_overlapping_parts_cannot_be_made():
     with pytest.raises(ValueError, match="overlap"):
         splits.ClientSplit(("a", "b"), (), ("b",))
+
+
+def test_held_out_clients_test_and_no_others():
+    ids = [f"c{i}" for i in range(20)]
+    split = splits.split_clients(ids, np.random.default_rng(0), held_out=("c3", "c7"), validation_clients=2)
+    assert set(split.test) == {"c3", "c7"}
+    assert (len(split.validation), len(split.train)) == (2, 16)
+    fewer = splits.split_clients(ids, np.random.default_rng(0), held_out=("c3", "c7"), test_clients=1)
+    assert set(fewer.test) < {"c3", "c7"}
+    assert not {"c3", "c7"} & set(fewer.train)
+
+
+def test_named_train_clients_leave_the_others_to_test():
+    ids = [f"c{i}" for i in range(6)]
+    split = splits.split_clients(ids, np.random.default_rng(0), may_train=("c1", "c2"))
+    assert (set(split.train), set(split.test)) == ({"c1", "c2"}, {"c0", "c3", "c4", "c5"})
+
+
+def test_a_client_that_is_named_for_both_is_refused():
+    with pytest.raises(errors.UserError, match="'c1' is held out"):
+        splits.split_clients(["c1", "c2"], np.random.default_rng(0), held_out=("c1",), may_train=("c1", "c2"))

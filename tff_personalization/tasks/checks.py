@@ -182,7 +182,7 @@ def _duplicates(archive: archives.WriterArchive) -> Iterator[Finding]:
 
 
 def _many(count: int, of: int) -> bool:
-    """Whether so many are more than chance gives: simple strokes can be the same twice."""
+    """Whether a count is more than chance gives: simple strokes can be the same twice."""
     return count > 0.01 * of
 
 
