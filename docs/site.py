@@ -73,11 +73,12 @@ def prepare(work: pathlib.Path, report: pathlib.Path | None) -> None:
             check=True,
             stdout=subprocess.DEVNULL,
         )
-    shutil.copy(report, pages / "report_example.html")
+    (pages / "example").mkdir()
+    shutil.copy(report, pages / "example" / "report.html")
     (pages / "report_example.md").write_text(
         "# A report to try\n\nThe report of [16 methods compared on real handwriting](comparison.md), as"
-        " `python -m analysis.report` writes it. [Open it in a page of its own](report_example.html).\n\n"
-        '<iframe src="report_example.html" title="A report"'
+        " `python -m analysis.report` writes it. [Open it in a page of its own](example/report.html).\n\n"
+        '<iframe src="example/report.html" title="A report"'
         ' style="width: 100%; height: 80vh; border: 1px solid #8888"></iframe>\n',
         encoding="utf-8",
     )

@@ -21,5 +21,7 @@ def test_the_site_builds_without_a_warning_and_loads_nothing_from_elsewhere(tmp_
     for page in pages:
         loaded = re.findall(r'(?:<(?:script|img|iframe)[^>]* src|<link[^>]* href)="?(https?:[^" >]+)', page.read_text())
         assert not loaded, page.name
+    assert (tmp_path / "site" / "example" / "report.html").read_text() == "<p>a report</p>"
+    assert 'src="example/report.html"' in (tmp_path / "site" / "report_example.html").read_text()
     assert "local_epochs" in (tmp_path / "site" / "api" / "methods.html").read_text()
     assert (tmp_path / "site" / "search" / "search_index.json").stat().st_size > 100_000
