@@ -84,7 +84,7 @@ def test_a_file_that_is_no_table_is_named(make_run, content):
 def test_client_gains_are_those_of_the_main_strategy_after_the_last_epoch(make_run):
     directory = make_run(epochs=3)
     gains = runs_lib.read(directory).client_gains()
-    table = pd.read_csv(directory / "clients.csv")
+    table = pd.read_csv(directory / "clients.csv", float_precision="round_trip")
     for client, expected in table[table["strategy"] == "fine_tuning"].groupby("client"):
         accuracy = expected.set_index("epoch")["accuracy"]
         if expected["test_examples"].iloc[0] == 0:
@@ -93,6 +93,9 @@ def test_client_gains_are_those_of_the_main_strategy_after_the_last_epoch(make_r
         assert gains.loc[client, "initial"] == accuracy[0]
         assert gains.loc[client, "personalized"] == accuracy[3]
         assert gains.loc[client, "gain"] == accuracy[3] - accuracy[0]
+        predictions = expected["test_examples"].iloc[0]
+        assert gains.loc[client, "predictions"] == predictions
+        assert gains.loc[client, "more_right"] == round(accuracy[3] * predictions) - round(accuracy[0] * predictions)
         assert gains.loc[client, "train_examples"] == expected["train_examples"].iloc[0]
     assert len(gains) == 68
 
@@ -141,3 +144,18 @@ def test_no_run_and_a_run_given_twice_are_refused(make_run):
 def test_runs_that_share_a_name_are_told_apart_by_their_directory(make_run):
     paths = [make_run("x/same"), make_run("y/same"), make_run("other")]
     assert runs_lib.labels(runs_lib.read_all(paths)) == [str(paths[0]), str(paths[1]), "other"]
+
+
+def test_right_answers_that_an_earlier_version_did_not_record_are_those_of_the_accuracies(make_run):
+    directory = make_run()
+    table = pd.read_csv(directory / "clients.csv", float_precision="round_trip")
+    assert "correct" not in table
+    read = runs_lib.read(directory).clients
+    tested = read[read["test_examples"] > 0]
+    assert (tested["correct"] / tested["test_examples"] == tested["accuracy"]).all()
+    assert (read.loc[read["test_examples"] == 0, "correct"] == 0).all()
+    recorded = table.assign(test_predictions=10 * table["test_examples"], correct=range(len(table)))
+    recorded.to_csv(directory / "clients.csv", index=False)
+    assert runs_lib.read(directory).clients["correct"].tolist() == list(range(len(table)))
+    recorded.drop(columns="correct").to_csv(directory / "clients.csv", index=False)
+    assert (runs_lib.read(directory).clients["correct"] == 10 * read["correct"]).all()

@@ -95,7 +95,8 @@ def test_the_held_out_writers_are_those_of_the_strategys_last_epoch(finished_run
     (directory / "clients.csv").write_text("\n".join(rows) + "\n")
     writers = held_out_writers.read(run_records.read(directory), "fine_tune")
     assert writers.gains.round(6).tolist() == [0.2, -0.1]
-    assert [writers.share_that_gains_less(gain) for gain in (-0.2, -0.1, 0.0, 0.2, 0.3)] == [0, 0, 0.5, 0.5, 1]
+    assert [writers.share_that_gains_less(more, 5) for more in (-1, 0, 1, 2)] == [0, 0.5, 0.5, 1]
+    assert writers.share_that_gains_less(-2, 20) == 0  # as much as b, of other numbers
     (directory / "clients.csv").write_text("client,epoch\n")
     with pytest.raises(errors.UserError, match=r"clients\.csv: no column"):
         held_out_writers.read(run_records.read(directory), "fine_tune")

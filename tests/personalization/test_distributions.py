@@ -29,6 +29,7 @@ def test_the_table_has_a_row_for_each_client_strategy_and_epoch_in_order(table):
     assert table.client.tolist() == ["a", "a", "b", "b", "c", "c", "d", "d"]
     assert table.epoch.tolist() == [0, 1] * 4
     assert table.accuracy.tolist()[:6] == [0.5, 0.75, 0.5, 0.4, 0.5, 0.5]
+    assert table.correct.tolist() == [2, 3, 5, 4, 1, 1, 0, 0]
     assert table.accuracy.isna().tolist() == [False] * 6 + [True] * 2
     assert table.loss.tolist()[:6] == [0.5] * 6
 

@@ -44,9 +44,9 @@ def test_a_run_leaves_distributions_of_its_cohorts_and_its_evaluated_clients(run
 
 @pytest.mark.parametrize("release", ["records", "aggregates"])
 def test_accuracies_are_those_of_clients_or_the_middles_of_the_released_bins(release):
-    rows = [("a", 0.25, 4), ("b", 0.75, 4), ("c", np.nan, 0), ("d", 0.75, 4)]
-    table = pd.DataFrame(rows, columns=["client", "accuracy", "test_predictions"])
-    table = table.assign(strategy="fine_tune", epoch=0, loss=1.0)
+    rows = [("a", 1, 4), ("b", 3, 4), ("c", 0, 0), ("d", 3, 4)]
+    table = pd.DataFrame(rows, columns=["client", "correct", "test_predictions"])
+    table = table.assign(accuracy=table.correct / table.test_predictions, strategy="fine_tune", epoch=0, loss=1.0)
     spread = {("fine_tune", 0): distributions.from_table(table, "fine_tune", 0, 5)}
     result = client_evaluation.EvaluationResult(spread, table if release == "records" else None, 1)
     expected = [0.25, 0.75, 0.75] if release == "records" else [0.3, 0.7, 0.7]

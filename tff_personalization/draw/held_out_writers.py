@@ -12,22 +12,21 @@ class HeldOutWriters:
     """The final evaluation of a run's strategy, by test client with test examples.
 
     Attributes:
-        initial: accuracy of the initial model on each client's test part.
-        personalized: that of the personalized model, after the last epoch.
+        more_right: how many more of a client's test examples are right after the last epoch, int, shape (n,).
+        test_examples: of each client, int, shape (n,).
     """
 
-    initial: np.ndarray
-    personalized: np.ndarray
+    more_right: np.ndarray
+    test_examples: np.ndarray
 
     @property
     def gains(self) -> np.ndarray:
         """By how much accuracy rises, for each client."""
-        return self.personalized - self.initial
+        return self.more_right / self.test_examples
 
-    def share_that_gains_less(self, gain: float) -> float:
-        """The share of the clients whose gain is smaller than `gain`."""
-        # Accuracies are fractions of small numbers: what differs less than this differs only by rounding.
-        return float(np.mean(self.gains < gain - 1e-9))
+    def share_that_gains_less(self, more_right: int, test_examples: int) -> float:
+        """The share of the clients whose gain is smaller than `more_right` more right answers of `test_examples`."""
+        return float(np.mean(self.more_right * test_examples < more_right * self.test_examples))
 
 
 def read(run: run_records.Run, strategy: str) -> HeldOutWriters | None:
@@ -40,4 +39,4 @@ def read(run: run_records.Run, strategy: str) -> HeldOutWriters | None:
         table = run.client_gains(strategy)
     except run_records.NotRecordedError:
         return None
-    return HeldOutWriters(table["initial"].to_numpy(), table["personalized"].to_numpy())
+    return HeldOutWriters(table["more_right"].to_numpy(), table["predictions"].to_numpy())

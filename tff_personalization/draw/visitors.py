@@ -115,8 +115,8 @@ class Visitor:
             curve.append({"examples": size, "right": sum(model.right)})
         gained_more_than = None
         if writers is not None and len(held_back) >= FEWEST_TO_COMPARE:
-            gain = (curve[-1]["right"] - curve[0]["right"]) / len(held_back)
-            gained_more_than = writers.share_that_gains_less(gain)
+            more_right = curve[-1]["right"] - curve[0]["right"]
+            gained_more_than = writers.share_that_gains_less(more_right, len(held_back))
         _, labels = _arrays(self._examples)
         return {
             "examples": len(labels),

@@ -23,8 +23,9 @@ def client_table(records: Sequence[Mapping], client_ids: Sequence[str], strategi
 
     Returns:
         Columns client, strategy, epoch, accuracy, loss (of a prediction, in nats; both NaN for a client without test
-        examples), train_examples, test_examples, test_predictions; ordered by client index, strategy, epoch. Accuracy
-        is the share of right predictions; there is one for each test example, unless the task says otherwise.
+        examples), train_examples, test_examples, test_predictions, correct; ordered by client index, strategy, epoch.
+        Accuracy is `correct` / `test_predictions`, the share of right predictions; there is one for each test example,
+        unless the task says otherwise.
     """
     rows = []
     for record in sorted(records, key=lambda record: int(record["index"])):
@@ -42,9 +43,10 @@ def client_table(records: Sequence[Mapping], client_ids: Sequence[str], strategi
                         int(record["train_examples"]),
                         int(record["test_examples"]),
                         predictions,
+                        int(correct[s, epoch]),
                     )
                 )
-    columns = "client strategy epoch accuracy loss train_examples test_examples test_predictions"
+    columns = "client strategy epoch accuracy loss train_examples test_examples test_predictions correct"
     return pd.DataFrame(rows, columns=columns.split())
 
 
@@ -75,7 +77,7 @@ def from_table(table: pd.DataFrame, strategy: str, epoch: int, bins: int) -> Acc
     after, before = rows[rows.epoch == epoch], rows[rows.epoch == 0]
     accuracy, gain = after.accuracy.to_numpy(), after.accuracy.to_numpy() - before.accuracy.to_numpy()
     n, clients = after.test_predictions.to_numpy(), len(after)
-    correct = np.rint(accuracy * n).astype(int)
+    correct = after.correct.to_numpy()
     cells = np.minimum(correct * bins // np.maximum(n, 1), bins - 1)
     if not clients:
         return _empty(bins)

@@ -115,7 +115,9 @@ def read_csv(path: Place, columns: Iterable[str], text_columns: frozenset[str] =
         numbers = pd.to_numeric(table[column], errors="coerce")
         wrong = table.index[numbers.isna() & ~table[column].isin(["", "nan"])]
         if not len(wrong):
-            table[column] = numbers
+            # As Python reads them: pandas' own parsers are a digit off in the last place.
+            exact = numbers.dtype != float
+            table[column] = numbers if exact else table[column].replace("", "nan").astype(float)
         elif column in columns:
             value, line = table[column][wrong[0]], wrong[0] + 2  # line 1 is the header
             raise UserError(f"{path}: column {column!r}, line {line}: {value!r} is not a number; restore the file")

@@ -7,6 +7,7 @@ import dataclasses
 import functools
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from tff_personalization.errors import UserError
@@ -90,7 +91,7 @@ class Run:
     def clients(self) -> pd.DataFrame | None:
         """Final evaluation, one row per (client, strategy, epoch); None when the run released only aggregates."""
         path = self.directory / "clients.csv"
-        return places.read_csv(path, _CLIENTS) if path.exists() else None
+        return _with_correct(places.read_csv(path, _CLIENTS)) if path.exists() else None
 
     @functools.cached_property
     def distribution(self) -> pd.DataFrame:
@@ -131,7 +132,7 @@ class Run:
         None if nothing was chosen, or only aggregates were released.
         """
         path = self.directory / "chosen_clients.csv"
-        return places.read_csv(path, _CLIENTS) if path.exists() else None
+        return _with_correct(places.read_csv(path, _CLIENTS)) if path.exists() else None
 
     @property
     def decomposition(self) -> pd.DataFrame:
@@ -157,7 +158,7 @@ class Run:
     def by_round(self) -> pd.DataFrame:
         """As `clients`, only of the main strategy, with the models of other rounds than the last; often empty."""
         path = self.directory / "by_round.csv"
-        return places.read_csv(path, _BY_ROUND) if path.exists() else pd.DataFrame(columns=_BY_ROUND)
+        return _with_correct(places.read_csv(path, _BY_ROUND) if path.exists() else pd.DataFrame(columns=_BY_ROUND))
 
     def client_gains(self, strategy: str | None = None, round_number: int | None = None) -> pd.DataFrame:
         """Accuracies of every test client that has test examples, under a strategy; None is the run's main one.
@@ -167,7 +168,8 @@ class Run:
             round_number: after which round; None for the last.
 
         Returns:
-            Indexed by client; columns initial, personalized (accuracies), gain (their difference), train_examples.
+            Indexed by client; columns initial, personalized (accuracies), train_examples, predictions (on the client's
+            test part), more_right (how many more of them are right after personalization), gain (of accuracy).
 
         Raises:
             NotRecordedError: the run released only aggregates, the round was not judged, or no test client has test
@@ -195,13 +197,23 @@ class Run:
             raise NotRecordedError(f"{path}: no client with test examples under strategy {strategy!r}")
         if clients.duplicated(["client", "epoch"]).any():
             raise UserError(f"{path}: column client: a client appears twice in an epoch; repeat the run")
-        by_epoch = clients.pivot(index="client", columns="epoch", values="accuracy")
+        by_epoch, correct = (
+            clients.pivot(index="client", columns="epoch", values=name) for name in ("accuracy", "correct")
+        )
         epochs = summary["personalization_epochs"]
         for epoch in (0, epochs):
             if epoch not in by_epoch or by_epoch[epoch].isna().any():
                 raise UserError(f"{path}: column accuracy: missing for some client with test examples in epoch {epoch}")
-        examples = clients[clients["epoch"] == 0].set_index("client")["train_examples"]
-        gains = pd.DataFrame({"initial": by_epoch[0], "personalized": by_epoch[epochs], "train_examples": examples})
+        before = clients[clients["epoch"] == 0].set_index("client")
+        gains = pd.DataFrame(
+            {
+                "initial": by_epoch[0],
+                "personalized": by_epoch[epochs],
+                "train_examples": before["train_examples"],
+                "predictions": _predictions(before),
+                "more_right": correct[epochs] - correct[0],
+            }
+        )
         return gains.assign(gain=gains["personalized"] - gains["initial"])
 
 
@@ -215,3 +227,16 @@ def read(path: places.Named) -> Run:
     if not (directory / "config.json").exists():
         raise UserError(f"{directory}: not a run directory (no config.json); give the directory that a run wrote")
     return Run(directory, places.read_json(directory / "config.json", _CONFIG))
+
+
+def _predictions(table: pd.DataFrame) -> pd.Series:
+    """How many predictions each row is about: one for each test example, unless the table says otherwise."""
+    return table["test_predictions" if "test_predictions" in table else "test_examples"]
+
+
+def _with_correct(table: pd.DataFrame) -> pd.DataFrame:
+    """A table of clients with the column `correct`, which runs of earlier versions did not record."""
+    if "correct" in table:
+        return table
+    correct = table["accuracy"].astype(float) * _predictions(table).astype(float)
+    return table.assign(correct=np.nan_to_num(correct.round(), posinf=0, neginf=0).astype(int))

@@ -81,14 +81,14 @@ def _recorded(run: finished_run.FinishedRun) -> pd.DataFrame:
 
 
 def _check(run: pathlib.Path, client: str, recorded: pd.DataFrame, labels: np.ndarray, found: dict) -> None:
-    """Refuses predictions whose accuracy is another than the recorded one, before or after the last epoch."""
+    """Refuses predictions of which other numbers are right than recorded, before or after the last epoch."""
     for name, epoch in (("before", 0), ("after", recorded.index.max())):
         right = int(np.count_nonzero(found[name] == labels))
-        expected = recorded.loc[epoch, "accuracy"]
-        if len(labels) and right != round(expected * len(labels)):
+        expected = recorded.loc[epoch, "correct"]
+        if right != expected:
             raise errors.UserError(
-                f"{run}: the accuracy of {client} {name} personalization is {right / len(labels):.4f} here and "
-                f"{expected:.4f} in clients.csv: this machine or version does not repeat the run; make it again."
+                f"{run}: of {client}'s {len(labels)} test examples, {right} are right {name} personalization here, and "
+                f"{expected} in clients.csv: this machine or version does not repeat the run; make it again."
             )
 
 
