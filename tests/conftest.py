@@ -1,6 +1,7 @@
 """What all tests share: a quiet TensorFlow, one TFF worker, and small data."""
 
 import pathlib
+import types
 
 import numpy as np
 import pytest
@@ -10,7 +11,7 @@ from absl.testing import flagsaver
 from tff_personalization import seeds
 from tff_personalization.execution import runtime
 from tff_personalization.experiment import config
-from tff_personalization.records import run_directory, run_records
+from tff_personalization.records import run_directory, run_records, run_writer
 from tff_personalization.tasks import federated_data, registry
 
 # TFF's own default context would start a worker of its own, and complains when Python deletes it at exit.
@@ -81,6 +82,12 @@ def run(tmp_path, by_writer_archive):
     return run
 
 
+# Of a run whose data nobody reads, and which would take seconds to make.
+_NO_DATA = types.SimpleNamespace(
+    source="synthetic text", synthetic=True, sha256="0" * 64, split=types.SimpleNamespace(counts=dict)
+)
+
+
 @pytest.fixture(scope="session")
 def finished_run(tmp_path_factory, by_writer_archive):
     """Makes the directory of a run of four rounds that computes nothing; models like those after 2 and 4 are in it."""
@@ -96,25 +103,18 @@ def finished_run(tmp_path_factory, by_writer_archive):
         values(["run_experiment", f"--rounds={last}", *(config.argument(*item) for item in given.items())])
         experiment = config.from_flags(values)
         chosen = experiment.config
-        directory = run_directory.RunDirectory(experiment)
-        directory.create()
-        task = registry.TASKS[chosen.task]
-        for round_number in (best, last):
-            # Other weights than the untrained model's, and biases that are not zero.
-            rng = seeds.generator(round_number, "weights")
-            model = task.models[chosen.model](task.num_classes, rng)
-            weights = [w + 0.05 * rng.normal(size=w.shape).astype(np.float32) for w in model.initial_weights[0]]
-            directory.models.save(weights, round_number)
+        task, directory = registry.TASKS[chosen.task], run_directory.RunDirectory(experiment)
+        data = _NO_DATA if chosen.task == "shakespeare" else federated_data.load(chosen)
         figures = {"rounds": last, "validation_round": {"round": best}, "strategy": chosen.strategies[0]}
         epochs = {"personalization_epochs": chosen.personalization_epochs}
-        directory.write_json("summary.json", {**dict.fromkeys(run_records.SUMMARY), **figures, **epochs})
-        if chosen.task == "shakespeare":
-            data = {"source": "synthetic text", "synthetic": True, "data_sha256": "0" * 64, "clients": {}}
-            record = {"run_name": "run", "method": "fed_avg", "task": "shakespeare", "seed": 1, "git_commit": "unknown"}
-            of_flags = {"given": dict(experiment.given), "flags": experiment.as_json()}
-            directory.write_json("config.json", {**record, **data, **of_flags})
-        else:
-            directory.write_config(federated_data.load(chosen), {})
+        with run_writer.opened(directory, data, {}) as writer:
+            for round_number in (best, last):
+                # Other weights than the untrained model's, and biases that are not zero.
+                rng = seeds.generator(round_number, "weights")
+                model = task.models[chosen.model](task.num_classes, rng)
+                weights = [w + 0.05 * rng.normal(size=w.shape).astype(np.float32) for w in model.initial_weights[0]]
+                writer.models.save(weights, round_number)
+            writer.write_json("summary.json", {**dict.fromkeys(run_records.SUMMARY), **figures, **epochs})
         return directory.path
 
     return make

@@ -13,7 +13,7 @@ from tests.tasks.sources import small_files
 from tff_personalization import errors
 from tff_personalization.experiment import config
 from tff_personalization.models import characters
-from tff_personalization.records import run_directory
+from tff_personalization.records import round_tables
 from tff_personalization.tasks import archives, splits
 from tff_personalization.tasks.sources import npz_archive
 
@@ -121,7 +121,7 @@ def test_any_text_is_in_its_sequences_once_and_in_order(snippets):
 @settings(deadline=None, max_examples=50)
 @given(cut=st.integers(0, 100), round_number=st.integers(0, 10))
 def test_records_cut_anywhere_are_those_of_whole_rounds_or_refused(place, cut, round_number):
-    rows = run_directory.RunDirectory(bad_input.experiment(place, "--rounds_per_evaluation=0"))
+    config = bad_input.experiment(place, "--rounds_per_evaluation=0").config
     directory = place / "run"
     directory.mkdir(exist_ok=True)
     lines = ["round,clients\r\n", *(f"{number},20\r\n" for number in range(1, 13))]
@@ -130,9 +130,9 @@ def test_records_cut_anywhere_are_those_of_whole_rounds_or_refused(place, cut, r
     needed = len("".join(lines[: round_number + 1])) if round_number else 0
     if cut < needed:
         with pytest.raises(errors.UserError, match=r"metrics\.csv, line \d+: damaged"):
-            rows.keep_records_until(round_number)
+            round_tables.keep_until(directory, config, round_number)
     else:
-        rows.keep_records_until(round_number)
+        round_tables.keep_until(directory, config, round_number)
         kept = (directory / "metrics.csv").read_bytes() if round_number else b""
         assert kept == whole[:needed]
 

@@ -11,7 +11,7 @@ from tests import processes
 from tests.tasks.sources import small_files
 from tff_personalization import errors, methods, privacy
 from tff_personalization.personalization import strategies
-from tff_personalization.records import run_directory, saved_models
+from tff_personalization.records import run_writer, saved_models
 
 
 def read(directory):
@@ -344,8 +344,8 @@ def test_a_truncated_run_is_finished_by_the_same_command(run, tmp_path, method):
 @pytest.mark.parametrize(
     ("owner", "name"),
     [
-        (run_directory.RunDirectory, "release"),
-        (run_directory.RunDirectory, "append_evaluation"),
+        (run_writer.RunWriter, "release"),
+        (run_writer.RunWriter, "append_evaluation"),
         (saved_models.SavedModels, "save"),
     ],
     ids=lambda value: value if isinstance(value, str) else "",

@@ -16,7 +16,7 @@ import tensorflow_federated as tff
 
 from tff_personalization import errors, methods
 from tff_personalization.algorithms import fed_avg
-from tff_personalization.execution import runtime, watchdog
+from tff_personalization.execution import in_parts, runtime, watchdog
 from tff_personalization.models import emnist_cnn
 
 
@@ -236,7 +236,7 @@ class Nobody(tff.framework.AsyncContext):
 
 def test_what_merges_is_kept_for_as_long_as_its_workers_are_there():
     one, two, back = Nobody(), Nobody(), Nobody()
-    context = runtime._Context(None, 2)
+    context = in_parts.Context(None, 2)
     kept = context._merging_context([one, two], 4)
     assert context._merging_context([one, two], 4) is kept
     assert context._merging_context([one, two], 3) is not kept

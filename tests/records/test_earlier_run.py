@@ -10,7 +10,7 @@ import pytest
 
 from tests import processes
 from tff_personalization import errors
-from tff_personalization.programs import training
+from tff_personalization.programs import rounds
 from tff_personalization.records import saved_models
 
 SHARED = {"rounds": 8, "rounds_per_model": 2, "personalization_epochs": 2}
@@ -55,7 +55,7 @@ def test_all_rounds_are_taken_over_where_the_end_alone_differs(run, method, monk
     earlier = run(**settings, strategies=[first], run_name="earlier")
     computed = run(**settings, **at_the_end, run_name="computed")
     shutil.rmtree(computed / "client_states", ignore_errors=True)  # which no later round will read
-    monkeypatch.setattr(training._Program, "_round", None)
+    monkeypatch.setattr(rounds, "train", None)
     taken_over = run(**settings, **at_the_end, run_name="taken_over", rounds_from=str(earlier))
     processes.assert_same_numbers(taken_over, computed)
     times = json.loads((taken_over / "summary.json").read_text())["times"]  # of what this run did itself
@@ -64,14 +64,14 @@ def test_all_rounds_are_taken_over_where_the_end_alone_differs(run, method, monk
 
 
 def test_it_goes_on_without_the_earlier_run_once_there_is_a_checkpoint(run, fed_avg, monkeypatch):
-    round_of = training._Program._round
+    train = rounds.train
 
-    def stops(self, round_number, bar):
-        if round_number == 6:
+    def stops(program, state):
+        if state.round_number == 5:
             raise KeyboardInterrupt
-        return round_of(self, round_number, bar)
+        return train(program, state)
 
-    monkeypatch.setattr(training._Program, "_round", stops)
+    monkeypatch.setattr(rounds, "train", stops)
     with pytest.raises(KeyboardInterrupt):
         run(**TWO_STAGES, run_name="taken_over", rounds_from=str(fed_avg))
     monkeypatch.undo()

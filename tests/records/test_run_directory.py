@@ -9,7 +9,7 @@ from absl import flags
 
 from tff_personalization import errors
 from tff_personalization.experiment import config
-from tff_personalization.records import run_directory
+from tff_personalization.records import run_directory, run_writer
 from tff_personalization.tasks import federated_data
 
 
@@ -30,11 +30,14 @@ def directory_of(tmp_path):
 def begin(directory_of):
     """Begins a run on a file of client data, or goes on with it."""
 
-    def start(path, *arguments, **how):
+    def start(path, *arguments, after_round=None, finished=False, **how):
         directory = directory_of(path, *arguments)
-        directory.create()
-        directory.write_config(federated_data.load(directory.experiment.config), how)
-        directory._lock.close()
+        data = federated_data.load(directory.experiment.config)
+        with run_writer.opened(directory, data, how) as writer:
+            if after_round is not None:
+                writer.go_on_after(after_round)
+            if finished:
+                writer.write_json("summary.json", {})
         return directory
 
     return start
@@ -57,7 +60,7 @@ def test_a_finished_run_is_not_that_of_another_file_of_the_same_name(begin, dire
     one, two = folds
     directory = begin(one)
     assert directory_of(two).path == directory.path  # what is not finished reads the data
-    directory.write_json("summary.json", {})
+    begin(one, finished=True)
     assert directory_of(one).finished
     with pytest.raises(errors.UserError, match=r"--client_data=.*fold2/data.npz: the file is not the one.*--run_name"):
         directory_of(two)
@@ -69,8 +72,7 @@ def test_a_finished_run_is_not_that_of_another_file_of_the_same_name(begin, dire
 
 
 def test_a_finished_run_that_does_not_say_from_which_file_it_came_is_what_it_was(begin, directory_of, folds):
-    directory = begin(folds[0])
-    directory.write_json("summary.json", {})
+    directory = begin(folds[0], finished=True)
     path = directory.path / "config.json"
     record = json.loads(path.read_text())
     del record["client_data_file"]
@@ -84,18 +86,21 @@ def test_a_run_that_goes_on_with_the_same_examples_in_other_bytes_is_of_that_fil
     shutil.copyfile(one, two)
     with two.open("ab") as file:
         file.write(b"\0")  # behind the archive's end
-    begin(two).write_json("summary.json", {})
+    begin(two, finished=True)
     assert directory_of(two).finished
     with pytest.raises(errors.UserError, match="is not the one"):
         directory_of(one)
 
 
 def test_every_start_is_on_record_and_what_begins_anew_describes_the_run(begin, by_writer_archive):
+    unevaluated = "--rounds_per_evaluation=0"
     taken_over = {"rounds_taken_over": {"run_name": "earlier"}}
-    begin(by_writer_archive, cores=2, **taken_over).record_start(0)  # and nothing more: there is no checkpoint
-    directory = begin(by_writer_archive, cores=3)
-    directory.record_start(0)
-    begin(by_writer_archive, "--workers=there:1", cores=4).record_start(8)
+    begin(
+        by_writer_archive, unevaluated, after_round=0, cores=2, **taken_over
+    )  # and nothing more: there is no checkpoint
+    directory = begin(by_writer_archive, unevaluated, after_round=0, cores=3)
+    (directory.path / "metrics.csv").write_text("round\n" + "".join(f"{number}\n" for number in range(1, 9)))
+    begin(by_writer_archive, "--workers=there:1", unevaluated, after_round=8, cores=4)
     record = json.loads((directory.path / "config.json").read_text())
     assert record["cores"] == 3
     assert "rounds_taken_over" not in record

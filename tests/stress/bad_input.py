@@ -28,7 +28,7 @@ from benchmarks import recording
 from tests.tasks.sources import small_files
 from tff_personalization import errors
 from tff_personalization.experiment import config
-from tff_personalization.records import checkpoints, run_directory
+from tff_personalization.records import checkpoints, round_tables, run_directory
 from tff_personalization.sweeps import sweep
 from tff_personalization.tasks import registry, sources
 
@@ -239,7 +239,7 @@ def metrics_csv(place: pathlib.Path, draw: random.Random) -> Reader:
     (directory / "evaluations.csv").write_text(f"round,strategy,epoch\n{evaluations}")
 
     def read():
-        run_directory.RunDirectory(experiment(place)).keep_records_until(10)
+        round_tables.keep_until(directory, experiment(place).config, 10)
         kept = pd.read_csv(directory / "metrics.csv")
         assert kept["round"].tolist() == list(range(1, 11))
 

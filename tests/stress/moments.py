@@ -72,25 +72,25 @@ def _marked(marks: Marks, function: Callable, moment: Callable[..., str] | str) 
 
 def _mark_all(marks: Marks) -> None:
     """Marks the functions that stand for moments. All modules are imported by now: this takes no time."""
-    from tff_personalization.programs import client_evaluation, final_evaluation, report, training
-    from tff_personalization.records import checkpoints, client_states, run_directory, saved_models
+    from tff_personalization.programs import client_evaluation, final_evaluation, report, rounds, training
+    from tff_personalization.records import checkpoints, client_states, run_writer, saved_models
     from tff_personalization.tasks import federated_data
 
-    def stage(program: Any, stage: Any, *_: Any) -> str:
-        return TRAINING if stage.first_round == 1 else STAGE_2
+    def stage(program: Any, state: Any) -> str:
+        return TRAINING if program.training.stage_of(state.round_number + 1).first_round == 1 else STAGE_2
 
-    program, directory = training._Program, run_directory.RunDirectory
+    writer = run_writer.RunWriter
     for owner, name, moment in (
         (training, "run", BUILDING),
         (federated_data, "load", READING),
-        (program, "run", BETWEEN),
-        (program, "_restore", RESUMING),
-        (program, "_next", stage),
+        (rounds, "run", BETWEEN),
+        (training, "_restore", RESUMING),
+        (rounds, "train", stage),
         (client_evaluation.PersonalizationEvaluator, "evaluate", EVALUATING),
-        (directory, "release", RECORDING),
-        (directory, "append_evaluation", RECORDING),
-        (directory, "write_table", RECORDING),
-        (directory, "write_json", RECORDING),
+        (writer, "release", RECORDING),
+        (writer, "append_evaluation", RECORDING),
+        (writer, "write_table", RECORDING),
+        (writer, "write_json", RECORDING),
         (client_states.ClientStates, "write", RECORDING),
         (saved_models.SavedModels, "save", RECORDING),
         (checkpoints.Checkpoints, "save", SAVING),

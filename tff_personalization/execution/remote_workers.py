@@ -24,7 +24,7 @@ from tensorflow_federated.proto.v0 import executor_pb2, executor_pb2_grpc
 from tensorflow_federated.python.common_libs import async_utils
 
 from tff_personalization import errors
-from tff_personalization.execution import runtime
+from tff_personalization.execution import in_parts, runtime
 
 PING_SECONDS = 2.0
 """Between one sign of life and the next question for one."""
@@ -92,7 +92,7 @@ class _Remote:
                 return
             time.sleep(0.05)
         self._channel = channel
-        self.context = _InItsThread(runtime.worker_context(functools.partial(self._executor, channel, stub)))
+        self.context = _InItsThread(in_parts.worker_context(functools.partial(self._executor, channel, stub)))
         logging.info("Worker %s answers.", self.address)
 
     def _executor(
@@ -114,7 +114,7 @@ class _Remote:
 
 
 class RemoteWorkers:
-    """Workers on other machines, as `runtime.Workers`."""
+    """Workers on other machines, as `in_parts.Workers`."""
 
     def __init__(self, addresses: Sequence[str], patience_seconds: float = 60.0):
         """Connects to the workers.
@@ -138,7 +138,7 @@ class RemoteWorkers:
             time.sleep(0.05)
 
     def attempt(self, compute: Callable[[list[tff.framework.AsyncContext]], Any]) -> Any:
-        """See `runtime.Workers`.
+        """See `in_parts.Workers`.
 
         Raises:
             UserError: no worker answers for `patience_seconds`, workers were lost in several attempts in a row, or one

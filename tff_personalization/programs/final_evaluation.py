@@ -16,6 +16,7 @@ import pandas as pd
 import tensorflow_federated as tff
 
 from tff_personalization.experiment import config as config_lib
+from tff_personalization.experiment import settings
 from tff_personalization.personalization import distributions
 from tff_personalization.personalization import strategies as strategies_lib
 from tff_personalization.programs import client_evaluation, progress
@@ -57,9 +58,10 @@ class AtRound:
     round_number: int
     test: client_evaluation.EvaluationResult
 
-    def clients_table(self, strategy: str) -> pd.DataFrame:
-        """One row per client and epoch under a strategy, for by_round.csv; per-client records are needed."""
-        assert self.test.clients is not None
+    def clients_table(self, strategy: str) -> pd.DataFrame | None:
+        """One row per client and epoch under a strategy, for by_round.csv; None if only aggregates are released."""
+        if self.test.clients is None:
+            return None
         table = self.test.clients[self.test.clients.strategy == strategy]
         return table.assign(round=self.round_number)[["round", *table.columns]]
 
@@ -80,7 +82,19 @@ class FinalEvaluation:
     by_examples: Mapping[str, client_evaluation.EvaluationResult]
     at_round: AtRound | None
 
-    def k_shot_table(self, round_number: int) -> pd.DataFrame:
+    def tables(self, config: settings.ExperimentConfig) -> dict[str, pd.DataFrame]:
+        """What is recorded in tables of its own, by file name; clients' only where what they measured is released."""
+        found = {
+            "distribution.csv": self.test.histogram_table(),
+            "clients.csv": self.test.clients,
+            "by_round.csv": None if self.at_round is None else self.at_round.clients_table(config.strategies[0]),
+            "choice.csv": None if self.choice is None else self.choice.candidates,
+            "chosen_clients.csv": None if self.choice is None else self.choice.clients,
+            "k_shot.csv": self._k_shot_table(config.rounds) if self.by_examples else None,
+        }
+        return {name: table for name, table in found.items() if table is not None}
+
+    def _k_shot_table(self, round_number: int) -> pd.DataFrame:
         """One row per number of train examples, strategy and epoch, for k_shot.csv."""
         tables = []
         for examples, result in self.by_examples.items():

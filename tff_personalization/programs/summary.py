@@ -7,7 +7,7 @@ import pandas as pd
 from tff_personalization import privacy
 from tff_personalization.experiment import settings
 from tff_personalization.personalization import distributions
-from tff_personalization.programs import final_evaluation
+from tff_personalization.programs import final_evaluation, rounds
 from tff_personalization.records import run_directory
 from tff_personalization.tasks import federated_data
 
@@ -16,7 +16,7 @@ def build_summary(
     directory: run_directory.RunDirectory,
     data: federated_data.FederatedData,
     final: final_evaluation.FinalEvaluation,
-    progress: Any,
+    state: rounds.State,
 ) -> dict[str, Any]:
     """The summary of a run from its final evaluation.
 
@@ -30,7 +30,7 @@ def build_summary(
     config, result = directory.experiment.config, final.test
     strategy, epochs = config.strategies[0], config.personalization_epochs
     before, after = result.distributions[strategy, 0], result.distributions[strategy, epochs]
-    train_seconds = progress.train_seconds
+    train_seconds = state.train_seconds
     return {
         "run_name": directory.name,
         "method": config.method,
@@ -67,11 +67,11 @@ def build_summary(
         **_privacy(config, len(data.split.train)),
         "rounds_to_target": {"target_accuracy": config.target_accuracy, **_rounds_to_target(directory)},
         "times": {
-            "wall_seconds": round(train_seconds + progress.evaluation_seconds, 1),
+            "wall_seconds": round(train_seconds + state.evaluation_seconds, 1),
             "train_seconds": round(train_seconds, 1),
-            "evaluation_seconds": round(progress.evaluation_seconds, 1),
-            "expected_seconds_of_rounds": round(progress.expected_seconds, 1) or None,
-            "examples_per_second": round(progress.examples / train_seconds, 1) if train_seconds else None,
+            "evaluation_seconds": round(state.evaluation_seconds, 1),
+            "expected_seconds_of_rounds": round(state.expected_seconds, 1) or None,
+            "examples_per_second": round(state.examples / train_seconds, 1) if train_seconds else None,
         },
     }
 

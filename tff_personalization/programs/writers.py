@@ -57,7 +57,8 @@ def _most_changed(test: client_evaluation.EvaluationResult) -> list[str]:
     """The clients with the most images that are right after personalization and were wrong before, net."""
     assert test.clients is not None
     table = test.clients[(test.clients["strategy"] == STRATEGY) & (test.clients["test_examples"] > 0)]
-    right = (table["accuracy"] * table["test_examples"]).groupby([table["client"], table["epoch"]], sort=False).sum()
-    by_epoch = right.unstack()
+    if table.empty:
+        return []
+    by_epoch = table.set_index(["client", "epoch"])["correct"].unstack().loc[table["client"].unique()]
     change = by_epoch[by_epoch.columns.max()] - by_epoch[0]
     return list(change.sort_values(ascending=False, kind="stable").index[:MOST_CLIENTS])

@@ -138,7 +138,7 @@ def _check(path: pathlib.Path, experiment: config_lib.Experiment) -> tuple[finis
     run.round_number(rounds)
     best = _best_on_validation(run, experiment, rounds)
     if best is not None:
-        run.round_number(best)
+        run.round_number(best.round_number)
     return run, rounds
 
 
@@ -180,7 +180,9 @@ def _read_by_rounds(flags: Mapping[str, Any], left_out: frozenset[str], stage_2:
     return {name: value for name, value in found.items() if name not in left_out}
 
 
-def _best_on_validation(run: finished_run.FinishedRun, experiment: config_lib.Experiment, rounds: int) -> int | None:
+def _best_on_validation(
+    run: finished_run.FinishedRun, experiment: config_lib.Experiment, rounds: int
+) -> saved_models.Best | None:
     """The evaluated round of a run, of its first ones, that was best on validation clients, if it has any."""
     config = experiment.config
     if not config.validation_clients or not config.rounds_per_evaluation:

@@ -6,6 +6,7 @@ of the evaluated round that was best on them. NumPy reads them: arrays arr_0, ar
 
 import pathlib
 from collections.abc import Collection, Sequence
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -47,7 +48,14 @@ class SavedModels:
         return self._path / f"{_PREFIX}{round_number}.npz"
 
 
-def best_on_validation(evaluations: pd.DataFrame, strategy: str, epochs: int) -> int | None:
+class Best(NamedTuple):
+    """The evaluated round that is best on validation clients, and their mean accuracy after personalization."""
+
+    round_number: int
+    accuracy: float
+
+
+def best_on_validation(evaluations: pd.DataFrame, strategy: str, epochs: int) -> Best | None:
     """The evaluated round with the highest personalized accuracy on validation clients, the first of several.
 
     Args:
@@ -56,11 +64,14 @@ def best_on_validation(evaluations: pd.DataFrame, strategy: str, epochs: int) ->
         epochs: the epoch after which it is.
 
     Returns:
-        The round; None if no evaluation of validation clients has an accuracy.
+        The round with its accuracy; None if no evaluation of validation clients has an accuracy.
     """
     judged = evaluations[
         (evaluations["split"] == "validation")
         & (evaluations["strategy"] == strategy)
         & (evaluations["epoch"] == epochs)
     ].dropna(subset="accuracy_mean")
-    return None if judged.empty else int(judged.loc[judged["accuracy_mean"].idxmax(), "round"])
+    if judged.empty:
+        return None
+    best = judged.loc[judged["accuracy_mean"].idxmax()]
+    return Best(int(best["round"]), float(best["accuracy_mean"]))

@@ -1,0 +1,285 @@
+"""The rounds of a run: train, evaluate, record, checkpoint, until all of them are done.
+
+for each round: the cohort trains; every so many rounds, some clients judge the model; both are recorded; every so
+many rounds, a checkpoint. What a fault ends goes on after the newest checkpoint, with the same numbers.
+"""
+
+import collections
+import dataclasses
+import time
+from typing import Any
+
+import numpy as np
+import tensorflow_federated as tff
+from absl import logging
+
+from tff_personalization import methods
+from tff_personalization.algorithms import stateful_clients
+from tff_personalization.execution import interruption, runtime
+from tff_personalization.experiment import config as config_lib
+from tff_personalization.models import functional
+from tff_personalization.programs import client_evaluation, progress
+from tff_personalization.records import run_writer, saved_models
+from tff_personalization.tasks import federated_data
+
+
+@dataclasses.dataclass(frozen=True)
+class Program:
+    """What stays as it is in all rounds.
+
+    Attributes:
+        experiment: the settings.
+        data: the clients.
+        model: the network, untrained.
+        training: the learning processes and the cohorts.
+        evaluator: judges a model.
+        sample: the clients that judge between rounds: validation clients, or else test clients.
+        split: what evaluations.csv calls them.
+        writer: the run directory.
+        interrupt: postpones signals while files are written.
+        line: says how far the run is.
+        took_over: whether the first rounds are those of an earlier run.
+    """
+
+    experiment: config_lib.Experiment
+    data: federated_data.FederatedData
+    model: functional.SeededModel
+    training: methods.Training
+    evaluator: client_evaluation.PersonalizationEvaluator
+    sample: tuple[str, ...]
+    split: str
+    writer: run_writer.RunWriter
+    interrupt: interruption.Interruption
+    line: progress.Line
+    took_over: bool
+
+
+@dataclasses.dataclass(frozen=True)
+class State:
+    """What changes from round to round: where a run stands after one.
+
+    Attributes:
+        learning: the state of the learning process; None before the first round.
+        round_number: the last whole round; 0 before the first.
+        train_seconds: of the rounds that this run computed itself, as all that follows.
+        evaluation_seconds: of evaluations.
+        examples: that clients trained on, with repetitions.
+        expected_seconds: for all rounds, as it looked after a tenth of them; 0 before.
+        best: the evaluated round that is best on validation clients so far.
+        accuracies: initial and personalized, of the newest evaluation and of the one before it, if there are any.
+    """
+
+    learning: Any = None
+    round_number: int = 0
+    train_seconds: float = 0.0
+    evaluation_seconds: float = 0.0
+    examples: int = 0
+    expected_seconds: float = 0.0
+    best: saved_models.Best | None = None
+    accuracies: tuple[tuple[float, float], ...] = ()
+
+    def as_program_state(self) -> collections.OrderedDict:
+        """What a checkpoint holds; the rest is read from the records."""
+        names = ("learning", "round_number", "train_seconds", "evaluation_seconds", "examples", "expected_seconds")
+        return collections.OrderedDict((name, getattr(self, name)) for name in names)
+
+
+@dataclasses.dataclass(frozen=True)
+class Trained:
+    """What a round of training leaves.
+
+    Attributes:
+        round_number: the round.
+        stage: of the training.
+        cohort: the clients that reported.
+        output: of the learning process.
+        seconds: that it took.
+    """
+
+    round_number: int
+    stage: methods.Stage
+    cohort: methods.Cohort
+    output: Any
+    seconds: float
+
+    @property
+    def weights(self) -> tff.learning.models.ModelWeights:
+        """The global weights after the round."""
+        return self.stage.process.get_model_weights(self.output.state)
+
+
+@dataclasses.dataclass(frozen=True)
+class Evaluated:
+    """What an evaluation between rounds found, and the seconds that it took."""
+
+    result: client_evaluation.EvaluationResult
+    seconds: float
+
+
+def run(program: Program, state: State) -> State:
+    """Does the rounds that are left, and returns the state after the last one."""
+    config = program.experiment.config
+    program.line.step(config.method, config.rounds, state.round_number, "round")
+    try:
+        while state.round_number < config.rounds:
+            trained = train(program, state)
+            evaluated = evaluate(program, trained)
+            with program.interrupt.postponed():
+                state = record(program, state, trained, evaluated)
+                checkpoint(program, state)
+            _show(program, state, trained)
+    except BaseException:
+        # Ctrl-C, SIGTERM or a fault: the last whole round is kept.
+        if state.learning is not None:
+            with program.interrupt.postponed():
+                save(program, state)
+        raise
+    return state
+
+
+def train(program: Program, state: State) -> Trained:
+    """Trains for one round."""
+    round_number, started = state.round_number + 1, time.monotonic()
+    stage = program.training.stage_of(round_number)
+    cohort = program.training.cohort(round_number)
+    learning = _state_for(program, state, stage)
+    if isinstance(stage.process, stateful_clients.StatefulProcess):
+        kept = program.writer.client_states.read(cohort.members, stage.process.client_state, stage.first_round)
+        output = stage.process.next(learning, cohort.values, kept)
+    else:
+        output = stage.process.next(learning, cohort.values)
+    return Trained(round_number, stage, cohort, output, time.monotonic() - started)
+
+
+def _state_for(program: Program, state: State, stage: methods.Stage) -> Any:
+    """The state that a round begins with: a stage begins afresh, except for the model that the one before left."""
+    if state.learning is not None and state.round_number + 1 != stage.first_round:
+        return state.learning
+    learning = stage.process.initialize()
+    if state.learning is None:
+        return learning
+    before = program.training.stage_of(state.round_number).process
+    return stage.process.set_model_weights(learning, before.get_model_weights(state.learning))
+
+
+def evaluate(program: Program, trained: Trained) -> Evaluated | None:
+    """Judges the model after a round by the main strategy; None where no evaluation is due."""
+    config = program.experiment.config
+    if not config.rounds_per_evaluation or trained.round_number % config.rounds_per_evaluation:
+        return None
+    started = time.monotonic()
+    main = config.strategies[:1]  # the others are judged in the end
+    result = program.evaluator.evaluate(trained.weights, program.sample, trained.round_number, strategies=main)
+    return Evaluated(result, time.monotonic() - started)
+
+
+def record(program: Program, state: State, trained: Trained, evaluated: Evaluated | None) -> State:
+    """Records a round, and returns the state after it. A fault here leaves the state as it was before the round."""
+    config, writer, round_number = program.experiment.config, program.writer, trained.round_number
+    measured = trained.output.metrics["client_work"]
+    seconds = state.train_seconds + trained.seconds, state.evaluation_seconds + (evaluated.seconds if evaluated else 0)
+    expected, accuracies, best = state.expected_seconds, None, state.best
+    if round_number == max(1, config.rounds // 10) and not program.took_over:
+        expected = sum(seconds) / round_number * config.rounds
+    if evaluated is not None:
+        before, after = (evaluated.result.distributions[key].mean for key in _main(config))
+        accuracies = before, after
+        best = _better(best, evaluated.result.table(round_number, program.split), config)
+    if isinstance(trained.output, stateful_clients.StatefulOutput):
+        # First of all: a fault here leaves the states of the rounds before as they are.
+        writer.client_states.write(trained.cohort.members, trained.output.client_states, round_number)
+    writer.release(_metrics(trained, accuracies), round_number, _histograms(program, trained, evaluated))
+    if evaluated is not None:
+        writer.append_evaluation(evaluated.result.table(round_number, program.split), round_number, program.split)
+    every = config.rounds_per_model
+    if (every and round_number % every == 0) or (best is not None and best.round_number == round_number):
+        writer.models.save(trained.weights.trainable, round_number)
+    return State(
+        trained.output.state,
+        round_number,
+        *seconds,
+        state.examples + int(measured["examples"]),
+        expected,
+        best,
+        (accuracies, *state.accuracies[:1]) if accuracies else state.accuracies,
+    )
+
+
+def checkpoint(program: Program, state: State) -> None:
+    """Saves a checkpoint if one is due, and removes what clients kept that no checkpoint needs."""
+    config = program.experiment.config
+    if state.round_number % config.rounds_per_checkpoint == 0 or state.round_number == config.rounds:
+        save(program, state)
+        runtime.return_free_memory()
+    if isinstance(program.training.stage_of(state.round_number).process, stateful_clients.StatefulProcess):
+        program.writer.client_states.prune(program.writer.checkpoints.rounds())
+
+
+def save(program: Program, state: State) -> None:
+    """Saves a checkpoint."""
+    program.writer.checkpoints.save(state.as_program_state(), state.round_number)
+
+
+def _metrics(trained: Trained, accuracies: tuple[float, float] | None) -> dict[str, Any]:
+    """The row of metrics.csv of a round."""
+    measured, cohort = trained.output.metrics["client_work"], trained.cohort
+    if measured["non_finite_clients"]:
+        logging.warning(
+            "Round %d: %d of %d clients sent an update that is not finite; left out.%s",
+            trained.round_number,
+            measured["non_finite_clients"],
+            len(cohort.members),
+            "" if measured["clients"] else " None is left: the model stays as it was.",
+        )
+    initial, personalized = accuracies or ("", "")
+    names = ("clients", "examples", "train_loss", "train_accuracy", "non_finite_clients")
+    return {
+        "stage": trained.stage.name,
+        **{name: measured[name] for name in names},
+        "dropped_clients": cohort.dropped,
+        "stragglers": cohort.stragglers,
+        "initial_accuracy": initial,
+        "personalized_accuracy": personalized,
+    }
+
+
+def _histograms(program: Program, trained: Trained, evaluated: Evaluated | None) -> dict[str, np.ndarray]:
+    """Distributions over clients: of the cohort's train examples, and of accuracies where they were evaluated."""
+    found, config = {}, program.experiment.config
+    if config.evaluation_release == "records":
+        train, trains = program.data.train, frozenset(program.data.split.train)
+        counts = [train.num_examples(member) for member in trained.cohort.members if member in trains]
+        found["distribution/train_examples_of_cohort"] = np.array(counts)
+    if evaluated is not None:
+        for name, key in zip(("initial", "personalized"), _main(config), strict=True):
+            found[f"distribution/{name}_accuracy"] = evaluated.result.accuracies(*key)
+    return {name: values for name, values in found.items() if values.size}
+
+
+def _main(config: Any) -> tuple[tuple[str, int], tuple[str, int]]:
+    """The main strategy with its epochs before and after personalization."""
+    return (config.strategies[0], 0), (config.strategies[0], config.personalization_epochs)
+
+
+def _better(best: saved_models.Best | None, table: Any, config: Any) -> saved_models.Best | None:
+    """The best round so far and after one more evaluation; of several the first."""
+    found = saved_models.best_on_validation(table, *_main(config)[1])
+    return found if best is None or (found is not None and found.accuracy > best.accuracy) else best
+
+
+def _show(program: Program, state: State, trained: Trained) -> None:
+    """Says what a round has come to, on the progress line and in the log."""
+    note = f"{state.examples / state.train_seconds:,.0f} examples/s"
+    if state.accuracies:
+        newest, *before = state.accuracies
+        note += f", {progress.accuracies(*newest, before[0] if before else None)}"
+    program.line.update(note=note)
+    measured = trained.output.metrics["client_work"]
+    logging.info(
+        "Round %d: train loss %.4f, train accuracy %.4f, %d examples, %.1f s",
+        state.round_number,
+        measured["train_loss"],
+        measured["train_accuracy"],
+        measured["examples"],
+        trained.seconds,
+    )

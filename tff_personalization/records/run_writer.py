@@ -1,0 +1,221 @@
+"""What writes a run directory, which it has locked: a file is written whole or not at all."""
+
+import collections
+import contextlib
+import errno
+import fcntl
+import functools
+import importlib.metadata
+import os
+import pathlib
+import platform
+from collections.abc import Iterator, Mapping
+from typing import IO, Any
+
+import numpy as np
+import pandas as pd
+import tensorflow_federated as tff
+
+from tff_personalization import errors
+from tff_personalization.records import (
+    checkpoints,
+    client_states,
+    coroutines,
+    earlier_run,
+    files,
+    round_tables,
+    run_directory,
+    saved_models,
+)
+from tff_personalization.tasks import federated_data
+
+_PACKAGES = ("tensorflow", "tensorflow-federated", "numpy", "pandas")
+_OF_A_START = ("git_commit", "versions", "cores")
+
+
+@contextlib.contextmanager
+def opened(
+    directory: run_directory.RunDirectory, data: federated_data.FederatedData, how: Mapping[str, Any]
+) -> Iterator["RunWriter"]:
+    """A run directory that only this process writes to; what an earlier start saved stays.
+
+    Args:
+        directory: it is made if need be.
+        data: what the clients have.
+        how: how the work is laid out, cores, threads a client, clients a call, and what is taken over from where.
+
+    Raises:
+        UserError: the directory cannot be written, another process has it, or the client data is not what it was when
+            the run began.
+    """
+    with contextlib.ExitStack() as stack:
+        try:
+            directory.path.mkdir(parents=True, exist_ok=True)
+            stack.enter_context(_locked(directory.path))
+            log = stack.enter_context((directory.path / "worker.log").open("ab"))
+            writer = RunWriter(directory, log, how)
+        except OSError as error:
+            raise errors.UserError(
+                f"--output_dir={directory.experiment.config.output_dir}: cannot write {directory.path} "
+                f"({error.strerror}); give a directory that you may write to."
+            ) from error
+        writer.write_config(data)
+        yield writer
+
+
+def _locked(path: pathlib.Path) -> IO[str]:
+    """A file of the directory that this process holds until it closes it or ends, however it ends.
+
+    Raises:
+        UserError: another process holds it.
+    """
+    file = (path / "lock").open("a+")
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        if error.errno not in (errno.EWOULDBLOCK, errno.EACCES):
+            raise
+        file.seek(0)
+        process = file.read().strip()
+        raise errors.UserError(
+            f"{path} is being written by another process{f' ({process})' if process else ''}: wait for it, or "
+            "choose another --run_name."
+        ) from None
+    file.truncate(0)
+    file.write(f"{os.getpid()}\n")
+    file.flush()
+    return file
+
+
+class RunWriter:
+    """Writes the files of a run directory.
+
+    Attributes:
+        directory: the run directory.
+        worker_log: where TFF's worker writes.
+        checkpoints: the newest few.
+        models: the global models that are kept.
+        client_states: what clients keep from round to round.
+    """
+
+    def __init__(self, directory: run_directory.RunDirectory, worker_log: IO[bytes], how: Mapping[str, Any]):
+        """Clears what a start that was killed left; `how` is as in `opened`."""
+        self.directory = directory
+        self.worker_log = worker_log
+        self.checkpoints = checkpoints.Checkpoints(directory.path / "checkpoints")
+        self.models = saved_models.SavedModels(directory.path / "models")
+        self.client_states = client_states.ClientStates(directory.path / "client_states")
+        versions = {name: importlib.metadata.version(name) for name in _PACKAGES}
+        self._start = {
+            "git_commit": run_directory.git_commit(),
+            "versions": {"python": platform.python_version(), **versions},
+            **how,
+        }
+        files.clear_leftovers(directory.path)
+
+    @functools.cached_property
+    def _managers(self) -> tuple[tff.program.ReleaseManager, tff.program.ReleaseManager]:
+        """Of metrics.csv, which is read when this is made, and of TensorBoard."""
+        return (
+            # WRITE replaces the file as a whole: a kill cannot leave half a row.
+            tff.program.CSVFileReleaseManager(
+                str(self.directory.path / "metrics.csv"), tff.program.CSVSaveMode.WRITE, key_fieldname="round"
+            ),
+            tff.program.TensorBoardReleaseManager(str(self.directory.path / "tensorboard")),
+        )
+
+    def write_config(self, data: federated_data.FederatedData) -> None:
+        """Writes config.json, unless an earlier start did.
+
+        Raises:
+            UserError: the client data is not what it was when the run began.
+        """
+        directory, config = self.directory, self.directory.experiment.config
+        record, fingerprint = directory.record(), directory.fingerprint()
+        if record is None:
+            self.write_json(
+                "config.json",
+                {
+                    "run_name": directory.name,
+                    "method": config.method,
+                    "task": config.task,
+                    "source": data.source,
+                    "synthetic": data.synthetic,
+                    "data_sha256": data.sha256,
+                    run_directory.FILE: fingerprint,
+                    "clients": data.split.counts(),
+                    "seed": config.seed,
+                    "given": dict(directory.experiment.given),
+                    "flags": directory.experiment.as_json(),
+                    **self._start,
+                },
+            )
+            return
+        earlier = str(record.get("data_sha256", data.sha256))
+        if earlier != data.sha256:
+            raise errors.UserError(
+                f"--client_data={config.client_data}: the data has changed since the run in {directory.path} began "
+                f"(SHA-256 {earlier[:12]}… then, {data.sha256[:12]}… now): restore it, or choose another --run_name."
+            )
+        if record.get(run_directory.FILE) != fingerprint:  # other bytes with the same examples in them
+            self.write_json("config.json", {**record, run_directory.FILE: fingerprint})
+
+    def go_on_after(self, round_number: int) -> None:
+        """Makes the records what they were after a round, and adds this start to config.json.
+
+        With round 0, the start is the one that config.json describes.
+
+        Raises:
+            UserError: metrics.csv or evaluations.csv lacks something of these rounds, or is damaged there.
+        """
+        self.client_states.forget_after(round_number)
+        round_tables.keep_until(self.directory.path, self.directory.experiment.config, round_number)
+        record = self.directory.record()
+        assert record is not None
+        if not round_number:
+            record.pop("rounds_taken_over", None)
+            record |= self._start
+        start = {name: self._start[name] for name in _OF_A_START if name in self._start}
+        workers = self.directory.experiment.config.workers
+        record["starts"].append({"after_round": round_number, **start, "workers": workers})
+        self.write_json("config.json", record)
+
+    def write_json(self, name: str, value: Any) -> None:
+        """Writes a JSON file; what is not a number is null."""
+        files.write_text(self.directory.path / name, files.json_text(value) + "\n")
+
+    def write_table(self, name: str, table: pd.DataFrame) -> None:
+        """Writes a CSV file."""
+        files.write_text(self.directory.path / name, table.to_csv(index=False))
+
+    def write_arrays(self, name: str, arrays: Mapping[str, np.ndarray]) -> None:
+        """Writes an .npz file."""
+        files.save_arrays(self.directory.path / name, **arrays)
+
+    def take_over(self, earlier: earlier_run.EarlierRounds) -> None:
+        """Makes another run's records and models of its rounds this run's first ones."""
+        for name, text in earlier.records.items():
+            files.write_text(self.directory.path / name, text)
+        for round_number, weights in earlier.models.items():
+            self.models.save(weights, round_number)
+
+    def append_evaluation(self, table: pd.DataFrame, round_number: int, split: str) -> None:
+        """Adds an evaluation's rows to evaluations.csv, in place of any it has of the same or of later rounds."""
+        round_tables.append_evaluation(self.directory.path / "evaluations.csv", table, round_number, split)
+
+    def release(
+        self, metrics: Mapping[str, Any], round_number: int, histograms: Mapping[str, np.ndarray] | None = None
+    ) -> None:
+        """Releases a round's metrics to metrics.csv and TensorBoard, in place of any of that round or later ones.
+
+        Args:
+            metrics: numbers, and words that only go to metrics.csv.
+            round_number: the round.
+            histograms: numbers over clients, shape (n,), that only go to TensorBoard.
+        """
+        numbers = collections.OrderedDict((key, value) for key, value in metrics.items() if not isinstance(value, str))
+        numbers.update(histograms or {})
+        with files.as_os_errors(self.directory.path):
+            metrics_csv, tensorboard = self._managers
+            coroutines.wait_for(metrics_csv.release(collections.OrderedDict(metrics), round_number))
+            coroutines.wait_for(tensorboard.release(numbers, round_number))
