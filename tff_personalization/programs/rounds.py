@@ -128,6 +128,7 @@ def run(program: Program, state: State) -> State:
                 state = record(program, state, trained, evaluated)
                 checkpoint(program, state)
             _show(program, state, trained)
+            del trained, evaluated  # a cohort's data and what its clients keep, before the next one is there
     except BaseException:
         # Ctrl-C, SIGTERM or a fault: the last whole round is kept.
         if state.learning is not None:
