@@ -102,7 +102,7 @@ class Worker:
         return self._process.pid
 
     def attempt(self, compute: Callable[[list[tff.framework.AsyncContext]], Any]) -> Any:
-        """See `in_parts.Workers`. A worker that has no memory left or hangs is ended, and another one computes again."""
+        """See `in_parts.Workers`. A worker that is out of memory or hangs is ended, and another one computes again."""
         self._restarts = 0
         while True:
             try:

@@ -1,7 +1,7 @@
 """The rounds of a run: train, evaluate, record, checkpoint, until all of them are done.
 
-for each round: the cohort trains; every so many rounds, some clients judge the model; both are recorded; every so
-many rounds, a checkpoint. What a fault ends goes on after the newest checkpoint, with the same numbers.
+For each round: the cohort trains; some clients judge the model, every --rounds_per_evaluation rounds; metrics,
+evaluation and model are recorded; and every --rounds_per_checkpoint rounds the state is saved, to resume from.
 """
 
 import collections
