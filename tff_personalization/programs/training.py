@@ -13,6 +13,7 @@ from absl import logging
 from tff_personalization import methods, seeds
 from tff_personalization.execution import interruption, remote_workers, runtime
 from tff_personalization.experiment import config as config_lib
+from tff_personalization.experiment import settings
 from tff_personalization.experiment import setup as setup_lib
 from tff_personalization.programs import client_evaluation, final_evaluation, progress, rounds, summary, writers
 from tff_personalization.records import (
@@ -46,8 +47,6 @@ def run(experiment: config_lib.Experiment, interrupt: interruption.Interruption)
         return directory
     config = experiment.config
     data = federated_data.load(config, look=True)
-    for finding in data.findings:
-        logging.warning("The data looks wrong: %s", finding)
     earlier = None
     if config.rounds_from and not directory.has_checkpoints:
         earlier = earlier_run.read(experiment, data.sha256)
@@ -70,6 +69,8 @@ def _say(directory: run_directory.RunDirectory, data: federated_data.FederatedDa
     """Says on standard error what was found and what is about to happen."""
     for note in data.notes:
         print(note, file=sys.stderr)
+    for finding in data.findings:
+        logging.warning("The data looks wrong: %s", finding)
     config = directory.experiment.config
     where = f"On {', '.join(config.workers)}" if config.workers else how
     counts = ", ".join(f"{count:,} {split}" for split, count in data.split.counts().items() if count)
@@ -83,7 +84,9 @@ def _say(directory: run_directory.RunDirectory, data: federated_data.FederatedDa
 
 
 @contextlib.contextmanager
-def _computing(config, cores: int, threads: int, writer: run_writer.RunWriter) -> Iterator[None]:
+def _computing(
+    config: settings.ExperimentConfig, cores: int, threads: int, writer: run_writer.RunWriter
+) -> Iterator[None]:
     """A context in which TFF computes on this machine, or on the workers that the settings name."""
     worker_log = None if logging.level_debug() else writer.worker_log
     with (
