@@ -7,12 +7,30 @@ A "round" is only the unit of evaluation: R defaults to what FedAvg with the sam
 (clients a round × local epochs × mean examples a client), so that runs of as many rounds match in examples.
 """
 
+from typing import Any
+
 import numpy as np
 import tensorflow_federated as tff
 
-from tff_personalization import global_weights, local_training, methods, seeds
-from tff_personalization.algorithms import client_work
+from tff_personalization import cohorts, global_weights, local_training, optimizers, seeds
+from tff_personalization.algorithms import client_work, method
 from tff_personalization.models import functional
+from tff_personalization.settings import Group, Setting
+
+
+class Settings(Group):
+    """What pooled training reads. FedAvg's cohort and E say how many examples a round has by default."""
+
+    client = optimizers.CLIENT
+    batch_size = method.BATCH_SIZE
+    clients_per_round = cohorts.Settings.clients_per_round
+    local_epochs = method.LOCAL_EPOCHS
+    pooled_examples_per_round: Setting[Any] = Setting(
+        None,
+        "Examples of a round of centralized. Default: as many as FedAvg visits on average.",
+        kind=int,
+        least=1,
+    )
 
 
 def build_centralized(
@@ -34,7 +52,7 @@ def build_centralized(
     return client_work.compose(model, work, tff.learning.optimizers.build_sgdm(1.0))
 
 
-def pooled_stream(setup: methods.Setup, examples_per_round: int) -> methods.CohortFn:
+def pooled_stream(setup: method.Setup[Any], examples_per_round: int) -> cohorts.CohortFn:
     """For round r, examples (r − 1)R to rR of the endless stream of permuted passes over the pooled train data."""
     parts = [setup.train_data.examples(client) for client in setup.train_clients]
     images = np.concatenate([x for x, _ in parts])
@@ -48,31 +66,31 @@ def pooled_stream(setup: methods.Setup, examples_per_round: int) -> methods.Coho
         order = np.concatenate([seeds.generator(setup.seed, "pooled", number).permutation(count) for number in passes])
         return order[first - passes[0] * count : last - passes[0] * count]
 
-    def cohort(round_number: int) -> methods.Cohort:
+    def cohort(round_number: int) -> cohorts.Cohort:
         chosen = indices(round_number)
         seed = seeds.stateless(setup.seed, "local_training", round_number, "pooled")
-        return methods.Cohort(("pooled",), [methods.client_value(images[chosen], labels[chosen], seed)])
+        return cohorts.Cohort(("pooled",), [cohorts.client_value(images[chosen], labels[chosen], seed)])
 
     return cohort
 
 
-def _build(setup: methods.Setup) -> methods.Training:
+def _build(setup: method.Setup[Settings]) -> method.Training:
     settings = setup.settings
-    examples_per_round = settings["pooled_examples_per_round"]
+    examples_per_round = settings.pooled_examples_per_round
     if examples_per_round is None:
         mean = np.mean([setup.train_data.num_examples(client) for client in setup.train_clients])
-        examples_per_round = round(settings["clients_per_round"] * settings["local_epochs"] * mean)
-    process = build_centralized(setup.model, setup.optimizer("client"), settings["batch_size"])
-    return methods.Training(
-        (methods.Stage("centralized", 1, process),),
+        examples_per_round = round(settings.clients_per_round * settings.local_epochs * mean)
+    process = build_centralized(setup.model, setup.optimizer(optimizers.CLIENT), batch_size=settings.batch_size)
+    return method.Training(
+        (method.Stage("centralized", 1, process),),
         pooled_stream(setup, max(1, examples_per_round)),
         global_weights.GlobalWeights.initial(setup.model),
     )
 
 
-METHOD = methods.Method(
+METHOD = method.Method(
     description="pooled training on the train clients' examples",
-    reads=("client", "batch_size", "clients_per_round", "local_epochs", "pooled_examples_per_round"),
+    settings=Settings,
     build=_build,
     pooled=True,
 )

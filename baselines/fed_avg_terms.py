@@ -10,11 +10,24 @@ terms this is FedAvg(E).
 
 import tensorflow_federated as tff
 
-from tff_personalization import local_training, methods
-from tff_personalization.algorithms import client_work
+from tff_personalization import local_training, optimizers
+from tff_personalization.algorithms import client_work, method
 from tff_personalization.models import functional
+from tff_personalization.settings import Setting
 
 TERMS = ("fed_sgd", "fomaml")
+
+
+class Settings(method.Federated):
+    """What FedAvg with one term reads."""
+
+    local_epochs = method.LOCAL_EPOCHS
+    client_weighting = method.CLIENT_WEIGHTING
+    update_term = Setting(
+        "fomaml",
+        "Term of FedAvg's update that clients of fed_avg_terms send: fed_sgd, the first gradient, or fomaml, the rest.",
+        choices=TERMS,
+    )
 
 
 def build_fed_avg_terms(
@@ -62,13 +75,24 @@ def build_fed_avg_terms(
     return client_work.compose(model, work, server_optimizer, aggregator)
 
 
-def _build(setup: methods.Setup) -> methods.Training:
-    return setup.training("fed_avg_terms", setup.call(build_fed_avg_terms))
+def _build(setup: method.Setup[Settings]) -> method.Training:
+    settings = setup.settings
+    process = build_fed_avg_terms(
+        setup.model,
+        setup.optimizer(optimizers.CLIENT),
+        setup.optimizer(optimizers.SERVER),
+        update_term=settings.update_term,
+        local_epochs=settings.local_epochs,
+        batch_size=settings.batch_size,
+        client_weighting=settings.client_weighting,
+        aggregator=setup.aggregator,
+    )
+    return setup.training("fed_avg_terms", process)
 
 
-METHOD = methods.Method(
+METHOD = method.Method(
     description="FedAvg(E) with only one term of its update: FedSGD's, or FOMAML's",
-    reads=(*methods.FEDERATED_READS, "local_epochs", "client_weighting", "update_term"),
+    settings=Settings,
     build=_build,
     plain_sgd=True,
 )

@@ -12,9 +12,18 @@ grows with the largest client's examples: by some 0.65 MB for each with the CNN,
 import tensorflow as tf
 import tensorflow_federated as tff
 
-from tff_personalization import local_training, methods
-from tff_personalization.algorithms import client_work
+from tff_personalization import aggregators, cohorts, local_training, optimizers
+from tff_personalization.algorithms import client_work, method
 from tff_personalization.models import functional
+
+
+class Settings(cohorts.Settings):
+    """What FedSGD reads."""
+
+    client = optimizers.CLIENT
+    server = optimizers.SERVER
+    client_weighting = method.CLIENT_WEIGHTING
+    aggregator = aggregators.AGGREGATOR
 
 
 def build_fed_sgd(
@@ -35,12 +44,20 @@ def build_fed_sgd(
     return client_work.compose(model, work, server_optimizer, aggregator)
 
 
-def _build(setup: methods.Setup) -> methods.Training:
-    return setup.training("fed_sgd", setup.call(build_fed_sgd))
+def _build(setup: method.Setup[Settings]) -> method.Training:
+    settings = setup.settings
+    process = build_fed_sgd(
+        setup.model,
+        setup.optimizer(optimizers.CLIENT),
+        setup.optimizer(optimizers.SERVER),
+        client_weighting=settings.client_weighting,
+        aggregator=setup.aggregator,
+    )
+    return setup.training("fed_sgd", process)
 
 
-METHOD = methods.Method(
+METHOD = method.Method(
     description="FedSGD: one full-batch gradient a client and round",
-    reads=("client", "server", "clients_per_round", "client_dropout_probability", "client_weighting", "aggregator"),
+    settings=Settings,
     build=_build,
 )

@@ -3,17 +3,19 @@
 What a client could do by itself; the strategy `local_only` does the work, in `personalization_epochs` epochs.
 """
 
-from tff_personalization import global_weights, methods
+from tff_personalization import cohorts, global_weights
+from tff_personalization.algorithms import method
+from tff_personalization.settings import Group
 
 
-def _build(setup: methods.Setup) -> methods.Training:
+def _build(setup: method.Setup[Group]) -> method.Training:
     start = global_weights.GlobalWeights.initial(setup.model)
-    return methods.Training((), lambda round_number: methods.Cohort((), []), start)
+    return method.Training((), lambda round_number: cohorts.Cohort((), []), start)
 
 
-METHOD = methods.Method(
+METHOD = method.Method(
     description="every test client trains from scratch",
-    reads=(),
+    settings=Group,
     build=_build,
     strategies=("local_only",),
     trains=False,

@@ -68,7 +68,7 @@ def build_ours(task: str, work: workload.Workload) -> Run:
     import tensorflow_federated as tff
 
     from baselines import fed_sgd
-    from tff_personalization import methods
+    from tff_personalization import cohorts
     from tff_personalization.algorithms import fed_avg, reptile
     from tff_personalization.personalization import evaluation
 
@@ -101,7 +101,7 @@ def build_ours(task: str, work: workload.Workload) -> Run:
     }
     process = processes[task]()
     state = process.initialize()
-    return lambda: process.next(state, [methods.client_value(*client, SEED) for client in cohort])
+    return lambda: process.next(state, [cohorts.client_value(*client, SEED) for client in cohort])
 
 
 # TFF's stock recipes -----------------------------------------------------------------------------------------------

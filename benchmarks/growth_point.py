@@ -132,18 +132,20 @@ def _experiment(point: Point):
     from tff_personalization.experiment import settings as settings_lib
 
     work = workload.Workload()
-    config = settings_lib.ExperimentConfig(
-        method="fed_avg" if point.method == EVALUATION else point.method,
-        clients_per_round=point.clients,
-        local_epochs=point.local_epochs,
-        local_steps=point.local_steps,
-        batch_size=work.batch_size,
-        strategies=["fine_tune"],
-        personalization_epochs=point.local_epochs,
-        personalization_batch_size=work.batch_size,
-    )
+    values = {
+        **settings_lib.defaults(),
+        "method": "fed_avg" if point.method == EVALUATION else point.method,
+        "clients_per_round": point.clients,
+        "local_epochs": point.local_epochs,
+        "local_steps": point.local_steps,
+        "batch_size": work.batch_size,
+        "strategies": ["fine_tune"],
+        "personalization_epochs": point.local_epochs,
+        "personalization_batch_size": work.batch_size,
+    }
     rates = {"client": work.learning_rate, "server": 1.0, "personalization": work.learning_rate}
-    return config_lib.Experiment(config, {role: optimizers.OptimizerSpec("sgd", rate) for role, rate in rates.items()})
+    specs = {role: optimizers.OptimizerSpec("sgd", rate) for role, rate in rates.items()}
+    return config_lib.Experiment(settings_lib.RunSettings.read(values), values, specs)
 
 
 def _model(rng: np.random.Generator):
@@ -162,20 +164,22 @@ def _check(counted: int, point: Point, clients: int) -> None:
 def _training(point: Point, train, test) -> RunRound:
     """Rounds of training, one after another as a run has them: each with a cohort drawn again."""
     from tff_personalization import methods
+    from tff_personalization.algorithms import method as method_lib
 
     del test
     experiment = _experiment(point)
     config = experiment.config
-    setup = methods.Setup(
+    method = methods.get(config.method)
+    setup = method_lib.Setup(
         _model(np.random.default_rng(0)),
         train,
         tuple(train.client_ids),
-        experiment.settings,
-        experiment.optimizers,
+        experiment.read(method.settings),
+        config.rounds,
         config.seed,
         _model,
     )
-    training = methods.get(config.method).build(setup)
+    training = method.build(setup)
     process = training.stages[0].process
     state = process.initialize()
     numbers = itertools.count(1)

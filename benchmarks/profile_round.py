@@ -42,7 +42,7 @@ import pandas as pd
 import tensorflow as tf
 import tensorflow_federated as tff
 
-from tff_personalization import local_training, methods
+from tff_personalization import cohorts, local_training
 from tff_personalization.algorithms import client_work, fed_avg
 from tff_personalization.execution import runtime
 from tff_personalization.models import emnist_cnn, functional
@@ -184,7 +184,7 @@ def measure(work: workload.Workload, repetitions: int) -> dict[str, list[dict[st
                 clock = Clock()
                 with _timed_executor(clock, worker.stub()), clock.part(REST):
                     with clock.part(CLIENT_DATA):
-                        cohort = [methods.client_value(*client, SEED) for client in examples]
+                        cohort = [cohorts.client_value(*client, SEED) for client in examples]
                     compute(cohort)
                 if repetition:  # the first warms up
                     measured[name].append(dict(clock.seconds))

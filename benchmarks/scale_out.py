@@ -89,7 +89,7 @@ def main() -> None:
 
     import tensorflow_federated as tff
 
-    from tff_personalization import methods
+    from tff_personalization import cohorts
     from tff_personalization.algorithms import fed_avg
     from tff_personalization.models import emnist_cnn
 
@@ -103,7 +103,7 @@ def main() -> None:
 
     def run_round(event: str, workers: remote_workers.RemoteWorkers, state) -> None:
         started = time.perf_counter()
-        output = process.next(state, [methods.client_value(*client, SEED) for client in cohort])
+        output = process.next(state, [cohorts.client_value(*client, SEED) for client in cohort])
         seconds = time.perf_counter() - started
         weights = process.get_model_weights(output.state).trainable
         if not reference:
@@ -123,7 +123,7 @@ def main() -> None:
     for count in (1, 2, 3):
         with remote_workers.execution_context([machine.address for machine in machines[:count]]) as workers:
             state = process.initialize()
-            process.next(state, [methods.client_value(*client, SEED) for client in cohort])  # to warm up
+            process.next(state, [cohorts.client_value(*client, SEED) for client in cohort])  # to warm up
             for _ in range(options.repetitions):
                 run_round(f"{count} workers", workers, state)
     with remote_workers.execution_context([machine.address for machine in machines]) as workers:

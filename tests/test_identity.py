@@ -41,9 +41,9 @@ def test_a_file_of_client_data_is_known_by_its_name():
 def test_the_second_stage_begins_after_a_share_of_the_rounds_or_with_a_round():
     method = ("--method=personalized_fed_avg", "--rounds=60")
     share, given = _experiment(*method, "--stage_1_share=0.75"), _experiment(*method, "--stage_2_round=46")
-    assert share.config.stage_2_round == 46
+    assert share.values["stage_2_round"] == 46
     assert share.run_name() == given.run_name()
-    assert _experiment(*method).config.stage_2_round == 49
+    assert _experiment(*method).values["stage_2_round"] == 49
     with pytest.raises(errors.UserError, match=r"--stage_1_share=0.5 and --stage_2_round=46"):
         _experiment(*method, "--stage_1_share=0.5", "--stage_2_round=46")
     with pytest.raises(errors.UserError, match="after the last round"):

@@ -1,4 +1,4 @@
-"""What methods share: cohorts, clients that drop out or are slow, and how a setup calls a builder."""
+"""What methods share: cohorts, and clients that drop out or are slow."""
 
 import collections
 
@@ -7,22 +7,11 @@ import pytest
 import tensorflow_federated as tff
 
 from tests import numpy_oracle
-from tff_personalization import methods, optimizers
-from tff_personalization.algorithms import fed_avg
+from tff_personalization.algorithms import fed_avg, method
 from tff_personalization.models import emnist_cnn
 from tff_personalization.tasks import archives, client_arrays
 
-SETTINGS = {
-    "clients_per_round": 8,
-    "client_dropout_probability": 0.0,
-    "straggler_probability": 0.0,
-    "straggler_step_fraction": 0.25,
-    "local_epochs": 3,
-    "batch_size": 4,
-    "aggregator": "mean",
-    "model": "linear",
-    "rounds": 10,
-}
+SETTINGS = {"clients_per_round": 8, "straggler_step_fraction": 0.25, "local_epochs": 3, "batch_size": 4}
 
 
 def make_setup(**settings):
@@ -32,12 +21,12 @@ def make_setup(**settings):
     labels = rng.integers(0, 3, len(writer)).astype(np.int32)
     archive = archives.Archive.from_names(images, labels, writer, np.arange(len(writer)) % 5 == 0, ("a", "b", "c"), "")
     train, _ = client_arrays.to_client_data(archive)
-    return methods.Setup(
+    return method.Setup(
         emnist_cnn.build_linear(3, np.random.default_rng(1)),
         train,
         tuple(train.client_ids),
-        {**SETTINGS, **settings},
-        {"client": optimizers.OptimizerSpec("sgd", 0.1), "server": optimizers.OptimizerSpec("sgd", 1.0)},
+        fed_avg.Settings(**{**SETTINGS, **settings}),
+        10,
         5,
         lambda rng: emnist_cnn.build_linear(3, rng),
     )
@@ -48,14 +37,14 @@ def shares(cohort):
 
 
 def test_without_faults_a_cohort_is_whole_and_in_time():
-    cohort = methods.sampled_cohorts(make_setup())(1)
+    cohort = make_setup().cohorts()(1)
     assert len(set(cohort.members)) == len(cohort.values) == 8
     assert (cohort.dropped, cohort.stragglers, shares(cohort)) == (0, 0, 8 * [1.0])
 
 
 def test_clients_drop_out_of_the_cohort_that_there_would_be_without():
-    whole = methods.sampled_cohorts(make_setup())
-    with_dropout = methods.sampled_cohorts(make_setup(client_dropout_probability=0.3))
+    whole = make_setup().cohorts()
+    with_dropout = make_setup(client_dropout_probability=0.3).cohorts()
     dropped = 0
     for round_number in range(1, 201):
         all_members, cohort = whole(round_number).members, with_dropout(round_number)
@@ -66,13 +55,13 @@ def test_clients_drop_out_of_the_cohort_that_there_would_be_without():
 
 
 def test_a_round_has_a_client_even_if_all_drop_out():
-    cohort = methods.sampled_cohorts(make_setup(client_dropout_probability=1.0))
+    cohort = make_setup(client_dropout_probability=1.0).cohorts()
     reporting = collections.Counter(len(cohort(round_number).members) for round_number in range(1, 20))
     assert reporting == {1: 19}
 
 
 def test_stragglers_get_their_share_of_steps_done():
-    cohorts = methods.sampled_cohorts(make_setup(straggler_probability=0.4, client_dropout_probability=0.2))
+    cohorts = make_setup(straggler_probability=0.4, client_dropout_probability=0.2).cohorts()
     slow = reported = 0
     for round_number in range(1, 41):
         cohort = cohorts(round_number)
@@ -87,7 +76,7 @@ def test_stragglers_get_their_share_of_steps_done():
 def test_a_round_closes_with_what_reported_and_what_stragglers_got_done():
     """Weights are those of the clients that report; a straggler's delta is that of its first steps."""
     setup = make_setup(straggler_probability=0.5, client_dropout_probability=0.4)
-    cohort = methods.sampled_cohorts(setup)(2)
+    cohort = setup.cohorts()(2)
     assert cohort.dropped
     assert 0 < cohort.stragglers < len(cohort.members)
     process = fed_avg.build_fed_avg(
@@ -109,16 +98,3 @@ def test_a_round_closes_with_what_reported_and_what_stragglers_got_done():
     for after, *parts in zip(trained, *ends, strict=True):
         np.testing.assert_allclose(after, np.mean(parts, axis=0), atol=1e-5)
     assert output.metrics["client_work"]["clients"] == len(cohort.members)
-
-
-def test_a_builder_is_called_with_what_its_parameters_are_named_after():
-    def build(model, server_optimizer, local_epochs, aggregator, scale, shuffle=True):
-        return model, server_optimizer, local_epochs, aggregator, scale, shuffle
-
-    setup = make_setup()
-    model, server, epochs, aggregator, scale, shuffle = setup.call(build, scale=7)
-    assert model is setup.model
-    assert isinstance(server, tff.learning.optimizers.Optimizer)
-    assert isinstance(aggregator, tff.aggregators.WeightedAggregationFactory)
-    assert (epochs, scale, shuffle) == (3, 7, True)
-    assert setup.call(build, scale=7, local_epochs=4)[2] == 4

@@ -6,15 +6,18 @@ import tensorflow as tf
 from absl import flags
 
 from tff_personalization import errors, optimizers, schedules
+from tff_personalization.experiment import config
 
 ROLE = optimizers.Role("server", "does things", "sgd", {"sgd": 1.0, "adam": 0.001}, {"momentum": 0.9}, scheduled=True)
 
 
 def parse(*arguments):
     values = flags.FlagValues()
-    optimizers.define_flags(ROLE, values)
+    for name, setting in ROLE.flags().items():
+        config.define_flag(name, setting, values)
     values(["program", *arguments])
-    return optimizers.from_flags(ROLE, values)
+    given = [name for name in ROLE.flags() if not values[name].using_default_value]
+    return ROLE.of({name: values[name].value for name in ROLE.flags()}, given)
 
 
 @pytest.mark.parametrize("name", optimizers.OPTIMIZERS)

@@ -64,7 +64,10 @@ def test_the_example_runs_outside_the_package_with_its_own_flags(tmp_path, by_wr
     assert "plugin_sources was" in program(*settings).stderr
 
 
-USES_METHODS = "from tff_personalization import methods\n"
+USES_METHODS = (
+    "import dataclasses\nfrom tff_personalization import methods\n"
+    "from tff_personalization.settings import Group, Setting\n"
+)
 BAD_PLUGINS = {
     "no such module": ("no_such_module_at_all", None, ["no_such_module_at_all", "no such module"]),
     "no such file": ("no/such/file.py", None, ["no/such/file.py", "no such file"]),
@@ -101,15 +104,15 @@ def test_a_plugin_that_is_wrong_is_refused_in_one_line(tmp_path, monkeypatch, na
 
 
 BAD_FLAGS = {
-    "a taken flag": (
-        "from absl import flags\nflags.DEFINE_integer('rounds', 1, '')\n"
-        "methods.register('mine', methods.get('reptile'))\n",
-        ["--rounds", "exists already"],
+    "a taken name": (
+        "class Mine(Group):\n    rounds = Setting(1, '')\n"
+        "methods.register('mine', dataclasses.replace(methods.get('reptile'), settings=Mine))\n",
+        ["--rounds", "exists already", "another name"],
     ),
-    "a flag that is none": (
-        "import dataclasses\n"
-        "methods.register('mine', dataclasses.replace(methods.get('reptile'), reads=('local_stepz',)))\n",
-        ["'mine'", "--local_stepz"],
+    "a flag of absl's": (
+        "from absl import flags\nflags.DEFINE_integer('mine', 1, '')\n"
+        "methods.register('mine', methods.get('reptile'))\n",
+        ["--mine", "absl", "Setting"],
     ),
 }
 
@@ -121,7 +124,7 @@ def test_flags_of_a_plugin_that_are_wrong_are_one_line_and_exit_status_1(tmp_pat
     completed = program(f"--flagfile={tmp_path / 'p.flags'}", "--rounds", "3")
     assert completed.returncode == 1
     (line,) = completed.stderr.splitlines()
-    assert line.startswith("Error: --plugin")
+    assert line.startswith("Error: --")
     assert all(hint in line for hint in hints), line
 
 

@@ -8,7 +8,7 @@ import tensorflow as tf
 import tensorflow_federated as tff
 
 from tests import numpy_oracle
-from tff_personalization import methods, optimizers, schedules
+from tff_personalization import cohorts, optimizers, schedules
 from tff_personalization.algorithms import fed_avg
 from tff_personalization.models import emnist_cnn
 
@@ -62,7 +62,7 @@ def test_clients_train_at_the_rate_of_the_round_that_comes_with_their_data():
     process = fed_avg.build_fed_avg(model, client_optimizer, server_optimizer, 2, 4, shuffle=False)
     seed = np.array([1, 2], np.int32)
     for t in (1, 2, 15):
-        value = methods.client_value(images, labels, seed, t)
+        value = cohorts.client_value(images, labels, seed, t)
         trained = process.get_model_weights(process.next(process.initialize(), [value]).state).trainable
         rate = 0.1 * min(1, t / 2) * (1 + math.cos(math.pi * (t - 1) / ROUNDS)) / 2
         start = [w.astype(np.float64) for w in model.initial_weights[0]]

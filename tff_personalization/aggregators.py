@@ -6,14 +6,30 @@ taken in the clear in simulation, over the bounded integers that clients would m
 """
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 import tensorflow_federated as tff
 
 from tff_personalization import registries
+from tff_personalization.settings import Group, Setting, listing
 
 _CLIPPED_COUNT_NOISE = 0.05  # TFF's default, as a share of the cohort
+
+
+class DifferentialPrivacy(Group):
+    """What `dp` reads."""
+
+    dp_noise_multiplier = Setting(
+        1.0, "Standard deviation of the noise of --aggregator=dp, in units of the clipping norm.", least=0
+    )
+    dp_delta: Setting[Any] = Setting(
+        None,
+        "δ of the (ε, δ) that is reported with --aggregator=dp. Default: N^-1.1 for N train clients.",
+        kind=float,
+        least=1e-300,
+        most=1,
+    )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -22,15 +38,17 @@ class Aggregator:
 
     Attributes:
         description: what it is, for help.
-        build: from the settings and the number of clients in a cohort to TFF's factory.
-        reads: the flags that it reads.
-        weighted: whether clients' weights count. Without, a method's clients weigh alike.
+        build: from its settings and the number of clients in a cohort to TFF's factory.
+        settings: what it reads.
+        weighted: whether clients' weights count. If not, a method's clients weigh alike.
+        mean: whether the aggregate is a weighted mean of what it makes of each client's delta.
     """
 
     description: str
-    build: Callable[[Mapping[str, Any], int], tff.aggregators.WeightedAggregationFactory]
-    reads: tuple[str, ...] = ()
+    build: Callable[[Any, int], tff.aggregators.WeightedAggregationFactory]
+    settings: type[Group] = Group
     weighted: bool = True
+    mean: bool = False
 
 
 def differentially_private(noise_multiplier: float, clients_per_round: int) -> tff.aggregators.AggregationFactory:
@@ -51,29 +69,33 @@ def differentially_private(noise_multiplier: float, clients_per_round: int) -> t
     )
 
 
-def _dp(settings: Mapping[str, Any], clients_per_round: int) -> tff.aggregators.WeightedAggregationFactory:
-    factory = differentially_private(settings["dp_noise_multiplier"], clients_per_round)
+def _dp(settings: DifferentialPrivacy, clients_per_round: int) -> tff.aggregators.WeightedAggregationFactory:
+    factory = differentially_private(settings.dp_noise_multiplier, clients_per_round)
     return tff.aggregators.as_weighted_aggregator(factory)
 
 
-AGGREGATORS = {
-    "mean": Aggregator("the weighted mean", lambda *_: tff.aggregators.MeanFactory()),
+AGGREGATORS: dict[str, Aggregator] = {
+    "mean": Aggregator("the weighted mean", lambda *_: tff.aggregators.MeanFactory(), mean=True),
     "robust": Aggregator(
         "the weighted mean, very large deltas zeroed and large ones clipped, both by norms learnt along the way",
         lambda *_: tff.learning.robust_aggregator(),
+        mean=True,
     ),
     "compression": Aggregator(
         "as robust, tensors of more than 20,000 weights sent in 8 bits a weight",
         lambda *_: tff.learning.compression_aggregator(),
+        mean=True,
     ),
     "dp": Aggregator(
         "differentially private: the unweighted mean of clipped deltas with Gaussian noise",
         _dp,
-        reads=("dp_noise_multiplier", "dp_delta"),
+        settings=DifferentialPrivacy,
         weighted=False,
     ),
     "secure_sum": Aggregator(
-        "as robust, through secure summation of bounded integers", lambda *_: tff.learning.secure_aggregator()
+        "as robust, through secure summation of bounded integers",
+        lambda *_: tff.learning.secure_aggregator(),
+        mean=True,
     ),
 }
 
@@ -83,6 +105,8 @@ def register(name: str, aggregator: Aggregator) -> None:
     registries.add(AGGREGATORS, "aggregator", name, aggregator)
 
 
-def from_settings(settings: Mapping[str, Any], population: int) -> tff.aggregators.WeightedAggregationFactory:
-    """The aggregator that the flags name, for cohorts drawn from `population` clients."""
-    return AGGREGATORS[settings["aggregator"]].build(settings, min(settings["clients_per_round"], population))
+AGGREGATOR = Setting(
+    "mean",
+    listing("How the model deltas of a cohort become one.", lambda: AGGREGATORS),
+    choices=AGGREGATORS,
+)

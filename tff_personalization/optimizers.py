@@ -1,18 +1,20 @@
-"""Named, tunable optimizers for the roles client, server and personalization, and the flags of each role.
+"""Named, tunable optimizers for the roles client, server and personalization, and the settings of each role.
 
-`define_flags("server", …)` makes `--server_optimizer`, `--server_learning_rate` and one flag for each option of each
-optimizer, such as `--server_adam_beta_1`. Adding an optimizer is one line in `OPTIMIZERS`.
+A role is an attribute of a settings group. Its flags are, for the role `server`: `--server_optimizer`,
+`--server_learning_rate` and one for each option of each optimizer, such as `--server_adam_beta_1`. Adding an optimizer
+is one line in `OPTIMIZERS`.
 """
 
 import dataclasses
 import inspect
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
+from typing import Any
 
 import tensorflow_federated as tff
-from absl import flags
 
 from tff_personalization import errors, registries, schedules
+from tff_personalization.settings import Part, Setting
 
 OPTIMIZERS: dict[str, Callable[..., tff.learning.optimizers.Optimizer]] = {
     "sgd": tff.learning.optimizers.build_sgdm,
@@ -48,25 +50,116 @@ class OptimizerSpec:
         return OPTIMIZERS[self.name](self.learning_rate, **self.options)
 
 
-@dataclasses.dataclass(frozen=True)
-class Role:
-    """What an optimizer is for, and what it is unless flags say otherwise.
+class Role(Part[OptimizerSpec]):
+    """What an optimizer is for, and what it is unless flags say otherwise."""
 
-    Attributes:
-        prefix: the flags' prefix, such as "server".
-        purpose: completes "The optimizer that …" in the flags' help.
-        default: the optimizer's name.
-        learning_rates: the default learning rate of each optimizer that has one in this role.
-        options: default options of the default optimizer.
-        scheduled: whether the learning rate may change from round to round.
-    """
+    def __init__(
+        self,
+        name: str,
+        purpose: str,
+        default: str,
+        learning_rates: Mapping[str, float],
+        options: Mapping[str, float] | None = None,
+        scheduled: bool = False,
+    ):
+        """See the class.
 
-    prefix: str
-    purpose: str
-    default: str
-    learning_rates: Mapping[str, float]
-    options: Mapping[str, float] = dataclasses.field(default_factory=dict)
-    scheduled: bool = False
+        Args:
+            name: begins the names of its flags, such as "server".
+            purpose: completes "The optimizer that …" in the flags' help.
+            default: the optimizer's name.
+            learning_rates: the default learning rate of each optimizer that has one in this role.
+            options: default options of the default optimizer.
+            scheduled: whether the learning rate may change from round to round.
+        """
+        self.name = name
+        self.learning_rates = learning_rates
+        self.scheduled = scheduled
+        self._purpose, self._default, self._options = purpose, default, options or {}
+
+    def flags(self) -> dict[str, Setting[Any]]:
+        """The role's flags by name: the optimizer, its learning rate and schedule, and every optimizer's options."""
+        rates = ", ".join(f"{rate:g} for {name}" for name, rate in self.learning_rates.items())
+        found: dict[str, Setting[Any]] = {
+            "optimizer": Setting(self._default, f"The optimizer that {self._purpose}.", choices=OPTIMIZERS),
+            "learning_rate": Setting(
+                None,
+                f"Learning rate of the optimizer that {self._purpose}. Default: {rates}; give it for any other.",
+                kind=float,
+            ),
+        }
+        if self.scheduled:
+            found |= _schedule_settings(self.name)
+        for name, builder in OPTIMIZERS.items():
+            for option in option_names(name):
+                default = self._options.get(option) if name == self._default else None
+                if default is None:
+                    default = inspect.signature(builder).parameters[option].default
+                text = f"`{option}` of --{self.name}_optimizer={name}."
+                found[f"{name}_{option}"] = Setting(default, text, kind=float)
+        named = {f"{self.name}_{flag}": setting for flag, setting in found.items()}
+        for flag, setting in named.items():
+            setting.name, setting.theme = flag, "optimizers"
+        return named
+
+    def of(self, values: Mapping[str, Any], given: Collection[str] = ()) -> OptimizerSpec:
+        """The optimizer that the values of the role's flags describe.
+
+        Raises:
+            UserError: a flag of an optimizer that was not chosen is given, a learning rate is missing, or a number is
+                one that the optimizer does not take.
+        """
+        settings = self.flags()
+        value = {flag: values.get(flag, setting.default) for flag, setting in settings.items()}
+        chosen = settings[f"{self.name}_optimizer"].checked(value[f"{self.name}_optimizer"])
+        for name in OPTIMIZERS:
+            for option in option_names(name):
+                flag = f"{self.name}_{name}_{option}"
+                if name != chosen and flag in given:
+                    raise errors.UserError(
+                        f"--{flag} has no effect with --{self.name}_optimizer={chosen}: "
+                        f"remove it, or choose --{self.name}_optimizer={name}."
+                    )
+        rate = value[f"{self.name}_learning_rate"]
+        if rate is None:
+            rate = self.learning_rates.get(chosen)
+        if rate is None:
+            raise errors.UserError(
+                f"--{self.name}_learning_rate is needed: --{self.name}_optimizer={chosen} has no default learning rate."
+            )
+        if not (math.isfinite(rate) and rate > 0):
+            raise errors.UserError(f"--{self.name}_learning_rate={rate:g}: give a positive, finite number.")
+        options = {option: value[f"{self.name}_{chosen}_{option}"] for option in option_names(chosen)}
+        schedule = _schedule(self.name, value) if self.scheduled else schedules.Schedule()
+        spec = OptimizerSpec(chosen, rate, {o: v for o, v in options.items() if v is not None}, schedule)
+        try:
+            spec.build()
+        except ValueError as error:
+            shown = ", ".join(f"--{self.name}_{chosen}_{option}={v:g}" for option, v in spec.options.items())
+            raise errors.UserError(f"{shown}: {' '.join(str(error).split())}") from error
+        return spec
+
+
+CLIENT = Role("client", "takes a client's local steps", "sgd", {"sgd": 0.02, "adam": 0.002}, scheduled=True)
+SERVER = Role(
+    "server",
+    "applies the mean model delta to the global model",
+    "sgd",
+    {"sgd": 1.0, "adam": 0.001},
+    {"momentum": 0.9},
+    scheduled=True,
+)
+STAGE_2_SERVER = Role("stage_2_server", "is the server's in the second stage", "adam", {"sgd": 1.0, "adam": 0.001})
+BASE = Role(
+    "base",
+    "takes the local steps of mime_lite, its state the server's",
+    "sgd",
+    {"sgd": 0.02, "adam": 0.002},
+    {"momentum": 0.9},
+)
+PERSONALIZATION = Role(
+    "personalization", "fine-tunes the global model on a client", "sgd", {"sgd": 0.02, "adam": 0.002}
+)
 
 
 def option_names(optimizer: str) -> tuple[str, ...]:
@@ -74,80 +167,29 @@ def option_names(optimizer: str) -> tuple[str, ...]:
     return tuple(name for name in inspect.signature(OPTIMIZERS[optimizer]).parameters if name != "learning_rate")
 
 
-def flag_names(role: Role) -> tuple[str, ...]:
-    """The names of every flag of a role."""
-    options = (f"{role.prefix}_{name}_{option}" for name in OPTIMIZERS for option in option_names(name))
-    schedule = (f"{role.prefix}_learning_rate_{part}" for part in ("schedule", "decay", "warmup_rounds"))
-    return (
-        f"{role.prefix}_optimizer",
-        f"{role.prefix}_learning_rate",
-        *(schedule if role.scheduled else ()),
-        *options,
-    )
+def _schedule_settings(role: str) -> dict[str, Setting[Any]]:
+    return {
+        "learning_rate_schedule": Setting(
+            schedules.CONSTANT,
+            f"How --{role}_learning_rate changes over rounds t of T. exponential: times decay^(t−1); inverse_sqrt: "
+            "times √(W/t) after W rounds of warm-up, 1/√t without; cosine: times (1 + cos(π(t−1)/T))/2.",
+            choices=schedules.SCHEDULES,
+        ),
+        "learning_rate_decay": Setting(
+            None,
+            f"The decay of --{role}_learning_rate_schedule=exponential, from a round to the next.",
+            kind=float,
+        ),
+        "learning_rate_warmup_rounds": Setting(
+            0, f"Rounds over which --{role}_learning_rate rises in equal steps, with any schedule.", least=0
+        ),
+    }
 
 
-def define_flags(role: Role, flag_values: flags.FlagValues = flags.FLAGS) -> None:
-    """Defines the flags of a role."""
-    rates = ", ".join(f"{rate:g} for {name}" for name, rate in role.learning_rates.items())
-    flags.DEFINE_enum(
-        f"{role.prefix}_optimizer",
-        role.default,
-        list(OPTIMIZERS),
-        f"The optimizer that {role.purpose}.",
-        flag_values=flag_values,
-    )
-    flags.DEFINE_float(
-        f"{role.prefix}_learning_rate",
-        None,
-        f"Learning rate of the optimizer that {role.purpose}. Default: {rates}; others must be given.",
-        flag_values=flag_values,
-    )
-    if role.scheduled:
-        _define_schedule_flags(role, flag_values)
-    for name, builder in OPTIMIZERS.items():
-        for option in option_names(name):
-            default = role.options.get(option) if name == role.default else None
-            if default is None:
-                default = inspect.signature(builder).parameters[option].default
-            flags.DEFINE_float(
-                f"{role.prefix}_{name}_{option}",
-                default,
-                f"`{option}` of --{role.prefix}_optimizer={name}.",
-                flag_values=flag_values,
-            )
-
-
-def _define_schedule_flags(role: Role, flag_values: flags.FlagValues) -> None:
-    flags.DEFINE_enum(
-        f"{role.prefix}_learning_rate_schedule",
-        schedules.CONSTANT,
-        list(schedules.SCHEDULES),
-        f"How --{role.prefix}_learning_rate changes over rounds t of T. exponential: times decay^(t−1); inverse_sqrt: "
-        "times √(W/t) after W rounds of warm-up, 1/√t without; cosine: times (1 + cos(π(t−1)/T))/2.",
-        flag_values=flag_values,
-    )
-    flags.DEFINE_float(
-        f"{role.prefix}_learning_rate_decay",
-        None,
-        f"The decay of --{role.prefix}_learning_rate_schedule=exponential, from a round to the next.",
-        flag_values=flag_values,
-    )
-    flags.DEFINE_integer(
-        f"{role.prefix}_learning_rate_warmup_rounds",
-        0,
-        f"Rounds over which --{role.prefix}_learning_rate rises in equal steps, with any schedule.",
-        flag_values=flag_values,
-        lower_bound=0,
-    )
-
-
-def _schedule_from_flags(role: Role, flag_values: flags.FlagValues) -> schedules.Schedule:
-    if not role.scheduled:
-        return schedules.Schedule()
-    prefix = f"{role.prefix}_learning_rate"
-    name, decay, warmup_rounds = (
-        flag_values[f"{prefix}_{part}"].value for part in ("schedule", "decay", "warmup_rounds")
-    )
+def _schedule(role: str, values: Mapping[str, Any]) -> schedules.Schedule:
+    """The schedule that the values of a role's flags describe."""
+    prefix = f"{role}_learning_rate"
+    name, decay, warmup_rounds = (values[f"{prefix}_{part}"] for part in ("schedule", "decay", "warmup_rounds"))
     if name != "exponential" and decay is not None:
         raise errors.UserError(
             f"--{prefix}_decay has no effect with --{prefix}_schedule={name}: remove it, or choose "
@@ -158,40 +200,6 @@ def _schedule_from_flags(role: Role, flag_values: flags.FlagValues) -> schedules
         raise errors.UserError(
             f"--{prefix}_decay{given}: --{prefix}_schedule=exponential takes a number in (0, 1], such as 0.99."
         )
+    if warmup_rounds < 0:
+        raise errors.UserError(f"--{prefix}_warmup_rounds={warmup_rounds}: give 0 or more.")
     return schedules.Schedule(name, 1.0 if decay is None else decay, warmup_rounds)
-
-
-def from_flags(role: Role, flag_values: flags.FlagValues = flags.FLAGS) -> OptimizerSpec:
-    """The optimizer that the flags of a role describe.
-
-    Raises:
-        UserError: a flag of an optimizer that was not chosen is given, a learning rate is missing, or a number is one
-            that the optimizer does not take.
-    """
-    chosen = flag_values[f"{role.prefix}_optimizer"].value
-    for name in OPTIMIZERS:
-        for option in option_names(name):
-            flag = f"{role.prefix}_{name}_{option}"
-            if name != chosen and not flag_values[flag].using_default_value:
-                raise errors.UserError(
-                    f"--{flag} has no effect with --{role.prefix}_optimizer={chosen}: "
-                    f"remove it, or choose --{role.prefix}_optimizer={name}."
-                )
-    rate = flag_values[f"{role.prefix}_learning_rate"].value
-    if rate is None:
-        rate = role.learning_rates.get(chosen)
-    if rate is None:
-        raise errors.UserError(
-            f"--{role.prefix}_learning_rate is needed: --{role.prefix}_optimizer={chosen} has no default learning rate."
-        )
-    if not (math.isfinite(rate) and rate > 0):
-        raise errors.UserError(f"--{role.prefix}_learning_rate={rate:g}: give a positive, finite number.")
-    values = {option: flag_values[f"{role.prefix}_{chosen}_{option}"].value for option in option_names(chosen)}
-    given_options = {option: value for option, value in values.items() if value is not None}
-    spec = OptimizerSpec(chosen, rate, given_options, _schedule_from_flags(role, flag_values))
-    try:
-        spec.build()
-    except ValueError as error:
-        given = ", ".join(f"--{role.prefix}_{chosen}_{option}={value:g}" for option, value in spec.options.items())
-        raise errors.UserError(f"{given}: {' '.join(str(error).split())}") from error
-    return spec

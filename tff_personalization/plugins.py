@@ -1,10 +1,9 @@
 """The user's own modules: imported at the start, they register methods, strategies, aggregators and optimizers.
 
-A plugin is imported before the program's flags are defined, since what it registers are choices of flags. It may
-define absl flags of its own; they are settings of the run like any other. See docs/extending.md.
+A plugin is imported before the program's flags are defined, since what it registers are choices of flags. The settings
+of what it registers are flags like any others. See docs/extending.md.
 """
 
-import dataclasses
 import hashlib
 import importlib
 import importlib.util
@@ -19,14 +18,7 @@ from absl import flags
 from tff_personalization import aggregators, errors, methods, optimizers
 from tff_personalization.personalization import strategies
 
-
-@dataclasses.dataclass(frozen=True)
-class _Plugin:
-    sha256: str
-    flag_names: frozenset[str]
-
-
-_loaded: dict[str, _Plugin] = {}
+_loaded: dict[str, str] = {}  # the SHA-256 of the source by the plugin's name
 
 
 def split(values: Sequence[str]) -> list[str]:
@@ -52,7 +44,12 @@ def load(argv: Sequence[str]) -> None:
             raise errors.UserError(
                 f"--plugin={name}: it registers no method, strategy, aggregator or optimizer: see docs/extending.md."
             )
-        _loaded[module.__name__] = _Plugin(sha256(_files(module)), frozenset(set(flags.FLAGS) - flags_before))
+        if own := sorted(set(flags.FLAGS) - flags_before):
+            raise errors.UserError(
+                f"--plugin={name}: it defines the flag --{own[0]} with absl: make it a Setting in a group of settings "
+                "(docs/extending.md)."
+            )
+        _loaded[module.__name__] = sha256(_files(module))
 
 
 def load_again(names: Sequence[str], sources: Mapping[str, str]) -> None:
@@ -68,7 +65,7 @@ def load_again(names: Sequence[str], sources: Mapping[str, str]) -> None:
     missing = [name for name in names if (pathlib.Path(name).stem if name.endswith(".py") else name) not in _loaded]
     load(["", *(f"--plugin={name}" for name in missing)])
     for name, then in sources.items():
-        now = _loaded[name].sha256 if name in _loaded else ""
+        now = _loaded.get(name, "")
         if now != then:
             raise errors.UserError(
                 f"--plugin: {name} has changed since the run (SHA-256 {then[:12]}… then, {now[:12] or 'none'}… now): "
@@ -76,14 +73,9 @@ def load_again(names: Sequence[str], sources: Mapping[str, str]) -> None:
             )
 
 
-def flag_names() -> list[str]:
-    """The flags that the loaded plugins define, in alphabetical order."""
-    return sorted(name for plugin in _loaded.values() for name in plugin.flag_names)
-
-
 def sources() -> dict[str, str]:
     """The SHA-256 of each loaded plugin's source (of all its modules, if it is a package), by its name."""
-    return {name: plugin.sha256 for name, plugin in _loaded.items()}
+    return dict(_loaded)
 
 
 def sha256(files: Sequence[pathlib.Path]) -> str:
@@ -121,7 +113,7 @@ def _import_file(path: pathlib.Path) -> types.ModuleType:
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
-    sys.modules[path.stem] = module  # absl names a flag's module by it
+    sys.modules[path.stem] = module
     try:
         spec.loader.exec_module(module)
     except BaseException:

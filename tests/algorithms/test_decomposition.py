@@ -9,7 +9,7 @@ import tensorflow_federated as tff
 
 from baselines import fed_avg_terms
 from tests import numpy_oracle
-from tff_personalization import errors, methods, schedules
+from tff_personalization import cohorts, errors, schedules
 from tff_personalization.algorithms import decomposition, fed_avg
 from tff_personalization.models import emnist_cnn
 from tff_personalization.records import saved_models
@@ -44,7 +44,7 @@ def test_parts_of_clients_and_of_their_mean_equal_numpy(schedule, round_number, 
         sgd = schedules.for_clients(sgd, schedule, rounds=4)
     computation = decomposition.build_decomposition(model, sgd, EPOCHS, BATCH, shuffle=False)
     weights = tff.learning.models.ModelWeights(model.initial_weights[0], ())
-    found = computation(weights, [methods.client_value(*client, SEED, round_number) for client in clients])
+    found = computation(weights, [cohorts.client_value(*client, SEED, round_number) for client in clients])
     theta = [w.astype(np.float64) for w in model.initial_weights[0]]
     expected = []
     for images, labels in clients:
@@ -71,19 +71,19 @@ def test_a_round_of_one_term_is_that_term_and_both_are_fed_avg():
         "fed_sgd": [flat(path[0]) - flat(path[1]) for path in paths],
         "fomaml": [flat(path[1]) - flat(path[-1]) for path in paths],
     }
-    stragglers = [methods.client_value(*client, SEED, step_share=0.5) for client in clients]
+    stragglers = [cohorts.client_value(*client, SEED, step_share=0.5) for client in clients]
     steps, visited = {}, {}
     for term, expected in deltas.items():
         process = fed_avg_terms.build_fed_avg_terms(
             model, sgd(RATE), sgd(1.0), term, EPOCHS, BATCH, "uniform", shuffle=False
         )
-        state = process.next(process.initialize(), [methods.client_value(*client, SEED) for client in clients]).state
+        state = process.next(process.initialize(), [cohorts.client_value(*client, SEED) for client in clients]).state
         steps[term] = flat(theta) - flat(process.get_model_weights(state).trainable)
         np.testing.assert_allclose(steps[term], np.mean(expected, axis=0), atol=1e-5)
         slow = process.next(process.initialize(), stragglers)
         visited[term] = slow.metrics["client_work"]["examples"]
     whole = fed_avg.build_fed_avg(model, sgd(RATE), sgd(1.0), EPOCHS, BATCH, "uniform", shuffle=False)
-    state = whole.next(whole.initialize(), [methods.client_value(*client, SEED) for client in clients]).state
+    state = whole.next(whole.initialize(), [cohorts.client_value(*client, SEED) for client in clients]).state
     step = flat(theta) - flat(whole.get_model_weights(state).trainable)
     np.testing.assert_allclose(steps["fed_sgd"] + steps["fomaml"], step, atol=1e-5)
     # A straggler's share of its 9 or 6 steps is rounded up once: 5 and 3 of them.

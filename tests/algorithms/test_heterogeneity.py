@@ -6,7 +6,7 @@ import tensorflow as tf
 import tensorflow_federated as tff
 
 from tests import numpy_oracle
-from tff_personalization import methods
+from tff_personalization import cohorts
 from tff_personalization.algorithms import fed_avg, fed_prox, mime_lite, scaffold
 from tff_personalization.models import emnist_cnn
 
@@ -32,7 +32,7 @@ def clients():
 
 
 def values(clients, members, step_share=1.0):
-    return [methods.client_value(*clients[i], SEED, step_share=step_share) for i in members]
+    return [cohorts.client_value(*clients[i], SEED, step_share=step_share) for i in members]
 
 
 def sgd(rate=RATE, momentum=None):

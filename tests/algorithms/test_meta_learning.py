@@ -7,7 +7,7 @@ import tensorflow_federated as tff
 
 from baselines import fed_sgd
 from tests import numpy_oracle
-from tff_personalization import local_training, methods, schedules
+from tff_personalization import cohorts, local_training, schedules
 from tff_personalization.algorithms import fed_avg, fomaml, maml, meta_learning, meta_sgd, per_fed_avg, reptile
 from tff_personalization.models import emnist_cnn
 
@@ -42,7 +42,7 @@ def delta_of_round(process, clients, round_number=1):
     """θ before less θ after one round with a server optimizer of plain SGD with rate 1: the mean delta."""
     state = process.initialize()
     before = process.get_model_weights(state).trainable
-    output = process.next(state, [methods.client_value(*client, SEED, round_number) for client in clients])
+    output = process.next(state, [cohorts.client_value(*client, SEED, round_number) for client in clients])
     after = process.get_model_weights(output.state).trainable
     return [b.astype(np.float64) - a for b, a in zip(before, after, strict=True)], output
 
@@ -320,7 +320,7 @@ def test_two_rounds_of_meta_sgd_equal_numpy_in_weights_and_rates(model):
     theta, rates = initial(model), [np.full_like(w, RATE) for w in initial(model)]
     state = process.initialize()
     for _ in range(2):
-        state = process.next(state, [methods.client_value(*client, SEED)]).state
+        state = process.next(state, [cohorts.client_value(*client, SEED)]).state
         gradient = numpy_oracle.gradient(theta, x, labels)
         phi = [w - a * g for w, a, g in zip(theta, rates, gradient, strict=True)]
         v = numpy_oracle.gradient(phi, numpy_oracle.flat(query[0]), query[1])
@@ -347,7 +347,7 @@ def test_a_client_without_examples_is_no_harm(build):
     process = build(emnist_cnn.build_cnn(CLASSES, np.random.default_rng(0)))
     empty = (np.zeros([0, 28, 28], np.uint8), np.zeros([0], np.int32))
     output = process.next(
-        process.initialize(), [methods.client_value(*client, SEED) for client in (*make_clients(5), empty)]
+        process.initialize(), [cohorts.client_value(*client, SEED) for client in (*make_clients(5), empty)]
     )
     assert output.metrics["client_work"]["clients"] == 1
     assert output.metrics["client_work"]["non_finite_clients"] == 0

@@ -7,7 +7,7 @@ import tensorflow_federated as tff
 
 from baselines import centralized, fed_sgd
 from tests import numpy_oracle
-from tff_personalization import methods
+from tff_personalization import cohorts
 from tff_personalization.algorithms import fed_avg, reptile
 from tff_personalization.models import emnist_cnn
 
@@ -30,7 +30,7 @@ def make_clients(*sizes):
 
 
 def values(clients):
-    return [methods.client_value(*client, SEED) for client in clients]
+    return [cohorts.client_value(*client, SEED) for client in clients]
 
 
 def run_rounds(process, rounds_of_clients):

@@ -130,7 +130,7 @@ def test_reconstruct_trains_the_head_as_fed_recon_does_and_then_fine_tunes_all_l
         batch_size=oracles.BATCH,  # a full batch: its order does not matter
         strategies=["reconstruct"],
         release="records",
-        values={"head_epochs": HEAD_EPOCHS},
+        own_settings=lambda group: group(head_epochs=HEAD_EPOCHS),
     )
     data = {
         "index": np.int32(0),

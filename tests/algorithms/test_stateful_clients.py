@@ -7,7 +7,7 @@ import pytest
 import tensorflow as tf
 import tensorflow_federated as tff
 
-from tff_personalization import local_training, methods
+from tff_personalization import cohorts, local_training
 from tff_personalization.algorithms import client_work, fed_avg, stateful_clients
 from tff_personalization.models import emnist_cnn
 
@@ -24,7 +24,7 @@ def model():
 def values(*sizes):
     rng = np.random.default_rng(1)
     return [
-        methods.client_value(rng.integers(0, 256, (n, 28, 28), np.uint8), rng.integers(0, CLASSES, n, np.int32), SEED)
+        cohorts.client_value(rng.integers(0, 256, (n, 28, 28), np.uint8), rng.integers(0, CLASSES, n, np.int32), SEED)
         for n in sizes
     ]
 

@@ -14,7 +14,7 @@ import pytest
 import tensorflow as tf
 import tensorflow_federated as tff
 
-from tff_personalization import errors, methods
+from tff_personalization import cohorts, errors
 from tff_personalization.algorithms import fed_avg
 from tff_personalization.execution import in_parts, runtime, watchdog
 from tff_personalization.models import emnist_cnn
@@ -190,7 +190,7 @@ def test_a_worker_that_does_not_start_is_one_line(tmp_path, monkeypatch):
 def five_clients_of_a_softmax_regression():
     rng = np.random.default_rng(0)
     return [
-        methods.client_value(
+        cohorts.client_value(
             rng.integers(0, 256, (n, 28, 28), np.uint8), rng.integers(0, 3, n, np.int32), np.array([n, 2], np.int32)
         )
         for n in (5, 9, 2, 7, 4)

@@ -8,6 +8,7 @@ from absl.testing import flagsaver
 
 import run_experiment
 from tff_personalization import errors
+from tff_personalization.algorithms import fed_avg
 from tff_personalization.experiment import config as config_lib
 
 
@@ -73,7 +74,7 @@ BAD_FLAGS = [
     ({"strategies": ["best_cluster"]}, "best_cluster", "--method=ifca"),
     ({"head_epochs": 2}, "--head_epochs", "fine_tune"),
     ({"strategies": ["fine_tun"]}, "--strategies", "fine_tune"),
-    ({"strategies": ["fine_tune", "fine_tune"]}, "--strategies", "twice"),
+    ({"strategies": ["fine_tune", "fine_tune"]}, "--strategies", "repeated"),
     ({"ditto_lambda": 0.1}, "--ditto_lambda", "--strategies=fine_tune,fine_tune_head"),
     ({"task": "shakespeare", "strategies": ["fine_tune", "knn_per"]}, "--strategies: knn_per", "--model=char_lstm"),
     ({"knn_neighbours": 3, "strategies": ["apfl"]}, "--knn_neighbours", "--strategies=apfl"),
@@ -94,7 +95,7 @@ BAD_FLAGS = [
     ),
     ({"personalization_examples": ["1", "some"]}, "--personalization_examples: 'some'", "all"),
     ({"personalization_examples": ["-1"]}, "--personalization_examples: '-1'", "number of examples"),
-    ({"personalization_examples": ["5", "05"]}, "--personalization_examples=5,5", "twice"),
+    ({"personalization_examples": ["5", "05"]}, "--personalization_examples=5,5", "repeated"),
     ({"strategies": ["meta_sgd"]}, "--strategies: meta_sgd", "--method=fed_avg"),
     ({"method": "meta_sgd", "client_learning_rate": 0.1}, "--client_learning_rate", "--method=meta_sgd"),
     ({"method": "maml", "query_fraction": 1.5}, "--query_fraction=1.5", "1 or less"),
@@ -156,8 +157,8 @@ def test_every_preset_is_one_that_the_program_takes():
         values(["run_experiment", f"--flagfile={preset}"])
         experiment = config_lib.from_flags(values)
         if preset.parent.name == "table1":
-            assert f"cohort{experiment.config.clients_per_round:02d}" in preset.stem
-            assert f"epochs{experiment.config.local_epochs:02d}" in preset.stem
+            assert f"cohort{experiment.values['clients_per_round']:02d}" in preset.stem
+            assert f"epochs{experiment.values['local_epochs']:02d}" in preset.stem
             assert experiment.config.rounds == 500
 
 
@@ -166,8 +167,8 @@ def test_the_defaults_are_the_papers():
     config_lib.define_flags(values)
     values(["run_experiment"])
     experiment = config_lib.from_flags(values)
-    config, specs = experiment.config, experiment.optimizers
-    assert (config.batch_size, config.local_epochs, config.clients_per_round) == (20, 10, 20)
+    specs, read = experiment.optimizers, experiment.read(fed_avg.Settings)
+    assert (read.batch_size, read.local_epochs, read.clients_per_round) == (20, 10, 20)
     assert (specs["client"].name, specs["client"].learning_rate) == ("sgd", 0.02)
     assert (specs["server"].name, specs["server"].learning_rate, specs["server"].options) == (
         "sgd",

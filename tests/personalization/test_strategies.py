@@ -54,8 +54,8 @@ def a_client(model, train, test):
 
 def measure(strategy, model, train, test, epochs=EPOCHS, batch_size=BATCH, **values):
     """The strategy's curve, as (mean loss, right answers), each of shape (epochs + 1,)."""
-    settings = adaptation.Settings(SGD, epochs, batch_size, VALUES | values)
-    run = tf.function(lambda: STRATEGIES[strategy].curve(a_client(model, train, test), settings), autograph=False)
+    tuning = adaptation.Tuning(SGD, epochs, batch_size, STRATEGIES[strategy].settings.read(VALUES | values))
+    run = tf.function(lambda: STRATEGIES[strategy].curve(a_client(model, train, test), tuning), autograph=False)
     loss_sum, correct = run()
     return loss_sum.numpy() / len(test[1]), correct.numpy()
 
@@ -326,7 +326,13 @@ def test_all_strategies_in_one_pass_start_alike_and_leave_a_client_without_train
     model = emnist_cnn.build_cnn(CLASSES, np.random.default_rng(0))
     names = [name for name, strategy in STRATEGIES.items() if not strategy.needs]
     computation = evaluation.build_personalization_evaluation(
-        model, SGD, epochs=2, batch_size=BATCH, strategies=names, release="records", values=VALUES
+        model,
+        SGD,
+        epochs=2,
+        batch_size=BATCH,
+        strategies=names,
+        release="records",
+        own_settings=lambda group: group.read(VALUES),
     )
     weights = [w + 0.01 for w in model.initial_weights[0]]
     clients = [
@@ -352,7 +358,7 @@ def test_strategies_that_are_not_refused_adapt_a_text_model_and_without_text_lea
     # What follows θ serves as the learning rates of meta_sgd, and as a second model of best_cluster.
     theta = model.initial_weights[0]
     added = tuple(np.full_like(w, RATE) for w in theta)
-    settings = adaptation.Settings(SGD, 1, BATCH, VALUES)
+    tuning = adaptation.Tuning(SGD, 1, BATCH, STRATEGIES[name].settings.read(VALUES))
 
     @tf.function(input_signature=[char_lstm.SEQUENCES, char_lstm.NEXT_CHARACTERS], autograph=False)
     def curve(x, y):
@@ -360,7 +366,7 @@ def test_strategies_that_are_not_refused_adapt_a_text_model_and_without_text_lea
         weights = global_weights.GlobalWeights(theta, STRATEGIES[name].needs, (added,))
         weights = weights.like([tf.constant(w) for w in weights.flat])
         client = adaptation.Client(model, weights, local_training.Examples(x, y), test, tf.constant(SEED))
-        return STRATEGIES[name].curve(client, settings)
+        return STRATEGIES[name].curve(client, tuning)
 
     x_test, y_test = x[:2], y[:2]
     losses, corrects = curve(x, y)
@@ -376,11 +382,11 @@ def test_strategies_that_are_not_refused_adapt_a_text_model_and_without_text_lea
 )
 def test_the_weights_that_a_strategy_gives_are_those_that_its_evaluation_judges_last(model, strategy):
     train, test = part(22, 1), part(40, 2)
-    settings = adaptation.Settings(SGD, EPOCHS, BATCH, VALUES)
+    tuning = adaptation.Tuning(SGD, EPOCHS, BATCH, STRATEGIES[strategy].settings.read(VALUES))
     theta = global_weights.GlobalWeights(tuple(tf.constant(w) for w in model.initial_weights[0]))
     examples = local_training.Examples(*map(tf.constant, train))
     weights = tf.function(
-        lambda: adaptation.adapted_weights(STRATEGIES[strategy], model, theta, examples, tf.constant(SEED), settings),
+        lambda: adaptation.adapted_weights(STRATEGIES[strategy], model, theta, examples, tf.constant(SEED), tuning),
         autograph=False,
     )()
     losses, corrects = measure(strategy, model, train, test)

@@ -50,7 +50,7 @@ def test_a_grid_is_every_combination_for_each_of_the_runs(sweep_of):
     made = sweep_of(text, "--rounds=7")
     found = [run.directory.experiment for run in made.runs]
     assert [
-        (e.config.method, e.config.seed, e.optimizers["server"].learning_rate, e.config.local_epochs) for e in found
+        (e.config.method, e.config.seed, e.optimizers["server"].learning_rate, e.values["local_epochs"]) for e in found
     ] == [
         *(("fed_avg", seed, rate, 5) for seed in (1, 2) for rate in (0.5, 1.0)),
         *(("reptile", seed, rate, 10) for seed in (1, 2) for rate in (0.5, 1.0)),
@@ -103,8 +103,8 @@ SCALES = """
 
 def test_a_scale_changes_the_grid_adds_to_it_or_has_runs_of_its_own(sweep_of):
     def found(scale):
-        configs = [run.directory.experiment.config for run in sweep_of(SCALES, f"--scale={scale}").runs]
-        return [(config.rounds, config.local_epochs, config.seed) for config in configs]
+        values = [run.directory.experiment.values for run in sweep_of(SCALES, f"--scale={scale}").runs]
+        return [(each["rounds"], each["local_epochs"], each["seed"]) for each in values]
 
     assert found("full") == [(500, 2, 1), (500, 5, 1)]
     assert found("small") == [(60, 2, 1), (60, 2, 2), (60, 5, 1), (60, 5, 2)]

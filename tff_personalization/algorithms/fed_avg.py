@@ -10,11 +10,20 @@ for each round:
     θ ← server optimizer (α) applied to g
 """
 
+from typing import Any
+
 import tensorflow_federated as tff
 
-from tff_personalization import local_training, methods
-from tff_personalization.algorithms import client_work
+from tff_personalization import local_training, optimizers
+from tff_personalization.algorithms import client_work, method
 from tff_personalization.models import functional
+
+
+class Settings(method.Federated):
+    """What FedAvg(E) reads."""
+
+    local_epochs = method.LOCAL_EPOCHS
+    client_weighting = method.CLIENT_WEIGHTING
 
 
 def build_fed_avg(
@@ -45,12 +54,26 @@ def build_fed_avg(
     return client_work.compose(model, work, server_optimizer, aggregator)
 
 
-def _build(setup: methods.Setup) -> methods.Training:
-    return setup.training("fed_avg", setup.call(build_fed_avg))
+def process_of(setup: method.Setup[Any]) -> tff.learning.templates.LearningProcess:
+    """FedAvg(E) as the settings say; they have those of `Settings`."""
+    settings: Settings = setup.settings
+    return build_fed_avg(
+        setup.model,
+        setup.optimizer(optimizers.CLIENT),
+        setup.optimizer(optimizers.SERVER),
+        local_epochs=settings.local_epochs,
+        batch_size=settings.batch_size,
+        client_weighting=settings.client_weighting,
+        aggregator=setup.aggregator,
+    )
 
 
-METHOD = methods.Method(
+def _build(setup: method.Setup[Settings]) -> method.Training:
+    return setup.training("fed_avg", process_of(setup))
+
+
+METHOD = method.Method(
     description="FedAvg(E): E local epochs a round",
-    reads=(*methods.FEDERATED_READS, "local_epochs", "client_weighting"),
+    settings=Settings,
     build=_build,
 )

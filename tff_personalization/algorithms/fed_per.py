@@ -15,9 +15,16 @@ a new client would do in its first round.
 
 import tensorflow_federated as tff
 
-from tff_personalization import local_training, methods
-from tff_personalization.algorithms import partial_model, stateful_clients
+from tff_personalization import local_training, optimizers
+from tff_personalization.algorithms import method, partial_model, stateful_clients
 from tff_personalization.models import functional
+
+
+class Settings(method.Federated):
+    """What FedPer reads."""
+
+    local_epochs = method.LOCAL_EPOCHS
+    client_weighting = method.CLIENT_WEIGHTING
 
 
 def build_fed_per(
@@ -52,13 +59,23 @@ def build_fed_per(
     return partial_model.build_with_kept_heads(model, update, client_weighting, server_optimizer, aggregator)
 
 
-def _build(setup: methods.Setup) -> methods.Training:
-    partial_model.check_model(setup)
-    return setup.training("fed_per", setup.call(build_fed_per))
+def _build(setup: method.Setup[Settings]) -> method.Training:
+    settings = setup.settings
+    partial_model.check_model(setup, "fed_per")
+    process = build_fed_per(
+        setup.model,
+        setup.optimizer(optimizers.CLIENT),
+        setup.optimizer(optimizers.SERVER),
+        local_epochs=settings.local_epochs,
+        batch_size=settings.batch_size,
+        client_weighting=settings.client_weighting,
+        aggregator=setup.aggregator,
+    )
+    return setup.training("fed_per", process)
 
 
-METHOD = methods.Method(
+METHOD = method.Method(
     description="FedPer: each client keeps a head of its own, trained with the shared rest",
-    reads=(*methods.FEDERATED_READS, "local_epochs", "client_weighting"),
+    settings=Settings,
     build=_build,
 )

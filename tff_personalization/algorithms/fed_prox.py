@@ -20,9 +20,20 @@ TFF 0.87's own `build_weighted_fed_prox` adds μ (θ − w), of the opposite sig
 
 import tensorflow_federated as tff
 
-from tff_personalization import local_training, methods
-from tff_personalization.algorithms import client_work
+from tff_personalization import local_training, optimizers
+from tff_personalization.algorithms import client_work, method
 from tff_personalization.models import functional
+from tff_personalization.settings import Setting
+
+
+class Settings(method.Federated):
+    """What FedProx reads."""
+
+    local_epochs = method.LOCAL_EPOCHS
+    client_weighting = method.CLIENT_WEIGHTING
+    proximal_strength = Setting(
+        0.1, "μ of fed_prox: how strongly local training is pulled to the global model.", least=0
+    )
 
 
 def build_fed_prox(
@@ -49,12 +60,23 @@ def build_fed_prox(
     return client_work.compose(model, work, server_optimizer, aggregator)
 
 
-def _build(setup: methods.Setup) -> methods.Training:
-    return setup.training("fed_prox", setup.call(build_fed_prox))
+def _build(setup: method.Setup[Settings]) -> method.Training:
+    settings = setup.settings
+    process = build_fed_prox(
+        setup.model,
+        setup.optimizer(optimizers.CLIENT),
+        setup.optimizer(optimizers.SERVER),
+        local_epochs=settings.local_epochs,
+        batch_size=settings.batch_size,
+        proximal_strength=settings.proximal_strength,
+        client_weighting=settings.client_weighting,
+        aggregator=setup.aggregator,
+    )
+    return setup.training("fed_prox", process)
 
 
-METHOD = methods.Method(
+METHOD = method.Method(
     description="FedProx: FedAvg(E) with a pull towards the global model in every local step",
-    reads=(*methods.FEDERATED_READS, "local_epochs", "client_weighting", "proximal_strength"),
+    settings=Settings,
     build=_build,
 )

@@ -21,8 +21,8 @@ models, inner loop and seeds that all methods here have, and halves are dealt by
 import tensorflow as tf
 import tensorflow_federated as tff
 
-from tff_personalization import local_training, methods
-from tff_personalization.algorithms import client_work, partial_model
+from tff_personalization import local_training, optimizers
+from tff_personalization.algorithms import client_work, method, partial_model
 from tff_personalization.models import functional
 
 
@@ -34,6 +34,14 @@ def halves(
     if seed is not None:
         order = tf.random.experimental.stateless_shuffle(order, seed)
     return local_training.take(examples, order[0::2]), local_training.take(examples, order[1::2])
+
+
+class Settings(method.Federated):
+    """What FedRecon reads."""
+
+    local_epochs = method.LOCAL_EPOCHS
+    head_epochs = method.HEAD_EPOCHS
+    client_weighting = method.CLIENT_WEIGHTING
 
 
 def build_fed_recon(
@@ -82,14 +90,25 @@ def build_fed_recon(
     )
 
 
-def _build(setup: methods.Setup) -> methods.Training:
-    partial_model.check_model(setup)
-    return setup.training("fed_recon", setup.call(build_fed_recon))
+def _build(setup: method.Setup[Settings]) -> method.Training:
+    settings = setup.settings
+    partial_model.check_model(setup, "fed_recon")
+    process = build_fed_recon(
+        setup.model,
+        setup.optimizer(optimizers.CLIENT),
+        setup.optimizer(optimizers.SERVER),
+        head_epochs=settings.head_epochs,
+        local_epochs=settings.local_epochs,
+        batch_size=settings.batch_size,
+        client_weighting=settings.client_weighting,
+        aggregator=setup.aggregator,
+    )
+    return setup.training("fed_recon", process)
 
 
-METHOD = methods.Method(
+METHOD = method.Method(
     description="FedRecon: the head is local and new in each round, the rest is shared",
-    reads=(*methods.FEDERATED_READS, "local_epochs", "head_epochs", "client_weighting"),
+    settings=Settings,
     build=_build,
     strategies=("reconstruct", "fine_tune_head"),
 )

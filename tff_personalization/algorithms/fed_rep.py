@@ -17,9 +17,17 @@ what the paper does for new clients.
 import tensorflow as tf
 import tensorflow_federated as tff
 
-from tff_personalization import local_training, methods
-from tff_personalization.algorithms import partial_model, stateful_clients
+from tff_personalization import local_training, optimizers
+from tff_personalization.algorithms import method, partial_model, stateful_clients
 from tff_personalization.models import functional
+
+
+class Settings(method.Federated):
+    """What FedRep reads."""
+
+    local_epochs = method.LOCAL_EPOCHS
+    head_epochs = method.HEAD_EPOCHS
+    client_weighting = method.CLIENT_WEIGHTING
 
 
 def build_fed_rep(
@@ -66,14 +74,25 @@ def build_fed_rep(
     return partial_model.build_with_kept_heads(model, update, client_weighting, server_optimizer, aggregator)
 
 
-def _build(setup: methods.Setup) -> methods.Training:
-    partial_model.check_model(setup)
-    return setup.training("fed_rep", setup.call(build_fed_rep))
+def _build(setup: method.Setup[Settings]) -> method.Training:
+    settings = setup.settings
+    partial_model.check_model(setup, "fed_rep")
+    process = build_fed_rep(
+        setup.model,
+        setup.optimizer(optimizers.CLIENT),
+        setup.optimizer(optimizers.SERVER),
+        head_epochs=settings.head_epochs,
+        local_epochs=settings.local_epochs,
+        batch_size=settings.batch_size,
+        client_weighting=settings.client_weighting,
+        aggregator=setup.aggregator,
+    )
+    return setup.training("fed_rep", process)
 
 
-METHOD = methods.Method(
+METHOD = method.Method(
     description="FedRep: each client keeps a head of its own, trained first, then the shared rest",
-    reads=(*methods.FEDERATED_READS, "local_epochs", "head_epochs", "client_weighting"),
+    settings=Settings,
     build=_build,
     strategies=("fine_tune_head", "fine_tune"),
 )

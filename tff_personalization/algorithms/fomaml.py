@@ -17,9 +17,16 @@ same data in every step, the delta of J steps of FedAvg is that of FedSGD + FOMA
 import tensorflow as tf
 import tensorflow_federated as tff
 
-from tff_personalization import local_training, methods, schedules
-from tff_personalization.algorithms import client_work, meta_learning
+from tff_personalization import local_training, optimizers, schedules
+from tff_personalization.algorithms import client_work, meta_learning, method
 from tff_personalization.models import functional
+
+
+class Settings(method.Federated):
+    """What FOMAML(K) reads."""
+
+    local_steps = method.LOCAL_STEPS
+    query_fraction = method.QUERY_FRACTION
 
 
 def build_fomaml(
@@ -62,12 +69,23 @@ def build_fomaml(
     return client_work.compose(model, work, server_optimizer, aggregator)
 
 
-def _build(setup: methods.Setup) -> methods.Training:
-    return setup.training("fomaml", setup.call(build_fomaml, scale=setup.optimizers["client"].learning_rate))
+def _build(setup: method.Setup[Settings]) -> method.Training:
+    settings = setup.settings
+    process = build_fomaml(
+        setup.model,
+        setup.optimizer(optimizers.CLIENT),
+        setup.optimizer(optimizers.SERVER),
+        local_steps=settings.local_steps,
+        batch_size=settings.batch_size,
+        query_fraction=settings.query_fraction,
+        scale=settings.client.learning_rate,
+        aggregator=setup.aggregator,
+    )
+    return setup.training("fomaml", process)
 
 
-METHOD = methods.Method(
+METHOD = method.Method(
     description="FOMAML(K): the gradient on new data after K local steps, first order",
-    reads=(*methods.FEDERATED_READS, "local_steps", "query_fraction"),
+    settings=Settings,
     build=_build,
 )

@@ -23,20 +23,18 @@ can lose all their members for good to one that was trained first: the shares in
 """
 
 import collections
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 import numpy as np
 import tensorflow as tf
 import tensorflow_federated as tff
 
-from tff_personalization import errors, global_weights, local_training, methods, seeds
-from tff_personalization.algorithms import client_work
+from tff_personalization import global_weights, local_training, optimizers, seeds
+from tff_personalization.algorithms import client_work, method
 from tff_personalization.models import functional
+from tff_personalization.settings import Setting
 
 SEVERAL_MODELS = "several models"  # what strategies that choose among models need
-# The aggregators whose aggregate is a weighted mean of what they make of each client's delta.
-_MEANS = ("mean", "robust", "compression", "secure_sum")
 
 
 def models_of(weights: global_weights.GlobalWeights) -> list[client_work.Weights]:
@@ -129,6 +127,14 @@ class _StepOfMembers(tff.learning.optimizers.Optimizer):
         return states, sum(moved, ())
 
 
+class Settings(method.Federated):
+    """What IFCA reads."""
+
+    local_epochs = method.LOCAL_EPOCHS
+    client_weighting = method.CLIENT_WEIGHTING
+    clusters = Setting(3, "k of ifca: the models, one for each cluster.", least=1)
+
+
 def build_ifca(
     model: functional.SeededModel,
     initial_weights: global_weights.GlobalWeights,
@@ -177,29 +183,30 @@ def build_ifca(
     )
 
 
-def _check(settings: Mapping[str, Any]) -> None:
-    if settings["aggregator"] not in _MEANS:
-        raise errors.UserError(
-            f"--aggregator={settings['aggregator']} makes no mean by cluster, which --method=ifca needs: choose one of "
-            f"{', '.join(_MEANS)}."
-        )
-
-
-def _build(setup: methods.Setup) -> methods.Training:
+def _build(setup: method.Setup[Settings]) -> method.Training:
+    settings = setup.settings
     further = (
-        setup.build_model(seeds.generator(setup.seed, "init", cluster))
-        for cluster in range(1, setup.settings["clusters"])
+        setup.build_model(seeds.generator(setup.seed, "init", cluster)) for cluster in range(1, settings.clusters)
     )
     initial_weights = first_models(setup.model, *further)
-    process = setup.call(build_ifca, initial_weights=initial_weights)
+    process = build_ifca(
+        setup.model,
+        initial_weights,
+        setup.optimizer(optimizers.CLIENT),
+        setup.optimizer(optimizers.SERVER),
+        local_epochs=settings.local_epochs,
+        batch_size=settings.batch_size,
+        client_weighting=settings.client_weighting,
+        aggregator=setup.aggregator,
+    )
     return setup.training("ifca", process, initial_weights)
 
 
-METHOD = methods.Method(
+METHOD = method.Method(
     description="IFCA, HypCluster: k models, each client trains the one that fits it best",
-    reads=(*methods.FEDERATED_READS, "local_epochs", "client_weighting", "clusters"),
+    settings=Settings,
     build=_build,
-    check=_check,
     strategies=("best_cluster",),
     provides=SEVERAL_MODELS,
+    means_only=True,
 )

@@ -19,8 +19,8 @@ import numpy as np
 import tensorflow as tf
 import tensorflow_federated as tff
 
-from tff_personalization import global_weights, methods
-from tff_personalization.algorithms import client_work, meta_learning
+from tff_personalization import aggregators, cohorts, global_weights, optimizers
+from tff_personalization.algorithms import client_work, meta_learning, method
 from tff_personalization.models import functional
 
 RATES = "rates"  # what it adds to the global weights
@@ -30,6 +30,17 @@ def initial_weights(model: functional.SeededModel, inner_learning_rate: float) -
     """The global weights before the first round: the model's own, and a rate for each of them, of the same shapes."""
     theta = model.initial_weights[0]
     return global_weights.GlobalWeights(theta, RATES, (tuple(np.full_like(w, inner_learning_rate) for w in theta),))
+
+
+class Settings(cohorts.WithStragglers):
+    """What Meta-SGD(K) reads: the local steps have no optimizer besides the rates that it learns."""
+
+    server = optimizers.SERVER
+    batch_size = method.BATCH_SIZE
+    aggregator = aggregators.AGGREGATOR
+    local_steps = method.LOCAL_STEPS
+    query_fraction = method.QUERY_FRACTION
+    inner_learning_rate = method.INNER_LEARNING_RATE
 
 
 def build_meta_sgd(
@@ -75,21 +86,23 @@ def build_meta_sgd(
     return client_work.compose(model, work, server_optimizer, aggregator, initial_weights=start)
 
 
-def _build(setup: methods.Setup) -> methods.Training:
-    return setup.training("meta_sgd", setup.call(build_meta_sgd), setup.call(initial_weights))
+def _build(setup: method.Setup[Settings]) -> method.Training:
+    settings = setup.settings
+    process = build_meta_sgd(
+        setup.model,
+        setup.optimizer(optimizers.SERVER),
+        local_steps=settings.local_steps,
+        batch_size=settings.batch_size,
+        query_fraction=settings.query_fraction,
+        inner_learning_rate=settings.inner_learning_rate,
+        aggregator=setup.aggregator,
+    )
+    return setup.training("meta_sgd", process, initial_weights(setup.model, settings.inner_learning_rate))
 
 
-METHOD = methods.Method(
+METHOD = method.Method(
     description="Meta-SGD(K): MAML that learns a local learning rate for each weight",
-    reads=(
-        "server",
-        *methods.COHORT_READS,
-        "batch_size",
-        "aggregator",
-        "local_steps",
-        "query_fraction",
-        "inner_learning_rate",
-    ),
+    settings=Settings,
     build=_build,
     strategies=("meta_sgd", "fine_tune"),
     provides=RATES,

@@ -23,9 +23,18 @@ rate 1.
 import tensorflow as tf
 import tensorflow_federated as tff
 
-from tff_personalization import local_training, methods
-from tff_personalization.algorithms import client_work
+from tff_personalization import cohorts, local_training, optimizers
+from tff_personalization.algorithms import client_work, method
 from tff_personalization.models import functional
+
+
+class Settings(cohorts.WithStragglers):
+    """What MimeLite reads. It has no aggregator: gradients are summed as they are."""
+
+    base = optimizers.BASE
+    batch_size = method.BATCH_SIZE
+    local_epochs = method.LOCAL_EPOCHS
+    client_weighting = method.CLIENT_WEIGHTING
 
 
 def build_mime_lite(
@@ -78,13 +87,20 @@ class _StateStays(tff.learning.optimizers.Optimizer):
         return state, weights
 
 
-def _build(setup: methods.Setup) -> methods.Training:
-    return setup.training("mime_lite", setup.call(build_mime_lite))
+def _build(setup: method.Setup[Settings]) -> method.Training:
+    settings = setup.settings
+    process = build_mime_lite(
+        setup.model,
+        setup.optimizer(optimizers.BASE),
+        local_epochs=settings.local_epochs,
+        batch_size=settings.batch_size,
+        client_weighting=settings.client_weighting,
+    )
+    return setup.training("mime_lite", process)
 
 
-METHOD = methods.Method(
+METHOD = method.Method(
     description="MimeLite: local steps with the state of an optimizer that all clients' gradients update",
-    # No aggregator: gradients are summed as they are.
-    reads=("base", *methods.COHORT_READS, "batch_size", "local_epochs", "client_weighting"),
+    settings=Settings,
     build=_build,
 )

@@ -5,11 +5,13 @@ only the rest, and the server steps only the rest: the head among the global wei
 whatever the aggregator and the server optimizer do. A client that has no head of its own starts from it.
 """
 
+from typing import Any
+
 import tensorflow as tf
 import tensorflow_federated as tff
 
-from tff_personalization import errors, local_training, methods
-from tff_personalization.algorithms import client_work, stateful_clients
+from tff_personalization import errors, local_training
+from tff_personalization.algorithms import client_work, method, stateful_clients
 from tff_personalization.models import functional
 
 
@@ -110,10 +112,9 @@ def build_with_kept_heads(
     )
 
 
-def check_model(setup: methods.Setup) -> None:
-    """Raises UserError if the model is nothing but a head."""
+def check_model(setup: method.Setup[Any], name: str) -> None:
+    """Raises UserError if the model is nothing but a head, which the method of this name keeps local."""
     if setup.model.rest.stop == 0:
         raise errors.UserError(
-            f"--model={setup.settings['model']} is nothing but a head, which --method={setup.settings['method']} keeps "
-            "local: choose another model."
+            f"--model: the network is nothing but a head, which --method={name} keeps local: choose another --model."
         )

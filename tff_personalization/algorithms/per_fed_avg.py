@@ -22,9 +22,22 @@ client's examples epoch by epoch; D′ and D″ are drawn again each time. The d
 import tensorflow as tf
 import tensorflow_federated as tff
 
-from tff_personalization import local_training, methods
-from tff_personalization.algorithms import client_work, meta_learning
+from tff_personalization import local_training, optimizers
+from tff_personalization.algorithms import client_work, meta_learning, method
 from tff_personalization.models import functional
+from tff_personalization.settings import Setting
+
+
+class Settings(method.Federated):
+    """What Per-FedAvg reads."""
+
+    local_steps = method.LOCAL_STEPS
+    inner_learning_rate = method.INNER_LEARNING_RATE
+    hessian_delta = Setting(
+        0.001,
+        "δ of the difference of gradients that is per_fed_avg's product with the Hessian (HF); 0 leaves it out (FO).",
+        least=0,
+    )
 
 
 def build_per_fed_avg(
@@ -91,12 +104,23 @@ def build_per_fed_avg(
     return client_work.compose(model, work, server_optimizer, aggregator)
 
 
-def _build(setup: methods.Setup) -> methods.Training:
-    return setup.training("per_fed_avg", setup.call(build_per_fed_avg))
+def _build(setup: method.Setup[Settings]) -> method.Training:
+    settings = setup.settings
+    process = build_per_fed_avg(
+        setup.model,
+        setup.optimizer(optimizers.CLIENT),
+        setup.optimizer(optimizers.SERVER),
+        local_steps=settings.local_steps,
+        batch_size=settings.batch_size,
+        inner_learning_rate=settings.inner_learning_rate,
+        hessian_delta=settings.hessian_delta,
+        aggregator=setup.aggregator,
+    )
+    return setup.training("per_fed_avg", process)
 
 
-METHOD = methods.Method(
+METHOD = method.Method(
     description="Per-FedAvg: K local steps down the loss after one inner step; HF, or FO with --hessian_delta=0",
-    reads=(*methods.FEDERATED_READS, "local_steps", "inner_learning_rate", "hessian_delta"),
+    settings=Settings,
     build=_build,
 )

@@ -9,29 +9,66 @@ is the strategies': the personalization optimizer is a role of its own (--person
 the client optimizer; it does not follow what --client_… says.
 """
 
-from tff_personalization import global_weights, methods
-from tff_personalization.algorithms import fed_avg, reptile
+from typing import Any
+
+from tff_personalization import errors, global_weights, optimizers
+from tff_personalization.algorithms import fed_avg, method, reptile
+from tff_personalization.settings import Setting
+
+_STAGE_1_SHARE = 0.8
 
 
-def _build(setup: methods.Setup) -> methods.Training:
-    first = setup.call(fed_avg.build_fed_avg)
-    second = setup.call(reptile.build_reptile, server_optimizer=setup.optimizer("stage_2_server"))
-    stages = methods.Stage("fed_avg", 1, first), methods.Stage("reptile", setup.settings["stage_2_round"], second)
-    start = global_weights.GlobalWeights.initial(setup.model)
-    return methods.Training(stages, methods.sampled_cohorts(setup), start)
+class Settings(reptile.Settings, fed_avg.Settings):
+    """What both stages read, and when the second begins."""
+
+    stage_2_server = optimizers.STAGE_2_SERVER
+    stage_2_round: Setting[Any] = Setting(
+        None,
+        "First round of the second stage of personalized_fed_avg. Default: as --stage_1_share says.",
+        kind=int,
+        least=2,
+    )
+    stage_1_share: Setting[Any] = Setting(
+        None, f"Share of the rounds that are its first stage. Default: {_STAGE_1_SHARE:g}.", kind=float, least=0, most=1
+    )
 
 
-METHOD = methods.Method(
+def _complete(values: dict[str, Any]) -> None:
+    """Says when the second stage begins by its round. UserError if that is said twice, or is after the last round."""
+    share, given_round = values["stage_1_share"], values["stage_2_round"]
+    if given_round is None:
+        first = max(2, round((_STAGE_1_SHARE if share is None else share) * values["rounds"]) + 1)
+    elif share is not None:
+        raise errors.UserError(
+            f"--stage_1_share={share:g} and --stage_2_round={given_round} both say when the second stage begins: "
+            "keep one."
+        )
+    else:
+        first = given_round
+    if first > values["rounds"]:
+        after = f"comes after the last round (--rounds={values['rounds']})"
+        if given_round is not None:
+            raise errors.UserError(f"--stage_2_round={given_round} {after}: give a smaller one.")
+        whose = "" if share is None else f"--stage_1_share={share:g}: "
+        raise errors.UserError(
+            f"{whose}the second stage of --method={values['method']} {after}: give more --rounds, or a smaller "
+            "--stage_1_share."
+        )
+    values.update(stage_2_round=first, stage_1_share=None)  # the round says it
+
+
+def _build(setup: method.Setup[Settings]) -> method.Training:
+    settings = setup.settings
+    first = fed_avg.process_of(setup)
+    second = reptile.process_of(setup, optimizers.STAGE_2_SERVER)
+    stages = method.Stage("fed_avg", 1, first), method.Stage("reptile", settings.stage_2_round, second)
+    return method.Training(stages, setup.cohorts(), global_weights.GlobalWeights.initial(setup.model))
+
+
+METHOD = method.Method(
     description="Personalized FedAvg: FedAvg(E), then Reptile(K) with its own server optimizer",
-    reads=(
-        *methods.FEDERATED_READS,
-        "stage_2_server",
-        "local_epochs",
-        "local_steps",
-        "client_weighting",
-        "stage_2_round",
-        "stage_1_share",
-    ),
+    settings=Settings,
     build=_build,
+    complete=_complete,
     first_stage="fed_avg",
 )

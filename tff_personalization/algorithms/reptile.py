@@ -12,12 +12,20 @@
 With K = E × (batches of every client) and uniform weights this is FedAvg(E).
 """
 
+from typing import Any
+
 import tensorflow as tf
 import tensorflow_federated as tff
 
-from tff_personalization import local_training, methods
-from tff_personalization.algorithms import client_work
+from tff_personalization import local_training, optimizers
+from tff_personalization.algorithms import client_work, method
 from tff_personalization.models import functional
+
+
+class Settings(method.Federated):
+    """What Reptile(K) reads."""
+
+    local_steps = method.LOCAL_STEPS
 
 
 def build_reptile(
@@ -39,12 +47,27 @@ def build_reptile(
     return client_work.compose(model, work, server_optimizer, aggregator)
 
 
-def _build(setup: methods.Setup) -> methods.Training:
-    return setup.training("reptile", setup.call(build_reptile))
+def process_of(
+    setup: method.Setup[Any], server: optimizers.Role = optimizers.SERVER
+) -> tff.learning.templates.LearningProcess:
+    """Reptile(K) as the settings say; they have those of `Settings`, and the role of the server optimizer."""
+    settings: Settings = setup.settings
+    return build_reptile(
+        setup.model,
+        setup.optimizer(optimizers.CLIENT),
+        setup.optimizer(server),
+        local_steps=settings.local_steps,
+        batch_size=settings.batch_size,
+        aggregator=setup.aggregator,
+    )
 
 
-METHOD = methods.Method(
+def _build(setup: method.Setup[Settings]) -> method.Training:
+    return setup.training("reptile", process_of(setup))
+
+
+METHOD = method.Method(
     description="Reptile(K): K local steps a round, uniform mean",
-    reads=(*methods.FEDERATED_READS, "local_steps"),
+    settings=Settings,
     build=_build,
 )

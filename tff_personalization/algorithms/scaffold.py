@@ -21,9 +21,18 @@ import numpy as np
 import tensorflow as tf
 import tensorflow_federated as tff
 
-from tff_personalization import local_training, methods
-from tff_personalization.algorithms import client_work, stateful_clients
+from tff_personalization import cohorts, local_training, optimizers
+from tff_personalization.algorithms import client_work, method, stateful_clients
 from tff_personalization.models import functional
+
+
+class Settings(cohorts.WithStragglers):
+    """What SCAFFOLD reads. It has no aggregator: changes of control variates are summed as they are."""
+
+    client = optimizers.CLIENT
+    server = optimizers.SERVER
+    batch_size = method.BATCH_SIZE
+    local_epochs = method.LOCAL_EPOCHS
 
 
 def build_scaffold(
@@ -74,14 +83,22 @@ def build_scaffold(
     )
 
 
-def _build(setup: methods.Setup) -> methods.Training:
-    return setup.training("scaffold", setup.call(build_scaffold, population=len(setup.train_clients)))
+def _build(setup: method.Setup[Settings]) -> method.Training:
+    settings = setup.settings
+    process = build_scaffold(
+        setup.model,
+        setup.optimizer(optimizers.CLIENT),
+        setup.optimizer(optimizers.SERVER),
+        local_epochs=settings.local_epochs,
+        batch_size=settings.batch_size,
+        population=len(setup.train_clients),
+    )
+    return setup.training("scaffold", process)
 
 
-METHOD = methods.Method(
+METHOD = method.Method(
     description="SCAFFOLD: local steps corrected by control variates, one of which each client keeps",
-    # No aggregator: changes of control variates are summed as they are.
-    reads=("client", "server", *methods.COHORT_READS, "batch_size", "local_epochs"),
+    settings=Settings,
     build=_build,
     plain_sgd=True,
 )

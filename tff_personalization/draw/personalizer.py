@@ -88,11 +88,11 @@ class Personalizer:
         self.trained = trained
         self.model = trained.model
         self._global_weights = trained.weights.like([tf.constant(w) for w in trained.weights.flat])
-        self._settings = adaptation.Settings(
+        self._tuning = adaptation.Tuning(
             trained.experiment.optimizers["personalization"].build(),
             config.personalization_epochs,
-            config.personalization_batch_size,
-            trained.experiment.settings,
+            trained.experiment.values["personalization_batch_size"],
+            trained.experiment.read(strategies_lib.STRATEGIES[trained.strategy].settings),
         )
         of_weights = tuple(tf.TensorSpec(w.shape, w.dtype) for w in self.initial)
         images, labels = self.model.input_spec
@@ -146,7 +146,7 @@ class Personalizer:
             self._global_weights,
             Examples(images, labels),
             seed,
-            self._settings,
+            self._tuning,
         )
 
     def warm_up(self) -> None:

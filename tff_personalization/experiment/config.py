@@ -1,74 +1,36 @@
 """From flags to a checked experiment."""
 
-import copy
 import dataclasses
 import functools
 import hashlib
 import json
-import math
-import os
-import typing
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Collection, Mapping
+from typing import Any, TypeVar
 
 import numpy as np
 from absl import flags
 
 from tff_personalization import aggregators, errors, identity, methods, optimizers, plugins, schedules
+from tff_personalization.algorithms.method import Method
 from tff_personalization.experiment import settings as settings_lib
 from tff_personalization.personalization import strategies
-from tff_personalization.tasks import partitions, registry
+from tff_personalization.settings import Group, Setting
+from tff_personalization.tasks import registry
 
-_READ_BY_SOME_SOURCE = frozenset(
-    name for task in registry.TASKS.values() for names in task.sources.reads.values() for name in names
-)
+G = TypeVar("G", bound=Group)
 
 _READ_BY_EVALUATIONS = ("evaluation_clients", "target_accuracy")  # between rounds
 _READ_BETWEEN_ROUNDS = ("rounds_per_evaluation", *_READ_BY_EVALUATIONS, "rounds_per_checkpoint", "rounds_per_model")
 
 
-def _flag_type(field: dataclasses.Field) -> type:
-    """The type of a setting's values, without the None of those that may be left open."""
-    inner = [kind for kind in typing.get_args(field.type) if kind is not type(None)]
-    return inner[0] if typing.get_origin(field.type) is not list and inner else field.type  # type: ignore[return-value]
-
-
 def define_flags(flag_values: flags.FlagValues = flags.FLAGS) -> None:
-    """Defines one flag for each setting, the optimizers' flags, and those of a sweep.
+    """Defines every flag of a run, and those of a sweep.
 
     Raises:
-        UserError: a plugin has defined a flag of such a name, or registered what reads a flag that does not exist.
+        UserError: a plugin has a setting whose name is taken.
     """
-    roles = {name for role in settings_lib.ROLES.values() for name in optimizers.flag_names(role)}
-    for name in plugins.flag_names():
-        if name in roles or name in settings_lib.ExperimentConfig.__dataclass_fields__:
-            raise errors.UserError(f"--plugin: it defines the flag --{name}, which exists already: rename it.")
-        if name not in flag_values:  # not those that the plugin defined its flag in
-            flag_values[name] = copy.deepcopy(flags.FLAGS[name])
-            flag_values[name].unparse()
-    defaults = settings_lib.defaults()
-    for field in dataclasses.fields(settings_lib.ExperimentConfig):
-        default = defaults[field.name]
-        choices = field.metadata.get("choices")
-        kind, described = _flag_type(field), field.metadata["help"]
-        text = f"[{field.metadata['theme']}] {described() if callable(described) else described}"
-        if kind is int:
-            flags.DEFINE_integer(field.name, default, text, flag_values=flag_values)
-        elif kind is float:
-            flags.DEFINE_float(field.name, default, text, flag_values=flag_values)
-        elif kind is bool:
-            flags.DEFINE_bool(field.name, default, text, flag_values=flag_values)
-        elif kind is str and choices:
-            flags.DEFINE_enum(field.name, default, list(choices), text, flag_values=flag_values)
-        elif kind is str:
-            flags.DEFINE_string(field.name, default, text, flag_values=flag_values)
-        elif choices or "item" in field.metadata:
-            text = f"{text} Of: {', '.join(choices)}." if choices else text
-            flags.DEFINE_list(field.name, default, text, flag_values=flag_values)
-        else:
-            flags.DEFINE_multi_string(field.name, default, text, flag_values=flag_values)
-    for role in settings_lib.ROLES.values():
-        optimizers.define_flags(role, flag_values)
+    for name, setting in settings_lib.all_flags().items():
+        define_flag(name, setting, flag_values)
     # Not settings of a run:
     text = "[run] A TOML file of flags for many runs (docs/sweeps.md)."
     flags.DEFINE_string("sweep", "", text, flag_values=flag_values)
@@ -78,40 +40,54 @@ def define_flags(flag_values: flags.FlagValues = flags.FLAGS) -> None:
     flags.DEFINE_integer("sweep_runs_at_once", 1, text, lower_bound=1, flag_values=flag_values)
     text = "[run] End a sweep with the first run that fails."
     flags.DEFINE_bool("sweep_stop_on_failure", False, text, flag_values=flag_values)
-    for chooser, choices in settings_lib.reads().items():
-        for name, read in choices.items():
-            for flag in sorted(read):
-                if flag not in settings_lib.ROLES and flag not in flag_values and flag not in plugins.flag_names():
-                    raise errors.UserError(f"--plugin: {name!r} of --{chooser} reads --{flag}, which is no flag.")
+
+
+def define_flag(name: str, setting: Setting[Any], flag_values: flags.FlagValues) -> None:
+    """Defines the flag of a setting."""
+    text, default = f"[{setting.theme}] {setting.help}", setting.default
+    if setting.kind is int:
+        flags.DEFINE_integer(name, default, text, flag_values=flag_values)
+    elif setting.kind is float:
+        flags.DEFINE_float(name, default, text, flag_values=flag_values)
+    elif setting.kind is bool:
+        flags.DEFINE_bool(name, default, text, flag_values=flag_values)
+    elif setting.kind is str and setting.choices is not None:
+        flags.DEFINE_enum(name, default, list(setting.choices), text, flag_values=flag_values)
+    elif setting.kind is str:
+        flags.DEFINE_string(name, default, text, flag_values=flag_values)
+    elif setting.several:
+        flags.DEFINE_multi_string(name, default, text, flag_values=flag_values)
+    else:
+        text += f" Of: {', '.join(setting.choices)}." if setting.choices is not None else ""
+        flags.DEFINE_list(name, default, text, flag_values=flag_values)
 
 
 @dataclasses.dataclass(frozen=True)
 class Experiment:
-    """A checked configuration with the optimizers of its roles.
+    """A checked experiment.
 
     Attributes:
-        config: the program's own settings.
-        optimizers: the optimizer of each role that the method has.
-        plugin_settings: the values of the flags that plugins define.
+        config: what every run reads.
+        values: the value of every setting by name, of those that the run does not read too.
+        optimizers: the optimizer of each role that the method has, and that of personalization.
         plugins: the SHA-256 of each plugin's source, by the plugin's name.
         given: the values of the flags that were not left at their defaults, by name.
     """
 
-    config: settings_lib.ExperimentConfig
-    optimizers: dict[str, optimizers.OptimizerSpec]
-    plugin_settings: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    config: settings_lib.RunSettings
+    values: Mapping[str, Any]
+    optimizers: Mapping[str, optimizers.OptimizerSpec]
     plugins: Mapping[str, str] = dataclasses.field(default_factory=dict)
     given: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
-    @property
-    def settings(self) -> dict[str, Any]:
-        """The value of every flag besides the optimizers', by name."""
-        return {**dataclasses.asdict(self.config), **self.plugin_settings}
+    def read(self, group: type[G]) -> G:
+        """The values of a group of settings."""
+        return group(**{name: self.optimizers.get(name, self.values.get(name)) for name in group.parts()})
 
     def as_json(self) -> dict[str, Any]:
         """Every setting and optimizer as plain values, and the source of each plugin as its hash."""
         specs = {role: dataclasses.asdict(spec) for role, spec in self.optimizers.items()}
-        return {**self.settings, "optimizers": specs, "plugin_sources": dict(self.plugins)}
+        return {**self.values, "optimizers": specs, "plugin_sources": dict(self.plugins)}
 
     def run_name(self) -> str:
         """The name of the run directory: the one given, or one that differs whenever a number could differ."""
@@ -129,80 +105,41 @@ def from_flags(flag_values: flags.FlagValues = flags.FLAGS) -> Experiment:
     Raises:
         UserError: a value is out of range, two do not fit together, or a flag is given that nothing would read.
     """
-    values = {field.name: flag_values[field.name].value for field in dataclasses.fields(settings_lib.ExperimentConfig)}
-    values["plugin"] = plugins.split(values["plugin"])
-    for field in dataclasses.fields(settings_lib.ExperimentConfig):
-        if "item" in field.metadata:
-            values[field.name] = [_item(field, text) for text in values[field.name]]
-        _check_value(field, values[field.name])
+    of_flags = {name: flag_values[name].value for name in settings_lib.all_flags()}
+    return from_values(of_flags, given(flag_values))
+
+
+def from_values(of_flags: Mapping[str, Any], given: Mapping[str, Any]) -> Experiment:
+    """The experiment that the values of all flags describe; `given` are those that the user gave. See `from_flags`."""
+    of_flags = {**of_flags, "plugin": plugins.split(of_flags["plugin"])}
+    values = {name: part.of(of_flags) for name, part in settings_lib.all_parts().items() if isinstance(part, Setting)}
     _choose_by_task(values)
     method = methods.get(values["method"])
     values["strategies"] = values["strategies"] or list(method.strategies)
-    for name in values["strategies"]:
-        strategy = strategies.STRATEGIES[name]
-        if strategy.one_label and not _one_label(values["task"], values["model"]):
-            raise errors.UserError(
-                f"--strategies: {name} is for models with one label an example; --model={values['model']} predicts one "
-                "at each place of it: leave it out."
-            )
-        needed = strategy.needs
-        if needed not in ("", method.provides):
-            makers = ", ".join(other for other in methods.METHODS if methods.get(other).provides == needed)
-            raise errors.UserError(
-                f"--strategies: {name} needs {needed}, which --method={values['method']} does not train: "
-                f"leave it out, or choose one of --method={makers}."
-            )
-    _refuse_unread(values, method, flag_values)
-    method.check(values)
-    if not values["straggler_probability"] and not flag_values["straggler_step_fraction"].using_default_value:
-        raise errors.UserError(
-            "--straggler_step_fraction has no effect without stragglers: give --straggler_probability, or remove it."
-        )
-    if values["run_name"] and (set(values["run_name"]) & {"/", "\\", "\0"} or values["run_name"] in (".", "..")):
-        raise errors.UserError(
-            f"--run_name={values['run_name']!r}: is the name of a directory in --output_dir: give one without slashes."
-        )
-    for name in ("cores", "threads_per_client"):
-        if values["workers"] and not flag_values[name].using_default_value:
-            raise errors.UserError(
-                f"--{name} has no effect with --workers, each of which has its own: remove it, or start them with it."
-            )
-    if values["personalization_learning_rates"] and not values["validation_clients"]:
-        raise errors.UserError(
-            "--personalization_learning_rates: the rate is chosen on validation clients; give --validation_clients, or "
-            "one --personalization_learning_rate."
-        )
-
+    _check_strategies(values, method)
+    _refuse_unread(values, method, given)
+    _check_combinations(values, method, given)
     if not method.trains:
         values.update(rounds=0, rounds_per_evaluation=0)
-    if "aggregator" in method.reads and not aggregators.AGGREGATORS[values["aggregator"]].weighted:
-        values["client_weighting"] = "uniform"
-    if "stage_2_round" in method.reads:
-        share, given_round = values["stage_1_share"], values["stage_2_round"]
-        if values["stage_2_round"] is None:
-            values["stage_2_round"] = max(2, round((0.8 if share is None else share) * values["rounds"]) + 1)
-        elif share is not None:
+    if "aggregator" in method.settings.parts():
+        aggregator = aggregators.AGGREGATORS[values["aggregator"]]
+        if method.means_only and not aggregator.mean:
+            means = ", ".join(name for name, other in aggregators.AGGREGATORS.items() if other.mean)
             raise errors.UserError(
-                f"--stage_1_share={share:g} and --stage_2_round={values['stage_2_round']} both say when the second "
-                "stage begins: keep one."
+                f"--aggregator={values['aggregator']} makes no mean by cluster, which --method={values['method']} "
+                f"needs: choose one of {means}."
             )
-        values["stage_1_share"] = None  # the round says it
-        if values["stage_2_round"] > values["rounds"]:
-            after = f"comes after the last round (--rounds={values['rounds']})"
-            if given_round is not None:
-                raise errors.UserError(f"--stage_2_round={given_round} {after}: give a smaller one.")
-            whose = "" if share is None else f"--stage_1_share={share:g}: "
-            raise errors.UserError(
-                f"{whose}the second stage of --method={values['method']} {after}: give more --rounds, or a smaller "
-                "--stage_1_share."
-            )
-    roles = [name for name in settings_lib.ROLES if name in method.reads or name == "personalization"]
-    specs = {name: optimizers.from_flags(settings_lib.ROLES[name], flag_values) for name in roles}
+        if not aggregator.weighted:
+            values["client_weighting"] = "uniform"
+    method.complete(values)
+    specs = {
+        name: role.of(of_flags, given)
+        for name, role in settings_lib.roles().items()
+        if name in method.settings.parts() or name in settings_lib.AlwaysThere.parts()
+    }
     _check_client_optimizer(values["method"], method, specs)
-    plugin_settings = {name: flag_values[name].value for name in plugins.flag_names()}
-    return Experiment(
-        settings_lib.ExperimentConfig(**values), specs, plugin_settings, plugins.sources(), given(flag_values)
-    )
+    config = settings_lib.RunSettings(**{name: values[name] for name in settings_lib.RunSettings.parts()})
+    return Experiment(config, values, specs, plugins.sources(), given)
 
 
 def argument(name: str, value: Any) -> str:
@@ -219,9 +156,7 @@ def text(value: Any) -> str:
 
 def given(flag_values: flags.FlagValues) -> dict[str, Any]:
     """The flags of a run that are not at their defaults, with their values."""
-    names = [field.name for field in dataclasses.fields(settings_lib.ExperimentConfig)]
-    names += [name for role in settings_lib.ROLES.values() for name in optimizers.flag_names(role)]
-    names += plugins.flag_names()
+    names = settings_lib.all_flags()
     return {name: flag_values[name].value for name in names if not flag_values[name].using_default_value}
 
 
@@ -233,15 +168,44 @@ def _one_label(task: str, model: str) -> bool:
     return labels.shape.rank == 1
 
 
-def _item(field: dataclasses.Field, text: Any) -> Any:
-    make, expected = field.metadata["item"]
-    try:
-        return make(str(text))
-    except ValueError:
-        raise errors.UserError(f"--{field.name}: {text!r} is not {expected}.") from None
+def _check_strategies(values: Mapping[str, Any], method: Method) -> None:
+    for name in values["strategies"]:
+        strategy = strategies.STRATEGIES[name]
+        if strategy.one_label and not _one_label(values["task"], values["model"]):
+            raise errors.UserError(
+                f"--strategies: {name} is for models with one label an example; --model={values['model']} predicts one "
+                "at each place of it: leave it out."
+            )
+        if not method.fits(strategy.needs):
+            makers = ", ".join(other for other in methods.METHODS if methods.get(other).fits(strategy.needs))
+            raise errors.UserError(
+                f"--strategies: {name} needs {strategy.needs}, which --method={values['method']} does not train: "
+                f"leave it out, or choose one of --method={makers}."
+            )
 
 
-def _check_client_optimizer(name: str, method: methods.Method, specs: Mapping[str, optimizers.OptimizerSpec]) -> None:
+def _check_combinations(values: Mapping[str, Any], method: Method, given: Collection[str]) -> None:
+    """What settings of every run must have to do with each other."""
+    if not values["straggler_probability"] and "straggler_step_fraction" in given:
+        raise errors.UserError(
+            "--straggler_step_fraction has no effect without stragglers: give --straggler_probability, or remove it."
+        )
+    name = values["run_name"]
+    if name and (set(name) & {"/", "\\", "\0"} or name in (".", "..")):
+        raise errors.UserError(f"--run_name={name!r}: it names a directory in --output_dir: give one without slashes.")
+    for flag in ("cores", "threads_per_client"):
+        if values["workers"] and flag in given:
+            raise errors.UserError(
+                f"--{flag} has no effect with --workers, each of which has its own: remove it, or start them with it."
+            )
+    if values["personalization_learning_rates"] and not values["validation_clients"]:
+        raise errors.UserError(
+            "--personalization_learning_rates: the rate is chosen on validation clients; give --validation_clients, or "
+            "one --personalization_learning_rate."
+        )
+
+
+def _check_client_optimizer(name: str, method: Method, specs: Mapping[str, optimizers.OptimizerSpec]) -> None:
     client = specs.get("client")
     if method.plain_sgd and client and (client.name != "sgd" or client.options.get("momentum")):
         raise errors.UserError(
@@ -253,25 +217,6 @@ def _check_client_optimizer(name: str, method: methods.Method, specs: Mapping[st
             f"--client_learning_rate_schedule and its warm-up have no effect with --method={name}, which keeps one "
             "optimizer for all rounds: remove them."
         )
-
-
-def _check_value(field: dataclasses.Field, value: Any) -> None:
-    least, most = field.metadata.get("least"), field.metadata.get("most")
-    choices = field.metadata.get("choices") or ()
-    if isinstance(value, list):
-        for item in value:
-            if choices and item not in choices:
-                raise errors.UserError(f"--{field.name}: {item!r} is unknown; choose from {', '.join(choices)}.")
-        if len(set(value)) != len(value):
-            raise errors.UserError(
-                f"--{field.name}={','.join(map(str, value))}: something stands there twice; give each once."
-            )
-    elif field.metadata.get("positive") and not (math.isfinite(value) and value > 0):
-        raise errors.UserError(f"--{field.name}={value}: give a positive, finite number.")
-    elif value is not None and least is not None and not value >= least:
-        raise errors.UserError(f"--{field.name}={value}: give {least} or more.")
-    elif value is not None and most is not None and not value <= most:
-        raise errors.UserError(f"--{field.name}={value}: give {most} or less.")
 
 
 def _choose_by_task(values: dict[str, Any]) -> None:
@@ -292,49 +237,27 @@ def _choose_by_task(values: dict[str, Any]) -> None:
         )
 
 
-def _refuse_unread(values: dict[str, Any], method: methods.Method, flag_values: flags.FlagValues) -> None:
+def _refuse_unread(values: Mapping[str, Any], method: Method, given: Collection[str]) -> None:
     """A flag that has no effect is a mistake of the user's: refuse it by name."""
-
-    def given(name: str) -> str | None:
-        names = optimizers.flag_names(settings_lib.ROLES[name]) if name in settings_lib.ROLES else (name,)
-        return next((flag for flag in names if not flag_values[flag].using_default_value), None)
-
-    aggregator = aggregators.AGGREGATORS[values["aggregator"]] if "aggregator" in method.reads else None
-    reads = settings_lib.reads()
-    read = reads["method"][values["method"]].union(*(reads["strategies"][name] for name in values["strategies"]))
-    if aggregator:
-        read |= reads["aggregator"][values["aggregator"]]
+    chosen = settings_lib.chosen(values)
+    read = {flag for groups in chosen.values() for group in groups for flag in group.flags()}
     # What a strategy could read is its to refuse: a method may read it too.
-    for chooser in ("strategies", "method", "aggregator"):
-        for name in sorted(frozenset().union(*reads[chooser].values()) - read):
-            if flag := given(name):
-                shown = "method" if chooser == "aggregator" and not aggregator else chooser
-                value = ",".join(values[shown]) if shown == "strategies" else values[shown]
-                raise errors.UserError(f"--{flag} has no effect with --{shown}={value}: remove it.")
-    if aggregator and not aggregator.weighted and values["client_weighting"] != "uniform" and given("client_weighting"):
+    for chooser, groups in settings_lib.choices().items():
+        for flag in sorted({flag for group in groups.values() for flag in group.flags()} - read):
+            if flag in given:
+                shown = "method" if chooser == "aggregator" and not chosen["aggregator"] else chooser
+                raise errors.UserError(f"--{flag} has no effect with {argument(shown, values[shown])}: remove it.")
+    unweighted = chosen["aggregator"] and not aggregators.AGGREGATORS[values["aggregator"]].weighted
+    if unweighted and values["client_weighting"] != "uniform" and "client_weighting" in given:
         raise errors.UserError(
             f"--client_weighting={values['client_weighting']} has no effect with --aggregator={values['aggregator']}, "
             "whose mean is unweighted: remove it."
         )
-    catalogue = registry.TASKS[values["task"]].sources
-    source_reads = catalogue.settings_read(os.path.expanduser(values["client_data"]))
-    for name in sorted(_READ_BY_SOME_SOURCE - set(source_reads)):
-        if not flag_values[name].using_default_value:
-            raise errors.UserError(f"--{name} has no effect with --client_data={values['client_data']}: remove it.")
-    partition = values["partition"]
-    unread = {name for names in partitions.READS.values() for name in names} - {*partitions.READS.get(partition, ())}
-    for name in sorted(unread | ({"partition_clients"} if partition == partitions.NATURAL else set())):
-        if given(name):
-            raise errors.UserError(f"--{name} has no effect with --partition={partition}: remove it.")
-    if partition != partitions.NATURAL and given("deal_examples_at_random"):
-        raise errors.UserError(
-            f"--deal_examples_at_random has no effect with --partition={partition}, which deals them: keep one."
-        )
+    unread = []
     if not method.trains:
-        for name in ("rounds", *_READ_BETWEEN_ROUNDS, "rounds_from"):
-            if given(name):
-                raise errors.UserError(f"--{name} has no effect with --method={values['method']}: remove it.")
+        unread += [(name, f"--method={values['method']}") for name in ("rounds", *_READ_BETWEEN_ROUNDS, "rounds_from")]
     if not values["rounds_per_evaluation"]:
-        for name in _READ_BY_EVALUATIONS:
-            if given(name):
-                raise errors.UserError(f"--{name} has no effect with --rounds_per_evaluation=0: remove it.")
+        unread += [(name, "--rounds_per_evaluation=0") for name in _READ_BY_EVALUATIONS]
+    for flag, reason in unread:
+        if flag in given:
+            raise errors.UserError(f"--{flag} has no effect with {reason}: remove it.")

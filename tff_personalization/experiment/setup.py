@@ -2,32 +2,40 @@
 
 import functools
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 
-from tff_personalization import methods, seeds
+from tff_personalization import aggregators, methods, seeds
+from tff_personalization.algorithms import method
 from tff_personalization.experiment import config as config_lib
 from tff_personalization.experiment import settings
 from tff_personalization.models import functional
 from tff_personalization.tasks import federated_data, registry
 
 
-def model_builder(config: settings.ExperimentConfig) -> Callable[[np.random.Generator], functional.SeededModel]:
+def model_builder(config: settings.RunSettings) -> Callable[[np.random.Generator], functional.SeededModel]:
     """Makes the network that the settings name, untrained, its weights drawn from a generator."""
     task = registry.TASKS[config.task]
     return functools.partial(task.models[config.model], task.num_classes)
 
 
-def setup(experiment: config_lib.Experiment, data: federated_data.FederatedData) -> methods.Setup:
+def setup(experiment: config_lib.Experiment, data: federated_data.FederatedData) -> method.Setup[Any]:
     """What the experiment's method is built from, its untrained model included."""
-    config = experiment.config
+    config, group = experiment.config, methods.get(experiment.config.method).settings
     build_model = model_builder(config)
-    return methods.Setup(
+    aggregator = None
+    if "aggregator" in group.parts():
+        chosen = aggregators.AGGREGATORS[experiment.values["aggregator"]]
+        cohort = min(experiment.values["clients_per_round"], len(data.split.train))
+        aggregator = chosen.build(experiment.read(chosen.settings), cohort)
+    return method.Setup(
         build_model(seeds.generator(config.seed, "init")),
         data.train,
         data.split.train,
-        experiment.settings,
-        experiment.optimizers,
+        experiment.read(group),
+        config.rounds,
         config.seed,
         build_model,
+        aggregator,
     )

@@ -51,7 +51,7 @@ def compare(
         (of a prediction, in nats). TFF computes in the current execution context.
     """
     strategy = device.metadata["personalization"]["strategy"]
-    config = dataclasses.replace(found.run.experiment.config, evaluation_release="records")
+    config = found.run.experiment.config.replace(evaluation_release="records")
     experiment = dataclasses.replace(found.run.experiment, config=config)
     evaluator = client_evaluation.PersonalizationEvaluator(
         experiment, found.run.model, found.run.data, global_weights.GlobalWeights(found.weights)

@@ -85,7 +85,7 @@ def personalization(found: global_model.GlobalModel, strategy: str | None = None
     Raises:
         UserError: a device cannot follow the strategy, or the model is one that it cannot train.
     """
-    config, settings = found.run.experiment.config, found.run.experiment.settings
+    config, settings = found.run.experiment.config, found.run.experiment.values
     name = strategy or config.strategies[0]
     if found.is_text:
         raise errors.UserError(
@@ -99,10 +99,10 @@ def personalization(found: global_model.GlobalModel, strategy: str | None = None
         )
     followed: dict[str, float] = {
         "epochs": config.personalization_epochs,
-        "batch_size": config.personalization_batch_size,
+        "batch_size": settings["personalization_batch_size"],
     }
     if name == "fine_tune_early_stopping":
-        followed["early_stopping_fraction"] = config.early_stopping_fraction
+        followed["early_stopping_fraction"] = settings["early_stopping_fraction"]
     spec = found.run.experiment.optimizers["personalization"]
     if name == "fine_tune_adam":
         spec = optimizers.OptimizerSpec("adam", settings["fine_tune_adam_learning_rate"])

@@ -1,41 +1,64 @@
 """What adapting a global model to a client is made of: the client, its curve, the loop over epochs.
 
-A strategy is a function from a client and the settings to a `Curve`: how good the adapted model is before (epoch 0) and
+A strategy is a function from a client and a `Tuning` to a `Curve`: how good the adapted model is before (epoch 0) and
 after each epoch of adapting it. Where the adapted model itself is wanted, the same function gives its weights in place
 of how good they are: see `adapted_weights`.
 """
 
 import dataclasses
 import functools
-from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+import math
+from collections.abc import Callable
+from typing import Any, Generic, NamedTuple, TypeVar
 
 import tensorflow as tf
 import tensorflow_federated as tff
 
-from tff_personalization import global_weights, local_training
+from tff_personalization import global_weights, local_training, optimizers
 from tff_personalization.models import functional
+from tff_personalization.settings import Group, Setting
 
 Weights = tuple[tf.Tensor, ...]
-# What strategies read that train on the client's data.
-LOCAL_TRAINING_READS = ("personalization", "personalization_batch_size", "personalization_learning_rates")
+S = TypeVar("S", bound=Group)
+BATCH_SIZE = Setting(20, "Examples in a step of fine-tuning.", theme="personalization", least=1)
+
+
+def _learning_rate(text: str) -> float:
+    rate = float(text)
+    if not (math.isfinite(rate) and rate > 0):
+        raise ValueError
+    return rate
+
+
+class FineTuning(Group):
+    """What strategies read that train on the client's data with the personalization optimizer."""
+
+    personalization = optimizers.PERSONALIZATION
+    personalization_batch_size = BATCH_SIZE
+    personalization_learning_rates: Setting[list[float]] = Setting(
+        [],
+        "Learning rates of the personalization optimizer, one of which is chosen on the validation clients, with the "
+        "strategy and the epoch, such as 0.005,0.02,0.1. Default: only --personalization_learning_rate.",
+        theme="personalization",
+        item=(_learning_rate, "a positive, finite number"),
+    )
 
 
 @dataclasses.dataclass(frozen=True)
-class Settings:
-    """What strategies are tuned by.
+class Tuning(Generic[S]):
+    """What a strategy is tuned by.
 
     Attributes:
         optimizer: the personalization optimizer.
         epochs: E, the epochs of local training.
         batch_size: examples a step.
-        values: the values of the flags, by name.
+        settings: the strategy's own.
     """
 
     optimizer: tff.learning.optimizers.Optimizer
     epochs: int
     batch_size: int
-    values: Mapping[str, Any]
+    settings: S
 
 
 class Curve(NamedTuple):
@@ -102,7 +125,7 @@ class Client:
         return self.model.after_stem, train, test
 
 
-CurveFn = Callable[[Client, Settings], Curve]
+CurveFn = Callable[[Client, Tuning[Any]], Curve]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -112,8 +135,7 @@ class Strategy:
     Attributes:
         description: what it does, for tables and help.
         curve: does it, and judges on the way.
-        reads: the flags that it reads, besides those that every strategy reads; an optimizer's by its role's prefix.
-        ignores: those of `LOCAL_TRAINING_READS` that it does not read.
+        settings: what it reads, besides what every strategy reads.
         needs: the name of what a method must add to the global weights, its `Method.provides`; "" for most.
         gives_weights: whether `adapted_weights` can be had: `curve` judges only by `client.judge`, and what it judges
             are weights of the client's model.
@@ -122,16 +144,15 @@ class Strategy:
 
     description: str
     curve: CurveFn
-    reads: tuple[str, ...] = ()
-    ignores: tuple[str, ...] = ()
+    settings: type[Group] = FineTuning
     needs: str = ""
     gives_weights: bool = False
     one_label: bool = False
 
     @property
-    def flags(self) -> frozenset[str]:
-        """All that it reads of the flags that not every strategy reads."""
-        return frozenset((*LOCAL_TRAINING_READS, *self.reads)) - frozenset(self.ignores)
+    def tuned(self) -> bool:
+        """Whether it trains with the personalization optimizer."""
+        return issubclass(self.settings, FineTuning)
 
 
 def by_epoch(
@@ -192,7 +213,7 @@ def adapted_weights(
     weights: global_weights.GlobalWeights,
     train: local_training.Examples,
     seed: tf.Tensor,
-    settings: Settings,
+    tuning: Tuning[Any],
 ) -> Weights:
     """The weights of the model that a strategy makes for a client: those that its evaluation judges last.
 
@@ -202,12 +223,12 @@ def adapted_weights(
         weights: the global weights.
         train: the client's train part.
         seed: int32, shape (2,), for all that the strategy draws.
-        settings: what the strategy is tuned by.
+        tuning: what the strategy is tuned by.
     """
     assert strategy.gives_weights
     nothing = local_training.Examples(train.x[:0], train.y[:0])
     client = Client(model, weights, train, nothing, seed, _weights_of_model)
-    return tuple(rows[-1] for rows in strategy.curve(client, settings))
+    return tuple(rows[-1] for rows in strategy.curve(client, tuning))
 
 
 def _weights_of_model(model: functional.Classifier, weights: Weights, test: local_training.Examples) -> Weights:

@@ -19,10 +19,22 @@ import tensorflow as tf
 
 from tff_personalization import local_training
 from tff_personalization.personalization import adaptation
-from tff_personalization.personalization.adaptation import Client, Curve, Settings, Strategy, Weights
+from tff_personalization.personalization.adaptation import Client, Curve, FineTuning, Strategy, Tuning, Weights
+from tff_personalization.settings import Setting
 
 
-def _curve(client: Client, settings: Settings) -> Curve:
+class Settings(FineTuning):
+    """What APFL reads."""
+
+    apfl_alpha = Setting(
+        0.5, "α, the share of the local model in --strategies=apfl's mixture.", theme="personalization", least=0, most=1
+    )
+    apfl_learn_alpha = Setting(
+        True, "Let each client learn its α on its train part, starting at --apfl_alpha.", theme="personalization"
+    )
+
+
+def _curve(client: Client, tuning: Tuning[Settings]) -> Curve:
     def mixture(local_and_alpha: Weights) -> Weights:
         *local, alpha = local_and_alpha
         alpha = tf.clip_by_value(alpha, 0.0, 1.0)
@@ -30,21 +42,21 @@ def _curve(client: Client, settings: Settings) -> Curve:
         return tuple(w + alpha * (v - w) for v, w in zip(local, client.theta, strict=True))
 
     model = adaptation.Reparameterized(client.model, mixture)
-    trained = slice(None) if settings.values["apfl_learn_alpha"] else slice(-1)
+    trained = slice(None) if tuning.settings.apfl_learn_alpha else slice(-1)
     return adaptation.curve_by_epoch(
-        local_training.LocalTraining(model, settings.optimizer, settings.batch_size, trained=trained),
-        (*client.theta, tf.constant(settings.values["apfl_alpha"], tf.float32)),
+        local_training.LocalTraining(model, tuning.optimizer, tuning.batch_size, trained=trained),
+        (*client.theta, tf.constant(tuning.settings.apfl_alpha, tf.float32)),
         client.judgement_of_theta,
         client.train,
         lambda weights: client.judge(model, weights, client.test),
         client.seed,
-        settings.epochs,
+        tuning.epochs,
     )
 
 
 STRATEGY = Strategy(
     "a mixture of a local and the global model (APFL)",
     _curve,
-    reads=("apfl_alpha", "apfl_learn_alpha"),
+    settings=Settings,
     gives_weights=True,
 )

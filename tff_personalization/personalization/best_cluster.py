@@ -7,11 +7,11 @@ j ← argmin_j f_i(θ_j)          # on client i's train part
 
 from tff_personalization.algorithms import ifca
 from tff_personalization.personalization import fine_tuning
-from tff_personalization.personalization.adaptation import Client, Settings, Strategy, Weights
+from tff_personalization.personalization.adaptation import Client, Strategy, Tuning, Weights
 
 
-def _best_cluster(client: Client, settings: Settings) -> Weights:
-    del settings
+def _best_cluster(client: Client, tuning: Tuning) -> Weights:
+    del tuning
     models = ifca.models_of(client.weights)
     return ifca.take(models, ifca.choose(client.model, models, client.train))
 

@@ -10,13 +10,23 @@ the personal model v of client i minimizes h_i(v) = F_i(v) + λ/2 ‖v − w*‖
 
 from tff_personalization import local_training
 from tff_personalization.personalization import fine_tuning
-from tff_personalization.personalization.adaptation import Strategy
+from tff_personalization.personalization.adaptation import FineTuning, Strategy
+from tff_personalization.settings import Setting
+
+
+class Settings(FineTuning):
+    """What Ditto reads."""
+
+    ditto_lambda = Setting(
+        1.0, "λ, how strongly --strategies=ditto is pulled back to the global model.", theme="personalization", least=0
+    )
+
 
 STRATEGY = Strategy(
     "fine-tune all layers, pulled back to the global model (Ditto)",
     fine_tuning.fine_tuning(
-        adjust=lambda client, settings: local_training.proximal(settings.values["ditto_lambda"], client.theta)
+        adjust=lambda client, tuning: local_training.proximal(tuning.settings.ditto_lambda, client.theta)
     ),
-    reads=("ditto_lambda",),
+    settings=Settings,
     gives_weights=True,
 )

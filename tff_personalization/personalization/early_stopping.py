@@ -14,12 +14,25 @@ import tensorflow as tf
 
 from tff_personalization import local_training
 from tff_personalization.personalization import adaptation
-from tff_personalization.personalization.adaptation import Client, Curve, Settings, Strategy
+from tff_personalization.personalization.adaptation import Client, Curve, FineTuning, Strategy, Tuning
+from tff_personalization.settings import Setting
 
 
-def _curve(client: Client, settings: Settings) -> Curve:
-    held_back, rest = _split(client, settings.values["early_stopping_fraction"])
-    training = local_training.LocalTraining(client.model, settings.optimizer, settings.batch_size)
+class Settings(FineTuning):
+    """What early stopping reads."""
+
+    early_stopping_fraction = Setting(
+        0.2,
+        "Share of its train part that a client holds back with --strategies=fine_tune_early_stopping.",
+        theme="personalization",
+        least=0.01,
+        most=0.9,
+    )
+
+
+def _curve(client: Client, tuning: Tuning[Settings]) -> Curve:
+    held_back, rest = _split(client, tuning.settings.early_stopping_fraction)
+    training = local_training.LocalTraining(client.model, tuning.optimizer, tuning.batch_size)
     per_epoch = training.steps_per_epoch(rest)
 
     def judge(weights):
@@ -31,7 +44,7 @@ def _curve(client: Client, settings: Settings) -> Curve:
         lambda epoch, state: training.steps(state, rest, client.seed, epoch * per_epoch, (epoch + 1) * per_epoch),
         lambda state: judge(state.weights),
         (client.judgement_of_theta, judge(client.theta)[1]),
-        settings.epochs,
+        tuning.epochs,
     )
     best = best_so_far(held.correct, held.loss_sum)
     return tf.nest.map_structure(lambda judgements: tf.gather(judgements, best), test)
@@ -69,6 +82,6 @@ def best_so_far(correct: tf.Tensor, loss_sum: tf.Tensor) -> tf.Tensor:
 STRATEGY = Strategy(
     "fine-tune all layers, stopped early by examples that the client holds back",
     _curve,
-    reads=("early_stopping_fraction",),
+    settings=Settings,
     gives_weights=True,
 )

@@ -15,8 +15,7 @@ and a histogram of accuracy, from which the distribution is read; no per-client 
 """
 
 import collections
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
 
 import tensorflow as tf
 import tensorflow_federated as tff
@@ -26,6 +25,7 @@ from tff_personalization.algorithms import client_work
 from tff_personalization.models import functional
 from tff_personalization.personalization import adaptation
 from tff_personalization.personalization import strategies as strategies_lib
+from tff_personalization.settings import Group
 
 HISTOGRAM_BINS = 100
 RELEASES = ("records", "aggregates")
@@ -52,7 +52,7 @@ def build_personalization_evaluation(
     batch_size: int,
     strategies: Sequence[str],
     release: str,
-    values: Mapping[str, Any] | None = None,
+    own_settings: Callable[[type[Group]], Group] = lambda settings: settings(),
     initial_weights: global_weights.GlobalWeights | None = None,
 ) -> tff.Computation:
     """Builds the evaluation, of type `(<θ@SERVER, {<index, seed, test, train>}@CLIENTS> -> …)`.
@@ -69,7 +69,7 @@ def build_personalization_evaluation(
             test_predictions=int32, correct=int32[S,E+1], loss_sum=float32[S,E+1]>@CLIENTS`: how many predictions on the
             test examples there are, how many are right, and their losses (nats), summed. "aggregates" returns the
             sums of `client_sums` at the server.
-        values: the values of the flags by name, for strategies that read some.
+        own_settings: gives a strategy's own settings, of its `Strategy.settings`; by default their defaults.
         initial_weights: global weights of the names and shapes to come, where a method adds to the model's.
 
     Raises:
@@ -80,14 +80,15 @@ def build_personalization_evaluation(
     named = initial_weights or global_weights.GlobalWeights.initial(model)
     weights_type = client_work.weights_type(named)
     data_type = evaluation_data_type(model)
-    settings = adaptation.Settings(optimizer, epochs, batch_size, values or {})
 
     @tff.tensorflow.computation(weights_type, data_type)
     @tf.function(autograph=False)
     def evaluate_client(weights, data):
         train, test = (local_training.Examples(*data[part]) for part in ("train", "test"))
         client = adaptation.Client(model, named.like(weights.trainable), train, test, data["seed"])
-        curves = [strategies_lib.STRATEGIES[name].curve(client, settings) for name in strategies]
+        chosen = [strategies_lib.STRATEGIES[name] for name in strategies]
+        tunings = [adaptation.Tuning(optimizer, epochs, batch_size, own_settings(one.settings)) for one in chosen]
+        curves = [strategy.curve(client, tuning) for strategy, tuning in zip(chosen, tunings, strict=True)]
         loss_sum, correct = (tf.stack(rows) for rows in zip(*curves, strict=True))
         return collections.OrderedDict(
             index=data["index"],

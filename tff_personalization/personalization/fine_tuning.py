@@ -15,14 +15,15 @@ import tensorflow_federated as tff
 from tff_personalization import local_training
 from tff_personalization.models import functional
 from tff_personalization.personalization import adaptation
-from tff_personalization.personalization.adaptation import Client, Curve, CurveFn, Settings, Strategy, Weights
+from tff_personalization.personalization.adaptation import Client, Curve, CurveFn, Strategy, Tuning, Weights
+from tff_personalization.settings import Group, Setting
 
 
 def fine_tuning(
     trained: Callable[[functional.SeededModel], slice] = lambda model: slice(None),
-    start: Callable[[Client, Settings], Weights] | None = None,
-    optimizer: Callable[[Settings], tff.learning.optimizers.Optimizer] = lambda settings: settings.optimizer,
-    adjust: Callable[[Client, Settings], local_training.AdjustFn] | None = None,
+    start: Callable[[Client, Tuning], Weights] | None = None,
+    optimizer: Callable[[Tuning], tff.learning.optimizers.Optimizer] = lambda tuning: tuning.optimizer,
+    adjust: Callable[[Client, Tuning], local_training.AdjustFn] | None = None,
 ) -> CurveFn:
     """The curve of local training on the client's train part.
 
@@ -33,17 +34,17 @@ def fine_tuning(
         adjust: what changes each step's gradient, where the objective is more than the loss.
     """
 
-    def curve(client: Client, settings: Settings) -> Curve:
+    def curve(client: Client, tuning: Tuning) -> Curve:
         model: functional.Classifier = client.model
         train, test = client.train, client.test
         which = trained(client.model)
         # Features are the same in all epochs where the stem of the global model stays as it is.
         if start is None and min(range(len(client.theta))[which]) >= client.model.stem_size:
             model, train, test = client.on_features
-        training = local_training.LocalTraining(model, optimizer(settings), settings.batch_size, trained=which)
-        weights = client.theta if start is None else start(client, settings)
+        training = local_training.LocalTraining(model, optimizer(tuning), tuning.batch_size, trained=which)
+        weights = client.theta if start is None else start(client, tuning)
         before = client.judgement_of_theta if start is None else client.judge(model, weights, test)
-        changes = None if adjust is None else adjust(client, settings)
+        changes = None if adjust is None else adjust(client, tuning)
         return adaptation.curve_by_epoch(
             training,
             weights,
@@ -51,14 +52,14 @@ def fine_tuning(
             train,
             lambda weights: client.judge(model, weights, test),
             client.seed,
-            settings.epochs,
+            tuning.epochs,
             changes,
         )
 
     return curve
 
 
-def _fine_tuning_of_biases(client: Client, settings: Settings) -> Curve:
+def _fine_tuning_of_biases(client: Client, tuning: Tuning) -> Curve:
     """The curve of fine-tuning with all weights but the biases, which are those of rank 1, left as they are."""
     places = [i for i, w in enumerate(client.theta) if w.shape.rank == 1]
 
@@ -68,31 +69,39 @@ def _fine_tuning_of_biases(client: Client, settings: Settings) -> Curve:
 
     model = adaptation.Reparameterized(client.model, with_biases)
     return adaptation.curve_by_epoch(
-        local_training.LocalTraining(model, settings.optimizer, settings.batch_size),
+        local_training.LocalTraining(model, tuning.optimizer, tuning.batch_size),
         tuple(client.theta[i] for i in places),
         client.judgement_of_theta,
         client.train,
         lambda biases: client.judge(model, biases, client.test),
         client.seed,
-        settings.epochs,
+        tuning.epochs,
     )
 
 
-def _untrained_model(client: Client, settings: Settings) -> Weights:
-    del settings
+def _untrained_model(client: Client, tuning: Tuning) -> Weights:
+    del tuning
     return tuple(tf.constant(w) for w in client.model.initial_weights[0])
 
 
-def _adam(settings: Settings) -> tff.learning.optimizers.Optimizer:
-    return tff.learning.optimizers.build_adam(settings.values["fine_tune_adam_learning_rate"])
+class Adam(Group):
+    """What fine-tuning with Adam reads: the optimizer has a learning rate of its own."""
+
+    personalization_batch_size = adaptation.BATCH_SIZE
+    fine_tune_adam_learning_rate = Setting(
+        0.002, "Learning rate of --strategies=fine_tune_adam.", theme="personalization", positive=True
+    )
+
+
+def _adam(tuning: Tuning[Adam]) -> tff.learning.optimizers.Optimizer:
+    return tff.learning.optimizers.build_adam(tuning.settings.fine_tune_adam_learning_rate)
 
 
 ALL_LAYERS = Strategy("fine-tune all layers", fine_tuning(), gives_weights=True)
 ALL_LAYERS_WITH_ADAM = Strategy(
     "fine-tune all layers with Adam, at its own learning rate",
     fine_tuning(optimizer=_adam),
-    reads=("fine_tune_adam_learning_rate",),
-    ignores=("personalization", "personalization_learning_rates"),
+    settings=Adam,
     gives_weights=True,
 )
 HEAD = Strategy("fine-tune the last layer", fine_tuning(trained=lambda model: model.head), gives_weights=True)

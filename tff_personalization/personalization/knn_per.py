@@ -15,12 +15,24 @@ that predict a label at each place of an example, such as char_lstm, are refused
 import tensorflow as tf
 
 from tff_personalization.models import functional
-from tff_personalization.personalization.adaptation import Client, Curve, Settings, Strategy
+from tff_personalization.personalization.adaptation import Client, Curve, Strategy, Tuning
+from tff_personalization.settings import Group, Setting
 
 
-def _curve(client: Client, settings: Settings) -> Curve:
+class Settings(Group):
+    """What kNN-Per reads: it trains nothing."""
+
+    knn_neighbours = Setting(
+        10, "k, the train examples that vote in --strategies=knn_per.", theme="personalization", least=1
+    )
+    knn_lambda = Setting(
+        0.5, "λ, the share of the vote in the probabilities of knn_per.", theme="personalization", least=0, most=1
+    )
+
+
+def _curve(client: Client, tuning: Tuning[Settings]) -> Curve:
     after_stem, train, test = client.on_features
-    share, neighbours = settings.values["knn_lambda"], settings.values["knn_neighbours"]
+    share, neighbours = tuning.settings.knn_lambda, tuning.settings.knn_neighbours
     # With the identity in place of the last layer, the logits are what that layer is given.
     width, classes = client.theta[client.model.head][0].shape
     without_head = (*client.theta[client.model.rest], tf.eye(width), tf.zeros([width]))
@@ -42,7 +54,7 @@ def _curve(client: Client, settings: Settings) -> Curve:
         lambda: client.judge(functional.AfterStem(log_probabilities, after_stem.scoring), client.theta, test),
         lambda: before,
     )
-    return Curve(*(tf.stack([first, *[then] * settings.epochs]) for first, then in zip(before, after, strict=True)))
+    return Curve(*(tf.stack([first, *[then] * tuning.epochs]) for first, then in zip(before, after, strict=True)))
 
 
 def _distances(a: tf.Tensor, b: tf.Tensor) -> tf.Tensor:
@@ -54,7 +66,6 @@ def _distances(a: tf.Tensor, b: tf.Tensor) -> tf.Tensor:
 STRATEGY = Strategy(
     "the global model's probabilities mixed with a vote of near train examples (kNN-Per)",
     _curve,
-    reads=("knn_lambda", "knn_neighbours"),
-    ignores=("personalization", "personalization_batch_size", "personalization_learning_rates"),
+    settings=Settings,
     one_label=True,
 )

@@ -7,19 +7,26 @@ for each batch b of each epoch:
 
 from tff_personalization.algorithms import meta_learning, meta_sgd
 from tff_personalization.personalization import adaptation
-from tff_personalization.personalization.adaptation import Client, Curve, Settings, Strategy
+from tff_personalization.personalization.adaptation import Client, Curve, Strategy, Tuning
+from tff_personalization.settings import Group
 
 
-def _curve(client: Client, settings: Settings) -> Curve:
+class Settings(Group):
+    """What fine-tuning at learnt rates reads: no optimizer."""
+
+    personalization_batch_size = adaptation.BATCH_SIZE
+
+
+def _curve(client: Client, tuning: Tuning[Settings]) -> Curve:
     (rates,) = client.weights.added(meta_sgd.RATES)
     return adaptation.curve_by_epoch(
-        meta_learning.training_at_rates(client.model, settings.batch_size),
+        meta_learning.training_at_rates(client.model, tuning.batch_size),
         client.theta,
         client.judgement_of_theta,
         client.train,
         lambda weights: client.judge(client.model, weights, client.test),
         client.seed,
-        settings.epochs,
+        tuning.epochs,
         meta_learning.at_rates(rates),
     )
 
@@ -27,7 +34,7 @@ def _curve(client: Client, settings: Settings) -> Curve:
 STRATEGY = Strategy(
     "fine-tune all layers by SGD with the learning rates that Meta-SGD learnt",
     _curve,
-    ignores=("personalization", "personalization_learning_rates"),
+    settings=Settings,
     needs=meta_sgd.RATES,
     gives_weights=True,
 )

@@ -18,13 +18,32 @@ import tensorflow as tf
 
 from tff_personalization import local_training
 from tff_personalization.personalization import adaptation
-from tff_personalization.personalization.adaptation import Client, Curve, Settings, Strategy
+from tff_personalization.personalization.adaptation import Client, Curve, FineTuning, Strategy, Tuning
+from tff_personalization.settings import Setting
 
 
-def _curve(client: Client, settings: Settings) -> Curve:
-    strength, steps = settings.values["p_fed_me_lambda"], settings.values["p_fed_me_steps"]
-    outer_rate, batch_size = settings.values["p_fed_me_learning_rate"], settings.batch_size
-    inner = local_training.LocalTraining(client.model, settings.optimizer, batch_size=None, shuffle=False)
+class Settings(FineTuning):
+    """What pFedMe reads."""
+
+    p_fed_me_lambda = Setting(
+        15.0,
+        "λ, how strongly --strategies=p_fed_me is pulled back to the global model.",
+        theme="personalization",
+        least=0,
+    )
+    p_fed_me_steps = Setting(5, "K, the steps of p_fed_me's inner problem.", theme="personalization", least=1)
+    p_fed_me_learning_rate = Setting(
+        0.02,
+        "η of --strategies=p_fed_me: after a batch the model that it is pulled back to goes ηλ of the way to its own.",
+        theme="personalization",
+        positive=True,
+    )
+
+
+def _curve(client: Client, tuning: Tuning[Settings]) -> Curve:
+    strength, steps = tuning.settings.p_fed_me_lambda, tuning.settings.p_fed_me_steps
+    outer_rate, batch_size = tuning.settings.p_fed_me_learning_rate, tuning.batch_size
+    inner = local_training.LocalTraining(client.model, tuning.optimizer, batch_size=None, shuffle=False)
     count = tf.shape(client.train.y)[0]
     per_epoch = -(-count // batch_size)
 
@@ -49,13 +68,13 @@ def _curve(client: Client, settings: Settings) -> Curve:
         one_epoch,
         lambda state: client.judge(client.model, state[1], client.test),
         client.judgement_of_theta,
-        settings.epochs,
+        tuning.epochs,
     )
 
 
 STRATEGY = Strategy(
     "the inner solution of pFedMe",
     _curve,
-    reads=("p_fed_me_lambda", "p_fed_me_steps", "p_fed_me_learning_rate"),
+    settings=Settings,
     gives_weights=True,
 )

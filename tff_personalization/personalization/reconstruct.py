@@ -10,27 +10,33 @@ the client's train part already.
 import tensorflow as tf
 
 from tff_personalization import local_training
-from tff_personalization.algorithms import partial_model
+from tff_personalization.algorithms import method, partial_model
 from tff_personalization.personalization import fine_tuning
-from tff_personalization.personalization.adaptation import Client, Settings, Strategy, Weights
+from tff_personalization.personalization.adaptation import Client, FineTuning, Strategy, Tuning, Weights
 
 
-def _reconstructed(client: Client, settings: Settings) -> Weights:
+class Settings(FineTuning):
+    """What reconstruction reads."""
+
+    head_epochs = method.HEAD_EPOCHS
+
+
+def _reconstructed(client: Client, tuning: Tuning[Settings]) -> Weights:
     _, on_features, _ = client.on_features
     (seed,) = tf.unstack(tf.random.split(client.seed, 1))
     return partial_model.train_head(
         client.model,
-        settings.optimizer,
-        settings.batch_size,
+        tuning.optimizer,
+        tuning.batch_size,
         client.theta,
         local_training.ClientRound(on_features, seed),
-        settings.values["head_epochs"],
+        tuning.settings.head_epochs,
     )
 
 
 STRATEGY = Strategy(
     "train the last layer for --head_epochs epochs, which is epoch 0, then fine-tune all layers",
     fine_tuning.fine_tuning(start=_reconstructed),
-    reads=("head_epochs",),
+    settings=Settings,
     gives_weights=True,
 )

@@ -101,16 +101,15 @@ class PersonalizationEvaluator:
         # Built when it is first needed: the first round need not wait for it.
         key = (tuple(strategies), learning_rate)
         if key not in self._computations:
-            config = self._experiment.config
             optimizer = dataclasses.replace(self._optimizer, learning_rate=learning_rate)
             self._computations[key] = evaluation.build_personalization_evaluation(
                 self._model,
                 optimizer.build(),
                 epochs=self._epochs,
-                batch_size=config.personalization_batch_size,
+                batch_size=self._experiment.values["personalization_batch_size"],
                 strategies=strategies,
                 release=self._release,
-                values=self._experiment.settings,
+                own_settings=self._experiment.read,
                 initial_weights=self._initial_weights,
             )
         return self._computations[key]

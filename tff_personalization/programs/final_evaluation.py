@@ -82,7 +82,7 @@ class FinalEvaluation:
     by_examples: Mapping[str, client_evaluation.EvaluationResult]
     at_round: AtRound | None
 
-    def tables(self, config: settings.ExperimentConfig) -> dict[str, pd.DataFrame]:
+    def tables(self, config: settings.RunSettings) -> dict[str, pd.DataFrame]:
         """What is recorded in tables of its own, by file name; clients' only where what they measured is released."""
         found = {
             "distribution.csv": self.test.histogram_table(),
@@ -154,9 +154,9 @@ def _choose(
     judge: Callable[..., client_evaluation.EvaluationResult],
 ) -> Choice | None:
     config, given_rate = experiment.config, experiment.optimizers["personalization"].learning_rate
-    tuned = [name for name in config.strategies if "personalization" in strategies_lib.STRATEGIES[name].flags]
+    tuned = [name for name in config.strategies if strategies_lib.STRATEGIES[name].tuned]
     tables: list[pd.DataFrame] = []
-    for rate in config.personalization_learning_rates or [given_rate]:
+    for rate in experiment.values["personalization_learning_rates"] or [given_rate]:
         names = tuned if tables else config.strategies  # what no rate has an effect on is judged once
         result = judge(data.split.validation, f"validation, rate {rate:g}", strategies=names, learning_rate=rate)
         table = result.table(config.rounds, "validation")

@@ -13,8 +13,8 @@ import numpy as np
 import tensorflow_federated as tff
 from absl import logging
 
-from tff_personalization import methods
-from tff_personalization.algorithms import stateful_clients
+from tff_personalization import cohorts
+from tff_personalization.algorithms import method, stateful_clients
 from tff_personalization.execution import interruption, runtime
 from tff_personalization.experiment import config as config_lib
 from tff_personalization.models import functional
@@ -44,7 +44,7 @@ class Program:
     experiment: config_lib.Experiment
     data: federated_data.FederatedData
     model: functional.SeededModel
-    training: methods.Training
+    training: method.Training
     evaluator: client_evaluation.PersonalizationEvaluator
     sample: tuple[str, ...]
     split: str
@@ -97,8 +97,8 @@ class Trained:
     """
 
     round_number: int
-    stage: methods.Stage
-    cohort: methods.Cohort
+    stage: method.Stage
+    cohort: cohorts.Cohort
     output: Any
     seconds: float
 
@@ -152,7 +152,7 @@ def train(program: Program, state: State) -> Trained:
     return Trained(round_number, stage, cohort, output, time.monotonic() - started)
 
 
-def _state_for(program: Program, state: State, stage: methods.Stage) -> Any:
+def _state_for(program: Program, state: State, stage: method.Stage) -> Any:
     """The state that a round begins with: a stage begins afresh, except for the model that the one before left."""
     if state.learning is not None and state.round_number + 1 != stage.first_round:
         return state.learning

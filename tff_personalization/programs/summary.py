@@ -4,8 +4,8 @@ from typing import Any
 
 import pandas as pd
 
-from tff_personalization import privacy
-from tff_personalization.experiment import settings
+from tff_personalization import aggregators, cohorts, privacy
+from tff_personalization.experiment import config as config_lib
 from tff_personalization.personalization import distributions
 from tff_personalization.programs import final_evaluation, rounds
 from tff_personalization.records import run_directory
@@ -64,7 +64,7 @@ def build_summary(
             for examples, judged in final.by_examples.items()
         },
         "validation_round": None if final.at_round is None else _at_round(final.at_round, strategy, epochs),
-        **_privacy(config, len(data.split.train)),
+        **_privacy(directory.experiment, len(data.split.train)),
         "rounds_to_target": {"target_accuracy": config.target_accuracy, **_rounds_to_target(directory)},
         "times": {
             "wall_seconds": round(train_seconds + state.evaluation_seconds, 1),
@@ -114,12 +114,13 @@ def _gain(d: distributions.AccuracyDistribution) -> dict[str, Any]:
     }
 
 
-def _privacy(config: settings.ExperimentConfig, population: int) -> dict[str, Any]:
+def _privacy(experiment: config_lib.Experiment, population: int) -> dict[str, Any]:
     """What training has spent, if its aggregator is differentially private."""
-    if config.aggregator != "dp":
+    if experiment.values["aggregator"] != "dp":
         return {}
-    cohort = min(config.clients_per_round, population)
-    spent = privacy.spent(config.dp_noise_multiplier, cohort, population, config.rounds, config.dp_delta)
+    dp, cohort = experiment.read(aggregators.DifferentialPrivacy), experiment.read(cohorts.Settings)
+    size = min(cohort.clients_per_round, population)
+    spent = privacy.spent(dp.dp_noise_multiplier, size, population, experiment.config.rounds, dp.dp_delta)
     return {"privacy": spent}
 
 

@@ -84,9 +84,7 @@ def _say(directory: run_directory.RunDirectory, data: federated_data.FederatedDa
 
 
 @contextlib.contextmanager
-def _computing(
-    config: settings.ExperimentConfig, cores: int, threads: int, writer: run_writer.RunWriter
-) -> Iterator[None]:
+def _computing(config: settings.RunSettings, cores: int, threads: int, writer: run_writer.RunWriter) -> Iterator[None]:
     """A context in which TFF computes on this machine, or on the workers that the settings name."""
     worker_log = None if logging.level_debug() else writer.worker_log
     with (

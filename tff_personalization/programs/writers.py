@@ -39,7 +39,7 @@ def predict(
         global_weights.GlobalWeights.named(weights.trainable, model, methods.get(config.method).provides),
         experiment.optimizers["personalization"].build(),
         config.personalization_epochs,
-        config.personalization_batch_size,
+        experiment.values["personalization_batch_size"],
     )
     values = [evaluator.client_value(index, client, config.rounds) for index, client in enumerate(clients)]
     found = sorted(computation(weights, values), key=lambda predicted: int(predicted["index"]))

@@ -27,9 +27,8 @@ from tff_personalization.experiment import config as config_lib
 from tff_personalization.experiment import settings
 from tff_personalization.records import finished_run, saved_models
 
-# What is read only after the last round, and what is read only by the second stage.
+# What is read only after the last round.
 _OF_THE_END = frozenset({"personalization_examples", "personalization_learning_rates", "target_accuracy"})
-_OF_STAGE_2 = frozenset({"method", "stage_2_round", "stage_1_share", "local_steps"})
 
 
 @dataclasses.dataclass(frozen=True)
@@ -149,15 +148,16 @@ def _common(theirs: Mapping[str, Any], ours: Mapping[str, Any]) -> tuple[int, in
     if not differ or not stages[1] or stages[1] not in (theirs["method"], stages[0]):
         return ours["rounds"], theirs["rounds"], differ
     has = theirs["stage_2_round"] - 1 if stages[0] else theirs["rounds"]
-    return ours["stage_2_round"] - 1, has, _differences(theirs, ours, _OF_STAGE_2)
+    both, first = (methods.get(name).settings.parts().keys() for name in (ours["method"], stages[1]))
+    return ours["stage_2_round"] - 1, has, _differences(theirs, ours, frozenset({"method", *(both - first)}))
 
 
 def _differences(theirs: Mapping[str, Any], ours: Mapping[str, Any], besides: frozenset[str]) -> list[str]:
-    """What two runs' rounds read and differs, in words; `besides` some settings and, with any, stage 2's optimizer."""
+    """What two runs' rounds read and differs, in words; `besides` some settings and roles of optimizers."""
     reads = settings.reads()
     main = reads["strategies"][ours["strategies"][0]].union(*(reads["method"][of["method"]] for of in (theirs, ours)))
     left_out = _OF_THE_END | besides | (frozenset().union(*reads["strategies"].values()) - main)
-    before, now = (_read_by_rounds(of, left_out, stage_2=not besides) for of in (theirs, ours))
+    before, now = (_read_by_rounds(of, left_out) for of in (theirs, ours))
     return [
         f"{name}: {before.get(name)!r} there, {now.get(name)!r} here"
         for name in sorted({*before, *now})
@@ -165,10 +165,10 @@ def _differences(theirs: Mapping[str, Any], ours: Mapping[str, Any], besides: fr
     ]
 
 
-def _read_by_rounds(flags: Mapping[str, Any], left_out: frozenset[str], stage_2: bool) -> dict[str, Any]:
+def _read_by_rounds(flags: Mapping[str, Any], left_out: frozenset[str]) -> dict[str, Any]:
     """The settings of a run that its rounds depend on, as far as they are not left out."""
     defaults = settings.defaults()
-    optimizers = {role: spec for role, spec in flags["optimizers"].items() if stage_2 or role != "stage_2_server"}
+    optimizers = {role: spec for role, spec in flags["optimizers"].items() if role not in left_out}
     if all(spec["schedule"] == dataclasses.asdict(schedules.Schedule()) for spec in optimizers.values()):
         left_out |= {"rounds"}  # only a schedule looks at how many there are
     found = {

@@ -6,10 +6,12 @@ import functools
 import os
 import pathlib
 from collections.abc import Iterator
+from typing import Any
 
 from absl import flags
 
 from tff_personalization import errors, global_weights, methods, plugins, seeds
+from tff_personalization.algorithms import method
 from tff_personalization.execution import runtime
 from tff_personalization.experiment import config as config_lib
 from tff_personalization.experiment import setup as setup_lib
@@ -112,7 +114,7 @@ class FinishedRun(run_records.Run):
         return data
 
     @functools.cached_property
-    def setup(self) -> methods.Setup:
+    def setup(self) -> method.Setup[Any]:
         """What the run's method was built from."""
         return setup_lib.setup(self.experiment, self.data)
 

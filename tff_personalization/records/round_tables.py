@@ -11,7 +11,7 @@ from tff_personalization.experiment import settings
 from tff_personalization.records import files
 
 
-def keep_until(run: pathlib.Path, config: settings.ExperimentConfig, round_number: int) -> None:
+def keep_until(run: pathlib.Path, config: settings.RunSettings, round_number: int) -> None:
     """Makes both tables of a run directory what they were after a round.
 
     Raises:

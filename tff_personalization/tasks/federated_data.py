@@ -6,11 +6,54 @@ import json
 import os
 import pathlib
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
 from tff_personalization import errors, seeds
+from tff_personalization.settings import Setting
 from tff_personalization.tasks import archives, checks, client_arrays, partitions, registry, sources, splits
+
+
+class Settings(sources.Handwriting, partitions.Natural, partitions.Skewed, partitions.Shards):
+    """Which clients there are, and what each is for."""
+
+    task = Setting("emnist62", "What is learnt.", theme="data", choices=registry.TASKS)
+    client_data: Setting[Any] = Setting(
+        None,
+        "Where the clients come from. For emnist62 and emnist10: handwriting (synthetic, generated; the default), "
+        "digits (scikit-learn), tff (Federated EMNIST), or the path of a file or folder: a by-writer .npz archive, "
+        "LEAF's JSON, TFF's SQLite or HDF5, Parquet, Arrow, pictures, CSV, EMNIST's MATLAB or IDX (docs/data.md). "
+        "For shakespeare: plays (the roles of his plays; the default), tff, or the path of TFF's or LEAF's files.",
+        theme="data",
+        kind=str,
+    )
+    partition = Setting(
+        partitions.NATURAL,
+        "Whose the examples are. natural: as the data says. The others make clients up. dirichlet: label skew by "
+        "--partition_alpha; pathological: --partition_classes for each client; quantity: numbers of examples by "
+        "--partition_alpha.",
+        theme="data",
+        choices=partitions.CHOICES,
+    )
+    test_client_ids: Setting[Any] = Setting(
+        None, "File of the names of the clients that are held out to test, one a line.", theme="data", kind=str
+    )
+    train_client_ids: Setting[Any] = Setting(
+        None, "File of the names of the clients that train (or validate), one a line.", theme="data", kind=str
+    )
+    train_clients: Setting[Any] = Setting(
+        None, "Clients that train. Default: all that are not held out.", theme="data", kind=int, least=1
+    )
+    validation_clients = Setting(0, "Clients that validate instead of training.", theme="data", least=0)
+    test_clients: Setting[Any] = Setting(
+        None,
+        "Clients held out to test. Default: 900 of every 3,400 clients, rounded.",
+        theme="data",
+        kind=int,
+        least=1,
+    )
+    seed = Setting(1, "Seeds every random choice except DP noise and compression rounding.", theme="run", least=0)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,15 +83,15 @@ class FederatedData:
         return self.source.startswith("synthetic")
 
 
-def file_of(config) -> pathlib.Path | None:
-    """The file of an `ExperimentConfig`'s client data; None if they are of a named source, or the file is not there."""
+def file_of(config: Settings) -> pathlib.Path | None:
+    """The file of the client data; None if they are of a named source, or the file is not there."""
     path = pathlib.Path(os.path.expanduser(config.client_data))
     named = config.client_data in registry.TASKS[config.task].sources.named
     return path if not named and path.is_file() else None
 
 
-def load(config, look: bool = False) -> FederatedData:
-    """Loads the client data that an `ExperimentConfig` names and splits the clients.
+def load(config: Settings, look: bool = False) -> FederatedData:
+    """Loads the client data that the settings name and splits the clients.
 
     Args:
         config: names the data.

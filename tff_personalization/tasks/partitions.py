@@ -10,17 +10,58 @@ there is something to personalize to. A client made so is nobody: what is measur
 """
 
 import dataclasses
+from typing import Any
 
 import numpy as np
 
 from tff_personalization import errors
+from tff_personalization.settings import Group, Setting
 from tff_personalization.tasks import archives
 
 NATURAL, DIRICHLET, PATHOLOGICAL, QUANTITY = "natural", "dirichlet", "pathological", "quantity"
 CHOICES = (NATURAL, DIRICHLET, PATHOLOGICAL, QUANTITY)
-READS = {DIRICHLET: ("partition_alpha",), PATHOLOGICAL: ("partition_classes",), QUANTITY: ("partition_alpha",)}
 DEFAULT_CLIENTS = 100
 _FEWEST = 2  # examples of a client: one for each part
+
+
+class Natural(Group):
+    """What is read where the examples are whose the data says."""
+
+    deal_examples_at_random = Setting(
+        False, "Deal all examples to the clients at random, so that no client has a style: a control.", theme="data"
+    )
+
+
+class Made(Group):
+    """What is read where clients are made up."""
+
+    partition_clients: Setting[Any] = Setting(
+        None,
+        f"Clients that a partition makes. Default: as many as the data has, or {DEFAULT_CLIENTS} where it names none.",
+        theme="data",
+        kind=int,
+        least=2,
+    )
+
+
+class Skewed(Made):
+    """What is read where a Dirichlet distribution says how clients differ."""
+
+    partition_alpha = Setting(
+        0.5,
+        "α of a partition's Dirichlet distributions: the smaller, the more clients differ.",
+        theme="data",
+        positive=True,
+    )
+
+
+class Shards(Made):
+    """What is read where each client has a few classes."""
+
+    partition_classes = Setting(2, "Classes a client has with --partition=pathological.", theme="data", least=1)
+
+
+SETTINGS: dict[str, type[Group]] = {NATURAL: Natural, DIRICHLET: Skewed, PATHOLOGICAL: Shards, QUANTITY: Skewed}
 
 
 def deal(

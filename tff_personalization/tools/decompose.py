@@ -21,7 +21,7 @@ import tensorflow_federated as tff
 import tqdm
 from absl import app
 
-from tff_personalization import errors, methods, startup
+from tff_personalization import errors, optimizers, startup
 from tff_personalization.algorithms import decomposition
 from tff_personalization.records import files, finished_run
 
@@ -41,7 +41,7 @@ def decompose(run: pathlib.Path, progress: bool = True) -> pd.DataFrame:
         )
     # Clients that drop out are no hindrance: those that report are the cohort.
     for flag, needed in (("aggregator", "mean"), ("client_weighting", "examples"), ("straggler_probability", 0)):
-        if (value := getattr(settings, flag)) != needed:
+        if (value := opened.experiment.values[flag]) != needed:
             raise errors.UserError(
                 f"{run}: made with --{flag}={value}: a run is needed whose updates are means, by examples, of what "
                 f"clients found in all of their local steps: --{flag}={needed}."
@@ -51,9 +51,9 @@ def decompose(run: pathlib.Path, progress: bool = True) -> pd.DataFrame:
         raise errors.UserError(f"{run}: it has kept no models to continue from: make it with --rounds_per_model.")
     setup = opened.setup
     computation = decomposition.build_decomposition(
-        setup.model, setup.optimizer("client"), settings.local_epochs, settings.batch_size
+        setup.model, setup.optimizer(optimizers.CLIENT), setup.settings.local_epochs, setup.settings.batch_size
     )
-    cohort, tables = methods.sampled_cohorts(setup), []
+    cohort, tables = setup.cohorts(), []
     with opened.computing():
         for round_number in tqdm.tqdm(rounds, desc="Decomposing", unit="round", disable=not progress):
             weights = tff.learning.models.ModelWeights(opened.global_weights(round_number).flat, ())

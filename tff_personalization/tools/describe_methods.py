@@ -12,7 +12,8 @@ import types
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from tff_personalization import aggregators, methods
+from tff_personalization import aggregators, cohorts, methods
+from tff_personalization.algorithms import method
 from tff_personalization.experiment import settings
 from tff_personalization.personalization import adaptation, strategies
 
@@ -26,11 +27,12 @@ global model, a strategy (`--strategies`, several with commas) adapts it to each
 _NAME = r"[A-Z][\w-]+"
 _NAMES = rf"(?:{_NAME} et al\.|{_NAME}(?:, {_NAME})*(?:,? and {_NAME})?)"
 _CITATION = rf"{_NAMES},? \(?(?:19|20)\d\d\)?|arXiv[ :]\d{{4}}\.\d{{5}}"
+_COHORT = tuple(cohorts.WithStragglers.parts())
 _READ_BY_ALL = (
     "Every run reads the flags of data and evaluation; methods that train also `--rounds`, strategies also "
     "`--personalization_epochs`. "
     "*client*, *server* and so on stand for all flags of that optimizer, *cohort* for "
-    f"{' '.join(f'`--{name}`' for name in methods.COHORT_READS)}."
+    f"{' '.join(f'`--{name}`' for name in _COHORT)}."
 )
 
 
@@ -44,7 +46,7 @@ def page() -> str:
         _table(
             ("`--method=`", "what it is", "source", "flags it reads", "strategies by default"),
             (
-                (f"`{name}`", m.description, _source(_module(name)), _flags(m.reads), _flags(m.strategies, ""))
+                (f"`{name}`", m.description, _source(_module(name)), _reads(m), _flags(m.strategies, ""))
                 for name, m in trained.items()
             ),
         ),
@@ -53,7 +55,7 @@ def page() -> str:
         _table(
             ("`--strategies=`", "what it does", "source", "flags it reads", "needs"),
             (
-                (f"`{name}`", s.description, _source(_module_of(s.curve)), _flags(sorted(s.flags)), _needs(s))
+                (f"`{name}`", s.description, _source(_module_of(s.curve)), _reads(s), _needs(s))
                 for name, s in chosen.items()
             ),
         ),
@@ -61,24 +63,19 @@ def page() -> str:
         "+ can be combined; – is refused, since the method does not train what the strategy needs.\n",
         _table(
             ("", *(f"`{name}`" for name in chosen)),
-            ((f"`{name}`", *("+" if fits(m, s) else "–" for s in chosen.values())) for name, m in trained.items()),
+            ((f"`{name}`", *("+" if m.fits(s.needs) else "–" for s in chosen.values())) for name, m in trained.items()),
         ),
         "## Aggregators\n",
         "Methods that read `--aggregator` take any of them, except what they refuse with a line that says why.\n",
         _table(
             ("`--aggregator=`", "what it is", "flags it reads", "clients' weights"),
             (
-                (f"`{name}`", a.description, _flags(a.reads), "as the method has them" if a.weighted else "all alike")
+                (f"`{name}`", a.description, _reads(a), "as the method has them" if a.weighted else "all alike")
                 for name, a in aggregators.AGGREGATORS.items()
             ),
         ),
     ]
     return "\n".join(parts).rstrip() + "\n"
-
-
-def fits(method: methods.Method, strategy: adaptation.Strategy) -> bool:
-    """Whether the method trains what the strategy needs besides one model."""
-    return strategy.needs in ("", method.provides)
 
 
 def _needs(strategy: adaptation.Strategy) -> str:
@@ -92,13 +89,17 @@ def _table(head: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> str:
     return "\n".join(f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in line)} |" for line in lines) + "\n"
 
 
+def _reads(choice: method.Method | adaptation.Strategy | aggregators.Aggregator) -> str:
+    return _flags(choice.settings.parts())
+
+
 def _flags(names: Iterable[str], dashes: str = "--") -> str:
     names = list(names)
-    if set(methods.COHORT_READS) <= set(names):
-        first = names.index(methods.COHORT_READS[0])
-        names = [name for name in names if name not in methods.COHORT_READS]
+    if set(_COHORT) <= set(names):
+        first = names.index(_COHORT[0])
+        names = [name for name in names if name not in _COHORT]
         names.insert(first, "cohort")
-    return " ".join(f"*{name}*" if name in ("cohort", *settings.ROLES) else f"`{dashes}{name}`" for name in names)
+    return " ".join(f"*{name}*" if name in ("cohort", *settings.roles()) else f"`{dashes}{name}`" for name in names)
 
 
 def _module(method: str) -> types.ModuleType:

@@ -40,9 +40,9 @@ def gallery(run: pathlib.Path, most_clients: int | None = None, progress: bool =
     computation = predictions.build_predictions(
         opened.model,
         kept,
-        opened.setup.optimizer("personalization"),
+        opened.experiment.optimizers["personalization"].build(),
         settings.personalization_epochs,
-        settings.personalization_batch_size,
+        opened.experiment.values["personalization_batch_size"],
     )
     weights = tff.learning.models.ModelWeights(kept.flat, ())
     clients = list(recorded.index.unique("client"))[:most_clients]

@@ -34,8 +34,8 @@ from tff_personalization.sweeps import sweep, sweep_file
 FOLDER = pathlib.Path(__file__).parents[2] / "configs" / "paper"
 _DATA_FLAGS = frozenset(
     name
-    for name, field in settings.ExperimentConfig.__dataclass_fields__.items()
-    if field.metadata["theme"] == "data" and name not in ("cache_dir", "validation_clients")
+    for name, setting in settings.all_flags().items()
+    if setting.theme == "data" and name not in ("cache_dir", "validation_clients")
 )
 
 

@@ -4,10 +4,32 @@ import dataclasses
 import importlib
 import os
 from collections.abc import Callable, Mapping
+from typing import Any
 
 from tff_personalization import errors, seeds
+from tff_personalization.settings import Group, Setting
 from tff_personalization.tasks import archives, parts
 from tff_personalization.tasks.sources import forms
+
+
+class Cached(Group):
+    """What sources read that keep files."""
+
+    cache_dir: Setting[Any] = Setting(
+        None,
+        "Where generated, downloaded and read data is kept. Default: TFF's ~/.tff for tff, else the user's cache.",
+        theme="data",
+        kind=str,
+    )
+
+
+class Handwriting(Cached):
+    """What the synthetic writers read."""
+
+    num_clients = Setting(120, "Writers that --client_data=handwriting generates.", theme="data", least=2)
+    writer_heterogeneity = Setting(
+        1.0, "How differently generated writers write: 0, all alike, and upward.", theme="data", least=0
+    )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -62,12 +84,12 @@ class Catalogue:
     Attributes:
         named: sources by name, the default first.
         forms: sources by the form of a file or folder, see `forms`.
-        reads: the settings that a source reads, by name or form.
+        settings: what a source reads besides its name, by name or form; nothing unless it is here.
     """
 
     named: Mapping[str, Load]
     forms: Mapping[str, Load]
-    reads: Mapping[str, tuple[str, ...]]
+    settings: Mapping[str, type[Group]]
 
     @property
     def default(self) -> str:
@@ -78,11 +100,11 @@ class Catalogue:
         """The values of --client_data, in words."""
         return f"{', '.join(self.named)}, or the path of {', '.join(forms.WORDS[form] for form in self.forms)}"
 
-    def settings_read(self, name: str) -> tuple[str, ...]:
-        """The settings that the source for a value of --client_data reads."""
+    def settings_of(self, name: str) -> type[Group]:
+        """What the source for a value of --client_data reads."""
         if name in self.named or not os.path.exists(name):
-            return self.reads.get(name, ())
-        return self.reads.get(forms.recognise(name) or "", ())
+            return self.settings.get(name, Group)
+        return self.settings.get(forms.recognise(name) or "", Group)
 
     def find(self, name: str) -> Load:
         """The source for a value of --client_data. Raises UserError if there is none."""
@@ -117,10 +139,10 @@ IMAGES = Catalogue(
         forms.MATLAB: _load_of("emnist_files", "load_mat"),
         forms.IDX: _load_of("emnist_files", "load_idx"),
     },
-    reads={
-        "handwriting": ("num_clients", "writer_heterogeneity", "cache_dir"),
-        "tff": ("cache_dir",),
-        **dict.fromkeys((form for form in forms.WORDS if form != forms.NPZ), ("cache_dir",)),
+    settings={
+        "handwriting": Handwriting,
+        "tff": Cached,
+        **dict.fromkeys((form for form in forms.WORDS if form != forms.NPZ), Cached),
     },
 )
 TEXT = Catalogue(
@@ -130,7 +152,7 @@ TEXT = Catalogue(
         forms.LEAF: _load_of("leaf", "load_text"),
         forms.HDF5: _load_of("hdf5", "load_text"),
     },
-    reads={"tff": ("cache_dir",)},
+    settings={"tff": Cached},
 )
 
 

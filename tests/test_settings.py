@@ -1,0 +1,79 @@
+"""Settings in groups: defaults, bounds and choices, read by name, shared between groups."""
+
+import math
+
+import pytest
+
+from tff_personalization import errors, optimizers, settings
+from tff_personalization.experiment import settings as of_runs
+
+SHARED = settings.Setting(10, "A number.", least=1, most=20)
+
+
+class One(settings.Group):
+    shared = SHARED
+    share = settings.Setting(0.5, "A share.", least=0, most=1)
+    names = settings.Setting(["a"], "Names.", choices=("a", "b"))
+
+
+class Other(One):
+    server = optimizers.SERVER
+
+
+def test_a_group_has_defaults_and_takes_values_by_name():
+    assert (One().shared, One().share, One().names) == (10, 0.5, ["a"])
+    assert One(shared=3).shared == 3
+    assert Other.parts()["shared"] is SHARED
+    assert Other().server == optimizers.OptimizerSpec("sgd", 1.0, {"momentum": 0.9})
+    assert One(shared=3).replace(share=0.1).values == {"shared": 3, "share": 0.1, "names": ["a"]}
+    with pytest.raises(TypeError, match="shred"):
+        One(shred=3)
+
+
+def test_a_group_is_read_from_the_values_of_more_flags():
+    read = Other.read({"shared": 4, "server_optimizer": "adam", "something_else": 1}, given=["server_optimizer"])
+    assert (read.shared, read.share, read.server.name, read.server.learning_rate) == (4, 0.5, "adam", 0.001)
+
+
+def test_a_setting_has_one_name_and_a_flag_one_setting():
+    with pytest.raises(RuntimeError, match="Third"):  # Python 3.11 wraps the error of __set_name__
+        type("Third", (settings.Group,), {"another_name": SHARED})
+    third = type("Third", (settings.Group,), {"shared": settings.Setting(1, "Another one.")})
+    with pytest.raises(errors.UserError, match="--shared exists already"):
+        settings.union([One, third])
+
+
+def wrong_values(setting):
+    """Values that the constraints declared with a setting exclude."""
+    if setting.kind is list:
+        if setting.choices is not None or setting.item is not None:
+            yield ["nothing of this name"]
+            yield [first := next(iter(setting.choices or ["0.5"])), first]
+        return
+    if setting.choices is not None:
+        yield "nothing of this name"
+    if setting.least is not None:
+        yield setting.least - 1
+        yield math.nan
+    if setting.most is not None:
+        yield setting.most + 1
+    if setting.positive:
+        yield from (0.0, -1.0, math.inf, math.nan)
+
+
+WRONG = [(name, flag, value) for name, flag in of_runs.all_flags().items() for value in wrong_values(flag)]
+
+
+@pytest.mark.parametrize(("name", "flag", "value"), WRONG, ids=[f"{name}={value}" for name, _, value in WRONG])
+def test_every_declared_constraint_refuses_in_one_line_that_names_the_flag(name, flag, value):
+    with pytest.raises(errors.UserError) as refusal:
+        flag.checked(value)
+    assert str(refusal.value).startswith(f"--{name}")
+    assert "\n" not in str(refusal.value)
+    assert flag.checked(flag.default) == flag.default
+
+
+def test_most_settings_declare_constraints():
+    constrained = {name for name, _, _ in WRONG}
+    assert len(constrained) > 50
+    assert {"local_epochs", "ditto_lambda", "server_optimizer", "personalization_learning_rates"} <= constrained

@@ -1,0 +1,166 @@
+"""What a method is: how a global model is trained, what it reads, and which strategies may follow.
+
+A method is a file with a `METHOD` and a line in `methods.METHODS`. Running it (cohorts, evaluation, checkpoints) is the
+same for all.
+"""
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from typing import Any, Generic, TypeAlias, TypeVar
+
+import numpy as np
+import tensorflow_federated as tff
+
+from tff_personalization import aggregators, cohorts, global_weights, optimizers, schedules
+from tff_personalization.algorithms import client_work, stateful_clients
+from tff_personalization.models import functional
+from tff_personalization.settings import Group, Setting
+from tff_personalization.tasks import client_arrays
+
+LearningProcess: TypeAlias = tff.learning.templates.LearningProcess | stateful_clients.StatefulProcess
+S = TypeVar("S", bound=Group)
+
+# Settings that several methods read.
+BATCH_SIZE = Setting(20, "Examples in a training step.", least=1)
+CLIENT_WEIGHTING = Setting(
+    "examples",
+    "What weights a client's model delta. With --aggregator=dp, whose mean is unweighted, always uniform.",
+    choices=client_work.WEIGHTINGS,
+)
+HEAD_EPOCHS = Setting(10, "Epochs that train only a client's head, before the rest of the model is trained.", least=0)
+LOCAL_EPOCHS = Setting(10, "E of FedAvg(E): passes over a client's data in a round.", least=1)
+LOCAL_STEPS = Setting(10, "K of Reptile(K) and of meta-learning: steps of a client in a round.", least=1)
+QUERY_FRACTION = Setting(
+    0.5,
+    "Share of a client's examples, drawn again each round, on which fomaml, maml and meta_sgd judge the adapted model; "
+    "they adapt it to the others. Each part gets at least one; with 0, or a single example, both get all.",
+    least=0,
+    most=1,
+)
+INNER_LEARNING_RATE = Setting(
+    0.02,
+    "Learning rate of per_fed_avg's inner step, and of each weight in meta_sgd before it learns better ones.",
+    least=1e-6,
+)
+
+
+class Federated(cohorts.WithStragglers):
+    """What most federated methods read."""
+
+    client = optimizers.CLIENT
+    server = optimizers.SERVER
+    batch_size = BATCH_SIZE
+    aggregator = aggregators.AGGREGATOR
+
+
+@dataclasses.dataclass(frozen=True)
+class Setup(Generic[S]):
+    """What a method is built from.
+
+    Attributes:
+        model: the model to train.
+        train_data: the train part of the clients' data.
+        train_clients: the ids of the clients that train.
+        settings: the method's own.
+        rounds: how many there will be, for schedules of learning rates.
+        seed: the run's seed.
+        build_model: makes the model, untrained, its initial weights drawn from a generator.
+        aggregator: how the model deltas of a cohort become one; None for a method without this choice.
+    """
+
+    model: functional.SeededModel
+    train_data: client_arrays.ClientArrays
+    train_clients: tuple[str, ...]
+    settings: S
+    rounds: int
+    seed: int
+    build_model: Callable[[np.random.Generator], functional.SeededModel]
+    aggregator: tff.aggregators.WeightedAggregationFactory | None = None
+
+    def optimizer(self, role: optimizers.Role) -> tff.learning.optimizers.Optimizer:
+        """The TFF optimizer of one of the method's roles, with its schedule."""
+        spec: optimizers.OptimizerSpec = self.settings.values[role.name]
+        if spec.schedule == schedules.Schedule():
+            return spec.build()
+        if role is optimizers.CLIENT:
+            return schedules.for_clients(spec.build(), spec.schedule, self.rounds)
+        return schedules.for_server(spec.build(), spec.learning_rate, spec.schedule, self.rounds)
+
+    def cohorts(self) -> cohorts.CohortFn:
+        """Cohorts drawn from the train clients, as the settings say."""
+        assert isinstance(self.settings, cohorts.Settings)
+        return cohorts.sampled(self.settings, self.train_data, self.train_clients, self.seed)
+
+    def training(
+        self, name: str, process: LearningProcess, initial_weights: global_weights.GlobalWeights | None = None
+    ) -> "Training":
+        """Training in one stage, whose cohorts are drawn from the train clients."""
+        start = initial_weights or global_weights.GlobalWeights.initial(self.model)
+        return Training((Stage(name, 1, process),), self.cohorts(), start)
+
+
+@dataclasses.dataclass(frozen=True)
+class Stage:
+    """A learning process and the round that it begins with. It starts from the model that the stage before leaves.
+
+    If the process is a stateful one, a stage starts with fresh client states.
+    """
+
+    name: str
+    first_round: int
+    process: LearningProcess
+
+
+@dataclasses.dataclass(frozen=True)
+class Training:
+    """How a global model comes about.
+
+    Attributes:
+        stages: in order of their first round; the first begins with round 1. None: the model stays untrained.
+        cohort: the clients of a round, by its number.
+        initial_weights: the global weights before the first round.
+    """
+
+    stages: tuple[Stage, ...]
+    cohort: cohorts.CohortFn
+    initial_weights: global_weights.GlobalWeights
+
+    def stage_of(self, round_number: int) -> Stage:
+        """The stage that a round belongs to."""
+        return [stage for stage in self.stages if stage.first_round <= round_number][-1]
+
+
+@dataclasses.dataclass(frozen=True)
+class Method(Generic[S]):
+    """A way to train a global model, and the strategies that follow by default.
+
+    Attributes:
+        description: what it is, in a line.
+        settings: what it reads besides what every run reads.
+        build: makes the training from a setup.
+        strategies: the strategies evaluated unless `--strategies` says otherwise.
+        trains: whether there are rounds at all.
+        pooled: whether a round is the work of one client that holds all the data; it gets all cores.
+        provides: the name of what it adds to the global weights, for strategies that need it; "" for nothing.
+        complete: from the values of all settings: fills in what others decide, or raises UserError where they do not
+            fit together.
+        plain_sgd: whether the client optimizer has to be SGD without momentum.
+        means_only: whether the aggregate has to be a weighted mean of what the aggregator makes of each delta.
+        first_stage: the method whose rounds are its own before `stage_2_round`; "" without a second stage.
+    """
+
+    description: str
+    settings: type[S]
+    build: Callable[[Setup[S]], Training]
+    strategies: Sequence[str] = ("fine_tune", "fine_tune_head")
+    trains: bool = True
+    pooled: bool = False
+    provides: str = ""
+    complete: Callable[[dict[str, Any]], None] = lambda values: None
+    plain_sgd: bool = False
+    means_only: bool = False
+    first_stage: str = ""
+
+    def fits(self, needed: str) -> bool:
+        """Whether a strategy that needs something can follow; see `adaptation.Strategy.needs`."""
+        return needed in ("", self.provides)

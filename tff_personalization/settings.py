@@ -1,0 +1,217 @@
+"""Settings: typed values with a default, help and bounds, in groups that live beside the code that reads them.
+
+    LOCAL_EPOCHS = Setting(10, "E of FedAvg(E): passes over a client's data in a round.", least=1)
+
+    class Settings(Group):
+        local_epochs = LOCAL_EPOCHS
+
+    Settings(local_epochs=2).local_epochs    # 2
+    Settings(local_epochs=0)                 # UserError: --local_epochs=0: give 1 or more.
+
+Every setting is a flag of the same name. Several groups may share a setting: it is one object, with one name. The flags
+of the program are the union of all groups; what a run reads is the union of the groups of what it chose.
+"""
+
+import math
+from collections.abc import Callable, Collection, Iterable, Mapping
+from typing import Any, Generic, Self, TypeVar, overload
+
+from tff_personalization import errors
+
+T = TypeVar("T")
+Item = tuple[Callable[[str], Any], str]
+
+
+class Part(Generic[T]):
+    """An attribute of a group: a setting, or what is made of several flags, such as an optimizer.
+
+    Attributes:
+        name: of the attribute, the same in every group that has it.
+    """
+
+    name = ""
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        if self.name not in ("", name):
+            raise TypeError(f"{owner.__qualname__}.{name}: this setting is called {self.name!r} in another group")
+        self.name = name
+
+    @overload
+    def __get__(self, group: None, owner: type) -> Self: ...
+
+    @overload
+    def __get__(self, group: "Group", owner: type) -> T: ...
+
+    def __get__(self, group: "Group | None", owner: type) -> Self | T:
+        return self if group is None else group.values[self.name]
+
+    def flags(self) -> "Mapping[str, Setting[Any]]":
+        """The flags that it is made of, by name."""
+        raise TypeError(f"{type(self).__name__} has no flags")
+
+    def of(self, values: Mapping[str, Any], given: Collection[str] = ()) -> T:
+        """Its value.
+
+        Args:
+            values: of its flags; defaults where there are none.
+            given: the flags that the user gave.
+
+        Raises:
+            UserError: a value is refused.
+        """
+        raise TypeError(f"{type(self).__name__} has no value")
+
+
+class Setting(Part[T]):
+    """A setting with one flag."""
+
+    def __init__(
+        self,
+        default: T,
+        help_text: str | Callable[[], str],
+        *,
+        theme: str = "training",
+        kind: type | None = None,
+        least: float | None = None,
+        most: float | None = None,
+        positive: bool = False,
+        choices: Iterable[str] | None = None,
+        item: Item | None = None,
+        several: bool = False,
+    ):
+        """See the class.
+
+        Args:
+            default: the value unless another one is given. None: other settings decide, as the help says.
+            help_text: the flag's help; a function where plugins may change it.
+            theme: the group of flags that `--help` shows it in.
+            kind: int, float, bool, str or list; the default's type, unless that is None.
+            least: the smallest value.
+            most: the largest value.
+            positive: whether the value must be above 0 and finite.
+            choices: the values, or items of the list, to choose from. A registry itself, where plugins may add to it.
+            item: what makes an item of a list from its text, or raises ValueError; and what it takes, in words.
+            several: whether the flag may be given several times.
+        """
+        self.default = default
+        self.theme = theme
+        self.kind: type = kind or type(default)
+        self.least, self.most, self.positive = least, most, positive
+        self.choices, self.item, self.several = choices, item, several
+        self._help = help_text
+
+    @property
+    def help(self) -> str:
+        """What the setting is, in a sentence or a few."""
+        return self._help() if callable(self._help) else self._help
+
+    def flags(self) -> "Mapping[str, Setting[Any]]":
+        """Its own flag."""
+        return {self.name: self}
+
+    def of(self, values: Mapping[str, Any], given: Collection[str] = ()) -> T:
+        """The value, checked; the default if there is none."""
+        del given
+        return self.checked(values[self.name]) if self.name in values else self.checked(self.default)
+
+    def checked(self, value: Any) -> T:
+        """The value, the items of a list converted. Raises UserError if it is not one that the setting takes."""
+        if self.kind is list:
+            return self._checked_list(list(value))  # type: ignore[return-value]
+        if value is None:
+            return value  # type: ignore[return-value]  # T has None where the default is None
+        if self.positive and not (math.isfinite(value) and value > 0):
+            raise errors.UserError(f"--{self.name}={value}: give a positive, finite number.")
+        if self.least is not None and not value >= self.least:
+            raise errors.UserError(f"--{self.name}={value}: give {self.least} or more.")
+        if self.most is not None and not value <= self.most:
+            raise errors.UserError(f"--{self.name}={value}: give {self.most} or less.")
+        if self.choices is not None and value not in self.choices:
+            raise errors.UserError(f"--{self.name}={value}: choose from {', '.join(self.choices)}.")
+        return value
+
+    def _checked_list(self, items: list[Any]) -> list[Any]:
+        if self.item is not None:
+            items = [self._converted(text) for text in items]
+        for one in items:
+            if self.choices is not None and one not in self.choices:
+                raise errors.UserError(f"--{self.name}: {one!r} is unknown; choose from {', '.join(self.choices)}.")
+        if len(set(items)) != len(items):
+            raise errors.UserError(f"--{self.name}={','.join(map(str, items))}: a value is repeated; give each once.")
+        return items
+
+    def _converted(self, text: Any) -> Any:
+        assert self.item is not None
+        convert, expected = self.item
+        try:
+            return convert(str(text))
+        except ValueError:
+            raise errors.UserError(f"--{self.name}: {text!r} is not {expected}.") from None
+
+
+class Group:
+    """The values of some settings: an attribute for each, read-only.
+
+    Attributes:
+        values: the values by name.
+    """
+
+    def __init__(self, **values: Any):
+        """Takes values by name; the others are the defaults.
+
+        Raises:
+            UserError: a setting does not take its value.
+            TypeError: the group has no such setting.
+        """
+        parts = self.parts()
+        if unknown := values.keys() - parts.keys():
+            raise TypeError(f"{type(self).__qualname__} has no setting {', '.join(sorted(unknown))}")
+        self.values: dict[str, Any] = {
+            name: values[name] if name in values and not isinstance(part, Setting) else part.of(values)
+            for name, part in parts.items()
+        }
+
+    def replace(self, **values: Any) -> Self:
+        """The group with other values of some settings."""
+        return type(self)(**{**self.values, **values})
+
+    @classmethod
+    def parts(cls) -> dict[str, Part[Any]]:
+        """Its settings by name, in the order in which they are written, those of its base classes first."""
+        return {
+            name: part for base in reversed(cls.__mro__) for name, part in vars(base).items() if isinstance(part, Part)
+        }
+
+    @classmethod
+    def flags(cls) -> dict[str, Setting[Any]]:
+        """All flags of its settings, by name."""
+        return {name: flag for part in cls.parts().values() for name, flag in part.flags().items()}
+
+    @classmethod
+    def read(cls, values: Mapping[str, Any], given: Collection[str] = ()) -> Self:
+        """The group with its values among those of more flags; see `Part.of`."""
+        return cls(**{name: part.of(values, given) for name, part in cls.parts().items()})
+
+
+def union(groups: Iterable[type[Group]]) -> dict[str, Part[Any]]:
+    """The parts of all groups by name.
+
+    Raises:
+        UserError: two different settings have the same name, or two have a flag in common.
+    """
+    parts: dict[str, Part[Any]] = {}
+    owners: dict[str, Part[Any]] = {}
+    for group in groups:
+        for name, part in group.parts().items():
+            for flag in part.flags():
+                if owners.setdefault(flag, part) is not part:
+                    raise errors.UserError(
+                        f"--{flag} exists already: give the setting of {group.__module__} another name."
+                    )
+            parts[name] = part
+    return parts
+
+
+def listing(help_text: str, choices: Callable[[], Mapping[str, Any]]) -> Callable[[], str]:
+    """Help that says what each choice is: each has a `description`."""
+    return lambda: f"{help_text} {'; '.join(f'{name}: {choice.description}' for name, choice in choices().items())}."
