@@ -9,7 +9,6 @@ from unittest import mock
 
 import numpy as np
 import pytest
-from absl import flags
 
 from analysis import share_runs
 from tests.tasks.sources import small_files
@@ -151,19 +150,24 @@ def test_a_runs_plugins_are_imported_and_refused_where_they_are_not_the_same(tmp
 
 @pytest.mark.usefixtures("_plugins_of_this_test_only")
 def test_a_plugins_own_flags_come_from_the_record_and_not_from_this_command(tmp_path, linear_run):
-    source = "from absl import flags\nflags.DEFINE_float('my_share', 0.5, 'A share.')\n" + PLUGIN
+    source = """
+import dataclasses
+from tff_personalization import methods
+from tff_personalization.algorithms import fed_avg
+from tff_personalization.settings import Setting
+class Mine(fed_avg.Settings):
+    my_share = Setting(0.5, "A share.")
+methods.register("mine_NAME", dataclasses.replace(fed_avg.METHOD, settings=Mine))
+"""
     name = f"plugin_{tmp_path.name}"
     plugin = tmp_path / f"{name}.py"
     plugin.write_text(source.replace("NAME", name))
     directory = shutil.copytree(linear_run, tmp_path / "with_plugin")
     config = json.loads((directory / "config.json").read_text())
-    config["given"] |= {"plugin": [str(plugin)], "my_share": 0.25}
+    config["given"] |= {"plugin": [str(plugin)], "method": f"mine_{name}", "my_share": 0.25}
     config["flags"]["plugin_sources"] = {name: plugins.sha256([plugin])}
     (directory / "config.json").write_text(json.dumps(config))
-    try:
-        assert FinishedRun.open(directory).experiment.settings["my_share"] == 0.25
-    finally:
-        flags.FLAGS.__delattr__("my_share")
+    assert FinishedRun.open(directory).experiment.values["my_share"] == 0.25
 
 
 def test_a_finished_run_is_one_for_the_analysis(linear_run):
