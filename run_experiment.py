@@ -21,7 +21,7 @@ with startup.plain_memory_errors():
 
     from tff_personalization import errors, plugins
     from tff_personalization.execution import interruption, runtime
-    from tff_personalization.experiment import config
+    from tff_personalization.experiment import config, flag_help
     from tff_personalization.programs import report, training
 
 with startup.plain_memory_errors(), startup.plain_flag_errors():
@@ -29,6 +29,17 @@ with startup.plain_memory_errors(), startup.plain_flag_errors():
     config.define_flags()
     if __name__ == "__main__":
         runtime.forget_default_context()
+
+
+def parse_flags(argv: list[str]) -> list[str]:
+    """As `startup.parse_flags`; `--help` beside a choice, such as `--method=fed_prox`, lists what the choice reads."""
+    others = [argument for argument in argv if argument not in flag_help.ASKING]
+    if len(others) < len(argv):
+        startup.parse_flags(others)
+        if text := flag_help.of_choices():
+            print(text)
+            sys.exit(0)
+    return startup.parse_flags(argv)
 
 
 def main(argv: list[str]) -> int:
@@ -50,4 +61,4 @@ def main(argv: list[str]) -> int:
 
 
 if __name__ == "__main__":
-    app.run(startup.with_plain_errors(main), flags_parser=startup.parse_flags)
+    app.run(startup.with_plain_errors(main), flags_parser=parse_flags)

@@ -3,8 +3,10 @@
 import math
 
 import pytest
+from absl import flags
 
 from tff_personalization import errors, optimizers, settings
+from tff_personalization.experiment import config
 from tff_personalization.experiment import settings as of_runs
 
 SHARED = settings.Setting(10, "A number.", least=1, most=20)
@@ -77,3 +79,12 @@ def test_most_settings_declare_constraints():
     constrained = {name for name, _, _ in WRONG}
     assert len(constrained) > 50
     assert {"local_epochs", "ditto_lambda", "server_optimizer", "personalization_learning_rates"} <= constrained
+
+
+def test_the_choice_that_was_probably_meant_is_named():
+    with pytest.raises(errors.UserError, match=r"Did you mean fine_tune\?"):
+        of_runs.all_flags()["strategies"].checked(["fine_tun"])
+    values = flags.FlagValues()
+    config.define_flags(values)
+    with pytest.raises(flags.IllegalFlagValueError, match=r"--method=fed_prx: .*Did you mean fed_prox\?"):
+        values(["program", "--method=fed_prx"])

@@ -12,6 +12,7 @@ Every setting is a flag of the same name. Several groups may share a setting: it
 of the program are the union of all groups; what a run reads is the union of the groups of what it chose.
 """
 
+import difflib
 import math
 from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Any, Generic, Self, TypeVar, overload
@@ -127,7 +128,7 @@ class Setting(Part[T]):
         if self.most is not None and not value <= self.most:
             raise errors.UserError(f"--{self.name}={value}: give {self.most} or less.")
         if self.choices is not None and value not in self.choices:
-            raise errors.UserError(f"--{self.name}={value}: choose from {', '.join(self.choices)}.")
+            raise errors.UserError(f"--{self.name}={value}: {choose_from(self.choices, value)}")
         return value
 
     def _checked_list(self, items: list[Any]) -> list[Any]:
@@ -135,7 +136,7 @@ class Setting(Part[T]):
             items = [self._converted(text) for text in items]
         for one in items:
             if self.choices is not None and one not in self.choices:
-                raise errors.UserError(f"--{self.name}: {one!r} is unknown; choose from {', '.join(self.choices)}.")
+                raise errors.UserError(f"--{self.name}: {one!r} is unknown; {choose_from(self.choices, one)}")
         if len(set(items)) != len(items):
             raise errors.UserError(f"--{self.name}={','.join(map(str, items))}: a value is repeated; give each once.")
         return items
@@ -215,3 +216,9 @@ def union(groups: Iterable[type[Group]]) -> dict[str, Part[Any]]:
 def listing(help_text: str, choices: Callable[[], Mapping[str, Any]]) -> Callable[[], str]:
     """Help that says what each choice is: each has a `description`."""
     return lambda: f"{help_text} {'; '.join(f'{name}: {choice.description}' for name, choice in choices().items())}."
+
+
+def choose_from(choices: Iterable[str], value: str) -> str:
+    """What to do about a value that is no choice: the choices, and the one that was probably meant."""
+    near = difflib.get_close_matches(str(value), list(choices), 1)
+    return f"choose from {', '.join(choices)}.{f' Did you mean {near[0]}?' if near else ''}"

@@ -175,7 +175,7 @@ def _as_a_copy(arguments: list[str], place: pathlib.Path, stdout: BinaryIO, stde
     try:
         with startup.plain_flag_errors():
             plugins.load(sys.argv)
-        app.run(startup.with_plain_errors(run_experiment.main), flags_parser=startup.parse_flags)
+        app.run(startup.with_plain_errors(run_experiment.main), flags_parser=run_experiment.parse_flags)
     except SystemExit as left:
         status = left.code if isinstance(left.code, int) else 1
     except BaseException:

@@ -14,7 +14,7 @@ from tff_personalization import aggregators, errors, identity, methods, optimize
 from tff_personalization.algorithms.method import Method
 from tff_personalization.experiment import settings as settings_lib
 from tff_personalization.personalization import strategies
-from tff_personalization.settings import Group, Setting
+from tff_personalization.settings import Group, Setting, choose_from
 from tff_personalization.tasks import registry
 
 G = TypeVar("G", bound=Group)
@@ -42,6 +42,15 @@ def define_flags(flag_values: flags.FlagValues = flags.FLAGS) -> None:
     flags.DEFINE_bool("sweep_stop_on_failure", False, text, flag_values=flag_values)
 
 
+class _Choice(flags.EnumParser):
+    """absl's parser, whose error names the choice that was probably meant."""
+
+    def parse(self, argument: str) -> str:
+        if argument not in self.enum_values:
+            raise ValueError(choose_from(self.enum_values, argument))
+        return argument
+
+
 def define_flag(name: str, setting: Setting[Any], flag_values: flags.FlagValues) -> None:
     """Defines the flag of a setting."""
     text, default = f"[{setting.theme}] {setting.help}", setting.default
@@ -52,7 +61,8 @@ def define_flag(name: str, setting: Setting[Any], flag_values: flags.FlagValues)
     elif setting.kind is bool:
         flags.DEFINE_bool(name, default, text, flag_values=flag_values)
     elif setting.kind is str and setting.choices is not None:
-        flags.DEFINE_enum(name, default, list(setting.choices), text, flag_values=flag_values)
+        parser, text = _Choice(list(setting.choices)), f"<{'|'.join(setting.choices)}>: {text}"
+        flags.DEFINE(parser, name, default, text, flag_values, flags.ArgumentSerializer())
     elif setting.kind is str:
         flags.DEFINE_string(name, default, text, flag_values=flag_values)
     elif setting.several:
