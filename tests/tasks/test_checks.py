@@ -110,3 +110,12 @@ def test_hashes_tell_images_apart_by_any_pixel():
     images = np.zeros((785, 28, 28), np.uint8)
     images.reshape(785, 784)[np.arange(784), np.arange(784)] = 1
     assert len(np.unique(checks.hashes(images))) == 785
+
+
+def test_pictures_that_are_no_characters_are_not_called_transposed():
+    pictures = np.random.default_rng(1).integers(0, 255, (400, 28, 28)).astype(np.uint8)
+    pictures[:, [0, -1]] = pictures[:, :, [0, -1]] = 0
+    labels = np.arange(400, dtype=np.int32) % 10
+    names = np.array(["a", "b"] * 200)
+    archive = archives.WriterArchive.from_names(pictures, labels, names, np.arange(400) % 5 == 0, archives.CLASSES, "x")
+    assert checks.findings(archive) == []

@@ -70,6 +70,11 @@ def _images(archive: archives.WriterArchive) -> Iterator[Finding]:
         yield Finding("blank", f"About {blank:,} images are blank." if step > 1 else f"{blank:,} images are blank.")
 
 
+def _ink(images: np.ndarray) -> np.ndarray:
+    """Images with their ink bright, whichever way they are."""
+    return np.where(gathering.bright_border(images)[:, None, None], 255 - images, images)
+
+
 def label_maps(labels: np.ndarray) -> dict[str, np.ndarray]:
     """What labels could mean instead of 0-9, A-Z, a-z: the class of each label from 0 to 61, -1 for none."""
     places = np.arange(len(archives.CLASSES))
@@ -91,7 +96,7 @@ def _orientation_and_labels(archive: archives.WriterArchive) -> Iterator[Finding
     """Which way up images are, of all and of each client, and what their labels mean."""
     some = np.linspace(0, len(archive.y) - 1, min(len(archive.y), _SAMPLE)).astype(int)
     images, labels = archive.images[some], archive.labels[some]
-    images = np.where(gathering.bright_border(images)[:, None, None], 255 - images, images)
+    images = _ink(images)
     alike = references.similarities(images)
     rows = np.arange(len(labels))
     own = alike[:, rows, labels]
@@ -101,12 +106,16 @@ def _orientation_and_labels(archive: archives.WriterArchive) -> Iterator[Finding
         differ = meant[labels] != labels
         other = alike[:, rows, meant[labels]].max(axis=0) if turned else alike[0, rows, meant[labels]]
         plain = own.max(axis=0) if turned else own[0]
-        if differ.mean() > 0.1 and references.clearly_greater(other[differ], plain[differ], margin=0.06):
+        if differ.mean() <= 0.1 or other[differ].mean() < references.ALIKE:
+            continue
+        if references.clearly_greater(other[differ], plain[differ], margin=0.06):
             yield Finding(
                 "labels",
                 f"The labels seem to mean {name}, not 0-9, A-Z, a-z from 0: the images are more like these characters.",
             )
             return
+    if own[best].mean() < references.ALIKE:
+        return  # no such characters: there is nothing to compare
     if turned:
         yield Finding(
             "orientation",
@@ -122,7 +131,7 @@ def _orientation_and_labels(archive: archives.WriterArchive) -> Iterator[Finding
         mine = np.sort(order[start:stop][:: max(1, (stop - start) // _PER_WRITER)])
         if len(mine) < 20:
             continue
-        images = archive.images[mine]
+        images = _ink(archive.images[mine])
         own = references.own_similarities(images, archive.labels[mine])
         best = int(own.mean(axis=1).argmax())
         if best and references.clearly_greater(own[best], own[0], errors=3.5):
@@ -197,7 +206,7 @@ def _near_duplicates(archive: archives.WriterArchive, leaked: np.ndarray) -> int
         tested, trained = mine[archive.is_test[mine] & ~leaked[mine]], mine[~archive.is_test[mine]]
         if not len(tested) or not len(trained):
             continue
-        a, b = (archive.images[part].reshape(len(part), -1).astype(np.float32) for part in (tested, trained))
+        a, b = (_ink(archive.images[part]).reshape(len(part), -1).astype(np.float32) for part in (tested, trained))
         ink = (a * a).sum(1)
         distance = ink[:, None] + (b * b).sum(1) - 2 * a @ b.T
         near += int(((distance < _NEAR * ink[:, None]).any(axis=1) & (ink > 0)).sum())

@@ -15,6 +15,8 @@ from tff_personalization.tasks.sources import handwriting
 
 _SIDE = 16
 _WRITERS = 40
+ALIKE = 0.3
+"""The mean correlation with the reference from which on images are taken for characters: real ones have 0.4 to 0.6."""
 _FILE = pathlib.Path(__file__).with_name("references.png")
 
 ORIENTATIONS = (
@@ -117,4 +119,5 @@ def found_orientation(images: np.ndarray, labels: np.ndarray, expected: str = "u
     """The orientation that images, with their labels, are most alike to, if clearly more than to the one expected."""
     own = own_similarities(images, labels)
     best = int(own.mean(axis=1).argmax())
-    return ORIENTATIONS[best] if clearly_greater(own[best], own[ORIENTATIONS.index(expected)]) else expected
+    clear = own[best].mean() >= ALIKE and clearly_greater(own[best], own[ORIENTATIONS.index(expected)])
+    return ORIENTATIONS[best] if clear else expected
