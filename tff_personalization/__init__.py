@@ -5,6 +5,7 @@ Importing it silences the start-up messages of TensorFlow, which comes after it;
 
 import sys
 
-from tff_personalization import startup
+from tff_personalization import deferred_imports, startup
 
 startup.quiet(sys.argv)
+deferred_imports.defer()
