@@ -2,19 +2,25 @@
 
     python -m benchmarks.speed                          # all tasks, 5 rounds each, as in `make benchmark`
     python -m benchmarks.speed --tasks=reptile --repetitions=9
+    python -m benchmarks.speed --tasks=training --beside=../before --contenders=ours,before,raw
 
 All contenders of a task stand ready in processes of their own and take turns, one round at a time, so that what else
 the machine does falls on all of them alike: compare ratios, not seconds. Peers (PyTorch, pfl-research, FedJAX, Flower)
 take part in `training` where `python -m benchmarks.peers.environments all` has made their environments. Every round
-goes to `speed.csv` in --output_dir, with the versions and the commit.
+goes to `speed.csv` in --output_dir, with the versions and the commit. `processor_seconds` are those of the contender's
+processes: where other programs run too, they tell more than the clock. With --beside, ours in another checkout of this
+project takes part as `before`.
 """
 
 import argparse
 import contextlib
+import pathlib
 import subprocess
 import sys
+from collections.abc import Container
 
 import pandas as pd
+import psutil
 
 from benchmarks import contenders, recording
 from benchmarks.peers import environments
@@ -32,10 +38,10 @@ PEERS = {
 class _Contender:
     """A contender's process, which does a round when it is told to."""
 
-    def __init__(self, command: list[str]):
+    def __init__(self, command: list[str], directory: pathlib.Path):
         self._process = subprocess.Popen(
             command,
-            cwd=recording.ROOT,
+            cwd=directory,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
@@ -43,10 +49,18 @@ class _Contender:
         )
         self.versions = self._answer()["ready"]
 
-    def round_seconds(self) -> float:
+    def round_seconds(self) -> tuple[float, float]:
+        """The seconds of a round by the clock, and of the processor in all of the contender's processes."""
         assert self._process.stdin is not None
+        before = self._processor_seconds()
         print(file=self._process.stdin, flush=True)
-        return self._answer()["seconds"]
+        seconds = self._answer()["seconds"]
+        return seconds, self._processor_seconds() - before
+
+    def _processor_seconds(self) -> float:
+        process = psutil.Process(self._process.pid)
+        times = [one.cpu_times() for one in (process, *process.children(recursive=True))]
+        return sum(one.user + one.system for one in times)
 
     def _answer(self) -> dict:
         assert self._process.stdout is not None
@@ -79,27 +93,42 @@ def _commands(task: str) -> dict[str, list[str] | None]:
     return commands
 
 
-def measure(task: str, repetitions: int) -> pd.DataFrame:
-    """One row per contender and round of a task: task, contender, repetition, seconds, per_second, versions."""
+def measure(
+    task: str, repetitions: int, beside: pathlib.Path | None = None, chosen: Container[str] | None = None
+) -> pd.DataFrame:
+    """One row per contender and round of a task: seconds by the clock and of the processor, visits a second, versions.
+
+    Args:
+        task: one of `TASKS`.
+        repetitions: rounds of each contender.
+        beside: another checkout, whose ours takes part as `before`.
+        chosen: which contenders take part; None for all.
+    """
     rows, ready = [], {}
+    commands = _commands(task)
+    if beside is not None:
+        commands["before"] = commands["ours"]
     try:
-        for name, command in _commands(task).items():
+        for name, command in commands.items():
+            if chosen is not None and name not in chosen:
+                continue
             if command is None:
                 print(f"  {name}: not installed, left out", flush=True)
                 continue
             try:
-                ready[name] = _Contender(command)
+                ready[name] = _Contender(command, beside if beside and name == "before" else recording.ROOT)
             except RuntimeError as error:
                 print(f"  {name}: does not run ({error}), left out", flush=True)
         for repetition in range(repetitions):
             for name, contender in ready.items():
-                seconds = contender.round_seconds()
+                seconds, processor_seconds = contender.round_seconds()
                 rows.append(
                     {
                         "task": task,
                         "contender": name,
                         "repetition": repetition,
                         "seconds": round(seconds, 4),
+                        "processor_seconds": round(processor_seconds, 2),
                         "per_second": round(contenders.visits(task, contenders.work_of(task)) / seconds, 2),
                         "versions": recording.words(contender.versions),
                     }
@@ -111,9 +140,16 @@ def measure(task: str, repetitions: int) -> pd.DataFrame:
 
 
 def summarize(table: pd.DataFrame) -> pd.DataFrame:
-    """Median, least and most per second of each contender, and how many times as fast ours is, by the medians."""
-    speeds = table.groupby("contender", sort=False)["per_second"].agg(["median", "min", "max"])
+    """Median, least and most per second of each contender, and how many times as fast ours is, by the medians.
+
+    Where processor seconds are recorded: also how many times as many of them the contender needs, by the medians.
+    """
+    by_contender = table.groupby("contender", sort=False)
+    speeds = by_contender["per_second"].agg(["median", "min", "max"])
     speeds["ours is × as fast"] = speeds.loc["ours", "median"] / speeds["median"]
+    if "processor_seconds" in table:
+        processor = by_contender["processor_seconds"].median()
+        speeds["× ours's processor seconds"] = processor / processor["ours"]
     return speeds
 
 
@@ -121,11 +157,19 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--tasks", default=",".join(TASKS), help="which tasks, separated by commas")
     parser.add_argument("--repetitions", type=int, default=5, help="rounds of each contender")
+    parser.add_argument("--contenders", help="which contenders, separated by commas; ours must be among them")
+    parser.add_argument("--beside", type=pathlib.Path, help="another checkout of this project, to compare with")
     recording.add_output_dir(parser)
     options = parser.parse_args()
     tasks = recording.chosen(parser, "tasks", options.tasks, TASKS)
     if options.repetitions < 1:
         parser.error(f"--repetitions={options.repetitions}: give 1 or more")
+    if options.beside and not (options.beside / "benchmarks" / "contenders.py").is_file():
+        parser.error(f"--beside={options.beside}: no checkout of this project; name the directory of one")
+    known = ("ours", "before", *contenders.BUILDERS, *PEERS)
+    names = recording.chosen(parser, "contenders", options.contenders, known) if options.contenders else None
+    if names and "ours" not in names:
+        parser.error(f"--contenders={options.contenders}: add ours, with which the others are compared")
     # Imported here: it needs TensorFlow, without which `summarize` can be called.
     from tff_personalization.execution import runtime
 
@@ -133,7 +177,7 @@ def main() -> None:
     for task in tasks:
         unit = {"evaluation": "clients", "text": "sequences"}.get(task, "examples")
         print(f"\n{task}, {unit} per second, {runtime.available_cores()} cores", flush=True)
-        tables.append(measure(task, options.repetitions))
+        tables.append(measure(task, options.repetitions, options.beside, names))
         print(summarize(tables[-1]).round(2).to_string(), flush=True)
     recording.write(pd.concat(tables), options.output_dir / "speed.csv")
 

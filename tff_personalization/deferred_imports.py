@@ -1,7 +1,7 @@
 """Modules that TensorFlow and TFF import and few runs need: they are imported when they are first used.
 
 TFF imports TensorFlow Privacy, with TensorFlow Probability and more behind it, for its private aggregations, and JAX
-for `tff.jax`; TensorFlow imports JAX to convert its functions for TensorFlow Lite. Together they take a good third of the
+for `tff.jax`; TensorFlow imports JAX to convert its functions for TensorFlow Lite. Together they take a third of the
 time of `import tensorflow_federated`.
 """
 
