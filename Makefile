@@ -3,6 +3,7 @@
 # make paper  the paper's experiments, verdicts on its claims and a report; SCALE=smoke (minutes), small or paper; see docs/paper.md
 # make benchmark   speed beside the alternatives, growth, a round's parts, a picture of them: some 25 minutes; peers where
 #                  benchmarks/peers/environments.py has installed them
+# make compare BESIDE=DIR    speed and start-up of this checkout beside those of another one: some 15 minutes
 # make stress faults of every kind at every moment of a run, 3,000 malformed inputs and 215 through the program itself,
 #             three workers of which some fail, memory over 2,000 rounds and with 10,000 clients: an hour; records in
 #             docs/reliability
@@ -19,6 +20,8 @@ SCALE ?= smoke
 FLAGS ?=
 # The run directory of `make draw`
 RUN ?=
+# The other checkout of `make compare`
+BESIDE ?=
 
 # What `make stress` watches the memory of: many short rounds, and many clients
 SHORT_ROUNDS := --model=linear --local_epochs=1 --personalization_epochs=1 --strategies=fine_tune --noplots
@@ -27,7 +30,7 @@ MANY_ROUNDS := $(SHORT_ROUNDS) --rounds=2000 --num_clients=60 --clients_per_roun
 MANY_CLIENTS := $(SHORT_ROUNDS) --rounds=8 --num_clients=10000 --clients_per_round=1000 --test_clients=1000 \
 	--rounds_per_evaluation=4 --evaluation_clients=100 --at=1,2,3,4,5,6,7,8
 
-.PHONY: run test lint paper benchmark stress draw worker docs clean
+.PHONY: run test lint paper benchmark compare stress draw worker docs clean
 
 run: $(INSTALLED)
 	@$(VENV)/bin/python run_experiment.py --flagfile=configs/quick.flags $(FLAGS)
@@ -48,6 +51,11 @@ benchmark: $(INSTALLED)
 	$(VENV)/bin/python -m benchmarks.growth $(FLAGS)
 	$(VENV)/bin/python -m benchmarks.profile_round $(FLAGS)
 	$(VENV)/bin/python -m benchmarks.plot $(FLAGS)
+
+compare: $(INSTALLED)
+	$(VENV)/bin/python -m benchmarks.speed --beside=$(BESIDE) --tasks=training,text,evaluation --repetitions=7 \
+		--contenders ours before raw stock "pytorch, processes" $(FLAGS)
+	$(VENV)/bin/python -m benchmarks.start_up --beside=$(BESIDE) $(FLAGS)
 
 stress: $(INSTALLED)
 	$(VENV)/bin/python -m tests.stress.bad_input --each=300 --output=docs/reliability/bad_input.csv

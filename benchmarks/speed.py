@@ -2,7 +2,7 @@
 
     python -m benchmarks.speed                          # all tasks, 5 rounds each, as in `make benchmark`
     python -m benchmarks.speed --tasks=reptile --repetitions=9
-    python -m benchmarks.speed --tasks=training --beside=../before --contenders=ours,before,raw
+    python -m benchmarks.speed --tasks=training --beside=../before --contenders ours before raw
 
 All contenders of a task stand ready in processes of their own and take turns, one round at a time, so that what else
 the machine does falls on all of them alike: compare ratios, not seconds. Peers (PyTorch, pfl-research, FedJAX, Flower)
@@ -157,7 +157,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--tasks", default=",".join(TASKS), help="which tasks, separated by commas")
     parser.add_argument("--repetitions", type=int, default=5, help="rounds of each contender")
-    parser.add_argument("--contenders", help="which contenders, separated by commas; ours must be among them")
+    known = ("ours", "before", *list(contenders.BUILDERS)[1:], *PEERS)
+    parser.add_argument("--contenders", nargs="+", choices=known, help="which contenders; all unless given")
     parser.add_argument("--beside", type=pathlib.Path, help="another checkout of this project, to compare with")
     recording.add_output_dir(parser)
     options = parser.parse_args()
@@ -166,10 +167,8 @@ def main() -> None:
         parser.error(f"--repetitions={options.repetitions}: give 1 or more")
     if options.beside and not (options.beside / "benchmarks" / "contenders.py").is_file():
         parser.error(f"--beside={options.beside}: no checkout of this project; name the directory of one")
-    known = ("ours", "before", *contenders.BUILDERS, *PEERS)
-    names = recording.chosen(parser, "contenders", options.contenders, known) if options.contenders else None
-    if names and "ours" not in names:
-        parser.error(f"--contenders={options.contenders}: add ours, with which the others are compared")
+    if options.contenders and "ours" not in options.contenders:
+        parser.error("--contenders: add ours, with which the others are compared")
     # Imported here: it needs TensorFlow, without which `summarize` can be called.
     from tff_personalization.execution import runtime
 
@@ -177,7 +176,7 @@ def main() -> None:
     for task in tasks:
         unit = {"evaluation": "clients", "text": "sequences"}.get(task, "examples")
         print(f"\n{task}, {unit} per second, {runtime.available_cores()} cores", flush=True)
-        tables.append(measure(task, options.repetitions, options.beside, names))
+        tables.append(measure(task, options.repetitions, options.beside, options.contenders))
         print(summarize(tables[-1]).round(2).to_string(), flush=True)
     recording.write(pd.concat(tables), options.output_dir / "speed.csv")
 
