@@ -6,7 +6,7 @@ import sys
 import pandas as pd
 import pytest
 
-from benchmarks import speed
+from benchmarks import recording, speed
 from benchmarks.peers import environments
 
 
@@ -28,9 +28,10 @@ def test_a_contender_answers_with_its_versions_and_with_seconds():
         "from benchmarks import workload; print('a line of another kind'); "
         "workload.serve(lambda: sum(range(10**5)), tool='1.2')"
     )
-    contender = speed._Contender([sys.executable, "-c", code])
+    contender = speed._Contender([sys.executable, "-c", code], recording.ROOT)
     assert contender.versions == {"tool": "1.2"}
-    assert [contender.round_seconds() > 0 for _ in range(2)] == [True, True]
+    seconds, processor_seconds = zip(*(contender.round_seconds() for _ in range(2)), strict=True)
+    assert min(seconds) > 0 and min(processor_seconds) >= 0
     contender.close()
 
 
