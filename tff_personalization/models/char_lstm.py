@@ -133,7 +133,7 @@ def lstm(x: tf.Tensor, kernel: tf.Tensor, recurrent: tf.Tensor, bias: tf.Tensor)
                 dh += upstream.read(t)
                 dc += dh * h_by_c
                 dz = tf.concat([dc * c_by_i, dc * c_by_f, dh * h_by_o, dc * c_by_g], axis=1)
-                return t - 1, functional.times_transposed(dz, recurrent), dc * c_by_c, dzs.write(t, dz)
+                return t - 1, tf.matmul(dz, recurrent, transpose_b=True), dc * c_by_c, dzs.write(t, dz)
 
             *_, dzs = tf.while_loop(
                 lambda t, *_: t >= 0, backward, (steps - 1, zero, zero, rows_by_step(4 * units)), parallel_iterations=1

@@ -161,25 +161,28 @@ def max_pool(h: tf.Tensor) -> tf.Tensor:
     """The maximum of each 2×2 square of `h`, float32 of shape (batch, 2r, 2c, channels): shape (batch, r, c, channels).
 
     Value and gradient are those of `tf.nn.max_pool2d`: where several entries of a square are largest, the first of them
-    gets the gradient. TensorFlow has two kernels for the gradient. It takes oneDNN's only where it meets the pooling
-    before the gradient, which in a loop it does not; the other one finds the places of the maxima one by one and takes
-    a sixth of a training step of the paper's network. So the gradient is a function of its own, which pools again.
+    gets the gradient. TensorFlow's own gradient finds the places of the maxima again, one by one, on one thread: a
+    sixth of the time of a training step of the paper's network.
     """
+    _, rows, columns, channels = h.shape
 
     @tf.custom_gradient
     def pool(h):
-        gradient = tf.function(_max_pool_gradient, autograph=False, experimental_attributes={"_noinline": True})
-        return tf.nn.max_pool2d(h, 2, 2, "VALID"), lambda upstream: gradient(h, upstream)
+        pooled = tf.nn.max_pool2d(h, 2, 2, "VALID")
+
+        def gradient(upstream):
+            squares = tf.reshape(h, [-1, rows // 2, 2, columns // 2, 2, channels])
+            left, parts = upstream, []
+            for i, j in ((0, 0), (0, 1), (1, 0)):
+                part = tf.where(squares[:, :, i, :, j] >= pooled, left, tf.zeros_like(left))
+                left -= part  # exactly zero where this entry has taken it
+                parts.append(part)
+            upper, lower = tf.stack(parts[:2], axis=3), tf.stack([parts[2], left], axis=3)
+            return tf.reshape(tf.stack([upper, lower], axis=2), tf.shape(h))
+
+        return pooled, gradient
 
     return pool(h)
-
-
-def _max_pool_gradient(h: tf.Tensor, upstream: tf.Tensor) -> tf.Tensor:
-    pooled = tf.nn.max_pool2d(h, 2, 2, "VALID")
-    square = [1, 2, 2, 1]
-    return tf.raw_ops.MaxPoolGrad(
-        orig_input=h, orig_output=pooled, grad=upstream, ksize=square, strides=square, padding="VALID"
-    )
 
 
 def conv2d(h: tf.Tensor, kernel: tf.Tensor) -> tf.Tensor:
@@ -189,23 +192,7 @@ def conv2d(h: tf.Tensor, kernel: tf.Tensor) -> tf.Tensor:
 
 def dense(h: tf.Tensor, kernel: tf.Tensor, bias: tf.Tensor) -> tf.Tensor:
     """`h` (batch, inputs) times `kernel` (inputs, outputs), plus `bias` (outputs,)."""
-
-    @tf.custom_gradient
-    def product(h, kernel):
-        def gradient(upstream):
-            return times_transposed(upstream, kernel), tf.matmul(h, upstream, transpose_a=True)
-
-        return tf.matmul(h, kernel), gradient
-
-    return product(h, kernel) + bias
-
-
-def times_transposed(rows: tf.Tensor, kernel: tf.Tensor) -> tf.Tensor:
-    """`rows` (batch, outputs) times the transpose of `kernel` (inputs, outputs): shape (batch, inputs).
-
-    Computed as (`kernel` · rowsᵀ)ᵀ, which for few rows and a large kernel is faster on CPUs and equal bit for bit.
-    """
-    return tf.transpose(tf.matmul(kernel, rows, transpose_b=True))
+    return tf.matmul(h, kernel) + bias
 
 
 class Operations(NamedTuple):
