@@ -16,7 +16,6 @@ import math
 from typing import Any
 
 import dp_accounting
-from dp_accounting import rdp
 
 SAMPLING = "cohorts of fixed size without replacement; neighbours replace one client"
 SAMPLING_POISSON = "Poisson sampling of clients; neighbours add or remove one client"
@@ -29,7 +28,7 @@ def default_delta(population: int) -> float:
 
 def epsilon_of_fixed_cohorts(noise_multiplier: float, cohort: int, population: int, rounds: int, delta: float) -> float:
     """ε after `rounds` cohorts drawn without replacement; neighbours replace one client. Infinite without noise."""
-    accountant = rdp.RdpAccountant(neighboring_relation=dp_accounting.NeighboringRelation.REPLACE_ONE)
+    accountant = dp_accounting.rdp.RdpAccountant(neighboring_relation=dp_accounting.NeighboringRelation.REPLACE_ONE)
     event = dp_accounting.GaussianDpEvent(noise_multiplier / 2)
     sampled = dp_accounting.SampledWithoutReplacementDpEvent(population, cohort, event)
     return _epsilon(accountant, sampled, noise_multiplier, rounds, delta)
@@ -39,7 +38,7 @@ def epsilon_of_poisson_cohorts(
     noise_multiplier: float, cohort: int, population: int, rounds: int, delta: float
 ) -> float:
     """ε after `rounds` cohorts of each client with probability cohort/population; neighbours add or remove one."""
-    accountant = rdp.RdpAccountant()
+    accountant = dp_accounting.rdp.RdpAccountant()
     event = dp_accounting.GaussianDpEvent(noise_multiplier)
     sampled = dp_accounting.PoissonSampledDpEvent(cohort / population, event)
     return _epsilon(accountant, sampled, noise_multiplier, rounds, delta)
