@@ -104,7 +104,7 @@ def finished_run(tmp_path_factory, by_writer_archive):
         experiment = config.from_flags(values)
         chosen = experiment.config
         task, directory = registry.TASKS[chosen.task], run_directory.RunDirectory(experiment)
-        data = _NO_DATA if chosen.task == "shakespeare" else federated_data.load(chosen)
+        data = _NO_DATA if task.is_sequence else federated_data.load(chosen)
         figures = {"rounds": last, "validation_round": {"round": best}, "strategy": chosen.strategies[0]}
         epochs = {"personalization_epochs": chosen.personalization_epochs}
         with run_writer.opened(directory, data, {}) as writer:

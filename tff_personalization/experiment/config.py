@@ -1,13 +1,11 @@
 """From flags to a checked experiment."""
 
 import dataclasses
-import functools
 import hashlib
 import json
 from collections.abc import Collection, Mapping
 from typing import Any, TypeVar
 
-import numpy as np
 from absl import flags
 
 from tff_personalization import aggregators, errors, identity, methods, optimizers, plugins, schedules
@@ -170,18 +168,10 @@ def given(flag_values: flags.FlagValues) -> dict[str, Any]:
     return {name: flag_values[name].value for name in names if not flag_values[name].using_default_value}
 
 
-@functools.cache
-def _one_label(task: str, model: str) -> bool:
-    """Whether an example has one label, as the model itself says."""
-    chosen = registry.TASKS[task]
-    _, labels = chosen.models[model](chosen.num_classes, np.random.default_rng(0)).input_spec
-    return labels.shape.rank == 1
-
-
 def _check_strategies(values: Mapping[str, Any], method: Method) -> None:
     for name in values["strategies"]:
         strategy = strategies.STRATEGIES[name]
-        if strategy.one_label and not _one_label(values["task"], values["model"]):
+        if strategy.one_label and registry.TASKS[values["task"]].is_sequence:
             raise errors.UserError(
                 f"--strategies: {name} is for models with one label an example; --model={values['model']} predicts one "
                 "at each place of it: leave it out."

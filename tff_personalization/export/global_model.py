@@ -36,7 +36,7 @@ class GlobalModel:
     @property
     def is_text(self) -> bool:
         """Whether it predicts the next character and not the class of an image."""
-        return self.run.experiment.config.task == "shakespeare"
+        return registry.TASKS[self.run.experiment.config.task].is_sequence
 
     @property
     def num_classes(self) -> int:
