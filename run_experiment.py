@@ -3,7 +3,8 @@
     python run_experiment.py --flagfile=configs/quick.flags
     python run_experiment.py --method=reptile --client_data=my_handwriting.npz --rounds=150
 
-Run the same command again to resume a stopped run, or to print the table of a finished one. --help lists the flags.
+Run the same command again to resume a stopped run, or to print the table of a finished one.
+--helpfull lists all flags, --method=NAME --help those that a method reads (also --strategies=, --aggregator=).
 --sweep=FILE makes many runs (docs/sweeps.md); --plugin=FILE adds your own methods and strategies (docs/extending.md).
 """
 

@@ -16,7 +16,7 @@ PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 PACKAGES = ("tff_personalization", "baselines", "analysis")
 CODE = [
     ROOT / "run_experiment.py",
-    *(path for name in PACKAGES for path in sorted((ROOT / name).rglob("*.py")) if path.name != "settings.py"),
+    *(path for name in PACKAGES for path in sorted((ROOT / name).rglob("*.py"))),
 ]
 
 
