@@ -16,25 +16,24 @@ class Measured:
     """The values of an effect.
 
     Attributes:
-        values: for each seed, one number per unit; empty if there is nothing to compare.
+        values: for each seed, one number per unit, indexed by what the unit is called; empty if there is nothing to
+            compare. A name in several seeds is one unit.
         runs: what was compared.
         missing: what is missing, if there is nothing.
-        over_seeds: whether each value is over all seeds already, so that `values` is one array.
         note: what belongs beside the verdict.
         undecided: why the values decide nothing, if they do not.
     """
 
-    values: list[np.ndarray]
+    values: list[pd.Series]
     runs: tuple[runs_lib.Run, ...] = ()
     missing: str = ""
-    over_seeds: bool = False
     note: str = ""
     undecided: str = ""
 
     @property
     def seeds(self) -> int:
         """How many seeds were compared."""
-        return len({run.config["seed"] for run in self.runs}) if self.over_seeds else len(self.values)
+        return len(self.values)
 
 
 Measure = Callable[[study.Experiment, bool], Measured]
@@ -84,7 +83,7 @@ def _gains(run: runs_lib.Run, chosen: bool, strategy: str | None = None) -> pd.D
 
 
 def _by_seed(
-    groups: Mapping[str, Mapping[int, runs_lib.Run]], values: Callable[..., np.ndarray], chosen: bool
+    groups: Mapping[str, Mapping[int, runs_lib.Run]], values: Callable[..., pd.Series], chosen: bool
 ) -> Measured:
     """`values` of the runs of each seed that all groups have."""
     for name, group in groups.items():
@@ -96,12 +95,19 @@ def _by_seed(
     runs = [[group[seed] for group in groups.values()] for seed in seeds]
     if chosen and any(chosen_round(run) is None for of_seed in runs for run in of_seed):
         return NOTHING_CHOSEN
-    return Measured([values(*of_seed) for of_seed in runs], tuple(run for of_seed in runs for run in of_seed))
+    lacking = [
+        f"Seed {seed} is left out: no finished run of {name}."
+        for seed in sorted(set().union(*groups.values()) - set(seeds))
+        for name, group in groups.items()
+        if seed not in group
+    ]
+    found = [values(*of_seed) for of_seed in runs]
+    return Measured(found, tuple(run for of_seed in runs for run in of_seed), note=" ".join(lacking))
 
 
-def _by_client(ours: pd.Series, theirs: pd.Series) -> np.ndarray:
+def _by_client(ours: pd.Series, theirs: pd.Series) -> pd.Series:
     """Ours less theirs, for each client that both have."""
-    return (ours - theirs).dropna().to_numpy()
+    return (ours - theirs).dropna()
 
 
 def _name(selection: Mapping[str, Any]) -> str:
@@ -126,7 +132,7 @@ def gain(selection: Mapping[str, Any]) -> Measure:
 
     def measure(experiment, chosen):
         groups = {_name(selection): experiment.select(**selection)}
-        return _by_seed(groups, lambda run: _gains(run, chosen)["gain"].to_numpy(), chosen)
+        return _by_seed(groups, lambda run: _gains(run, chosen)["gain"], chosen)
 
     return measure
 
@@ -152,7 +158,7 @@ def strategies(label: str, first: str, second: str, metric: str) -> Measure:
 def most_gain(experiment: study.Experiment, chosen: bool) -> Measured:
     """Client by client: ½ for one that gains, −½ for one that does not."""
     groups = {"Personalized FedAvg": experiment.select("Personalized FedAvg")}
-    return _by_seed(groups, lambda run: (_gains(run, chosen)["gain"] > 0).to_numpy() - 0.5, chosen)
+    return _by_seed(groups, lambda run: (_gains(run, chosen)["gain"] > 0) - 0.5, chosen)
 
 
 def more_examples(experiment: study.Experiment, chosen: bool) -> Measured:
@@ -165,9 +171,9 @@ def more_examples(experiment: study.Experiment, chosen: bool) -> Measured:
     def signed(run):
         table = _gains(run, chosen).sort_index().sort_values("train_examples", kind="stable")
         half = len(table) // 2
-        few, many = table["gain"].to_numpy()[:half], table["gain"].to_numpy()[len(table) - half :]
-        mean = np.concatenate([few, many]).mean()
-        return 2 * np.concatenate([mean - few, many - mean])
+        few, many = table["gain"].iloc[:half], table["gain"].iloc[len(table) - half :]
+        mean = pd.concat([few, many]).mean()
+        return 2 * pd.concat([mean - few, many - mean])
 
     return _by_seed({"Personalized FedAvg": experiment.select("Personalized FedAvg")}, signed, chosen)
 
@@ -196,7 +202,7 @@ def at_matched_initial(reference: str, other: str) -> Measure:
                 matched[seed] = rounds
         if unmatched and not matched:
             return Measured([], missing=next(iter(unmatched.values())))
-        groups[other] = {seed: run for seed, run in groups[other].items() if seed not in unmatched}
+        groups = {name: {s: run for s, run in group.items() if s not in unmatched} for name, group in groups.items()}
         left: list[float] = []
 
         def difference(a, b):
@@ -210,7 +216,7 @@ def at_matched_initial(reference: str, other: str) -> Measure:
 
         measured = _by_seed(groups, difference, chosen)
         worst = max(left, key=abs, default=0.0)
-        beside = "".join(f" {reason}" for reason in unmatched.values())
+        beside = "".join(f" {reason}" for reason in (measured.note, *unmatched.values()) if reason)
         if abs(worst) > MATCH_TOLERANCE:
             return dataclasses.replace(
                 measured, undecided=f"Initial accuracies of test clients still differ by {worst:+.3f}.{beside}"
@@ -301,7 +307,7 @@ def spread_over_seeds(experiment: study.Experiment, chosen: bool) -> Measured:
     count, whole = len(seeds), of(seeds)
     pseudo = [count * whole - (count - 1) * of([other for other in seeds if other != seed]) for seed in seeds]
     runs = tuple(entry.run for entry in experiment.entries)
-    return Measured([np.array(pseudo)], runs, over_seeds=True)
+    return Measured([pd.Series({"all settings": value}) for value in pseudo], runs)
 
 
 def _means(experiment: study.Experiment, chosen: bool) -> pd.DataFrame:
@@ -333,7 +339,7 @@ def rounds_saved(experiment: study.Experiment, chosen: bool) -> Measured:
     """
     if chosen:
         return NOTHING_CHOSEN
-    by_seed: dict[int, list[float]] = {}
+    by_seed: dict[int, dict[str, float]] = {}
     compared = []
     for entry in experiment.entries:
         reached, rounds = entry.run.summary["rounds_to_target"], entry.run.summary["rounds"]
@@ -342,11 +348,12 @@ def rounds_saved(experiment: study.Experiment, chosen: bool) -> Measured:
         initial, personalized = (
             rounds if reached[kind] is None else reached[kind] for kind in ("initial", "personalized")
         )
-        by_seed.setdefault(entry.seed, []).append((initial - personalized) / rounds)
+        setting = f"{entry.label} {dict(entry.overrides)}"
+        by_seed.setdefault(entry.seed, {})[setting] = (initial - personalized) / rounds
         compared.append(entry.run)
     left_out = len(experiment.entries) - len(compared)
     note = f"In {left_out} of {len(experiment.entries)} runs neither accuracy reached the target." if left_out else ""
-    values = [np.array(values) for values in by_seed.values()]
+    values = [pd.Series(values) for values in by_seed.values()]
     return Measured(values, tuple(compared), "No run reached the target.", note=note)
 
 
@@ -366,6 +373,6 @@ def share_of_fomaml(experiment: study.Experiment, chosen: bool) -> Measured:
             table = run.decomposition_by_epochs
             first = table[(table["level"] == "cohort") & (table["part"] == 0)]
             shares = 1 - first.pivot(index="round", columns="epochs", values="share")
-            values.append((shares[max(by_epochs)] - shares[min(by_epochs)]).dropna().to_numpy())
+            values.append((shares[max(by_epochs)] - shares[min(by_epochs)]).dropna())
             compared.append(run)
     return Measured(values, tuple(compared), "No two E whose updates were decomposed.")

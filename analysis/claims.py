@@ -2,16 +2,19 @@
 
     python -m analysis.claims DIR            # DIR: what `make paper` wrote; writes DIR/verdicts.json
 
-An effect is a mean over seeds of means over units (clients, mostly), with a 95 % percentile bootstrap interval: seeds
-are drawn with replacement, and of each its units. A claim says that an effect is above 0. The verdict is
+An effect is a mean over seeds of means over units (clients, mostly). Its interval holds a t interval over seeds and a
+bootstrap of units by identity (`inference`). A claim says that an effect is above 0, and names a margin: a difference
+within it does not matter. p-values are corrected by Holm's method for all claims of the study that have three seeds.
+The verdict, at 5 % after that correction, is
 
-    supported                   the interval lies above 0
-    not supported               the interval lies below MARGIN, half a hundredth: no effect of a size that matters
-    not decided by this data    neither, or too few values: three, or six where they are of seeds
-    nothing to compare          what is compared has not been run, or was not recorded
+    supported                       the effect is above 0
+    no difference that matters      it is within ± the margin
+    not supported                   it is below the margin: too small to matter, or of the other sign
+    not decided by this data        none of these, or fewer than three seeds
+    nothing to compare              what is compared has not been run, or was not recorded
 
 Effects are those of the last round. Where the model of the round that was best on validation clients was judged too,
-the same comparison with these models stands beside it (`chosen`). No test round is ever chosen.
+the same comparison with these models stands beside it (`chosen`), uncorrected. No test round is ever chosen.
 """
 
 import dataclasses
@@ -21,15 +24,14 @@ import pathlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-import numpy as np
-
-from analysis import bootstrap, claim_measures, command_line, study
+from analysis import claim_measures, command_line, inference, study
 from tff_personalization.errors import UserError
 
-MARGIN = 0.005
-LEAST_VALUES = 3
-LEAST_SEEDS = 6  # where seeds are the unit: an interval of fewer is hardly more than its least and greatest value
-SUPPORTED, NOT_SUPPORTED = "supported", "not supported"
+ACCURACY_MARGIN = 0.01  # of accuracies, gains and their standard deviations
+SHARE_MARGIN = 0.05  # of shares of clients, of rounds, of an update
+LEAST_SEEDS_AS_UNITS = 6  # where seeds are the unit
+LEVEL = 1 - inference.CONFIDENCE
+SUPPORTED, NOT_SUPPORTED, NO_DIFFERENCE = "supported", "not supported", "no difference that matters"
 UNDECIDED, NO_RUNS = "not decided by this data", "nothing to compare"
 
 
@@ -44,7 +46,8 @@ class Claim:
         metric: what the effect is a difference of.
         unit: what the interval's resamples draw.
         measure: the values whose mean is the effect, by seed; `(experiment, chosen) -> measure`.
-        least_values: how many of them an interval takes.
+        margin: a difference within ± this one does not matter; in the unit of the metric.
+        least_seeds: how many a verdict takes.
     """
 
     id: str
@@ -53,10 +56,11 @@ class Claim:
     metric: str
     unit: str
     measure: Callable[[study.Experiment, bool], claim_measures.Measured]
-    least_values: int = LEAST_VALUES
+    margin: float = ACCURACY_MARGIN
+    least_seeds: int = inference.LEAST_SEEDS
 
 
-_CLIENT = "client, nested in seed"
+_CLIENT = "client"
 _FED_AVG, _PERSONALIZED_FED_AVG = {"label": "FedAvg"}, {"label": "Personalized FedAvg"}
 _paired = claim_measures.paired
 
@@ -68,7 +72,7 @@ CLAIMS = (
         "standard deviation over seeds, mean of settings (cohort and E): of initial less of personalized accuracy",
         "seed (jackknife)",
         claim_measures.spread_over_seeds,
-        LEAST_SEEDS,
+        least_seeds=LEAST_SEEDS_AS_UNITS,
     ),
     Claim(
         "T1.2",
@@ -83,16 +87,18 @@ CLAIMS = (
         "table1",
         "Personalized accuracy reaches the target in fewer rounds than initial accuracy.",
         "rounds to the target: of initial less of personalized accuracy, as a share of all rounds",
-        "run, nested in seed",
+        "setting",
         claim_measures.rounds_saved,
+        SHARE_MARGIN,
     ),
     Claim(
         "C1.1",
         "terms",
         "FOMAML's share of FedAvg's update grows with E.",
         "share of FOMAML's terms in updates from the same models: with the largest E less with the smallest",
-        "model that was kept, nested in seed",
+        "round whose model was kept",
         claim_measures.share_of_fomaml,
+        SHARE_MARGIN,
     ),
     Claim(
         "C1.2",
@@ -205,6 +211,7 @@ CLAIMS = (
         "share of clients that gain, less a half",
         _CLIENT,
         claim_measures.most_gain,
+        SHARE_MARGIN,
     ),
     Claim(
         "W.2",
@@ -221,6 +228,7 @@ CLAIMS = (
         "share of clients hurt: without less with early stopping",
         _CLIENT,
         claim_measures.strategies("Personalized FedAvg", "fine_tune", "fine_tune_early_stopping", "hurt"),
+        SHARE_MARGIN,
     ),
     Claim(
         "S.1",
@@ -242,71 +250,114 @@ CLAIMS = (
 
 
 def judge(of: study.Study, claims: Sequence[Claim] = CLAIMS) -> list[dict[str, Any]]:
-    """The verdict on each claim whose experiment the study has; see `verdict`."""
-    return [verdict(of.by_name[claim.experiment], claim) for claim in claims if claim.experiment in of.by_name]
+    """The verdicts on the claims whose experiments the study has. They are one family for Holm's correction.
+
+    Returns:
+        For each: id, claim, statement, metric, margin, unit, test, experiment; effect, low, high (None if not to be
+        had); verdict; why; before_correction (the verdict by the interval only); p (after correction; None where
+        nothing is tested); seeds (their number); runs (names of the run directories); data; synthetic; and `chosen`:
+        effect, low, high and verdict with the models of the rounds that validation clients choose, or None.
+    """
+    judged = [(claim, of.by_name[claim.experiment]) for claim in claims if claim.experiment in of.by_name]
+    measured = [claim.measure(experiment, False) for claim, experiment in judged]
+    estimates = [inference.estimate(found.values) if found.values else None for found in measured]
+    raw = {
+        place: _p_value(estimate, claim)
+        for place, (estimate, found, (claim, _)) in enumerate(zip(estimates, measured, judged, strict=True))
+        if estimate and not _undecidable(found, claim)
+    }
+    corrected = dict(zip(raw, inference.holm(list(raw.values())), strict=True))
+    verdicts = []
+    for place, (claim, experiment) in enumerate(judged):
+        found, estimate = measured[place], estimates[place]
+        factor = corrected[place] / raw[place] if place in raw else 1.0
+        word, why = _decided(estimate, found, claim, factor, len(raw))
+        low, high = estimate.interval() if estimate else (None, None)
+        verdicts.append(
+            {
+                "id": claim.id,
+                "claim": claim.id.split(".")[0],
+                "statement": claim.statement,
+                "metric": claim.metric,
+                "margin": claim.margin,
+                "unit": claim.unit,
+                "test": inference.TEST,
+                "experiment": claim.experiment,
+                "effect": estimate and estimate.effect,
+                "low": low,
+                "high": high,
+                "verdict": word,
+                "why": why,
+                "before_correction": _decided(estimate, found, claim)[0],
+                "p": corrected.get(place),
+                "seeds": found.seeds,
+                "runs": sorted({run.name for run in found.runs}),
+                "data": ", ".join(dict.fromkeys(run.source for run in found.runs)),
+                "synthetic": any(run.config["synthetic"] for run in found.runs),
+                "chosen": _as_chosen(experiment, claim) if estimate else None,
+            }
+        )
+    return verdicts
 
 
 def verdict(experiment: study.Experiment, claim: Claim) -> dict[str, Any]:
-    """The verdict on a claim.
-
-    Returns:
-        id, claim, statement, metric, unit, test, experiment; effect, low, high (None if not to be had); verdict; why;
-        seeds (their number); runs (names of the run directories); data; synthetic; and `chosen`: effect, low, high and
-        verdict with the models of the rounds that validation clients choose, or None.
-    """
-    measured = claim.measure(experiment, False)
-    effect, low, high, word, why = _judged(measured, claim.least_values)
-    chosen = None
-    if measured.values:
-        at_chosen = claim.measure(experiment, True)
-        if at_chosen.values:
-            judged = _judged(at_chosen, claim.least_values)
-            chosen = dict(zip(("effect", "low", "high", "verdict"), judged, strict=False))
-    return {
-        "id": claim.id,
-        "claim": claim.id.split(".")[0],
-        "statement": claim.statement,
-        "metric": claim.metric,
-        "unit": claim.unit,
-        "test": f"{bootstrap.CONFIDENCE:.0%} percentile bootstrap, {bootstrap.RESAMPLES:,} resamples",
-        "experiment": claim.experiment,
-        "effect": effect,
-        "low": low,
-        "high": high,
-        "verdict": word,
-        "why": why,
-        "seeds": measured.seeds,
-        "runs": sorted({run.name for run in measured.runs}),
-        "data": ", ".join(dict.fromkeys(run.source for run in measured.runs)),
-        "synthetic": any(run.config["synthetic"] for run in measured.runs),
-        "chosen": chosen,
-    }
+    """The verdict on a claim by itself, as `judge` gives it."""
+    return judge(study.Study(pathlib.Path(), (experiment,)), [claim])[0]
 
 
-def _judged(
-    measured: claim_measures.Measured, least_values: int
-) -> tuple[float | None, float | None, float | None, str, str]:
-    if not measured.values:
-        return None, None, None, NO_RUNS, measured.missing
-    effect = float(np.mean([values.mean() for values in measured.values]))
-    if sum(map(len, measured.values)) < least_values:
-        return effect, None, None, UNDECIDED, f"Fewer than {least_values} values: too few for an interval."
-    low, high = bootstrap.interval(measured.values, np.random.default_rng(0))
-    note = f" {measured.note}" if measured.note else ""
-    if measured.seeds < 2:
-        note += " One seed: how seeds differ is not in the interval."
-    if measured.undecided:
-        return effect, low, high, UNDECIDED, f"{measured.undecided}{note}"
-    if low > 0:
-        return effect, low, high, SUPPORTED, f"The interval lies above 0.{note}"
-    if high < MARGIN:
-        return effect, low, high, NOT_SUPPORTED, f"The interval lies below {MARGIN:g}.{note}"
-    return effect, low, high, UNDECIDED, f"The interval holds 0 and {MARGIN:g} or more.{note}"
+def _as_chosen(experiment: study.Experiment, claim: Claim) -> dict[str, Any] | None:
+    found = claim.measure(experiment, True)
+    if not found.values:
+        return None
+    estimate = inference.estimate(found.values)
+    low, high = estimate.interval()
+    return {"effect": estimate.effect, "low": low, "high": high, "verdict": _decided(estimate, found, claim)[0]}
+
+
+def _p_value(estimate: inference.Estimate, claim: Claim) -> float:
+    """Of the best supported one of what may be decided."""
+    return min(estimate.p_above(0), estimate.p_below(claim.margin))
+
+
+def _undecidable(found: claim_measures.Measured, claim: Claim) -> str:
+    """Why values decide nothing, whatever they are; empty if they may."""
+    if found.seeds < claim.least_seeds:
+        return f"Fewer than {claim.least_seeds} seeds decide nothing."
+    return found.undecided
+
+
+def _decided(
+    estimate: inference.Estimate | None,
+    found: claim_measures.Measured,
+    claim: Claim,
+    factor: float = 1.0,
+    family: int = 1,
+) -> tuple[str, str]:
+    """The verdict and why; p-values times `factor` are those after the correction for a family of claims."""
+    if estimate is None:
+        return NO_RUNS, found.missing
+    note = f" {found.note}" if found.note else ""
+    undecidable = _undecidable(found, claim)
+    if undecidable:
+        return UNDECIDED, undecidable + note
+    margin, after = f"{claim.margin:g}", f" after correction for {family} claims" if family > 1 else ""
+    tests = (
+        (SUPPORTED, estimate.p_above(0), "above 0"),
+        (NO_DIFFERENCE, estimate.p_within(claim.margin), f"within ±{margin}"),
+        (NOT_SUPPORTED, estimate.p_below(claim.margin), f"below {margin}"),
+    )
+    for word, p, where in tests:
+        if factor * p <= LEVEL:
+            return word, f"The effect lies {where} (p = {factor * p:.2g}{after}).{note}"
+    alone = next((where for _, p, where in tests if p <= LEVEL), "")
+    if alone:
+        return UNDECIDED, f"The interval lies {alone}, which does not hold{after}.{note}"
+    return UNDECIDED, f"The interval holds 0 and {margin} or more.{note}"
 
 
 def contents(of: study.Study) -> dict[str, Any]:
     """What verdicts.json says of a study."""
-    return {"margin": MARGIN, "verdicts": judge(of)}
+    return {"verdicts": judge(of)}
 
 
 def write(directory: str | os.PathLike[str]) -> pathlib.Path:
@@ -329,7 +380,7 @@ def lines(verdicts: Sequence[Mapping[str, Any]]) -> list[str]:
     for v in verdicts:
         numbers = "" if v["low"] is None else f" {v['effect']:+.4f} [{v['low']:+.4f}, {v['high']:+.4f}]"
         data = " (synthetic data)" if v["synthetic"] else ""
-        found.append(f"{v['id']:<16}{v['verdict']:<25}{numbers:<30}{v['statement']}{data}")
+        found.append(f"{v['id']:<16}{v['verdict']:<28}{numbers:<30}{v['statement']}{data}")
     return found
 
 

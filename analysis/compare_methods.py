@@ -6,8 +6,9 @@ The reference is the main strategy of a run, of the first one unless --reference
 fine-tuning. Runs that differ in their seed and in the strategies they were evaluated with are one method, and each
 strategy is a row, over the seeds that have it. A row is compared with the reference client by client, in runs of the
 same seed, which have the same test clients. Its other figures are those of its own seeds: where rows have only some of
-the reference's, the reference stands a second time in the table, over only these. The interval of the difference is a
-percentile bootstrap: seeds are drawn with replacement, and of each the clients.
+the reference's, the reference stands a second time in the table, over only these.
+The interval of the difference and what is said of it ("ahead", "behind", "no difference that matters") are those of
+`inference`, after Holm's correction for all rows that have three seeds.
 """
 
 import math
@@ -18,12 +19,15 @@ import numpy as np
 import pandas as pd
 from absl import flags
 
-from analysis import bootstrap, command_line, compare_runs
+from analysis import command_line, compare_runs, inference
 from analysis import runs as runs_lib
 from tff_personalization import identity
 from tff_personalization.errors import UserError
 
 WORST_SHARE = 0.1  # of clients
+MARGIN = 0.01  # of accuracy: a difference within ± this one does not matter
+REFERENCE, AHEAD, BEHIND, NO_DIFFERENCE = "reference", "ahead", "behind", "no difference that matters"
+UNDECIDED, FEW_SEEDS = "undecided", f"fewer than {inference.LEAST_SEEDS} seeds"
 _NOT_SHOWN = {*identity.WITHOUT_EFFECT_ON_NUMBERS, "method", "seed", "strategies"}
 
 
@@ -41,7 +45,8 @@ def compare(runs: Sequence[runs_lib.Run]) -> pd.DataFrame:
     Returns:
         method; settings (flags that differ from the reference's); strategy; seeds (their number) and which_seeds (in
         words); initial_accuracy and personalized_accuracy, after all epochs, with their standard deviations over
-        clients; difference to the reference's personalized accuracy with difference_low and difference_high;
+        clients; difference to the reference's personalized accuracy with difference_low and difference_high,
+        and `judged`, what is said of it;
         share_hurt; worst_accuracy, of the worst tenth of clients; examples processed in training; wall_seconds. All are
         averaged over seeds.
 
@@ -67,9 +72,26 @@ def compare(runs: Sequence[runs_lib.Run]) -> pd.DataFrame:
         _row(runs_of, main, reference, main)
         for runs_of in (whole, *({seed: reference[seed] for seed in part} for part in parts))
     ]
-    for row in of_reference:
-        row["difference_low"] = row["difference_high"] = math.nan  # no interval: it is what others are compared with
-    return pd.DataFrame(of_reference + rows)
+    for row in of_reference:  # no interval: it is what others are compared with
+        row |= {"difference_low": math.nan, "difference_high": math.nan, "judged": REFERENCE}
+    _judge(rows)
+    return pd.DataFrame(of_reference + rows).drop(columns="estimate")
+
+
+def _judge(rows: list[dict]) -> None:
+    """Says of each row what its difference is after Holm's correction; rows with fewer seeds than three stay out."""
+    judged = [row for row in rows if row["seeds"] >= inference.LEAST_SEEDS]
+    raw = []
+    for row in rows:
+        row["judged"] = UNDECIDED if row["seeds"] >= inference.LEAST_SEEDS else FEW_SEEDS
+    for row in judged:
+        of = row["estimate"]
+        raw.append({AHEAD: of.p_above(0), BEHIND: of.p_below(0), NO_DIFFERENCE: of.p_within(MARGIN)})
+    best = [min(p_values.values()) for p_values in raw]
+    for row, p_values, p, corrected in zip(judged, raw, best, inference.holm(best), strict=True):
+        found = [word for word, value in p_values.items() if value * corrected / p <= 1 - inference.CONFIDENCE]
+        if found:
+            row["judged"] = found[0]
 
 
 def render(table: pd.DataFrame, form: str, without: Sequence[str] = ()) -> str:
@@ -78,10 +100,12 @@ def render(table: pd.DataFrame, form: str, without: Sequence[str] = ()) -> str:
         return table.to_csv(index=False)
     cells = pd.DataFrame([_readable(row) for _, row in table.iterrows()]).drop(columns=list(without))
     note = (
-        f"Accuracies: mean ± standard deviation over test clients. Difference: of personalized accuracy to the first "
-        f"row's in the same seeds, client by client, with a {bootstrap.CONFIDENCE:.0%} bootstrap interval over clients "
-        f"within seeds (with one seed, over clients only: how seeds differ is not in it). Worst tenth: mean "
-        f"personalized accuracy of the {WORST_SHARE:.0%} of clients with the lowest."
+        "Accuracies: mean ± standard deviation over test clients. Difference: of personalized accuracy to the first "
+        f"row's in the same seeds, client by client. Its {inference.CONFIDENCE:.0%} interval holds a t interval over "
+        "seeds and a bootstrap of clients by identity; with one seed it is over clients only, and decides nothing. "
+        f"Judged: after Holm's correction for all rows with {inference.LEAST_SEEDS} seeds; a difference within "
+        f"±{MARGIN:g} does not matter. Worst tenth: mean personalized accuracy of the {WORST_SHARE:.0%} of clients "
+        "with the lowest."
     )
     return compare_runs.LAYOUTS[form](cells, note)
 
@@ -111,7 +135,7 @@ def _row(group: dict[int, runs_lib.Run], strategy: str, reference: dict[int, run
                 f"{run.directory}: other test clients than {reference[seed].directory}; "
                 "give runs with the same data, split and seed"
             )
-        differences.append((gains["personalized"] - theirs["personalized"]).to_numpy())
+        differences.append(gains["personalized"] - theirs["personalized"])
         measured.append(
             {
                 "initial_accuracy": gains["initial"].mean(),
@@ -126,7 +150,8 @@ def _row(group: dict[int, runs_lib.Run], strategy: str, reference: dict[int, run
             }
         )
     first, first_of_reference = next(iter(group.values())), next(iter(reference.values()))
-    low, high = bootstrap.interval(differences, np.random.default_rng(0))
+    estimate = inference.estimate(differences)
+    low, high = estimate.interval()
     return {
         "method": first.config["method"],
         "settings": _settings(first, first_of_reference),
@@ -136,6 +161,7 @@ def _row(group: dict[int, runs_lib.Run], strategy: str, reference: dict[int, run
         **pd.DataFrame(measured).mean().to_dict(),
         "difference_low": low,
         "difference_high": high,
+        "estimate": estimate,
     }
 
 
@@ -168,7 +194,8 @@ def _readable(row: pd.Series) -> dict[str, str]:
         "seeds": row["which_seeds"],
         "initial accuracy": accuracy("initial"),
         "personalized accuracy": accuracy("personalized"),
-        "difference": "reference" if np.isnan(row["difference_low"]) else difference,
+        "difference": REFERENCE if row["judged"] == REFERENCE else difference,
+        "judged": "" if row["judged"] == REFERENCE else row["judged"],
         "share hurt": f"{row['share_hurt']:.0%}",
         "worst tenth": f"{row['worst_accuracy']:.3f}",
         "examples": f"{row['examples'] / 1e6:.2f} M",

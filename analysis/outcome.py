@@ -2,12 +2,9 @@
 
 import math
 
-import numpy as np
-
-from analysis import bootstrap, names
+from analysis import inference, names
 from analysis import runs as runs_lib
 
-_SEED = 20_190_927
 _NORMAL = 1.96  # standard errors on each side of a mean, for 95 %
 
 
@@ -17,12 +14,12 @@ def gain_interval(run: runs_lib.Run) -> tuple[float, float]:
     A percentile bootstrap over clients; from mean and standard deviation where the run released only aggregates.
     """
     try:
-        gains = run.client_gains()["gain"].to_numpy()
+        gains = run.client_gains()["gain"]
     except runs_lib.NotRecordedError:
         gain = run.summary["gain"]
         margin = _NORMAL * gain["sd"] / math.sqrt(_clients(run))
         return gain["mean"] - margin, gain["mean"] + margin
-    return bootstrap.interval([gains], np.random.default_rng(_SEED))
+    return inference.estimate([gains]).interval()
 
 
 def sentence(run: runs_lib.Run) -> str:

@@ -66,6 +66,24 @@ def test_text_in_a_numeric_column_is_named_with_its_line(make_run):
     _expect("column 'clients', line 4: 'many' is not a number", lambda: runs_lib.read(directory).distribution)
 
 
+@pytest.mark.parametrize(
+    ("columns", "message"),
+    [
+        ({"accuracy": 1.2}, "column 'accuracy', line 4: 1.2 is not within 0 and 1"),
+        ({"accuracy": -0.1}, "column 'accuracy', line 4: -0.1 is not within 0 and 1"),
+        ({"correct": 12, "test_predictions": 11}, "column 'correct', line 4: 12 is more than the predictions"),
+    ],
+)
+def test_a_value_that_cannot_be_is_named_with_its_line(make_run, columns, message):
+    directory = make_run()
+    table = pd.read_csv(directory / "clients.csv")
+    for column, value in columns.items():
+        table[column] = table.get(column, 1.0)
+        table.loc[2, column] = value
+    table.to_csv(directory / "clients.csv", index=False)
+    _expect(f"clients.csv: {message}", lambda: runs_lib.read(directory).clients)
+
+
 def test_a_table_that_is_cut_short_is_named_though_half_a_number_is_a_number(make_run):
     directory = make_run()
     path = directory / "clients.csv"

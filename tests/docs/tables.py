@@ -167,7 +167,8 @@ def _of_claim(found: dict[str, Any]) -> dict[str, str]:
         "": found["id"],
         "claim": found["statement"] + (" *(synthetic data)*" if found["synthetic"] else ""),
         "effect": f"{found['effect']:+.3f} [{found['low']:+.3f}, {found['high']:+.3f}]" if has_interval else "–",
-        "verdict": f"**{found['verdict']}**",
+        "by its interval": found["before_correction"],
+        "after correction": f"**{found['verdict']}**",
         "seeds": str(found["seeds"] or "–"),
     }
 

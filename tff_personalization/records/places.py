@@ -19,6 +19,9 @@ from tff_personalization.errors import UserError
 # Columns that hold text; every other required column holds numbers.
 TEXT_COLUMNS = frozenset({"stage", "split", "strategy", "client"})
 
+# Columns that hold shares, if the table has them.
+SHARES = ("accuracy", "accuracy_mean", "initial_accuracy", "personalized_accuracy", "share_gaining", "share_hurt")
+
 
 class _InZip(zipfile.Path):
     """A folder or file in a zip file, which compares and prints like a `pathlib.Path`."""
@@ -121,6 +124,18 @@ def read_csv(path: Place, columns: Iterable[str], text_columns: frozenset[str] =
         elif column in columns:
             value, line = table[column][wrong[0]], wrong[0] + 2  # line 1 is the header
             raise UserError(f"{path}: column {column!r}, line {line}: {value!r} is not a number; restore the file")
+    for column in table.columns.intersection(SHARES):
+        _refuse(path, table, column, (table[column] < 0) | (table[column] > 1), "is not within 0 and 1")
+    if "correct" in table and "test_predictions" in table:
+        _refuse(path, table, "correct", table["correct"] > table["test_predictions"], "is more than the predictions")
     if not text.endswith("\n"):  # half a number is a number too
         raise UserError(f"{path}: line {len(table) + 1}: cut short; restore the file or repeat the run")
     return table
+
+
+def _refuse(path: Place, table: pd.DataFrame, column: str, wrong: pd.Series, why: str) -> None:
+    """Raises a UserError that names the first line of a table whose value in a column cannot be."""
+    if wrong.any():
+        place = wrong.idxmax()
+        value, line = table[column][place], place + 2  # line 1 is the header
+        raise UserError(f"{path}: column {column!r}, line {line}: {value:g} {why}; restore the file or repeat the run")

@@ -1,0 +1,100 @@
+"""What an effect is judged by: an interval over seeds and one over clients, both needed, and Holm's correction.
+
+An effect is the mean over seeds of means over units (clients, mostly). Two intervals are made of it:
+
+    t           of the seeds' means, with one degree of freedom fewer than seeds: holds how seeds differ
+    bootstrap   of units, by identity, and of seeds, both drawn with replacement: holds how clients differ; a client
+                that several seeds have is drawn once for all of them (the pigeonhole bootstrap of Owen, 2007)
+
+The interval of an effect holds both. With few seeds the bootstrap alone is too narrow where seeds differ, and t alone
+is too narrow where seeds share their clients. Fewer than three seeds decide nothing.
+"""
+
+import dataclasses
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+from scipy import stats
+
+CONFIDENCE = 0.95
+RESAMPLES = 10_000
+LEAST_SEEDS = 3
+TEST = f"{CONFIDENCE:.0%} interval that holds a t interval over seeds and a bootstrap of clients by identity"
+
+
+@dataclasses.dataclass(frozen=True)
+class Estimate:
+    """An effect and how uncertain it is.
+
+    Attributes:
+        effect: mean over seeds of means over units.
+        seeds: how many there are.
+        resampled: the effect of each resample, shape (resamples,).
+        error: standard error of the mean of the seeds' means; NaN for one seed.
+    """
+
+    effect: float
+    seeds: int
+    resampled: np.ndarray
+    error: float
+
+    def interval(self, confidence: float = CONFIDENCE) -> tuple[float, float]:
+        """The interval that holds both; for one seed that of the bootstrap, which says nothing of other seeds."""
+        low, high = np.quantile(self.resampled, [(1 - confidence) / 2, (1 + confidence) / 2])
+        if self.seeds > 1:
+            reach = stats.t.ppf((1 + confidence) / 2, self.seeds - 1) * self.error
+            low, high = min(low, self.effect - reach), max(high, self.effect + reach)
+        return float(low), float(high)
+
+    def p_above(self, bound: float) -> float:
+        """Two-sided p-value of the effect being above a bound: the larger one of t and bootstrap.
+
+        Between them, p_above(b) ≤ 1 − confidence where `interval(confidence)` lies above b.
+        """
+        count = len(self.resampled)
+        by_bootstrap = (np.count_nonzero(self.resampled <= bound) + 1) / (count + 1)
+        if self.seeds < 2:
+            return min(1.0, 2 * by_bootstrap)
+        difference = self.effect - bound
+        statistic = difference / self.error if self.error else np.copysign(np.inf, difference) if difference else 0.0
+        return float(min(1.0, 2 * max(by_bootstrap, stats.t.sf(statistic, self.seeds - 1))))
+
+    def p_below(self, bound: float) -> float:
+        """As `p_above`, of the effect being below a bound."""
+        return dataclasses.replace(self, effect=-self.effect, resampled=-self.resampled).p_above(-bound)
+
+    def p_within(self, margin: float) -> float:
+        """As `p_above`, of the effect being within ±margin (two one-sided tests)."""
+        return max(self.p_above(-margin), self.p_below(margin))
+
+
+def estimate(values: Sequence[pd.Series]) -> Estimate:
+    """The estimate of an effect; the same values give the same resamples.
+
+    Args:
+        values: for each seed one number per unit, indexed by what the unit is called. A name in several seeds is one
+            unit.
+    """
+    table = pd.concat(values, axis=1, keys=range(len(values))).sort_index()
+    found, present = table.fillna(0).to_numpy(), table.notna().to_numpy(float)  # shape (units, seeds)
+    units, seeds = found.shape
+    rng = np.random.default_rng(0)
+    drawn = rng.multinomial(units, np.full(units, 1 / units), size=RESAMPLES)  # how often each unit is drawn
+    counts = drawn @ present
+    means = np.divide(drawn @ found, counts, out=np.zeros(counts.shape), where=counts > 0)
+    weights = rng.multinomial(seeds, np.full(seeds, 1 / seeds), size=RESAMPLES) * (counts > 0)
+    by_seed = found.sum(axis=0) / present.sum(axis=0)
+    kept = weights.sum(axis=1) > 0  # some seed drawn has a unit that was drawn
+    resampled = (weights * means).sum(axis=1)[kept] / weights.sum(axis=1)[kept]
+    error = by_seed.std(ddof=1) / np.sqrt(seeds) if seeds > 1 else np.nan
+    return Estimate(float(by_seed.mean()), seeds, resampled, float(error))
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """Holm's adjusted p-values of a family (Holm, 1979), in the order given."""
+    p, count = np.asarray(p_values, float), len(p_values)
+    order = np.argsort(p, kind="stable")
+    adjusted = np.empty(count)
+    adjusted[order] = np.minimum(1, np.maximum.accumulate((count - np.arange(count)) * p[order]))
+    return adjusted.tolist()

@@ -1,0 +1,108 @@
+"""What effects are judged by: closed forms, known p-values, and how often the interval holds a known effect."""
+
+import numpy as np
+import pandas as pd
+import pytest
+from scipy import stats
+
+from analysis import inference
+
+
+def _values(seeds, clients=None):
+    """A seed's numbers by client; the same clients in each seed, unless the names say otherwise."""
+    return [pd.Series(of_seed, clients or range(len(of_seed))) for of_seed in seeds]
+
+
+def test_the_interval_of_many_clients_of_one_seed_is_that_of_the_normal_distribution():
+    values = np.random.default_rng(1).normal(0.02, 0.1, 2000)
+    low, high = inference.estimate(_values([values])).interval()
+    half = 1.96 * values.std() / np.sqrt(len(values))
+    assert low == pytest.approx(values.mean() - half, abs=0.05 * half)
+    assert high == pytest.approx(values.mean() + half, abs=0.05 * half)
+
+
+def test_where_no_client_differs_the_interval_is_that_of_t_over_seeds():
+    means = [0.01, 0.02, 0.06]
+    found = inference.estimate(_values([[mean] * 5 for mean in means]))
+    expected = stats.t.interval(0.95, 2, np.mean(means), stats.sem(means))
+    assert found.interval() == pytest.approx(expected)
+    assert found.p_above(0) == pytest.approx(stats.ttest_1samp(means, 0).pvalue)
+    assert found.p_below(0.2) == pytest.approx(stats.ttest_1samp(means, 0.2).pvalue)
+    assert found.p_within(0.2) == pytest.approx(found.p_below(0.2))
+
+
+def test_a_client_that_all_seeds_have_is_one_unit():
+    # Four seeds of the same clients tell no more of clients than one does; four seeds of others do.
+    of_one = np.random.default_rng(1).normal(0.02, 0.1, 300)
+    one = inference.estimate(_values([of_one])).interval()
+    same = inference.estimate(_values([of_one] * 4)).interval()
+    assert np.diff(same) == pytest.approx(np.diff(one), rel=0.05)
+    names = [[f"{seed}_{number}" for number in range(300)] for seed in range(4)]
+    own = inference.estimate([pd.Series(of_one, of) for of in names]).interval()
+    assert np.diff(own) < 0.75 * np.diff(one)
+
+
+def test_an_interval_above_0_is_one_whose_p_value_is_below_its_level():
+    rng = np.random.default_rng(1)
+    for shift in np.linspace(0, 0.05, 8):
+        found = inference.estimate(_values(rng.normal(shift, 0.05, (3, 40))))
+        low, high = found.interval()
+        assert (low > 0) == (found.p_above(0) < 0.05)
+        assert (high < 0.03) == (found.p_below(0.03) < 0.05)
+
+
+def test_a_seed_whose_clients_are_not_drawn_does_not_count():
+    found = inference.estimate([pd.Series({"a": 0.1}), pd.Series({"b": 0.3})])
+    assert found.effect == pytest.approx(0.2)
+    assert found.resampled.min() == pytest.approx(0.1)
+    assert found.resampled.max() == pytest.approx(0.3)
+
+
+def test_holms_p_values_are_those_of_a_worked_example():
+    assert inference.holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
+    assert inference.holm([0.9, 0.6]) == [1, 1]
+    assert inference.holm([]) == []
+
+
+def _nested(values, rng):
+    """A bootstrap of seeds, and of each seed's clients for themselves: narrower than what it is to hold."""
+    seeds, clients = values.shape
+    drawn = rng.integers(seeds, size=(RESAMPLES, seeds))
+    places = rng.integers(clients, size=(RESAMPLES, seeds, clients))
+    low, high = np.quantile(values[drawn[:, :, None], places].mean(axis=(1, 2)), [0.025, 0.975])
+    return low, high
+
+
+EFFECT, CLIENTS, RESAMPLES, TIMES = 0.02, 67, 300, 100
+KINDS = {"own clients": (0.0, 0.08), "shared clients": (0.06, 0.05)}  # deviations: of clients, and of a client's seeds
+
+
+def coverage(seeds, kind, deviation, times=TIMES):
+    """How often the interval, and that of a nested bootstrap, hold the effect; `deviation` is of it over seeds."""
+    rng, (of_clients, within) = np.random.default_rng(7), KINDS[kind]
+    held = np.zeros(2)
+    for _ in range(times):
+        values = EFFECT + deviation * rng.normal(size=(seeds, 1)) + of_clients * rng.normal(size=CLIENTS)
+        values = values + within * rng.normal(size=(seeds, CLIENTS))
+        names = [range(CLIENTS) if of_clients else range(s * CLIENTS, (s + 1) * CLIENTS) for s in range(seeds)]
+        found = inference.estimate([pd.Series(of, name) for of, name in zip(values, names, strict=True)])
+        held += [low <= EFFECT <= high for low, high in (found.interval(), _nested(values, rng))]
+    return held / times
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(("seeds", "deviation"), [(3, 0.0), (3, 0.05), (6, 0.02)])
+def test_the_interval_holds_a_known_effect_as_often_as_it_says(monkeypatch, seeds, kind, deviation):
+    monkeypatch.setattr(inference, "RESAMPLES", RESAMPLES)
+    held, nested = coverage(seeds, kind, deviation)
+    assert held >= 0.91
+    assert held >= nested - 0.01
+
+
+if __name__ == "__main__":  # the table of docs/paper.md
+    inference.RESAMPLES = RESAMPLES = 500
+    for seeds in (3, 6):
+        for kind in KINDS:
+            for deviation in (0, 0.01, 0.02, 0.05):
+                held, nested = coverage(seeds, kind, deviation, 400)
+                print(f"{seeds} {kind:<16} {deviation:<5} {held:.3f}, nested {nested:.3f}", flush=True)
