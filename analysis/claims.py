@@ -321,9 +321,8 @@ def _p_value(estimate: inference.Estimate, claim: Claim) -> float:
 
 def _undecidable(found: claim_measures.Measured, claim: Claim) -> str:
     """Why values decide nothing, whatever they are; empty if they may."""
-    if found.seeds < claim.least_seeds:
-        return f"Fewer than {claim.least_seeds} seeds decide nothing."
-    return found.undecided
+    few = f"Fewer than {claim.least_seeds} seeds decide nothing." if found.seeds < claim.least_seeds else ""
+    return " ".join(filter(None, (few, found.undecided)))
 
 
 def _decided(
