@@ -6,8 +6,8 @@ An effect is the mean over seeds of means over units (clients, mostly). Two inte
     bootstrap   of units, by identity, and of seeds, both drawn with replacement: holds how clients differ; a client
                 that several seeds have is drawn once for all of them (the pigeonhole bootstrap of Owen, 2007)
 
-The interval of an effect holds both. With few seeds the bootstrap alone is too narrow where seeds differ, and t alone
-is too narrow where seeds share their clients. Fewer than three seeds decide nothing.
+The interval of an effect holds both. With few seeds, the bootstrap by itself is too narrow where seeds differ, and t by
+itself is too narrow where seeds share their clients. Fewer than three seeds decide nothing.
 """
 
 import dataclasses

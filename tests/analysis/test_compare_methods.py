@@ -61,7 +61,7 @@ def test_clients_are_matched_by_name(make_run):
     table.iloc[::-1].to_csv(other / "clients.csv", index=False)
     compared = compare_methods.compare(runs_lib.read_all([reference, other]))
     row = compared[compared["method"] == "reptile"].iloc[0]
-    assert (row["difference"], row["difference_low"], row["difference_high"]) == (0, 0, 0)
+    assert row[["difference", "difference_low", "difference_high"]].tolist() == pytest.approx([0, 0, 0], abs=1e-12)
 
 
 def test_a_strategy_is_judged_over_the_seeds_that_have_it(make_run):
