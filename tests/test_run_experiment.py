@@ -1,15 +1,14 @@
 """The program itself, on small data: every method and source, its records, its refusals."""
 
 import json
-import shutil
 
 import numpy as np
 import pandas as pd
 import pytest
 
-from tests import processes
+from tests import processes, renyi
 from tests.tasks.sources import small_files
-from tff_personalization import errors, methods, privacy
+from tff_personalization import errors
 from tff_personalization.personalization import strategies
 from tff_personalization.records import run_writer, saved_models
 
@@ -19,52 +18,7 @@ def read(directory):
     return summary, pd.read_csv(directory / "metrics.csv"), pd.read_csv(directory / "clients.csv")
 
 
-# What each method must not be given, of the small settings above.
-METHOD_SETTINGS = {
-    "fed_avg": {},
-    "reptile": {"local_epochs": None, "local_steps": 4},
-    "personalized_fed_avg": {"local_steps": 4, "stage_2_round": 3},
-    "fomaml": {"local_epochs": None, "local_steps": 4},
-    "maml": {"local_epochs": None, "local_steps": 4},
-    "per_fed_avg": {"local_epochs": None, "local_steps": 4},
-    "meta_sgd": {"local_epochs": None, "local_steps": 4},
-    "ifca": {"clusters": 2},
-    "fed_recon": {"model": "cnn", "head_epochs": 2},  # the linear model is nothing but a head
-    "fed_per": {"model": "cnn"},
-    "fed_rep": {"model": "cnn", "head_epochs": 2},
-    "fed_prox": {},
-    "scaffold": {},
-    "mime_lite": {},
-    "fed_sgd": {"local_epochs": None},
-    "fed_avg_terms": {"update_term": "fed_sgd"},
-    "centralized": {},
-    "local_only": {"local_epochs": None, "rounds": None, "clients_per_round": None, "rounds_per_evaluation": None},
-}
-
-
-@pytest.mark.parametrize("method", methods.METHODS)
-def test_every_method_runs_and_leaves_its_records(run, method, capsys):
-    directory = run(method=method, **METHOD_SETTINGS[method])
-    summary = json.loads((directory / "summary.json").read_text())
-    clients = pd.read_csv(directory / "clients.csv")
-    strategies = methods.get(method).strategies
-    assert set(clients.strategy) == set(strategies)
-    assert clients.client.nunique() == summary["test_clients"] == 4
-    assert len(clients) == 4 * len(strategies) * 3
-    main = clients[clients.strategy == strategies[0]]
-    for when, epoch in (("initial", 0), ("personalized", 2)):
-        accuracy = main[main.epoch == epoch].accuracy
-        assert summary[f"{when}_accuracy"]["mean"] == pytest.approx(accuracy.mean())
-        assert summary[f"{when}_accuracy"]["sd"] == pytest.approx(accuracy.std(ddof=0))
-    evaluations = pd.read_csv(directory / "evaluations.csv")
-    final = evaluations[(evaluations.split == "test") & (evaluations.strategy == strategies[0])]
-    assert final.accuracy_mean.tolist() == pytest.approx(main.groupby("epoch").accuracy.mean().tolist())
-    if methods.get(method).trains:
-        metrics = pd.read_csv(directory / "metrics.csv")
-        assert metrics["round"].tolist() == [1, 2, 3, 4]
-        assert metrics.initial_accuracy.notna().tolist() == [False, True, False, True]
-        assert list((directory / "tensorboard").iterdir())
-    assert strategies[0] in capsys.readouterr().out
+TWO_STAGES = {"method": "personalized_fed_avg", "local_steps": 4, "stage_2_round": 3}
 
 
 @pytest.mark.parametrize(("aggregator", "clients_per_call"), [("robust", 50), ("compression", 2), ("secure_sum", 50)])
@@ -80,8 +34,13 @@ def test_a_differentially_private_run_reports_what_it_has_spent(run, capsys, cli
     spent = summary["privacy"]
     assert np.isfinite(metrics.train_loss).all()
     assert (spent["clients_per_round"], spent["train_clients"]) == (3, 8)
-    assert spent["epsilon"] == privacy.epsilon_of_fixed_cohorts(1.5, 3, 8, 4, 8**-1.1)
-    assert spent["epsilon_poisson"] == privacy.epsilon_of_poisson_cohorts(1.5, 3, 8, 4, 8**-1.1)
+    # By the papers' formulas; that a client is replaced halves z. Fractional orders may do a little better.
+    rounds, delta, q = 4, 8**-1.1, 3 / 8
+    fixed = renyi.epsilon(lambda a: renyi.sampling_without_replacement(q, 1.5 / 2, a), range(2, 16), rounds, delta)
+    poisson = renyi.epsilon(lambda a: renyi.poisson_sampling(q, 1.5, a), range(2, 64), rounds, delta)
+    assert spent["epsilon"] == pytest.approx(fixed, rel=0.01)
+    assert spent["epsilon_poisson"] == pytest.approx(poisson, rel=0.01)
+    assert spent["delta"] == pytest.approx(delta)
     assert f"ε = {spent['epsilon']:.3g}, δ = {spent['delta']:.2g}" in capsys.readouterr().out
     assert json.loads((directory / "config.json").read_text())["flags"]["client_weighting"] == "uniform"
 
@@ -90,36 +49,26 @@ def test_training_helps_and_personalization_helps_more(run):
     summary, metrics, _ = read(run(rounds=12, local_epochs=5))
     assert metrics.train_loss.iloc[-1] < 0.5 * metrics.train_loss.iloc[0]
     assert summary["initial_accuracy"]["mean"] > 0.6
-    assert summary["personalized_accuracy"]["mean"] >= summary["initial_accuracy"]["mean"]
+    assert summary["personalized_accuracy"]["mean"] > summary["initial_accuracy"]["mean"]
 
 
 def test_the_second_stage_begins_where_the_first_ended_with_another_server_optimizer(run):
-    _, metrics, _ = read(run(method="personalized_fed_avg", **METHOD_SETTINGS["personalized_fed_avg"]))
+    _, metrics, _ = read(run(**TWO_STAGES))
     assert metrics.stage.tolist() == ["fed_avg", "fed_avg", "reptile", "reptile"]
     # The model is handed over: the loss goes on falling from where it was, far below an untrained model's.
     assert metrics.train_loss[2] < metrics.train_loss[1] < metrics.train_loss[0]
 
 
 def test_centralized_matches_fed_avg_in_examples_on_average(run):
-    _, metrics, _ = read(run(method="centralized"))
-    config = json.loads((run(method="centralized") / "config.json").read_text())
+    """With all train clients in each cohort, FedAvg's rounds visit as many examples as those of the pooled stream."""
+    pooled = run(method="centralized", clients_per_round=8, run_name="pooled")
+    _, of_fed_avg, _ = read(run(clients_per_round=8, run_name="fed_avg"))
+    _, metrics, _ = read(pooled)
+    config = json.loads((pooled / "config.json").read_text())
     assert config["clients"] == {"train": 8, "validation": 0, "test": 4}
-    assert metrics.examples.nunique() == 1
+    assert metrics.examples.tolist() == of_fed_avg.examples.tolist()
     assert metrics.clients.tolist() == [1] * 4
-
-
-def test_aggregates_give_the_summary_that_records_give_and_no_record_of_a_client(run):
-    from_records, _, _ = read(run(run_name="records"))
-    directory = run(run_name="aggregates", evaluation_release="aggregates")
-    from_sums = json.loads((directory / "summary.json").read_text())
-    assert not (directory / "clients.csv").exists()
-    for when in ("initial", "personalized"):
-        for figure in ("mean", "weighted_mean"):
-            expected = from_records[f"{when}_accuracy"][figure]
-            assert from_sums[f"{when}_accuracy"][figure] == pytest.approx(expected, abs=1e-6)
-    assert from_sums["share_hurt"] == pytest.approx(from_records["share_hurt"])
-    histograms = [pd.read_csv(directory.parent / name / "distribution.csv") for name in ("records", "aggregates")]
-    pd.testing.assert_frame_equal(*histograms)
+    assert of_fed_avg.clients.tolist() == [8] * 4
 
 
 def test_validation_clients_are_judged_between_rounds_when_there_are_any(run):
@@ -266,14 +215,16 @@ def text_file(tmp_path):
     return small_files.write_sqlite(tmp_path / "roles.sqlite", rows)
 
 
-@pytest.mark.parametrize(("method", "release"), [("fed_avg", "records"), ("personalized_fed_avg", "aggregates")])
+@pytest.mark.parametrize(
+    ("method", "release"), [({}, "records"), (TWO_STAGES, "aggregates")], ids=["one stage", "two stages"]
+)
 def test_the_next_character_is_learnt(run, text_file, method, release):
     settings = {
-        **METHOD_SETTINGS[method],
+        **method,
         "task": "shakespeare",
         "client_data": str(text_file),
         "model": None,
-        "rounds": 2 if method == "fed_avg" else 3,
+        "rounds": 3 if method else 2,
         "test_clients": 2,
         "batch_size": 4,
         "local_epochs": 1,
@@ -281,7 +232,7 @@ def test_the_next_character_is_learnt(run, text_file, method, release):
         "personalization_learning_rate": 0.5,
         "evaluation_release": release,
     }
-    directory = run(method=method, **settings)
+    directory = run(**settings)
     config, summary = (json.loads((directory / f"{name}.json").read_text()) for name in ("config", "summary"))
     metrics = pd.read_csv(directory / "metrics.csv")
     assert config["flags"]["model"] == "char_lstm"
@@ -324,21 +275,6 @@ def test_a_run_directory_of_other_settings_is_refused_and_the_setting_named(run)
 def test_settings_that_change_no_number_do_not_make_another_run(run):
     directory = run(rounds_per_checkpoint=1)
     assert run(rounds_per_checkpoint=3, cores=1) == directory
-
-
-@pytest.mark.parametrize("method", ["fed_avg", "ifca", "fed_rep"])
-def test_a_truncated_run_is_finished_by_the_same_command(run, tmp_path, method):
-    """As if killed after round 6's checkpoint, with rounds 7 and 8 on record already."""
-    settings = {"method": method, "rounds": 8, "rounds_per_checkpoint": 3, **METHOD_SETTINGS[method]}
-    whole = run(run_name="whole", **settings)
-    cut = tmp_path / "cut"
-    shutil.copytree(whole, cut)
-    for name in ("summary.json", "clients.csv", "distribution.csv"):
-        (cut / name).unlink()
-    shutil.rmtree(cut / "checkpoints" / "round_8")
-    run(run_name="cut", **settings)
-    for name in ("metrics.csv", "evaluations.csv", "clients.csv", "distribution.csv"):
-        assert (cut / name).read_bytes() == (whole / name).read_bytes(), name
 
 
 @pytest.mark.parametrize(

@@ -182,18 +182,6 @@ def test_scaffolds_first_round_is_fed_avg_with_uniform_weights_and_its_second_is
         assert (difference == 0) == (rounds == 1)
 
 
-def test_scaffold_leaves_a_client_without_examples_as_it_is(model, clients):
-    process = scaffold.build_scaffold(model, sgd(), sgd(1.0), EPOCHS, BATCH, POPULATION)
-    empty = (np.zeros([0, 28, 28], np.uint8), np.zeros([0], np.int32))
-    kept = tuple(np.full_like(part, 0.25) for part in process.client_state)
-    output = process.next(process.initialize(), values([empty], [0]), [kept])
-    assert output.metrics["client_work"]["non_finite_clients"] == 0
-    for part in output.client_states[0]:
-        np.testing.assert_array_equal(part, 0.25)
-    for part in output.state.client_work:
-        np.testing.assert_array_equal(part, 0)
-
-
 @pytest.mark.parametrize("weighting", ["examples", "uniform"])
 def test_mime_lite_with_momentum_equals_numpy(model, clients, weighting):
     momentum, x = 0.8, start(model)

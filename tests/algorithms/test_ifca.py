@@ -104,14 +104,6 @@ def test_clipping_takes_hold_of_a_clients_own_delta(models):
         assert norm == pytest.approx(clip, rel=1e-3)
 
 
-def test_a_round_without_examples_leaves_every_model_as_it_is(models):
-    empty = (np.zeros([0, 28, 28], np.uint8), np.zeros([0], np.int32))
-    trained, metrics = oracles.run_rounds(build(models), [[empty]])
-    assert metrics["client_work"]["clients"] == 0
-    for before, after in zip(ifca.first_models(*models).flat, trained, strict=True):
-        np.testing.assert_array_equal(before, after)
-
-
 def test_a_model_that_is_not_finite_is_not_chosen(models):
     ((images, labels),) = oracles.make_clients(6)
     broken = tuple(w * np.nan for w in models[0].initial_weights[0])

@@ -329,25 +329,3 @@ def test_two_rounds_of_meta_sgd_equal_numpy_in_weights_and_rates(model):
         rates = plus(rates, 2 * RATE, [d * g for d, g in zip(v, gradient, strict=True)])
         assert_close(process.get_model_weights(state).trainable, [*theta, *rates], atol=1e-5)
     assert distance(rates, [RATE, RATE]) > 1e-3
-
-
-@pytest.mark.usefixtures("worker")
-@pytest.mark.parametrize(
-    "build",
-    [
-        lambda model: fomaml.build_fomaml(model, sgd(0.02), sgd(1.0), 2, BATCH, 0.5, 1.0),
-        lambda model: maml.build_maml(model, sgd(0.02), sgd(1.0), 2, BATCH, 0.5, 1.0),
-        lambda model: per_fed_avg.build_per_fed_avg(model, sgd(0.02), sgd(1.0), 2, BATCH, 0.02, 1e-3),
-        lambda model: meta_sgd.build_meta_sgd(model, sgd(1.0), 2, BATCH, 0.5, 0.02),
-    ],
-    ids=["fomaml", "maml", "per_fed_avg", "meta_sgd"],
-)
-def test_a_client_without_examples_is_no_harm(build):
-    """On the CNN, whose convolutions take no empty batch."""
-    process = build(emnist_cnn.build_cnn(CLASSES, np.random.default_rng(0)))
-    empty = (np.zeros([0, 28, 28], np.uint8), np.zeros([0], np.int32))
-    output = process.next(
-        process.initialize(), [cohorts.client_value(*client, SEED) for client in (*make_clients(5), empty)]
-    )
-    assert output.metrics["client_work"]["clients"] == 1
-    assert output.metrics["client_work"]["non_finite_clients"] == 0

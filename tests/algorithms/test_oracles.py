@@ -179,32 +179,3 @@ def test_pooled_training_keeps_its_optimizers_state_from_round_to_round(model):
     for two, one, expected in zip(in_two, in_one, weights, strict=True):
         np.testing.assert_allclose(two, expected, atol=1e-5)
         np.testing.assert_allclose(one, expected, atol=1e-5)
-
-
-def test_a_client_whose_update_is_not_finite_is_left_out_and_counted(model):
-    (bad,) = make_clients(8)
-    process = fed_avg.build_fed_avg(model, sgd(1e38), sgd(1.0), 3, BATCH, shuffle=False)
-    output = process.next(process.initialize(), values([bad]))
-    assert output.metrics["client_work"]["non_finite_clients"] == 1
-    assert output.metrics["client_work"]["clients"] == 0
-    for before, after in zip(model.initial_weights[0], process.get_model_weights(output.state).trainable, strict=True):
-        np.testing.assert_array_equal(before, after)
-
-
-def test_a_round_without_examples_leaves_the_model_as_it_is(model):
-    process = fed_avg.build_fed_avg(model, sgd(), sgd(1.0), 1, BATCH)
-    empty = (np.zeros([0, 28, 28], np.uint8), np.zeros([0], np.int32))
-    trained, metrics = run_rounds(process, [[empty]])
-    assert metrics["client_work"]["clients"] == 0
-    for before, after in zip(model.initial_weights[0], trained, strict=True):
-        np.testing.assert_array_equal(before, after)
-
-
-def test_a_client_without_examples_does_not_weigh_on_the_others(model):
-    empty = (np.zeros([0, 28, 28], np.uint8), np.zeros([0], np.int32))
-    clients = make_clients(8)
-    process = reptile.build_reptile(model, sgd(), sgd(1.0), 3, BATCH)
-    for alone, beside in zip(
-        run_rounds(process, [clients])[0], run_rounds(process, [[*clients, empty]])[0], strict=True
-    ):
-        np.testing.assert_array_equal(alone, beside)

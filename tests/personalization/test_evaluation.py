@@ -123,13 +123,6 @@ def test_records_carry_the_clients_identity():
     assert [(r["index"], r["train_examples"], r["test_examples"]) for r in records] == [(7, 5, 4), (2, 8, 3)]
 
 
-def test_a_client_without_training_data_keeps_the_initial_model():
-    (record,) = evaluate(cnn(), [client(0, 0, 6)], "records")
-    assert record["train_examples"] == 0
-    for curve in (*record["correct"], *record["loss_sum"]):
-        assert len(set(curve.tolist())) == 1
-
-
 def test_a_client_without_test_data_is_left_out_of_the_averages_and_counted():
     full, without = client(0, 6, 5), client(1, 6, 0)
     alone = evaluate(cnn(), [full], "aggregates")
@@ -142,23 +135,6 @@ def test_a_client_without_test_data_is_left_out_of_the_averages_and_counted():
     table = distributions.client_table(evaluate(cnn(), [full, without], "records"), ["a", "b"], STRATEGIES)
     assert distributions.from_table(table, "fine_tune", 0, 100).clients == 1
     assert table[table.client == "b"].accuracy.isna().all()
-
-
-def test_aggregates_equal_what_the_records_of_the_same_clients_give():
-    clients = [client(i, 4 + i, 3 + 2 * i) for i in range(6)]
-    model = cnn()
-    table = distributions.client_table(evaluate(model, clients, "records"), list("abcdef"), STRATEGIES)
-    sums = evaluate(model, clients, "aggregates")
-    bins = evaluation.HISTOGRAM_BINS
-    for s, strategy in enumerate(STRATEGIES):
-        for epoch in range(EPOCHS + 1):
-            exact = distributions.from_table(table, strategy, epoch, bins)
-            from_sums = distributions.from_sums(sums, s, epoch)
-            np.testing.assert_array_equal(from_sums.histogram, exact.histogram)
-            for name in ("clients", "mean", "weighted_mean", "loss", "gain", "share_gaining", "share_hurt"):
-                assert getattr(from_sums, name) == pytest.approx(getattr(exact, name), abs=1e-5), name
-            for name in ("sd", "gain_sd"):  # a difference of squares of float32
-                assert getattr(from_sums, name) == pytest.approx(getattr(exact, name), abs=1e-3), name
 
 
 def test_no_value_of_a_client_leaves_it_in_the_aggregates():

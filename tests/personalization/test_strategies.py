@@ -1,7 +1,5 @@
 """Strategies against a few lines of NumPy, on softmax regression."""
 
-import collections
-
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -10,7 +8,7 @@ import tensorflow_federated as tff
 from tests import numpy_oracle
 from tff_personalization import global_weights, local_training
 from tff_personalization.models import char_lstm, characters, emnist_cnn
-from tff_personalization.personalization import adaptation, early_stopping, evaluation
+from tff_personalization.personalization import adaptation, early_stopping
 from tff_personalization.personalization.strategies import STRATEGIES
 
 CLASSES, RATE, BATCH, EPOCHS = 5, 0.02, 4, 3
@@ -319,36 +317,6 @@ def test_fine_tuning_with_adam_takes_adams_steps_whatever_the_personalization_op
             weights = [w - scale * a / (np.sqrt(b) + 1e-7) for w, a, b in zip(weights, m, v, strict=True)]
         models.append(weights)
     assert_curve(measure("fine_tune_adam", model, train, test), models, test)
-
-
-@pytest.mark.usefixtures("worker")
-def test_all_strategies_in_one_pass_start_alike_and_leave_a_client_without_train_examples_alone():
-    model = emnist_cnn.build_cnn(CLASSES, np.random.default_rng(0))
-    names = [name for name, strategy in STRATEGIES.items() if not strategy.needs]
-    computation = evaluation.build_personalization_evaluation(
-        model,
-        SGD,
-        epochs=2,
-        batch_size=BATCH,
-        strategies=names,
-        release="records",
-        own_settings=lambda group: group.read(VALUES),
-    )
-    weights = [w + 0.01 for w in model.initial_weights[0]]
-    clients = [
-        collections.OrderedDict(index=np.int32(i), seed=SEED, test=part(9, 5), train=part(size, 6))
-        for i, size in enumerate((0, 1, 13))
-    ]
-    without, one, many = computation(tff.learning.models.ModelWeights(weights, ()), clients)
-    for record in (without, one, many):
-        elsewhere = [names.index(name) for name in ("local_only", "reconstruct")]
-        losses = np.delete(record["loss_sum"][:, 0], elsewhere)  # all others begin with the global model
-        np.testing.assert_array_equal(losses, losses[0])
-        assert np.isfinite(record["loss_sum"]).all()
-    np.testing.assert_array_equal(without["loss_sum"], without["loss_sum"][:, :1].repeat(3, axis=1))
-    changed = (many["loss_sum"] != many["loss_sum"][:, :1]).any(axis=1)
-    stopped = names.index("fine_tune_early_stopping")
-    assert np.delete(changed, stopped).all()
 
 
 @pytest.mark.parametrize("name", [name for name, strategy in STRATEGIES.items() if not strategy.one_label])

@@ -52,7 +52,8 @@ def test_experiments_share_runs_and_a_second_start_makes_nothing_anew(folder, tm
     assert verdicts["C3.5"]["effect"] is not None
     by_round = pd.read_csv(pooled.run.directory / "by_round.csv")
     matched = claims.claim_measures.matched_rounds(pooled.run, fed_avg.run)
-    assert set(matched or ()) <= {4, *by_round["round"]}
+    assert matched
+    assert set(matched) <= {4, *by_round["round"]}
 
     before = {file: file.stat().st_mtime_ns for file in made.directory.glob("runs/*/*.*")}
     monkeypatch.setattr(paper.Paper, "_tool", lambda *arguments: pytest.fail(f"made again: {arguments}"))

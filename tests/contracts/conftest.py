@@ -1,0 +1,133 @@
+"""The program in this process, for contracts that all methods or strategies keep.
+
+Runs share the worker of the session. Each graph is built once: a method's by its name, an evaluation's by strategies.
+"""
+
+import contextlib
+import dataclasses
+import pathlib
+import sys
+
+import numpy as np
+import pytest
+from absl import flags
+
+from tests.contracts import tiny_cnn
+from tff_personalization import methods, plugins
+from tff_personalization.execution import interruption, runtime
+from tff_personalization.experiment import config
+from tff_personalization.experiment import setup as setup_lib
+from tff_personalization.personalization import evaluation, strategies
+from tff_personalization.programs import report, training
+from tff_personalization.tasks import federated_data, registry
+
+PLUGIN = pathlib.Path(__file__).parents[2] / "examples" / "my_plugin.py"
+
+
+@pytest.fixture(scope="module")
+def plugin():
+    """The example plugin, loaded: its method and strategy are under the contracts too."""
+    registries = methods.METHODS, strategies.STRATEGIES, plugins._loaded
+    before = [dict(registry_) for registry_ in registries]
+    flags_before = set(flags.FLAGS)
+    plugins.load(["", f"--plugin={PLUGIN}"])
+    yield
+    for registry_, entries in zip(registries, before, strict=True):
+        registry_.clear()
+        registry_.update(entries)
+    for name in set(flags.FLAGS) - flags_before:
+        delattr(flags.FLAGS, name)
+    sys.modules.pop(PLUGIN.stem, None)
+
+
+@pytest.fixture(scope="module")
+def archive(tmp_path_factory):
+    """A by-writer archive of bars: twelve writers, of which every third has one example and so no test example."""
+    rng = np.random.default_rng(7)
+    counts = [1 if writer % 3 == 2 else 12 + writer for writer in range(12)]
+    labels = rng.integers(0, 5, sum(counts))
+    images = rng.integers(0, 120, (len(labels), 28, 28))
+    for image, label in zip(images, labels, strict=True):
+        image[5 * label : 5 * label + 4, 4:24] += 100
+        image[[0, -1]] = image[:, [0, -1]] = 0
+    path = tmp_path_factory.mktemp("contracts") / "bars.npz"
+    writer = np.repeat([f"w{number:02d}" for number in range(len(counts))], counts)
+    np.savez(path, images=images.astype(np.uint8), labels=labels, writer=writer)
+    return path
+
+
+class Program:
+    """Runs experiments in this process, and gives their methods as they were built."""
+
+    def __init__(self, archive, output_dir):
+        self._defaults = {
+            "client_data": archive,
+            "output_dir": output_dir,
+            "model": "linear",
+            "rounds": 3,
+            "clients_per_round": 3,
+            "test_clients": 6,
+            "local_epochs": 2,
+            "batch_size": 4,
+            "personalization_epochs": 1,
+            "rounds_per_evaluation": 2,
+            "rounds_per_checkpoint": 1,
+            "plots": False,
+        }
+
+    def experiment(self, **settings):
+        """The experiment of flags; one that is None is not given."""
+        given = {name: value for name, value in (self._defaults | settings).items() if value is not None}
+        flag_values = flags.FlagValues()
+        config.define_flags(flag_values)
+        flag_values(["", *(config.argument(name, value) for name, value in given.items())])
+        return config.from_flags(flag_values)
+
+    def run(self, run_name, **settings):
+        """The directory of a finished run, whose report is printed."""
+        with interruption.Interruption() as interrupt:
+            directory = training.run(self.experiment(run_name=run_name, **settings), interrupt)
+        report.print_report(directory)
+        return directory.path
+
+    def training(self, method, **settings):
+        """A method's training, as the program builds it."""
+        experiment = self.experiment(method=method, **settings)
+        return methods.get(method).build(setup_lib.setup(experiment, federated_data.load(experiment.config)))
+
+
+@pytest.fixture(scope="module")
+def program(plugin, worker, archive, tmp_path_factory):
+    """The program; a method's graphs, and an evaluation's, are built once."""
+    trainings, evaluations = {}, {}
+    get, build_evaluation = methods.get, evaluation.build_personalization_evaluation
+
+    def cached_method(name):
+        method = get(name)
+
+        def build(setup):
+            if name not in trainings:
+                trainings[name] = method.build(setup)
+            return trainings[name]
+
+        return dataclasses.replace(method, build=build)
+
+    def cached_evaluation(model, optimizer, *, strategies, release, initial_weights, **settings):
+        key = (tuple(strategies), release, len(initial_weights.flat))
+        if key not in evaluations:
+            evaluations[key] = build_evaluation(
+                model,
+                optimizer,
+                strategies=strategies,
+                release=release,
+                initial_weights=initial_weights,
+                **settings,
+            )
+        return evaluations[key]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(methods, "get", cached_method)
+        patch.setattr(evaluation, "build_personalization_evaluation", cached_evaluation)
+        patch.setattr(runtime, "execution_context", lambda *_: contextlib.nullcontext())
+        patch.setitem(registry.EMNIST_MODELS, "linear", tiny_cnn.build)
+        yield Program(archive, tmp_path_factory.mktemp("runs"))

@@ -1,0 +1,254 @@
+"""What every method keeps to, the example plugin's included."""
+
+import json
+import shutil
+
+import numpy as np
+import pandas as pd
+import pytest
+import tensorflow as tf
+import tensorflow_federated as tff
+
+from tests import processes
+from tff_personalization import methods
+from tff_personalization.algorithms import stateful_clients
+
+LOCAL_STEPS = {"local_epochs": None, "local_steps": 4}
+# What a method is given besides the small settings that all have.
+SETTINGS = {
+    "fed_avg": {},
+    "reptile": LOCAL_STEPS,
+    "personalized_fed_avg": {"local_steps": 4, "stage_2_round": 3},
+    "fomaml": LOCAL_STEPS,
+    "maml": LOCAL_STEPS,
+    "per_fed_avg": LOCAL_STEPS,
+    "meta_sgd": LOCAL_STEPS,
+    "ifca": {"clusters": 2},
+    "fed_recon": {"head_epochs": 1},
+    "fed_per": {},
+    "fed_rep": {"head_epochs": 1},
+    "fed_prox": {},
+    "scaffold": {},
+    "mime_lite": {},
+    "fed_sgd": {"local_epochs": None, "batch_size": None},
+    "fed_avg_terms": {"update_term": "fomaml"},
+    "centralized": {},
+    "local_only": dict.fromkeys(
+        (
+            *("local_epochs", "batch_size", "clients_per_round"),
+            *("rounds", "rounds_per_evaluation", "rounds_per_checkpoint"),
+        )
+    ),
+    "fed_prox_example": {"strategies": "fine_tune,recentre"},  # a plugin's
+}
+TRAINED = [name for name in SETTINGS if name != "local_only"]
+EVERY = pytest.mark.parametrize("method", SETTINGS)
+EVERY_TRAINED = pytest.mark.parametrize("method", TRAINED)
+SEED = np.array([3, 4], np.int32)
+
+
+def test_the_contracts_are_of_all_methods(plugin):
+    assert set(SETTINGS) == set(methods.METHODS)
+    assert [name for name in methods.METHODS if methods.get(name).trains] == TRAINED
+
+
+@pytest.fixture
+def finished(program, method):
+    """A run of the method, made once."""
+    return program.run(f"{method}-whole", method=method, **SETTINGS[method])
+
+
+@EVERY
+def test_it_leaves_its_records_and_a_report(capsys, finished, method):
+    summary = json.loads((finished / "summary.json").read_text())
+    clients = pd.read_csv(finished / "clients.csv")
+    strategies = methods.get(method).strategies
+    if "recentre" in SETTINGS[method].get("strategies", ""):
+        strategies = ("fine_tune", "recentre")
+    assert set(clients.strategy) == set(strategies)
+    assert clients.client.nunique() == summary["test_clients"] == 6
+    assert len(clients) == 6 * len(strategies) * 2
+    main = clients[clients.strategy == strategies[0]]
+    for when, epoch in (("initial", 0), ("personalized", 1)):
+        accuracy = main[main.epoch == epoch].accuracy
+        assert summary[f"{when}_accuracy"]["mean"] == pytest.approx(accuracy.mean())
+        assert summary[f"{when}_accuracy"]["sd"] == pytest.approx(accuracy.std(ddof=0))
+    evaluations = pd.read_csv(finished / "evaluations.csv")
+    final = evaluations[(evaluations.split == "test") & (evaluations.strategy == strategies[0])]
+    assert final.accuracy_mean.tolist() == pytest.approx(main.groupby("epoch").accuracy.mean().tolist())
+    if method in TRAINED:
+        metrics = pd.read_csv(finished / "metrics.csv")
+        assert metrics["round"].tolist() == [1, 2, 3]
+        assert metrics.initial_accuracy.notna().tolist() == [False, True, False]
+        assert np.isfinite(metrics.train_loss).all()
+        assert list((finished / "tensorboard").iterdir())
+    assert strategies[0] in capsys.readouterr().out
+
+
+@EVERY
+def test_a_client_without_test_examples_has_no_accuracy_and_counts_in_no_mean(finished, method):
+    clients = pd.read_csv(finished / "clients.csv")
+    without = clients.test_examples == 0
+    summary = json.loads((finished / "summary.json").read_text())
+    assert summary["test_clients_without_test_data"] == clients[without].client.nunique() > 0
+    assert clients.accuracy.isna().tolist() == without.tolist()
+    evaluations = pd.read_csv(finished / "evaluations.csv")
+    assert set(evaluations[evaluations.split == "test"].clients) == {clients[~without].client.nunique()}
+
+
+@EVERY_TRAINED
+def test_a_run_that_was_killed_is_resumed_and_ends_with_the_numbers_of_one_that_was_not(program, finished, method):
+    """As if killed after the checkpoint of round 2, with round 3 on record already."""
+    cut = finished.with_name(f"{method}-cut")
+    shutil.copytree(finished, cut)
+    for name in ("summary.json", "clients.csv", "distribution.csv"):
+        (cut / name).unlink()
+    shutil.rmtree(cut / "checkpoints" / "round_3")
+    program.run(cut.name, method=method, **SETTINGS[method])
+    processes.assert_same_numbers(cut, finished)
+
+
+@EVERY
+def test_a_run_that_releases_aggregates_has_the_rounds_and_the_means_of_one_that_releases_records(
+    program, finished, method
+):
+    """The same seed gives the same rounds, byte by byte."""
+    directory = program.run(f"{method}-aggregates", method=method, evaluation_release="aggregates", **SETTINGS[method])
+    assert not (directory / "clients.csv").exists()
+    one, two = (pd.read_csv(path / "evaluations.csv") for path in (directory, finished))
+    exact = ["round", "split", "strategy", "epoch", "clients", "share_gaining", "share_hurt"]
+    pd.testing.assert_frame_equal(one[exact], two[exact])
+    for column in ("accuracy_mean", "accuracy_weighted_mean", "loss_mean", "gain_mean"):
+        np.testing.assert_allclose(one[column], two[column], atol=1e-5)
+    one, two = (json.loads((path / "summary.json").read_text()) for path in (directory, finished))
+    for when in ("initial", "personalized"):
+        for figure in ("mean", "weighted_mean"):
+            assert one[f"{when}_accuracy"][figure] == pytest.approx(two[f"{when}_accuracy"][figure], abs=1e-6)
+    assert one["share_hurt"] == pytest.approx(two["share_hurt"])
+    assert (directory / "distribution.csv").read_bytes() == (finished / "distribution.csv").read_bytes()
+    if method in TRAINED:
+        trained = ["round", "stage", "clients", "examples", "train_loss", "train_accuracy"]
+        pd.testing.assert_frame_equal(
+            *(pd.read_csv(path / "metrics.csv")[trained] for path in (directory, finished)), check_exact=True
+        )
+
+
+# Rounds of the process itself, whose clients are made up.
+
+
+class Round:
+    """A round of one stage, from the process's first state or from other weights."""
+
+    def __init__(self, process):
+        self.process = process
+        self.start = self.after = process.initialize()
+        if isinstance(process, stateful_clients.StatefulProcess):
+            self.kept = tf.nest.map_structure(lambda part: part + np.float32(0.25), process.client_state)
+
+    def weights_of(self, state):
+        return list(self.process.get_model_weights(state).trainable)
+
+    def with_weights(self, weights):
+        """The first state with other global weights."""
+        return self.process.set_model_weights(self.start, tff.learning.models.ModelWeights(tuple(weights), ()))
+
+    def __call__(self, clients, state=None):
+        """The global weights and the metrics after a round, and what clients keep."""
+        values = [methods.client_value(*client, SEED, step_share=share) for client, share in clients]
+        arguments = [self.start if state is None else state, values]
+        if isinstance(self.process, stateful_clients.StatefulProcess):
+            output = self.process.next(*arguments, [self.kept] * len(values))
+            self.after = output.state
+            return self.weights_of(output.state), output.metrics["client_work"], output.client_states
+        output = self.process.next(*arguments)
+        self.after = output.state
+        return self.weights_of(output.state), output.metrics["client_work"], []
+
+
+@pytest.fixture
+def rounds(program, method):
+    """A round of each stage of the method."""
+    return [Round(stage.process) for stage in program.training(method, **SETTINGS[method]).stages]
+
+
+def client(count, brightness=255, share=1.0):
+    rng = np.random.default_rng(count)
+    images = rng.integers(0, 256, (count, 28, 28)) * (brightness > 0)
+    return (images.astype(np.uint8), rng.integers(0, 5, count).astype(np.int32)), share
+
+
+def assert_equal(weights, others):
+    for one, other in zip(weights, others, strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+def differ(weights, others):
+    return any(np.any(one != other) for one, other in zip(weights, others, strict=True))
+
+
+@EVERY_TRAINED
+def test_a_round_again_gives_the_same_weights_and_training_moves_them(rounds):
+    for round_ in rounds:
+        weights, metrics, _ = round_([client(8), client(5)])
+        assert_equal(weights, round_([client(8), client(5)])[0])
+        assert differ(weights, round_.weights_of(round_.start))
+        assert (metrics["clients"], metrics["non_finite_clients"]) == (2, 0)
+
+
+@EVERY_TRAINED
+def test_a_client_without_train_examples_changes_nothing(rounds):
+    for round_ in rounds:
+        alone, of_one, _ = round_([client(8)])
+        weights, metrics, kept = round_([client(8), client(0)])
+        assert_equal(weights, alone)
+        assert metrics == of_one
+        for state in kept[1:]:
+            assert_equal(state, round_.kept)
+        weights, metrics, _ = round_([client(0)])
+        assert_equal(weights, round_.weights_of(round_.start))
+        assert_equal(tf.nest.flatten(round_.after), tf.nest.flatten(round_.start))
+        assert (metrics["clients"], metrics["examples"], metrics["non_finite_clients"]) == (0, 0, 0)
+
+
+@EVERY_TRAINED
+def test_a_client_with_one_example_takes_part(rounds, method):
+    for round_ in rounds:
+        weights, metrics, _ = round_([client(1)])
+        assert all(np.isfinite(part).all() for part in weights)
+        # fed_recon's only example is of the half that trains the head, which the client does not send.
+        taken_part = 0 if method == "fed_recon" else 1
+        assert (metrics["clients"], metrics["non_finite_clients"]) == (taken_part, 0)
+        assert differ(weights, round_.weights_of(round_.start)) == taken_part or method == "fed_avg_terms"
+
+
+@EVERY_TRAINED
+def test_a_client_whose_update_is_not_finite_is_left_out_and_counted(rounds):
+    """Under filters of 1e38, features of bright images overflow, and those of black images are zero."""
+    for round_ in rounds:
+        huge = [np.full_like(w, 1e38) if w.ndim == 4 else w for w in round_.weights_of(round_.start)]
+        start = round_.with_weights(huge)
+        black, bright = client(8, brightness=0), client(5)
+        alone, of_one, _ = round_([black], start)
+        weights, metrics, kept = round_([black, bright], start)
+        assert (of_one["clients"], of_one["non_finite_clients"]) == (1, 0)
+        assert_equal(weights, alone)
+        assert metrics == of_one | {"non_finite_clients": 1}
+        for state in kept[1:]:
+            assert_equal(state, round_.kept)
+        weights, metrics, _ = round_([bright], start)
+        assert_equal(weights, huge)
+        assert (metrics["clients"], metrics["non_finite_clients"]) == (0, 1)
+
+
+# The visits of examples of a client with 8 in batches of 4, and those of a straggler with half the steps.
+VISITS = {
+    **dict.fromkeys(("fomaml", "maml", "meta_sgd"), (4 * 4 + 4, 2 * 4 + 4)),  # all of the query part
+    "fed_recon": (2 * 4, 1 * 4),  # two epochs of half the examples
+}
+
+
+@pytest.mark.parametrize("method", [name for name in TRAINED if name not in ("fed_sgd", "centralized")])
+def test_a_straggler_does_its_share_of_the_steps(rounds, method):
+    for round_ in rounds:
+        visits, of_straggler = (round_([client(8, share=share)])[1]["examples"] for share in (1.0, 0.5))
+        assert (visits, of_straggler) == VISITS.get(method, (4 * 4, 2 * 4))
