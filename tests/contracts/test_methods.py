@@ -10,7 +10,7 @@ import tensorflow as tf
 import tensorflow_federated as tff
 
 from tests import processes
-from tff_personalization import methods
+from tff_personalization import cohorts, methods
 from tff_personalization.algorithms import stateful_clients
 
 LOCAL_STEPS = {"local_epochs": None, "local_steps": 4}
@@ -154,7 +154,7 @@ class Round:
 
     def __call__(self, clients, state=None):
         """The global weights and the metrics after a round, and what clients keep."""
-        values = [methods.client_value(*client, SEED, step_share=share) for client, share in clients]
+        values = [cohorts.client_value(*client, SEED, step_share=share) for client, share in clients]
         arguments = [self.start if state is None else state, values]
         if isinstance(self.process, stateful_clients.StatefulProcess):
             output = self.process.next(*arguments, [self.kept] * len(values))

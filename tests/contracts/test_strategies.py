@@ -75,7 +75,7 @@ def evaluate(plugin, worker):
                 batch_size=4,
                 strategies=names,
                 release=release,
-                values=VALUES,
+                own_settings=lambda group: group.read(VALUES),
                 initial_weights=weights,
             )
         return names, built[needs, release](tff.learning.models.ModelWeights(weights.flat, ()), clients)
