@@ -37,8 +37,9 @@ def refusal(arguments):
     assert completed.stdout == ""
     *before, line = completed.stderr.splitlines()
     assert line.startswith("Error: ")
-    # Where it takes longer than a second to find out, the progress line comes first.
-    assert all("Run directory:" in other or " · 0:" in other for other in before)
+    # What was found in the data, the run, and, where it takes longer than a second, the progress line come first.
+    expected = ("archive", "Run directory:", " · 0:")
+    assert all(any(words in other for words in expected) for other in before), before
     return line
 
 

@@ -83,11 +83,12 @@ def test_asked_to_stop_it_saves_leaves_at_once_and_goes_on_later(command, uninte
 
 
 def test_no_start_up_noise_reaches_the_user(uninterrupted):
-    """Standard error holds a line about the run and the progress line; standard output the report."""
+    """Standard error says what the data and the run are, and how far it is; standard output has the report."""
     _, completed = uninterrupted
-    first, *lines = completed.stderr.replace("\r", "\n").splitlines()
-    assert first.startswith("bars, 12 writers: 8 train, 4 test clients.")
-    for line in lines:
+    data, run = completed.stderr.split("bars, 12 writers: 8 train, 4 test clients.")
+    assert data.splitlines()[0].endswith("a by-writer archive; 12 writers, 420 examples.")
+    assert all("archive" in line for line in data.splitlines())
+    for line in run.splitlines()[1:]:
         assert re.search(r" · \d+:\d\d", line), line  # the progress line, which tells the time
     assert completed.stdout.startswith("\npersonalized_fed_avg on bars, 12 writers")
 

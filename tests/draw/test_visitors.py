@@ -137,7 +137,7 @@ def test_an_archive_with_python_objects_is_never_unpickled(maker, tmp_path):
 
 def test_no_more_examples_are_kept_than_agreed(maker):
     visitor = visitor_with(maker, [1, 2], most=2)
-    with pytest.raises(errors.UserError, match="2 examples are as many"):
+    with pytest.raises(errors.UserError, match="At most 2 examples are kept"):
         visitor.add(np.zeros((28, 28), np.uint8), 1)
 
 
