@@ -1,9 +1,8 @@
 """Interactive figures of configurations, as Plotly figures: over rounds, epochs, settings and ranks.
 
-Each function takes configurations (`configurations.of(runs)`) and returns a `plotly.graph_objects.Figure`, in a
-notebook as on the page; it raises NotRecordedError when no run has the records. A trace's `meta` says which
-configuration it belongs to (`choice`), so that a reader can choose, and whether it is of initial or personalized
-accuracy (`kind`).
+Each function takes configurations (`configurations.of(runs)`) and returns a `plotly.graph_objects.Figure`. It raises
+NotRecordedError when no run has the records. A trace's `meta` names its configuration (`choice`), so that a reader can
+choose, and whether it is of initial or personalized accuracy (`kind`).
 """
 
 from collections.abc import Callable, Sequence

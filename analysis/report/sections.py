@@ -18,7 +18,7 @@ from analysis import (
 from analysis import decomposition as decomposition_plot
 from analysis import runs as runs_lib
 from analysis import study as study_lib
-from analysis.report import client_figures, figures, provenance, static, tables
+from analysis.report import client_figures, client_tables, figures, provenance, static, tables
 from analysis.report import configurations as configurations_lib
 
 DrawFn = Callable[[figures.Configurations], go.Figure]
@@ -228,18 +228,21 @@ _SHOWN: dict[str, tuple[tuple[TableFn, ...], tuple[str, ...]]] = {
     ),
     "fine_tuning": ((tables.results, tables.ranking), ("ranking", "learning_curves", "matched_initial", "gains")),
     "centralized": (
-        (tables.results, tables.choices, tables.by_examples),
+        (tables.results, client_tables.choices, client_tables.by_examples),
         ("matched_initial", "personalization_curves", "learning_rates", "learning_curves", "distributions"),
     ),
-    "personalization": ((tables.results, tables.strategies), ("personalization_curves", "learning_rates", "ranking")),
+    "personalization": (
+        (tables.results, client_tables.strategies),
+        ("personalization_curves", "learning_rates", "ranking"),
+    ),
     "who_gains": (
-        (tables.results, tables.strategies, tables.by_examples),
+        (tables.results, client_tables.strategies, client_tables.by_examples),
         ("distributions", "cumulative", "gains", "client_scatter", "k_shot"),
     ),
     "server_optimizers": ((tables.results, tables.ranking), ("learning_curves", "ranking")),
     "heterogeneity": ((tables.results,), ("by_heterogeneity", "distributions", "matched_initial")),
     study_lib.ONE_RUN: (
-        (tables.strategies, tables.choices, tables.by_examples),
+        (client_tables.strategies, client_tables.choices, client_tables.by_examples),
         ("before_after", "distributions", "learning_curves", "personalization_curves", "gains", "k_shot"),
     ),
     "shakespeare": ((tables.results,), ("learning_curves", "distributions", "gains", "personalization_curves")),

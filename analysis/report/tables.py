@@ -9,14 +9,14 @@ from typing import Any
 import pandas as pd
 
 from analysis import decomposition as decomposition_plot
-from analysis import gain_by_examples, tables
 from analysis import runs as runs_lib
 from analysis import study as study_lib
+from analysis import tables
 from analysis.report import configurations as configurations_lib
 
 PAPER = pathlib.Path(__file__).parents[1] / "paper_table1.csv"
 _MISSING = "–"
-_SEEDS_NOTE = "Mean (standard deviation over seeds)."
+SEEDS_NOTE = "Mean (standard deviation over seeds)."
 _ROUNDS_NOTE = (
     "Round to target: the first evaluated round at which the accuracy between rounds reaches the target, over the "
     "seeds that do. Chosen round: the evaluated round that was best on validation clients, judged on test clients; "
@@ -136,7 +136,7 @@ def results(configurations: Configurations) -> Table:
         ("wall time (s)", number("wall_seconds", ",.0f", spread=False)),
     ]
     note = (
-        f"{_SEEDS_NOTE} Worst tenth: mean personalized accuracy of the tenth of clients with the lowest. {_ROUNDS_NOTE}"
+        f"{SEEDS_NOTE} Worst tenth: mean personalized accuracy of the tenth of clients with the lowest. {_ROUNDS_NOTE}"
     )
     return make("results", "Each configuration, over its seeds", note, tidy, columns)
 
@@ -177,7 +177,7 @@ def table_1(configurations: Configurations) -> Table:
     ]
     data = "; ".join(dict.fromkeys(run.source for c in configurations for run in c.runs))
     note = (
-        f"{_SEEDS_NOTE} Columns headed “paper” are Table 1 of arXiv 1909.12488, of Federated EMNIST (2,500 + 900 "
+        f"{SEEDS_NOTE} Columns headed “paper” are Table 1 of arXiv 1909.12488, of Federated EMNIST (2,500 + 900 "
         f"writers); the others are of these runs, on {data}. {_ROUNDS_NOTE}"
     )
     return make("table1", "Table 1, these runs and the paper's", note, tidy, columns)
@@ -191,7 +191,7 @@ def ranking(configurations: Configurations) -> Table:
     for kind in _KINDS:
         tidy[f"rank_{kind}"] = tidy[f"{kind}_accuracy"].rank(ascending=False, method="min").astype(int)
     tidy = tidy.sort_values("rank_personalized", ignore_index=True)
-    note = f"{_SEEDS_NOTE} Ranks are of the means."
+    note = f"{SEEDS_NOTE} Ranks are of the means."
     if len(tidy) > 2:
         tau = tidy["initial_accuracy"].corr(tidy["personalized_accuracy"], method="kendall")
         note += (
@@ -245,136 +245,9 @@ def decomposition(configurations: Configurations) -> Table:
         ("cosine with FedSGD's term", number("cosine_with_fed_sgd", ".3f")),
     ]
     note = (
-        f"{_SEEDS_NOTE} Level client: mean over a cohort's clients; cohort: of their mean update. After the last round."
+        f"{SEEDS_NOTE} Level client: mean over a cohort's clients; cohort: of their mean update. After the last round."
     )
     return make("decomposition", "How much of FedAvg's update is FedSGD's, and how much FOMAML's", note, tidy, columns)
-
-
-def strategies(configurations: Configurations) -> Table:
-    """Every strategy that the runs were evaluated with: personalized accuracy after all epochs, gain, who is hurt.
-
-    Raises:
-        NotRecordedError: there is only one strategy.
-    """
-    rows = []
-    for configuration in configurations:
-        found = [
-            {
-                "strategy": strategy,
-                "personalized_accuracy": figures["personalized_accuracy"]["mean"],
-                "gain": figures["gain"]["mean"],
-                "share_hurt": figures["share_hurt"],
-            }
-            for run in configuration.runs
-            for strategy, figures in run.summary["strategies"].items()
-        ]
-        for strategy, several in pd.DataFrame(found).groupby("strategy", sort=False) if found else ():
-            measures = several.drop(columns="strategy")
-            spread = measures.std(ddof=1).add_suffix("_sd")
-            row = {"configuration": configuration.label, "strategy": strategy, "seeds": len(several)}
-            rows.append({**row, **measures.mean(), **spread})
-    tidy = pd.DataFrame(rows)
-    if tidy.empty or tidy["strategy"].nunique() < 2:
-        raise runs_lib.NotRecordedError("the runs were evaluated with only one strategy")
-    columns: list[Column] = [
-        ("configuration", text("configuration")),
-        ("strategy", text("strategy")),
-        ("personalized accuracy", number("personalized_accuracy", ".4f")),
-        ("gain", number("gain", "+.4f")),
-        ("share hurt", number("share_hurt", ".1%", spread=False)),
-    ]
-    note = f"{_SEEDS_NOTE} Test clients, after the last round and all personalization epochs."
-    return make("strategies", "Each strategy", note, tidy, columns)
-
-
-def choices(configurations: Configurations) -> Table:
-    """What validation clients choose of strategies, epochs and learning rates, and its accuracy on test clients.
-
-    Raises:
-        NotRecordedError: no run has validation clients.
-    """
-    rows = []
-    for configuration in configurations:
-        found = [(run.config["seed"], run.summary.get("choice")) for run in configuration.runs]
-        accuracies = [choice["personalized_accuracy"]["mean"] for _, choice in found if choice]
-        if not accuracies:
-            continue
-        chosen = [
-            f"{choice['strategy']}, epoch {choice['epoch']}"
-            + (f", rate {choice['learning_rate']:g}" if choice["learning_rate"] is not None else "")
-            for _, choice in found
-            if choice
-        ]
-        counts = pd.Series(chosen).value_counts(sort=False)
-        rows.append(
-            {
-                "configuration": configuration.label,
-                "seeds": len(accuracies),
-                "personalized_accuracy": pd.Series(accuracies).mean(),
-                "personalized_accuracy_sd": pd.Series(accuracies).std(ddof=1),
-                "chosen": "; ".join(f"{what} ({count}×)" if count > 1 else what for what, count in counts.items()),
-            }
-        )
-    if not rows:
-        raise runs_lib.NotRecordedError("no run has validation clients")
-    columns: list[Column] = [
-        ("configuration", text("configuration")),
-        ("seeds", number("seeds", ".0f")),
-        ("personalized accuracy, as chosen", number("personalized_accuracy", ".4f")),
-        ("chosen", text("chosen")),
-    ]
-    note = f"{_SEEDS_NOTE} Strategy, epoch and learning rate are chosen for each run on its validation clients."
-    return make("choices", "As validation clients choose", note, pd.DataFrame(rows), columns)
-
-
-def by_examples(configurations: Configurations) -> Table:
-    """Accuracies of clients with similar numbers of train examples: where a comparison of configurations holds.
-
-    The groups are the quarters of all configurations' clients by number of train examples, and fewer where many clients
-    have the same number.
-
-    Raises:
-        NotRecordedError: a run released only aggregates, or all clients have the same number of train examples.
-    """
-    clients = pd.concat(
-        [
-            run.client_gains().assign(configuration=configuration.label, seed=run.config["seed"])
-            for configuration in configurations
-            for run in configuration.runs
-        ]
-    )
-    clients["group"] = gain_by_examples.groups(clients["train_examples"], 4)
-    if clients["group"].nunique() < 2:
-        raise runs_lib.NotRecordedError("the clients have the same number of train examples")
-    labels = [configuration.label for configuration in configurations]
-    clients["configuration"] = pd.Categorical(clients["configuration"], labels)
-    measures = {"initial": "initial_accuracy", "personalized": "personalized_accuracy", "gain": "gain"}
-    places = ["configuration", "group", "seed"]
-    by_seed = clients.rename(columns=measures).groupby(places, observed=True)[list(measures.values())].mean()
-    over_seeds = by_seed.groupby(places[:2], observed=True)
-    counted = (
-        clients.groupby(places[:2], observed=True)["train_examples"]
-        .agg(["min", "max", "size"])
-        .add_prefix("train_examples_")
-    )
-    tidy = over_seeds.mean().join(over_seeds.std(ddof=1).add_suffix("_sd")).join(counted).reset_index()
-    tidy["clients"] = tidy.pop("train_examples_size") / over_seeds.size().to_numpy()
-    tidy = tidy.sort_values(["group", "configuration"], ignore_index=True)
-
-    def span(row: Any) -> tuple[str, Any]:
-        low, high = int(row["train_examples_min"]), int(row["train_examples_max"])
-        return (f"{low}" if low == high else f"{low}–{high}"), low
-
-    columns: list[Column] = [
-        ("train examples", span),
-        ("configuration", text("configuration")),
-        ("initial accuracy", number("initial_accuracy", ".4f")),
-        ("personalized accuracy", number("personalized_accuracy", ".4f")),
-        ("gain", number("gain", "+.4f")),
-        ("clients of a seed", number("clients", ".1f", spread=False)),
-    ]
-    note = f"{_SEEDS_NOTE} Quarters of the test clients by number of train examples, one where many have the same."
-    return make("by_examples", "By number of train examples", note, tidy, columns)
 
 
 def all_runs(study: study_lib.Study) -> Table:

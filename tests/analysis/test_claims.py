@@ -7,10 +7,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from analysis import claim_measures, claims, study
+from analysis import claim_measures, claims, paper_claims, setting_measures, study
 from tff_personalization.errors import UserError
 
-CLAIMS = {claim.id: claim for claim in claims.CLAIMS}
+CLAIMS = {claim.id: claim for claim in paper_claims.CLAIMS}
 TWO = [("FedAvg", {}, {"seed": seed}) for seed in (1, 2)] + [
     ("Personalized FedAvg", {}, {"seed": seed + 10}) for seed in (1, 2)
 ]
@@ -60,7 +60,7 @@ def test_a_paired_effect_is_the_mean_over_seeds_of_differences_client_by_client(
 def _claim(values, name="X.1", **settings):
     """A claim with these values of one unit for each seed, which no seed's clients make less certain."""
     measured = claim_measures.Measured([pd.Series({"a client": value}) for value in values])
-    return claims.Claim(name, "fine_tuning", "…", "…", "client", lambda experiment, chosen: measured, **settings)
+    return paper_claims.Claim(name, "fine_tuning", "…", "…", "client", lambda experiment, chosen: measured, **settings)
 
 
 @pytest.fixture
@@ -196,7 +196,7 @@ def test_rounds_saved_count_a_target_that_is_never_reached_as_all_rounds(make_st
 def test_runs_in_which_neither_accuracy_reaches_the_target_are_left_out(make_study):
     overrides = [{"clients_per_round": 5, "local_epochs": epochs} for epochs in (2, 5)]
     directory = make_study("table1", [("", o, {"target": t}) for o, t in zip(overrides, (0.5, 2.0), strict=True)])
-    measured = claim_measures.rounds_saved(study.read(directory).by_name["table1"], False)
+    measured = setting_measures.rounds_saved(study.read(directory).by_name["table1"], False)
     assert [len(values) for values in measured.values] == [1]
     assert "In 1 of 2 runs" in measured.note
     summary = directory / "runs" / "table1_0" / "summary.json"

@@ -42,8 +42,12 @@ def _lines(axes, **properties):
     return [tuple(np.asarray(values, float) for values in line.get_data()) for line in chosen]
 
 
+def _table(path):
+    return pd.read_csv(path, float_precision="round_trip")
+
+
 def _accuracies(directory, strategy="fine_tuning", epochs=5):
-    table = pd.read_csv(directory / "clients.csv")
+    table = _table(directory / "clients.csv")
     table = table[(table["strategy"] == strategy) & (table["test_examples"] > 0)].sort_values("client")
     return (table[table["epoch"] == epoch]["accuracy"].to_numpy() for epoch in (0, epochs))
 
@@ -53,7 +57,7 @@ def test_learning_curves_are_the_evaluated_rounds_of_each_run(make_run):
     figure = learning_curves.plot(runs_lib.read_all(directories))
     (axes,) = figure.axes
     for directory, colour in zip(directories, style.COLOURS, strict=False):
-        metrics = pd.read_csv(directory / "metrics.csv")
+        metrics = _table(directory / "metrics.csv")
         metrics = metrics[metrics["round"] % 5 == 0]
         for kind, line_style in (("initial", "--"), ("personalized", "-")):
             ((x, y),) = _lines(axes, color=colour, linestyle=line_style)
@@ -102,7 +106,7 @@ def test_the_histogram_of_client_records_equals_the_released_one(make_run, seed)
 def test_an_accuracy_a_rounding_error_below_the_edge_of_a_bin_falls_into_that_bin(make_run):
     directory = make_run()
     exact = accuracy_distributions.histogram(runs_lib.read(directory), "personalized")[1]
-    table = pd.read_csv(directory / "clients.csv")
+    table = _table(directory / "clients.csv")
     table["accuracy"] = np.nextafter(table["accuracy"], 0)
     table.to_csv(directory / "clients.csv", index=False)
     below = accuracy_distributions.histogram(runs_lib.read(directory), "personalized")[1]
@@ -113,7 +117,7 @@ def test_shares_of_the_update_are_stacked_to_one_and_cosines_are_those_recorded(
     directory = make_run()
     figure = decomposition.plot([runs_lib.read(directory)])
     shares, cosines = figure.axes
-    table = pd.read_csv(directory / "decomposition.csv")
+    table = _table(directory / "decomposition.csv")
     table = table[(table["level"] == "cohort") & (table["epochs"] == table["epochs"].max())]
     tops = [collection.get_paths()[0].vertices[:, 1].max() for collection in shares.collections]
     assert tops[-1] == pytest.approx(1)
@@ -174,7 +178,7 @@ def test_the_cdf_rises_by_one_client_at_each_accuracy_and_the_verticals_are_the_
 def test_the_cdf_of_released_bins_is_their_running_sum(make_run):
     directory = make_run(release="aggregates")
     figure = accuracy_distributions.plot([runs_lib.read(directory)])
-    table = pd.read_csv(directory / "distribution.csv").query("strategy == 'fine_tuning' and epoch == 5")
+    table = _table(directory / "distribution.csv").query("strategy == 'fine_tuning' and epoch == 5")
     (x, y), _ = _lines(figure.axes[1], color=style.PERSONALIZED["color"])
     np.testing.assert_allclose(x[1:], table["bin_high"])
     np.testing.assert_allclose(y[1:], table["clients"].cumsum() / 68)
@@ -221,7 +225,7 @@ def test_gain_by_examples_draws_every_client(make_run):
 def test_personalization_epochs_are_the_means_over_clients_of_every_strategy(make_run):
     directory = make_run()
     figure = personalization_epochs.plot([runs_lib.read(directory)])
-    table = pd.read_csv(directory / "clients.csv").query("test_examples > 0")
+    table = _table(directory / "clients.csv").query("test_examples > 0")
     for strategy, colour in zip(("fine_tuning", "head_only", "local_only"), style.COLOURS, strict=False):
         accuracy = table[table["strategy"] == strategy].groupby("epoch")["accuracy"]
         (mean, low, high) = (y for _, y in _lines(figure.axes[0], color=colour))
@@ -234,7 +238,7 @@ def test_k_shot_is_the_mean_over_clients_after_the_last_epoch_by_number_of_examp
     directory = make_run()
     (axes,) = k_shot.plot([runs_lib.read(directory)]).axes
     assert [label.get_text() for label in axes.get_xticklabels()] == ["0", "5", "all"]
-    table = pd.read_csv(directory / "k_shot.csv").query("epoch == 5")
+    table = _table(directory / "k_shot.csv").query("epoch == 5")
     for strategy, colour in zip(("fine_tuning", "head_only", "local_only"), style.COLOURS, strict=False):
         ((x, y),) = _lines(axes, color=colour)
         np.testing.assert_array_equal(x, [0, 1, 2])

@@ -7,7 +7,7 @@ import pathlib
 import pandas as pd
 import pytest
 
-from analysis import claims, study
+from analysis import claims, paper_claims, study
 from tff_personalization import errors
 from tff_personalization.tools import paper
 
@@ -76,7 +76,7 @@ def test_the_experiments_of_the_project_are_sound_at_every_scale(scale, tmp_path
     own = {"small": {"client_data": "mine.npz"}}.get(scale, {})
     made = paper.Paper({"output_dir": str(tmp_path), **own}, scale, [])
     assert set(made.sweeps) == {path.stem for path in (ROOT / "configs" / "paper").glob("*.toml")}
-    asked = {claim.experiment for claim in claims.CLAIMS}
+    asked = {claim.experiment for claim in paper_claims.CLAIMS}
     assert asked <= set(made.sweeps)
     for sweep in made.sweeps.values():
         assert sweep.file.about.keys() >= {"order", "title", "paper", "claim", "question"}

@@ -9,7 +9,7 @@ import pytest
 
 from analysis import runs as runs_lib
 from analysis import study as study_lib
-from analysis.report import configurations, tables
+from analysis.report import client_tables, configurations, tables
 
 
 @pytest.fixture
@@ -68,7 +68,7 @@ def test_parts_of_the_update_are_those_of_the_last_round(found):
 
 def test_quarters_of_clients_by_examples_are_those_of_all_runs(found):
     made = configurations.of(found.experiments[0].runs)
-    tidy = tables.by_examples(made).tidy
+    tidy = client_tables.by_examples(made).tidy
     pooled = pd.concat(
         [run.client_gains().assign(label=c.label, seed=run.config["seed"]) for c in made for run in c.runs]
     )
@@ -88,7 +88,7 @@ def test_clients_of_one_size_are_not_grouped(found, monkeypatch):
     same = pd.DataFrame({"initial": [0.5], "personalized": [0.6], "gain": [0.1], "train_examples": [40]})
     monkeypatch.setattr(runs_lib.Run, "client_gains", lambda run: same)
     with pytest.raises(runs_lib.NotRecordedError, match="same number"):
-        tables.by_examples(configurations.of(found.experiments[0].runs))
+        client_tables.by_examples(configurations.of(found.experiments[0].runs))
 
 
 def test_a_table_can_be_taken_away_in_three_forms(table_1):
@@ -114,11 +114,11 @@ def test_strategies_are_over_seeds_and_need_more_than_one(make_run, found):
         }
         (directory / "summary.json").write_text(json.dumps(summary | {"strategies": strategies}))
         runs.append(runs_lib.read(directory))
-    made = tables.strategies(configurations.of(runs))
+    made = client_tables.strategies(configurations.of(runs))
     assert made.cells["strategy"].tolist() == ["fine_tune", "fine_tune_head"]
     assert made.cells["personalized accuracy"].tolist() == ["0.8500 (0.0707)", "0.6500 (0.0707)"]
     with pytest.raises(runs_lib.NotRecordedError, match="one strategy"):
-        tables.strategies(configurations.of(found.runs[:1]))
+        client_tables.strategies(configurations.of(found.runs[:1]))
 
 
 def test_what_is_chosen_is_counted_over_seeds(make_run, found):
@@ -134,8 +134,8 @@ def test_what_is_chosen_is_counted_over_seeds(make_run, found):
         }
         (directory / "summary.json").write_text(json.dumps(summary | {"choice": choice}))
         runs.append(runs_lib.read(directory))
-    (cells,) = tables.choices(configurations.of(runs)).cells.to_dict("records")
+    (cells,) = client_tables.choices(configurations.of(runs)).cells.to_dict("records")
     assert cells["personalized accuracy, as chosen"] == "0.8000 (0.1000)"
     assert cells["chosen"] == "fine_tune, epoch 5, rate 0.02 (2×); fine_tune, epoch 0, rate 0.02"
     with pytest.raises(runs_lib.NotRecordedError, match="validation"):
-        tables.choices(configurations.of(found.runs[:1]))
+        client_tables.choices(configurations.of(found.runs[:1]))
