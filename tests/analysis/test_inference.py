@@ -14,7 +14,7 @@ def _values(seeds, clients=None):
 
 
 def test_the_interval_of_many_clients_of_one_seed_is_that_of_the_normal_distribution():
-    values = np.random.default_rng(1).normal(0.02, 0.1, 2000)
+    values = np.random.default_rng(1).normal(0.02, 0.1, 400)
     low, high = inference.estimate(_values([values])).interval()
     half = 1.96 * values.std() / np.sqrt(len(values))
     assert low == pytest.approx(values.mean() - half, abs=0.05 * half)
@@ -33,11 +33,11 @@ def test_where_no_client_differs_the_interval_is_that_of_t_over_seeds():
 
 def test_a_client_that_all_seeds_have_is_one_unit():
     # Four seeds of the same clients tell no more of clients than one does; four seeds of others do.
-    of_one = np.random.default_rng(1).normal(0.02, 0.1, 300)
+    of_one = np.random.default_rng(1).normal(0.02, 0.1, 100)
     one = inference.estimate(_values([of_one])).interval()
     same = inference.estimate(_values([of_one] * 4)).interval()
     assert np.diff(same) == pytest.approx(np.diff(one), rel=0.05)
-    names = [[f"{seed}_{number}" for number in range(300)] for seed in range(4)]
+    names = [[f"{seed}_{number}" for number in range(100)] for seed in range(4)]
     own = inference.estimate([pd.Series(of_one, of) for of in names]).interval()
     assert np.diff(own) < 0.75 * np.diff(one)
 
