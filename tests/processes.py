@@ -6,6 +6,8 @@ import subprocess
 import sys
 import time
 
+from tests import forked
+
 ROOT = pathlib.Path(__file__).parent.parent
 ROUNDS = 40
 RECORDS = ("metrics.csv", "evaluations.csv", "clients.csv", "distribution.csv")
@@ -33,7 +35,7 @@ def command(archive, output_dir, name, *method):
 
 
 def start(arguments):
-    return subprocess.Popen(arguments, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    return forked.Popen(arguments, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
 
 
 def wait_for_round(process, directory, round_number):

@@ -9,7 +9,7 @@ import subprocess
 import numpy as np
 import pytest
 
-from tests import processes
+from tests import forked, processes
 
 
 @pytest.fixture(scope="module")
@@ -26,13 +26,13 @@ def command(archive, tmp_path_factory):
 @pytest.fixture(scope="module")
 def uninterrupted(command):
     arguments, directory = command("whole")
-    subprocess.run(arguments, capture_output=True, check=True)
+    forked.run(arguments, capture_output=True, check=True)
     return directory
 
 
 def refusal(arguments):
     """The one line with which the program refuses to run, or to resume."""
-    completed = subprocess.run(arguments, capture_output=True, text=True, check=False)
+    completed = forked.run(arguments, capture_output=True, text=True, check=False)
     assert completed.returncode == 1, completed.stderr
     assert completed.stdout == ""
     *before, line = completed.stderr.splitlines()
@@ -78,7 +78,7 @@ def test_data_that_changed_or_vanished_since_the_run_began_is_refused(
     archive.unlink()
     assert str(archive) in refusal(arguments)
     shutil.copy(by_writer_archive, archive)
-    subprocess.run(arguments, capture_output=True, check=True)
+    forked.run(arguments, capture_output=True, check=True)
     processes.assert_same_numbers(directory, uninterrupted)
 
 
@@ -134,7 +134,7 @@ def test_records_beyond_the_checkpoint_are_written_anew_even_if_damaged(stopped,
         file.write("1")  # of a row of round 1x
     with (copy / "evaluations.csv").open("a") as file:
         file.write("15,test_sam")
-    subprocess.run([*arguments, f"--output_dir={tmp_path}"], capture_output=True, check=True)
+    forked.run([*arguments, f"--output_dir={tmp_path}"], capture_output=True, check=True)
     processes.assert_same_numbers(copy, uninterrupted)
 
 
@@ -144,7 +144,7 @@ def test_a_damaged_checkpoint_is_set_aside_and_costs_nothing_but_time(stopped, u
     newest = max(copy.glob("checkpoints/round_*.json"), key=lambda path: int(path.stem.removeprefix("round_")))
     variables = next(newest.with_suffix("").glob("variables/*data*"))
     variables.write_bytes(variables.read_bytes()[:-9] + b"\0" * 9)
-    completed = subprocess.run([*arguments, f"--output_dir={tmp_path}"], capture_output=True, text=True, check=True)
+    completed = forked.run([*arguments, f"--output_dir={tmp_path}"], capture_output=True, text=True, check=True)
     assert f"{newest.stem}: variables/{variables.name} is damaged. It is set aside" in completed.stderr
     processes.assert_same_numbers(copy, uninterrupted)
 
@@ -177,7 +177,7 @@ def test_a_full_disk_is_one_line_and_costs_the_rounds_since_the_last_checkpoint(
     line = None
     for kilobytes in (500, 1500, 20_000):  # each time it gets further
         resize(f"{kilobytes}k")
-        completed = subprocess.run(arguments, capture_output=True, text=True, check=False)
+        completed = forked.run(arguments, capture_output=True, text=True, check=False)
         if not completed.returncode:
             break
         assert completed.returncode == 1

@@ -11,7 +11,7 @@ import time
 
 import pytest
 
-from tests import processes
+from tests import forked, processes
 from tests.processes import ROOT, ROUNDS, assert_all_end, assert_same_numbers, children, start, wait_for_round
 
 
@@ -42,7 +42,7 @@ def kill_at_random_moments(arguments, directory, draw):
 def test_killed_at_random_moments_it_ends_with_the_same_numbers(command, uninterrupted):
     arguments, directory = command("killed")
     kill_at_random_moments(arguments, directory, random.Random(5))
-    subprocess.run(arguments, cwd=ROOT, capture_output=True, check=True)
+    forked.run(arguments, cwd=ROOT, capture_output=True, check=True)
     assert_same_numbers(directory, uninterrupted[0])
 
 
@@ -54,10 +54,10 @@ def test_so_does_a_method_whose_clients_keep_states_with_learning_rates_that_cha
         "--server_learning_rate_warmup_rounds=10",
     )
     whole, directory = command("scaffold-whole", *method)
-    subprocess.run(whole, cwd=ROOT, capture_output=True, check=True)
+    forked.run(whole, cwd=ROOT, capture_output=True, check=True)
     arguments, killed = command("scaffold-killed", *method)
     kill_at_random_moments(arguments, killed, random.Random(6))
-    subprocess.run(arguments, cwd=ROOT, capture_output=True, check=True)
+    forked.run(arguments, cwd=ROOT, capture_output=True, check=True)
     assert list(directory.glob("client_states/*.npz"))
     assert_same_numbers(directory, killed)
 
@@ -78,7 +78,7 @@ def test_asked_to_stop_it_saves_leaves_at_once_and_goes_on_later(command, uninte
     assert_all_end(pids)
     done = len((directory / "metrics.csv").read_text().splitlines()) - 1
     assert f"round_{done}" in os.listdir(directory / "checkpoints")
-    subprocess.run(arguments, cwd=ROOT, capture_output=True, check=True)
+    forked.run(arguments, cwd=ROOT, capture_output=True, check=True)
     assert_same_numbers(directory, uninterrupted[0])
 
 

@@ -2,12 +2,12 @@
 
 import json
 import pathlib
-import subprocess
 import sys
 
 import pandas as pd
 import pytest
 
+from tests import forked
 from tff_personalization import errors, plugins
 
 ROOT = pathlib.Path(__file__).parent.parent
@@ -15,7 +15,7 @@ EXAMPLE = ROOT / "examples" / "my_plugin.py"
 
 
 def program(*arguments):
-    return subprocess.run(
+    return forked.run(
         [sys.executable, "run_experiment.py", *arguments], cwd=ROOT, capture_output=True, text=True, check=False
     )
 

@@ -6,6 +6,7 @@ import random
 import pandas as pd
 import pytest
 
+from tests import forked
 from tests.stress import bad_commands, cases, faults, malformed_data, malformed_forms, moments, random_faults
 
 
@@ -83,5 +84,5 @@ def test_something_of_every_kind_of_bad_input_is_tried():
     ids=["archive of objects that execute", "flag file of bytes"],
 )
 def test_the_program_itself_refuses_malformed_input_in_one_line(make):
-    outcome = bad_commands.run(cases.Case("kind", "name", make))
+    outcome = bad_commands.run(cases.Case("kind", "name", make), forked.Popen)
     assert outcome.found == "refused", outcome

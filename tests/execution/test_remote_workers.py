@@ -15,7 +15,7 @@ import pytest
 import tensorflow as tf
 import tensorflow_federated as tff
 
-from tests import processes
+from tests import forked, processes
 from tests.execution import test_runtime
 from tff_personalization import errors
 from tff_personalization.algorithms import fed_avg
@@ -187,7 +187,7 @@ def test_a_run_on_workers_is_that_of_one_machine(machines, by_writer_archive, tm
     summaries = []
     for name, more in (("here", []), ("there", [f"--workers={','.join(machines.addresses)}"])):
         command, directory = processes.command(by_writer_archive, tmp_path, name, "--method=fed_avg")
-        completed = subprocess.run([*command, *more], capture_output=True, text=True, check=False)
+        completed = forked.run([*command, *more], capture_output=True, text=True, check=False)
         assert completed.returncode == 0, completed.stderr
         summaries.append(json.loads((directory / "summary.json").read_text()))
     here, there = summaries

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from tests import forked
 from tests.tasks.sources import small_files
 from tff_personalization.export import __main__ as command
 from tff_personalization.export import global_model
@@ -118,7 +119,7 @@ def test_a_recurrent_network_is_not_trained_on_a_device(text_run):
 def test_the_command_writes_into_the_run_directory_and_says_where(linear_run):
     root = pathlib.Path(__file__).parents[2]
     arguments = [sys.executable, "-m", "tff_personalization.export", linear_run, "--format=tflite", "--round=best"]
-    done = subprocess.run(arguments, cwd=root, capture_output=True, text=True, check=False)
+    done = forked.run(arguments, cwd=root, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert done.stderr == ""
     path = linear_run / "export" / "round_2_fine_tune.tflite"

@@ -2,13 +2,12 @@
 
 import json
 import shutil
-import subprocess
 import sys
 
 import pandas as pd
 import pytest
 
-from tests import processes
+from tests import forked, processes
 from tff_personalization import errors
 from tff_personalization.programs import rounds
 from tff_personalization.records import saved_models
@@ -148,7 +147,7 @@ def test_runs_of_a_sweep_wait_for_what_an_earlier_one_will_have_and_take_it_over
     }
     at_once = {"rounds_per_evaluation": 4, "sweep_runs_at_once": 2}
     given = [f"--{name}={value}" for name, value in {**settings, **at_once}.items()]
-    said = subprocess.run(
+    said = forked.run(
         [sys.executable, "run_experiment.py", "--sweep", tmp_path / "two.toml", "--output_dir", tmp_path, *given],
         cwd=processes.ROOT,
         check=True,

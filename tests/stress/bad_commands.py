@@ -22,24 +22,20 @@ import subprocess
 import sys
 import tempfile
 import time
-import traceback
 from collections.abc import Callable, Iterator
 from typing import BinaryIO
 
 import pandas as pd
-from absl import app
 
-import run_experiment
 from benchmarks import recording
-from tests import processes
+from tests import forked, processes
 from tests.stress import bad_input, cases, malformed_data, malformed_forms, malformed_runs
-from tff_personalization import plugins, startup
 
 _LARGE, _LONG_SECONDS = "a million clients", 600.0
 _MOST_MEGABYTES = 8_000
 # What may stand on standard error before the line of the error: what the run is, progress, warnings.
 _BEFORE = re.compile(
-    r".*Run directory: |The (data|archive|examples) |"
+    r".*Run directory: |The (data|archive|examples) |.* · \d+:\d\d|"
     r".*\d+%\||.*\d+ (clients?|rounds?|examples)|.*(it|s)/|W\d{4} |x\.toml: |\[\d+/\d+\]"
 )
 
@@ -155,45 +151,23 @@ class Outcome:
     last_line: str
 
 
-def _as_a_process(arguments: list[str], place: pathlib.Path, stdout: BinaryIO, stderr: BinaryIO) -> int:
+def _process(
+    popen: type[subprocess.Popen], arguments: list[str], place: pathlib.Path, stdout: BinaryIO, stderr: BinaryIO
+) -> int:
     """Starts the program; its process id."""
     command = [sys.executable, str(processes.ROOT / "run_experiment.py"), *arguments]
-    process = subprocess.Popen(command, cwd=place, stdin=subprocess.DEVNULL, stdout=stdout, stderr=stderr)
+    process = popen(command, cwd=place, stdin=subprocess.DEVNULL, stdout=stdout, stderr=stderr)
     process.returncode = 0  # so that the next Popen does not take the end of this one, for which `run` waits
     return process.pid
 
 
-def _as_a_copy(arguments: list[str], place: pathlib.Path, stdout: BinaryIO, stderr: BinaryIO) -> int:
-    """As `_as_a_process`, but a copy of this process, which has imported all that the program does."""
-    pid = os.fork()
-    if pid:
-        return pid
-    os.chdir(place)
-    os.dup2(stdout.fileno(), 1)
-    os.dup2(stderr.fileno(), 2)
-    sys.argv, status = ["run_experiment.py", *arguments], 70
-    try:
-        with startup.plain_flag_errors():
-            plugins.load(sys.argv)
-        app.run(startup.with_plain_errors(run_experiment.main), flags_parser=run_experiment.parse_flags)
-    except SystemExit as left:
-        status = left.code if isinstance(left.code, int) else 1
-    except BaseException:
-        traceback.print_exc()
-    finally:
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(status)
-
-
-def run(case: cases.Case, start: Callable = _as_a_process) -> Outcome:
+def run(case: cases.Case, popen: type[subprocess.Popen] = subprocess.Popen) -> Outcome:
     """Calls the program with a case, in a directory that is deleted afterwards."""
     with tempfile.TemporaryDirectory(prefix="bad_command_") as directory:
         place = pathlib.Path(directory)
         arguments, started = case.make(place), time.monotonic()
-        start = _as_a_process if case.uses_tensorflow else start
         with (place / "stdout").open("wb") as stdout, (place / "stderr").open("wb") as stderr:
-            pid = start(arguments, place, stdout, stderr)
+            pid = _process(popen, arguments, place, stdout, stderr)
             ended, status, usage = 0, 0, None
             while not ended:
                 time.sleep(0.05)
@@ -252,17 +226,17 @@ def _checked(place: pathlib.Path) -> str | None:
 
 
 def try_all(all_cases: list[cases.Case], at_once: int) -> list[dict]:
-    """A row for each case; with `at_once` of 0, copies of this process do, one at a time."""
-    rows, in_order = [], sorted(all_cases, key=lambda case: case.uses_tensorflow)
+    """A row for each case; with `at_once` of 0, forks (`tests.forked`) do, one at a time."""
+    rows = []
     with concurrent.futures.ThreadPoolExecutor(at_once or 1) as pool:
-        outcomes = pool.map(run, in_order) if at_once else (run(case, _as_a_copy) for case in in_order)
-        for case, outcome in zip(in_order, outcomes, strict=True):
+        outcomes = pool.map(run, all_cases) if at_once else (run(case, forked.Popen) for case in all_cases)
+        for case, outcome in zip(all_cases, outcomes, strict=True):
             rows.append(
                 {
                     "kind": case.kind,
                     "name": case.name,
                     "found": outcome.found,
-                    "by": "process" if at_once else "copy",
+                    "by": "process" if at_once else "fork",
                     "seconds": round(outcome.seconds, 1),
                     "megabytes": round(outcome.megabytes),
                 }
@@ -290,7 +264,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--each", type=int, default=20, help="accidents of each kind")
     parser.add_argument("--seed", type=int, default=1, help="of the accidents")
-    parser.add_argument("--at_once", type=int, default=2, help="programs at once; 0: copies of this process")
+    parser.add_argument("--at_once", type=int, default=2, help="programs at once; 0: forks (tests.forked)")
     parser.add_argument("--only", default="", help="the kinds whose names hold this regular expression")
     parser.add_argument("--skip", type=int, default=0, help="cases to skip, because they were tried before")
     parser.add_argument("--output", type=pathlib.Path, help="CSV file for the rows")

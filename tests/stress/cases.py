@@ -30,11 +30,9 @@ class Case:
         name: in what way.
         make: see `Make`.
         seconds: how long the program may take.
-        uses_tensorflow: whether `make` does, after which a process has threads and cannot be copied.
     """
 
     kind: str
     name: str
     make: Make
     seconds: float = 120.0
-    uses_tensorflow: bool = False

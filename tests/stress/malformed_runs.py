@@ -4,13 +4,12 @@ import functools
 import json
 import pathlib
 import shutil
-import subprocess
 import sys
 from collections.abc import Callable, Iterator
 
 import numpy as np
 
-from tests import processes
+from tests import forked, processes
 from tests.stress import cases
 from tests.tasks.sources import small_files
 from tff_personalization.records import checkpoints
@@ -42,7 +41,7 @@ class Template:
     @functools.cached_property
     def directory(self) -> pathlib.Path:
         np.savez(self._archive, **small_files.arrays(count=60, writers=6))
-        subprocess.run(
+        forked.run(
             [sys.executable, str(processes.ROOT / "run_experiment.py"), *self._arguments(plots=False)],
             cwd=self._place,
             capture_output=True,
@@ -105,7 +104,7 @@ def _another_checkpoint(run: pathlib.Path) -> None:
 def of_runs(template: Template) -> Iterator[cases.Case]:
     """Damaged run directories."""
     for kind, name, damage, until in _damages():
-        yield cases.Case(kind, name, template.damaged(damage, until), uses_tensorflow=damage is _another_checkpoint)
+        yield cases.Case(kind, name, template.damaged(damage, until))
 
 
 def _damages() -> Iterator[tuple[str, str, Damage, int | None]]:

@@ -77,7 +77,9 @@ class Run:
         self._marks_path.unlink(missing_ok=True)
         self.marks = moments.Marks(self._marks_path)
         self.started = time.monotonic()
-        return processes.start(self._arguments)
+        return subprocess.Popen(
+            self._arguments, cwd=processes.ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        )
 
     @property
     def finished(self) -> bool:

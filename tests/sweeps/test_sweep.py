@@ -13,6 +13,7 @@ import pandas as pd
 import pytest
 from absl import flags
 
+from tests import forked
 from tff_personalization import errors
 from tff_personalization.experiment import config
 from tff_personalization.sweeps import run_processes, sweep
@@ -164,7 +165,7 @@ def test_a_sweep_is_stopped_goes_on_lists_what_failed_and_leaves_a_table(tmp_pat
     missing = tmp_path / "later.npz"
     (tmp_path / "two.toml").write_text(f"[grid]\nclient_data = ['{by_writer_archive}', '{missing}']\nrounds = [60]\n")
     command = small_runs(tmp_path, by_writer_archive)
-    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    process = forked.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     deadline = time.monotonic() + 300
     while not any(len(path.read_text().splitlines()) > 3 for path in tmp_path.glob("two/*/metrics.csv")):
         assert process.poll() is None
@@ -178,7 +179,7 @@ def test_a_sweep_is_stopped_goes_on_lists_what_failed_and_leaves_a_table(tmp_pat
     assert list(tmp_path.glob("two/*/checkpoints/round_*"))  # the run that was under way has saved
     assert not list(tmp_path.glob("two/*/summary.json"))
 
-    again = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    again = forked.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert again.returncode == 1
     assert "[2/2]" in again.stderr
     assert f"Failed: --client_data={missing}" in again.stdout
@@ -192,7 +193,7 @@ def test_a_sweep_is_stopped_goes_on_lists_what_failed_and_leaves_a_table(tmp_pat
     assert metrics["round"].tolist() == list(range(1, 61))
 
     missing.write_bytes(pathlib.Path(by_writer_archive).read_bytes())
-    last = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    last = forked.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert last.returncode == 0, last.stderr
     assert "finished already" in last.stderr
     assert pd.read_csv(tmp_path / "two" / "sweep.csv").status.tolist() == ["finished", "finished"]
@@ -201,7 +202,7 @@ def test_a_sweep_is_stopped_goes_on_lists_what_failed_and_leaves_a_table(tmp_pat
 def test_a_search_names_the_best_by_validation_clients_and_never_shows_test_clients(tmp_path, by_writer_archive):
     (tmp_path / "two.toml").write_text("[search]\ntrials = 2\nclient_learning_rate = [0.0001, 0.1]\n")
     command = small_runs(tmp_path, by_writer_archive, "--validation_clients=2", "--rounds=30")
-    completed = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    completed = forked.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert completed.returncode == 0, completed.stderr
     table = pd.read_csv(tmp_path / "two" / "sweep.csv")
     assert "personalized_accuracy_mean" not in table

@@ -1,10 +1,10 @@
-import subprocess
 import sys
 
 import numpy as np
 import pytest
 import tensorflow_federated as tff
 
+from tests import forked
 from tests.tasks.sources import small_files
 from tff_personalization.tasks import sources
 from tff_personalization.tools import convert_archive
@@ -17,7 +17,7 @@ def _archive(path, **changes):
 
 def _run(*arguments):
     command = [sys.executable, "-m", "tff_personalization.tools.convert_archive", *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, check=False)
+    return forked.run(command, capture_output=True, text=True, check=False)
 
 
 def _sorted(archive):
