@@ -1,6 +1,14 @@
-"""What all tests share: a quiet TensorFlow, one TFF worker, and small data."""
+"""What all tests share: a quiet TensorFlow, one TFF worker, and small data.
 
+Fixtures import what needs TensorFlow, which takes seconds: pytest's own process, which starts those that test, does not
+need it, nor do tests of `analysis`.
+"""
+
+import functools
+import gc
 import pathlib
+import shutil
+import sys
 import types
 
 import numpy as np
@@ -8,19 +16,24 @@ import pytest
 from absl import flags
 from absl.testing import flagsaver
 
-from tff_personalization import seeds
-from tff_personalization.execution import runtime
-from tff_personalization.experiment import config
-from tff_personalization.records import run_directory, run_records, run_writer
-from tff_personalization.tasks import federated_data, registry
+import tff_personalization  # noqa: F401  It silences TensorFlow, if it comes first.
 
-# TFF's own default context would start a worker of its own, and complains when Python deletes it at exit.
-runtime.forget_default_context()
+
+@pytest.fixture(scope="session", autouse=True)
+def _after_the_imports():
+    if "tensorflow_federated" in sys.modules:
+        from tff_personalization.execution import runtime
+
+        # TFF's own default context would start a worker, and complains when Python deletes it at exit.
+        runtime.forget_default_context()
+    gc.freeze()  # A collection need not look at the hundreds of thousands of objects that TensorFlow has made.
 
 
 @pytest.fixture(scope="session")
 def worker(tmp_path_factory):
     """TFF's worker process, as a run has it."""
+    from tff_personalization.execution import runtime
+
     log_path = tmp_path_factory.mktemp("worker") / "worker.log"
     with log_path.open("wb") as log, runtime.execution_context(cores=2, log=log) as worker:
         yield worker
@@ -50,15 +63,14 @@ def by_writer_archive(tmp_path_factory) -> pathlib.Path:
     return path
 
 
-@pytest.fixture
-def run(tmp_path, by_writer_archive):
-    """Runs the program, in this process, with small settings, and returns the run directory."""
+@pytest.fixture(scope="session")
+def _run_in(by_writer_archive):
     import run_experiment  # which defines its flags
 
     if not flags.FLAGS.is_parsed():
         flags.FLAGS(["run_experiment"])
 
-    def run(**settings):
+    def run(output_dir, **settings):
         small = {
             "client_data": str(by_writer_archive),
             "model": "linear",
@@ -68,7 +80,7 @@ def run(tmp_path, by_writer_archive):
             "local_epochs": 2,
             "personalization_epochs": 2,
             "rounds_per_evaluation": 2,
-            "output_dir": str(tmp_path),
+            "output_dir": str(output_dir),
             "run_name": "run",
             "plots": False,
             **settings,
@@ -77,7 +89,7 @@ def run(tmp_path, by_writer_archive):
         small = {name: value for name, value in small.items() if value is not None}
         with flagsaver.flagsaver(**small):
             assert run_experiment.main(["run_experiment"]) == 0
-        return tmp_path / small["run_name"]
+        return output_dir / small["run_name"]
 
     return run
 
@@ -88,9 +100,36 @@ _NO_DATA = types.SimpleNamespace(
 )
 
 
+@pytest.fixture
+def run(tmp_path, _run_in):
+    """Runs the program, in this process, with small settings, and returns the run directory."""
+    return functools.partial(_run_in, tmp_path)
+
+
+@pytest.fixture(scope="session")
+def _runs(tmp_path_factory, _run_in):
+    return functools.cache(lambda settings: _run_in(tmp_path_factory.mktemp("runs"), **dict(settings)))
+
+
+@pytest.fixture
+def run_once(tmp_path, _runs):
+    """As `run`, but a run that another test has made with the same settings is copied; lists are given as tuples."""
+
+    def run_once(**settings):
+        made = _runs(tuple(sorted(settings.items())))
+        return shutil.copytree(made, tmp_path / made.name)
+
+    return run_once
+
+
 @pytest.fixture(scope="session")
 def finished_run(tmp_path_factory, by_writer_archive):
     """Makes the directory of a run of four rounds that computes nothing; models like those after 2 and 4 are in it."""
+    from tff_personalization import seeds
+    from tff_personalization.experiment import config
+    from tff_personalization.records import run_directory, run_records, run_writer
+    from tff_personalization.tasks import federated_data, registry
+
     last, best = 4, 2
 
     def make(**settings):

@@ -8,6 +8,7 @@ nearest "subreaper" (Linux). What a test says of the interpreter's own start or 
 
 import atexit
 import ctypes
+import gc
 import json
 import os
 import runpy
@@ -93,14 +94,12 @@ def _serve(connection: socket.socket) -> None:
 
 def _import_all() -> None:
     """What the program and its tools import that takes long; no threads are left."""
-    from tff_personalization import startup
-
-    startup.quiet([])
     from tff_personalization.execution import runtime
     from tff_personalization.experiment import config  # noqa: F401
     from tff_personalization.programs import report, training  # noqa: F401
 
     runtime.forget_default_context()  # whose thread a fork would not have
+    gc.freeze()  # No fork needs to collect, and so to copy, what they share.
 
 
 def _become(arguments: list[str], cwd: str, env: dict[str, str], streams: list[int]) -> None:

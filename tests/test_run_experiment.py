@@ -264,8 +264,8 @@ def test_the_same_seed_gives_the_same_numbers_and_another_seed_others(run):
         assert (one / name).read_bytes() != (other / name).read_bytes()
 
 
-def test_a_run_directory_of_other_settings_is_refused_and_the_setting_named(run):
-    directory = run()
+def test_a_run_directory_of_other_settings_is_refused_and_the_setting_named(run, run_once):
+    directory = run_once()
     before = {path: path.read_bytes() for path in directory.glob("*.*")}
     with pytest.raises(errors.UserError, match=r"clients_per_round was 3, is 2.*--run_name"):
         run(clients_per_round=2)

@@ -17,14 +17,14 @@ TWO_STAGES = {**SHARED, "method": "personalized_fed_avg", "stage_2_round": 5, "l
 
 
 @pytest.fixture
-def fed_avg(run):
-    return run(**SHARED, method="fed_avg", run_name="fed_avg")
+def fed_avg(run_once):
+    return run_once(**SHARED, method="fed_avg", run_name="fed_avg")
 
 
 @pytest.mark.parametrize("more", [{}, {"validation_clients": 3}], ids=["", "with validation clients"])
-def test_a_run_that_takes_its_first_stage_over_has_the_numbers_of_one_that_computes_it(run, more):
-    earlier = run(**SHARED, **more, method="fed_avg", run_name="fed_avg")
-    computed = run(**TWO_STAGES, **more, run_name="computed")
+def test_a_run_that_takes_its_first_stage_over_has_the_numbers_of_one_that_computes_it(run, run_once, more):
+    earlier = run_once(**SHARED, **more, method="fed_avg", run_name="fed_avg")
+    computed = run_once(**TWO_STAGES, **more, run_name="computed")
     taken_over = run(**TWO_STAGES, **more, run_name="taken_over", rounds_from=str(earlier))
     processes.assert_same_numbers(taken_over, computed)
     stages = pd.read_csv(taken_over / "metrics.csv")["stage"]
@@ -33,11 +33,11 @@ def test_a_run_that_takes_its_first_stage_over_has_the_numbers_of_one_that_compu
     assert (origin["run_name"], origin["rounds"]) == ("fed_avg", 4)
 
 
-def test_a_longer_run_serves_as_well_and_so_does_one_of_another_second_stage(run):
+def test_a_longer_run_serves_as_well_and_so_does_one_of_another_second_stage(run, run_once):
     earlier = run(**{**TWO_STAGES, "rounds": 10, "stage_2_round": 7, "local_steps": 2}, run_name="earlier")
     taken_over = run(**TWO_STAGES, run_name="taken_over", rounds_from=str(earlier))
     assert pd.read_csv(taken_over / "metrics.csv")["stage"].eq("reptile").sum() == 4
-    processes.assert_same_numbers(taken_over, run(**TWO_STAGES, run_name="computed"))
+    processes.assert_same_numbers(taken_over, run_once(**TWO_STAGES, run_name="computed"))
 
 
 @pytest.mark.parametrize("method", ["fed_avg", "ifca", "scaffold", "centralized"])
@@ -62,7 +62,7 @@ def test_all_rounds_are_taken_over_where_the_end_alone_differs(run, method, monk
     assert times["wall_seconds"] == times["evaluation_seconds"] > 0
 
 
-def test_it_goes_on_without_the_earlier_run_once_there_is_a_checkpoint(run, fed_avg, monkeypatch):
+def test_it_goes_on_without_the_earlier_run_once_there_is_a_checkpoint(run, run_once, fed_avg, monkeypatch):
     train = rounds.train
 
     def stops(program, state):
@@ -76,7 +76,7 @@ def test_it_goes_on_without_the_earlier_run_once_there_is_a_checkpoint(run, fed_
     monkeypatch.undo()
     shutil.rmtree(fed_avg)
     taken_over = run(**TWO_STAGES, run_name="taken_over", rounds_from=str(fed_avg))
-    processes.assert_same_numbers(taken_over, run(**TWO_STAGES, run_name="computed"))
+    processes.assert_same_numbers(taken_over, run_once(**TWO_STAGES, run_name="computed"))
 
 
 # What the earlier run says of itself, what else the later one is given, the models that were kept, what is said.
