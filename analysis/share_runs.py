@@ -73,7 +73,7 @@ def write(files: Mapping[str, bytes], to: pathlib.Path) -> pathlib.Path:
         for name in sorted(files):
             entry = zipfile.ZipInfo(name, _EARLIEST)
             entry.external_attr = 0o644 << 16
-            archive.writestr(entry, files[name], zipfile.ZIP_DEFLATED, compresslevel=9)
+            archive.writestr(entry, files[name], zipfile.ZIP_LZMA)
     temporary = to.with_name(f"{to.name}.temp")
     try:
         to.parent.mkdir(parents=True, exist_ok=True)

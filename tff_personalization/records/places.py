@@ -5,6 +5,7 @@
 
 import io
 import json
+import lzma
 import os
 import pathlib
 import zipfile
@@ -77,7 +78,7 @@ def read_bytes(path: Place) -> bytes:
     """What is in the file `path`; UserError when it cannot be read."""
     try:
         return path.read_bytes()
-    except (OSError, zipfile.BadZipFile, zlib.error) as error:
+    except (OSError, EOFError, zipfile.BadZipFile, lzma.LZMAError, zlib.error) as error:
         reason = error.strerror if isinstance(error, OSError) and error.strerror else error
         raise UserError(f"{path}: cannot be read ({reason}); restore the file or repeat the run") from None
 
