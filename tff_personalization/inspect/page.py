@@ -29,7 +29,7 @@ def write(path: str, archive: archives.Archive, lines: Sequence[str], found: Seq
         Image.fromarray(canvas).resize((canvas.shape[1] * 2, canvas.shape[0] * 2), 0).save(stream, "PNG")
         listed = html.escape(", ".join(names))
         parts += [
-            "<h2>Twelve writers</h2>",
+            "<h2>Twelve clients</h2>",
             f"<p>From above: {listed}.</p>",
             _image(stream.getvalue(), "contact sheet"),
         ]
