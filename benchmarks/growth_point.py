@@ -198,15 +198,16 @@ def _evaluation(point: Point, train, test) -> RunRound:
     """Evaluations of all clients, as at the end of a run."""
     import tensorflow_federated as tff
 
+    from tff_personalization import global_weights
     from tff_personalization.programs import client_evaluation
     from tff_personalization.tasks import federated_data, splits
 
     model = _model(np.random.default_rng(0))
     clients = tuple(train.client_ids)
     data = federated_data.FederatedData(train, test, splits.ClientSplit((), (), clients), "synthetic random pixels", "")
-    theta = model.initial_weights[0]
+    theta = global_weights.GlobalWeights.initial(model)
     evaluator = client_evaluation.PersonalizationEvaluator(_experiment(point), model, data, theta)
-    weights = tff.learning.models.ModelWeights(theta, ())
+    weights = tff.learning.models.ModelWeights(theta.flat, ())
 
     def run_round(most_clients: int) -> None:
         result = evaluator.evaluate(weights, clients[:most_clients], 0)

@@ -42,7 +42,7 @@ import pandas as pd
 import tensorflow as tf
 import tensorflow_federated as tff
 
-from tff_personalization import cohorts, local_training
+from tff_personalization import cohorts, global_weights, local_training
 from tff_personalization.algorithms import client_work, fed_avg
 from tff_personalization.execution import runtime
 from tff_personalization.models import emnist_cnn, functional
@@ -143,7 +143,7 @@ def _computations(
     whole = fed_avg.build_fed_avg(model, client, server, work.local_epochs, work.batch_size)
     still = client_work.compose(model, still_work, server)
     weights = tff.learning.models.ModelWeights(*model.initial_weights)
-    weights_type = client_work.weights_type(model.initial_weights[0])
+    weights_type = client_work.weights_type(global_weights.GlobalWeights.initial(model))
     at_server = tff.FederatedType(weights_type, tff.SERVER)
 
     @tff.tensorflow.computation(still_work.next.type_signature.result.result.member.update)

@@ -70,7 +70,7 @@ def _run_in(by_writer_archive):
     if not flags.FLAGS.is_parsed():
         flags.FLAGS(["run_experiment"])
 
-    def run(output_dir, **settings):
+    def run(directory, **settings):
         small = {
             "client_data": str(by_writer_archive),
             "model": "linear",
@@ -80,7 +80,7 @@ def _run_in(by_writer_archive):
             "local_epochs": 2,
             "personalization_epochs": 2,
             "rounds_per_evaluation": 2,
-            "output_dir": str(output_dir),
+            "output_dir": str(directory),
             "run_name": "run",
             "plots": False,
             **settings,
@@ -89,7 +89,7 @@ def _run_in(by_writer_archive):
         small = {name: value for name, value in small.items() if value is not None}
         with flagsaver.flagsaver(**small):
             assert run_experiment.main(["run_experiment"]) == 0
-        return output_dir / small["run_name"]
+        return directory / small["run_name"]
 
     return run
 

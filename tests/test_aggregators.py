@@ -38,7 +38,9 @@ def small_deltas(theta, client, state):
 def one_round(name, update=small_deltas, clients=CLIENTS):
     model = emnist_cnn.build_linear(3, np.random.default_rng(1))
     work = client_work.build_client_work(model, update, "examples")
-    aggregator = aggregators.AGGREGATORS[name].build(SETTINGS, len(clients))
+    aggregator = aggregators.AGGREGATORS[name].build(
+        aggregators.AGGREGATORS[name].settings.read(SETTINGS), len(clients)
+    )
     process = client_work.compose(model, work, tff.learning.optimizers.build_sgdm(1.0), aggregator)
     data = [
         client_value(np.zeros((n, 28, 28), np.uint8), np.zeros(n, np.int32), np.array([n, 2], np.int32))

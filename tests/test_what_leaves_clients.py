@@ -58,7 +58,7 @@ def model():
 
 
 def round_of(model, name):
-    aggregator = aggregators.AGGREGATORS[name].build({"dp_noise_multiplier": 1.0}, 10)
+    aggregator = aggregators.AGGREGATORS[name].build(aggregators.AGGREGATORS[name].settings(), 10)
     return fed_avg.build_fed_avg(model, SGD, SGD, 1, 4, "uniform", aggregator=aggregator).next
 
 
