@@ -7,8 +7,8 @@ import tensorflow_federated as tff
 
 from tff_personalization import aggregators, errors
 from tff_personalization.algorithms import client_work
+from tff_personalization.cohorts import client_value
 from tff_personalization.execution import runtime
-from tff_personalization.methods import client_value
 from tff_personalization.models import emnist_cnn
 
 SETTINGS = {"dp_noise_multiplier": 0.0, "dp_delta": None}
