@@ -143,7 +143,7 @@ def from_values(of_flags: Mapping[str, Any], given: Mapping[str, Any]) -> Experi
     specs = {
         name: role.of(of_flags, given)
         for name, role in settings_lib.roles().items()
-        if name in method.settings.parts() or name in settings_lib.AlwaysThere.parts()
+        if name in method.settings.parts() or role is optimizers.PERSONALIZATION  # which every run has
     }
     _check_client_optimizer(values["method"], method, specs)
     config = settings_lib.RunSettings(**{name: values[name] for name in settings_lib.RunSettings.parts()})

@@ -120,12 +120,6 @@ class RunSettings(federated_data.Settings):
     plots = Setting(True, "Draw the plots of the run at its end.", theme="run")
 
 
-class AlwaysThere(Group):
-    """The optimizer that every run has, whatever its strategies read."""
-
-    personalization = optimizers.PERSONALIZATION
-
-
 def choices() -> dict[str, dict[str, type[Group]]]:
     """What each choice reads besides what every run reads, by the flag that chooses and the choice's name."""
     sources = [group for task in registry.TASKS.values() for group in task.sources.settings.items()]
