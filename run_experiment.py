@@ -8,10 +8,13 @@ Run the same command again to resume a stopped run, or to print the table of a f
 --sweep=FILE makes many runs (docs/sweeps.md); --plugin=FILE adds your own methods and strategies (docs/extending.md).
 """
 
+import os
 import signal
 import sys
 
-from tff_personalization import startup
+sys.path[:0] = [os.path.dirname(os.path.abspath(__file__))]  # also where PYTHONSAFEPATH leaves it out
+
+from tff_personalization import startup  # noqa: E402
 
 if __name__ == "__main__":
     # Until there is something to save, Ctrl-C ends the program at once: an import would swallow the exception.

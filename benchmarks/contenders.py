@@ -305,10 +305,11 @@ def _raw_process(task: str, work: workload.Workload, share: slice, pipe: Any) ->
 
 def build_raw(task: str, work: workload.Workload) -> Run:
     """The bound: each core has a process with one thread and its share of the clients; no transfer, no aggregation."""
-    from tff_personalization.execution import runtime
 
     spawn = multiprocessing.get_context("spawn")
-    cores = runtime.available_cores()
+    from tff_personalization.execution import worker_binary
+
+    cores = worker_binary.available_cores()
     pipes = []
     for core in range(cores):
         here, there = spawn.Pipe()

@@ -77,8 +77,8 @@ def peak_mb(pid: int) -> float:
 def write(table: pd.DataFrame, path: pathlib.Path) -> None:
     """Writes a table with the number of cores and the commit added to each row, and says where it is."""
     # Imported here: they need TensorFlow, without which the picture is drawn.
-    from tff_personalization.execution import runtime
+    from tff_personalization.execution import worker_binary
     from tff_personalization.records import run_directory
 
-    table.assign(cores=runtime.available_cores(), git_commit=run_directory.git_commit()).to_csv(path, index=False)
+    table.assign(cores=worker_binary.available_cores(), git_commit=run_directory.git_commit()).to_csv(path, index=False)
     print(f"\n{path}", flush=True)

@@ -23,7 +23,7 @@ import pandas as pd
 import portpicker
 
 from benchmarks import recording, workload
-from tff_personalization.execution import remote_workers, runtime
+from tff_personalization.execution import child_processes, remote_workers, worker_binary
 
 WORK = workload.Workload(clients=20, examples=180, local_epochs=5)
 SEED = np.array([3, 4], np.int32)
@@ -41,9 +41,12 @@ class Worker:
         return f"localhost:{self.port}"
 
     def start(self) -> None:
-        command, environment = runtime.worker_command(self.port, cores=1, threads_per_client=1)
+        command, environment = worker_binary.command(self.port, cores=1, threads_per_client=1)
         self._process = subprocess.Popen(
-            runtime.ending_with_parent(command), env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+            child_processes.ending_with_parent(command),
+            env=environment,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
         )
 
     def send(self, number: int) -> None:

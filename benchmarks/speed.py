@@ -24,6 +24,7 @@ import psutil
 
 from benchmarks import contenders, recording
 from benchmarks.peers import environments
+from tff_personalization.execution import worker_binary
 
 TASKS = ("training", "reptile", "fed_sgd", "evaluation", "text")
 PEERS = {
@@ -169,13 +170,10 @@ def main() -> None:
         parser.error(f"--beside={options.beside}: no checkout of this project; name the directory of one")
     if options.contenders and "ours" not in options.contenders:
         parser.error("--contenders: add ours, with which the others are compared")
-    # Imported here: it needs TensorFlow, without which `summarize` can be called.
-    from tff_personalization.execution import runtime
-
     tables = []
     for task in tasks:
         unit = {"evaluation": "clients", "text": "sequences"}.get(task, "examples")
-        print(f"\n{task}, {unit} per second, {runtime.available_cores()} cores", flush=True)
+        print(f"\n{task}, {unit} per second, {worker_binary.available_cores()} cores", flush=True)
         tables.append(measure(task, options.repetitions, options.beside, options.contenders))
         print(summarize(tables[-1]).round(2).to_string(), flush=True)
     recording.write(pd.concat(tables), options.output_dir / "speed.csv")

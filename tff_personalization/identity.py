@@ -12,6 +12,7 @@ WITHOUT_EFFECT_ON_NUMBERS = (
     "run_name",
     "cores",
     "workers",
+    "require_closed_worker",
     "plots",
     "rounds_per_checkpoint",
     "rounds_per_model",

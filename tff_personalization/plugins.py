@@ -15,7 +15,7 @@ from collections.abc import Mapping, Sequence
 
 from absl import flags
 
-from tff_personalization import aggregators, errors, methods, optimizers
+from tff_personalization import aggregators, errors, homes, methods, optimizers
 from tff_personalization.personalization import strategies
 
 _loaded: dict[str, str] = {}  # the SHA-256 of the source by the plugin's name
@@ -91,7 +91,7 @@ def _count_registered() -> int:
 
 def _import(name: str) -> types.ModuleType:
     try:
-        return _import_file(pathlib.Path(name).expanduser()) if name.endswith(".py") else importlib.import_module(name)
+        return _import_file(homes.expand(name)) if name.endswith(".py") else importlib.import_module(name)
     except errors.UserError as error:
         raise errors.UserError(f"--plugin={name}: {error}") from error
     except ModuleNotFoundError as error:

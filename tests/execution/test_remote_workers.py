@@ -19,7 +19,7 @@ from tests import forked, processes
 from tests.execution import test_runtime
 from tff_personalization import errors
 from tff_personalization.algorithms import fed_avg
-from tff_personalization.execution import remote_workers, runtime
+from tff_personalization.execution import child_processes, remote_workers, runtime, worker_binary
 from tff_personalization.models import emnist_cnn
 
 
@@ -34,9 +34,9 @@ class Machines:
             self.start(address)
 
     def start(self, address):
-        command, environment = runtime.worker_command(int(address.rsplit(":")[-1]), 1, 1)
+        command, environment = worker_binary.command(int(address.rsplit(":")[-1]), 1, 1)
         self.processes[address] = subprocess.Popen(
-            runtime.ending_with_parent(command), env=environment, stdout=self._log, stderr=self._log
+            child_processes.ending_with_parent(command), env=environment, stdout=self._log, stderr=self._log
         )
 
     def send(self, number, signal_number):

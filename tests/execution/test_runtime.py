@@ -16,7 +16,7 @@ import tensorflow_federated as tff
 
 from tff_personalization import cohorts, errors
 from tff_personalization.algorithms import fed_avg
-from tff_personalization.execution import in_parts, runtime, watchdog
+from tff_personalization.execution import in_parts, runtime, watchdog, worker_binary
 from tff_personalization.models import emnist_cnn
 
 
@@ -178,7 +178,7 @@ def test_so_has_one_that_only_says_that_it_has_none(tmp_path, words):
 
 
 def test_a_worker_that_does_not_start_is_one_line(tmp_path, monkeypatch):
-    monkeypatch.setattr(runtime, "_WORKER_BINARY", "/bin/false")
+    monkeypatch.setattr(worker_binary, "PATH", "/bin/false")
     with (
         log_in(tmp_path) as log,
         runtime.execution_context(cores=2, log=log),
@@ -302,9 +302,9 @@ def test_a_value_for_each_client_comes_back_for_each(tmp_path):
 
 def test_the_cores_are_those_this_process_may_use():
     allowed = os.sched_getaffinity(0)
-    assert 1 <= runtime.available_cores() <= len(allowed)
+    assert 1 <= worker_binary.available_cores() <= len(allowed)
     os.sched_setaffinity(0, {min(allowed)})
     try:
-        assert runtime.available_cores() == 1
+        assert worker_binary.available_cores() == 1
     finally:
         os.sched_setaffinity(0, allowed)

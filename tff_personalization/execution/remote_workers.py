@@ -24,7 +24,7 @@ from tensorflow_federated.proto.v0 import executor_pb2, executor_pb2_grpc
 from tensorflow_federated.python.common_libs import async_utils
 
 from tff_personalization import errors
-from tff_personalization.execution import in_parts, runtime
+from tff_personalization.execution import connections, in_parts, runtime
 
 PING_SECONDS = 2.0
 """Between one sign of life and the next question for one."""
@@ -73,7 +73,7 @@ class _Remote:
 
     def answers(self) -> bool:
         """Whether the worker gives a sign of life."""
-        with grpc.insecure_channel(self.address) as channel:
+        with connections.channel(self.address) as channel:
             # No executor has this name: what counts is that the worker says so.
             request = executor_pb2.DisposeExecutorRequest(executor=executor_pb2.ExecutorId(id="none"))
             try:
@@ -83,7 +83,7 @@ class _Remote:
         return True
 
     def _connect(self) -> None:
-        channel = grpc.insecure_channel(self.address, runtime.CHANNEL_OPTIONS)
+        channel = connections.channel(self.address)
         stub = tff.framework.RemoteExecutorGrpcStub(channel)
         deadline = time.monotonic() + PING_DEADLINE_SECONDS
         while not stub.is_ready:
@@ -132,8 +132,11 @@ class RemoteWorkers:
         while missing := [remote.address for remote in self._remotes if remote.context is None]:
             if time.monotonic() > deadline:
                 self.stop()
+                proxy = connections.proxy_to(missing[0])
+                way = f" through the proxy {proxy} (give no_proxy={missing[0].rpartition(':')[0]})" if proxy else ""
                 raise errors.UserError(
-                    f"--workers: {missing[0]} does not answer: start a worker there (make worker), or leave it out."
+                    f"--workers: {missing[0]} does not answer{way}: start a worker there (make worker), or leave it "
+                    "out."
                 )
             time.sleep(0.05)
 

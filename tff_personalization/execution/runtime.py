@@ -10,8 +10,6 @@ import contextlib
 import ctypes
 import functools
 import gc
-import os
-import pathlib
 import subprocess
 import sys
 import time
@@ -24,33 +22,14 @@ import tensorflow_federated as tff
 from absl import logging
 
 from tff_personalization import errors
-from tff_personalization.execution import in_parts, watchdog
+from tff_personalization.execution import child_processes, connections, in_parts, watchdog, worker_binary
 
-_WORKER_BINARY = pathlib.Path(tff.__file__).parent / "data" / "worker_binary"
 _START_SECONDS = 60.0
 # A computation during which the worker ends this often is given up.
 _MOST_RESTARTS = 3
-CHANNEL_OPTIONS = [(f"grpc.max_{kind}message_length", 2_000_000_000) for kind in ("", "receive_", "send_")]
-"""Of a connection to a worker: models and client data in one message."""
-# Asks for SIGKILL (9) at the parent's end (PR_SET_PDEATHSIG, 1), and becomes the command if the parent is still there.
-_BEFORE_COMMAND = (
-    "import ctypes, os, sys; ctypes.CDLL(None).prctl(1, 9); "
-    "os.getppid() == int(sys.argv[1]) or sys.exit(1); os.execv(sys.argv[2], sys.argv[2:])"
-)
 _WANT_OF_MEMORY = ("OOM when allocating", "Unexpected error in RPC handling", "Server Threadpool Exhausted")
 # With the paper's network TFF's worker holds some 20 MB for each client of a call.
 CLIENTS_PER_CALL = 50
-
-
-def available_cores() -> int:
-    """The cores that this process may use: the scheduler's affinity, cut to the container's CPU quota."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    try:
-        quota, period = pathlib.Path("/sys/fs/cgroup/cpu.max").read_text().split()
-        cores = min(cores, max(1, int(quota) // int(period)))
-    except (OSError, ValueError):
-        pass  # No cgroup of version 2, or no quota ("max").
-    return cores
 
 
 def return_free_memory() -> None:
@@ -76,14 +55,20 @@ def forget_default_context() -> None:
 class Worker:
     """The worker process: started at once, restarted if it died, ended with this process."""
 
-    def __init__(self, cores: int, threads_per_client: int, log: IO[bytes] | None):
+    def __init__(self, cores: int, threads_per_client: int, log: IO[bytes] | None, require_closed: bool = False):
         """Starts the worker.
 
         Args:
             cores: clients that are computed at once.
             threads_per_client: threads that one operation of a client may use.
             log: where the worker's output goes; None lets it write to this process's standard error.
+            require_closed: whether a worker that others reach through the network is refused.
+
+        Raises:
+            UserError: it would be one, or loopback is down.
         """
+        self._require_closed = require_closed
+        self._closed: child_processes.Closed | None = None
         self._cores = cores
         self._threads_per_client = threads_per_client
         self._log = log
@@ -134,7 +119,7 @@ class Worker:
             elif time.monotonic() > deadline:
                 self.stop()
                 raise errors.UserError(
-                    f"TFF's worker process {_WORKER_BINARY} does not answer: see worker.log in the run directory."
+                    f"TFF's worker process {worker_binary.PATH} does not answer: see worker.log in the run directory."
                 )
             else:
                 time.sleep(0.05)
@@ -145,9 +130,10 @@ class Worker:
         self._restarts += 1
         if self._restarts > _MOST_RESTARTS:
             raise errors.UserError(
-                f"TFF's worker process {_WORKER_BINARY} ended {self._restarts} times during one computation, lastly "
-                f"{how}: see worker.log in the run directory; if memory ran out (status -9), give fewer --cores. The "
-                "same command goes on from the last round; with a smaller --clients_per_call it is another run."
+                f"TFF's worker process {worker_binary.PATH} ended {self._restarts} times during one computation, "
+                f"lastly {how}: see worker.log in the run directory; if memory ran out (status -9), give fewer "
+                "--cores. The same command goes on from the last round; with a smaller --clients_per_call it is "
+                "another run."
             )
         logging.warning("TFF's worker process ended unexpectedly (%s); starting another.", how)
         self._start()
@@ -155,23 +141,43 @@ class Worker:
     def _start(self) -> None:
         """Starts the process; it answers a second later."""
         self._answered = False
+        try:
+            command, environment = worker_binary.command(child_processes.PORT, self._cores, self._threads_per_client)
+            self._closed = child_processes.Closed(command, environment, self._log or sys.stderr)
+            self._process, target = self._closed.process, self._closed.target
+        except child_processes.NotClosed as reason:
+            self._process, target = self._start_open(str(reason))
+        self._stub = tff.framework.RemoteExecutorGrpcStub(connections.channel(target))
+
+    def _start_open(self, reason: str) -> tuple[subprocess.Popen, str]:
+        """Starts the process on a port of all network interfaces, and returns it with its address."""
+        if self._require_closed:
+            raise errors.UserError(
+                f"--require_closed_worker: TFF's worker cannot be closed off from the network here ({reason}): run on "
+                "a machine that gives user and network namespaces, or without this flag where nobody else reaches it."
+            )
+        connections.check_loopback()
+        _warn_of_open_worker(reason)
         port = portpicker.pick_unused_port()
-        command, environment = worker_command(port, self._cores, self._threads_per_client)
-        self._process = subprocess.Popen(
-            ending_with_parent(command),
+        command, environment = worker_binary.command(port, self._cores, self._threads_per_client)
+        process = subprocess.Popen(
+            child_processes.ending_with_parent(command),
             stdin=subprocess.DEVNULL,
             stdout=self._log or sys.stderr,
             stderr=self._log or sys.stderr,
             env=environment,
             start_new_session=True,  # Ctrl-C is for this process to handle.
         )
-        self._stub = tff.framework.RemoteExecutorGrpcStub(grpc.insecure_channel(f"localhost:{port}", CHANNEL_OPTIONS))
+        return process, f"127.0.0.1:{port}"
 
     def stop(self) -> None:
         """Ends the worker and waits for it."""
         if self._process is not None and self._process.poll() is None:
             self._process.kill()
             self._process.wait()
+        if self._closed is not None:
+            self._closed.close()
+        self._closed = None
         self._process = None
         self._stub = None
 
@@ -186,21 +192,14 @@ def is_want_of_memory(error: grpc.RpcError) -> bool:
     return any(words in (details or "") for words in _WANT_OF_MEMORY)
 
 
-def worker_command(port: int, cores: int, threads_per_client: int) -> tuple[list[str], dict[str, str]]:
-    """The command of TFF's worker, and its environment: with one thread a client and a client a core it is fastest."""
-    command = [str(_WORKER_BINARY), f"--port={port}", f"--max_concurrent_computation_calls={cores}"]
-    return command, {**os.environ, "TF_NUM_INTRAOP_THREADS": str(threads_per_client)}
-
-
-def ending_with_parent(command: list[str]) -> list[str]:
-    """The command such that the kernel (Linux) ends it when the thread that starts it ends, however that comes about.
-
-    A few lines of Python go before it, and no `preexec_fn`: that would run in a copy of this process, which gRPC does
-    not always survive.
-    """
-    if sys.platform != "linux":
-        return command
-    return [sys.executable, "-I", "-S", "-c", _BEFORE_COMMAND, str(os.getpid()), *command]
+@functools.cache
+def _warn_of_open_worker(reason: str) -> None:
+    """Says it once, not at each start."""
+    logging.warning(
+        "TFF's worker cannot be closed off from the network here (%s): it listens on a port of all interfaces; "
+        "--require_closed_worker refuses to run then.",
+        reason,
+    )
 
 
 def _executor(worker: Worker, cardinalities: dict) -> tff.framework.RemoteExecutor:
@@ -221,6 +220,7 @@ def execution_context(
     log: IO[bytes] | None = None,
     threads_per_client: int = 1,
     clients_per_call: int = CLIENTS_PER_CALL,
+    require_closed: bool = False,
 ) -> Iterator[Worker]:
     """A context in which TFF computes on a local worker. Enter it on the main thread.
 
@@ -229,11 +229,12 @@ def execution_context(
         log: where the worker's output goes; None for standard error.
         threads_per_client: more than one pays only where there is one client at a time.
         clients_per_call: a computation over more clients than this is done in parts, if it can be.
+        require_closed: whether a worker that others reach through the network is refused.
 
     Yields:
         The worker, which ends with the context, and with this process however that ends.
     """
-    worker = Worker(cores or available_cores(), threads_per_client, log)
+    worker = Worker(cores or worker_binary.available_cores(), threads_per_client, log, require_closed)
     try:
         with computing_on(worker, clients_per_call):
             yield worker

@@ -1,31 +1,61 @@
 """Starts a TFF worker that runs elsewhere can use: `run_experiment.py --workers=this-machine:8000,…`
 
-    python -m tff_personalization.execution.worker --port=8000
+    python -m tff_personalization.execution.worker --port=8000                       # through a tunnel: docs/scaling.md
+    python -m tff_personalization.execution.worker --port=8000 --address=10.0.0.5    # on that network
 
-It computes for whoever connects, without asking who that is, on all of the machine's network interfaces: TFF's worker
-has no other mode. Start it where only your own machines reach that port.
+It computes for whoever connects, without asking who that is. So it listens only on the address that it is given, by
+default this machine's loopback. Give one that only your own machines reach.
 """
 
 import os
+import signal
+import socket
 from collections.abc import Sequence
 
 from absl import app, flags
 
 from tff_personalization import errors, startup
-from tff_personalization.execution import runtime
+from tff_personalization.execution import child_processes, worker_binary
+
+
+def listening(address: str, port: int) -> socket.socket:
+    """A socket that listens on an address of this machine, by name or number; UserError if that cannot be."""
+    try:
+        family, _, _, _, place = socket.getaddrinfo(address, port, type=socket.SOCK_STREAM)[0]
+        return socket.create_server(place[:2], family=family)
+    except OSError as error:
+        raise errors.UserError(
+            f"--address={address} --port={port}: cannot be listened on ({error.strerror}): give an address of this "
+            "machine and a free port."
+        ) from error
 
 
 def main(arguments: Sequence[str]) -> int:
     if len(arguments) > 1:
         raise errors.UserError(f"{arguments[1]!r} is not a flag: settings are given as --name=value (see --help).")
-    cores = flags.FLAGS.cores or runtime.available_cores()
-    command, environment = runtime.worker_command(flags.FLAGS.port, cores, flags.FLAGS.threads_per_client)
-    print(f"A worker on port {flags.FLAGS.port}, {cores} clients at once; it goes on until it is stopped.", flush=True)
-    os.execve(command[0], command, environment)
+    given = flags.FLAGS
+    cores = given.cores or worker_binary.available_cores()
+    with listening(given.address, given.port) as listener:
+        command, environment = worker_binary.command(child_processes.PORT, cores, given.threads_per_client)
+        try:
+            process = child_processes.start_closed(command, environment, None, listener, os.getpid())
+        except child_processes.NotClosed as reason:
+            raise errors.UserError(
+                f"TFF's own worker listens on all network interfaces, and the kernel lets none be closed off here "
+                f"({reason}): run it where it gives user and network namespaces, or start {worker_binary.PATH} "
+                f"--port={given.port} yourself where nobody else reaches it."
+            ) from reason
+    print(f"A worker on {given.address}:{given.port}, {cores} clients at once, until it is stopped.", flush=True)
+    try:
+        return process.wait()
+    finally:
+        process.kill()
 
 
 if __name__ == "__main__":
+    flags.DEFINE_string("address", "127.0.0.1", "The address of this machine that it listens on.")
     flags.DEFINE_integer("port", 8000, "The port that it listens on.", lower_bound=1, upper_bound=65535)
     flags.DEFINE_integer("cores", 0, "Clients computed at once; 0: as many as the machine gives.", lower_bound=0)
     flags.DEFINE_integer("threads_per_client", 1, "Threads of one client's work.", lower_bound=1)
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # it has nothing to save: the kernel ends the worker with it
     app.run(startup.with_plain_errors(main), flags_parser=startup.parse_flags)

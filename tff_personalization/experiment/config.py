@@ -193,10 +193,10 @@ def _check_combinations(values: Mapping[str, Any], method: Method, given: Collec
     name = values["run_name"]
     if name and (set(name) & {"/", "\\", "\0"} or name in (".", "..")):
         raise errors.UserError(f"--run_name={name!r}: it names a directory in --output_dir: give one without slashes.")
-    for flag in ("cores", "threads_per_client"):
+    for flag in ("cores", "threads_per_client", "require_closed_worker"):
         if values["workers"] and flag in given:
             raise errors.UserError(
-                f"--{flag} has no effect with --workers, each of which has its own: remove it, or start them with it."
+                f"--{flag} has no effect with --workers, each of which is started with its own: remove it."
             )
     if values["personalization_learning_rates"] and not values["validation_clients"]:
         raise errors.UserError(

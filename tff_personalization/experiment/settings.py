@@ -1,10 +1,9 @@
 """The settings of a run that do not belong to one method, strategy or aggregator, and the union of all settings."""
 
-import os
 from collections.abc import Mapping
 from typing import Any
 
-from tff_personalization import aggregators, methods, optimizers
+from tff_personalization import aggregators, homes, methods, optimizers
 from tff_personalization.algorithms.method import Method
 from tff_personalization.execution import runtime
 from tff_personalization.personalization import evaluation, strategies
@@ -103,6 +102,11 @@ class RunSettings(federated_data.Settings):
         theme="run",
         item=(_address, "an address of the form host:port"),
     )
+    require_closed_worker = Setting(
+        False,
+        "Refuse to run where the kernel cannot close TFF's worker process off from the network (docs/scaling.md).",
+        theme="run",
+    )
     clients_per_call = Setting(
         runtime.CLIENTS_PER_CALL,
         "Clients handed to TFF's worker at once. Each takes about 20 MB of its memory; more are computed in parts.",
@@ -164,7 +168,7 @@ def chosen(values: Mapping[str, Any]) -> dict[str, list[type[Group]]]:
     """The groups that a run reads besides `RunSettings`, by the flag that chooses them."""
     method = methods.get(values["method"])
     has_aggregator = "aggregator" in method.settings.parts()
-    source = registry.TASKS[values["task"]].sources.settings_of(os.path.expanduser(values["client_data"]))
+    source = registry.TASKS[values["task"]].sources.settings_of(str(homes.expand(values["client_data"])))
     return {
         "strategies": [strategies.STRATEGIES[name].settings for name in values["strategies"]],
         "method": [method.settings],

@@ -11,7 +11,7 @@ import tensorflow_federated as tff
 from absl import logging
 
 from tff_personalization import methods, seeds
-from tff_personalization.execution import interruption, remote_workers, runtime
+from tff_personalization.execution import connections, interruption, remote_workers, runtime, worker_binary
 from tff_personalization.experiment import config as config_lib
 from tff_personalization.experiment import settings
 from tff_personalization.experiment import setup as setup_lib
@@ -50,7 +50,7 @@ def run(experiment: config_lib.Experiment, interrupt: interruption.Interruption)
     earlier = None
     if config.rounds_from and not directory.has_checkpoints:
         earlier = earlier_run.read(experiment, data.sha256)
-    cores = config.cores or runtime.available_cores()
+    cores = config.cores or worker_binary.available_cores()
     threads = config.threads_per_client or (cores if methods.get(config.method).pooled else 1)
     how: dict[str, Any] = {"cores": cores, "threads_per_client": threads, "clients_per_call": config.clients_per_call}
     if earlier is not None:
@@ -72,7 +72,7 @@ def _say(directory: run_directory.RunDirectory, data: federated_data.FederatedDa
     for finding in data.findings:
         logging.warning("The data looks wrong: %s", finding)
     config = directory.experiment.config
-    where = f"On {', '.join(config.workers)}" if config.workers else how
+    where = f"On {', '.join(map(_with_its_way, config.workers))}" if config.workers else how
     counts = ", ".join(f"{count:,} {split}" for split, count in data.split.counts().items() if count)
     print(f"{data.source}: {counts} clients. {where}. Run directory: {directory.path}", file=sys.stderr)
     if "rounds_per_evaluation" in directory.experiment.given and config.rounds_per_evaluation > config.rounds > 0:
@@ -83,6 +83,11 @@ def _say(directory: run_directory.RunDirectory, data: federated_data.FederatedDa
         )
 
 
+def _with_its_way(address: str) -> str:
+    proxy = connections.proxy_to(address)
+    return f"{address} through the proxy {proxy}" if proxy else address
+
+
 @contextlib.contextmanager
 def _computing(config: settings.RunSettings, cores: int, threads: int, writer: run_writer.RunWriter) -> Iterator[None]:
     """A context in which TFF computes on this machine, or on the workers that the settings name."""
@@ -90,7 +95,9 @@ def _computing(config: settings.RunSettings, cores: int, threads: int, writer: r
     with (
         remote_workers.execution_context(config.workers, config.clients_per_call)
         if config.workers
-        else runtime.execution_context(cores, worker_log, threads, config.clients_per_call)
+        else runtime.execution_context(
+            cores, worker_log, threads, config.clients_per_call, config.require_closed_worker
+        )
     ):
         yield
 

@@ -14,7 +14,6 @@ have had without this. What clients keep from round to round is not taken over: 
 import dataclasses
 import itertools
 import json
-import os
 import pathlib
 from collections.abc import Mapping
 from typing import Any
@@ -22,7 +21,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from tff_personalization import errors, identity, methods, schedules
+from tff_personalization import errors, homes, identity, methods, schedules
 from tff_personalization.experiment import config as config_lib
 from tff_personalization.experiment import settings
 from tff_personalization.records import finished_run, saved_models
@@ -83,7 +82,7 @@ def read(experiment: config_lib.Experiment, data_sha256: str) -> EarlierRounds:
     Raises:
         UserError: it is no finished run, it differs in what the rounds read, or it has not kept the model.
     """
-    path = pathlib.Path(os.path.expanduser(experiment.config.rounds_from or ""))
+    path = homes.expand(experiment.config.rounds_from or "")
     try:
         run, rounds = _check(path, experiment)
         if run.config.get("data_sha256") != data_sha256:

@@ -185,6 +185,8 @@ class FinishedRun(run_records.Run):
         config, threads = self.experiment.config, self.config.get("threads_per_client", 1)
         with (
             (self.directory / "worker.log").open("ab") as log,
-            runtime.execution_context(config.cores, log, threads, config.clients_per_call),
+            runtime.execution_context(
+                config.cores, log, threads, config.clients_per_call, config.require_closed_worker
+            ),
         ):
             yield

@@ -19,13 +19,12 @@ lock               held by the process that writes here
 """
 
 import json
-import os
 import pathlib
 import subprocess
 from collections.abc import Mapping
 from typing import Any
 
-from tff_personalization import errors, identity
+from tff_personalization import errors, homes, identity
 from tff_personalization.experiment import config as config_lib
 from tff_personalization.experiment import settings
 from tff_personalization.records import files
@@ -46,7 +45,7 @@ class RunDirectory:
         """
         self.experiment = experiment
         self.name = experiment.run_name()
-        self.path = pathlib.Path(os.path.expanduser(experiment.config.output_dir)) / self.name
+        self.path = homes.expand(experiment.config.output_dir) / self.name
         if (record := self.record()) is not None:
             self._check_same_experiment(record)
             if self.finished:

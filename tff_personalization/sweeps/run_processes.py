@@ -12,7 +12,7 @@ import time
 from collections.abc import Hashable, Sequence
 from typing import Generic, TypeVar
 
-from tff_personalization.execution import runtime
+from tff_personalization.execution import child_processes
 
 _Key = TypeVar("_Key", bound=Hashable)
 _SECONDS_BETWEEN_LINES = 20.0
@@ -62,7 +62,7 @@ class RunProcesses(Generic[_Key]):
             name: begins the lines that say how it gets on, where there are several at once.
         """
         process = subprocess.Popen(
-            runtime.ending_with_parent(list(command)),
+            child_processes.ending_with_parent(list(command)),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,

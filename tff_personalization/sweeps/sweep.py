@@ -24,8 +24,8 @@ import pandas as pd
 from absl import flags
 
 from analysis import compare_runs, runs, tables
-from tff_personalization import errors
-from tff_personalization.execution import runtime
+from tff_personalization import errors, homes
+from tff_personalization.execution import worker_binary
 from tff_personalization.experiment import config as config_lib
 from tff_personalization.records import earlier_run, run_directory
 from tff_personalization.sweeps import run_processes, search, sweep_file
@@ -71,14 +71,14 @@ class Sweep:
         Raises:
             UserError: it cannot be read, or one of its runs is one that the program would refuse.
         """
-        self.path = pathlib.Path(flag_values["sweep"].value).expanduser()
+        self.path = homes.expand(flag_values["sweep"].value)
         self._at_once = flag_values["sweep_runs_at_once"].value
         self._flag_values = flag_values
         if flag_values["run_name"].value:
             raise errors.UserError(
                 "--run_name has no effect with --sweep, whose runs have names of their own: remove it."
             )
-        self.directory = pathlib.Path(flag_values["output_dir"].value).expanduser() / (name or self.path.stem)
+        self.directory = homes.expand(flag_values["output_dir"].value) / (name or self.path.stem)
         self.file = sweep_file.read(self.path)
         if self.file.search is not None and flag_values["scale"].value:
             raise errors.UserError(f"--scale has no effect with {self.path}, which is a search: remove it.")
@@ -230,7 +230,7 @@ class Sweep:
             run.earlier = earlier_run.find(self.directory, run.directory.experiment)
             values |= {} if run.earlier is None else {"rounds_from": str(run.earlier)}
         if self._at_once > 1 and not run.directory.experiment.config.workers:
-            cores = run.directory.experiment.config.cores or runtime.available_cores()
+            cores = run.directory.experiment.config.cores or worker_binary.available_cores()
             values["cores"] = max(1, cores // self._at_once)
         arguments = [config_lib.argument(name, value) for name, value in values.items()]
         return [sys.executable, str(_PROGRAM), *arguments, f"--output_dir={self.directory}"]

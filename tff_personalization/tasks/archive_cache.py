@@ -24,12 +24,11 @@ from collections.abc import Callable
 import numpy as np
 from absl import logging
 
+from tff_personalization import homes
 from tff_personalization.tasks import archives
 
 FORMAT = 2
 """Part of every entry's name: raise it with every change of the files."""
-
-DEFAULT_CACHE_DIR = os.path.join("~", ".cache", "tff_personalization")
 
 Allocate = Callable[[int], np.ndarray]
 """From a number of examples N to an array for their images, uint8 of shape (N, 28, 28), of undefined content."""
@@ -47,7 +46,7 @@ class Entry:
     """The place of one archive.
 
     Attributes:
-        cache_dir: the user's choice; "" for `DEFAULT_CACHE_DIR`.
+        cache_dir: the user's choice; "" for the user's own.
         source: a file name for all that is kept of one source of data.
         content: what the data depends on; when it changes, what was kept of the source before is deleted.
         variant: a file name that tells apart what is kept of one source and content.
@@ -60,13 +59,17 @@ class Entry:
 
     @property
     def directory(self) -> pathlib.Path:
-        root = pathlib.Path(self.cache_dir or DEFAULT_CACHE_DIR).expanduser()
-        return root / self.source / f"{self.content_prefix}{self.variant}"
+        return root_of(self.cache_dir) / self.source / f"{self.content_prefix}{self.variant}"
 
     @property
     def content_prefix(self) -> str:
         """With what the names of all directories of this content begin."""
         return f"{digest(FORMAT, *self.content)}-"
+
+
+def root_of(cache_dir: str) -> pathlib.Path:
+    """The cache: the user's choice, or ~/.cache/tff_personalization; a temporary folder if that cannot be written."""
+    return homes.expand(cache_dir) if cache_dir else homes.kept(".cache", "tff_personalization")
 
 
 def digest(*parts: str | int) -> str:

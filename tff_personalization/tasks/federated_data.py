@@ -3,14 +3,13 @@
 import dataclasses
 import hashlib
 import json
-import os
 import pathlib
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
-from tff_personalization import errors, seeds
+from tff_personalization import errors, homes, seeds
 from tff_personalization.settings import Setting
 from tff_personalization.tasks import archives, checks, client_arrays, partitions, registry, sources, splits
 
@@ -85,7 +84,7 @@ class FederatedData:
 
 def file_of(config: Settings) -> pathlib.Path | None:
     """The file of the client data; None if they are of a named source, or the file is not there."""
-    path = pathlib.Path(os.path.expanduser(config.client_data))
+    path = homes.expand(config.client_data)
     named = config.client_data in registry.TASKS[config.task].sources.named
     return path if not named and path.is_file() else None
 
@@ -103,10 +102,10 @@ def load(config: Settings, look: bool = False) -> FederatedData:
     task = registry.TASKS[config.task]
     archive = sources.load(
         sources.SourceOptions(
-            client_data=os.path.expanduser(config.client_data),
+            client_data=str(homes.expand(config.client_data)),
             num_classes=task.num_classes,
             seed=config.seed,
-            cache_dir=os.path.expanduser(config.cache_dir or ""),
+            cache_dir=config.cache_dir or "",
             num_clients=config.num_clients,
             writer_heterogeneity=config.writer_heterogeneity,
             needs_clients=config.partition == partitions.NATURAL,
@@ -155,7 +154,7 @@ def _named_clients(flag: str, path: str | None, clients: Sequence[str]) -> tuple
     if path is None:
         return ()
     try:
-        lines = pathlib.Path(path).expanduser().read_text(encoding="utf-8-sig").splitlines()
+        lines = homes.expand(path).read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise errors.UserError(
             f"--{flag}={path} cannot be read ({error}): name a text file, one client a line."

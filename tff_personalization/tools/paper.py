@@ -25,8 +25,8 @@ from absl import app, flags
 
 from analysis import claim_measures, claims, study
 from analysis.report import __main__ as report
-from tff_personalization import errors, startup
-from tff_personalization.execution import interruption, runtime
+from tff_personalization import errors, homes, startup
+from tff_personalization.execution import child_processes, interruption
 from tff_personalization.experiment import config, settings
 from tff_personalization.records import files
 from tff_personalization.sweeps import sweep, sweep_file
@@ -73,7 +73,7 @@ class Paper:
         shared = settings_of([f"--flagfile={folder / scale}.flags"])
         if "client_data" in given:
             shared = {name: value for name, value in shared.items() if name not in _DATA_FLAGS}
-        output = pathlib.Path(given.get("output_dir", "runs")).expanduser()
+        output = homes.expand(given.get("output_dir", "runs"))
         self.directory = output / f"paper-{scale}"
         self._scale = scale
         self._runs_at_once = runs_at_once
@@ -160,7 +160,7 @@ class Paper:
         # Paths in flags and arguments are seen from where this process is, which may be elsewhere than the project.
         path = os.pathsep.join(filter(None, [str(FOLDER.parents[1]), os.environ.get("PYTHONPATH")]))
         code = subprocess.run(
-            runtime.ending_with_parent(command),
+            child_processes.ending_with_parent(command),
             env={**os.environ, "PYTHONPATH": path},
             stdout=subprocess.DEVNULL,
             check=False,

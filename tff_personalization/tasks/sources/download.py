@@ -5,7 +5,7 @@ import tempfile
 from collections.abc import Callable
 from typing import Any
 
-from tff_personalization import errors
+from tff_personalization import errors, homes
 
 
 def database(file_name: str, cache_dir: str, load_data: Callable[[str], Any], alternatives: str) -> str:
@@ -20,22 +20,24 @@ def database(file_name: str, cache_dir: str, load_data: Callable[[str], Any], al
     Raises:
         UserError: if it can neither be found nor downloaded.
     """
-    cache_dir = os.path.expanduser(cache_dir or os.path.join("~", ".tff"))
-    path = os.path.join(cache_dir, file_name)
-    if os.path.exists(path):
-        return path
+    directory = homes.expand(cache_dir or os.path.join("~", ".tff"))
+    if not (directory / file_name).exists() and not cache_dir:
+        directory = homes.kept(".tff")
+    path = directory / file_name
+    if path.exists():
+        return str(path)
     # TFF takes any file of the name as complete, even what an interrupted download left. So the download gets a
     # directory of its own, which goes whatever happens, and the file is moved when it is whole.
     try:
-        os.makedirs(cache_dir, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix="download_", dir=cache_dir) as partial:
+        directory.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix="download_", dir=directory) as partial:
             load_data(partial)
             os.replace(os.path.join(partial, file_name), path)
     except Exception as error:  # Of the network, HTTP, LZMA, TensorFlow, SQLite, and private ones of TFF.
         reason = " ".join(str(error).split()) or type(error).__name__
         raise errors.UserError(
-            f"--client_data=tff: {file_name} is not in {cache_dir} and could not be downloaded ({reason}): put it "
+            f"--client_data=tff: {file_name} is not in {directory} and could not be downloaded ({reason}): put it "
             f"there by hand, decompressed from tff-datasets-public/{file_name}.lzma of Google Cloud Storage, or use "
             f"{alternatives}."
         ) from error
-    return path
+    return str(path)

@@ -14,7 +14,6 @@ import concurrent.futures
 import functools
 import math
 import os
-import pathlib
 
 import numpy as np
 import tqdm
@@ -72,16 +71,15 @@ def load(options: sources.SourceOptions) -> archives.WriterArchive:
         )
     if writers < 1:
         raise errors.UserError(f"--num_clients={writers}: give the number of writers to generate, at least 1.")
-    cache_dir = options.cache_dir or archive_cache.DEFAULT_CACHE_DIR
     try:
-        pathlib.Path(cache_dir).expanduser().mkdir(parents=True, exist_ok=True)
+        archive_cache.root_of(options.cache_dir).mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise errors.UserError(
-            f"--cache_dir={cache_dir} cannot be written ({error.strerror}): name a directory that can."
+            f"--cache_dir={options.cache_dir} cannot be written ({error.strerror}): name a directory that can."
         ) from error
     return archive_cache.load_or_make(
         archive_cache.Entry(
-            cache_dir,
+            options.cache_dir,
             source="synthetic_handwriting",
             content=(VERSION,),
             variant=f"{writers}writers_{options.num_classes}classes_heterogeneity{heterogeneity!r}_seed{options.seed}",

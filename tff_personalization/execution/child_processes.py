@@ -1,0 +1,131 @@
+"""Child processes that never outlive this one, and that nobody else reaches: see `launch.py`."""
+
+import contextlib
+import os
+import pathlib
+import re
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+from collections.abc import Mapping, Sequence
+from typing import IO, Any
+
+PORT = 8000
+"""On which a closed command is to listen: its network is its own."""
+
+_LAUNCH = [sys.executable, "-I", "-S", str(pathlib.Path(__file__).with_name("launch.py"))]
+_LONGEST_PATH = 90  # of a Unix socket: the kernel takes 107 characters
+
+
+class NotClosed(Exception):
+    """A command cannot be closed off from the network here, for a reason in words."""
+
+
+def ending_with_parent(command: Sequence[str]) -> list[str]:
+    """The command such that the kernel (Linux) ends it when the thread that starts it ends, however that comes about.
+
+    A little Python goes before it, and no `preexec_fn`: that would run in a copy of this process, which gRPC does not
+    always survive.
+    """
+    return [*_LAUNCH, str(os.getpid()), *command] if sys.platform == "linux" else list(command)
+
+
+class Closed:
+    """A command in a network of its own, which ends with this process. Only this user reaches it, at `target`.
+
+    Attributes:
+        process: the command; it starts to listen on `PORT` of its own network when it is ready to.
+        target: what gRPC connects to: a Unix socket in a folder of this user's.
+    """
+
+    def __init__(self, command: Sequence[str], environment: Mapping[str, str], output: IO[Any]):
+        """Starts it.
+
+        Args:
+            command: listens on `PORT`.
+            environment: its variables.
+            output: where what it says goes.
+
+        Raises:
+            NotClosed: the kernel gives it no network of its own, or there is no place for a Unix socket.
+        """
+        self._folder = _folder_for_socket()
+        try:
+            path = os.path.join(self._folder, "worker")
+            with _listening(path) as listener:
+                self.process = start_closed(command, environment, output, listener, os.getpid(), self._folder)
+            self.target = f"unix:{path}"
+        except BaseException:
+            self.close()
+            raise
+
+    def close(self) -> None:
+        """Removes the socket."""
+        shutil.rmtree(self._folder, ignore_errors=True)
+
+
+def start_closed(
+    command: Sequence[str],
+    environment: Mapping[str, str],
+    output: IO[Any] | None,
+    listener: socket.socket,
+    parent: int,
+    folder: str = "",
+) -> subprocess.Popen:
+    """Starts a command that listens on `PORT` of a network of its own, to which connections to `listener` are passed.
+
+    Args:
+        command: as in `Closed`, as are `environment` and `output`.
+        environment: its variables.
+        output: None for this process's own.
+        listener: a socket that listens.
+        parent: the process that it ends with; 0: none.
+        folder: is removed when it ends.
+
+    Raises:
+        NotClosed: the kernel gives it no network of its own.
+    """
+    if sys.platform != "linux":
+        raise NotClosed("only Linux has network namespaces")
+    hear, tell = os.pipe()
+    try:
+        closed = f"--closed={tell},{listener.fileno()},{PORT},{folder}"
+        process = subprocess.Popen(
+            [*_LAUNCH, str(parent), closed, *command],
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=output,
+            env=environment,
+            pass_fds=[tell, listener.fileno()],
+            start_new_session=True,  # Ctrl-C is for this process to handle.
+        )
+    finally:
+        os.close(tell)
+    with os.fdopen(hear, "rb") as told:
+        answer = told.read().decode()
+    if answer in ("closed", ""):  # It says nothing if it was killed, which whoever waits for it sees.
+        return process
+    process.wait()
+    raise NotClosed(answer)
+
+
+def _listening(path: str) -> socket.socket:
+    listener = socket.socket(socket.AF_UNIX)
+    try:
+        listener.bind(path)
+        listener.listen()
+    except OSError as error:
+        listener.close()
+        raise NotClosed(f"no Unix socket can be made in {os.path.dirname(path)}: {error.strerror}") from error
+    return listener
+
+
+def _folder_for_socket() -> str:
+    for place in (tempfile.gettempdir(), "/tmp", "/dev/shm"):
+        # gRPC would take other characters for parts of an address.
+        if len(place) < _LONGEST_PATH - 30 and re.fullmatch(r"[\w./-]+", place, re.ASCII):
+            with contextlib.suppress(OSError):
+                return tempfile.mkdtemp(prefix="tff_worker-", dir=place)
+    raise NotClosed("there is no temporary folder for a Unix socket")

@@ -1,0 +1,25 @@
+"""TFF's worker program: where it is, how it is called, how many cores it may use. Nothing of TFF is imported."""
+
+import importlib.util
+import os
+import pathlib
+
+_TFF = importlib.util.find_spec("tensorflow_federated")
+PATH = pathlib.Path((_TFF and _TFF.origin) or "").parent / "data" / "worker_binary"
+
+
+def available_cores() -> int:
+    """The cores that this process may use: the scheduler's affinity, cut to the container's CPU quota."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    try:
+        quota, period = pathlib.Path("/sys/fs/cgroup/cpu.max").read_text().split()
+        cores = min(cores, max(1, int(quota) // int(period)))
+    except (OSError, ValueError):
+        pass  # No cgroup of version 2, or no quota ("max").
+    return cores
+
+
+def command(port: int, cores: int, threads_per_client: int) -> tuple[list[str], dict[str, str]]:
+    """The command of TFF's worker, and its environment: with one thread a client and a client a core it is fastest."""
+    arguments = [str(PATH), f"--port={port}", f"--max_concurrent_computation_calls={cores}"]
+    return arguments, {**os.environ, "TF_NUM_INTRAOP_THREADS": str(threads_per_client)}

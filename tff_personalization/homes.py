@@ -1,0 +1,41 @@
+"""Paths below homes: `~` in what the user gives, and where data is kept unless the user says where."""
+
+import functools
+import os
+import pathlib
+
+from absl import logging
+
+from tff_personalization import environment, errors
+
+
+def expand(path: str | os.PathLike[str]) -> pathlib.Path:
+    """A path with the home in place of `~` or `~user`.
+
+    Raises:
+        UserError: there is no such home; a folder named `~` is never meant.
+    """
+    expanded = os.path.expanduser(path)
+    if os.fspath(expanded).startswith("~"):
+        raise errors.UserError(f"{path}: no home of that name is known: give the whole path.")
+    return pathlib.Path(expanded)
+
+
+@functools.cache
+def kept(*below_home: str) -> pathlib.Path:
+    """A folder below the home that can be written; without one, a temporary folder, after a warning.
+
+    Args:
+        below_home: its path there, such as ".cache", "tff_personalization".
+    """
+    path = expand("~").joinpath(*below_home)
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        if os.access(path, os.W_OK | os.X_OK):
+            return path
+        reason = "no permission"
+    except OSError as error:
+        reason = error.strerror
+    instead = environment.temporary_folder().joinpath(*below_home)
+    logging.warning("%s cannot be written (%s): %s is used; --cache_dir names another place.", path, reason, instead)
+    return instead
