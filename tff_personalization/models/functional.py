@@ -4,7 +4,7 @@ TFF's `FunctionalModel` has no place for a seed, so its dropout cannot be repeat
 interface, for use with any TFF algorithm, and adds `logits`, which is a function of only its arguments.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
@@ -63,6 +63,9 @@ class SeededModel(tff.learning.models.FunctionalModel):
         stem_size: how many of the first weights make up the stem.
         head: which of the weights, the last ones, make up the head, the part that maps features to logits.
         rest: which of the weights are not the head's.
+        to_keras: makes a Keras model of ordinary layers that holds the given weights; None where there is none.
+        rebuilt: makes the network again, with the same weights, of the operations of another runtime; None where it
+            consists of others.
     """
 
     def __init__(
@@ -76,6 +79,8 @@ class SeededModel(tff.learning.models.FunctionalModel):
         x_spec: tf.TensorSpec,
         y_spec: tf.TensorSpec = LABELS,
         scoring: Scoring | None = None,
+        to_keras: Callable[[Sequence[np.ndarray]], tf.keras.Model] | None = None,
+        rebuilt: "Callable[[Operations], SeededModel] | None" = None,
     ):
         """See the class.
 
@@ -88,7 +93,11 @@ class SeededModel(tff.learning.models.FunctionalModel):
             x_spec: the type of a batch of examples.
             y_spec: the type of their labels; one class for each example, unless given.
             scoring: as the attribute; one prediction for each example, unless given.
+            to_keras: as the attribute.
+            rebuilt: as the attribute.
         """
+        self.to_keras = to_keras
+        self.rebuilt = rebuilt
         self.stem = stem
         self.scoring = scoring or ONE_PREDICTION
         self.after_stem = AfterStem(logits_after_stem, self.scoring)

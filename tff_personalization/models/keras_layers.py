@@ -1,0 +1,181 @@
+"""Keras layers as the functional form of a model calls them: their order, and the operations that they consist of."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, TypeAlias
+
+import numpy as np
+import tensorflow as tf
+
+from tff_personalization import errors
+from tff_personalization.models import functional
+
+Layer: TypeAlias = Any  # tf.keras.layers.Layer, of which type checkers know nothing
+
+
+def flat(model: tf.keras.Model) -> list[Layer]:
+    """The layers of a model in their order, those of models in it in the place of the models."""
+    found: list[Layer] = []
+    for layer in model.layers:
+        found += flat(layer) if isinstance(layer, tf.keras.Model) else [layer]
+    return list(dict.fromkeys(found))
+
+
+def variables(layers: Sequence[Layer]) -> list[tf.Variable]:
+    found = {id(v): v for layer in layers for v in layer.trainable_weights}
+    return list(found.values())
+
+
+def refuse(model: tf.keras.Model) -> None:
+    """Refuses a model that the functional form would not equal."""
+    if not isinstance(model, tf.keras.Model) or not model.built:
+        raise errors.UserError("a Keras model with a known input is expected: begin it with tf.keras.Input(…).")
+    if len(model.outputs) != 1:
+        raise errors.UserError(f"the Keras model {model.name!r} has {len(model.outputs)} outputs: give it one.")
+    layers = tf.keras.layers
+    for layer in (module for module in model.submodules if isinstance(module, tf.keras.layers.Layer)):
+        said = f"the Keras layer {layer.name!r} ({type(layer).__name__})"
+        if isinstance(layer, layers.BatchNormalization):
+            raise errors.UserError(
+                f"{said} keeps statistics of batches, which clients do not share: use GroupNormalization or "
+                "LayerNormalization."
+            )
+        if getattr(layer, "dropout", 0) or getattr(layer, "recurrent_dropout", 0):
+            raise errors.UserError(f"{said} drops units by itself, without a seed: put a Dropout layer around it.")
+        random = hasattr(layer, "_random_generator") and not isinstance(layer, layers.Dropout)
+        if random and not hasattr(layer, "recurrent_dropout") and not hasattr(layer, "dropout"):
+            raise errors.UserError(
+                f"{said} draws at random without a seed: use Dropout, or change the examples before."
+            )
+        if getattr(layer, "stateful", False):
+            raise errors.UserError(f"{said} keeps a state from batch to batch: build it without stateful=True.")
+    if model.losses:
+        raise errors.UserError(
+            f"the Keras model {model.name!r} adds losses, such as by kernel_regularizer, that nothing reads: remove them."
+        )
+
+
+def head_layers(model: tf.keras.Model, layers: list[Layer], head: int | Sequence[str]) -> list[Layer]:
+    """The layers of the head, of those with weights."""
+    if isinstance(head, int):
+        if not 0 < head <= len(layers):
+            raise errors.UserError(
+                f"head={head}: the Keras model {model.name!r} has {len(layers)} layers with weights."
+            )
+        return layers[-head:]
+    names = [head] if isinstance(head, str) else list(head)
+    if unknown := set(names) - {layer.name for layer in layers}:
+        raise errors.UserError(
+            f"head={sorted(unknown)[0]!r}: the Keras model {model.name!r} has no such layer with weights; it has "
+            f"{', '.join(layer.name for layer in layers)}."
+        )
+    return [layer for layer in layers if layer.name in names]
+
+
+def chain(model: tf.keras.Model) -> list[Layer]:
+    """The layers of a model in which one follows the other, without its input; empty for any other model."""
+    layers = [layer for layer in model.layers if not isinstance(layer, tf.keras.layers.InputLayer)]
+    if isinstance(model, tf.keras.Sequential):
+        follows = True
+    else:
+        before: list[Any] = list(model.inputs)
+        follows = len(before) == 1
+        for layer in layers:
+            inputs = layer.inbound_nodes[0].keras_inputs if len(layer.inbound_nodes) == 1 else []
+            follows = follows and len(inputs) == 1 and inputs[0] is before[0]
+            before = [layer.output] if follows else before
+    # A mask belongs to a tensor and would be lost where the stem ends.
+    masks = any(isinstance(layer, tf.keras.layers.Masking) or getattr(layer, "mask_zero", False) for layer in layers)
+    return layers if follows and not masks else []
+
+
+def stem(chain: Sequence[Layer], after: set[int]) -> int:
+    """How many layers of a chain come before the first one that `after` has."""
+    for place, layer in enumerate(chain):
+        inside = flat(layer) if isinstance(layer, tf.keras.Model) else [layer]
+        if after & set(map(id, inside)):
+            return place
+    return 0
+
+
+def through(layers: Sequence[Layer], h: tf.Tensor, training: bool) -> tf.Tensor:
+    for layer in layers:
+        h = layer(h, training=training) if layer._expects_training_arg else layer(h)
+    return h
+
+
+def as_input(model: tf.keras.Model, x: tf.Tensor) -> Any:
+    """Examples as the model takes them: in its type, with an axis of length 1 at the end where it has one."""
+    (spec,) = model.inputs
+    if len(spec.shape) == len(x.shape) + 1 and spec.shape[-1] == 1:
+        x = x[..., tf.newaxis]
+    return tf.cast(x, spec.dtype)
+
+
+def dropped(
+    layer: tf.keras.layers.Dropout,
+    operations: functional.Operations,
+    seed: tf.Tensor | None,
+    number: int,
+    inputs: tf.Tensor,
+    training: bool | None = None,
+) -> tf.Tensor:
+    """What a dropout layer gives, by the seed; `number` counts the model's dropout layers from 0."""
+    del training
+    if seed is None or layer.rate == 0:
+        return inputs
+    seed = operations.fold_in(seed, number)
+    shape, units = layer._get_noise_shape(inputs), int(np.prod(inputs.shape[1:]))
+    if shape is None and not (256 * layer.rate) % 1 and not units % 4:
+        flat = operations.dropout(tf.reshape(inputs, [-1, units]), layer.rate, seed)
+        return tf.reshape(flat, tf.shape(inputs))
+    return tf.nn.experimental.stateless_dropout(inputs, layer.rate, seed, noise_shape=shape)
+
+
+def call_of(layer: Layer, operations: functional.Operations) -> Callable[..., tf.Tensor] | None:
+    """What a layer is called by in place of Keras' own code; None for that."""
+    kind, layers = type(layer), tf.keras.layers
+    if kind is layers.MaxPooling2D and _plain(layer, pool_size=(2, 2), strides=(2, 2)):
+        rows, columns = layer.input_shape[1:3]
+        return None if not rows or not columns or rows % 2 or columns % 2 else operations.max_pool
+    if operations is functional.TENSORFLOW:
+        return None
+    if kind is layers.Conv2D and _plain(layer, strides=(1, 1), dilation_rate=(1, 1), groups=1):
+        return lambda inputs: _activated(layer, operations, operations.conv2d(inputs, layer.kernel))
+    if kind is layers.Dense and len(layer.input_shape) == 2 and layer.use_bias:
+        return lambda inputs: _activation(layer, operations)(operations.dense(inputs, layer.kernel, layer.bias))
+    return None
+
+
+def _plain(layer: Layer, **settings: Any) -> bool:
+    """Whether a layer of images has these settings, its channels last and no padding."""
+    wanted = {"padding": "valid", "data_format": "channels_last", **settings}
+    return all(getattr(layer, name) == value for name, value in wanted.items())
+
+
+def _activated(layer: Layer, operations: functional.Operations, h: tf.Tensor) -> tf.Tensor:
+    return _activation(layer, operations)(tf.nn.bias_add(h, layer.bias) if layer.use_bias else h)
+
+
+def _activation(layer: Layer, operations: functional.Operations) -> Callable[[tf.Tensor], tf.Tensor]:
+    return operations.relu if layer.activation is tf.keras.activations.relu else layer.activation
+
+
+def drawn(model: tf.keras.Model, rng: np.random.Generator) -> dict[int, np.ndarray]:
+    """New values of the trainable variables by their id, from copies of the layers whose initializers have seeds."""
+    values: dict[int, np.ndarray] = {}
+    for layer in flat(model):
+        if layer.trainable_weights:
+            copy = type(layer).from_config(_with_seeds(layer.get_config(), rng))
+            copy.build_from_config(layer.get_build_config())
+            values |= {id(v): new.numpy() for v, new in zip(layer.weights, copy.weights, strict=True)}
+    return values
+
+
+def _with_seeds(config: Any, rng: np.random.Generator) -> Any:
+    """A layer's configuration in which each initializer that draws at random has a seed."""
+    if isinstance(config, Mapping):
+        return {
+            name: int(rng.integers(2**31)) if name == "seed" and value is None else _with_seeds(value, rng)
+            for name, value in config.items()
+        }
+    return [_with_seeds(part, rng) for part in config] if isinstance(config, list) else config
