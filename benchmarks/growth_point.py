@@ -69,17 +69,17 @@ class Point:
         return self.clients * self.examples * self.local_epochs
 
 
-def archive(point: Point, cache_dir: str) -> archives.WriterArchive:
+def archive(point: Point, cache_dir: str) -> archives.CharacterArchive:
     """A point's clients from the product's cache, where they are made of random pixels at the first call."""
     counts = np.repeat([[point.examples], [point.test_examples]], point.population, axis=1)
 
-    def make(allocate: archive_cache.Allocate) -> archives.WriterArchive:
+    def make(allocate: archive_cache.Allocate) -> archives.CharacterArchive:
         rng = np.random.default_rng(0)
         images = allocate(int(counts.sum()))
         for start in range(0, len(images), _BLOCK):
             block = images[start : start + _BLOCK]
             block[...] = rng.integers(0, 256, block.shape, np.uint8)
-        return archives.WriterArchive.from_counts(
+        return archives.CharacterArchive.from_counts(
             images,
             rng.integers(0, workload.NUM_CLASSES, len(images), np.int32),
             counts,

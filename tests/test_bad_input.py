@@ -76,7 +76,7 @@ def test_any_split_is_of_the_numbers_asked_for_and_disjoint_or_is_refused(ids, s
 )
 def test_a_fifth_of_each_writers_examples_is_tested(examples, seed):
     writer, label = np.array(examples).T
-    is_test = archives.split_by_writer(label, writer, np.random.default_rng(seed))
+    is_test = archives.split_by_client(label, writer, np.random.default_rng(seed))
     for one in np.unique(writer):
         count, tested = (writer == one).sum(), is_test[writer == one].sum()
         assert abs(tested - count / 5) < 1
@@ -101,7 +101,7 @@ def test_any_sound_archive_is_read_as_it_was_written(place, examples, dtype, see
     read = npz_archive.load(small_files.options(place / "x.npz"))
     np.testing.assert_array_equal(read.images, images)
     np.testing.assert_array_equal(read.labels, labels)
-    np.testing.assert_array_equal(read.writer, writers)
+    np.testing.assert_array_equal(read.client, writers)
     np.testing.assert_array_equal(read.is_test, are_tests)
 
 

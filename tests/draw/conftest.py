@@ -81,9 +81,9 @@ def by_evaluation(trained, archive, path):
     config = trained.experiment.config
     read = npz_archive.read(str(path), "mine.npz", 62, config.seed)
     train, test = client_arrays.to_client_data(read)
-    data = federated_data.FederatedData(train, test, splits.ClientSplit((), (), read.writers), read.source, "")
+    data = federated_data.FederatedData(train, test, splits.ClientSplit((), (), read.clients), read.source, "")
     experiment = dataclasses.replace(trained.experiment, config=config.replace(strategies=[trained.strategy]))
     evaluator = client_evaluation.PersonalizationEvaluator(experiment, trained.model, data, trained.weights)
     weights = tff.learning.models.ModelWeights(trained.weights.flat, ())
-    table = evaluator.evaluate(weights, list(read.writers), trained.round_number).clients.set_index("epoch")
+    table = evaluator.evaluate(weights, list(read.clients), trained.round_number).clients.set_index("epoch")
     return [table.correct[epoch] for epoch in (0, config.personalization_epochs)]

@@ -201,7 +201,7 @@ REFUSED = {
     "BatchNormalization": (lambda: [L.Dense(5), L.BatchNormalization()], "use GroupNormalization"),
     "noise": (lambda: [L.GaussianNoise(0.1), L.Dense(5)], "draws at random"),
     "dropout inside": (lambda: [L.Reshape([8, 1]), L.LSTM(5, dropout=0.1)], "a Dropout layer"),
-    "a penalty": (lambda: [L.Dense(5, kernel_regularizer="l2")], "adds losses"),
+    "a penalty": (lambda: [L.Dense(5, kernel_regularizer="l2")], "losses of its own"),
     "no weights": (lambda: [L.Flatten()], "no trainable weights"),
     "no attribute": (lambda: [_NoAttribute()], "no attribute of a layer"),
 }

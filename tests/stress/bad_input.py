@@ -83,7 +83,7 @@ def _check_archive(archive) -> None:
     assert archive.x.shape[1:] == (28, 28)
     assert archive.y.dtype == np.int32
     assert ((archive.y >= 0) & (archive.y < 62)).all()
-    assert len(archive.x) == len(archive.y) == len(archive.writer_index) == len(archive.is_test) > 0
+    assert len(archive.x) == len(archive.y) == len(archive.client_index) == len(archive.is_test) > 0
 
 
 def _read_archive(path: pathlib.Path) -> Reader:

@@ -23,7 +23,7 @@ def made(allocate, seed=0):
     images = allocate(15)
     images[:] = rng.integers(0, 256, images.shape)
     labels = rng.integers(0, 62, 15).astype(np.int32)
-    return archives.WriterArchive.from_counts(
+    return archives.CharacterArchive.from_counts(
         images, labels, COUNTS, ("a", "b", "ç"), archives.CLASSES, "synthetic noise"
     )
 
@@ -36,9 +36,9 @@ def never(allocate):
 
 
 def assert_expected(archive):
-    for name in ("images", "labels", "writer_index", "is_test"):
+    for name in ("images", "labels", "client_index", "is_test"):
         np.testing.assert_array_equal(getattr(archive, name), getattr(EXPECTED, name))
-    for name in ("writers", "classes", "source"):
+    for name in ("clients", "classes", "source"):
         assert getattr(archive, name) == getattr(EXPECTED, name)
 
 

@@ -1,4 +1,4 @@
-"""The archive, its split by writer, and the deal at random."""
+"""The archive, its split by client, and the deal at random."""
 
 import dataclasses
 
@@ -13,12 +13,12 @@ def archive(**changes):
     fields = {
         "x": rng.integers(0, 256, (40, 28, 28)).astype(np.uint8),
         "y": rng.integers(0, 5, 40).astype(np.int32),
-        "writer": np.repeat(["a", "b", "c", "d"], 10),
+        "client": np.repeat(["a", "b", "c", "d"], 10),
         "is_test": np.tile([False] * 8 + [True] * 2, 4),
         "classes": archives.CLASSES,
         "source": "made up",
     }
-    return archives.WriterArchive.from_names(**{**fields, **changes})
+    return archives.CharacterArchive.from_names(**{**fields, **changes})
 
 
 @pytest.mark.parametrize(
@@ -28,7 +28,7 @@ def archive(**changes):
         {"x": np.zeros((40, 27, 28), np.uint8)},
         {"y": np.zeros(39, np.int32)},
         {"y": np.full(40, 62, np.int32)},
-        {"writer": np.array(["a"])},
+        {"client": np.array(["a"])},
     ],
 )
 def test_an_archive_that_breaks_the_convention_is_refused(changes):
@@ -37,20 +37,20 @@ def test_an_archive_that_breaks_the_convention_is_refused(changes):
 
 
 def test_counts_and_names_describe_the_same_archive():
-    named = archive(writer=np.repeat(["b", "a", "b"], [3, 30, 7]), is_test=np.repeat([False, True], [33, 7]))
+    named = archive(client=np.repeat(["b", "a", "b"], [3, 30, 7]), is_test=np.repeat([False, True], [33, 7]))
     in_order = named.select(np.concatenate([np.arange(3, 33), np.arange(3), np.arange(33, 40)]))
-    counted = archives.WriterArchive.from_counts(
+    counted = archives.CharacterArchive.from_counts(
         in_order.images, in_order.labels, np.array([[30, 3], [0, 7]]), ("a", "b"), archives.CLASSES, "made up"
     )
-    np.testing.assert_array_equal(counted.writer, ["a"] * 30 + ["b"] * 10)
-    np.testing.assert_array_equal(counted.writer, in_order.writer)
+    np.testing.assert_array_equal(counted.client, ["a"] * 30 + ["b"] * 10)
+    np.testing.assert_array_equal(counted.client, in_order.client)
     np.testing.assert_array_equal(counted.is_test, in_order.is_test)
 
 
-@pytest.mark.parametrize("writers", [("b", "a"), ("a", "a"), ("a",)])
-def test_writers_out_of_order_twice_or_missing_are_refused(writers):
+@pytest.mark.parametrize("clients", [("b", "a"), ("a", "a"), ("a",)])
+def test_clients_out_of_order_twice_or_missing_are_refused(clients):
     with pytest.raises(ValueError, match="expected"):
-        dataclasses.replace(archive(writer=np.repeat(["a", "b"], 20)), writers=writers)
+        dataclasses.replace(archive(client=np.repeat(["a", "b"], 20)), clients=clients)
 
 
 def classes_of_many_sizes():
@@ -66,7 +66,7 @@ def classes_of_many_sizes():
 @pytest.mark.parametrize("seed", range(20))
 def test_the_split_is_a_fifth_of_each_writer_and_of_each_class(seed):
     labels, writer = classes_of_many_sizes()
-    is_test = archives.split_by_writer(labels, writer, np.random.default_rng(seed))
+    is_test = archives.split_by_client(labels, writer, np.random.default_rng(seed))
     assert is_test[writer == "twos"].sum() == 8  # of 39
     assert is_test[writer == "uneven"].sum() == 4  # of 21
     assert is_test[writer == "one"].sum() == 0
@@ -82,7 +82,7 @@ def test_the_split_is_a_fifth_of_each_writer_and_of_each_class(seed):
 
 def test_every_example_has_the_same_chance_to_be_a_test_example():
     labels, writer = classes_of_many_sizes()
-    draws = [archives.split_by_writer(labels, writer, np.random.default_rng(seed)) for seed in range(2000)]
+    draws = [archives.split_by_client(labels, writer, np.random.default_rng(seed)) for seed in range(2000)]
     chance = np.mean(draws, axis=0)[writer == "twos"]
     # 2,000 draws at 8/39: a standard deviation of 0.009; 39 examples stay within five.
     np.testing.assert_allclose(chance, 8 / 39, atol=0.045)
@@ -91,7 +91,7 @@ def test_every_example_has_the_same_chance_to_be_a_test_example():
 def test_dealing_keeps_every_clients_counts_and_every_example():
     before = archive()
     after = archives.deal_at_random(before, np.random.default_rng(1))
-    np.testing.assert_array_equal(after.writer, before.writer)
+    np.testing.assert_array_equal(after.client, before.client)
     np.testing.assert_array_equal(after.is_test, before.is_test)
 
     def pairs(a):

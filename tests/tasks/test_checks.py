@@ -22,7 +22,7 @@ def changed(archive, **changes):
 
 
 def inverted_of_some(archive):
-    some = archive.writer_index < 4
+    some = archive.client_index < 4
     return changed(archive, x=np.where(some[:, None, None], 255 - archive.x, archive.x))
 
 
@@ -38,12 +38,12 @@ def by_letters(archive):
 
 def twice(archive):
     every = np.concatenate([np.arange(len(archive.y))] * 2)
-    return archives.WriterArchive(
+    return archives.CharacterArchive(
         archive.x[every],
         archive.y[every],
-        archive.writer_index[every],
+        archive.client_index[every],
         np.arange(len(every)) >= len(archive.y),
-        archive.writers,
+        archive.clients,
         archive.classes,
         archive.source,
     )
@@ -62,7 +62,7 @@ SPOILED = {
     "mirrored": (lambda a: changed(a, x=a.x[:, :, ::-1]), "orientation", "mirrored left to right"),
     "upside down": (lambda a: changed(a, x=a.x[:, ::-1]), "orientation", "upside down"),
     "one writer mirrored": (
-        lambda a: changed(a, x=np.where((a.writer_index == 5)[:, None, None], a.x[:, :, ::-1], a.x)),
+        lambda a: changed(a, x=np.where((a.client_index == 5)[:, None, None], a.x[:, :, ::-1], a.x)),
         "orientation",
         "1 of 12 clients (writer_0005) seem to have mirrored",
     ),
@@ -77,7 +77,7 @@ SPOILED = {
     "duplicated": (twice, "duplicates", "also in their client's train part"),
     "copied with noise": (noisy_copies, "duplicates", "nearly the same"),
     "a client without a train part": (
-        lambda a: changed(a, is_test=a.is_test | (a.writer_index == 2)),
+        lambda a: changed(a, is_test=a.is_test | (a.client_index == 2)),
         "parts",
         "1 of 12 clients (writer_0002) have no train example",
     ),
@@ -117,5 +117,7 @@ def test_pictures_that_are_no_characters_are_not_called_transposed():
     pictures[:, [0, -1]] = pictures[:, :, [0, -1]] = 0
     labels = np.arange(400, dtype=np.int32) % 10
     names = np.array(["a", "b"] * 200)
-    archive = archives.WriterArchive.from_names(pictures, labels, names, np.arange(400) % 5 == 0, archives.CLASSES, "x")
+    archive = archives.CharacterArchive.from_names(
+        pictures, labels, names, np.arange(400) % 5 == 0, archives.CLASSES, "x"
+    )
     assert checks.findings(archive) == []

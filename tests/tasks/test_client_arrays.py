@@ -19,7 +19,7 @@ def test_every_client_has_its_own_examples_in_each_part():
     for part, is_test in zip(client_arrays.to_client_data(source), (False, True), strict=True):
         assert part.client_ids == ["a", "b", "c", "d"]
         for client in part.client_ids:
-            members = (source.writer == client) & (source.is_test == is_test)
+            members = (source.client == client) & (source.is_test == is_test)
             images, labels = part.examples(client)
             np.testing.assert_array_equal(images, source.images[members])
             np.testing.assert_array_equal(labels, source.labels[members])
@@ -52,7 +52,7 @@ def test_an_unknown_client_is_refused():
 
 
 def test_examples_that_lie_client_by_client_are_not_copied():
-    source = archive(is_test=np.repeat([False, True], 20), writer=np.tile(np.repeat(["a", "b"], 10), 2))
+    source = archive(is_test=np.repeat([False, True], 20), client=np.tile(np.repeat(["a", "b"], 10), 2))
     train, test = client_arrays.to_client_data(source)
     for part, place in ((train, slice(10, 20)), (test, slice(30, 40))):
         images, labels = part.examples("b")
@@ -63,7 +63,7 @@ def test_examples_that_lie_client_by_client_are_not_copied():
 
 def test_a_client_without_an_example_is_no_client():
     source = archive()
-    train, test = client_arrays.to_client_data(source.select(source.writer != "c"))
+    train, test = client_arrays.to_client_data(source.select(source.client != "c"))
     assert train.client_ids == test.client_ids == ["a", "b", "d"]
 
 

@@ -10,15 +10,15 @@ def archive(count=3000, classes=10, seed=0, has_clients=True):
     labels = rng.integers(0, classes, count).astype(np.int32)
     writer = np.array([f"w{i % 20:02}" for i in range(count)])
     images = rng.integers(0, 255, (count, 28, 28)).astype(np.uint8)
-    made = archives.WriterArchive.from_names(
+    made = archives.CharacterArchive.from_names(
         images, labels, writer, np.zeros(count, bool), archives.CLASSES, "x, 20 writers"
     )
     return made if has_clients else archives.dataclasses.replace(made, has_clients=False)
 
 
 def counts(dealt):
-    table = np.zeros((len(dealt.writers), len(dealt.classes)), int)
-    np.add.at(table, (dealt.writer_index, dealt.y), 1)
+    table = np.zeros((len(dealt.clients), len(dealt.classes)), int)
+    np.add.at(table, (dealt.client_index, dealt.y), 1)
     return table
 
 
@@ -30,18 +30,18 @@ def deal(kind, seed=0, made=None, **settings):
 def test_every_example_has_one_owner_and_the_seed_decides_who(kind):
     made = archive()
     first, again, other = (deal(kind, seed, made, clients=30) for seed in (0, 0, 1))
-    np.testing.assert_array_equal(first.writer_index, again.writer_index)
+    np.testing.assert_array_equal(first.client_index, again.client_index)
     np.testing.assert_array_equal(first.is_test, again.is_test)
-    assert (first.writer_index != other.writer_index).any()
+    assert (first.client_index != other.client_index).any()
     np.testing.assert_array_equal(first.x, made.x)
-    assert len(np.unique(first.writer_index)) == 30
+    assert len(np.unique(first.client_index)) == 30
 
 
 @pytest.mark.parametrize("kind", partitions.CHOICES[1:])
 def test_a_clients_two_parts_have_the_same_shares_of_the_classes(kind):
     dealt = deal(kind, clients=30)
     for client in range(30):
-        mine = dealt.writer_index == client
+        mine = dealt.client_index == client
         every, test = (np.bincount(dealt.y[mine & part], minlength=10) for part in (True, dealt.is_test))
         assert (np.abs(test - test.sum() * every / every.sum()) < 1).all()
 
@@ -84,12 +84,12 @@ def test_nobody_calls_such_clients_writers(kind):
     dealt = deal(kind, clients=30)
     assert "30 made-up clients" in dealt.source
     assert "writers" not in dealt.source
-    assert not set(dealt.writers) & set(archive().writers)
+    assert not set(dealt.clients) & set(archive().clients)
 
 
 def test_data_without_writers_becomes_a_hundred_clients():
-    assert len(deal("dirichlet", made=archive(has_clients=False)).writers) == 100
-    assert len(deal("dirichlet").writers) == 20
+    assert len(deal("dirichlet", made=archive(has_clients=False)).clients) == 100
+    assert len(deal("dirichlet").clients) == 20
 
 
 @pytest.mark.parametrize(

@@ -22,8 +22,8 @@ def _run(*arguments):
 
 def _sorted(archive):
     """The arrays in an order that does not depend on the file's."""
-    order = np.lexsort((archive.images.reshape(len(archive.images), -1).sum(axis=1), archive.labels, archive.writer))
-    return archive.images[order], archive.labels[order], archive.writer[order], archive.is_test[order]
+    order = np.lexsort((archive.images.reshape(len(archive.images), -1).sum(axis=1), archive.labels, archive.client))
+    return archive.images[order], archive.labels[order], archive.client[order], archive.is_test[order]
 
 
 def _assert_same(actual, expected):
@@ -57,12 +57,12 @@ def test_tffs_own_loader_opens_the_database(tmp_path):
     parts = tff.simulation.datasets.emnist.load_data(only_digits=False, cache_dir=str(tmp_path))
     for is_test, part in zip((False, True), parts, strict=True):
         for client in part.client_ids:
-            own = (archive.writer == client) & (archive.is_test == is_test)
+            own = (archive.client == client) & (archive.is_test == is_test)
             examples = list(part.create_tf_dataset_for_client(client).as_numpy_iterator())
             assert [example["label"] for example in examples] == archive.labels[own].tolist()
             pixels = np.array([example["pixels"] for example in examples])
             np.testing.assert_allclose(pixels, 1 - archive.images[own] / 255, atol=1e-6)
-        assert part.client_ids == sorted(set(archive.writer))
+        assert part.client_ids == sorted(set(archive.client))
 
 
 def test_an_archive_without_digits_makes_no_splits_of_digits(tmp_path):

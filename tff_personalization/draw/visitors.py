@@ -168,7 +168,7 @@ class Visitor:
             raise errors.UserError(f"{name} holds none of the characters that this run's model knows.")
         if len(read.labels) > self._most_examples:
             raise errors.UserError(f"{name} holds {len(read.labels)} examples: at most {self._most_examples} are kept.")
-        writers = np.unique(read.writer).tolist()
+        writers = np.unique(read.client).tolist()
         if len(writers) > 1:
             raise errors.UserError(f"{name} is of {len(writers)} writers: one writer's is expected.")
         self._writer = writers[0]

@@ -27,7 +27,7 @@ def look(options: sources.SourceOptions, catalogue: sources.Catalogue, partition
 
 def describe(archive: archives.Archive) -> list[str]:
     """What there is, a line each."""
-    counts = np.bincount(archive.writer_index, minlength=len(archive.writers))
+    counts = np.bincount(archive.client_index, minlength=len(archive.clients))
     counts = counts[counts > 0]
     test = int(archive.is_test.sum())
     low, middle, high = counts.min(), np.median(counts), counts.max()
@@ -70,7 +70,7 @@ def main(argv: Sequence[str]) -> int:
     if not archive.has_clients:
         lines.append("Nobody is named whose the examples are: to train on them, give --partition.")
     print("\n".join(lines))
-    if isinstance(archive, archives.WriterArchive):
+    if isinstance(archive, archives.CharacterArchive):
         print(f"\n{sheet.text(archive)}")
     print("\nFindings:" if found else "\nFindings: none.")
     for finding in found:

@@ -23,7 +23,7 @@ def write(path: str, archive: archives.Archive, lines: Sequence[str], found: Seq
     said = [f"<p>{html.escape(line)}</p>" for line in lines]
     findings = "".join(f"<li><b>{html.escape(one.kind)}</b>: {html.escape(one.text)}</li>" for one in found)
     parts = [*said, "<h2>Findings</h2>", f"<ul>{findings}</ul>" if found else "<p>None.</p>"]
-    if isinstance(archive, archives.WriterArchive):
+    if isinstance(archive, archives.CharacterArchive):
         canvas, names = sheet.picture(archive)
         stream = io.BytesIO()
         Image.fromarray(canvas).resize((canvas.shape[1] * 2, canvas.shape[0] * 2), 0).save(stream, "PNG")
@@ -49,10 +49,10 @@ def _image(png: bytes, words: str) -> str:
 
 def clients_by_classes(archive: archives.Archive) -> bytes:
     """A plot of clients × classes, as PNG: the area of a dot is how many examples a client has of a class."""
-    present = np.unique(archive.writer_index)
+    present = np.unique(archive.client_index)
     present = present[np.unique(np.linspace(0, len(present) - 1, _MOST_CLIENTS).astype(int))]
-    counts = np.zeros((len(archive.writers), len(archive.classes)), int)
-    np.add.at(counts, (archive.writer_index, archive.y), 1)
+    counts = np.zeros((len(archive.clients), len(archive.classes)), int)
+    np.add.at(counts, (archive.client_index, archive.y), 1)
     classes = np.flatnonzero(counts.sum(axis=0))
     counts = counts[np.ix_(present, classes)]
     drawn = figure.Figure(figsize=(10, 2 + 0.11 * len(classes)), layout="constrained")
@@ -61,7 +61,7 @@ def clients_by_classes(archive: archives.Archive) -> bytes:
     sizes = counts[client, column]
     axes.scatter(client, column, s=60 * sizes / sizes.max(), color="#2a6f97", linewidths=0)
     axes.set_yticks(range(len(classes)), [archive.classes[c] for c in classes], fontsize=6)
-    axes.set(xlabel="client" if len(present) == len(archive.writers) else f"client ({len(present)} of them)")
+    axes.set(xlabel="client" if len(present) == len(archive.clients) else f"client ({len(present)} of them)")
     axes.set(ylabel="class", title=f"Examples by client and class (largest dot: {sizes.max()})")
     stream = io.BytesIO()
     drawn.savefig(stream, format="png", dpi=110)

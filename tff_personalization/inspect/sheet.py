@@ -9,20 +9,20 @@ _TEXT_COLUMNS, _PICTURE_COLUMNS = 7, 20
 _SHADES = " ░▒▓█"
 
 
-def chosen(archive: archives.WriterArchive, columns: int) -> list[tuple[str, np.ndarray]]:
+def chosen(archive: archives.CharacterArchive, columns: int) -> list[tuple[str, np.ndarray]]:
     """Twelve clients from all over the archive: the name of each, and the places of its first examples by class."""
-    order = np.lexsort((archive.labels, archive.writer_index))
-    present, starts, counts = np.unique(archive.writer_index[order], return_index=True, return_counts=True)
+    order = np.lexsort((archive.labels, archive.client_index))
+    present, starts, counts = np.unique(archive.client_index[order], return_index=True, return_counts=True)
     rows = []
     for i in np.unique(np.linspace(0, len(present) - 1, WRITERS).astype(int)):
         mine = order[starts[i] : starts[i] + counts[i]]
         rows.append(
-            (archive.writers[present[i]], mine[np.linspace(0, len(mine) - 1, min(columns, len(mine))).astype(int)])
+            (archive.clients[present[i]], mine[np.linspace(0, len(mine) - 1, min(columns, len(mine))).astype(int)])
         )
     return rows
 
 
-def text(archive: archives.WriterArchive) -> str:
+def text(archive: archives.CharacterArchive) -> str:
     """A row of characters for each writer, drawn in blocks: seven lines of fourteen columns a character."""
     lines = []
     for name, places in chosen(archive, _TEXT_COLUMNS):
@@ -34,7 +34,7 @@ def text(archive: archives.WriterArchive) -> str:
     return "\n".join(lines)
 
 
-def picture(archive: archives.WriterArchive) -> tuple[np.ndarray, list[str]]:
+def picture(archive: archives.CharacterArchive) -> tuple[np.ndarray, list[str]]:
     """A row of characters for each writer: uint8, shape (12 · 30, 20 · 30), ink 0 on 255, and the writers' names."""
     rows = chosen(archive, _PICTURE_COLUMNS)
     canvas = np.full((30 * len(rows), 30 * _PICTURE_COLUMNS), 255, np.uint8)

@@ -50,7 +50,8 @@ def refuse(model: tf.keras.Model) -> None:
             raise errors.UserError(f"{said} keeps a state from batch to batch: build it without stateful=True.")
     if model.losses:
         raise errors.UserError(
-            f"the Keras model {model.name!r} adds losses, such as by kernel_regularizer, that nothing reads: remove them."
+            f"the Keras model {model.name!r} has losses of its own, such as a kernel_regularizer's, which nothing "
+            "reads: remove them."
         )
 
 

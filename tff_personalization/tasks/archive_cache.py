@@ -77,7 +77,7 @@ def digest(*parts: str | int) -> str:
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:10]
 
 
-def load_or_make(entry: Entry, make: Callable[[Allocate], archives.WriterArchive]) -> archives.WriterArchive:
+def load_or_make(entry: Entry, make: Callable[[Allocate], archives.CharacterArchive]) -> archives.CharacterArchive:
     """The archive kept at `entry`, its images mapped and read-only; or else what `make` makes, which is then kept.
 
     What cannot be kept is returned all the same, after a warning that says why.
@@ -96,7 +96,7 @@ def load_or_make(entry: Entry, make: Callable[[Allocate], archives.WriterArchive
     return made
 
 
-def _load(directory: pathlib.Path) -> archives.WriterArchive | None:
+def _load(directory: pathlib.Path) -> archives.CharacterArchive | None:
     """The archive in a directory; None if there is none, or if it is damaged, when it is deleted."""
     if not os.path.exists(directory):
         return None
@@ -105,7 +105,7 @@ def _load(directory: pathlib.Path) -> archives.WriterArchive | None:
         labels = np.load(directory / _LABELS, allow_pickle=False)
         if metadata.pop("checksum") != _checksum(directory, labels, metadata):
             raise ValueError("its checksum differs")
-        return archives.WriterArchive.from_counts(
+        return archives.CharacterArchive.from_counts(
             np.asarray(np.load(directory / _IMAGES, mmap_mode="r", allow_pickle=False)),
             labels,
             np.array([metadata["train_counts"], metadata["test_counts"]]),
@@ -156,7 +156,7 @@ class _NewEntry:
             self._give_up(error)
             return np.empty(shape, np.uint8)
 
-    def keep(self, archive: archives.WriterArchive) -> archives.WriterArchive:
+    def keep(self, archive: archives.CharacterArchive) -> archives.CharacterArchive:
         """Moves the archive to its entry and returns it from there; if that fails, as it is."""
         if self._directory is None or self._images is None:
             return archive
@@ -200,9 +200,9 @@ class _NewEntry:
         )
 
 
-def _metadata(archive: archives.WriterArchive) -> dict:
+def _metadata(archive: archives.CharacterArchive) -> dict:
     counts = [
-        np.bincount(archive.writer_index[archive.is_test == is_test], minlength=len(archive.writers)).tolist()
+        np.bincount(archive.client_index[archive.is_test == is_test], minlength=len(archive.clients)).tolist()
         for is_test in (False, True)
     ]
     return {
@@ -211,7 +211,7 @@ def _metadata(archive: archives.WriterArchive) -> dict:
         "has_clients": archive.has_clients,
         "parts_as_meant": archive.parts_as_meant,
         "classes": archive.classes,
-        "writers": archive.writers,
+        "writers": archive.clients,
         "train_counts": counts[0],
         "test_counts": counts[1],
     }

@@ -20,9 +20,9 @@ class Archive:
     Attributes:
         x: shape (N, …), what is given to the model.
         y: int32, shape (N, …), indices into `classes`: what the model is to say.
-        writer_index: int, shape (N,), indices into `writers`; examples may come in any order.
+        client_index: int, shape (N,), indices into `clients`; examples may come in any order.
         is_test: bool, shape (N,), whether an example belongs to its client's test part.
-        writers: the names of the clients, sorted; one may have no example.
+        clients: the names of the clients, sorted; one may have no example.
         classes: the name of each class.
         source: what the data is, in a few words, for records, tables and plots; starts with "synthetic" if generated.
         notes: what was found when the data was read, one sentence each, for the user.
@@ -33,9 +33,9 @@ class Archive:
 
     x: np.ndarray
     y: np.ndarray
-    writer_index: np.ndarray
+    client_index: np.ndarray
     is_test: np.ndarray
-    writers: tuple[str, ...]
+    clients: tuple[str, ...]
     classes: tuple[str, ...]
     source: str
     notes: tuple[str, ...] = ()
@@ -48,13 +48,13 @@ class Archive:
         cls,
         x: np.ndarray,
         y: np.ndarray,
-        writer: np.ndarray,
+        client: np.ndarray,
         is_test: np.ndarray,
         classes: tuple[str, ...],
         source: str,
     ) -> Self:
-        """The archive of examples with the name of each one's writer, `writer`, shape (N,)."""
-        names, index = np.unique(writer, return_inverse=True)
+        """The archive of examples with the name of each one's client, `client`, shape (N,)."""
+        names, index = np.unique(client, return_inverse=True)
         return cls(x, y, index.astype(np.int32), is_test, tuple(names.tolist()), classes, source)
 
     @classmethod
@@ -63,50 +63,50 @@ class Archive:
         x: np.ndarray,
         y: np.ndarray,
         counts: np.ndarray,
-        writers: tuple[str, ...],
+        clients: tuple[str, ...],
         classes: tuple[str, ...],
         source: str,
         **more: Any,
     ) -> Self:
-        """The archive of examples that lie writer by writer, in the order of `writers`, all train parts first.
+        """The archive of examples that lie client by client, in the order of `clients`, all train parts first.
 
         Args:
             x: as in the archive.
             y: as in the archive.
-            counts: int, shape (2, W), the number of each writer's train examples, then of each one's test examples.
-            writers: the W writers, sorted.
+            counts: int, shape (2, C), the number of each client's train examples, then of each one's test examples.
+            clients: the C clients, sorted.
             classes: as in the archive.
             source: as in the archive.
             more: the other attributes.
         """
-        writer_index = np.repeat(np.tile(np.arange(len(writers), dtype=np.int32), 2), counts.ravel())
+        client_index = np.repeat(np.tile(np.arange(len(clients), dtype=np.int32), 2), counts.ravel())
         is_test = np.repeat([False, True], counts.sum(axis=1))
-        return cls(x, y, writer_index, is_test, writers, classes, source, **more)
+        return cls(x, y, client_index, is_test, clients, classes, source, **more)
 
     def __post_init__(self):
         count = len(self.x)
-        for name, shape in (("y", (count, *self.y.shape[1:])), ("writer_index", (count,)), ("is_test", (count,))):
+        for name, shape in (("y", (count, *self.y.shape[1:])), ("client_index", (count,)), ("is_test", (count,))):
             if getattr(self, name).shape != shape:
                 raise ValueError(f"{name}: shape {shape} expected, got {getattr(self, name).shape}")
-        for name, names in (("y", self.classes), ("writer_index", self.writers)):
+        for name, names in (("y", self.classes), ("client_index", self.clients)):
             values = getattr(self, name)
             if count and not (values.min() >= 0 and values.max() < len(names)):
                 raise ValueError(f"{name}: 0 to {len(names) - 1} expected, got {values.min()} to {values.max()}")
-        if list(self.writers) != sorted(set(self.writers)):
-            raise ValueError("writers: sorted names expected, each once")
+        if list(self.clients) != sorted(set(self.clients)):
+            raise ValueError("clients: sorted names expected, each once")
 
     @property
-    def writer(self) -> np.ndarray:
-        """The name of each example's writer, shape (N,): made again at every call, and large."""
-        return np.array(self.writers)[self.writer_index]
+    def client(self) -> np.ndarray:
+        """The name of each example's client, shape (N,): made again at every call, and large."""
+        return np.array(self.clients)[self.client_index]
 
     def select(self, keep: np.ndarray, **changes) -> Self:
         """The examples where the bool array `keep`, shape (N,), is true, with any attribute replaced by `changes`."""
-        parts = {name: getattr(self, name)[keep] for name in ("x", "y", "writer_index", "is_test")}
+        parts = {name: getattr(self, name)[keep] for name in ("x", "y", "client_index", "is_test")}
         return dataclasses.replace(self, **{**parts, **changes})
 
 
-class WriterArchive(Archive):
+class CharacterArchive(Archive):
     """Handwritten characters: `x` is uint8 of shape (N, 28, 28), ink 255 on background 0, `y` has shape (N,)."""
 
     def __post_init__(self):
@@ -125,27 +125,27 @@ class WriterArchive(Archive):
         return self.y
 
 
-def split_by_writer(
-    labels: np.ndarray, writer: np.ndarray, rng: np.random.Generator, test_fraction: float = 0.2
+def split_by_client(
+    labels: np.ndarray, client: np.ndarray, rng: np.random.Generator, test_fraction: float = 0.2
 ) -> np.ndarray:
-    """Splits each writer's examples into a train and a test part, stratified by class.
+    """Splits each client's examples into a train and a test part, stratified by class.
 
-    A systematic sample: the writer's examples are put in a line, class after class, and every fifth (for a fifth) is a
+    A systematic sample: the client's examples are put in a line, class after class, and every fifth (for a fifth) is a
     test example, from a random start. So every example has the same chance; a class gives its share of test
     examples, rounded down or up; and none of which there are two or more goes to the test part altogether.
 
     Args:
         labels: int, shape (N,).
-        writer: shape (N,).
+        client: shape (N,).
         rng: source of the random choice.
         test_fraction: in (0, ½].
 
     Returns:
-        bool, shape (N,): true for the test part, which is `test_fraction` of each writer's examples, rounded, and at
-        least one if the writer has two or more.
+        bool, shape (N,): true for the test part, which is `test_fraction` of each client's examples, rounded, and at
+        least one if the client has two or more.
     """
     is_test = np.zeros(len(labels), bool)
-    for _, examples in sorted(_indices_by(writer).items()):
+    for _, examples in sorted(_indices_by(client).items()):
         wanted = max(1, round(test_fraction * len(examples))) if len(examples) > 1 else 0
         by_class = list(_indices_by(labels[examples]).values())
         line = [examples[rng.permutation(by_class[i])] for i in rng.permutation(len(by_class))]

@@ -30,22 +30,22 @@ class Finding:
 def findings(archive: archives.Archive) -> list[Finding]:
     """What looks wrong with an archive, the worst first; empty if nothing does."""
     found = list(_parts(archive))
-    if isinstance(archive, archives.WriterArchive) and len(archive.y):
+    if isinstance(archive, archives.CharacterArchive) and len(archive.y):
         found = [*_images(archive), *_orientation_and_labels(archive), *_duplicates(archive), *found]
     return found
 
 
 def _named(archive: archives.Archive, clients: np.ndarray) -> str:
     """How many clients, of how many, and the names of a few."""
-    names = ", ".join(archive.writers[client] for client in clients[:_NAMED])
-    return f"{len(clients):,} of {len(archive.writers):,} clients ({names}{', …' if len(clients) > _NAMED else ''})"
+    names = ", ".join(archive.clients[client] for client in clients[:_NAMED])
+    return f"{len(clients):,} of {len(archive.clients):,} clients ({names}{', …' if len(clients) > _NAMED else ''})"
 
 
-def _images(archive: archives.WriterArchive) -> Iterator[Finding]:
+def _images(archive: archives.CharacterArchive) -> Iterator[Finding]:
     """Polarity and range, of all and of each client."""
     step = -(-len(archive.y) // _MOST_IMAGES)
-    images, clients = archive.images[::step], archive.writer_index[::step]
-    writers = len(archive.writers)
+    images, clients = archive.images[::step], archive.client_index[::step]
+    writers = len(archive.clients)
     seen = np.bincount(clients, minlength=writers)
     bright = np.bincount(clients, gathering.bright_border(images), writers) / np.maximum(seen, 1)
     inverted = np.flatnonzero((bright > 0.5) & (seen > 0))
@@ -92,7 +92,7 @@ def label_maps(labels: np.ndarray) -> dict[str, np.ndarray]:
     return {name: of for name, of in maps.items() if (of[present] >= 0).all()}
 
 
-def _orientation_and_labels(archive: archives.WriterArchive) -> Iterator[Finding]:
+def _orientation_and_labels(archive: archives.CharacterArchive) -> Iterator[Finding]:
     """Which way up images are, of all and of each client, and what their labels mean."""
     some = np.linspace(0, len(archive.y) - 1, min(len(archive.y), _SAMPLE)).astype(int)
     images, labels = archive.images[some], archive.labels[some]
@@ -123,9 +123,9 @@ def _orientation_and_labels(archive: archives.WriterArchive) -> Iterator[Finding
             "so than upright. Turn them upright.",
         )
         return
-    chosen = np.unique(np.linspace(0, len(archive.writers) - 1, _MOST_WRITERS).astype(int))
-    order = np.argsort(archive.writer_index, kind="stable")
-    starts = np.searchsorted(archive.writer_index[order], [chosen, chosen + 1])
+    chosen = np.unique(np.linspace(0, len(archive.clients) - 1, _MOST_WRITERS).astype(int))
+    order = np.argsort(archive.client_index, kind="stable")
+    starts = np.searchsorted(archive.client_index[order], [chosen, chosen + 1])
     wrong: dict[str, list[int]] = {}
     for client, start, stop in zip(chosen.tolist(), *starts.tolist(), strict=True):
         mine = np.sort(order[start:stop][:: max(1, (stop - start) // _PER_WRITER)])
@@ -149,15 +149,15 @@ def hashes(images: np.ndarray) -> np.ndarray:
     return (mixed * factors[::-1]).sum(axis=1, dtype=np.uint64)
 
 
-def _duplicates(archive: archives.WriterArchive) -> Iterator[Finding]:
+def _duplicates(archive: archives.CharacterArchive) -> Iterator[Finding]:
     """Images that are in two parts of a client, or two clients."""
     number = np.concatenate([hashes(archive.images[i : i + 8192]) for i in range(0, len(archive.y), 8192)])
     inked = number != 0
     _, picture = np.unique(number, return_inverse=True)
-    clients, is_test = archive.writer_index, archive.is_test
-    key = picture.astype(np.int64) * len(archive.writers) + clients
+    clients, is_test = archive.client_index, archive.is_test
+    key = picture.astype(np.int64) * len(archive.clients) + clients
     leaked = is_test & inked & np.isin(key, key[~is_test])
-    writers = len(archive.writers)
+    writers = len(archive.clients)
     lost, tested = np.bincount(clients[leaked], minlength=writers), np.bincount(clients[is_test], minlength=writers)
     if _many(leaked.sum(), is_test.sum()) or ((lost >= 3) & (lost >= 0.1 * tested)).any():
         yield Finding(
@@ -195,11 +195,11 @@ def _many(count: int, of: int) -> bool:
     return count > 0.01 * of
 
 
-def _near_duplicates(archive: archives.WriterArchive, leaked: np.ndarray) -> int:
+def _near_duplicates(archive: archives.CharacterArchive, leaked: np.ndarray) -> int:
     """How many test images differ from a train image of their client by next to nothing, of some clients."""
-    chosen = np.unique(np.linspace(0, len(archive.writers) - 1, _MOST_PAIRED).astype(int))
-    order = np.argsort(archive.writer_index, kind="stable")
-    starts = np.searchsorted(archive.writer_index[order], [chosen, chosen + 1])
+    chosen = np.unique(np.linspace(0, len(archive.clients) - 1, _MOST_PAIRED).astype(int))
+    order = np.argsort(archive.client_index, kind="stable")
+    starts = np.searchsorted(archive.client_index[order], [chosen, chosen + 1])
     near = 0
     for start, stop in zip(*starts.tolist(), strict=True):
         mine = order[start:stop][:2000]
@@ -216,7 +216,7 @@ def _near_duplicates(archive: archives.WriterArchive, leaked: np.ndarray) -> int
 def _parts(archive: archives.Archive) -> Iterator[Finding]:
     """Clients who lack a part."""
     counts = np.stack(
-        [np.bincount(archive.writer_index[archive.is_test == part], minlength=len(archive.writers)) for part in (0, 1)]
+        [np.bincount(archive.client_index[archive.is_test == part], minlength=len(archive.clients)) for part in (0, 1)]
     )
     present = counts.sum(axis=0) > 0
     for part, word, cannot in ((0, "train", "personalized for"), (1, "test", "judged, and count in no average")):

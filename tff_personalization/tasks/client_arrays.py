@@ -1,4 +1,4 @@
-"""A by-writer archive as TFF `ClientData`: one train and one test part for each client."""
+"""An archive as TFF `ClientData`: one train and one test part for each client."""
 
 import numpy as np
 import tensorflow as tf
@@ -76,13 +76,13 @@ class ClientArrays(tff.simulation.datasets.ClientData):
 
 
 def to_client_data(archive: archives.Archive) -> tuple[ClientArrays, ClientArrays]:
-    """The train and the test part of every writer that has an example; client ids are the writers' names, sorted.
+    """The train and the test part of every client that has an example; client ids are their names, sorted.
 
     An archive that lies in the order of `Archive.from_counts` is not copied.
     """
-    num_writers = len(archive.writers)
-    place = archive.is_test * np.int64(num_writers) + archive.writer_index
-    counts = np.bincount(place, minlength=2 * num_writers).reshape(2, num_writers)
+    num_clients = len(archive.clients)
+    place = archive.is_test * np.int64(num_clients) + archive.client_index
+    counts = np.bincount(place, minlength=2 * num_clients).reshape(2, num_clients)
     x, y = archive.x, archive.y.astype(np.int32, copy=False)
     if (place[1:] < place[:-1]).any():
         order = np.argsort(place, kind="stable")
@@ -94,7 +94,7 @@ def to_client_data(archive: archives.Archive) -> tuple[ClientArrays, ClientArray
         stops = np.cumsum(part_counts)
         starts = (stops - part_counts).tolist()
         bounds = {
-            archive.writers[i]: (starts[i], stop) for i, stop in zip(present, stops[present].tolist(), strict=True)
+            archive.clients[i]: (starts[i], stop) for i, stop in zip(present, stops[present].tolist(), strict=True)
         }
         parts.append(ClientArrays(x[part], y[part], bounds))
     return parts[0], parts[1]

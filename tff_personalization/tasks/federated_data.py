@@ -168,8 +168,8 @@ def _named_clients(flag: str, path: str | None, clients: Sequence[str]) -> tuple
 
 
 def _sha256(archive: archives.Archive) -> str:
-    digest = hashlib.sha256(json.dumps([archive.writers, archive.classes]).encode())
-    for array in (archive.x, archive.y, archive.writer_index, archive.is_test):
+    digest = hashlib.sha256(json.dumps([archive.clients, archive.classes]).encode())
+    for array in (archive.x, archive.y, archive.client_index, archive.is_test):
         digest.update(f"{array.dtype.str}{array.shape}".encode())
         digest.update(np.ascontiguousarray(array).data)
     return digest.hexdigest()

@@ -89,7 +89,7 @@ def deal(
     if archive.y.ndim != 1:
         raise errors.UserError(f"--partition={kind} deals by the label of each example, and text has none: remove it.")
     if clients is None:
-        clients = len(np.unique(archive.writer_index)) if archive.has_clients else DEFAULT_CLIENTS
+        clients = len(np.unique(archive.client_index)) if archive.has_clients else DEFAULT_CLIENTS
     if len(archive.y) < _FEWEST * clients:
         raise errors.UserError(
             f"--partition_clients={clients}: there are {len(archive.y)} examples, and a client needs {_FEWEST}; give "
@@ -109,9 +109,9 @@ def deal(
     base = archive.source.split(", ")[0] if not archive.source.startswith("synthetic") else archive.source
     return dataclasses.replace(
         archive,
-        writer_index=owner,
-        is_test=archives.split_by_writer(archive.y, owner, rng),
-        writers=names,
+        client_index=owner,
+        is_test=archives.split_by_client(archive.y, owner, rng),
+        clients=names,
         source=f"{base}, dealt to {clients} made-up clients ({words})",
         has_clients=True,
         held_out=(),

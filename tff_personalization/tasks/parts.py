@@ -14,7 +14,7 @@ from tff_personalization.tasks import archives
 def in_one_part(archive: archives.Archive) -> tuple[np.ndarray, np.ndarray]:
     """The indices of the clients that have train examples only, and of those that have test examples only."""
     counts = np.bincount(
-        archive.is_test * np.int64(len(archive.writers)) + archive.writer_index, minlength=2 * len(archive.writers)
+        archive.is_test * np.int64(len(archive.clients)) + archive.client_index, minlength=2 * len(archive.clients)
     ).reshape(2, -1)
     return (np.flatnonzero((counts[part] > 0) & (counts[1 - part] == 0)) for part in (0, 1))  # type: ignore[return-value]
 
@@ -30,24 +30,24 @@ def resolve(archive: archives.Archive, num_classes: int, rng: np.random.Generato
         rng: source of the random split.
     """
     train_only, test_only = in_one_part(archive)
-    everybody = len(np.unique(archive.writer_index))
+    everybody = len(np.unique(archive.client_index))
     if len(archive.classes) > num_classes:
         archive = archive.select(archive.y < num_classes, classes=archive.classes[:num_classes])
     alone = np.union1d(train_only, test_only)
-    examples = np.bincount(archive.writer_index, minlength=len(archive.writers))
+    examples = np.bincount(archive.client_index, minlength=len(archive.clients))
     if archive.parts_as_meant and len(alone) < everybody:
         return archive
     if not (examples[alone] > 1).any() or len(test_only) == everybody:
         return archive
-    split = np.isin(archive.writer_index, alone)
+    split = np.isin(archive.client_index, alone)
     labels = archive.y[split] if archive.y.ndim == 1 else np.zeros(split.sum(), int)
     is_test = archive.is_test.copy()
-    is_test[split] = archives.split_by_writer(labels, archive.writer_index[split], rng)
+    is_test[split] = archives.split_by_client(labels, archive.client_index[split], rng)
     changes: dict = {"is_test": is_test}
     if not len(test_only) and len(train_only) == everybody:
         note = "The data is not split: each client's examples are split 80:20 into train and test, by seed."
     elif len(alone) == everybody:
-        changes["held_out"] = tuple(archive.writers[i] for i in test_only)
+        changes["held_out"] = tuple(archive.clients[i] for i in test_only)
         note = (
             f"The data is split by user: its {len(test_only)} test clients are held out, and each client's own "
             "examples are split 80:20 into train and test, by seed."

@@ -1,4 +1,4 @@
-"""Which clients train, which validate, and which are held out to test: disjoint sets of writers."""
+"""Which clients train, which validate, and which are held out to test: disjoint sets."""
 
 import dataclasses
 from collections.abc import Sequence

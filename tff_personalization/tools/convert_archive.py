@@ -77,23 +77,23 @@ def _new_database(path: str) -> Iterator[sqlite3.Connection]:
 
 def _write(connection: sqlite3.Connection, archive: archives.Archive, prefix: str, progress: bool) -> None:
     """Adds the examples, client by client, to the splits `<prefix>train` and `<prefix>test`."""
-    order = np.lexsort((archive.is_test, archive.writer_index))
+    order = np.lexsort((archive.is_test, archive.client_index))
     rows = (
         (
             f"{prefix}{_part(archive.is_test[i])}",
-            archive.writers[archive.writer_index[i]],
+            archive.clients[archive.client_index[i]],
             _serialize(archive.x[i], archive.y[i]),
         )
         for i in tqdm.tqdm(order, desc=f"Writing {prefix}*", unit=" examples", disable=not progress)
     )
     connection.executemany("INSERT INTO examples VALUES (?, ?, ?)", rows)
     for is_test in (False, True):
-        counts = np.bincount(archive.writer_index[archive.is_test == is_test], minlength=len(archive.writers))
+        counts = np.bincount(archive.client_index[archive.is_test == is_test], minlength=len(archive.clients))
         connection.executemany(
             "INSERT INTO client_metadata VALUES (?, ?, ?)",
             [
                 (client, f"{prefix}{_part(is_test)}", count)
-                for client, count in zip(archive.writers, counts.tolist(), strict=True)
+                for client, count in zip(archive.clients, counts.tolist(), strict=True)
                 if count
             ],
         )

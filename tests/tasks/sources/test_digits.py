@@ -21,16 +21,16 @@ def test_every_digit_is_there_in_order(archive):
 
 
 def test_14_writers_part_the_examples_in_order(archive):
-    assert (archive.writer[:-1] <= archive.writer[1:]).all()
-    writers, counts = np.unique(archive.writer, return_counts=True)
+    assert (archive.client[:-1] <= archive.client[1:]).all()
+    writers, counts = np.unique(archive.client, return_counts=True)
     assert writers.tolist() == [f"digits_writer_{number:02d}" for number in range(1, 15)]
     assert counts.min() >= 120
     assert counts.max() == 130
 
 
 def test_each_writer_begins_with_the_start_of_the_form(archive):
-    for writer in np.unique(archive.writer):
-        text = "".join(map(str, archive.labels[archive.writer == writer]))
+    for writer in np.unique(archive.client):
+        text = "".join(map(str, archive.labels[archive.client == writer]))
         # One writer's first 0 is missing.
         assert text.startswith(("012345678901234", "12345678901234"))
 
@@ -50,9 +50,9 @@ def test_each_writers_hand_is_told_from_the_others_by_nearest_neighbours(archive
     distance = squares[:, None] + squares - 2 * images @ images.T
     distance[archive.labels[:, None] != archive.labels] = np.inf
     np.fill_diagonal(distance, np.inf)
-    nearest = archive.writer[distance.argmin(axis=1)]
-    for writer in np.unique(archive.writer):
-        found, counts = np.unique(nearest[archive.writer == writer], return_counts=True)
+    nearest = archive.client[distance.argmin(axis=1)]
+    for writer in np.unique(archive.client):
+        found, counts = np.unique(nearest[archive.client == writer], return_counts=True)
         assert found[counts.argmax()] == writer
         assert counts.max() > 2 * np.sort(counts)[-2]
 
@@ -101,8 +101,8 @@ def test_a_slope_stays_a_slope():
 
 
 def test_a_fifth_of_each_writers_digits_are_test_examples(archive):
-    for writer in np.unique(archive.writer):
-        assert archive.is_test[archive.writer == writer].mean() == pytest.approx(0.2, abs=0.01)
+    for writer in np.unique(archive.client):
+        assert archive.is_test[archive.client == writer].mean() == pytest.approx(0.2, abs=0.01)
 
 
 def test_the_split_depends_on_the_seed_alone(archive):

@@ -29,7 +29,7 @@ def load(path, num_classes=62):
 def test_what_is_read_is_what_was_written(form, tmp_path):
     images, labels, writer, is_test = written_forms.examples()
     archive = load(written_forms.write(form, tmp_path))
-    names = archive.writer if form not in ("mat", "idx") else [f"w{name}" for name in archive.writer]
+    names = archive.client if form not in ("mat", "idx") else [f"w{name}" for name in archive.client]
     assert content(archive.images, archive.labels, names) == content(images, labels, writer)
     assert ("split" in " ".join(archive.notes[1:])) == (form not in written_forms.SPLIT)
     if form in written_forms.SPLIT:
@@ -47,7 +47,7 @@ def test_the_second_start_reads_nothing_but_the_cache(form, tmp_path, monkeypatc
     for module in ("leaf", "pictures"):
         monkeypatch.setattr(f"tff_personalization.tasks.sources.{module}.gathering.Gathered", None)
     again = load(path)
-    assert content(again.images, again.labels, again.writer) == content(before.images, before.labels, before.writer)
+    assert content(again.images, again.labels, again.client) == content(before.images, before.labels, before.client)
     assert again.notes == before.notes
 
 
@@ -83,7 +83,7 @@ def test_each_clients_polarity_is_found(tmp_path):
     images, labels, writer, _ = written_forms.examples()
     shown = np.where((writer == "w1")[:, None, None], 255 - images, images)
     archive = load(written_forms.pictures(tmp_path / "hands", shown, labels, writer))
-    assert content(archive.images, archive.labels, archive.writer) == content(images, labels, writer)
+    assert content(archive.images, archive.labels, archive.client) == content(images, labels, writer)
     assert "for 1 of them" in archive.notes[0]
 
 
@@ -99,7 +99,7 @@ def test_upright_idx_images_are_not_turned(tmp_path):
     images, labels, writer, is_test = written_forms.examples()
     root = written_forms.idx_files(tmp_path, images.transpose(0, 2, 1), labels, writer, is_test)
     archive = load(root)
-    assert content(archive.images, archive.labels, [f"w{w}" for w in archive.writer]) == content(images, labels, writer)
+    assert content(archive.images, archive.labels, [f"w{w}" for w in archive.client]) == content(images, labels, writer)
     assert "upright" in archive.notes[0]
 
 
@@ -138,7 +138,7 @@ def test_shakespeare_in_leafs_form_is_one_text_again(tmp_path):
     )
     archive = load_text(path)
     x, _ = characters.to_sequences([text.encode()])
-    np.testing.assert_array_equal(np.unique(archive.x[archive.writer == "A"], axis=0), np.unique(x, axis=0))
+    np.testing.assert_array_equal(np.unique(archive.x[archive.client == "A"], axis=0), np.unique(x, axis=0))
     assert archive.is_test.any()
 
 
@@ -148,7 +148,7 @@ def test_shakespeare_in_tffs_hdf5(tmp_path):
             for role in ("A", "B"):
                 file[f"examples/{role}/snippets"] = np.array(said, object)
     archive = load_text(tmp_path / "shakespeare_train.h5")
-    assert archive.writers == ("A", "B")
+    assert archive.clients == ("A", "B")
     assert archive.is_test.tolist() == [False] * 4 + [True] * 2
 
 

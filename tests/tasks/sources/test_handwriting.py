@@ -30,7 +30,7 @@ def same(one, other):
 
 
 def of_writer(archive, name):
-    return archive.select(archive.writer == name)
+    return archive.select(archive.client == name)
 
 
 def test_the_same_seed_gives_the_same_archive_and_another_seed_another(tmp_path):
@@ -49,7 +49,7 @@ def test_digits_alone_are_the_digits_of_the_same_writers(cache_dir):
     digits = handwriting.load(options(cache_dir, num_classes=10))
     assert digits.classes == archives.CLASSES[:10]
     assert np.array_equal(digits.labels, everything.labels[everything.labels < 10])
-    assert np.array_equal(digits.writer, everything.writer[everything.labels < 10])
+    assert np.array_equal(digits.client, everything.client[everything.labels < 10])
     assert np.array_equal(digits.is_test, everything.is_test[everything.labels < 10])
     assert digits.images.mean() == pytest.approx(everything.images[everything.labels < 10].mean(), rel=0.1)
 
@@ -57,7 +57,7 @@ def test_digits_alone_are_the_digits_of_the_same_writers(cache_dir):
 def test_the_dial_changes_the_images_but_neither_labels_nor_parts(cache_dir):
     alike, personal = (handwriting.load(options(cache_dir, writer_heterogeneity=h)) for h in (0.0, 1.0))
     assert np.array_equal(alike.labels, personal.labels)
-    assert np.array_equal(alike.writer, personal.writer)
+    assert np.array_equal(alike.client, personal.client)
     assert np.array_equal(alike.is_test, personal.is_test)
     assert not np.array_equal(alike.images, personal.images)
 
@@ -78,7 +78,7 @@ def test_images_are_bright_ink_on_a_background_that_reaches_the_border(cache_dir
 def test_every_writer_has_train_and_test_examples(cache_dir, num_classes):
     archive = handwriting.load(options(cache_dir, num_clients=12, num_classes=num_classes))
     names = {f"writer_{writer:04d}" for writer in range(12)}
-    assert set(archive.writer[archive.is_test]) == set(archive.writer[~archive.is_test]) == names
+    assert set(archive.client[archive.is_test]) == set(archive.client[~archive.is_test]) == names
 
 
 def test_the_archive_says_that_it_is_synthetic(cache_dir):
@@ -135,8 +135,8 @@ def test_a_writers_own_examples_classify_better_than_as_many_of_others_at_hetero
         archive = handwriting.load(options(cache_dir, num_clients=24, writer_heterogeneity=heterogeneity))
         own, others = [], []
         for index in range(24):
-            mine = archive.writer == f"writer_{index:04d}"
-            neighbour = archive.writer == f"writer_{(index + 1) % 24:04d}"
+            mine = archive.client == f"writer_{index:04d}"
+            neighbour = archive.client == f"writer_{(index + 1) % 24:04d}"
             test = archive.select(mine & archive.is_test)
             own.append(nearest_neighbour_accuracy(archive.select(mine & ~archive.is_test), test))
             others.append(nearest_neighbour_accuracy(archive.select(neighbour & ~archive.is_test), test))

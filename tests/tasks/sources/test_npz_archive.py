@@ -36,7 +36,7 @@ def test_integer_images_labels_and_writers_are_kept_as_they_are(tmp_path):
     archive = _load(_save(tmp_path))
     np.testing.assert_array_equal(archive.images, expected["images"])
     np.testing.assert_array_equal(archive.labels, expected["labels"])
-    np.testing.assert_array_equal(archive.writer, expected["writer"])
+    np.testing.assert_array_equal(archive.client, expected["writer"])
     assert archive.classes == archives.CLASSES
     assert archive.source == "hands, 3 writers"
 
@@ -71,7 +71,7 @@ def test_a_bright_background_is_refused_unless_the_ink_is_named(tmp_path):
 
 def test_integer_writers_become_strings(tmp_path):
     archive = _load(_save(tmp_path, writer=np.arange(12) % 2))
-    np.testing.assert_array_equal(archive.writer, ["0", "1"] * 6)
+    np.testing.assert_array_equal(archive.client, ["0", "1"] * 6)
 
 
 def test_classes_in_another_order_are_brought_to_the_projects(tmp_path):
@@ -246,7 +246,7 @@ def test_an_archive_for_which_there_is_no_memory_is_refused_before_it_is_read(tm
 @unipen.needed
 def test_the_real_archive_loads():
     archive = sources.load(small_files.options(unipen.ARCHIVE))
-    writers, inverse = np.unique(archive.writer, return_inverse=True)
+    writers, inverse = np.unique(archive.client, return_inverse=True)
     tested = np.bincount(inverse, archive.is_test)
     trained = np.bincount(inverse, ~archive.is_test)
     assert len(archive.labels) == 48_224

@@ -94,13 +94,13 @@ def test_a_role_with_few_lines_is_left_out(monkeypatch, tmp_path):
     )
     _install(monkeypatch, tmp_path, **{"much-ado": text})
     archive = _load()
-    assert archive.writers == ("MUCH_ADO_THREE", "MUCH_ADO_TWO")
+    assert archive.clients == ("MUCH_ADO_THREE", "MUCH_ADO_TWO")
     assert archive.source == "Shakespeare's plays, 2 roles"
     for client, lines in (("MUCH_ADO_TWO", 20), ("MUCH_ADO_THREE", 30)):
         role, cut = client.removeprefix("MUCH_ADO_"), round(0.8 * lines)
         for is_test, numbers in ((False, range(cut)), (True, range(cut, lines))):
             x, y = characters.to_sequences(["\n".join(f"{role} line {i}" for i in numbers).encode()])
-            own = (archive.writer == client) & (archive.is_test == is_test)
+            own = (archive.client == client) & (archive.is_test == is_test)
             np.testing.assert_array_equal(archive.x[own], x)
             np.testing.assert_array_equal(archive.y[own], y)
 
@@ -113,12 +113,12 @@ def test_dashes_and_backslashes_become_characters_of_the_vocabulary(monkeypatch,
 
 def test_the_installed_plays_are_read_whole():
     archive = _load()
-    assert len(archive.writers) == 739
-    assert {"HAMLET_HAMLET", "MEASURE_FOR_MEASURE_DUKE_VINCENTIO", "ROMEO_AND_JULIET_JULIET"} < set(archive.writers)
+    assert len(archive.clients) == 739
+    assert {"HAMLET_HAMLET", "MEASURE_FOR_MEASURE_DUKE_VINCENTIO", "ROMEO_AND_JULIET_JULIET"} < set(archive.clients)
     assert not (archive.x == characters.OUT_OF_VOCABULARY).any()
     assert (archive.y != characters.PAD).any(axis=1).all()
     for is_test in (False, True):
-        assert np.bincount(archive.writer_index[archive.is_test == is_test], minlength=739).all()
+        assert np.bincount(archive.client_index[archive.is_test == is_test], minlength=739).all()
 
 
 def _not_installed(name):

@@ -33,10 +33,10 @@ def load(client_data, cache_dir=""):
 
 def test_every_client_has_the_sequences_of_its_snippets(tmp_path):
     archive = load(write(tmp_path / "play.sqlite"))
-    assert archive.writers == ("HAMLET_GHOST", "MACBETH_DUNCAN")
+    assert archive.clients == ("HAMLET_GHOST", "MACBETH_DUNCAN")
     assert archive.source == "play, 2 roles"
     for (split, client), snippets in SAID.items():
-        own = (archive.writer == client) & (archive.is_test == (split == "test"))
+        own = (archive.client == client) & (archive.is_test == (split == "test"))
         x, y = characters.to_sequences(snippet.encode() for snippet in snippets)
         np.testing.assert_array_equal(archive.x[own], x)
         np.testing.assert_array_equal(archive.y[own], y)
@@ -49,7 +49,7 @@ def test_tffs_own_loader_reads_the_same_snippets(tmp_path):
         for client in part.client_ids:
             examples = part.create_tf_dataset_for_client(client).as_numpy_iterator()
             x, _ = characters.to_sequences(example["snippets"] for example in examples)
-            own = (archive.writer == client) & (archive.is_test == is_test)
+            own = (archive.client == client) & (archive.is_test == is_test)
             # TFF reads a client's snippets in an order of its own.
             np.testing.assert_array_equal(np.sort(archive.x[own], axis=0), np.sort(x, axis=0))
     assert archive.source == "shakespeare, 2 roles"

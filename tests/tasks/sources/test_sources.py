@@ -54,7 +54,7 @@ def test_an_sqlite_file_is_known_by_its_name_or_its_first_bytes(tmp_path, name):
 
 
 def test_a_registered_source_is_found_by_its_name(monkeypatch):
-    archive = archives.WriterArchive.from_names(
+    archive = archives.CharacterArchive.from_names(
         np.zeros((1, 28, 28), np.uint8), np.array([5]), np.array(["w"]), np.array([False]), archives.CLASSES, "mine"
     )
     monkeypatch.setitem(sources.SOURCES, "mine", lambda options: archive)
@@ -69,7 +69,7 @@ def test_with_10_classes_only_the_digits_and_their_writers_remain(tmp_path):
     path = _save(tmp_path / "a.npz", images=images, labels=labels, writer=writer, split=split)
     archive = sources.load(small_files.options(path, num_classes=10))
     assert archive.labels.tolist() == [1, 9, 0]
-    assert archive.writer.tolist() == ["a", "c", "c"]
+    assert archive.client.tolist() == ["a", "c", "c"]
     assert archive.is_test.tolist() == [False, False, True]
     assert archive.classes == tuple("0123456789")
     np.testing.assert_array_equal(archive.images, images[[0, 2, 5]])
@@ -83,7 +83,7 @@ def test_a_writer_whose_digits_are_all_test_examples_stays_with_10_classes(tmp_p
         "split": np.array(["train", "test", "train", "test"]),
     }
     path = _save(tmp_path / "a.npz", **changes)
-    assert sources.load(small_files.options(path, num_classes=10)).writer.tolist() == ["a", "b", "b"]
+    assert sources.load(small_files.options(path, num_classes=10)).client.tolist() == ["a", "b", "b"]
 
 
 def test_letters_alone_leave_nothing_for_10_classes(tmp_path):
@@ -96,7 +96,7 @@ def test_letters_alone_leave_nothing_for_10_classes(tmp_path):
 def test_a_client_may_have_test_examples_alone(tmp_path):
     rows = [*small_files.sqlite_rows(), *small_files.sqlite_rows(splits=("all_test",), clients=("lonely",))]
     archive = sources.load(small_files.options(small_files.write_sqlite(tmp_path / "a.sqlite", rows)))
-    assert archive.is_test[archive.writer == "lonely"].all()
+    assert archive.is_test[archive.client == "lonely"].all()
 
 
 def test_test_examples_alone_leave_nothing_to_train_on(tmp_path):

@@ -30,7 +30,7 @@ def _assert_equal(archive, rows, splits):
     images, labels, writer, is_test = _expected(rows, splits)
     np.testing.assert_array_equal(archive.images, images)
     np.testing.assert_array_equal(archive.labels, labels)
-    np.testing.assert_array_equal(archive.writer, writer)
+    np.testing.assert_array_equal(archive.client, writer)
     np.testing.assert_array_equal(archive.is_test, is_test)
 
 

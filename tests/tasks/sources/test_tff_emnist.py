@@ -43,10 +43,10 @@ def test_the_images_are_those_of_tffs_own_loader(tmp_path, num_classes, only_dig
     archive = tff_emnist.load(_options(tmp_path, num_classes))
     parts = tff.simulation.datasets.emnist.load_data(only_digits=only_digits, cache_dir=str(tmp_path))
     for is_test, part in zip((False, True), parts, strict=True):
-        assert part.client_ids == sorted(set(archive.writer[archive.is_test == is_test]))
+        assert part.client_ids == sorted(set(archive.client[archive.is_test == is_test]))
         for client in part.client_ids:
             examples = list(part.create_tf_dataset_for_client(client).as_numpy_iterator())
-            own = (archive.writer == client) & (archive.is_test == is_test)
+            own = (archive.client == client) & (archive.is_test == is_test)
             np.testing.assert_array_equal(archive.labels[own], [example["label"] for example in examples])
             pixels = np.array([example["pixels"] for example in examples])
             np.testing.assert_allclose(1 - archive.images[own] / 255, pixels, atol=1e-6)

@@ -25,16 +25,16 @@ _BOX = 20
 _MARGIN = (archives.IMAGE_SHAPE[0] - _BOX) // 2
 
 
-def load(options: sources.SourceOptions) -> archives.WriterArchive:
+def load(options: sources.SourceOptions) -> archives.CharacterArchive:
     """The 1,797 digits, scaled to 28 x 28, with 14 writers of 122 to 130 examples; labels are 0 to 9."""
     images, labels = datasets.load_digits(return_X_y=True)
     number = align_with_forms(labels) // len(FORM) + 1
     writer = np.array([f"digits_writer_{form:02d}" for form in number])
-    is_test = archives.split_by_writer(labels, writer, seeds.generator(options.seed, "split"))
-    return archives.WriterArchive.from_names(
+    is_test = archives.split_by_client(labels, writer, seeds.generator(options.seed, "split"))
+    return archives.CharacterArchive.from_names(
         x=_scale(images.reshape(-1, 8, 8)),
         y=labels.astype(np.int32),
-        writer=writer,
+        client=writer,
         is_test=is_test,
         classes=archives.CLASSES,
         source=f"scikit-learn digits, {len(np.unique(writer))} writers",

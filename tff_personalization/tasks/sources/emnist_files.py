@@ -31,7 +31,7 @@ _MAX_BYTES = 2**32
 _IMAGES = re.compile(r"images[-.]idx3", re.IGNORECASE)
 
 
-def load_mat(options: sources.SourceOptions) -> archives.WriterArchive:
+def load_mat(options: sources.SourceOptions) -> archives.CharacterArchive:
     """The images of the MATLAB file at `options.client_data`, kept in `options.cache_dir`.
 
     Raises:
@@ -40,7 +40,7 @@ def load_mat(options: sources.SourceOptions) -> archives.WriterArchive:
     return gathering.cached(options, lambda allocate: _read_mat(options, allocate))
 
 
-def _read_mat(options: sources.SourceOptions, allocate: archive_cache.Allocate) -> archives.WriterArchive:
+def _read_mat(options: sources.SourceOptions, allocate: archive_cache.Allocate) -> archives.CharacterArchive:
     from scipy import io  # Here, since only such files need it.
 
     path = options.client_data
@@ -72,7 +72,7 @@ def _read_mat(options: sources.SourceOptions, allocate: archive_cache.Allocate) 
     return gathered.archive(allocate, _MATLAB, has_clients=has_clients, usually="transposed")
 
 
-def load_idx(options: sources.SourceOptions) -> archives.WriterArchive:
+def load_idx(options: sources.SourceOptions) -> archives.CharacterArchive:
     """The images of the IDX files at `options.client_data`, a folder or one of its files, kept in `options.cache_dir`.
 
     Raises:
@@ -124,7 +124,7 @@ def _read_idx(
     options: sources.SourceOptions,
     groups: dict[pathlib.Path, dict[str, pathlib.Path | None]],
     allocate: archive_cache.Allocate,
-) -> archives.WriterArchive:
+) -> archives.CharacterArchive:
     gathered = gathering.Gathered(gathering.name_of(options.client_data))
     has_clients = True
     usually = "transposed"

@@ -75,7 +75,7 @@ class Gathered:
         each_client: bool = False,
         usually: str = "upright",
         notes: Sequence[str] = (),
-    ) -> archives.WriterArchive:
+    ) -> archives.CharacterArchive:
         """The archive of all that was added, its images upright with ink 255 on 0.
 
         Args:
@@ -120,7 +120,7 @@ class Gathered:
             f"{self.name}: {form}; {who}, {len(labels):,} examples, {is_test.sum():,} of them in a test part, "
             f"{len(np.unique(labels))} classes; {found}."
         )
-        return archives.WriterArchive.from_counts(
+        return archives.CharacterArchive.from_counts(
             images,
             labels[order],
             counts,
@@ -240,10 +240,10 @@ def files_of(path: str, endings: Sequence[str]) -> dict[pathlib.Path, bool]:
 
 def cached(
     options: sources.SourceOptions,
-    make: Callable[[archive_cache.Allocate], archives.WriterArchive],
+    make: Callable[[archive_cache.Allocate], archives.CharacterArchive],
     files: Iterable[pathlib.Path] | None = None,
     variant: str = "all",
-) -> archives.WriterArchive:
+) -> archives.CharacterArchive:
     """What `make` makes of the file or folder `options.client_data`, kept until one of its files changes.
 
     Args:

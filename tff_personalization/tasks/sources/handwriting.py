@@ -56,7 +56,7 @@ _SIGMA = 0.75  # of the blur that gives a pen its width
 _LARGEST_SIDE, _MARGIN = 21.0, 2.5
 
 
-def load(options: sources.SourceOptions) -> archives.WriterArchive:
+def load(options: sources.SourceOptions) -> archives.CharacterArchive:
     """Synthetic handwriting of `options.num_clients` writers, generated once and kept in `options.cache_dir`.
 
     Writer i is the same however many there are. With 10 classes the same writers give only their digits.
@@ -216,7 +216,7 @@ def _blur() -> np.ndarray:
 _BLUR = _blur()
 
 
-def _draw_all(options: sources.SourceOptions, allocate: archive_cache.Allocate) -> archives.WriterArchive:
+def _draw_all(options: sources.SourceOptions, allocate: archive_cache.Allocate) -> archives.CharacterArchive:
     """Draws the examples of every writer."""
     numbers = sorted(range(options.num_clients), key=_name)
     written = [_kept_examples(options, writer) for writer in numbers]
@@ -240,7 +240,7 @@ def _draw_all(options: sources.SourceOptions, allocate: archive_cache.Allocate) 
             done, "drawing synthetic handwriting", len(numbers), unit="writers", delay=1, disable=not options.progress
         ):
             pass
-    return archives.WriterArchive.from_counts(
+    return archives.CharacterArchive.from_counts(
         images,
         labels,
         counts,

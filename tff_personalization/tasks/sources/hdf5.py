@@ -23,7 +23,7 @@ _ENDINGS = (".h5", ".hdf5")
 _DIGITS, _NUM_DIGITS = "digitsonly", 10
 
 
-def load(options: sources.SourceOptions) -> archives.WriterArchive:
+def load(options: sources.SourceOptions) -> archives.CharacterArchive:
     """The images of the files at `options.client_data`, kept in `options.cache_dir`.
 
     Raises:
@@ -71,7 +71,7 @@ def _form(files: dict[pathlib.Path, bool]) -> str:
 
 def _read_images(
     options: sources.SourceOptions, files: dict[pathlib.Path, bool], allocate: archive_cache.Allocate
-) -> archives.WriterArchive:
+) -> archives.CharacterArchive:
     gathered = gathering.Gathered(gathering.name_of(options.client_data))
     for file, client, group in _clients(options, files):
         where = f"{file}: client {client}"

@@ -29,7 +29,7 @@ _SPACE = re.compile(r"\s*")
 _KIND = "LEAF's JSON"
 
 
-def load(options: sources.SourceOptions) -> archives.WriterArchive:
+def load(options: sources.SourceOptions) -> archives.CharacterArchive:
     """The images of the LEAF file or folder at `options.client_data`, kept in `options.cache_dir`.
 
     Raises:
@@ -73,7 +73,7 @@ def _form(files: dict[pathlib.Path, bool]) -> str:
 
 def _read_images(
     options: sources.SourceOptions, files: dict[pathlib.Path, bool], allocate: archive_cache.Allocate
-) -> archives.WriterArchive:
+) -> archives.CharacterArchive:
     gathered = gathering.Gathered(gathering.name_of(options.client_data))
     for file, client, data in _clients(options, files):
         where = f"{file}: client {client}"

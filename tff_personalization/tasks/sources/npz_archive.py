@@ -47,7 +47,7 @@ UNREADABLE = (
 )
 
 
-def load(options: sources.SourceOptions) -> archives.WriterArchive:
+def load(options: sources.SourceOptions) -> archives.CharacterArchive:
     """The examples of the by-writer archive at the path `options.client_data`.
 
     With `options.num_classes` of 10, an archive without `split` is split after its letters are left out.
@@ -69,7 +69,7 @@ def read(
     max_bytes: int = _MAX_BYTES,
     *,
     needs_writer: bool = True,
-) -> archives.WriterArchive:
+) -> archives.CharacterArchive:
     """The examples of a by-writer archive, as `load` gives them.
 
     Args:
@@ -88,7 +88,7 @@ def read(
         images = members.read("images", "iuf", (count, *archives.IMAGE_SHAPE))
         labels = members.read("labels", "iu", (count,))
         has_clients = needs_writer or "writer" in members
-        writers, writer_index = _writers(
+        writers, client_index = _writers(
             members.read("writer", "iuU", (count,)) if has_clients else np.full(count, "nobody")
         )
         classes = members.read("classes", "U") if "classes" in members else None
@@ -101,18 +101,18 @@ def read(
     if split is None:
         # Split only what is used, so that about a fifth of each writer's digits are test examples too.
         keep = labels < num_classes
-        images, labels, writer_index = images[keep], labels[keep], writer_index[keep]
-        is_test = archives.split_by_writer(labels, writer_index, seeds.generator(seed, "split"))
+        images, labels, client_index = images[keep], labels[keep], client_index[keep]
+        is_test = archives.split_by_client(labels, client_index, seeds.generator(seed, "split"))
         notes.append("The archive has no split: each writer's examples are split 80:20 into train and test, by seed.")
     else:
         is_test = _is_test(name, split)
     if source is None:
         stem = os.path.splitext(os.path.basename(name))[0]
-        source = f"{stem}, {len(np.unique(writer_index))} writers" if has_clients else f"{stem}, no writers named"
-    return archives.WriterArchive(
+        source = f"{stem}, {len(np.unique(client_index))} writers" if has_clients else f"{stem}, no writers named"
+    return archives.CharacterArchive(
         images,
         labels,
-        writer_index,
+        client_index,
         is_test,
         writers,
         archives.CLASSES,

@@ -25,7 +25,7 @@ _BATCH = 2048
 INSTALL = "pip install --no-deps pyarrow==21.0.0"
 
 
-def load(options: sources.SourceOptions) -> archives.WriterArchive:
+def load(options: sources.SourceOptions) -> archives.CharacterArchive:
     """The images of the file or folder at `options.client_data`, kept in `options.cache_dir`.
 
     Raises:
@@ -37,7 +37,7 @@ def load(options: sources.SourceOptions) -> archives.WriterArchive:
 
 def _read(
     options: sources.SourceOptions, files: dict[pathlib.Path, bool], allocate: archive_cache.Allocate
-) -> archives.WriterArchive:
+) -> archives.CharacterArchive:
     try:
         import pyarrow
     except ImportError as error:

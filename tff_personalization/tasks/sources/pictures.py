@@ -28,7 +28,7 @@ Row = tuple[pathlib.Path, str, str, bool]
 """A picture, its client, the name of its class, and whether it is a test example."""
 
 
-def load(options: sources.SourceOptions) -> archives.WriterArchive:
+def load(options: sources.SourceOptions) -> archives.CharacterArchive:
     """The pictures in the folder `options.client_data`, kept in `options.cache_dir`.
 
     Raises:
@@ -38,7 +38,7 @@ def load(options: sources.SourceOptions) -> archives.WriterArchive:
     return _load(options, rows, has_clients, "a folder of pictures", [row[0] for row in rows])
 
 
-def load_csv(options: sources.SourceOptions) -> archives.WriterArchive:
+def load_csv(options: sources.SourceOptions) -> archives.CharacterArchive:
     """The pictures that the CSV file `options.client_data` names, kept in `options.cache_dir`.
 
     Raises:
@@ -51,8 +51,8 @@ def load_csv(options: sources.SourceOptions) -> archives.WriterArchive:
 
 def _load(
     options: sources.SourceOptions, rows: list[Row], has_clients: bool, form: str, files: list[pathlib.Path]
-) -> archives.WriterArchive:
-    def make(allocate: archive_cache.Allocate) -> archives.WriterArchive:
+) -> archives.CharacterArchive:
+    def make(allocate: archive_cache.Allocate) -> archives.CharacterArchive:
         gathered = gathering.Gathered(gathering.name_of(options.client_data))
         classes = named_classes.classes_of(options.client_data, {row[2] for row in rows})
         sizes: set[tuple[int, int]] = set()

@@ -65,7 +65,7 @@ def to_archive(train: dict[str, list[bytes]], test: dict[str, list[bytes]], sour
 def with_note(archive: archives.Archive, form: str) -> archives.Archive:
     """The archive with a line that says what was found; `form` is the data's name and form."""
     found = (
-        f"{form}; {len(archive.writers):,} roles, {len(archive.y):,} sequences, {archive.is_test.sum():,} of them test."
+        f"{form}; {len(archive.clients):,} roles, {len(archive.y):,} sequences, {archive.is_test.sum():,} of them test."
     )
     return dataclasses.replace(archive, notes=(found, *archive.notes))
 

@@ -39,7 +39,7 @@ AGAIN = "delete it and download or make it again."
 _CHUNK = 8192
 
 
-def load(options: sources.SourceOptions) -> archives.WriterArchive:
+def load(options: sources.SourceOptions) -> archives.CharacterArchive:
     """The examples of the SQLite database at the path `options.client_data`, kept in `options.cache_dir`.
 
     With `options.num_classes` of 10 the splits `digits_only_train` and `digits_only_test` are preferred, else
@@ -52,7 +52,7 @@ def load(options: sources.SourceOptions) -> archives.WriterArchive:
     return read(options.client_data, options)
 
 
-def read(path: str, options: sources.SourceOptions) -> archives.WriterArchive:
+def read(path: str, options: sources.SourceOptions) -> archives.CharacterArchive:
     """As `load`, for the database at `path`."""
     if not os.path.isfile(path):
         raise errors.UserError(f"{path}: there is no such file: give the path of an SQLite database.")
@@ -71,7 +71,7 @@ def read(path: str, options: sources.SourceOptions) -> archives.WriterArchive:
 
 def _read_database(
     path: str, options: sources.SourceOptions, allocate: archive_cache.Allocate
-) -> archives.WriterArchive:
+) -> archives.CharacterArchive:
     with open_database(path) as connection:
         splits, metadata = read_index(path, connection, options.num_classes)
         _check_total(path, sum(metadata.values()))
@@ -89,7 +89,7 @@ def _read_database(
     if description is None:
         stem = os.path.splitext(os.path.basename(path))[0]
         description = f"{stem}, {len(writers)} writers"
-    return archives.WriterArchive.from_counts(
+    return archives.CharacterArchive.from_counts(
         images, labels, counts, writers, archives.CLASSES, description, notes=(f"{found}.",), parts_as_meant=True
     )
 

@@ -11,7 +11,7 @@ _PUBLISHED_SIZE = {62: (671_585, 77_483), 10: (341_873, 40_832)}
 _SOURCE = {62: "Federated EMNIST", 10: "Federated EMNIST digits"}
 
 
-def load(options: sources.SourceOptions) -> archives.WriterArchive:
+def load(options: sources.SourceOptions) -> archives.CharacterArchive:
     """Federated EMNIST: 3,400 writers with 62 classes, or 3,383 with 10.
 
     The file `emnist_all.sqlite` is kept in `options.cache_dir`, by default TFF's own `~/.tff`; what is read from it,

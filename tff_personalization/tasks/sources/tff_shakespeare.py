@@ -22,7 +22,7 @@ def load(options: sources.SourceOptions) -> archives.Archive:
         FILE_NAME, options.cache_dir, _load_data, "--client_data=plays, or the path of an .sqlite file"
     )
     archive = snippets.read(path, options.num_classes)
-    if len(archive.writers) == _ROLES:
+    if len(archive.clients) == _ROLES:
         archive = dataclasses.replace(archive, source="TFF's Shakespeare")
     return archive
 
