@@ -12,6 +12,9 @@
 # make docs   these pages as a site in site/, with search and pages from docstrings; installs into .venv-docs (once)
 # All make .venv first. Another Python: make PYTHON=/path/to/python3.11 run
 
+# With these, `python -m …` would not find the project, or not what TensorFlow reads
+unexport PYTHONSAFEPATH PYTHONOPTIMIZE
+
 PYTHON ?= $(shell command -v python3.11 || echo python3)
 VENV ?= .venv
 INSTALLED := $(VENV)/installed
@@ -53,9 +56,9 @@ benchmark: $(INSTALLED)
 	$(VENV)/bin/python -m benchmarks.plot $(FLAGS)
 
 compare: $(INSTALLED)
-	$(VENV)/bin/python -m benchmarks.speed --beside=$(BESIDE) --tasks=training,text,evaluation --repetitions=7 \
+	$(VENV)/bin/python -m benchmarks.speed --beside="$(BESIDE)" --tasks=training,text,evaluation --repetitions=7 \
 		--contenders ours before raw stock "pytorch, processes" $(FLAGS)
-	$(VENV)/bin/python -m benchmarks.start_up --beside=$(BESIDE) $(FLAGS)
+	$(VENV)/bin/python -m benchmarks.start_up --beside="$(BESIDE)" $(FLAGS)
 
 stress: $(INSTALLED)
 	$(VENV)/bin/python -m tests.stress.bad_input --each=300 --output=docs/reliability/bad_input.csv
@@ -66,7 +69,7 @@ stress: $(INSTALLED)
 	$(VENV)/bin/python -m tests.stress.random_faults --faults=100 --output=docs/reliability/faults.csv
 
 draw: $(INSTALLED)
-	@$(VENV)/bin/python -m tff_personalization.draw $(RUN) $(FLAGS)
+	@$(VENV)/bin/python -m tff_personalization.draw $(if $(RUN),"$(RUN)") $(FLAGS)
 
 worker: $(INSTALLED)
 	@$(VENV)/bin/python -m tff_personalization.execution.worker $(FLAGS)
@@ -76,17 +79,17 @@ docs: $(INSTALLED) .venv-docs/installed
 	@echo "To read it with search: python3 -m http.server --directory site"
 
 .venv-docs/installed: requirements-docs.txt
-	@$(PYTHON) -m venv .venv-docs
+	@"$(PYTHON)" -m venv .venv-docs
 	@.venv-docs/bin/python -m pip install --quiet --disable-pip-version-check --no-deps -r requirements-docs.txt
 	@touch .venv-docs/installed
 
 $(INSTALLED): requirements.txt
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' 2>/dev/null || { \
+	@"$(PYTHON)" -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' 2>/dev/null || { \
 	  echo "Error: Python 3.11 is needed (TensorFlow Federated takes 3.9 to 3.11, the locked packages 3.11), and '$(PYTHON)' is not it: name one with make PYTHON=/path/to/python3.11" >&2; \
 	  exit 1; }
 	@echo "Installing into $(VENV): some 2 minutes and 3 GB, once"
 	@rm -rf $(VENV)
-	@$(PYTHON) -m venv $(VENV)
+	@"$(PYTHON)" -m venv $(VENV)
 	@$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps -r requirements.txt
 	@touch $(INSTALLED)
 

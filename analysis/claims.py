@@ -169,7 +169,7 @@ def lines(verdicts: Sequence[Mapping[str, Any]]) -> list[str]:
 def _main(arguments: Sequence[str]) -> None:
     (directory,) = command_line.positional(arguments, "DIR")
     path = write(directory)
-    print("\n".join(lines(json.loads(path.read_text(encoding="utf-8"))["verdicts"])))
+    print("\n".join(lines(json.loads(path.read_bytes())["verdicts"])))
     print(path)
 
 

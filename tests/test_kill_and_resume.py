@@ -74,8 +74,24 @@ def test_asked_to_stop_it_saves_leaves_at_once_and_goes_on_later(command, uninte
     assert time.monotonic() - started < 10
     assert process.returncode == 128 + number
     assert "Traceback" not in output
-    assert "goes on from here" in output
+    assert "resumes from here" in output
     assert_all_end(pids)
+    done = len((directory / "metrics.csv").read_text().splitlines()) - 1
+    assert f"round_{done}" in os.listdir(directory / "checkpoints")
+    forked.run(arguments, cwd=ROOT, capture_output=True, check=True)
+    assert_same_numbers(directory, uninterrupted[0])
+
+
+def test_a_lost_terminal_is_as_sigterm(command, uninterrupted):
+    arguments, directory = command("hung-up")
+    terminal, inside = os.openpty()
+    process = forked.Popen(arguments, cwd=ROOT, stdout=inside, stderr=inside)
+    os.close(inside)
+    assert wait_for_round(process, directory, 10)
+    os.close(terminal)  # what the program prints from now on is an error
+    time.sleep(0.3)
+    process.send_signal(signal.SIGHUP)
+    assert process.wait(timeout=30) == 128 + signal.SIGHUP
     done = len((directory / "metrics.csv").read_text().splitlines()) - 1
     assert f"round_{done}" in os.listdir(directory / "checkpoints")
     forked.run(arguments, cwd=ROOT, capture_output=True, check=True)

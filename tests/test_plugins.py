@@ -130,3 +130,10 @@ def test_flags_of_a_plugin_that_are_wrong_are_one_line_and_exit_status_1(tmp_pat
 
 def test_plugins_are_named_with_commas_or_one_by_one_and_count_once():
     assert plugins.split(["a,b", "c.py", "a"]) == ["a", "b", "c.py"]
+
+
+def test_the_path_of_a_plugin_may_have_commas_and_spaces(tmp_path):
+    path = tmp_path / "of Smith, 2024" / "p,q.py"
+    path.parent.mkdir()
+    path.write_text("")
+    assert plugins.split([f"a,{path},b", str(path)]) == ["a", str(path), "b"]

@@ -118,6 +118,18 @@ def test_a_flag_file_that_is_not_text_is_one_line(tmp_path, capsys):
     assert "--flagfile" in message
 
 
+@pytest.mark.parametrize("ends", ["\n", "\r\n"])
+def test_a_flag_file_that_a_windows_editor_wrote_is_read(tmp_path, monkeypatch, ends):
+    path = tmp_path / "x.flags"
+    path.write_bytes(f"--wörd=ä{ends}--number=2{ends}".encode("utf-8-sig"))
+    values = flags.FlagValues()
+    flags.DEFINE_string("wörd", "", "", flag_values=values)
+    flags.DEFINE_integer("number", 1, "", flag_values=values)
+    monkeypatch.setattr(flags, "FLAGS", values)
+    startup.parse_flags(["program", f"--flagfile={path}"])
+    assert (values["wörd"].value, values["number"].value) == ("ä", 2)
+
+
 def test_a_signal_is_the_exit_status_that_a_shell_expects(capfd):
     code, message = leave(errors.Interrupted(15), capfd)
     assert code == 143

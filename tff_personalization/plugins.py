@@ -7,6 +7,7 @@ of what it registers are flags like any others. See docs/extending.md.
 import hashlib
 import importlib
 import importlib.util
+import os
 import pathlib
 import sys
 import traceback
@@ -22,8 +23,19 @@ _loaded: dict[str, str] = {}  # the SHA-256 of the source by the plugin's name
 
 
 def split(values: Sequence[str]) -> list[str]:
-    """The plugins that the values of `--plugin` name, each once, those between commas one by one."""
-    return list(dict.fromkeys(name for value in values for name in value.split(",") if name))
+    """The plugins that the values of `--plugin` name, each once, those between commas one by one.
+
+    The path of a file that exists may have commas in it.
+    """
+    names: dict[str, None] = {}
+    for value in values:
+        pieces = value.split(",")
+        while pieces:
+            ends = range(len(pieces), 1, -1)
+            count = next((end for end in ends if os.path.isfile(os.path.expanduser(",".join(pieces[:end])))), 1)
+            names[",".join(pieces[:count])] = None
+            del pieces[:count]
+    return [name for name in names if name]
 
 
 def load(argv: Sequence[str]) -> None:

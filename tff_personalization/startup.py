@@ -2,6 +2,7 @@
 
 import contextlib
 import errno
+import functools
 import logging as python_logging
 import os
 import select
@@ -13,8 +14,12 @@ from collections.abc import Callable, Iterator
 from typing import Any, NoReturn
 
 from absl import flags, logging
+from absl.flags import _flagvalues
 
 from tff_personalization import errors
+
+# absl reads flag files with it: in UTF-8 whatever the locale, and with the byte order mark that Windows' editors write.
+_flagvalues.open = functools.partial(open, encoding="utf-8-sig")  # type: ignore[attr-defined]
 
 _Hook = Callable[[Any], object]
 # What RuntimeError, ImportError and SystemError say of it.
@@ -174,7 +179,8 @@ def with_plain_errors(main: Callable[[list[str]], int]) -> Callable[[list[str]],
                 _leave(f"{error.filename}: {error.strerror}: see to that file, then start again.")
             raise
         except errors.Interrupted as interrupted:
-            print(f"\n{interrupted}: stopped. The same command goes on from here.", file=sys.stderr)
+            with contextlib.suppress(OSError):  # The terminal may be gone, which SIGHUP says.
+                print(f"\n{interrupted}: stopped. The same command resumes from here.", file=sys.stderr)
             sys.exit(128 + interrupted.signal_number)
 
     return run

@@ -179,3 +179,16 @@ def test_right_answers_that_an_earlier_version_did_not_record_are_those_of_the_a
     assert runs_lib.read(directory).clients["correct"].tolist() == own.tolist()
     recorded.drop(columns="correct").to_csv(directory / "clients.csv", index=False)
     assert (runs_lib.read(directory).clients["correct"] == 10 * read["correct"]).all()
+
+
+def test_records_that_a_windows_editor_saved_are_read(make_run):
+    directory = make_run("run")
+    before = runs_lib.read(directory)
+    expected = before.summary, before.metrics, before.clients
+    for path in (*directory.glob("*.json"), *directory.glob("*.csv")):
+        path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes())
+    after = runs_lib.read(directory)
+    assert after.config == before.config
+    assert after.summary == expected[0]
+    pd.testing.assert_frame_equal(after.metrics, expected[1])
+    pd.testing.assert_frame_equal(after.clients, expected[2])

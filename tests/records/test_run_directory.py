@@ -1,6 +1,7 @@
 """The run directory: what config.json says of a run, and when a run is refused as another's."""
 
 import json
+import os
 import shutil
 import subprocess
 
@@ -115,8 +116,8 @@ def test_a_commit_has_changes_if_code_or_what_it_holds_is_not_as_it_was(tmp_path
         identity = ["-c", "user.name=x", "-c", "user.email=x@x"]
         subprocess.run(["git", *identity, *arguments], cwd=tmp_path, check=True, capture_output=True)
 
-    code = tmp_path / "programs" / "code.py"
-    code.parent.mkdir()
+    code = tmp_path / "package" / "programs" / "code.py"
+    code.parent.mkdir(parents=True)
     code.write_text("")
     monkeypatch.setattr(run_directory, "__file__", str(code))
     git("init")
@@ -130,3 +131,44 @@ def test_a_commit_has_changes_if_code_or_what_it_holds_is_not_as_it_was(tmp_path
     (tmp_path / "other" / "my plugin.py").unlink()
     code.write_text("a = 1")
     assert run_directory.git_commit().endswith("+changes")
+
+
+@pytest.fixture
+def repository(tmp_path, monkeypatch):
+    """A repository with code in it, as the project's own; returns its folder and its commit."""
+    code = tmp_path / "project" / "package" / "programs" / "code.py"
+    code.parent.mkdir(parents=True)
+    code.write_text("")
+    monkeypatch.setattr(run_directory, "__file__", str(code))
+    root = tmp_path / "project"
+    git = ["git", "-c", "user.name=x", "-c", "user.email=x@x", "-C", str(root)]
+    for arguments in (["init"], ["add", "."], ["commit", "-m", "first"]):
+        subprocess.run([*git, *arguments], check=True, capture_output=True)
+    commit = subprocess.run([*git, "rev-parse", "HEAD"], check=True, capture_output=True, text=True).stdout.strip()
+    return root, commit
+
+
+def test_the_commit_is_read_in_a_checkout_of_another_user_and_in_a_hook_of_another_repository(repository, monkeypatch):
+    root, commit = repository
+    monkeypatch.setenv("GIT_DIR", "/no/such/repository")
+    assert run_directory.git_commit() == commit
+    if os.geteuid():
+        pytest.skip("only root can give files to another user")
+    subprocess.run(["chown", "-R", "12345:12345", str(root)], check=True)
+    assert run_directory.git_commit() == commit
+
+
+def test_a_commit_that_git_does_not_tell_is_unknown_and_it_is_said_why(repository, caplog, monkeypatch):
+    root, _ = repository
+    (root / ".git" / "HEAD").write_text("damaged")
+    assert run_directory.git_commit() == "unknown"
+    assert "The commit of the code is not recorded: git: fatal: not a git repository" in caplog.text
+    monkeypatch.setenv("PATH", "/no/such/folder")
+    assert run_directory.git_commit() == "unknown"
+    assert "git: No such file or directory" in caplog.text
+
+
+def test_the_commit_of_a_repository_around_the_project_is_not_the_projects(repository):
+    root, _ = repository
+    (root / ".git").rename(root.parent / ".git")
+    assert run_directory.git_commit() == "unknown"

@@ -16,7 +16,7 @@ from absl import flags
 from tests import forked
 from tff_personalization import errors
 from tff_personalization.experiment import config
-from tff_personalization.sweeps import run_processes, sweep
+from tff_personalization.sweeps import run_processes, sweep, sweep_file
 
 ROOT = pathlib.Path(__file__).parents[2]
 
@@ -153,6 +153,39 @@ def test_a_sweep_that_is_wrong_is_refused_in_one_line_before_anything_runs(sweep
     assert not (tmp_path / "runs").exists()
 
 
+@pytest.mark.parametrize(
+    ("places", "said"),
+    [
+        (
+            "client_data = ['handwriting', 'no/such.npz']",
+            "run 2 (--client_data=no/such.npz): --client_data=no/such.npz",
+        ),
+        ("test_client_ids = ['no/such.txt']", "run 1 (--test_client_ids=no/such.txt): --test_client_ids=no/such.txt"),
+    ],
+)
+def test_data_of_any_run_that_is_not_there_is_refused_before_the_first_starts(sweep_of, tmp_path, places, said):
+    with pytest.raises(errors.UserError) as refusal:
+        sweep_of(f"[grid]\n{places}\n").run()
+    assert said in str(refusal.value)
+    assert not (tmp_path / "runs").exists()
+
+
+def test_a_sweep_that_a_windows_editor_wrote_is_read(tmp_path):
+    path = tmp_path / "sweep.toml"
+    path.write_bytes("[grid]\r\nseed = [1, 2]\r\n".encode("utf-8-sig"))
+    assert [dict(point.overrides) for point in sweep_file.read(path).points()] == [{"seed": 1}, {"seed": 2}]
+
+
+def test_labels_are_in_the_table(sweep_of, capsys):
+    made = sweep_of('[[runs]]\nlabel = "half"\nserver_learning_rate = 0.5\n[[runs]]\nseed = 2\n')
+    made.directory.mkdir(parents=True)
+    made._report()
+    table = pd.read_csv(made.directory / "sweep.csv", keep_default_na=False)
+    assert table["label"].tolist() == ["half", ""]
+    assert table.columns[0] == "label"
+    assert "half" in capsys.readouterr().out
+
+
 def small_runs(tmp_path, by_writer_archive, *arguments):
     return [
         *(sys.executable, "run_experiment.py", f"--sweep={tmp_path / 'two.toml'}", f"--output_dir={tmp_path}"),
@@ -162,7 +195,8 @@ def small_runs(tmp_path, by_writer_archive, *arguments):
 
 
 def test_a_sweep_is_stopped_goes_on_lists_what_failed_and_leaves_a_table(tmp_path, by_writer_archive):
-    missing = tmp_path / "later.npz"
+    missing = tmp_path / "later.npz"  # of no archive yet
+    np.savez(missing, x=1)
     (tmp_path / "two.toml").write_text(f"[grid]\nclient_data = ['{by_writer_archive}', '{missing}']\nrounds = [60]\n")
     command = small_runs(tmp_path, by_writer_archive)
     process = forked.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
@@ -175,7 +209,7 @@ def test_a_sweep_is_stopped_goes_on_lists_what_failed_and_leaves_a_table(tmp_pat
     output, _ = process.communicate(timeout=60)
     assert process.returncode == 130
     assert "Traceback" not in output
-    assert "goes on from here" in output
+    assert "resumes from here" in output
     assert list(tmp_path.glob("two/*/checkpoints/round_*"))  # the run that was under way has saved
     assert not list(tmp_path.glob("two/*/summary.json"))
 
@@ -185,7 +219,7 @@ def test_a_sweep_is_stopped_goes_on_lists_what_failed_and_leaves_a_table(tmp_pat
     assert f"Failed: --client_data={missing}" in again.stdout
     table = pd.read_csv(tmp_path / "two" / "sweep.csv")
     assert table.status.tolist() == ["finished", "failed"]
-    assert f"--client_data={missing}" in table.error[1]
+    assert str(missing) in table.error[1]
     clients = pd.read_csv(pathlib.Path(table.run_directory[0]) / "clients.csv")
     main = clients[(clients.strategy == "fine_tune") & (clients.epoch == 1)]
     assert table.personalized_accuracy_mean[0] == pytest.approx(main.accuracy.mean())

@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM as one exception, `errors.Interrupted`, raised where the program can stand it."""
+"""Ctrl-C, SIGTERM and SIGHUP as one exception, `errors.Interrupted`, raised where the program can stand it."""
 
 import contextlib
 import signal
@@ -9,7 +9,7 @@ from tff_personalization import errors
 
 
 class Interruption:
-    """A context in which SIGINT and SIGTERM are `errors.Interrupted`, at once or at the end of `postponed()`.
+    """A context in which SIGINT, SIGTERM and SIGHUP are `errors.Interrupted`, at once or at the end of `postponed()`.
 
     Raised in the middle of a call from C++ back to Python, as when TensorFlow builds a graph, the exception comes out
     as another one, or not at all. So another one leaves the context as `errors.Interrupted`, and one that was lost is
@@ -23,7 +23,10 @@ class Interruption:
         self._handlers_before: dict[int, Any] = {}
 
     def __enter__(self) -> "Interruption":
-        self._handlers_before = {n: signal.signal(n, self._handle) for n in (signal.SIGINT, signal.SIGTERM)}
+        numbers = [signal.SIGINT, signal.SIGTERM]
+        if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # as under nohup
+            numbers.append(signal.SIGHUP)
+        self._handlers_before = {number: signal.signal(number, self._handle) for number in numbers}
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, traceback: object) -> None:

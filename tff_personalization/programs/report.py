@@ -17,7 +17,7 @@ def print_report(directory: run_directory.RunDirectory) -> None:
     path, text = directory.path / "summary.json", io.StringIO()
     try:
         with contextlib.redirect_stdout(text):
-            summary = json.loads(path.read_text())
+            summary = json.loads(path.read_bytes())
             mean = summary["initial_accuracy"]["mean"]
             if mean is None or mean != mean:
                 raise errors.UserError(f"{path}: no test client had a test example: nothing was judged.")

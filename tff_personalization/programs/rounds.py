@@ -130,7 +130,7 @@ def run(program: Program, state: State) -> State:
             _show(program, state, trained)
             del trained, evaluated  # a cohort's data and what its clients keep, before the next one is there
     except BaseException:
-        # Ctrl-C, SIGTERM or a fault: the last whole round is kept.
+        # Ctrl-C, SIGTERM, SIGHUP or a fault: the last whole round is kept.
         if state.learning is not None:
             with program.interrupt.postponed():
                 save(program, state)

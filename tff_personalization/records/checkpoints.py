@@ -52,6 +52,7 @@ class Checkpoints:
             return
         with files.as_os_errors(self._path):
             coroutines.wait_for(self._states.save(state, round_number))
+        files.wait_until_there(self._directory(round_number))
         manifest = {"format": FORMAT, "sha256": _digests(self._directory(round_number))}
         files.write_text(self._manifest(round_number), json.dumps(manifest))
         kept = {self._manifest(number).name for number in self.rounds()}
@@ -85,7 +86,7 @@ class Checkpoints:
     def _problem(self, round_number: int) -> str | None:
         """What is wrong with a checkpoint's files; None if nothing is."""
         try:
-            manifest = json.loads(self._manifest(round_number).read_text())
+            manifest = json.loads(self._manifest(round_number).read_bytes())
             version, expected = manifest["format"], dict(manifest["sha256"])
         except FileNotFoundError:
             return "its checksums are missing"

@@ -112,7 +112,7 @@ def _until(path: pathlib.Path, rounds: int) -> tuple[pd.DataFrame, str]:
     wanted = table["round"].astype(int) <= rounds
     if "split" in table:
         wanted &= table["split"] != "test"
-    lines = path.read_bytes().decode().splitlines(keepends=True)
+    lines = path.read_bytes().decode("utf-8-sig").splitlines(keepends=True)
     return table[wanted], "".join([lines[0], *itertools.compress(lines[1:], wanted)])
 
 

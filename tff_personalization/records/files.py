@@ -10,6 +10,7 @@ import math
 import os
 import pathlib
 import shutil
+import time
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
@@ -19,6 +20,7 @@ import tensorflow as tf
 from tff_personalization import errors
 from tff_personalization.tasks.sources import npz_archive
 
+_SECONDS_TO_BE_SEEN = 20.0
 _ERRNO = {
     tf.errors.ResourceExhaustedError: errno.ENOSPC,
     tf.errors.PermissionDeniedError: errno.EACCES,
@@ -40,10 +42,24 @@ def _write(path: pathlib.Path, content: bytes | memoryview) -> None:
     try:
         temporary.write_bytes(content)
         os.replace(temporary, path)
+        wait_until_there(path)
     except OSError as error:
         with contextlib.suppress(OSError):
             temporary.unlink()
         raise OSError(error.errno, error.strerror, str(path)) from error
+
+
+def wait_until_there(path: pathlib.Path) -> None:
+    """Waits for a file or folder that was renamed to be seen: on some file systems of clusters that takes a while.
+
+    Raises:
+        OSError: it is not there after 20 s.
+    """
+    deadline = time.monotonic() + _SECONDS_TO_BE_SEEN
+    while not path.exists():
+        if time.monotonic() > deadline:
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(path))
+        time.sleep(0.05)
 
 
 def save_arrays(path: pathlib.Path, arrays: Iterable[np.ndarray] = (), **named: np.ndarray) -> None:

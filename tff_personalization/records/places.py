@@ -86,7 +86,7 @@ def read_bytes(path: Place) -> bytes:
 def read_text(path: Place) -> str:
     """The text in `path`; UserError when it cannot be read or is not text."""
     try:
-        return read_bytes(path).decode()
+        return read_bytes(path).decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise UserError(f"{path}: not text ({error}); restore the file or repeat the run") from None
 

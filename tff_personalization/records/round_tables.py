@@ -1,5 +1,6 @@
 """metrics.csv and evaluations.csv, which grow by the round: cut to what a run goes on from, and added to."""
 
+import codecs
 import itertools
 import pathlib
 from collections.abc import Mapping
@@ -28,7 +29,8 @@ def _keep_rows(path: pathlib.Path, counts: Mapping[int, int]) -> None:
     if not counts:
         path.unlink(missing_ok=True)
         return
-    lines = path.read_bytes().decode(errors="replace").splitlines(keepends=True) if path.exists() else []
+    content = path.read_bytes() if path.exists() else b""
+    lines = content.decode("utf-8-sig", errors="replace").splitlines(keepends=True)
     columns = lines[0].rstrip("\r\n").split(",") if lines else []
     kept = 1 + sum(counts.values())
     rounds = itertools.chain.from_iterable([number] * count for number, count in counts.items())
@@ -40,7 +42,7 @@ def _keep_rows(path: pathlib.Path, counts: Mapping[int, int]) -> None:
                 f"{path}, line {line}: damaged, a row of round {number} is expected: restore the file, or move "
                 f"{path.parent} away and start again."
             )
-    if len(lines) > kept:
+    if len(lines) > kept or content.startswith(codecs.BOM_UTF8):
         files.write_text(path, "".join(lines[:kept]))
 
 

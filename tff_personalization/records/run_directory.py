@@ -19,10 +19,13 @@ lock               held by the process that writes here
 """
 
 import json
+import os
 import pathlib
 import subprocess
 from collections.abc import Mapping
 from typing import Any
+
+from absl import logging
 
 from tff_personalization import errors, homes, identity
 from tff_personalization.experiment import config as config_lib
@@ -63,7 +66,7 @@ class RunDirectory:
     def record(self) -> dict[str, Any] | None:
         """What config.json has, if an earlier start has written it; refused if it is damaged."""
         try:
-            record = json.loads((self.path / "config.json").read_text())
+            record = json.loads((self.path / "config.json").read_bytes())
             return {**record, "flags": dict(record["flags"]), "starts": list(record.get("starts", ()))}
         except (FileNotFoundError, NotADirectoryError):
             return None
@@ -109,20 +112,28 @@ class RunDirectory:
 
 
 def git_commit() -> str:
-    """The commit of the code; "unknown" outside a repository.
+    """The commit of the code; "unknown" outside a repository, and after a warning, where git does not tell.
 
     "+changes" follows if what is under version control, docs/ apart, or Python's files are not as they are in it.
     """
-    here = pathlib.Path(__file__).parent
+    root = pathlib.Path(__file__).parents[2]
+    if not (root / ".git").exists():  # not that of a repository around it
+        return "unknown"
+    # Variables of git's, as in its hooks, would name another repository. It may belong to another user, as in a
+    # container: what git could be made to run by it is no more than the code that is running.
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
+    command = ["git", "--no-optional-locks", "-c", "safe.directory=*", "-C", str(root)]
 
     def git(*arguments: str) -> str:
         return subprocess.run(
-            ["git", "-C", str(here), *arguments], check=True, capture_output=True, text=True
+            [*command, *arguments], env=environment, check=True, capture_output=True, text=True
         ).stdout.strip()
 
     try:
         status = git("status", "--porcelain", "--untracked-files=all", "--", ":/", ":(top,exclude)docs").splitlines()
         changed = any(not line.startswith("??") or line.rstrip('"').endswith(".py") for line in status)
         return git("rev-parse", "HEAD") + ("+changes" if changed else "")
-    except (OSError, subprocess.CalledProcessError):
+    except (OSError, subprocess.CalledProcessError) as error:
+        reason = error.stderr.strip() if isinstance(error, subprocess.CalledProcessError) else error.strerror
+        logging.warning("The commit of the code is not recorded: git: %s", " ".join(str(reason).split()))
         return "unknown"

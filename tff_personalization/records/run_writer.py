@@ -15,6 +15,7 @@ from typing import IO, Any
 import numpy as np
 import pandas as pd
 import tensorflow_federated as tff
+from absl import logging
 
 from tff_personalization import errors
 from tff_personalization.records import (
@@ -30,6 +31,8 @@ from tff_personalization.records import (
 from tff_personalization.tasks import federated_data
 
 _PACKAGES = ("tensorflow", "tensorflow-federated", "numpy", "pandas")
+# What file systems of clusters (Lustre, NFS) say that have no locks.
+_NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL)
 _OF_A_START = ("git_commit", "versions", "cores")
 
 
@@ -66,6 +69,8 @@ def opened(
 def _locked(path: pathlib.Path) -> IO[str]:
     """A file of the directory that this process holds until it closes it or ends, however it ends.
 
+    Where the file system has no locks, that is said and the run goes on.
+
     Raises:
         UserError: another process holds it.
     """
@@ -73,7 +78,16 @@ def _locked(path: pathlib.Path) -> IO[str]:
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as error:
+        if error.errno in _NO_LOCKS:
+            logging.warning(
+                "%s: this file system has no locks (%s), so that nothing keeps a second process from writing there: "
+                "start no other one.",
+                path,
+                error.strerror,
+            )
+            return file
         if error.errno not in (errno.EWOULDBLOCK, errno.EACCES):
+            file.close()
             raise
         file.seek(0)
         process = file.read().strip()

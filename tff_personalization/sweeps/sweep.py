@@ -29,6 +29,7 @@ from tff_personalization.execution import worker_binary
 from tff_personalization.experiment import config as config_lib
 from tff_personalization.records import earlier_run, run_directory
 from tff_personalization.sweeps import run_processes, search, sweep_file
+from tff_personalization.tasks import federated_data
 
 _PROGRAM = pathlib.Path(__file__).parents[2] / "run_experiment.py"
 # What belongs to the sweep as a whole, not to one of its runs.
@@ -114,6 +115,7 @@ class Sweep:
     def start(self, select: Callable[[Run], bool] = lambda run: True) -> None:
         """Runs those of the selected runs that are not finished, some at once; as `run`, without the table."""
         waiting = self._unfinished(select)
+        self._check_places(waiting)
         processes = run_processes.RunProcesses[int](self._at_once)
         started, done = time.monotonic(), 0
         try:
@@ -145,6 +147,19 @@ class Sweep:
                 run.status = "finished"
                 self._say(f"{self._name(number)} {run}: finished already")
         return [number for number in numbers if not self.runs[number - 1].directory.finished]
+
+    def _check_places(self, numbers: Sequence[int]) -> None:
+        """Refuses runs whose client data is not there, and a directory that cannot be written: before the first."""
+        for number in numbers:
+            run = self.runs[number - 1]
+            try:
+                federated_data.check_places(run.directory.experiment.config)
+            except errors.UserError as error:
+                raise errors.UserError(f"{self.path}: run {number} ({run}): {error}") from error
+        try:
+            self.directory.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise errors.UserError(f"--output_dir: {self.directory} cannot be made ({error.strerror}).") from error
 
     def _is_to_compute_itself(self, ended: run_processes.Ended[int]) -> bool:
         """Whether a run failed because the rounds to take over were missing; it then computes them itself."""
@@ -242,7 +257,6 @@ class Sweep:
         table = pd.DataFrame([self._row(run) for run in self.runs])
         if self._trials is not None:
             self._judge(table)
-        self.directory.mkdir(parents=True, exist_ok=True)
         path = self.directory / "sweep.csv"
         table.to_csv(path, index=False)
         readable = table.drop(columns=["run_directory", "error"]).map(_cell)
@@ -257,7 +271,8 @@ class Sweep:
         sys.stdout.flush()
 
     def _row(self, run: Run) -> dict[str, Any]:
-        row = {**run.overrides, "status": run.status}
+        label = {"label": run.label} if any(other.label for other in self.runs) else {}
+        row: dict[str, Any] = {**label, **run.overrides, "status": run.status}
         if run.status == "finished":
             record = runs.read(run.directory.path)
             if self._trials is None:  # A search must not be judged by test clients, not even by who reads its table.

@@ -108,7 +108,7 @@ def read(path: pathlib.Path) -> SweepFile:
         UserError: it cannot be read, or is no sweep.
     """
     try:
-        contents = tomllib.loads(path.read_text(encoding="utf-8"))
+        contents = tomllib.loads(path.read_text(encoding="utf-8-sig"))
     except OSError as error:
         raise errors.UserError(f"--sweep={path}: cannot be read ({error.strerror}).") from error
     except ValueError as error:  # of which tomllib's is a kind; it names line and column

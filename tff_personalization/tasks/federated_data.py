@@ -89,6 +89,15 @@ def file_of(config: Settings) -> pathlib.Path | None:
     return path if not named and path.is_file() else None
 
 
+def check_places(config: Settings) -> None:
+    """Raises UserError if the client data, or a file that names clients, is not there, before any of it is read."""
+    registry.TASKS[config.task].sources.find(str(homes.expand(config.client_data)))
+    for name in ("test_client_ids", "train_client_ids"):
+        path = getattr(config, name)
+        if path is not None and not homes.expand(path).is_file():
+            raise errors.UserError(f"--{name}={path}: there is no such file.")
+
+
 def load(config: Settings, look: bool = False) -> FederatedData:
     """Loads the client data that the settings name and splits the clients.
 

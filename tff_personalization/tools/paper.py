@@ -200,7 +200,7 @@ def _main() -> None:
             paper = Paper(settings_of(argv[1:]), scale.value, experiments.value, runs_at_once=at_once.value)
             sound = paper.run()
         path = claims.write(paper.directory)
-        print("\n".join(claims.lines(json.loads(path.read_text())["verdicts"])))
+        print("\n".join(claims.lines(json.loads(path.read_bytes())["verdicts"])))
         print(f"Verdicts:  {path}")
         print(f"Report:    {report.write(paper.directory)}")
         return 0 if sound else 1
