@@ -143,14 +143,14 @@ def finished_run(tmp_path_factory, by_writer_archive):
         experiment = config.from_flags(values)
         chosen = experiment.config
         task, directory = registry.TASKS[chosen.task], run_directory.RunDirectory(experiment)
-        data = _NO_DATA if task.is_sequence else federated_data.load(chosen)
+        data = _NO_DATA if task.predicts.by_place else federated_data.load(chosen)
         figures = {"rounds": last, "validation_round": {"round": best}, "strategy": chosen.strategies[0]}
         epochs = {"personalization_epochs": chosen.personalization_epochs}
         with run_writer.opened(directory, data, {}) as writer:
             for round_number in (best, last):
                 # Other weights than the untrained model's, and biases that are not zero.
                 rng = seeds.generator(round_number, "weights")
-                model = task.models[chosen.model](task.num_classes, rng)
+                model = task.build(chosen.model, rng)
                 weights = [w + 0.05 * rng.normal(size=w.shape).astype(np.float32) for w in model.initial_weights[0]]
                 writer.models.save(weights, round_number)
             writer.write_json("summary.json", {**dict.fromkeys(run_records.SUMMARY), **figures, **epochs})

@@ -71,7 +71,7 @@ USES_METHODS = (
 BAD_PLUGINS = {
     "no such module": ("no_such_module_at_all", None, ["no_such_module_at_all", "no such module"]),
     "no such file": ("no/such/file.py", None, ["no/such/file.py", "no such file"]),
-    "nothing registered": ("p.py", "x = 1\n", ["p.py", "registers no method"]),
+    "nothing registered": ("p.py", "x = 1\n", ["p.py", "registers no task"]),
     "an error of its own": ("p.py", "x = 1\n1 / 0\n", ["p.py, line 2", "ZeroDivisionError"]),
     "not Python": ("p.py", "x = 1\ny = (\n", ["p.py, line 2", "SyntaxError"]),
     "a missing import": ("p.py", "import not_installed_at_all\n", ["p.py, line 1", "not_installed_at_all"]),

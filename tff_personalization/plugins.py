@@ -1,4 +1,4 @@
-"""The user's own modules: imported at the start, they register methods, strategies, aggregators and optimizers.
+"""The user's own modules: imported at the start, they register tasks, methods, strategies, aggregators and optimizers.
 
 A plugin is imported before the program's flags are defined, since what it registers are choices of flags. The settings
 of what it registers are flags like any others. See docs/extending.md.
@@ -18,6 +18,7 @@ from absl import flags
 
 from tff_personalization import aggregators, errors, homes, methods, optimizers
 from tff_personalization.personalization import strategies
+from tff_personalization.tasks import registry
 
 _loaded: dict[str, str] = {}  # the SHA-256 of the source by the plugin's name
 
@@ -54,7 +55,8 @@ def load(argv: Sequence[str]) -> None:
         module = _import(name)
         if _count_registered() == registered_before:
             raise errors.UserError(
-                f"--plugin={name}: it registers no method, strategy, aggregator or optimizer: see docs/extending.md."
+                f"--plugin={name}: it registers no task, method, strategy, aggregator or optimizer: see "
+                "docs/extending.md."
             )
         if own := sorted(set(flags.FLAGS) - flags_before):
             raise errors.UserError(
@@ -96,9 +98,8 @@ def sha256(files: Sequence[pathlib.Path]) -> str:
 
 
 def _count_registered() -> int:
-    return sum(
-        map(len, (methods.METHODS, strategies.STRATEGIES, aggregators.AGGREGATORS, optimizers.OPTIMIZERS))  # type: ignore[arg-type]
-    )
+    others = len(strategies.STRATEGIES) + len(aggregators.AGGREGATORS) + len(optimizers.OPTIMIZERS)
+    return len(registry.TASKS) + len(methods.METHODS) + others
 
 
 def _import(name: str) -> types.ModuleType:

@@ -26,7 +26,7 @@ def trained_model(*arguments):
     experiment = config.from_flags(flag_values)
     task = registry.TASKS[experiment.config.task]
     rng = seeds.generator(experiment.config.seed, "init")
-    model = task.models[experiment.config.model](task.num_classes, rng)
+    model = task.build(experiment.config.model, rng)
     strategy, weights = experiment.config.strategies[0], global_weights.GlobalWeights.initial(model)
     return personalizer.TrainedModel(experiment, model, weights, 7, strategy, "run", "synthetic bars")
 

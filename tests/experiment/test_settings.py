@@ -76,7 +76,7 @@ BAD_FLAGS = [
     ({"strategies": ["fine_tun"]}, "--strategies", "fine_tune"),
     ({"strategies": ["fine_tune", "fine_tune"]}, "--strategies", "repeated"),
     ({"ditto_lambda": 0.1}, "--ditto_lambda", "--strategies=fine_tune,fine_tune_head"),
-    ({"task": "shakespeare", "strategies": ["fine_tune", "knn_per"]}, "--strategies: knn_per", "--model=char_lstm"),
+    ({"task": "shakespeare", "strategies": ["fine_tune", "knn_per"]}, "--strategies: knn_per", "--task=shakespeare"),
     ({"knn_neighbours": 3, "strategies": ["apfl"]}, "--knn_neighbours", "--strategies=apfl"),
     ({"personalization_learning_rate": 0.1, "strategies": ["knn_per"]}, "--personalization_learning_rate", "knn_per"),
     ({"personalization_batch_size": 5, "strategies": ["knn_per"]}, "--personalization_batch_size", "knn_per"),

@@ -328,7 +328,7 @@ def test_strategies_that_are_not_refused_adapt_a_text_model_and_without_text_lea
     added = tuple(np.full_like(w, RATE) for w in theta)
     tuning = adaptation.Tuning(SGD, 1, BATCH, STRATEGIES[name].settings.read(VALUES))
 
-    @tf.function(input_signature=[char_lstm.SEQUENCES, char_lstm.NEXT_CHARACTERS], autograph=False)
+    @tf.function(input_signature=[char_lstm.SEQUENCES, char_lstm.NEXT_CHARACTER.y_spec], autograph=False)
     def curve(x, y):
         test = local_training.Examples(tf.constant(x_test), tf.constant(y_test))
         weights = global_weights.GlobalWeights(theta, STRATEGIES[name].needs, (added,))

@@ -9,7 +9,8 @@ MODELS = [(task, model) for task, chosen in registry.TASKS.items() for model in 
 
 
 @pytest.mark.parametrize(("name", "model"), MODELS)
-def test_a_task_is_a_sequence_where_its_models_have_a_label_at_each_place_of_an_example(name, model):
+def test_networks_take_and_predict_what_their_task_says(name, model):
     task = registry.TASKS[name]
-    _, labels = task.models[model](task.num_classes, np.random.default_rng(0)).input_spec
-    assert labels.shape.rank == (2 if task.is_sequence else 1)
+    network = task.build(model, np.random.default_rng(0))
+    assert network.input_spec == (task.x_spec, task.predicts.y_spec)
+    assert network.initial_weights[0][-1].shape == (task.num_classes,)

@@ -18,7 +18,7 @@ from tff_personalization.models import functional
 from tff_personalization.personalization import adaptation
 from tff_personalization.personalization import strategies as strategies_lib
 from tff_personalization.records import finished_run
-from tff_personalization.tasks import archives, registry, sources
+from tff_personalization.tasks import registry
 
 Weights = tuple[tf.Tensor, ...]
 
@@ -48,7 +48,7 @@ class TrainedModel:
     @property
     def classes(self) -> tuple[str, ...]:
         """The characters that are told apart."""
-        return archives.CLASSES[: registry.TASKS[self.experiment.config.task].num_classes]
+        return registry.TASKS[self.experiment.config.task].classes
 
 
 def load(run: pathlib.Path, round_number: int | None = None, strategy: str | None = None) -> TrainedModel:
@@ -63,8 +63,8 @@ def load(run: pathlib.Path, round_number: int | None = None, strategy: str | Non
         UserError: it is no finished run of a task with images, has kept no such model, or its strategy cannot be used.
     """
     opened = finished_run.FinishedRun.open(run)
-    task = opened.config["task"]
-    if registry.TASKS[task].sources is not sources.IMAGES:
+    task = opened.experiment.config.task
+    if not opened.task.drawn:
         raise errors.UserError(f"{run}: --task={task} has no characters to draw: give a run of emnist62 or emnist10.")
     available = opened.experiment.config.strategies
     if strategy is not None and strategy not in available:
@@ -151,7 +151,7 @@ class Personalizer:
 
     def warm_up(self) -> None:
         """Traces all functions, so that the first visitor need not wait for it."""
-        images, labels = np.zeros((2, *archives.IMAGE_SHAPE), np.uint8), np.zeros(2, np.int32)
+        images, labels = np.zeros((2, *self.model.input_spec[0].shape[1:]), np.uint8), np.zeros(2, np.int32)
         weights = self.personalize(images, labels, "warm-up")
         self.probabilities(weights, images[0])
         self.hits(weights, images, labels)

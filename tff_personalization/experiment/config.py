@@ -171,10 +171,11 @@ def given(flag_values: flags.FlagValues) -> dict[str, Any]:
 def _check_strategies(values: Mapping[str, Any], method: Method) -> None:
     for name in values["strategies"]:
         strategy = strategies.STRATEGIES[name]
-        if strategy.one_label and registry.TASKS[values["task"]].is_sequence:
+        predicts = registry.TASKS[values["task"]].predicts
+        if strategy.one_label and not predicts.one_class:
             raise errors.UserError(
-                f"--strategies: {name} is for models with one label an example; --model={values['model']} predicts one "
-                "at each place of it: leave it out."
+                f"--strategies: {name} is for tasks with one class for each example; --task={values['task']} "
+                f"predicts {predicts.words}: leave it out."
             )
         if not method.fits(strategy.needs):
             makers = ", ".join(other for other in methods.METHODS if methods.get(other).fits(strategy.needs))

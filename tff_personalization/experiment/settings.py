@@ -28,13 +28,16 @@ def _methods() -> dict[str, Method]:
     return {name: methods.get(name) for name in methods.METHODS}
 
 
+def _networks() -> str:
+    of_tasks = "; ".join(f"{name}: {', '.join(task.models)}" for name, task in registry.TASKS.items())
+    return f"The network. Default: the task's first. {of_tasks}."
+
+
 class RunSettings(federated_data.Settings):
     """What every run reads."""
 
     method = Setting("fed_avg", listing("How the global model is trained.", _methods), choices=methods.METHODS)
-    model: Setting[Any] = Setting(
-        None, "The network. Default: cnn, and char_lstm for shakespeare.", kind=str, choices=registry.MODELS
-    )
+    model: Setting[Any] = Setting(None, _networks, kind=str, choices=registry.MODELS)
     rounds = Setting(500, "Rounds of training.", least=0)
 
     strategies: Setting[list[str]] = Setting(
@@ -78,8 +81,8 @@ class RunSettings(federated_data.Settings):
 
     plugin: Setting[list[str]] = Setting(
         [],
-        "Your own module, by name or as the path of a .py file, that registers methods, strategies, aggregators or "
-        "optimizers (docs/extending.md). Give several with commas, or repeat the flag.",
+        "Your own module, by name or as the path of a .py file, that registers tasks, methods, strategies, "
+        "aggregators or optimizers (docs/extending.md). Give several with commas, or repeat the flag.",
         theme="run",
         several=True,
     )

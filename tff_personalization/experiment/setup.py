@@ -16,8 +16,7 @@ from tff_personalization.tasks import federated_data, registry
 
 def model_builder(config: settings.RunSettings) -> Callable[[np.random.Generator], functional.SeededModel]:
     """Makes the network that the settings name, untrained, its weights drawn from a generator."""
-    task = registry.TASKS[config.task]
-    return functools.partial(task.models[config.model], task.num_classes)
+    return functools.partial(registry.TASKS[config.task].build, config.model)
 
 
 def setup(experiment: config_lib.Experiment, data: federated_data.FederatedData) -> method.Setup[Any]:

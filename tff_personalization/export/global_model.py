@@ -8,15 +8,8 @@ import tensorflow as tf
 
 from tff_personalization import errors, methods
 from tff_personalization.algorithms import ifca
-from tff_personalization.models import characters
 from tff_personalization.records import finished_run, run_directory
-from tff_personalization.tasks import archives, registry
-
-IMAGES = "uint8, ink 255 on background 0, 28×28, rows from above; divided by 255 inside of the model"
-TEXT = (
-    "character ids, uint8: 0 padding, 1 to 86 the characters of `classes`, 87 any other, 88 the beginning and 89 the "
-    "end of what is said; the first is the beginning; a row of logits says what follows the id at its place"
-)
+from tff_personalization.tasks import registry
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,14 +27,9 @@ class GlobalModel:
     weights: tuple[np.ndarray, ...]
 
     @property
-    def is_text(self) -> bool:
-        """Whether it predicts the next character and not the class of an image."""
-        return registry.TASKS[self.run.experiment.config.task].is_sequence
-
-    @property
-    def num_classes(self) -> int:
-        """Number of logits."""
-        return registry.TASKS[self.run.experiment.config.task].num_classes
+    def task(self) -> registry.Task:
+        """The run's task."""
+        return registry.TASKS[self.run.experiment.config.task]
 
     def metadata(self) -> dict[str, Any]:
         """What someone who meets the model without the run has to know of it, as plain values."""
@@ -50,9 +38,10 @@ class GlobalModel:
         return {
             "task": config.task,
             "model": config.model,
-            "classes": list(characters.CLASSES if self.is_text else archives.CLASSES[: self.num_classes]),
-            "input": TEXT if self.is_text else IMAGES,
-            "output": "logits, float32, one for each of `classes`; softmax makes probabilities of them",
+            "classes": list(self.task.classes),
+            "input": self.task.input_in_words,
+            "output": "logits, float32, one for each of `classes`; "
+            f"{self.task.predicts.activation} makes probabilities of them",
             "run": {
                 "name": record["run_name"],
                 **{name: record[name] for name in names},

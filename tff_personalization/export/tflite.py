@@ -22,9 +22,9 @@ from typing import Any, NamedTuple
 import tensorflow as tf
 from tensorflow.lite.python import convert as tflite_convert
 
-from tff_personalization import errors, local_training, optimizers, seeds
+from tff_personalization import errors, local_training, optimizers
 from tff_personalization.export import built_ins, global_model, output
-from tff_personalization.models import emnist_cnn, functional
+from tff_personalization.models import functional
 
 _SEED = tf.TensorSpec([2], tf.int32)
 
@@ -87,11 +87,7 @@ def personalization(found: global_model.GlobalModel, strategy: str | None = None
     """
     config, settings = found.run.experiment.config, found.run.experiment.values
     name = strategy or config.strategies[0]
-    if found.is_text:
-        raise errors.UserError(
-            f"--format=tflite: TensorFlow Lite cannot train --model={config.model}, a recurrent network: choose "
-            "--format=keras or saved_model."
-        )
+    _portable(found)
     if name not in TRAINED:
         where = "--strategy" if strategy else f"{found.run.directory}: --strategies"
         raise errors.UserError(
@@ -132,15 +128,16 @@ def convert(found: global_model.GlobalModel, how: Personalization) -> bytes:
     """The TensorFlow Lite file.
 
     Raises:
-        UserError: the optimizer takes steps that TensorFlow Lite cannot.
+        UserError: the network has layers, or the optimizer takes steps, that TensorFlow Lite does not have.
     """
     device = _OnDevice(found, how)
     try:
         return _converted(device.module, device.signatures(), resource_variables=True)
     except tflite_convert.ConverterError as error:
         raise errors.UserError(
-            f"--personalization_optimizer={how.optimizer.name}: TensorFlow Lite cannot take its steps; choose one of "
-            "TFF's, such as sgd or adam."
+            f"--format=tflite: TensorFlow Lite cannot train the layers of --model={found.run.experiment.config.model} "
+            f"with --personalization_optimizer={how.optimizer.name}: use Dense and Conv2D layers with strides of 1 and "
+            "no padding, 2×2 max-pooling and dropout, with an optimizer of TFF's, such as sgd or adam."
         ) from error
 
 
@@ -158,11 +155,15 @@ def convert_quantized(found: global_model.GlobalModel) -> bytes:
 
 
 def _portable(found: global_model.GlobalModel) -> functional.SeededModel:
-    """The run's network, of operations that TensorFlow Lite has."""
-    rng = seeds.generator(0, "init")  # for weights that are not used
-    if found.run.experiment.config.model == "cnn":
-        return emnist_cnn.build_cnn(found.num_classes, rng, operations=built_ins.OPERATIONS)
-    return emnist_cnn.build_linear(found.num_classes, rng, operations=built_ins.OPERATIONS)
+    """The run's network, of operations that TensorFlow Lite has. Raises UserError if there is none."""
+    rebuilt, name = found.run.model.rebuilt, found.run.experiment.config.model
+    if rebuilt is None or not found.task.predicts.one_class:
+        reason = f"predicts {found.task.predicts.words}" if rebuilt else "has layers without a counterpart there"
+        raise errors.UserError(
+            f"--format=tflite: TensorFlow Lite cannot train --model={name}, which {reason}: choose --format=keras or "
+            "saved_model."
+        )
+    return rebuilt(built_ins.OPERATIONS)
 
 
 class _OnDevice:

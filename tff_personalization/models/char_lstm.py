@@ -9,14 +9,16 @@ in the accuracy; the end of a snippet and characters out of the vocabulary do, a
 predicted: it stands first.
 """
 
+import functools
+
 import numpy as np
 import tensorflow as tf
 
-from tff_personalization.models import characters, functional
+from tff_personalization.models import characters, functional, keras_twins, outputs
 
 EMBEDDING, UNITS = 8, 256
 SEQUENCES = tf.TensorSpec([None, characters.SEQUENCE_LENGTH], tf.uint8)
-NEXT_CHARACTERS = tf.TensorSpec([None, characters.SEQUENCE_LENGTH], tf.int32)
+NEXT_CHARACTER = outputs.classes_by_place(characters.CLASSES, characters.SEQUENCE_LENGTH, padding=characters.PAD)
 
 
 def build_char_lstm(
@@ -60,8 +62,9 @@ def build_char_lstm(
         stem_size=7,
         head_size=2,
         x_spec=SEQUENCES,
-        y_spec=NEXT_CHARACTERS,
-        scoring=functional.Scoring(mean_loss, count_correct, count_predictions, batch_size=128),
+        y_spec=NEXT_CHARACTER.y_spec,
+        scoring=NEXT_CHARACTER.scoring,
+        to_keras=functools.partial(keras_twins.char_lstm, num_classes, embedding, units),
     )
 
 
@@ -154,25 +157,3 @@ def lstm(x: tf.Tensor, kernel: tf.Tensor, recurrent: tf.Tensor, bias: tf.Tensor)
 def _before(states: tf.Tensor) -> tf.Tensor:
     """The state before each step: zero before the first."""
     return tf.concat([tf.zeros_like(states[:1]), states[:-1]], axis=0)
-
-
-def mean_loss(logits: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
-    """Mean cross-entropy (nats) of `logits`, shape (n, 80, classes), where `labels`, shape (n, 80), are not padding."""
-    losses = tf.nn.sparse_softmax_cross_entropy_with_logits(labels=labels, logits=logits)
-    counts = tf.cast(_predicted(labels), losses.dtype)
-    return tf.math.divide_no_nan(tf.reduce_sum(losses * counts), tf.reduce_sum(counts))
-
-
-def count_correct(logits: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
-    """int32: how many of `labels`, shape (n, 80), are the argmax of their row of `logits`, padding aside."""
-    hits = tf.logical_and(functional.hits(logits, labels), _predicted(labels))
-    return tf.reduce_sum(tf.cast(hits, tf.int32))
-
-
-def count_predictions(labels: tf.Tensor) -> tf.Tensor:
-    """int32: how many of `labels` are not padding."""
-    return tf.reduce_sum(tf.cast(_predicted(labels), tf.int32))
-
-
-def _predicted(labels: tf.Tensor) -> tf.Tensor:
-    return tf.not_equal(labels, characters.PAD)

@@ -1,9 +1,11 @@
 """The paper's convolutional network for 28×28 characters, and a linear model for tests and quick looks."""
 
+import functools
+
 import numpy as np
 import tensorflow as tf
 
-from tff_personalization.models import functional
+from tff_personalization.models import functional, keras_twins
 
 IMAGES = tf.TensorSpec([None, 28, 28], tf.uint8)
 
@@ -54,7 +56,16 @@ def build_cnn(
             h = operations.dropout(h, 0.5, operations.fold_in(dropout_seed, 1))
         return operations.dense(h, kernel_4, bias_4)
 
-    return functional.SeededModel(initial_weights, stem, logits_after_stem, stem_size=4, head_size=2, x_spec=IMAGES)
+    return functional.SeededModel(
+        initial_weights,
+        stem,
+        logits_after_stem,
+        stem_size=4,
+        head_size=2,
+        x_spec=IMAGES,
+        to_keras=functools.partial(keras_twins.cnn, num_classes),
+        rebuilt=lambda operations: build_cnn(num_classes, np.random.default_rng(0), dropout, operations),
+    )
 
 
 def build_linear(
@@ -72,4 +83,13 @@ def build_linear(
         return operations.dense(h, kernel, bias)
 
     initial_weights = (functional.glorot_uniform(rng, 784, num_classes), np.zeros(num_classes, np.float32))
-    return functional.SeededModel(initial_weights, stem, logits_after_stem, stem_size=0, head_size=2, x_spec=IMAGES)
+    return functional.SeededModel(
+        initial_weights,
+        stem,
+        logits_after_stem,
+        stem_size=0,
+        head_size=2,
+        x_spec=IMAGES,
+        to_keras=functools.partial(keras_twins.linear, num_classes),
+        rebuilt=lambda operations: build_linear(num_classes, np.random.default_rng(0), operations),
+    )

@@ -128,6 +128,40 @@ class SeededModel(tff.learning.models.FunctionalModel):
         return self.after_stem.logits(weights, self.stem(weights, x), dropout_seed)
 
 
+def from_tff(
+    model: tff.learning.models.FunctionalModel,
+    scoring: Scoring,
+    x_spec: tf.TensorSpec,
+    y_spec: tf.TensorSpec,
+    head_size: int = 2,
+) -> SeededModel:
+    """TFF's functional model as a seeded one; what it draws at random itself does not follow the seed.
+
+    Args:
+        model: gives logits, and has the loss that is minimized: the mean over a batch.
+        scoring: what counts as right.
+        x_spec: the type of a batch of examples, which are cast to what the model takes.
+        y_spec: the type of their labels.
+        head_size: how many of its last weights make up the head, such as a kernel and a bias.
+    """
+    trainable, fixed = model.initial_weights
+
+    def logits(weights, x, dropout_seed):
+        x = tf.cast(x, model.input_spec[0].dtype)
+        return model.predict_on_batch((tuple(weights), fixed), x, dropout_seed is not None)
+
+    return SeededModel(
+        tuple(trainable),
+        lambda weights, x: x,
+        logits,
+        stem_size=0,
+        head_size=head_size,
+        x_spec=x_spec,
+        y_spec=y_spec,
+        scoring=scoring._replace(loss=model.loss),
+    )
+
+
 def cross_entropy(logits: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
     """Mean softmax cross-entropy, in nats, of `logits` (batch, classes) against int32 `labels` (batch,)."""
     return tf.reduce_mean(tf.nn.sparse_softmax_cross_entropy_with_logits(labels=labels, logits=logits))

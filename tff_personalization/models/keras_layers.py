@@ -7,7 +7,7 @@ import numpy as np
 import tensorflow as tf
 
 from tff_personalization import errors
-from tff_personalization.models import functional
+from tff_personalization.models import functional, named_inputs
 
 Layer: TypeAlias = Any  # tf.keras.layers.Layer, of which type checkers know nothing
 
@@ -25,12 +25,18 @@ def variables(layers: Sequence[Layer]) -> list[tf.Variable]:
     return list(found.values())
 
 
-def refuse(model: tf.keras.Model) -> None:
+def refuse(model: tf.keras.Model, inputs: named_inputs.Inputs | None) -> None:
     """Refuses a model that the functional form would not equal."""
     if not isinstance(model, tf.keras.Model) or not model.built:
         raise errors.UserError("a Keras model with a known input is expected: begin it with tf.keras.Input(…).")
     if len(model.outputs) != 1:
         raise errors.UserError(f"the Keras model {model.name!r} has {len(model.outputs)} outputs: give it one.")
+    names = [tensor.node.layer.name for tensor in model.inputs]
+    if sorted(names) != sorted(inputs or names[:1]):
+        raise errors.UserError(
+            f"the Keras model {model.name!r} has the inputs {', '.join(names)}: the features of the task are "
+            f"{', '.join(inputs) if inputs else 'one array without a name'}; give both the same names."
+        )
     layers = tf.keras.layers
     for layer in (module for module in model.submodules if isinstance(module, tf.keras.layers.Layer)):
         said = f"the Keras layer {layer.name!r} ({type(layer).__name__})"
@@ -102,14 +108,6 @@ def through(layers: Sequence[Layer], h: tf.Tensor, training: bool) -> tf.Tensor:
     for layer in layers:
         h = layer(h, training=training) if layer._expects_training_arg else layer(h)
     return h
-
-
-def as_input(model: tf.keras.Model, x: tf.Tensor) -> Any:
-    """Examples as the model takes them: in its type, with an axis of length 1 at the end where it has one."""
-    (spec,) = model.inputs
-    if len(spec.shape) == len(x.shape) + 1 and spec.shape[-1] == 1:
-        x = x[..., tf.newaxis]
-    return tf.cast(x, spec.dtype)
 
 
 def dropped(

@@ -23,7 +23,7 @@ import numpy as np
 import tensorflow as tf
 
 from tff_personalization import errors
-from tff_personalization.models import functional, keras_layers
+from tff_personalization.models import functional, keras_layers, named_inputs
 
 _ENDS = (tf.keras.activations.softmax, tf.keras.activations.sigmoid)
 
@@ -34,6 +34,7 @@ def from_keras(
     *,
     x_spec: tf.TensorSpec,
     y_spec: tf.TensorSpec = functional.LABELS,
+    inputs: named_inputs.Inputs | None = None,
     head: int | Sequence[str] = 1,
     rng: np.random.Generator | None = None,
     operations: functional.Operations = functional.TENSORFLOW,
@@ -49,6 +50,7 @@ def from_keras(
         x_spec: the type of a batch of examples. They are cast to what the model takes; an axis of length 1 is added at
             the end where it takes one more.
         y_spec: the type of their labels.
+        inputs: the named inputs of one example, for a model that has several; examples are these, packed.
         head: the layers that make up the head, by name, or how many of the last layers with weights.
         rng: draws the initial weights by each layer's initializers; None keeps the model's own.
         operations: what it is made of; TensorFlow's, unless it is for another runtime.
@@ -56,8 +58,8 @@ def from_keras(
     Raises:
         UserError: a layer cannot be used; the message says what to use in its place.
     """
-    network = _Network(model, head, operations)
-    again = functools.partial(from_keras, model, scoring, x_spec=x_spec, y_spec=y_spec, head=head)
+    network = _Network(model, inputs, head, operations)
+    again = functools.partial(from_keras, model, scoring, x_spec=x_spec, y_spec=y_spec, inputs=inputs, head=head)
     return functional.SeededModel(
         network.initial_weights(rng),
         network.stem,
@@ -86,11 +88,12 @@ class _Network:
     def __init__(
         self,
         model: tf.keras.Model,
+        inputs: named_inputs.Inputs | None,
         head: int | Sequence[str],
         operations: functional.Operations,
     ):
-        keras_layers.refuse(model)
-        self._model, self._operations = model, operations
+        keras_layers.refuse(model, inputs)
+        self._model, self._inputs, self._operations = model, inputs, operations
         layers = [layer for layer in keras_layers.flat(model) if layer.trainable_weights]
         if not layers:
             raise errors.UserError(
@@ -119,14 +122,14 @@ class _Network:
         if not self._stem:
             return x
         with self._swapped(weights, None):
-            return keras_layers.through(self._stem, keras_layers.as_input(self._model, x), training=False)
+            return keras_layers.through(self._stem, self._as_input(x), training=False)
 
     def after_stem(self, weights: functional.Weights, h: tf.Tensor, dropout_seed: tf.Tensor | None) -> tf.Tensor:
         """The logits of features."""
         training = dropout_seed is not None
         with self._swapped(weights, dropout_seed):
             if not self._stem:
-                return self._model(keras_layers.as_input(self._model, h), training=training)
+                return self._model(self._as_input(h), training=training)
             return keras_layers.through(self._after, h, training=training)
 
     def with_weights(self, weights: Sequence[np.ndarray]) -> tf.keras.Model:
@@ -134,6 +137,15 @@ class _Network:
         for weight, value in zip(self._weights, weights, strict=True):
             weight.variable.assign(value)
         return self._model
+
+    def _as_input(self, x: tf.Tensor) -> Any:
+        """Examples as the model takes them: in its type, with an axis of length 1 at the end where it has one."""
+        if self._inputs is not None:
+            return named_inputs.unpack(x, self._inputs)
+        (spec,) = self._model.inputs
+        if len(spec.shape) == len(x.shape) + 1 and spec.shape[-1] == 1:
+            x = x[..., tf.newaxis]
+        return tf.cast(x, spec.dtype)
 
     @contextlib.contextmanager
     def _swapped(self, weights: functional.Weights, dropout_seed: tf.Tensor | None) -> Iterator[None]:

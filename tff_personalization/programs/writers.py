@@ -8,7 +8,7 @@ from tff_personalization.experiment import config as config_lib
 from tff_personalization.models import functional
 from tff_personalization.personalization import predictions
 from tff_personalization.programs import client_evaluation
-from tff_personalization.tasks import archives, federated_data, registry, sources
+from tff_personalization.tasks import federated_data, registry
 
 STRATEGY = "fine_tune"
 MOST_CLIENTS = 6
@@ -28,8 +28,8 @@ def predict(
     aggregates are released.
     """
     config = experiment.config
-    images = registry.TASKS[config.task].sources is sources.IMAGES
-    if not config.plots or not images or STRATEGY not in config.strategies or test.clients is None:
+    task = registry.TASKS[config.task]
+    if not config.plots or not task.drawn or STRATEGY not in config.strategies or test.clients is None:
         return None
     clients = _most_changed(test)
     if not clients:
@@ -49,7 +49,7 @@ def predict(
         "labels": np.concatenate([labels for _, labels in parts]),
         **{name: np.concatenate([predicted[name] for predicted in found]) for name in ("before", "after")},
         "client": np.repeat(clients, [len(labels) for _, labels in parts]),
-        "classes": np.array(archives.CLASSES[: registry.TASKS[config.task].num_classes]),
+        "classes": np.array(task.classes),
     }
 
 

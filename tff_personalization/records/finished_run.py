@@ -17,7 +17,7 @@ from tff_personalization.experiment import config as config_lib
 from tff_personalization.experiment import setup as setup_lib
 from tff_personalization.models import functional
 from tff_personalization.records import run_records, saved_models
-from tff_personalization.tasks import federated_data
+from tff_personalization.tasks import federated_data, registry
 
 LAST, BEST = "last", "best"
 
@@ -89,6 +89,11 @@ class FinishedRun(run_records.Run):
             return config_lib.from_flags(flag_values)
         except (errors.UserError, flags.Error) as error:
             raise errors.UserError(f"{where}: {' '.join(str(error).split())}") from error
+
+    @property
+    def task(self) -> registry.Task:
+        """What the run learns; a plugin's is imported."""
+        return registry.TASKS[self.experiment.config.task]
 
     @functools.cached_property
     def model(self) -> functional.SeededModel:

@@ -121,6 +121,10 @@ def load(config: Settings, look: bool = False) -> FederatedData:
         ),
         task.sources,
     )
+    try:
+        task.check(archive)
+    except errors.UserError as error:
+        raise errors.UserError(f"--client_data={config.client_data}: {error}") from error
     if config.partition != partitions.NATURAL:
         archive = partitions.deal(
             archive,

@@ -1,41 +1,178 @@
-"""Tasks by name: what is predicted, the models for it, where clients come from. Adding one is one line in `TASKS`."""
+"""Tasks by name: what is predicted, the networks for it, where clients come from. A plugin registers its own."""
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
+import tensorflow as tf
+import tensorflow_federated as tff
 
-from tff_personalization.models import char_lstm, characters, emnist_cnn, functional
-from tff_personalization.tasks import sources
+from tff_personalization import errors, registries
+from tff_personalization.models import (
+    char_lstm,
+    characters,
+    emnist_cnn,
+    functional,
+    keras_network,
+    named_inputs,
+    outputs,
+)
+from tff_personalization.tasks import archives, sources
 
-ModelBuilder = Callable[[int, np.random.Generator], functional.SeededModel]
+ModelBuilder = Callable[[int, np.random.Generator], Any]
+"""From the number of logits and a source of initial weights to a network: a `SeededModel`, a Keras model, a `Network`,
+or a `tff.learning.models.FunctionalModel`."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Network:
+    """A network with what is not read from it.
+
+    Attributes:
+        model: a Keras model, or a `tff.learning.models.FunctionalModel`.
+        head: the Keras layers of the head, by name, or how many of the last ones with weights; of a functional model,
+            how many of its last weights.
+        keep_weights: whether a Keras model keeps the weights that it has; otherwise its initializers draw them, by the
+            run's seed. A functional model always keeps its own.
+    """
+
+    model: Any
+    head: int | Sequence[str] | None = None
+    keep_weights: bool = False
 
 
 @dataclasses.dataclass(frozen=True)
 class Task:
-    """What is learnt: the class of each example, or the next character at each place of a text.
+    """What is learnt of which clients.
 
     Attributes:
-        num_classes: 62 (digits, upper case, lower case), 10 (digits), or 90 (characters of text).
-        models: the models to choose from by name, the default first.
-        sources: where its client data may come from.
-        is_sequence: whether an example is a sequence with a label at each place of it, such as text.
+        predicts: what the networks say of an example; see `outputs`.
+        features: the type of one example as the client data has it; several, by name, for a network with named inputs.
+        models: the networks to choose from by name, the default first. Each makes one for a number of logits.
+        sources: where client data may come from.
+        input_words: what an example is, for those who meet a network without its run; the type says it unless given.
+        drawn: whether an example is a character of `archives.CLASSES` that someone can draw.
     """
 
-    num_classes: int
+    predicts: outputs.Output
+    features: tf.TensorSpec | Mapping[str, tf.TensorSpec]
     models: Mapping[str, ModelBuilder]
     sources: sources.Catalogue
-    is_sequence: bool = False
+    input_words: str = ""
+    drawn: bool = False
+
+    @property
+    def input_in_words(self) -> str:
+        """What a network takes for an example."""
+        named = {"": self.features} if isinstance(self.features, tf.TensorSpec) else self.features
+        types = (f"{name}: {spec.dtype.name} {tuple(spec.shape)}".removeprefix(": ") for name, spec in named.items())
+        return self.input_words or ", ".join(types)
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """The name of each logit."""
+        return self.predicts.names
+
+    @property
+    def num_classes(self) -> int:
+        """The number of logits."""
+        return len(self.classes)
+
+    @property
+    def x_spec(self) -> tf.TensorSpec:
+        """The type of a batch of examples."""
+        one = self.features if isinstance(self.features, tf.TensorSpec) else named_inputs.packed_spec(self.features)
+        return tf.TensorSpec([None, *one.shape], one.dtype)
+
+    def build(self, model: str, rng: np.random.Generator) -> functional.SeededModel:
+        """One of the networks, untrained.
+
+        Args:
+            model: its name.
+            rng: draws the initial weights.
+
+        Raises:
+            UserError: it is none that can be used.
+        """
+        made = self.models[model](self.num_classes, rng)
+        if isinstance(made, functional.SeededModel):
+            return made
+        network = made if isinstance(made, Network) else Network(made)
+        try:
+            if isinstance(network.model, tf.keras.Model):
+                return keras_network.from_keras(
+                    network.model,
+                    self.predicts.scoring,
+                    x_spec=self.x_spec,
+                    y_spec=self.predicts.y_spec,
+                    inputs=None if isinstance(self.features, tf.TensorSpec) else self.features,
+                    head=1 if network.head is None else network.head,
+                    rng=None if network.keep_weights else rng,
+                )
+            if isinstance(network.model, tff.learning.models.FunctionalModel):
+                head = network.head if isinstance(network.head, int) else 2
+                return functional.from_tff(
+                    network.model, self.predicts.scoring, self.x_spec, self.predicts.y_spec, head_size=head
+                )
+        except errors.UserError as error:
+            raise errors.UserError(f"--model={model}: {error}") from error
+        raise errors.UserError(
+            f"--model={model}: it is built as a {type(network.model).__name__}: build a Keras model, a "
+            "tff.learning.models.FunctionalModel or a SeededModel."
+        )
+
+    def check(self, archive: archives.Archive) -> None:
+        """Raises UserError if client data is not what the task says."""
+        found = {"features": archive.x, "labels": archive.y}
+        expected = {"features": self.x_spec, "labels": self.predicts.y_spec}
+        for what, array in found.items():
+            shape, dtype = expected[what].shape[1:], expected[what].dtype.as_numpy_dtype
+            if array.shape[1:] != tuple(shape) or (array.dtype != dtype and what == "features"):
+                raise errors.UserError(
+                    f"the client data has {what} of {array.dtype} and shape (N{_tail(array.shape[1:])}), and the task "
+                    f"expects {np.dtype(dtype)} and (N{_tail(tuple(shape))}), {self.predicts.words}: change one of the "
+                    "two."
+                )
+
+
+def _tail(shape: tuple[int, ...]) -> str:
+    return "".join(f", {size}" for size in shape) or ","
 
 
 EMNIST_MODELS: dict[str, ModelBuilder] = {"cnn": emnist_cnn.build_cnn, "linear": emnist_cnn.build_linear}
-CHARACTER_MODELS: dict[str, ModelBuilder] = {"char_lstm": char_lstm.build_char_lstm}
+_CHARACTER = "uint8, ink 255 on background 0, 28×28, rows from above; divided by 255 inside of the model"
+_TEXT = (
+    "character ids, uint8: 0 padding, 1 to 86 the characters of `classes`, 87 any other, 88 the beginning and 89 the "
+    "end of what is said; the first is the beginning; a row of logits says what follows the id at its place"
+)
+_IMAGE = tf.TensorSpec(archives.IMAGE_SHAPE, tf.uint8)
 
-TASKS = {
-    "emnist62": Task(62, EMNIST_MODELS, sources.IMAGES),
-    "emnist10": Task(10, EMNIST_MODELS, sources.IMAGES),
-    "shakespeare": Task(
-        len(characters.CLASSES), {"char_lstm": char_lstm.build_char_lstm}, sources.TEXT, is_sequence=True
+TASKS: dict[str, Task] = {}
+MODELS: dict[str, None] = {}
+"""The names of all tasks' networks."""
+
+
+def register(name: str, task: Task) -> None:
+    """Makes a task a choice of `--task`, its networks of `--model`. Raises UserError if the task's name is taken."""
+    registries.add(TASKS, "task", name, task)
+    MODELS.update(dict.fromkeys(task.models))
+
+
+register(
+    "emnist62", Task(outputs.classes(archives.CLASSES), _IMAGE, EMNIST_MODELS, sources.IMAGES, _CHARACTER, drawn=True)
+)
+register(
+    "emnist10",
+    Task(outputs.classes(archives.CLASSES[:10]), _IMAGE, EMNIST_MODELS, sources.IMAGES, _CHARACTER, drawn=True),
+)
+register(
+    "shakespeare",
+    Task(
+        char_lstm.NEXT_CHARACTER,
+        tf.TensorSpec([characters.SEQUENCE_LENGTH], tf.uint8),
+        {"char_lstm": char_lstm.build_char_lstm},
+        sources.TEXT,
+        _TEXT,
     ),
-}
-MODELS = tuple(dict.fromkeys(name for task in TASKS.values() for name in task.models))
+)

@@ -21,7 +21,6 @@ from tff_personalization import errors, startup
 from tff_personalization.personalization import predictions
 from tff_personalization.programs import client_evaluation
 from tff_personalization.records import files, finished_run
-from tff_personalization.tasks import archives, registry, sources
 
 STRATEGY = "fine_tune"
 
@@ -62,14 +61,15 @@ def gallery(run: pathlib.Path, most_clients: int | None = None, progress: bool =
             bar.update(len(chunk))
     names = ("images", "labels", "before", "after", "client")
     arrays = {name: np.concatenate(several) for name, several in zip(names, zip(*parts, strict=True), strict=True)}
-    return arrays | {"classes": np.array(archives.CLASSES[: registry.TASKS[settings.task].num_classes])}
+    return arrays | {"classes": np.array(opened.task.classes)}
 
 
 def _recorded(run: finished_run.FinishedRun) -> pd.DataFrame:
     """The rows of clients.csv under the strategy, by client and epoch, in the file's order of clients."""
-    task = run.config["task"]
-    if registry.TASKS[task].sources is not sources.IMAGES:
-        raise errors.UserError(f"{run.directory}: --task={task} has no images; give a run of a task that has.")
+    if not run.task.drawn:
+        raise errors.UserError(
+            f"{run.directory}: --task={run.config['task']} has no characters; give a run of a task that has."
+        )
     if run.clients is None:
         raise errors.UserError(
             f"{run.directory}: it released aggregates only; give a run of --evaluation_release=records."

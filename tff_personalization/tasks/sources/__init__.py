@@ -98,7 +98,8 @@ class Catalogue:
     @property
     def choices(self) -> str:
         """The values of --client_data, in words."""
-        return f"{', '.join(self.named)}, or the path of {', '.join(forms.WORDS[form] for form in self.forms)}"
+        paths = [f"or the path of {', '.join(forms.WORDS[form] for form in self.forms)}"] if self.forms else []
+        return ", ".join([*self.named, *paths])
 
     def settings_of(self, name: str) -> type[Group]:
         """What the source for a value of --client_data reads."""
@@ -124,6 +125,11 @@ class Catalogue:
             )
         what = "is a directory without data of a known form" if os.path.isdir(name) else "is a file of another kind"
         raise errors.UserError(f"--client_data={name} {what}: use {self.choices}.")
+
+
+def own(**named: Load) -> Catalogue:
+    """A catalogue of sources by name, the default first; see `conversions` for what makes an archive."""
+    return Catalogue(named, {}, {})
 
 
 IMAGES = Catalogue(

@@ -1,0 +1,76 @@
+"""The built-in networks as Keras models of ordinary layers, which hold a run's weights without this project."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import tensorflow as tf
+
+Weights = Sequence[np.ndarray]
+
+
+def _divided_by_255() -> tf.keras.layers.Layer:
+    """(x − 0) / √255². `Rescaling` would multiply by a rounded 1 / 255: 1e-5 in logits of a trained model."""
+    return tf.keras.layers.Normalization(axis=None, mean=0.0, variance=255.0**2)
+
+
+def cnn(num_classes: int, weights: Weights) -> tf.keras.Model:
+    """`emnist_cnn.build_cnn` with these weights."""
+    layers = tf.keras.layers
+    model = tf.keras.Sequential(
+        [
+            tf.keras.Input([28, 28], dtype=tf.uint8, name="x"),
+            _divided_by_255(),
+            layers.Reshape([28, 28, 1]),
+            layers.Conv2D(32, 3, activation="relu"),
+            layers.Conv2D(64, 3, activation="relu"),
+            layers.MaxPool2D(),
+            layers.Dropout(0.25),
+            layers.Flatten(),
+            layers.Dense(128, activation="relu"),
+            layers.Dropout(0.5),
+            layers.Dense(num_classes, name="logits"),
+        ],
+        name="cnn",
+    )
+    model.set_weights(weights)
+    return model
+
+
+def linear(num_classes: int, weights: Weights) -> tf.keras.Model:
+    """`emnist_cnn.build_linear` with these weights."""
+    model = tf.keras.Sequential(
+        [
+            tf.keras.Input([28, 28], dtype=tf.uint8, name="x"),
+            _divided_by_255(),
+            tf.keras.layers.Flatten(),
+            tf.keras.layers.Dense(num_classes, name="logits"),
+        ],
+        name="linear",
+    )
+    model.set_weights(weights)
+    return model
+
+
+def char_lstm(num_classes: int, embedding: int, units: int, weights: Weights) -> tf.keras.Model:
+    """`char_lstm.build_char_lstm` with these weights, for sequences of any length."""
+    layers = tf.keras.layers
+    model = tf.keras.Sequential(
+        [
+            tf.keras.Input([None], dtype=tf.uint8, name="x"),
+            layers.Embedding(num_classes, embedding),
+            layers.LSTM(units, return_sequences=True),
+            layers.LSTM(units, return_sequences=True),
+            layers.Dense(num_classes, name="logits"),
+        ],
+        name="char_lstm",
+    )
+    model.set_weights(_for_keras(list(weights)))
+    return model
+
+
+def _for_keras(weights: list[np.ndarray]) -> list[np.ndarray]:
+    """The weights of `char_lstm` with the gates i, f, o and the cell's input g in the order of Keras: i, f, g, o."""
+    for place in range(1, 7):
+        i, f, o, g = np.split(weights[place], 4, axis=-1)
+        weights[place] = np.concatenate([i, f, g, o], axis=-1)
+    return weights

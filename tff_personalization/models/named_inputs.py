@@ -1,0 +1,45 @@
+"""Examples with several named inputs as one array: side by side, as float32, and apart again inside of the network.
+
+So client data, the inner loop and records know one array of features, whatever a network takes.
+"""
+
+import math
+from collections.abc import Mapping
+
+import numpy as np
+import tensorflow as tf
+
+Inputs = Mapping[str, tf.TensorSpec]
+_LARGEST = 2**24  # the integers up to it are float32 numbers too
+
+
+def packed_spec(inputs: Inputs) -> tf.TensorSpec:
+    """The type of one example's inputs side by side, in the order of their names."""
+    return tf.TensorSpec([sum(_size(spec) for spec in inputs.values())], tf.float32)
+
+
+def pack(arrays: Mapping[str, np.ndarray]) -> np.ndarray:
+    """float32 of shape (N, …): the arrays, each of shape (N, …), side by side, in the order of their names.
+
+    Raises:
+        ValueError: an integer is too large for float32 to hold.
+    """
+    for name, array in arrays.items():
+        if array.dtype.kind in "iu" and array.size and np.abs(array.astype(np.int64)).max() > _LARGEST:
+            raise ValueError(f"{name}: integers up to {_LARGEST} expected, got {np.abs(array).max()}")
+    parts = [np.asarray(arrays[name], np.float32) for name in sorted(arrays)]
+    return np.concatenate([part.reshape(len(part), -1) for part in parts], axis=1)
+
+
+def unpack(packed: tf.Tensor, inputs: Inputs) -> dict[str, tf.Tensor]:
+    """The inputs of a batch by name, each in its type and shape, from `packed`, shape (batch, …)."""
+    names = sorted(inputs)
+    parts = tf.split(packed, [_size(inputs[name]) for name in names], axis=1)
+    return {
+        name: tf.cast(tf.reshape(part, [-1, *inputs[name].shape]), inputs[name].dtype)
+        for name, part in zip(names, parts, strict=True)
+    }
+
+
+def _size(spec: tf.TensorSpec) -> int:
+    return math.prod(spec.shape)

@@ -1,0 +1,95 @@
+"""What a network says of an example, and how that is judged: a class, a class at each place, or several labels."""
+
+import dataclasses
+from collections.abc import Sequence
+
+import tensorflow as tf
+
+from tff_personalization.models import functional
+
+
+@dataclasses.dataclass(frozen=True)
+class Output:
+    """What a task's networks predict.
+
+    Attributes:
+        names: of the classes or labels, one for each logit.
+        label: the type of what is right for one example.
+        scoring: the loss, the right predictions and the number of predictions.
+        words: what is predicted, for messages.
+        activation: the name of what makes probabilities of logits.
+        one_class: whether an example has exactly one class.
+        by_place: whether there is a class at each place of an example, such as of a text.
+    """
+
+    names: tuple[str, ...]
+    label: tf.TensorSpec
+    scoring: functional.Scoring
+    words: str
+    activation: str = "softmax"
+    one_class: bool = False
+    by_place: bool = False
+
+    @property
+    def y_spec(self) -> tf.TensorSpec:
+        """The type of the labels of a batch."""
+        return tf.TensorSpec([None, *self.label.shape], self.label.dtype)
+
+
+def classes(names: Sequence[str]) -> Output:
+    """One class for each example; labels int32, of no axis; the loss is the mean cross-entropy of softmax, in nats."""
+    label = tf.TensorSpec([], tf.int32)
+    return Output(tuple(names), label, functional.ONE_PREDICTION, "one class for each example", one_class=True)
+
+
+def classes_by_place(names: Sequence[str], length: int, padding: int | None = None, batch_size: int = 128) -> Output:
+    """A class at each place of an example, such as the next word; labels int32, shape (length,).
+
+    A prediction is of one place. Accuracy is the share of places, over all examples, and the loss the mean over them.
+
+    Args:
+        names: of the classes.
+        length: places of an example.
+        padding: the label of places that count neither in the loss nor in the accuracy; None if all count.
+        batch_size: how many examples are judged at once.
+    """
+
+    def counted(labels):
+        return tf.ones_like(labels, tf.bool) if padding is None else tf.not_equal(labels, padding)
+
+    def mean_loss(logits, labels):
+        losses = tf.nn.sparse_softmax_cross_entropy_with_logits(labels=labels, logits=logits)
+        counts = tf.cast(counted(labels), losses.dtype)
+        return tf.math.divide_no_nan(tf.reduce_sum(losses * counts), tf.reduce_sum(counts))
+
+    def count_correct(logits, labels):
+        return tf.reduce_sum(tf.cast(tf.logical_and(functional.hits(logits, labels), counted(labels)), tf.int32))
+
+    def count_predictions(labels):
+        return tf.reduce_sum(tf.cast(counted(labels), tf.int32))
+
+    scoring = functional.Scoring(mean_loss, count_correct, count_predictions, batch_size)
+    label = tf.TensorSpec([length], tf.int32)
+    return Output(tuple(names), label, scoring, "a class at each place of an example", by_place=True)
+
+
+def several_labels(names: Sequence[str]) -> Output:
+    """Any number of labels for an example, such as tags; labels int32 of 0 and 1, shape (len(names),).
+
+    A prediction is whether one label applies: it does if its logit is above 0. Accuracy is the share of right ones over
+    all examples and labels; the loss is the mean cross-entropy of the sigmoid, in nats.
+    """
+
+    def mean_loss(logits, labels):
+        return tf.reduce_mean(
+            tf.nn.sigmoid_cross_entropy_with_logits(labels=tf.cast(labels, logits.dtype), logits=logits)
+        )
+
+    def count_correct(logits, labels):
+        right = tf.equal(logits > 0, tf.equal(labels, 1))
+        # Where a logit is not finite, nothing is said.
+        return tf.reduce_sum(tf.cast(tf.logical_and(right, tf.math.is_finite(logits)), tf.int32))
+
+    scoring = functional.Scoring(mean_loss, count_correct, lambda labels: tf.size(labels))
+    label = tf.TensorSpec([len(names)], tf.int32)
+    return Output(tuple(names), label, scoring, "several labels for each example", "sigmoid")

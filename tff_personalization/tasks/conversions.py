@@ -1,0 +1,131 @@
+"""Client data of your own as an `Archive`: from a pandas DataFrame, or from TFF's `ClientData`."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import tensorflow as tf
+import tensorflow_federated as tff
+
+from tff_personalization import errors
+from tff_personalization.models import named_inputs
+from tff_personalization.tasks import archives
+
+Features = np.ndarray | Mapping[str, np.ndarray]
+
+
+def from_arrays(
+    x: Features,
+    y: np.ndarray,
+    client: np.ndarray,
+    classes: Sequence[str],
+    source: str,
+    is_test: np.ndarray | None = None,
+) -> archives.Archive:
+    """The archive of examples in arrays.
+
+    Args:
+        x: shape (N, …), what a network is given; several arrays by name for a network with named inputs.
+        y: shape (N, …), what it is to say.
+        client: shape (N,), the name of each example's client.
+        classes: the names of the classes or labels.
+        source: what the data is, in a few words; begins with "synthetic" if it was generated.
+        is_test: bool, shape (N,), whether an example belongs to its client's test part; without it, a fifth of each
+            client's examples does, by the run's seed.
+    """
+    if isinstance(x, Mapping):
+        x = named_inputs.pack({name: np.asarray(array) for name, array in x.items()})
+    names = np.asarray(client).astype(str)
+    parts = np.zeros(len(names), bool) if is_test is None else np.asarray(is_test, bool)
+    return archives.Archive.from_names(np.asarray(x), np.asarray(y), names, parts, tuple(classes), source)
+
+
+def from_frame(
+    frame: pd.DataFrame,
+    *,
+    client: str,
+    features: Sequence[str] | Mapping[str, Sequence[str]],
+    labels: str | Sequence[str],
+    classes: Sequence[str] | None = None,
+    split: str | None = None,
+    source: str,
+) -> archives.Archive:
+    """The archive of a table with a row for each example.
+
+    Args:
+        frame: the table.
+        client: the column that names the client.
+        features: the columns that are given to the network, as float32; several lists by name for named inputs.
+        labels: the column with the class; or several columns, each of a label that applies (1) or not (0).
+        classes: the names of the classes; by default the sorted values of the column.
+        split: the column that says "train" or "test"; without it, a fifth of each client's examples is its test part.
+        source: what the data is, in a few words.
+
+    Raises:
+        UserError: a column is missing, or has values that cannot be used.
+    """
+    inputs = features if isinstance(features, Mapping) else {"": features}
+    several = not isinstance(labels, str)
+    wanted = [client, *(name for names in inputs.values() for name in names), *(labels if several else [labels])]
+    wanted += [split] if split else []
+    if missing := [name for name in wanted if name not in frame.columns]:
+        raise errors.UserError(f"the table has no column {missing[0]!r}; it has {', '.join(map(str, frame.columns))}.")
+    if (holes := frame[wanted].isna().sum()).any():
+        raise errors.UserError(f"the column {holes.idxmax()!r} has {holes.max()} missing values: drop or fill them.")
+    arrays = {name: frame[list(names)].to_numpy(np.float32) for name, names in inputs.items()}
+    if several:
+        y, names = frame[list(labels)].to_numpy(np.int32), list(classes or labels)
+        if not np.isin(y, (0, 1)).all():
+            raise errors.UserError(f"the labels {', '.join(labels)} hold other values than 0 and 1: convert them.")
+    else:
+        names = list(classes) if classes is not None else sorted(frame[labels].unique())
+        y = pd.Index(names).get_indexer(frame[labels]).astype(np.int32)
+        if (unknown := frame[labels][y < 0]).any():
+            raise errors.UserError(f"the column {labels!r} has {unknown.iloc[0]!r}, which is none of the classes.")
+    return from_arrays(
+        arrays if isinstance(features, Mapping) else arrays[""],
+        y,
+        frame[client].to_numpy(),
+        [str(name) for name in names],
+        source,
+        None if split is None else (frame[split] == "test").to_numpy(),
+    )
+
+
+def from_client_data(
+    train: tff.simulation.datasets.ClientData,
+    test: tff.simulation.datasets.ClientData | None,
+    example: Callable[[Any], tuple[Any, Any]],
+    classes: Sequence[str],
+    source: str,
+    preprocess: Callable[[tf.data.Dataset], tf.data.Dataset] = lambda dataset: dataset,
+) -> archives.Archive:
+    """The archive of TFF client data, each client read once.
+
+    Clients that are in one part only, as in TFF's CIFAR-100, have their examples split by the run's seed; those of
+    the test part are then held out.
+
+    Args:
+        train: the train part of each client's data.
+        test: the test part; None if there is only one.
+        example: from an element to (x, y), tensors of one example; x may be a mapping of named inputs.
+        classes: the names of the classes or labels.
+        source: what the data is, in a few words.
+        preprocess: applied to a client's dataset first; its elements are single examples.
+
+    Raises:
+        UserError: there is no example.
+    """
+    xs, ys, clients, parts = [], [], [], []
+    for data, is_test in ((train, False), (test, True)):
+        for client in data.client_ids if data is not None else ():
+            examples = preprocess(data.create_tf_dataset_for_client(client)).map(example)
+            for x, y in examples.batch(4096).as_numpy_iterator():
+                xs.append(named_inputs.pack(x) if isinstance(x, Mapping) else x)
+                ys.append(y)
+                clients += [client] * len(y)
+                parts += [is_test] * len(y)
+    if not xs:
+        raise errors.UserError(f"{source}: no client has an example.")
+    return from_arrays(np.concatenate(xs), np.concatenate(ys), np.array(clients), classes, source, np.array(parts))
