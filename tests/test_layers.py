@@ -23,7 +23,7 @@ FLOORS = (
     ("analysis",),
     ("programs",),
     ("sweeps",),
-    ("tools", "export", "draw", "inspect"),
+    ("tools", "export", "draw", "inspect", "api"),
     ("run_experiment", "benchmarks"),
 )
 

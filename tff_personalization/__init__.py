@@ -1,7 +1,8 @@
 """Federated personalization in TensorFlow Federated: train a global model, adapt it to each client, judge both.
 
 Importing it makes the environment one in which TensorFlow works, and silences the start-up messages of TensorFlow,
-which comes after it; `--verbosity=0` brings them back.
+which comes after it; `--verbosity=0` brings them back. It has the functions of `api`: `run`, `open_run`, `evaluate` and
+`compare`.
 """
 
 from tff_personalization import environment
@@ -9,9 +10,19 @@ from tff_personalization import environment
 environment.check_interpreter()
 environment.settle()
 
+import importlib  # noqa: E402
 import sys  # noqa: E402
+from typing import Any  # noqa: E402
 
 from tff_personalization import deferred_imports, startup  # noqa: E402
 
 startup.quiet(sys.argv)
 deferred_imports.defer()
+
+_API = ("run", "open_run", "evaluate", "compare")  # their module imports TensorFlow: when they are first used
+
+
+def __getattr__(name: str) -> Any:
+    if name in _API:
+        return getattr(importlib.import_module(f"{__name__}.api"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -3,6 +3,7 @@
 import dataclasses
 import hashlib
 import json
+import os
 from collections.abc import Collection, Mapping
 from typing import Any, TypeVar
 
@@ -117,6 +118,36 @@ def from_flags(flag_values: flags.FlagValues = flags.FLAGS) -> Experiment:
     return from_values(of_flags, given(flag_values))
 
 
+def from_settings(given: Mapping[str, Any]) -> Experiment:
+    """The experiment of settings by the names of their flags; its plugins are imported if need be.
+
+    Args:
+        given: values as Python has them, or the text that a flag would be given; None leaves a default.
+
+    Raises:
+        UserError: as in `from_flags`, or there is no such setting.
+    """
+    arguments = [argument(name, value) for name, value in given.items() if value is not None]
+    flag_values = flags.FlagValues()
+    try:
+        plugins.load_again(plugins.split(_listed(given.get("plugin") or [])), {})
+        define_flags(flag_values)
+        if rest := flag_values(["run_experiment", *arguments])[1:]:
+            raise errors.UserError(f"{rest[0]!r} is no setting.")
+        return from_flags(flag_values)
+    except flags.Error as error:
+        raise errors.UserError(" ".join(str(error).split())) from error
+
+
+def _listed(value: Any) -> list[str]:
+    return [str(value)] if isinstance(value, str | os.PathLike) else list(map(str, value))
+
+
+def theme_of(name: str) -> str:
+    """What a setting is about: data, training, personalization or run."""
+    return settings_lib.all_flags()[name].theme
+
+
 def from_values(of_flags: Mapping[str, Any], given: Mapping[str, Any]) -> Experiment:
     """The experiment that the values of all flags describe; `given` are those that the user gave. See `from_flags`."""
     of_flags = {**of_flags, "plugin": plugins.split(of_flags["plugin"])}
@@ -157,7 +188,7 @@ def argument(name: str, value: Any) -> str:
 
 def text(value: Any) -> str:
     """A flag's value as the command line has it."""
-    if isinstance(value, list):
+    if isinstance(value, list | tuple):
         return ",".join(map(text, value))
     return str(value).lower() if isinstance(value, bool) else str(value)
 

@@ -4,14 +4,13 @@ import pathlib
 
 import tensorflow as tf
 
-from tff_personalization import errors
 from tff_personalization.export import global_model, output
 
 
 def write_keras(found: global_model.GlobalModel, path: pathlib.Path) -> None:
-    """Writes a .keras file. Raises OSError if it cannot be written."""
+    """Writes a .keras file. Raises OSError if it cannot be written, and UserError as `FinishedRun.keras_model`."""
     with output.whole(path, ".keras") as temporary:
-        build(found).save(temporary)
+        found.run.keras_model(found.round_number).save(temporary)
 
 
 def write_saved_model(found: global_model.GlobalModel, path: pathlib.Path) -> None:
@@ -23,7 +22,7 @@ def write_saved_model(found: global_model.GlobalModel, path: pathlib.Path) -> No
     Raises OSError if it cannot be written.
     """
     with output.whole(path) as temporary:
-        _save(found, build(found), temporary)
+        _save(found, found.run.keras_model(found.round_number), temporary)
 
 
 def _save(found: global_model.GlobalModel, model: tf.keras.Model, path: pathlib.Path) -> None:
@@ -39,18 +38,3 @@ def _save(found: global_model.GlobalModel, model: tf.keras.Model, path: pathlib.
         return {"probabilities": given} if ends else {"logits": given, "probabilities": probabilities(given)}
 
     model.save(path, save_format="tf", signatures={"serving_default": serve}, include_optimizer=False)
-
-
-def build(found: global_model.GlobalModel) -> tf.keras.Model:
-    """The Keras model, from what the project's takes to logits; one of a plugin is given back as it was built.
-
-    Raises:
-        UserError: the network is made of other things than Keras layers.
-    """
-    model = found.run.model
-    if model.to_keras is None:
-        raise errors.UserError(
-            f"{found.run.directory}: --model={found.run.experiment.config.model} is no Keras model and has no twin "
-            "among them (SeededModel's to_keras): give it one."
-        )
-    return model.to_keras(found.weights)

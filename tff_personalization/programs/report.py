@@ -29,7 +29,7 @@ def print_report(directory: run_directory.RunDirectory) -> None:
     print(text.getvalue(), end="")
     print(f"\n{outcome.sentence(runs.read(directory.path))}\n\nRun:   {directory.path}")
     if directory.experiment.config.plots:
-        _draw(directory)
+        draw(directory)
     sys.stdout.flush()
 
 
@@ -93,7 +93,7 @@ def _print_privacy(spent: dict) -> None:
     print("  Metrics of rounds and evaluations are exact and not covered.\n")
 
 
-def _draw(directory: run_directory.RunDirectory) -> None:
+def draw(directory: run_directory.RunDirectory) -> None:
     """Draws the plots and writes the page; the last line printed names the page."""
     from analysis import plot_all  # matplotlib and Plotly take a while to import: not before the first round
     from analysis.report import __main__ as page

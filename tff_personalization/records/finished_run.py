@@ -8,7 +8,7 @@ import pathlib
 from collections.abc import Iterator
 from typing import Any
 
-from absl import flags
+import tensorflow as tf
 
 from tff_personalization import errors, global_weights, methods, plugins, seeds
 from tff_personalization.algorithms import method
@@ -75,20 +75,16 @@ class FinishedRun(run_records.Run):
         try:
             given = {**self.config["given"], **({"client_data": self.client_data} if self.client_data else {})}
             sources = dict(self.config["flags"].get("plugin_sources", {}))
-            arguments = [config_lib.argument(name, value) for name, value in given.items()]
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise errors.UserError(
                 f"{where}: not of this version of the program, or damaged ({type(error).__name__}: {error}): restore "
                 "it, or repeat the run."
             ) from error
-        flag_values = flags.FlagValues()
         try:
             plugins.load_again(plugins.split(given.get("plugin", [])), sources)
-            config_lib.define_flags(flag_values)
-            flag_values(["run_experiment", *arguments])
-            return config_lib.from_flags(flag_values)
-        except (errors.UserError, flags.Error) as error:
-            raise errors.UserError(f"{where}: {' '.join(str(error).split())}") from error
+            return config_lib.from_settings(given)
+        except errors.UserError as error:
+            raise errors.UserError(f"{where}: {error}") from error
 
     @property
     def task(self) -> registry.Task:
@@ -183,6 +179,22 @@ class FinishedRun(run_records.Run):
                 "the file, or repeat the run."
             )
         return weights
+
+    def keras_model(self, which: int | str = LAST) -> tf.keras.Model:
+        """The global model after a round as a Keras model.
+
+        Args:
+            which: as in `round_number`.
+
+        Raises:
+            UserError: as in `global_weights`, or the network has no Keras form.
+        """
+        if self.model.to_keras is None:
+            raise errors.UserError(
+                f"{self.directory}: --model={self.experiment.config.model} is no Keras model and has no twin among "
+                "them (SeededModel's to_keras): give it one."
+            )
+        return self.model.to_keras(self.global_weights(which).model)
 
     @contextlib.contextmanager
     def computing(self) -> Iterator[None]:

@@ -66,18 +66,18 @@ def from_frame(
         UserError: a column is missing, or has values that cannot be used.
     """
     inputs = features if isinstance(features, Mapping) else {"": features}
-    several = not isinstance(labels, str)
-    wanted = [client, *(name for names in inputs.values() for name in names), *(labels if several else [labels])]
+    columns = [labels] if isinstance(labels, str) else list(labels)
+    wanted = [client, *(name for names in inputs.values() for name in names), *columns]
     wanted += [split] if split else []
     if missing := [name for name in wanted if name not in frame.columns]:
         raise errors.UserError(f"the table has no column {missing[0]!r}; it has {', '.join(map(str, frame.columns))}.")
     if (holes := frame[wanted].isna().sum()).any():
         raise errors.UserError(f"the column {holes.idxmax()!r} has {holes.max()} missing values: drop or fill them.")
     arrays = {name: frame[list(names)].to_numpy(np.float32) for name, names in inputs.items()}
-    if several:
-        y, names = frame[list(labels)].to_numpy(np.int32), list(classes or labels)
+    if not isinstance(labels, str):
+        y, names = frame[columns].to_numpy(np.int32), list(classes or columns)
         if not np.isin(y, (0, 1)).all():
-            raise errors.UserError(f"the labels {', '.join(labels)} hold other values than 0 and 1: convert them.")
+            raise errors.UserError(f"the labels {', '.join(columns)} hold other values than 0 and 1: convert them.")
     else:
         names = list(classes) if classes is not None else sorted(frame[labels].unique())
         y = pd.Index(names).get_indexer(frame[labels]).astype(np.int32)

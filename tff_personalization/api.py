@@ -1,0 +1,149 @@
+"""Runs from Python: the settings, checks and files of the command, as functions. `tff_personalization` has them too.
+
+    import tff_personalization as tp
+
+    run = tp.run(method="fed_avg", client_data="mine.npz", rounds=50, seed=1)
+    run.clients                                           # pandas: one row for each client, strategy and epoch
+    run.keras_model("best")                               # or run.global_weights("best").model, NumPy arrays
+    tp.evaluate(run, strategies=["fine_tune", "ditto"])   # the same, for other strategies
+    tp.compare([run, tp.open_run("runs/other")]).plot()
+
+A setting is a flag's name and value. What a flag would be refused for raises `errors.UserError` with the same message.
+Call these on the main thread, also in Jupyter; Ctrl-C is a `KeyboardInterrupt`, and the same call resumes the run.
+"""
+
+import asyncio
+import contextlib
+import dataclasses
+import os
+import signal
+import threading
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import pandas as pd
+import tensorflow_federated as tff
+from matplotlib.figure import Figure
+
+from analysis import accuracy_distributions, compare_methods
+from tff_personalization import errors
+from tff_personalization.execution import interruption
+from tff_personalization.experiment import config
+from tff_personalization.programs import client_evaluation, report, training
+from tff_personalization.records import finished_run, run_records
+
+
+def run(**settings: Any) -> finished_run.FinishedRun:
+    """Runs an experiment, as `run_experiment.py` does with the same flags, or resumes it; a finished one is opened.
+
+    >>> made = run(client_data="digits", model="linear", rounds=2, test_clients=5, rounds_per_evaluation=0,
+    ...            output_dir="runs", run_name="small", plots=False)
+    >>> sorted(made.clients["strategy"].unique()), made.summary["rounds"]
+    (['fine_tune', 'fine_tune_head'], 2)
+
+    Args:
+        settings: values by the name of their flag; lists for flags with commas. Others have their defaults.
+
+    Raises:
+        UserError: a setting is unknown, out of range or unread, or the data cannot be used.
+        KeyboardInterrupt: by Ctrl-C. What was computed is saved.
+    """
+    with _program() as interrupt:
+        directory = training.run(config.from_settings(settings), interrupt)
+        if directory.experiment.config.plots:
+            report.draw(directory)
+    return open_run(directory.path)
+
+
+def open_run(directory: str | os.PathLike[str], client_data: str | None = None) -> finished_run.FinishedRun:
+    """A finished run; `client_data` says where its data is now, if it was moved. UserError if it cannot be opened."""
+    return finished_run.FinishedRun.open(directory, client_data)
+
+
+def evaluate(
+    opened: finished_run.FinishedRun, round_number: int | str = finished_run.LAST, **settings: Any
+) -> pd.DataFrame:
+    """Judges a global model that a run has kept on the run's test clients once more, and writes nothing.
+
+    >>> made = run(client_data="digits", model="linear", rounds=2, test_clients=5, rounds_per_evaluation=0,
+    ...            output_dir="runs", run_name="small", plots=False)
+    >>> found = evaluate(made, strategies=["fine_tune_biases"], personalization_epochs=1)
+    >>> found.groupby(["strategy", "epoch"])["client"].count().to_dict()
+    {('fine_tune_biases', 0): 5, ('fine_tune_biases', 1): 5}
+
+    Args:
+        opened: the run.
+        round_number: "last", "best" (on validation clients), or the number of a round.
+        settings: how to personalize, where it differs from the run: strategies, epochs, optimizer, batch size …
+
+    Returns:
+        One row for each client, strategy and epoch, as `FinishedRun.clients`.
+
+    Raises:
+        UserError: a setting is refused, or would change what was trained.
+    """
+    given = {**opened.config["given"], "client_data": opened.experiment.config.client_data}
+    experiment = config.from_settings({**given, "evaluation_release": "records", **settings})
+    trained, wanted = opened.experiment.values, experiment.values
+    changed = [n for n in sorted(settings) if config.theme_of(n) != "personalization" and wanted[n] != trained[n]]
+    if changed:
+        raise errors.UserError(f"{changed[0]}={settings[changed[0]]!r} is a setting of training: start another run.")
+    weights, number = opened.global_weights(round_number), opened.round_number(round_number)
+    evaluator = client_evaluation.PersonalizationEvaluator(experiment, opened.model, opened.data, weights)
+    with _program(), opened.computing():
+        judged = tff.learning.models.ModelWeights(weights.flat, ())
+        found = evaluator.evaluate(judged, opened.data.split.test, number)
+    assert found.clients is not None
+    return found.clients
+
+
+@dataclasses.dataclass(frozen=True)
+class Comparison:
+    """Runs beside one another.
+
+    Attributes:
+        runs: the runs, the reference first.
+        table: see `analysis.compare_methods.compare`.
+    """
+
+    runs: tuple[run_records.Run, ...]
+    table: pd.DataFrame
+
+    def plot(self) -> Figure:
+        """The distribution of accuracy over clients in each run, before and after personalization."""
+        return accuracy_distributions.plot(self.runs)
+
+    def _repr_html_(self) -> str:
+        return self.table.to_html()
+
+
+def compare(runs: Sequence[run_records.Run | str | os.PathLike[str]]) -> Comparison:
+    """Compares runs with the first one, client by client, over the seeds that they share.
+
+    Args:
+        runs: opened runs, or their directories.
+
+    Raises:
+        UserError: they have other test clients, or not the same seeds.
+    """
+    opened = tuple(one if isinstance(one, run_records.Run) else run_records.read(one) for one in runs)
+    return Comparison(opened, compare_methods.compare(opened))
+
+
+@contextlib.contextmanager
+def _program() -> Iterator[interruption.Interruption]:
+    """What surrounds a computation in a process that has other things to do; nothing of it is left behind."""
+    if threading.current_thread() is not threading.main_thread():
+        raise errors.UserError("a run starts TFF's worker, which ends with its thread: call this on the main thread.")
+    # A notebook's cells are run by an event loop; TFF and the records wait for loops of their own meanwhile.
+    loop = asyncio._get_running_loop()
+    asyncio._set_running_loop(None)
+    try:
+        with interruption.Interruption() as interrupt:
+            yield interrupt
+    except errors.Interrupted as interrupted:
+        if interrupted.signal_number == signal.SIGINT:
+            raise KeyboardInterrupt from interrupted
+        raise
+    finally:
+        asyncio._set_running_loop(loop)
