@@ -52,7 +52,7 @@ def run(**settings: Any) -> finished_run.FinishedRun:
         directory = training.run(config.from_settings(settings), interrupt)
         if directory.experiment.config.plots:
             report.draw(directory)
-    return open_run(directory.path)
+    return open_run(directory.path.resolve())
 
 
 def open_run(directory: str | os.PathLike[str], client_data: str | None = None) -> finished_run.FinishedRun:

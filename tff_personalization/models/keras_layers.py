@@ -54,10 +54,14 @@ def refuse(model: tf.keras.Model, inputs: named_inputs.Inputs | None) -> None:
             )
         if getattr(layer, "stateful", False):
             raise errors.UserError(f"{said} keeps a state from batch to batch: build it without stateful=True.")
+
+
+def refuse_penalties(model: tf.keras.Model) -> None:
+    """Refuses a model with losses of its own, which the functional form leaves out."""
     if model.losses:
         raise errors.UserError(
             f"the Keras model {model.name!r} has losses of its own, such as a kernel_regularizer's, which nothing "
-            "reads: remove them."
+            "reads: remove them, or leave them out with with_penalties=False."
         )
 
 

@@ -37,6 +37,7 @@ def from_keras(
     inputs: named_inputs.Inputs | None = None,
     head: int | Sequence[str] = 1,
     rng: np.random.Generator | None = None,
+    with_penalties: bool = True,
     operations: functional.Operations = functional.TENSORFLOW,
 ) -> functional.SeededModel:
     """The functional form of a Keras model.
@@ -53,13 +54,17 @@ def from_keras(
         inputs: the named inputs of one example, for a model that has several; examples are these, packed.
         head: the layers that make up the head, by name, or how many of the last layers with weights.
         rng: draws the initial weights by each layer's initializers; None keeps the model's own.
+        with_penalties: False leaves out the losses that the model adds; otherwise a model with such losses is refused.
         operations: what it is made of; TensorFlow's, unless it is for another runtime.
 
     Raises:
         UserError: a layer cannot be used; the message says what to use in its place.
     """
+    if with_penalties:
+        keras_layers.refuse_penalties(model)
     network = _Network(model, inputs, head, operations)
-    again = functools.partial(from_keras, model, scoring, x_spec=x_spec, y_spec=y_spec, inputs=inputs, head=head)
+    specs: dict[str, Any] = {"x_spec": x_spec, "y_spec": y_spec, "inputs": inputs}
+    again = functools.partial(from_keras, model, scoring, **specs, head=head, with_penalties=False)
     return functional.SeededModel(
         network.initial_weights(rng),
         network.stem,

@@ -12,7 +12,7 @@ from collections.abc import Callable
 import tensorflow as tf
 import tensorflow_federated as tff
 
-from tff_personalization import local_training
+from tff_personalization import errors, local_training
 from tff_personalization.models import functional
 from tff_personalization.personalization import adaptation
 from tff_personalization.personalization.adaptation import Client, Curve, CurveFn, Strategy, Tuning, Weights
@@ -62,6 +62,8 @@ def fine_tuning(
 def _fine_tuning_of_biases(client: Client, tuning: Tuning) -> Curve:
     """The curve of fine-tuning with all weights but the biases, which are those of rank 1, left as they are."""
     places = [i for i, w in enumerate(client.theta) if w.shape.rank == 1]
+    if not places:
+        raise errors.UserError("--strategies: fine_tune_biases: the network has no biases: leave it out.")
 
     def with_biases(biases: Weights) -> Weights:
         new = dict(zip(places, biases, strict=True))

@@ -14,6 +14,7 @@ that predict a label at each place of an example, such as char_lstm, are refused
 
 import tensorflow as tf
 
+from tff_personalization import errors
 from tff_personalization.models import functional
 from tff_personalization.personalization.adaptation import Client, Curve, Strategy, Tuning
 from tff_personalization.settings import Group, Setting
@@ -34,7 +35,13 @@ def _curve(client: Client, tuning: Tuning[Settings]) -> Curve:
     after_stem, train, test = client.on_features
     share, neighbours = tuning.settings.knn_lambda, tuning.settings.knn_neighbours
     # With the identity in place of the last layer, the logits are what that layer is given.
-    width, classes = client.theta[client.model.head][0].shape
+    shapes = [tuple(weight.shape) for weight in client.theta[client.model.head]]
+    if len(shapes) != 2 or len(shapes[0]) != 2 or shapes[1] != shapes[0][1:]:
+        raise errors.UserError(
+            "--strategies: knn_per needs a network whose head is one dense layer with a bias, and here its weights are "
+            f"of shape {', '.join(map(str, shapes))}: leave it out."
+        )
+    width, classes = shapes[0]
     without_head = (*client.theta[client.model.rest], tf.eye(width), tf.zeros([width]))
     memory = after_stem.logits(without_head, train.x, None)
     neighbours = tf.minimum(neighbours, tf.shape(train.y)[0])

@@ -96,7 +96,7 @@ def from_frame(
 def from_client_data(
     train: tff.simulation.datasets.ClientData,
     test: tff.simulation.datasets.ClientData | None,
-    example: Callable[[Any], tuple[Any, Any]],
+    example: Callable[..., tuple[Any, Any]],
     classes: Sequence[str],
     source: str,
     preprocess: Callable[[tf.data.Dataset], tf.data.Dataset] = lambda dataset: dataset,
@@ -109,7 +109,8 @@ def from_client_data(
     Args:
         train: the train part of each client's data.
         test: the test part; None if there is only one.
-        example: from an element to (x, y), tensors of one example; x may be a mapping of named inputs.
+        example: from an element (if it is a tuple, from its parts) to (x, y), tensors of one example; x may be a
+            mapping of named inputs.
         classes: the names of the classes or labels.
         source: what the data is, in a few words.
         preprocess: applied to a client's dataset first; its elements are single examples.

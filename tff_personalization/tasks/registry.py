@@ -35,11 +35,14 @@ class Network:
             how many of its last weights.
         keep_weights: whether a Keras model keeps the weights that it has; otherwise its initializers draw them, by the
             run's seed. A functional model always keeps its own.
+        with_penalties: False leaves out the losses that a Keras model adds, as by kernel_regularizer; otherwise such a
+            model is refused.
     """
 
     model: Any
     head: int | Sequence[str] | None = None
     keep_weights: bool = False
+    with_penalties: bool = True
 
 
 @dataclasses.dataclass(frozen=True)
@@ -109,6 +112,7 @@ class Task:
                     inputs=None if isinstance(self.features, tf.TensorSpec) else self.features,
                     head=1 if network.head is None else network.head,
                     rng=None if network.keep_weights else rng,
+                    with_penalties=network.with_penalties,
                 )
             if isinstance(network.model, tff.learning.models.FunctionalModel):
                 head = network.head if isinstance(network.head, int) else 2
@@ -124,6 +128,11 @@ class Task:
 
     def check(self, archive: archives.Archive) -> None:
         """Raises UserError if client data is not what the task says."""
+        if len(archive.classes) != self.num_classes:
+            raise errors.UserError(
+                f"the client data has {len(archive.classes)} classes or labels, and the task {self.num_classes}: "
+                "change one of the two."
+            )
         found = {"features": archive.x, "labels": archive.y}
         expected = {"features": self.x_spec, "labels": self.predicts.y_spec}
         for what, array in found.items():

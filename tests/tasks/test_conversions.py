@@ -1,0 +1,161 @@
+"""Client data of one's own as archives, what a task asks of it, and outputs against NumPy."""
+
+import collections
+import dataclasses
+
+import numpy as np
+import pandas as pd
+import pytest
+import tensorflow as tf
+import tensorflow_federated as tff
+
+from tff_personalization import errors
+from tff_personalization.models import named_inputs, outputs
+from tff_personalization.tasks import archives, conversions, registry, sources
+
+TABLE = pd.DataFrame(
+    {
+        "phone": ["b", "a", "b", "a"],
+        "speed": [1.0, 2.0, 3.0, 4.0],
+        "step": [10, 20, 30, 40],
+        "mood": ["calm", "loud", "loud", "calm"],
+        "up": [1, 0, 1, 1],
+        "part": ["train", "train", "test", "test"],
+    }
+)
+FRAME = {"client": "phone", "features": ["speed", "step"], "labels": "mood", "split": "part", "source": "phones"}
+
+
+def test_a_table_becomes_clients_with_features_classes_and_parts():
+    archive = conversions.from_frame(TABLE, **FRAME)
+    assert archive.clients == ("a", "b")
+    assert archive.client.tolist() == TABLE["phone"].tolist()
+    assert archive.x.tolist() == [[1, 10], [2, 20], [3, 30], [4, 40]]
+    assert archive.classes == ("calm", "loud")
+    assert archive.y.tolist() == [0, 1, 1, 0]
+    assert archive.is_test.tolist() == [False, False, True, True]
+
+
+def test_columns_of_labels_and_named_inputs():
+    features = {"small": ["speed"], "large": ["step"]}
+    archive = conversions.from_frame(
+        TABLE.assign(loud=TABLE["mood"] == "loud"), **FRAME | {"features": features, "labels": ["up", "loud"]}
+    )
+    assert archive.y.tolist() == [[1, 0], [0, 1], [1, 1], [1, 0]]
+    inputs = {"small": tf.TensorSpec([1]), "large": tf.TensorSpec([1], tf.int32)}
+    unpacked = named_inputs.unpack(tf.constant(archive.x), inputs)
+    assert unpacked["small"].numpy().ravel().tolist() == TABLE["speed"].tolist()
+    assert unpacked["large"].numpy().ravel().tolist() == TABLE["step"].tolist()
+    assert unpacked["large"].dtype == tf.int32
+
+
+def test_an_integer_that_named_inputs_would_round_is_refused():
+    with pytest.raises(ValueError, match="ids: integers up to 16777216 expected"):
+        named_inputs.pack({"ids": np.array([[2**24 + 1]])})
+
+
+@pytest.mark.parametrize(
+    ("changes", "hint"),
+    [
+        ({"client": "person"}, "no column 'person'; it has phone"),
+        ({"labels": ["speed"]}, "other values than 0 and 1"),
+        ({"classes": ["calm"]}, "'mood' has 'loud'"),
+    ],
+)
+def test_a_table_that_does_not_fit_is_refused(changes, hint):
+    with pytest.raises(errors.UserError, match=hint):
+        conversions.from_frame(TABLE, **FRAME | changes)
+
+
+def test_missing_values_are_refused_by_column():
+    with pytest.raises(errors.UserError, match="'speed' has 1 missing"):
+        conversions.from_frame(TABLE.replace({"speed": {2.0: np.nan}}), **FRAME)
+
+
+def test_client_data_of_tff_becomes_an_archive_with_both_parts():
+    train, test = (
+        tff.simulation.datasets.TestClientData(
+            {
+                name: collections.OrderedDict(pixels=np.full([n, 2], n, np.float32), label=np.full([n], n))
+                for name, n in counts
+            }
+        )
+        for counts in ([("a", 3), ("b", 2)], [("a", 1)])
+    )
+    archive = conversions.from_client_data(train, test, lambda e: (e["pixels"], e["label"]), "0123", "toys")
+    assert archive.client.tolist() == ["a", "a", "a", "b", "b", "a"]
+    assert archive.is_test.tolist() == [False] * 5 + [True]
+    assert archive.y.tolist() == [3, 3, 3, 2, 2, 1]
+    assert archive.x[:, 0].tolist() == archive.y.tolist()
+
+
+TASK = registry.Task(
+    outputs.classes(("calm", "loud")), tf.TensorSpec([2]), {}, sources.own(phones=lambda options: None)
+)
+
+
+@pytest.mark.parametrize(
+    ("changes", "hint"),
+    [
+        ({"x": np.zeros((4, 3), np.float32)}, r"features of float32 and shape \(N, 3\).*\(N, 2\)"),
+        ({"x": np.zeros((4, 2), np.uint8)}, "features of uint8"),
+        ({"y": np.zeros((4, 2), np.int32)}, "one class for each example"),
+        ({"classes": ("calm", "loud", "shrill")}, "3 classes.*2"),
+    ],
+)
+def test_client_data_that_is_not_what_the_task_says_is_refused(changes, hint):
+    archive = conversions.from_frame(TABLE, **FRAME)
+    TASK.check(archive)
+    with pytest.raises(errors.UserError, match=hint):
+        TASK.check(dataclasses.replace(archive, **changes))
+
+
+def test_several_labels_are_judged_one_by_one_as_numpy_does():
+    logits, labels = np.array([[2.0, -1, 0.5], [-3, 4, np.nan]], np.float32), np.array([[1, 0, 0], [1, 1, 1]], np.int32)
+    scoring = outputs.several_labels("abc").scoring
+    assert int(scoring.count_correct(logits, labels)) == 3  # what is not finite says nothing
+    assert int(scoring.count_predictions(labels)) == 6
+    finite = logits[:1]
+    probability = 1 / (1 + np.exp(-finite))
+    expected = -np.where(labels[:1] == 1, np.log(probability), np.log(1 - probability)).mean()
+    assert float(scoring.loss(finite, labels[:1])) == pytest.approx(expected, rel=1e-6)
+
+
+def test_places_without_padding_all_count():
+    scoring = outputs.classes_by_place("ab", 2).scoring
+    logits = tf.constant([[[1.0, 0], [0, 1]]])
+    assert int(scoring.count_correct(logits, tf.constant([[0, 0]]))) == 1
+    assert int(scoring.count_predictions(tf.constant([[0, 0]]))) == 2
+
+
+def test_a_functional_model_of_tffs_is_a_network(worker):
+    weights = (np.ones([2, 2], np.float32), np.zeros(2, np.float32))
+
+    def predict(model_weights, x, training):
+        del training
+        return x @ model_weights[0][0] + model_weights[0][1]
+
+    model = tff.learning.models.FunctionalModel(
+        initial_weights=(weights, ()),
+        predict_on_batch_fn=tf.function(predict),
+        loss_fn=lambda output, label, sample_weight=None: 2.0 * tf.reduce_mean(output**2),
+        input_spec=(tf.TensorSpec([None, 2]), tf.TensorSpec([None], tf.int32)),
+    )
+    task = dataclasses.replace(TASK, models={"mine": lambda num_classes, rng: model})
+    network = task.build("mine", np.random.default_rng(0))
+    logits = network.logits(weights, tf.constant([[1.0, 2]]), None)
+    assert logits.numpy().tolist() == [[3, 3]]
+    assert float(network.scoring.loss(logits, tf.constant([0]))) == 18  # its own loss
+    assert int(network.scoring.count_correct(logits, tf.constant([0]))) == 1
+    assert network.head == slice(0, None)
+
+
+def test_what_is_no_network_is_refused():
+    task = dataclasses.replace(TASK, models={"mine": lambda num_classes, rng: "a network"})
+    with pytest.raises(errors.UserError, match="--model=mine: it is built as a str"):
+        task.build("mine", np.random.default_rng(0))
+
+
+def test_the_numbers_of_an_archive_are_checked_where_they_are_classes():
+    with pytest.raises(ValueError, match="y: 0 to 1 expected"):
+        archives.Archive.from_names(np.zeros((1, 2)), np.array([2]), np.array(["a"]), np.array([False]), ("a", "b"), "")

@@ -1,0 +1,98 @@
+"""The example plugins with tasks of their own, through two methods, four strategies, comparison, report and export."""
+
+import importlib.util
+import json
+import pathlib
+import sys
+from unittest import mock
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+import tff_personalization as tp
+from analysis.report import __main__ as page
+from tff_personalization import errors, plugins
+from tff_personalization.export import __main__ as export
+from tff_personalization.tasks import registry
+
+ROOT = pathlib.Path(__file__).parents[1]
+GUIDE = (ROOT / "docs" / "your-own.md").read_text(encoding="utf-8")
+STRATEGIES = ["fine_tune", "fine_tune_head", "ditto", "apfl"]
+SMALL = {"rounds": 3, "clients_per_round": 2, "personalization_epochs": 1, "rounds_per_evaluation": 0, "plots": False}
+SMALL |= {"client_learning_rate": 0.05, "local_epochs": 1, "strategies": STRATEGIES}
+
+
+@pytest.fixture(autouse=True)
+def _plugins_of_this_test_only():
+    before = set(sys.modules)
+    with mock.patch.dict(registry.TASKS), mock.patch.dict(registry.MODELS), mock.patch.dict(plugins._loaded):
+        yield
+    for name in ("keras_characters", "wages", "baseline_task"):
+        if name not in before:
+            sys.modules.pop(name, None)
+
+
+def _two_methods(tmp_path, name, **settings):
+    """A run of FedAvg and one of Personalized FedAvg; they are compared, and the page of the second is written."""
+    chosen = {"plugin": ROOT / "examples" / f"{name}.py", **SMALL, "output_dir": tmp_path, **settings}
+    runs = [
+        tp.run(method="fed_avg", **chosen),
+        tp.run(method="personalized_fed_avg", stage_2_round=2, **chosen),
+    ]
+    table = tp.compare(runs).table
+    assert table["strategy"].tolist() == STRATEGIES * 2
+    assert table["personalized_accuracy"].between(0, 1).all()
+    assert page.write(runs[1].directory).stat().st_size > 10_000
+    source = json.loads((runs[0].directory / "config.json").read_text())["flags"]["plugin_sources"]
+    assert source == {name: plugins.sha256([ROOT / "examples" / f"{name}.py"])}
+    return runs
+
+
+def test_the_guide_shows_the_examples_as_they_are():
+    for name in ("keras_characters", "wages", "baseline_task"):
+        assert f"```python\n{(ROOT / 'examples' / f'{name}.py').read_text(encoding='utf-8')}```\n" in GUIDE
+
+
+def test_a_keras_network_of_ones_own_on_characters_is_exported_for_devices_too(tmp_path, by_writer_archive):
+    settings = {"task": "my_characters", "client_data": by_writer_archive, "test_clients": 4}
+    run, _ = _two_methods(tmp_path, "keras_characters", **settings)
+    x, _ = run.data.test.examples(run.data.split.test[0])
+    weights = run.global_weights().model
+    logits = run.model.logits(weights, x, None).numpy()
+    np.testing.assert_allclose(run.keras_model()(x[..., np.newaxis].astype(np.float32)), logits, atol=1e-5)
+    device = tf.lite.Interpreter(str(export.export(run.directory, "tflite")))
+    infer, train, seed = (device.get_signature_runner(name) for name in ("infer", "train", "metadata"))
+    np.testing.assert_allclose(infer(x=x)["logits"], logits, atol=1e-4)
+    assert json.loads(seed()["json"].item())["task"] == "my_characters"
+    batch = {"x": x[:4], "y": np.zeros(4, np.int32), "dropout_seed": np.array([1, 2], np.int32)}
+    losses = [float(train(**batch)["loss"]) for _ in range(5)]
+    assert losses[-1] < losses[0]
+
+
+@pytest.mark.skipif(importlib.util.find_spec("linearmodels") is None, reason="its table is in linearmodels")
+def test_real_people_with_two_labels_and_two_named_inputs(tmp_path):
+    run, _ = _two_methods(tmp_path, "wages", task="wages", train_clients=20, test_clients=8)
+    assert run.source == "wage panel of 545 men, 1980 to 1987"
+    rows = run.clients
+    assert (rows["test_examples"] == 2).all()
+    assert (rows["test_predictions"] == 4).all()
+    client = rows["client"][0]
+    packed, labels = run.data.test.examples(client)
+    logits = run.model.logits(run.global_weights().model, packed, None).numpy()
+    first = rows[(rows["client"] == client) & (rows["epoch"] == 0)]
+    assert (first["correct"] == ((logits > 0) == labels).sum()).all()
+    exported = tf.keras.models.load_model(export.export(run.directory, "keras"))
+    groups, work = packed[:, :11], packed[:, 11:]  # by name
+    np.testing.assert_allclose(exported({"work": work, "groups": groups}), logits, atol=1e-5)
+    with pytest.raises(errors.UserError, match="cannot train --model=two_inputs, which predicts several"):
+        export.export(run.directory, "tflite")
+    with pytest.raises(errors.UserError, match="knn_per is for tasks with one class for each example"):
+        tp.run(**run.config["given"] | {"strategies": ["knn_per"]})
+
+
+def test_a_baseline_task_of_tffs(tmp_path):
+    run, _ = _two_methods(tmp_path, "baseline_task", task="tff_tags", test_clients=1)
+    assert run.source.startswith("synthetic Stack Overflow tags")
+    assert len(run.clients["client"].unique()) == 1
+    assert run.keras_model()(np.zeros([1, *run.task.features.shape], np.float32)).shape == (1, 20)
