@@ -15,6 +15,7 @@ FLOORS = (
     ("schedules", "privacy", "models"),
     ("optimizers", "aggregators", "global_weights", "tasks", "execution"),
     ("local_training", "cohorts"),
+    ("client_datasets",),
     ("algorithms",),
     ("methods", "baselines", "personalization"),
     ("plugins",),

@@ -1,0 +1,86 @@
+"""Clients' `tf.data` datasets, of any TFF `ClientData`, in the forms that this project's computations take.
+
+So its learning processes run in TFF's own loops and programs, and its evaluation judges any TFF process:
+
+    process = fed_avg.build_fed_avg(model, …)                  # a tff.learning.templates.LearningProcess
+    tff.simulation.run_training_process(
+        process, lambda round_number: [
+            client_datasets.for_training(model, data.create_tf_dataset_for_client(client), client, round_number)
+            for client in clients
+        ], total_rounds=10,
+    )
+"""
+
+import collections
+import collections.abc
+
+import numpy as np
+import tensorflow as tf
+
+from tff_personalization import cohorts, seeds
+from tff_personalization.models import functional
+
+_CHUNK = 4096
+
+
+def for_training(
+    model: functional.SeededModel, dataset: tf.data.Dataset, client: str = "", round_number: int = 1, seed: int = 0
+) -> tf.data.Dataset:
+    """A client's dataset as a value of `client_work.client_data_type`: one element with all of its examples.
+
+    Shuffling, batches and local epochs belong to the learning process; the dataset has each example once. With the seed
+    of a run, its clients and rounds, shuffling and dropout are those of that run.
+
+    Args:
+        model: the network to train.
+        dataset: single examples, (x, y) or a mapping with `x` and `y`.
+        client: its name, on which shuffling and dropout depend.
+        round_number: the round, on which they depend too, and learning rates with a schedule.
+        seed: for all clients and rounds.
+    """
+    of_client = seeds.stateless(seed, "local_training", round_number, client)
+    x, y = _arrays(model, dataset)
+    if not len(y):
+        return cohorts.client_value(x, y, of_client, round_number)
+    # Datasets of several clients are of one type, which TFF's data sources want: the number of examples is open.
+    parts = {"seed": of_client, "round": np.int32(round_number), "step_share": np.float32(1)}
+    whole = {name: tf.data.Dataset.from_tensor_slices(part).batch(len(y)) for name, part in (("x", x), ("y", y))}
+    rest = {name: tf.data.Dataset.from_tensors(part) for name, part in parts.items()}
+    return tf.data.Dataset.zip(collections.OrderedDict({**whole, **rest}))
+
+
+def for_evaluation(
+    model: functional.SeededModel,
+    train: tf.data.Dataset,
+    test: tf.data.Dataset,
+    index: int = 0,
+    client: str = "",
+    seed: int = 0,
+) -> collections.OrderedDict:
+    """A client's two datasets as what `evaluation.build_personalization_evaluation` takes.
+
+    Args:
+        model: the network to judge.
+        train: what it is adapted to, as in `for_training`.
+        test: what it is judged on.
+        index: comes back with what the client measured.
+        client: its name, on which shuffling and dropout depend.
+        seed: for all clients.
+    """
+    return collections.OrderedDict(
+        index=np.int32(index),
+        seed=seeds.stateless(seed, "personalization", 0, client),
+        test=_arrays(model, test),
+        train=_arrays(model, train),
+    )
+
+
+def _arrays(model: functional.SeededModel, dataset: tf.data.Dataset) -> tuple[np.ndarray, np.ndarray]:
+    """All x and all y of a dataset's examples, in the network's types."""
+    x_spec, y_spec = model.input_spec
+    mapping = isinstance(dataset.element_spec, collections.abc.Mapping)
+    pairs = [(e["x"], e["y"]) if mapping else e for e in dataset.batch(_CHUNK).as_numpy_iterator()]
+    if not pairs:
+        pairs = [tuple(np.zeros([0, *spec.shape[1:]]) for spec in model.input_spec)]
+    x, y = (np.concatenate(part) for part in zip(*pairs, strict=True))
+    return x.astype(x_spec.dtype.as_numpy_dtype, copy=False), y.astype(y_spec.dtype.as_numpy_dtype, copy=False)
