@@ -1,6 +1,6 @@
 # make run    the main job on built-in data: minutes, then a table and one page to open in a browser
 # make test   lint, types and tests; UNIPEN62=/path/to/unipen62.npz make test: on that archive too
-# make paper  the paper's experiments, verdicts on its claims and a report; SCALE=smoke (minutes), small or paper; see docs/paper.md
+# make paper  the paper's experiments, verdicts on its claims and a report; SCALE=smoke (minutes), small, medium or paper; see docs/paper.md
 # make benchmark   speed beside the alternatives, growth, a round's parts, a picture of them: some 25 minutes; peers where
 #                  benchmarks/peers/environments.py has installed them
 # make compare BESIDE=DIR    speed and start-up of this checkout beside those of another one: some 15 minutes

@@ -1,7 +1,8 @@
 """What the claims of a study are measured by: for each seed, the values whose mean is an effect."""
 
 import dataclasses
-from collections.abc import Callable, Mapping
+import itertools
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -37,7 +38,8 @@ class Measured:
 
 
 Measure = Callable[[study.Experiment, bool], Measured]
-MATCH_TOLERANCE = 0.02  # of initial accuracies that are called the same
+MATCH_TOLERANCE = 0.005  # of initial accuracies that are called the same
+CONVERGED_WITHIN = 0.005  # of the mean personalized accuracies of two fifths of the rounds
 NOTHING_CHOSEN = Measured([], missing="This comparison is not made for the rounds that validation clients choose.")
 
 
@@ -61,21 +63,65 @@ def validation_curve(run: runs_lib.Run) -> pd.DataFrame:
     return by_epoch.reindex(columns=epochs).set_axis(["initial", "personalized"], axis=1)
 
 
-def matched_rounds(run: runs_lib.Run, reference: runs_lib.Run) -> tuple[int, int] | None:
-    """The evaluated rounds, one after the other, between which `run` first has the reference's last initial accuracy.
+def selected(experiment: study.Experiment, label: str | None = None, **overrides: Any) -> dict[int, runs_lib.Run]:
+    """The finished runs with a label and overrides, by seed.
 
-    Both accuracies are those on validation clients. None if `run` is never on both sides of it, one of them has no
-    validation clients, or the reference's last round was not evaluated.
+    Of several of a seed, it is the one whose last model validation clients personalize best, the first of equal ones.
+    """
+    found: dict[int, list[runs_lib.Run]] = {}
+    for entry in experiment.matching(label, **overrides):
+        found.setdefault(entry.seed, []).append(entry.run)
+    return {
+        seed: runs[0] if len(runs) == 1 else max(runs, key=lambda run: on_validation(run)["personalized"])
+        for seed, runs in found.items()
+    }
+
+
+def still_changing(runs: Sequence[runs_lib.Run]) -> str:
+    """A sentence that names the runs that have not converged; empty if all have, or it cannot be known.
+
+    A run has converged if the mean personalized accuracy of validation clients over the evaluations of the last fifth
+    of its rounds is within `CONVERGED_WITHIN` of that over the fifth before.
+    """
+    changing = [f"{run.name} ({change:+.3f})" for run in runs if abs(change := _late_change(run)) > CONVERGED_WITHIN]
+    return f"Not converged, by the last two fifths of the rounds: {', '.join(changing)}." if changing else ""
+
+
+def _late_change(run: runs_lib.Run) -> float:
+    curve, rounds = validation_curve(run)["personalized"].dropna(), run.summary["rounds"]
+    fifths = [curve[(curve.index > share * rounds) & (curve.index <= (share + 0.2) * rounds)] for share in (0.6, 0.8)]
+    return 0.0 if any(fifth.empty for fifth in fifths) else float(fifths[1].mean() - fifths[0].mean())
+
+
+def matched_rounds(run: runs_lib.Run, reference: runs_lib.Run) -> list[int]:
+    """The evaluated rounds around the place where `run` first has the reference's last initial accuracy.
+
+    They are the two between which that is, by validation clients, and one more on each side: test clients cross it in
+    another place, which should be among them.
+
+    Empty if `run` is never on both sides of it, one of them has no validation clients, or the reference's last round
+    was not evaluated.
     """
     ours, theirs = validation_curve(run)["initial"].dropna(), validation_curve(reference)["initial"].dropna()
     if theirs.empty or theirs.index[-1] != reference.summary["rounds"]:
-        return None
+        return []
     below = (ours <= theirs.iloc[-1]).to_numpy()
     crossings = np.flatnonzero(below[:-1] & ~below[1:])
     if not len(crossings):
-        return None
-    before, after = ours.index[crossings[0] : crossings[0] + 2]
-    return int(before), int(after)
+        return []
+    first = crossings[0]
+    return [int(number) for number in ours.index[max(0, first - 1) : first + 3]]
+
+
+def round_of_as_many_examples(run: runs_lib.Run, reference: runs_lib.Run) -> int | None:
+    """The first evaluated round after which `run` has visited as many examples as the reference did in all its rounds.
+
+    None if it has not, or has no validation clients.
+    """
+    visited = run.metrics.set_index("round")["examples"].cumsum()
+    rounds = validation_curve(run).index
+    enough = visited[visited >= reference.metrics["examples"].sum()].index
+    return next((int(number) for number in rounds if number in enough), None)
 
 
 def _gains(run: runs_lib.Run, chosen: bool, strategy: str | None = None) -> pd.DataFrame:
@@ -121,7 +167,7 @@ def paired(ours: Mapping[str, Any], theirs: Mapping[str, Any], metric: str) -> M
         def difference(a, b):
             return _by_client(_gains(a, chosen)[metric], _gains(b, chosen)[metric])
 
-        groups = {_name(selection): experiment.select(**selection) for selection in (ours, theirs)}
+        groups = {_name(selection): selected(experiment, **selection) for selection in (ours, theirs)}
         return _by_seed(groups, difference, chosen)
 
     return measure
@@ -131,7 +177,7 @@ def gain(selection: Mapping[str, Any]) -> Measure:
     """Client by client: the gain."""
 
     def measure(experiment, chosen):
-        groups = {_name(selection): experiment.select(**selection)}
+        groups = {_name(selection): selected(experiment, **selection)}
         return _by_seed(groups, lambda run: _gains(run, chosen)["gain"], chosen)
 
     return measure
@@ -150,14 +196,14 @@ def strategies(label: str, first: str, second: str, metric: str) -> Measure:
                 a, b = (table.assign(hurt=(table["gain"] < 0).astype(float)) for table in (a, b))
             return _by_client(a[metric], b[metric])
 
-        return _by_seed({label: experiment.select(label)}, difference, chosen)
+        return _by_seed({label: selected(experiment, label)}, difference, chosen)
 
     return measure
 
 
 def most_gain(experiment: study.Experiment, chosen: bool) -> Measured:
     """Client by client: ½ for one that gains, −½ for one that does not."""
-    groups = {"Personalized FedAvg": experiment.select("Personalized FedAvg")}
+    groups = {"Personalized FedAvg": selected(experiment, "Personalized FedAvg")}
     return _by_seed(groups, lambda run: (_gains(run, chosen)["gain"] > 0) - 0.5, chosen)
 
 
@@ -175,57 +221,104 @@ def more_examples(experiment: study.Experiment, chosen: bool) -> Measured:
         mean = pd.concat([few, many]).mean()
         return 2 * pd.concat([mean - few, many - mean])
 
-    return _by_seed({"Personalized FedAvg": experiment.select("Personalized FedAvg")}, signed, chosen)
+    return _by_seed({"Personalized FedAvg": selected(experiment, "Personalized FedAvg")}, signed, chosen)
 
 
-def at_matched_initial(reference: str, other: str) -> Measure:
-    """Client by client: personalized accuracy in the reference's last round less that of the other where it is equally
-    good initially: linearly between its two `matched_rounds`, so that mean initial accuracies over test clients agree.
-
-    A seed without matched rounds, or without test clients judged in them, is left out and named beside the verdict.
-    """
+def after_as_many_examples(ours: str, theirs: str, metric: str) -> Measure:
+    """Client by client: a metric in our last round less in their first evaluated round after as many examples."""
 
     def measure(experiment, chosen):
         if chosen:
             return NOTHING_CHOSEN
-        groups = {name: experiment.select(name) for name in (reference, other)}
-        matched: dict[int, tuple[int, int]] = {}
+        groups = {name: selected(experiment, name) for name in (ours, theirs)}
+        missing: dict[int, str] = {}
+        more: list[float] = []
+        for seed in sorted(groups[ours].keys() & groups[theirs].keys()):
+            run, reference = groups[theirs][seed], groups[ours][seed]
+            number = round_of_as_many_examples(run, reference)
+            if number is None:
+                missing[seed] = f"{run.name}: no evaluated round after as many examples."
+            elif not has_round(run, number):
+                missing[seed] = f"{run.name}: test clients were not judged in round {number}."
+            else:
+                visited = run.metrics.loc[run.metrics["round"] <= number, "examples"].sum()
+                more.append(visited / reference.metrics["examples"].sum() - 1)
+
+        def difference(a, b):
+            return _by_client(a.client_gains()[metric], b.client_gains(None, round_of_as_many_examples(b, a))[metric])
+
+        measured = _without(missing, groups, difference)
+        note = f"{theirs} has visited up to {max(more, default=0):.0%} more examples."
+        return dataclasses.replace(measured, note=f"{note} {measured.note}".strip()) if measured.values else measured
+
+    return measure
+
+
+def at_matched_initial(reference: str, other: str) -> Measure:
+    """Client by client: personalized accuracy in the reference's last round less that of the other where it is equally
+    good initially: linearly between two of its `matched_rounds`, so that mean initial accuracies over test clients
+    agree.
+
+    A seed without matched rounds, or without test clients judged in them, is left out and named beside the verdict.
+    """
+
+    def judged_rounds(run, of):
+        return [one for one in matched_rounds(run, of) if has_round(run, one)]
+
+    def measure(experiment, chosen):
+        if chosen:
+            return NOTHING_CHOSEN
+        groups = {name: selected(experiment, name) for name in (reference, other)}
         unmatched: dict[int, str] = {}
         for seed in sorted(groups[reference].keys() & groups[other].keys()):
             run = groups[other][seed]
-            rounds = matched_rounds(run, groups[reference][seed])
-            if rounds is None:
+            if not matched_rounds(run, groups[reference][seed]):
                 unmatched[seed] = f"{run.name}: no evaluated rounds on both sides of {reference}'s initial accuracy."
-            elif not all(has_round(run, one) for one in rounds):
+            elif len(judged_rounds(run, groups[reference][seed])) < 2:
                 unmatched[seed] = f"{run.name}: test clients were not judged in the matched rounds."
-            else:
-                matched[seed] = rounds
-        if unmatched and not matched:
-            return Measured([], missing=next(iter(unmatched.values())))
-        groups = {name: {s: run for s, run in group.items() if s not in unmatched} for name, group in groups.items()}
         left: list[float] = []
 
         def difference(a, b):
             ours = a.client_gains()
-            before, after = (b.client_gains(None, one) for one in matched[b.config["seed"]])
-            way = after["initial"].mean() - before["initial"].mean()
-            share = np.clip((ours["initial"].mean() - before["initial"].mean()) / way, 0, 1) if way else 0.0
-            between = (1 - share) * before + share * after
+            judged = [b.client_gains(None, one) for one in judged_rounds(b, a)]
+            between = _between(judged, ours["initial"].mean())
             left.append(ours["initial"].mean() - between["initial"].mean())
             return _by_client(ours["personalized"], between["personalized"])
 
-        measured = _by_seed(groups, difference, chosen)
-        worst = max(left, key=abs, default=0.0)
-        beside = "".join(f" {reason}" for reason in (measured.note, *unmatched.values()) if reason)
+        measured = _without(unmatched, groups, difference)
+        if not measured.values:
+            return measured
+        worst = max(left, key=abs)
         if abs(worst) > MATCH_TOLERANCE:
-            return dataclasses.replace(
-                measured, undecided=f"Initial accuracies of test clients still differ by {worst:+.3f}.{beside}"
-            )
-        return dataclasses.replace(
-            measured, note=f"Initial accuracies of test clients differ by {abs(worst):.3f} at most.{beside}"
-        )
+            said = f"Initial accuracies of test clients still differ by {worst:+.3f}. {measured.note}"
+            return dataclasses.replace(measured, undecided=said.strip(), note="")
+        said = f"Initial accuracies of test clients differ by {abs(worst):.3f} at most. {measured.note}"
+        return dataclasses.replace(measured, note=said.strip())
 
     return measure
+
+
+def _between(judged: Sequence[pd.DataFrame], initial: float) -> pd.DataFrame:
+    """The tables' interpolation whose mean initial accuracy is this one: between the first two that have it between
+    them, or else between the two whose means are nearest to it."""
+    means = [table["initial"].mean() for table in judged]
+    pairs = list(itertools.pairwise(range(len(judged))))
+    outside = [max(min(means[a], means[b]) - initial, initial - max(means[a], means[b]), 0.0) for a, b in pairs]
+    a, b = pairs[int(np.argmin(outside))]
+    way = means[b] - means[a]
+    share = np.clip((initial - means[a]) / way, 0, 1) if way else 0.0
+    return (1 - share) * judged[a] + share * judged[b]
+
+
+def _without(
+    left_out: Mapping[int, str], groups: Mapping[str, Mapping[int, runs_lib.Run]], values: Callable[..., pd.Series]
+) -> Measured:
+    """`_by_seed` without some seeds, each with the reason why."""
+    kept = {name: {s: run for s, run in group.items() if s not in left_out} for name, group in groups.items()}
+    if left_out and not all(kept.values()):
+        return Measured([], missing=next(iter(left_out.values())))
+    measured = _by_seed(kept, values, False)
+    return dataclasses.replace(measured, note=" ".join(filter(None, (measured.note, *left_out.values()))))
 
 
 def as_chosen(ours: str, theirs: str) -> Measure:
@@ -234,7 +327,7 @@ def as_chosen(ours: str, theirs: str) -> Measure:
     def measure(experiment, chosen):
         if chosen:
             return NOTHING_CHOSEN
-        groups = {name: experiment.select(name) for name in (ours, theirs)}
+        groups = {name: selected(experiment, name) for name in (ours, theirs)}
         for group in groups.values():
             for run in group.values():
                 if run.chosen_clients is None:

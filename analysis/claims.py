@@ -4,8 +4,8 @@
 
 An effect is a mean over seeds of means over units (clients, mostly). Its interval holds a t interval over seeds and a
 bootstrap of units by identity (`inference`). A claim says that an effect is above 0, and names a margin: a difference
-within it does not matter. p-values are corrected by Holm's method for all claims of the study that have three seeds.
-The verdict, at 5 % after that correction, is
+within it does not matter. Holm's method corrects p-values for the comparisons that bear on one claim of the paper and
+have enough seeds. The verdict, at 5 % after that correction, is
 
     supported                       the effect is above 0
     no difference that matters      it is within ± the margin
@@ -33,7 +33,7 @@ UNDECIDED, NO_RUNS = "not decided by this data", "nothing to compare"
 
 
 def judge(of: study.Study, claims: Sequence[Claim] = CLAIMS) -> list[dict[str, Any]]:
-    """The verdicts on the claims whose experiments the study has. They are one family for Holm's correction.
+    """The verdicts on the claims whose experiments the study has.
 
     Returns:
         For each: id, claim, statement, metric, margin, unit, test, experiment; effect, low, high (None if not to be
@@ -49,17 +49,17 @@ def judge(of: study.Study, claims: Sequence[Claim] = CLAIMS) -> list[dict[str, A
         for place, (estimate, found, (claim, _)) in enumerate(zip(estimates, measured, judged, strict=True))
         if estimate and not _undecidable(found, claim)
     }
-    corrected = dict(zip(raw, inference.holm(list(raw.values())), strict=True))
+    corrected, family_size = _corrected(raw, [claim.family for claim, _ in judged])
     verdicts = []
     for place, (claim, experiment) in enumerate(judged):
         found, estimate = measured[place], estimates[place]
         factor = corrected[place] / raw[place] if place in raw else 1.0
-        word, why = _decided(estimate, found, claim, factor, len(raw))
+        word, why = _decided(estimate, found, claim, factor, family_size.get(place, 1))
         low, high = estimate.interval() if estimate else (None, None)
         verdicts.append(
             {
                 "id": claim.id,
-                "claim": claim.id.split(".")[0],
+                "claim": claim.of_paper,
                 "statement": claim.statement,
                 "metric": claim.metric,
                 "margin": claim.margin,
@@ -70,7 +70,7 @@ def judge(of: study.Study, claims: Sequence[Claim] = CLAIMS) -> list[dict[str, A
                 "low": low,
                 "high": high,
                 "verdict": word,
-                "why": why,
+                "why": " ".join(filter(None, (why, claim_measures.still_changing(found.runs)))),
                 "before_correction": _decided(estimate, found, claim)[0],
                 "p": corrected.get(place),
                 "seeds": found.seeds,
@@ -81,6 +81,17 @@ def judge(of: study.Study, claims: Sequence[Claim] = CLAIMS) -> list[dict[str, A
             }
         )
     return verdicts
+
+
+def _corrected(raw: Mapping[int, float], families: Sequence[Any]) -> tuple[dict[int, float], dict[int, int]]:
+    """p-values after Holm's correction within each family, by place; and how many p-values the family has."""
+    corrected: dict[int, float] = {}
+    size: dict[int, int] = {}
+    for family in set(families):
+        members = {place: p for place, p in raw.items() if families[place] == family}
+        corrected |= zip(members, inference.holm(list(members.values())), strict=True)
+        size |= dict.fromkeys(members, len(members))
+    return corrected, size
 
 
 def verdict(experiment: study.Experiment, claim: Claim) -> dict[str, Any]:

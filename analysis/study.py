@@ -76,20 +76,14 @@ class Experiment:
         """The finished runs."""
         return tuple(entry.run for entry in self.entries)
 
-    def select(self, label: str | None = None, **overrides: Any) -> dict[int, runs_lib.Run]:
-        """The finished runs with a label and with these overrides, by seed.
-
-        Raises:
-            ValueError: several runs of a seed fit.
-        """
-        found: dict[int, runs_lib.Run] = {}
-        for entry in self.entries:
-            fits = all(entry.overrides.get(name) == value for name, value in overrides.items())
-            if fits and label in (None, entry.label):
-                if entry.seed in found:
-                    raise ValueError(f"{self.name}: {label!r} {overrides} fits several runs of seed {entry.seed}")
-                found[entry.seed] = entry.run
-        return found
+    def matching(self, label: str | None = None, **overrides: Any) -> list[Entry]:
+        """The entries with a label (any, if None) and with these overrides."""
+        return [
+            entry
+            for entry in self.entries
+            if label in (None, entry.label)
+            and all(entry.overrides.get(name) == value for name, value in overrides.items())
+        ]
 
 
 @dataclasses.dataclass(frozen=True)

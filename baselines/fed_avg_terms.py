@@ -5,9 +5,11 @@
     --update_term=fomaml:  each client sends φ_1 − φ_J, the gradients after that, all of them FOMAML's
 
 Both clients do all of the local work, so that both see the same examples: what differs is what they send. With both
-terms this is FedAvg(E).
+terms this is FedAvg(E). One gradient is far shorter than the sum of all the others: with --equal_norms, a client scales
+its term to the norm of its whole update, so that the two terms differ only in direction.
 """
 
+import tensorflow as tf
 import tensorflow_federated as tff
 
 from tff_personalization import local_training, optimizers
@@ -28,6 +30,7 @@ class Settings(method.Federated):
         "Term of FedAvg's update that clients of fed_avg_terms send: fed_sgd, the first gradient, or fomaml, the rest.",
         choices=TERMS,
     )
+    equal_norms = Setting(False, "Scale the term to the norm of the client's whole update.")
 
 
 def build_fed_avg_terms(
@@ -38,6 +41,7 @@ def build_fed_avg_terms(
     local_epochs: int,
     batch_size: int,
     client_weighting: str = "examples",
+    equal_norms: bool = False,
     shuffle: bool = True,
     aggregator: tff.aggregators.WeightedAggregationFactory | None = None,
 ) -> tff.learning.templates.LearningProcess:
@@ -51,6 +55,7 @@ def build_fed_avg_terms(
         local_epochs: E.
         batch_size: examples a local step.
         client_weighting: "examples" or "uniform".
+        equal_norms: whether a client scales its term to the norm ‖θ − φ_J‖ of its whole update.
         shuffle: whether clients permute their examples in each epoch.
         aggregator: how terms are aggregated; by default their weighted mean.
 
@@ -67,9 +72,13 @@ def build_fed_avg_terms(
         last = client.steps_done(local_epochs * training.steps_per_epoch(client.examples))
         after_one = training.steps(start, client.examples, client.seed, 0, 1)
         end = training.steps(after_one, client.examples, client.seed, 1, last)
+        whole = client_work.update_from(theta, end)
         first, last = (theta, after_one.weights) if update_term == "fed_sgd" else (after_one.weights, end.weights)
-        delta = tuple(before - after for before, after in zip(first, last, strict=True))
-        return client_work.update_from(theta, end)._replace(model_delta=delta)
+        term = tuple(before - after for before, after in zip(first, last, strict=True))
+        if equal_norms:
+            factor = tf.math.divide_no_nan(tf.linalg.global_norm(whole.model_delta), tf.linalg.global_norm(term))
+            term = tuple(factor * part for part in term)
+        return whole._replace(model_delta=term)
 
     work = client_work.build_client_work(model, update, client_weighting)
     return client_work.compose(model, work, server_optimizer, aggregator)
@@ -85,6 +94,7 @@ def _build(setup: method.Setup[Settings]) -> method.Training:
         local_epochs=settings.local_epochs,
         batch_size=settings.batch_size,
         client_weighting=settings.client_weighting,
+        equal_norms=settings.equal_norms,
         aggregator=setup.aggregator,
     )
     return setup.training("fed_avg_terms", process)

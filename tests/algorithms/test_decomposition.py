@@ -82,6 +82,17 @@ def test_a_round_of_one_term_is_that_term_and_both_are_fed_avg():
         np.testing.assert_allclose(steps[term], np.mean(expected, axis=0), atol=1e-5)
         slow = process.next(process.initialize(), stragglers)
         visited[term] = slow.metrics["client_work"]["examples"]
+    for term, expected in deltas.items():
+        process = fed_avg_terms.build_fed_avg_terms(
+            model, sgd(RATE), sgd(1.0), term, EPOCHS, BATCH, "uniform", equal_norms=True, shuffle=False
+        )
+        state = process.next(process.initialize(), [cohorts.client_value(*client, SEED) for client in clients]).state
+        scaled = [
+            delta * np.linalg.norm(flat(path[0]) - flat(path[-1])) / np.linalg.norm(delta)
+            for delta, path in zip(expected, paths, strict=True)
+        ]
+        step = flat(theta) - flat(process.get_model_weights(state).trainable)
+        np.testing.assert_allclose(step, np.mean(scaled, axis=0), atol=1e-5)
     whole = fed_avg.build_fed_avg(model, sgd(RATE), sgd(1.0), EPOCHS, BATCH, "uniform", shuffle=False)
     state = whole.next(whole.initialize(), [cohorts.client_value(*client, SEED) for client in clients]).state
     step = flat(theta) - flat(whole.get_model_weights(state).trainable)

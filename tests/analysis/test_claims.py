@@ -101,12 +101,19 @@ def test_what_a_claim_decides_by_itself_may_not_hold_among_others(judge):
     sure, unsure, few = _claim([0.02, 0.021, 0.022], "X.1"), _claim([0.02, 0.028, 0.034], "X.2"), _claim([0.3], "X.3")
     (by_itself,) = judge(unsure)
     assert by_itself["verdict"] == claims.SUPPORTED
-    several = judge(sure, unsure, few, *(_claim([-0.05, 0.05, 0.01], f"Y.{number}") for number in range(3)))
+    several = judge(sure, unsure, few, *(_claim([-0.05, 0.05, 0.01], f"X.{number}") for number in range(4, 7)))
     assert [found["verdict"] for found in several[:3]] == [claims.SUPPORTED, claims.UNDECIDED, claims.UNDECIDED]
     assert several[1]["before_correction"] == claims.SUPPORTED
     assert several[1]["p"] == pytest.approx(4 * by_itself["p"])  # the second smallest of five that have three seeds
     assert "does not hold after correction for 5 claims" in several[1]["why"]
     assert several[2]["p"] is None
+
+
+def test_claims_of_other_parts_of_the_paper_and_synthetic_ones_are_corrected_by_themselves(judge):
+    unsure = _claim([0.02, 0.028, 0.034], "X.1")
+    (by_itself,) = judge(unsure)
+    others = _claim([0.02, 0.021, 0.022], "Y.1"), _claim([0.02, 0.021, 0.022], "X.2", synthetic=True)
+    assert judge(unsure, *others)[0]["p"] == by_itself["p"]
 
 
 def test_a_seed_that_a_comparison_lacks_is_named_beside_the_verdict(fine_tuning):
@@ -150,8 +157,8 @@ def test_choosing_by_initial_accuracy_is_judged_by_models_that_validation_client
 
 def test_the_spread_of_initial_accuracy_is_over_seeds_which_are_the_unit(make_study):
     settings = [({"clients_per_round": 5, "local_epochs": epochs}, seed) for epochs in (2, 5) for seed in range(1, 7)]
-    directory = make_study("table1", [("", overrides, {"seed": seed}) for overrides, seed in settings])
-    runs = [study.runs_lib.read(directory / "runs" / f"table1_{number}") for number in range(len(settings))]
+    directory = make_study("spread", [("", overrides, {"seed": seed}) for overrides, seed in settings])
+    runs = [study.runs_lib.read(directory / "runs" / f"spread_{number}") for number in range(len(settings))]
     means = np.array(
         [[run.summary[f"{kind}_accuracy"]["mean"] for run in runs] for kind in ("initial", "personalized")]
     ).reshape(2, 2, 6)
@@ -169,7 +176,7 @@ def test_the_spread_of_initial_accuracy_is_over_seeds_which_are_the_unit(make_st
 
 def test_three_seeds_do_not_decide_what_has_the_seed_as_its_unit(make_study):
     overrides = {"clients_per_round": 5, "local_epochs": 2}
-    directory = make_study("table1", [("", overrides, {"seed": seed}) for seed in (1, 2, 3)])
+    directory = make_study("spread", [("", overrides, {"seed": seed}) for seed in (1, 2, 3)])
     found = _judge(directory, "T1.1")
     assert found["verdict"] == claims.UNDECIDED
     assert "Fewer than 6 seeds" in found["why"]
@@ -228,12 +235,56 @@ def _with_validation(make_run, name, curve, **settings):
 def test_matched_rounds_lie_on_both_sides_of_the_last_initial_accuracy_on_validation_clients(make_run):
     reference = _with_validation(make_run, "a", {50: 0.2, 100: 0.61})
     other = _with_validation(make_run, "b", {10: 0.4, 20: 0.58, 30: 0.7, 40: 0.6, 50: 0.7})
-    assert claim_measures.matched_rounds(other, reference) == (20, 30)
+    assert claim_measures.matched_rounds(other, reference) == [10, 20, 30, 40]
+    early = _with_validation(make_run, "f", {10: 0.4, 20: 0.7, 30: 0.8, 40: 0.9})
+    assert claim_measures.matched_rounds(early, reference) == [10, 20, 30]
     above = _with_validation(make_run, "d", {10: 0.7, 20: 0.8})
-    assert claim_measures.matched_rounds(above, reference) is None
+    assert claim_measures.matched_rounds(above, reference) == []
     unfinished = _with_validation(make_run, "e", {50: 0.2, 90: 0.61})
-    assert claim_measures.matched_rounds(other, unfinished) is None
-    assert claim_measures.matched_rounds(runs_without_validation(make_run), reference) is None
+    assert claim_measures.matched_rounds(other, unfinished) == []
+    assert claim_measures.matched_rounds(runs_without_validation(make_run), reference) == []
+
+
+def test_a_run_has_converged_if_personalized_accuracy_hardly_changes_in_its_last_two_fifths(make_run):
+    early = dict.fromkeys((20, 40, 60), 0.1)
+    rises = _with_validation(make_run, "a", early | {70: 0.50, 80: 0.60, 90: 0.64, 100: 0.66})
+    stays = _with_validation(make_run, "b", early | {70: 0.55, 80: 0.55, 90: 0.554, 100: 0.554})
+    too_few = _with_validation(make_run, "c", {100: 0.9})
+    assert claim_measures.still_changing([stays, too_few]) == ""
+    assert claim_measures.still_changing([rises, stays]) == (
+        "Not converged, by the last two fifths of the rounds: a (+0.100)."
+    )
+
+
+def test_of_several_runs_of_a_label_validation_clients_choose_one(fine_tuning):
+    path = fine_tuning / "fine_tuning" / "experiment.json"
+    record = json.loads(path.read_text())
+    for entry in record["runs"]:
+        entry["label"] = "Personalized FedAvg"
+    path.write_text(json.dumps(record))
+    experiment = study.read(fine_tuning).by_name["fine_tuning"]
+    for entry, personalized in zip(experiment.entries, (0.7, 0.8, 0.75, 0.6), strict=True):
+        rows = [(0.02, "fine_tuning", epoch, accuracy) for epoch, accuracy in ((0, 0.9), (5, personalized))]
+        table = pd.DataFrame(rows, columns=["learning_rate", "strategy", "epoch", "accuracy_mean"])
+        table.to_csv(entry.run.directory / "choice.csv", index=False)
+    chosen = claim_measures.selected(experiment, "Personalized FedAvg")
+    assert {seed: run.name for seed, run in chosen.items()} == {1: "fine_tuning_2", 2: "fine_tuning_1"}
+
+
+def test_after_as_many_examples_the_other_run_is_taken_where_it_has_visited_them(fine_tuning):
+    ours, theirs = (fine_tuning / "runs" / f"fine_tuning_{number}" for number in (2, 0))
+    for place, per_round in ((ours, 80), (theirs, 100)):
+        table = pd.read_csv(place / "metrics.csv").assign(examples=per_round)
+        table.to_csv(place / "metrics.csv", index=False)
+    _give_validation_curve(theirs, {60: 0.5, 90: 0.6, 100: 0.7})  # 80 rounds of it have as many: 90 is the first
+    assert _judge(fine_tuning, "C2.5")["seeds"] == 0
+    judged = pd.read_csv(theirs / "clients.csv").assign(round=90, accuracy=lambda table: table.accuracy - 0.125)
+    judged.to_csv(theirs / "by_round.csv", index=False)
+    found = _judge(fine_tuning, "C2.5")
+    assert found["seeds"] == 1
+    difference = (_accuracy(fine_tuning, 2, 5) - (_accuracy(fine_tuning, 0, 5) - 0.125)).dropna()
+    assert found["effect"] == pytest.approx(difference.mean())
+    assert "FedAvg has visited up to 12% more examples." in found["why"]
 
 
 @pytest.mark.parametrize("shift", [0.0, 0.2])
@@ -245,10 +296,10 @@ def test_at_the_same_initial_accuracy_the_other_model_lies_between_its_matched_r
     directory = make_study("centralized", planned)
     reference, other = (directory / "runs" / f"centralized_{number}" for number in (0, 1))
     _give_validation_curve(reference, {100: 0.6})
-    _give_validation_curve(other, {10: 0.5, 20: 0.7, 100: 0.8})
+    _give_validation_curve(other, {10: 0.5, 20: 0.7})
     if seeds == 2:  # the second seed's other model is never as low as the reference
         _give_validation_curve(directory / "runs" / "centralized_2", {100: 0.4})
-        _give_validation_curve(directory / "runs" / "centralized_3", {10: 0.5, 20: 0.7, 100: 0.8})
+        _give_validation_curve(directory / "runs" / "centralized_3", {10: 0.5, 20: 0.7})
     mine = pd.read_csv(reference / "clients.csv").assign(accuracy=lambda table: 0.4 + 0.2 * table.accuracy)
     mine.to_csv(reference / "clients.csv", index=False)
     mine = mine[(mine.strategy == "fine_tuning") & mine.epoch.isin([0, 5])]
@@ -297,7 +348,7 @@ def runs_without_validation(make_run):
 def test_verdicts_are_written_whole_and_read_as_lines(fine_tuning):
     path = claims.write(fine_tuning)
     written = json.loads(path.read_text())["verdicts"]
-    assert [v["id"] for v in written] == ["C2.1", "C2.2", "C2.3"]
+    assert [v["id"] for v in written] == ["C2.1", "C2.2", "C2.3", "C2.4", "C2.5"]
     lines = claims.lines(written)
     assert "synthetic" in lines[0]
     assert list(fine_tuning.glob("*.temp")) == []

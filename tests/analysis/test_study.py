@@ -18,11 +18,10 @@ def test_an_experiment_has_its_finished_runs_by_seed_and_counts_the_others(make_
     )
     experiment = study.read(directory).by_name["table1"]
     assert (len(experiment.entries), experiment.unfinished, experiment.planned) == (3, 1, 4)
-    assert sorted(experiment.select(local_epochs=2)) == [1, 2]
-    assert sorted(experiment.select(local_epochs=5)) == [1]
-    assert experiment.select("FedAvg") == {}
-    with pytest.raises(ValueError, match="several runs of seed 1"):
-        experiment.select("")
+    assert [entry.seed for entry in experiment.matching(local_epochs=2)] == [1, 2]
+    assert [entry.seed for entry in experiment.matching(local_epochs=5)] == [1]
+    assert experiment.matching("FedAvg") == []
+    assert len(experiment.matching("")) == 3
 
 
 @pytest.mark.parametrize(

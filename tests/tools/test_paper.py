@@ -71,19 +71,40 @@ def test_a_seed_that_an_experiment_has_not_is_not_announced(folder, by_writer_ar
     assert announced == ["Pooled (centralized), seed 1", "Taken apart (terms), seed 2"]
 
 
-@pytest.mark.parametrize("scale", ["smoke", "small", "paper"])
+@pytest.mark.parametrize("scale", ["smoke", "small", "medium", "paper"])
 def test_the_experiments_of_the_project_are_sound_at_every_scale(scale, tmp_path):
-    own = {"small": {"client_data": "mine.npz"}}.get(scale, {})
+    own = {"client_data": "mine.npz"} if scale in ("small", "medium") else {}
     made = paper.Paper({"output_dir": str(tmp_path), **own}, scale, [])
-    assert set(made.sweeps) == {path.stem for path in (ROOT / "configs" / "paper").glob("*.toml")}
+    of_scale = {
+        path.stem for path in (ROOT / "configs" / "paper").glob("*.toml") if f"[scale.{scale}]" in path.read_text()
+    }
+    assert set(made.sweeps) == of_scale
     asked = {claim.experiment for claim in paper_claims.CLAIMS}
-    assert asked <= set(made.sweeps)
+    assert (
+        of_scale
+        >= asked
+        - {
+            "smoke": {"quiet_fine_tuning"},
+            "small": {"quiet_fine_tuning", "spread"},
+            "medium": {"shakespeare"},
+            "paper": {"quiet_fine_tuning"},
+        }[scale]
+    )
     for sweep in made.sweeps.values():
         assert sweep.file.about.keys() >= {"order", "title", "paper", "claim", "question"}
-        for run in sweep.runs if "match" in sweep.file.about else ():
+        for run in sweep.runs if {"match", "match_examples"} & sweep.file.about.keys() else ():
             config = run.directory.experiment.config
             assert config.rounds_per_evaluation % config.rounds_per_model == 0  # any evaluated round may be matched
             assert config.rounds % config.rounds_per_evaluation == 0
+
+
+def test_at_medium_all_seeds_have_the_same_clients_and_second_stages_that_are_chosen_from_differ():
+    made = paper.Paper({"client_data": "mine.npz"}, "medium", ["table1", "fine_tuning"])
+    configs = [run.directory.experiment.config for sweep in made.sweeps.values() for run in sweep.runs]
+    assert {config.data_seed for config in configs} == {1}
+    assert len({config.seed for config in configs}) == 6
+    second = [run for run in made.sweeps["fine_tuning"].runs if run.label == "Personalized FedAvg"]
+    assert len({run.directory.name for run in second}) == len(second) == 5 * 6
 
 
 def test_given_client_data_takes_the_place_of_all_that_a_scale_says_of_data(tmp_path):

@@ -58,6 +58,11 @@ class SweepFile:
         return self.contents.get("about", {})
 
     @property
+    def scales(self) -> tuple[str, ...]:
+        """The names of its scales."""
+        return tuple(self.contents.get("scale", {}))
+
+    @property
     def search(self) -> Mapping[str, Any] | None:
         """The section [search], if it is a search."""
         return self.contents.get("search")

@@ -52,6 +52,14 @@ class Settings(sources.Handwriting, partitions.Natural, partitions.Skewed, parti
         kind=int,
         least=1,
     )
+    data_seed: Setting[Any] = Setting(
+        None,
+        "Seeds the choices that make the data: synthetic writers, made-up clients, train and test parts, and which "
+        "clients are held out. Give it to train several seeds on the same clients. Default: --seed.",
+        theme="data",
+        kind=int,
+        least=0,
+    )
     seed = Setting(1, "Seeds every random choice except DP noise and compression rounding.", theme="run", least=0)
 
 
@@ -109,11 +117,12 @@ def load(config: Settings, look: bool = False) -> FederatedData:
         UserError: the source cannot be read, or the numbers of clients do not fit.
     """
     task = registry.TASKS[config.task]
+    seed = config.seed if config.data_seed is None else config.data_seed
     archive = sources.load(
         sources.SourceOptions(
             client_data=str(homes.expand(config.client_data)),
             num_classes=task.num_classes,
-            seed=config.seed,
+            seed=seed,
             cache_dir=config.cache_dir or "",
             num_clients=config.num_clients,
             writer_heterogeneity=config.writer_heterogeneity,
@@ -128,14 +137,14 @@ def load(config: Settings, look: bool = False) -> FederatedData:
     if config.partition != partitions.NATURAL:
         archive = partitions.deal(
             archive,
-            seeds.generator(config.seed, "partition"),
+            seeds.generator(seed, "partition"),
             config.partition,
             clients=config.partition_clients,
             alpha=config.partition_alpha,
             classes=config.partition_classes,
         )
     if config.deal_examples_at_random:
-        archive = archives.deal_at_random(archive, seeds.generator(config.seed, "deal"))
+        archive = archives.deal_at_random(archive, seeds.generator(seed, "deal"))
     train, test = client_arrays.to_client_data(archive)
     looked_at = look and not archive.source.startswith("synthetic")
     findings = tuple(finding.text for finding in checks.findings(archive)) if looked_at else ()
@@ -145,7 +154,7 @@ def load(config: Settings, look: bool = False) -> FederatedData:
     )
     split = splits.split_clients(
         train.client_ids,
-        seeds.generator(config.seed, "client_split"),
+        seeds.generator(seed, "client_split"),
         config.train_clients,
         config.validation_clients,
         config.test_clients,

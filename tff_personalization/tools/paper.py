@@ -18,12 +18,12 @@ import os
 import pathlib
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from absl import app, flags
 
-from analysis import claim_measures, claims, study
+from analysis import claim_measures, claims, runs, study
 from analysis.report import __main__ as report
 from tff_personalization import errors, homes, startup
 from tff_personalization.execution import child_processes, interruption
@@ -71,7 +71,7 @@ class Paper:
             if name not in known:
                 raise errors.UserError(f"--experiments: {name!r} is unknown; choose from {', '.join(known)}.")
         shared = settings_of([f"--flagfile={folder / scale}.flags"])
-        if "client_data" in given:
+        if "client_data" in given and "client_data" in shared:  # what the scale says is about its own data
             shared = {name: value for name, value in shared.items() if name not in _DATA_FLAGS}
         output = homes.expand(given.get("output_dir", "runs"))
         self.directory = output / f"paper-{scale}"
@@ -81,6 +81,8 @@ class Paper:
         self.sweeps: dict[str, sweep.Sweep] = {}
         unread = set(given) - {"output_dir"}
         sweeps = {name: sweep_file.read(known[name]) for name in names or known}
+        if not names:  # an experiment that the scale does not have is not part of it
+            sweeps = {name: file for name, file in sweeps.items() if scale in file.scales}
         for name, file in sorted(sweeps.items(), key=lambda item: item[1].about.get("order", 0)):
             own = {"output_dir", *(flag for point in file.points(scale) for flag in point.overrides)}
             if file.about.get("data") == "own":
@@ -136,23 +138,32 @@ class Paper:
         """What is read off the finished runs of a seed besides their own records."""
         about = made.file.about
         finished = any(_is_of_seed(seed, run) and run.directory.finished for run in made.runs)
-        if not finished or not {"decompose", "match", "gallery"} & set(about):
+        if not finished or not {"decompose", "match", "match_examples", "gallery"} & set(about):
             return
         experiment = study.read(self.directory).by_name[name]
-        for entry in experiment.entries:
+        entries = [entry for entry in experiment.entries if entry.seed == seed]
+        for entry in entries:
             path = entry.run.directory
-            if entry.seed != seed:
-                continue
             if entry.label == about.get("decompose") and not (path / "decomposition.csv").exists():
                 self._tool("decompose", str(path))
             if entry.label == about.get("gallery") and not (path / "gallery.npz").exists():
                 self._tool("gallery", str(path))
-            reference = experiment.select(about["match"]).get(seed) if "match" in about else None
-            if reference is not None and entry.label != about["match"]:
-                matched = claim_measures.matched_rounds(entry.run, reference) or ()
-                missing = [str(one) for one in matched if not claim_measures.has_round(entry.run, one)]
-                if missing:
-                    self._tool("judge_rounds", str(path), f"--rounds={','.join(missing)}")
+        if "match" in about and (reference := claim_measures.selected(experiment, about["match"]).get(seed)):
+            for entry in entries:
+                if entry.label != about["match"]:
+                    self._judge(entry.run, claim_measures.matched_rounds(entry.run, reference))
+        if "match_examples" in about and (
+            reference := claim_measures.selected(experiment, about["match_examples"]).get(seed)
+        ):
+            of_others = [entry.run for entry in entries if entry.label != about["match_examples"]]
+            rounds = {claim_measures.round_of_as_many_examples(reference, run) for run in of_others}
+            self._judge(reference, filter(None, rounds))
+
+    def _judge(self, run: runs.Run, rounds: Iterable[int]) -> None:
+        """Has test clients judge the models of these rounds, if they have not."""
+        missing = [str(number) for number in sorted(rounds) if not claim_measures.has_round(run, number)]
+        if missing:
+            self._tool("judge_rounds", str(run.directory), f"--rounds={','.join(missing)}")
 
     def _tool(self, name: str, *arguments: str) -> None:
         """Runs one of the tools; Ctrl-C reaches it, as part of this process's group. The others do not wait for it."""
