@@ -15,6 +15,7 @@ Call these on the main thread, also in Jupyter; Ctrl-C is a `KeyboardInterrupt`,
 import asyncio
 import contextlib
 import dataclasses
+import logging
 import os
 import signal
 import threading
@@ -138,6 +139,9 @@ def _program() -> Iterator[interruption.Interruption]:
     # A notebook's cells are run by an event loop; TFF and the records wait for loops of their own meanwhile.
     loop = asyncio._get_running_loop()
     asyncio._set_running_loop(None)
+    told = logging.getLogger("tensorflow")
+    level = told.level
+    told.setLevel(logging.ERROR)  # as in the command: it names each file of a checkpoint
     try:
         with interruption.Interruption() as interrupt:
             yield interrupt
@@ -146,4 +150,5 @@ def _program() -> Iterator[interruption.Interruption]:
             raise KeyboardInterrupt from interrupted
         raise
     finally:
+        told.setLevel(level)
         asyncio._set_running_loop(loop)

@@ -30,7 +30,7 @@ def test_every_cell_gives_what_is_printed_below_it(monkeypatch):
             elif "text/html" in output["data"]:  # a table
                 assert repr(value) == "".join(output["data"]["text/plain"])
                 compared += 1
-    assert compared == 3
+    assert compared == 5
 
 
 def _value(expression, names):
