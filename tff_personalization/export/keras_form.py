@@ -5,6 +5,7 @@ import pathlib
 import tensorflow as tf
 
 from tff_personalization.export import global_model, output
+from tff_personalization.models import keras_layers
 
 
 def write_keras(found: global_model.GlobalModel, path: pathlib.Path) -> None:
@@ -30,7 +31,7 @@ def _save(found: global_model.GlobalModel, model: tf.keras.Model, path: pathlib.
         model.save(path, save_format="tf", include_optimizer=False)
         return
     probabilities = tf.keras.activations.get(found.task.predicts.activation)
-    ends = getattr(model.layers[-1], "activation", None) in (tf.keras.activations.softmax, tf.keras.activations.sigmoid)
+    ends = keras_layers.gives_probabilities(model)
 
     @tf.function(input_signature=[tf.TensorSpec(model.input.shape, model.input.dtype, "x")])
     def serve(x):

@@ -20,6 +20,18 @@ def flat(model: tf.keras.Model) -> list[Layer]:
     return list(dict.fromkeys(found))
 
 
+def output_layer(model: tf.keras.Model) -> Layer:
+    """The layer that gives a model's output, also where it is in a model in the model."""
+    layer = model.outputs[0].node.layer
+    return output_layer(layer) if isinstance(layer, tf.keras.Model) else layer
+
+
+def gives_probabilities(model: tf.keras.Model) -> bool:
+    """Whether a model ends with softmax or sigmoid, and gives no logits."""
+    ends = (tf.keras.activations.softmax, tf.keras.activations.sigmoid)
+    return getattr(output_layer(model), "activation", None) in ends
+
+
 def variables(layers: Sequence[Layer]) -> list[tf.Variable]:
     found = {id(v): v for layer in layers for v in layer.trainable_weights}
     return list(found.values())

@@ -25,8 +25,6 @@ import tensorflow as tf
 from tff_personalization import errors
 from tff_personalization.models import functional, keras_layers, named_inputs
 
-_ENDS = (tf.keras.activations.softmax, tf.keras.activations.sigmoid)
-
 
 def from_keras(
     model: tf.keras.Model,
@@ -166,8 +164,8 @@ class _Network:
         for layer in keras_layers.flat(self._model):
             if (call := keras_layers.call_of(layer, self._operations)) is not None:
                 changes.append((layer, "call", call))
-        last = self._model.layers[-1]
-        if getattr(last, "activation", None) in _ENDS:
+        last = keras_layers.output_layer(self._model)
+        if keras_layers.gives_probabilities(self._model):
             changes.append((last, "activation", tf.keras.activations.linear))
         missing = object()
         before = [(vars(holder), name, vars(holder).get(name, missing)) for holder, name, _ in changes]

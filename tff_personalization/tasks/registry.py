@@ -12,6 +12,7 @@ from tff_personalization import errors, registries
 from tff_personalization.models import (
     char_lstm,
     characters,
+    cifar_resnet,
     emnist_cnn,
     functional,
     keras_network,
@@ -183,5 +184,21 @@ register(
         {"char_lstm": char_lstm.build_char_lstm},
         sources.TEXT,
         _TEXT,
+    ),
+)
+
+
+def _resnet18(num_classes: int, rng: np.random.Generator) -> Network:
+    return Network(cifar_resnet.build_resnet18(num_classes, rng), with_penalties=False)
+
+
+register(
+    "cifar100",
+    Task(
+        outputs.classes([f"class {number}" for number in range(100)]),  # TFF's file names them by number
+        cifar_resnet.IMAGE,
+        {"resnet18": _resnet18},
+        sources.CIFAR,
+        "uint8 RGB, 24×24, the middle of CIFAR's 32×32; standardized inside of the model",
     ),
 )

@@ -161,6 +161,8 @@ TEXT = Catalogue(
     settings={"tff": Cached},
 )
 
+CIFAR = Catalogue(named={"tff": _load_of("tff_cifar100")}, forms={}, settings={"tff": Cached})
+
 
 def load(options: SourceOptions, catalogue: Catalogue = IMAGES) -> archives.Archive:
     """The client data that `options.client_data` names, with at most `options.num_classes` classes.
