@@ -38,7 +38,8 @@ def judge(of: study.Study, claims: Sequence[Claim] = CLAIMS) -> list[dict[str, A
     Returns:
         For each: id, claim, statement, metric, margin, unit, test, experiment; effect, low, high (None if not to be
         had); verdict; why; before_correction (the verdict by the interval only); p (after correction; None where
-        nothing is tested); seeds (their number); runs (names of the run directories); data; synthetic; and `chosen`:
+        nothing is tested); seeds (their number); runs (names of the run directories); data; synthetic; missing (the
+        runs of the experiment that are planned and not finished); and `chosen`:
         effect, low, high and verdict with the models of the rounds that validation clients choose, or None.
     """
     judged = [(claim, of.by_name[claim.experiment]) for claim in claims if claim.experiment in of.by_name]
@@ -77,6 +78,7 @@ def judge(of: study.Study, claims: Sequence[Claim] = CLAIMS) -> list[dict[str, A
                 "runs": sorted({run.name for run in found.runs}),
                 "data": ", ".join(dict.fromkeys(run.source for run in found.runs)),
                 "synthetic": any(run.config["synthetic"] for run in found.runs),
+                "missing": list(experiment.missing),
                 "chosen": _as_chosen(experiment, claim) if estimate else None,
             }
         )
@@ -174,6 +176,8 @@ def lines(verdicts: Sequence[Mapping[str, Any]]) -> list[str]:
         numbers = "" if v["low"] is None else f" {v['effect']:+.4f} [{v['low']:+.4f}, {v['high']:+.4f}]"
         data = " (synthetic data)" if v["synthetic"] else ""
         found.append(f"{v['id']:<16}{v['verdict']:<28}{numbers:<30}{v['statement']}{data}")
+        if v.get("missing"):
+            found.append(f"{'':<16}without {len(v['missing'])} runs that are not finished: {'; '.join(v['missing'])}")
     return found
 
 

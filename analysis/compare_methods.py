@@ -128,6 +128,11 @@ def _row(group: dict[int, runs_lib.Run], strategy: str, reference: dict[int, run
             raise UserError(
                 f"{run.directory}: no run of the reference with seed {seed}; give one, or leave this one out"
             )
+        if run.config.get("data_sha256") != reference[seed].config.get("data_sha256"):
+            raise UserError(
+                f"{run.directory}: other client data than {reference[seed].directory} (its SHA-256 differs); give runs "
+                "with the same data, split and seed"
+            )
         gains = run.client_gains(strategy)
         theirs = reference[seed].client_gains(main)
         if not gains.index.sort_values().equals(theirs.index.sort_values()):

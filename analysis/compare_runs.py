@@ -39,8 +39,9 @@ def by_settings(runs: Sequence[runs_lib.Run], apart_from: Collection[str] = ()) 
         apart_from: more flags that may differ in a group.
 
     Raises:
-        UserError: two runs have the same settings and the same seed.
+        UserError: two runs have the same settings and the same seed, or data of one name with other contents.
     """
+    runs_lib.check_same_data(runs)
     groups: dict[str, dict[int, runs_lib.Run]] = {}
     for run in runs:
         group = groups.setdefault(settings_without_seed(run, apart_from), {})
@@ -60,8 +61,10 @@ def over_seeds(runs: Sequence[runs_lib.Run]) -> pd.DataFrame:
         reached it, which <result>_reached counts. `seed` lists the seeds, `seeds` counts them.
 
     Raises:
-        UserError: two runs have the same settings and the same seed, which would count one result twice.
+        UserError: two runs have the same settings and the same seed, which would count one result twice, or data of
+            one name with other contents.
     """
+    runs_lib.check_same_data(runs)
     table = per_run(runs)
     rows = []
     for _, group in table.groupby([settings_without_seed(run) for run in runs], sort=False):

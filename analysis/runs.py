@@ -6,7 +6,13 @@ from tff_personalization.errors import UserError
 from tff_personalization.records import places
 from tff_personalization.records.run_records import NotRecordedError, Run, read
 
-__all__ = ["NotRecordedError", "Run", "labels", "read", "read_all"]
+__all__ = ["NotRecordedError", "Run", "check_same_data", "labels", "read", "read_all"]
+
+# Settings that decide which examples there are, and which of them test; a seed and these, the same data.
+_CHOOSING_DATA = (
+    *("num_clients", "writer_heterogeneity", "deal_examples_at_random", "split_seed"),
+    *("partition", "partition_clients", "partition_alpha", "partition_classes"),
+)
 
 
 def read_all(directories: Iterable[places.Named]) -> list[Run]:
@@ -27,6 +33,44 @@ def read_all(directories: Iterable[places.Named]) -> list[Run]:
     if repeated:
         raise UserError(f"{repeated[0]}: given twice; give each run directory once")
     return [read(path) for path in paths]
+
+
+def check_same_data(runs: Sequence[Run]) -> None:
+    """Refuses runs whose client data has one name and other contents, as when a file was mended between them.
+
+    Raises:
+        UserError: there are such runs; it names two.
+    """
+    first: dict[tuple[str, ...], Run] = {}
+    for run in runs:
+        name = str(run.config["flags"].get("client_data", "")).replace("\\", "/").rsplit("/", 1)[-1]
+        for kind, contents in _contents(run).items():
+            # A seed may divide the examples of an archive into parts, or generate them.
+            seed = str(run.config["seed"]) if kind == "data_sha256" else ""
+            other = first.setdefault((run.config["task"], name, kind, seed, *_of_data(run, kind)), run)
+            if _contents(other)[kind] != contents:
+                raise UserError(
+                    f"{other.directory} and {run.directory}: their client data {name} had other contents "
+                    f"(SHA-256 {_contents(other)[kind][:12]}… and {contents[:12]}…): give runs on the same data, or "
+                    "make one again"
+                )
+
+
+def _contents(run: Run) -> dict[str, str]:
+    """The hashes of a run's client data that it has recorded, by what they are of."""
+    file = run.config.get("client_data_file") or {}
+    found = {
+        "examples_sha256": run.config.get("examples_sha256"),
+        "file": None if run.config.get("examples_sha256") else file.get("sha256"),
+        "data_sha256": run.config.get("data_sha256"),
+    }
+    return {kind: str(value) for kind, value in found.items() if value}
+
+
+def _of_data(run: Run, kind: str) -> list[str]:
+    """The settings with which a run has other data, of a kind of hash, by intention."""
+    chosen = run.config["flags"] if kind == "data_sha256" else {}
+    return [f"{name}={chosen[name]}" for name in _CHOOSING_DATA if name in chosen]
 
 
 def labels(runs: Sequence[Run]) -> list[str]:

@@ -59,6 +59,7 @@ class Experiment:
         planned: how many runs belong to it; None if that is not recorded.
         entries: its finished runs, in the order in which they were planned.
         unfinished: how many more have begun.
+        missing: the planned runs that are not finished, each in words.
     """
 
     name: str
@@ -70,6 +71,7 @@ class Experiment:
     planned: int | None
     entries: tuple[Entry, ...]
     unfinished: int
+    missing: tuple[str, ...] = ()
 
     @property
     def runs(self) -> tuple[runs_lib.Run, ...]:
@@ -124,7 +126,7 @@ def read(directory: places.Named) -> Study:
     """The study in `directory`; a folder of runs without experiments is one experiment, and so is a run directory.
 
     Raises:
-        UserError: there is no finished run in it, or a record is damaged.
+        UserError: there is no finished run in it, a record is damaged, or data of one name has other contents.
     """
     folder = places.place(directory)
     if not folder.is_dir():
@@ -161,13 +163,22 @@ def _read(folder: places.Place, runs: places.Place, read_run: Any) -> tuple[int,
     folders = [(runs / pathlib.PurePath(name).name, label, overrides) for name, label, overrides in planned]
     begun = [(read_run(folder), *rest) for folder, *rest in folders if (folder / "config.json").exists()]
     entries = tuple(Entry(run, label, overrides) for run, label, overrides in begun if run.finished)
+    runs_lib.check_same_data([entry.run for entry in entries])
+    finished = {entry.run.directory for entry in entries}
+    missing = tuple(
+        " ".join(filter(None, [label, *(f"--{name}={value}" for name, value in overrides.items())]))
+        for folder, label, overrides in folders
+        if folder not in finished
+    )
+    unfinished = len(begun) - len(entries)
     return order, Experiment(
-        folder.name, title, **words, planned=len(planned), entries=entries, unfinished=len(begun) - len(entries)
+        folder.name, title, **words, planned=len(planned), entries=entries, unfinished=unfinished, missing=missing
     )
 
 
 def _of_runs(directory: places.Place) -> Experiment:
     found = [runs_lib.read(folder) for folder in places.folders_with(directory, "config.json")]
     entries = tuple(Entry(run) for run in found if run.finished)
+    runs_lib.check_same_data([entry.run for entry in entries])
     name = pathlib.Path(str(directory)).resolve().stem
     return Experiment(name, name, "", "", "", "", None, entries, len(found) - len(entries))

@@ -96,7 +96,11 @@ def _run_in(by_writer_archive):
 
 # Of a run whose data nobody reads, and which would take seconds to make.
 _NO_DATA = types.SimpleNamespace(
-    source="synthetic text", synthetic=True, sha256="0" * 64, split=types.SimpleNamespace(counts=dict)
+    source="synthetic text",
+    synthetic=True,
+    sha256="0" * 64,
+    examples_sha256="",
+    split=types.SimpleNamespace(counts=dict),
 )
 
 

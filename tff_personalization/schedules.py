@@ -28,6 +28,10 @@ SCHEDULES: dict[str, Callable[[tf.Tensor, tf.Tensor, "Schedule"], tf.Tensor]] = 
 }
 
 
+OF_ALL_ROUNDS = frozenset({"cosine"})
+"""The schedules that look at T."""
+
+
 @dataclasses.dataclass(frozen=True)
 class Schedule:
     """How a learning rate changes over rounds.

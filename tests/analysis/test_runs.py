@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from analysis import compare_methods, compare_runs, study
 from analysis import runs as runs_lib
 from tff_personalization.errors import UserError
 
@@ -73,6 +74,9 @@ def test_text_in_a_numeric_column_is_named_with_its_line(make_run):
         ({"accuracy": 1.2}, "column 'accuracy', line 4: 1.2 is not within 0 and 1"),
         ({"accuracy": -0.1}, "column 'accuracy', line 4: -0.1 is not within 0 and 1"),
         ({"correct": 12, "test_predictions": 11}, "column 'correct', line 4: 12 is more than the predictions"),
+        ({"correct": 1000}, "column 'correct', line 4: 1000 is more than the predictions"),
+        ({"test_examples": -3}, "column 'test_examples', line 4: -3 is not a number of something"),
+        ({"epoch": 1.5}, "column 'epoch', line 4: 1.5 is not a number of something"),
     ],
 )
 def test_a_value_that_cannot_be_is_named_with_its_line(make_run, columns, message):
@@ -173,10 +177,12 @@ def test_right_answers_that_an_earlier_version_did_not_record_are_those_of_the_a
     tested = read[read["test_examples"] > 0]
     assert (tested["correct"] / tested["test_examples"] == tested["accuracy"]).all()
     assert (read.loc[read["test_examples"] == 0, "correct"] == 0).all()
-    own = np.arange(len(table)) % (10 * table["test_examples"] + 1)  # what is recorded stands, whatever the accuracies
+    own = np.arange(len(table)) % (10 * table["test_examples"] + 1)  # what is recorded stands
     recorded = table.assign(test_predictions=10 * table["test_examples"], correct=own)
+    recorded["accuracy"] = own / recorded["test_predictions"]
     recorded.to_csv(directory / "clients.csv", index=False)
     assert runs_lib.read(directory).clients["correct"].tolist() == own.tolist()
+    recorded["accuracy"] = table["accuracy"]
     recorded.drop(columns="correct").to_csv(directory / "clients.csv", index=False)
     assert (runs_lib.read(directory).clients["correct"] == 10 * read["correct"]).all()
 
@@ -192,3 +198,60 @@ def test_records_that_a_windows_editor_saved_are_read(make_run):
     assert after.summary == expected[0]
     pd.testing.assert_frame_equal(after.metrics, expected[1])
     pd.testing.assert_frame_equal(after.clients, expected[2])
+
+
+def test_an_accuracy_that_is_not_the_share_of_right_answers_is_named_with_its_line(make_run):
+    directory = make_run()
+    table = pd.read_csv(directory / "clients.csv")
+    table["correct"] = (table["accuracy"] * table["test_examples"]).fillna(0).round().astype(int)
+    table.to_csv(directory / "clients.csv", index=False)
+    assert runs_lib.read(directory).clients is not None
+    table.loc[2, "correct"] -= 1
+    table.to_csv(directory / "clients.csv", index=False)
+    _expect("column 'accuracy', line 4: ", lambda: runs_lib.read(directory).clients)
+
+
+RECORDS = ("clients", "distribution", "evaluations", "k_shot", "choice", "chosen_clients", "by_round", "decomposition")
+
+
+@pytest.mark.parametrize("record", RECORDS)
+def test_a_record_that_an_unfinished_run_has_not_yet_says_so(make_run, record):
+    directory = make_run()
+    for path in (*directory.glob("*.csv"), directory / "summary.json"):
+        path.unlink()
+    _expect("unfinished run", lambda: getattr(runs_lib.read(directory), record))
+
+
+def with_data(directory, **config):
+    path = directory / "config.json"
+    record = json.loads(path.read_text())
+    path.write_text(json.dumps({**record, **config, "flags": {**record["flags"], "client_data": "here/x.npz"}}))
+    return runs_lib.read(directory)
+
+
+HASHES = [
+    {"examples_sha256": "a" * 64},
+    {"client_data_file": {"bytes": 1, "sha256": "a" * 64}},
+    {"data_sha256": "a" * 64},
+]
+
+
+@pytest.mark.parametrize("hashes", HASHES, ids=lambda hashes: next(iter(hashes)))
+def test_data_of_one_name_with_other_contents_is_refused_by_every_comparison(make_run, hashes, tmp_path):
+    other = json.loads(json.dumps(hashes).replace("a" * 64, "b" * 64))
+    seed = 1 if "data_sha256" in hashes else 2
+    one, two = with_data(make_run("one", seed=1), **hashes), with_data(make_run("two", seed=seed), **other)
+    message = f"{one.directory} and {two.directory}: their client data x.npz had other contents"
+    for compare in (compare_runs.over_seeds, compare_methods.compare, runs_lib.check_same_data):
+        _expect(message, lambda compare=compare: compare([one, two]))
+    _expect(message, lambda: study.read(one.directory.parent))
+    same = with_data(make_run("three", seed=3), **hashes)
+    runs_lib.check_same_data([one, same])
+
+
+def test_a_split_by_another_seed_is_no_other_data(make_run):
+    one = with_data(make_run("one", seed=1), examples_sha256="a", data_sha256="b")
+    two = with_data(make_run("two", seed=2), examples_sha256="a", data_sha256="c")
+    runs_lib.check_same_data([one, two])
+    of_one_class = with_data(make_run("three", seed=1), examples_sha256="d", task="emnist10")
+    runs_lib.check_same_data([one, two, of_one_class])

@@ -270,7 +270,7 @@ def test_a_run_whose_earlier_run_cannot_be_used_computes_its_rounds_itself(sweep
     program = tmp_path / "program.py"
     program.write_text(
         "import sys\n"
-        "if any('--rounds_from' in argument for argument in sys.argv):\n"
+        "if any('--rounds_from=x' in argument for argument in sys.argv):\n"
         "    sys.exit('Error: --rounds_from=x/earlier: damaged')\n"
     )
     monkeypatch.setattr(sweep, "_PROGRAM", program)

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from tff_personalization import aggregators, homes, methods, optimizers
+from tff_personalization import aggregators, homes, methods, optimizers, schedules
 from tff_personalization.algorithms.method import Method
 from tff_personalization.execution import runtime
 from tff_personalization.personalization import evaluation, strategies
@@ -71,6 +71,13 @@ class RunSettings(federated_data.Settings):
         theme="personalization",
         least=1,
     )
+    evaluation_seed: Setting[Any] = Setting(
+        None,
+        "Seeds shuffling, dropout and drawn examples in the final evaluation. Default: --seed.",
+        theme="personalization",
+        kind=int,
+        least=0,
+    )
     target_accuracy = Setting(
         0.8,
         "Accuracy for which the summary names the first round that reaches it.",
@@ -118,9 +125,9 @@ class RunSettings(federated_data.Settings):
     )
     rounds_from: Setting[Any] = Setting(
         None,
-        "Directory of a finished run with the same rounds, or the same ones before the second stage, such as FedAvg's "
-        "for personalized_fed_avg. Reuses them instead of computing them again; no number changes. Runs of a sweep "
-        "find it themselves.",
+        "Directory of a finished run with the same rounds, with the first of them, or with the same ones before the "
+        "second stage, such as FedAvg's for personalized_fed_avg. Reuses them instead of computing them again; no "
+        "number changes. Default: found among the runs beside this one that the same code made; none: computes all.",
         theme="run",
         kind=str,
     )
@@ -155,6 +162,14 @@ def reads() -> dict[str, dict[str, frozenset[str]]]:
         chooser: {name: frozenset(group.parts()) for name, group in groups.items()}
         for chooser, groups in choices().items()
     }
+
+
+def reader_of_rounds(values: Mapping[str, Any]) -> str:
+    """What of an experiment (as `Experiment.as_json` has it) makes its rounds depend on how many there are; or ""."""
+    for role, spec in values["optimizers"].items():
+        if spec["schedule"]["name"] in schedules.OF_ALL_ROUNDS:
+            return f"--{role}_learning_rate_schedule={spec['schedule']['name']}"
+    return "a plugin" if values.get("plugin_sources") else ""
 
 
 def defaults() -> dict[str, Any]:

@@ -124,6 +124,7 @@ class PersonalizationEvaluator:
         strategies: Sequence[str] | None = None,
         learning_rate: float | None = None,
         most_examples: int | None = None,
+        seed: int | None = None,
     ) -> EvaluationResult:
         """Evaluates the global model `weights` on the given clients.
 
@@ -137,7 +138,8 @@ class PersonalizationEvaluator:
             strategies: None for those of the flags.
             learning_rate: of the personalization optimizer; None for that of the flags.
             most_examples: cuts each client's train part to this many examples, the first of a permutation that depends
-                on the run's seed and the client; None leaves it whole.
+                on the seed and the client; None leaves it whole.
+            seed: in place of the run's.
         """
         strategies = self._strategies if strategies is None else list(strategies)
         computation = self._computation(
@@ -145,7 +147,7 @@ class PersonalizationEvaluator:
         )
         released: list[Any] = []
         for chunk in _chunks(list(enumerate(clients)), self._experiment.config.clients_per_call):
-            values = [self.client_value(index, client, round_number, most_examples) for index, client in chunk]
+            values = [self.client_value(index, client, round_number, most_examples, seed) for index, client in chunk]
             output = computation(weights, values)
             released.extend(output if self._release == "records" else [output])
             if line is not None:
@@ -161,18 +163,23 @@ class PersonalizationEvaluator:
         return EvaluationResult(by_key, None, int(sums["clients_without_test_examples"]))
 
     def client_value(
-        self, index: int, client: str, round_number: int, most_examples: int | None = None
+        self,
+        index: int,
+        client: str,
+        round_number: int,
+        most_examples: int | None = None,
+        seed: int | None = None,
     ) -> collections.OrderedDict:
         """What the computation takes of a client, which is the `index`-th; the rest is as in `evaluate`."""
-        train = self._data.train.examples(client)
+        train, seed = self._data.train.examples(client), self._seed if seed is None else seed
         if most_examples is not None:
             places = first_of_permutation(
-                len(train[1]), most_examples, seeds.generator(self._seed, "personalization_examples", client)
+                len(train[1]), most_examples, seeds.generator(seed, "personalization_examples", client)
             )
             train = tuple(part[places] for part in train)
         return collections.OrderedDict(
             index=np.int32(index),
-            seed=seeds.stateless(self._seed, "personalization", round_number, client),
+            seed=seeds.stateless(seed, "personalization", round_number, client),
             test=self._data.test.examples(client),
             train=train,
         )

@@ -126,7 +126,7 @@ def evaluate(
 
     def judge(clients, description, model=weights, round_number=config.rounds, **settings):
         line.step(description, len(clients), unit="client")
-        return evaluator.evaluate(model, clients, round_number, line, **settings)
+        return evaluator.evaluate(model, clients, round_number, line, seed=config.evaluation_seed, **settings)
 
     test = judge(data.split.test, "final evaluation")
     at_round = None

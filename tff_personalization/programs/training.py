@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import functools
 import sys
 import time
 from collections.abc import Iterator
@@ -10,13 +11,14 @@ from typing import Any
 import tensorflow_federated as tff
 from absl import logging
 
-from tff_personalization import methods, seeds
+from tff_personalization import errors, methods, seeds
 from tff_personalization.execution import connections, interruption, remote_workers, runtime, worker_binary
 from tff_personalization.experiment import config as config_lib
 from tff_personalization.experiment import settings
 from tff_personalization.experiment import setup as setup_lib
 from tff_personalization.programs import client_evaluation, final_evaluation, progress, rounds, summary, writers
 from tff_personalization.records import (
+    checkpoints,
     coroutines,
     earlier_run,
     run_directory,
@@ -42,17 +44,17 @@ def run(experiment: config_lib.Experiment, interrupt: interruption.Interruption)
         Interrupted: by a signal; what was computed is saved.
     """
     coroutines.start()
-    directory = run_directory.RunDirectory(experiment)
+    directory = _directory(experiment)
     if directory.finished:
         return directory
     config = experiment.config
     data = federated_data.load(config, look=True)
-    earlier = None
-    if config.rounds_from and not directory.has_checkpoints:
-        earlier = earlier_run.read(experiment, data.sha256)
+    earlier = _earlier(directory, data)
     cores = config.cores or worker_binary.available_cores()
     threads = config.threads_per_client or (cores if methods.get(config.method).pooled else 1)
     how: dict[str, Any] = {"cores": cores, "threads_per_client": threads, "clients_per_call": config.clients_per_call}
+    if (cohort := _cohort(experiment, data)) is not None:
+        how["clients_of_a_round"] = cohort
     if earlier is not None:
         how["rounds_taken_over"] = earlier.origin
     with run_writer.opened(directory, data, how) as writer:  # not before: what cannot be read leaves nothing behind
@@ -65,6 +67,43 @@ def run(experiment: config_lib.Experiment, interrupt: interruption.Interruption)
     return directory
 
 
+def _directory(experiment: config_lib.Experiment) -> run_directory.RunDirectory:
+    """The experiment's run directory. A finished run there that has its first rounds gets another name."""
+    try:
+        return run_directory.RunDirectory(experiment)
+    except run_directory.OtherSettings as refusal:
+        moved = earlier_run.set_aside(refusal.path, experiment, run_directory.code_sha256())
+        if moved is None:
+            raise
+        print(f"{refusal.path} has the first rounds of this run: it is called {moved} from now on.", file=sys.stderr)
+        return run_directory.RunDirectory(experiment)
+
+
+def _earlier(
+    directory: run_directory.RunDirectory, data: federated_data.FederatedData
+) -> earlier_run.EarlierRounds | None:
+    """The rounds that the run takes over: of the run that --rounds_from names, or of one beside it that has them."""
+    experiment = directory.experiment
+    given = experiment.config.rounds_from
+    if directory.has_checkpoints or given == earlier_run.NONE:
+        return None
+    if given:
+        return earlier_run.read(experiment, data.sha256)
+    path = earlier_run.find(directory.path.parent, experiment, run_directory.code_sha256())
+    if path is None:
+        return None
+    try:
+        found = earlier_run.read(experiment, data.sha256, path)
+    except errors.UserError as error:
+        logging.info("Its rounds are not taken over: %s", error)
+        return None
+    print(
+        f"Rounds 1 to {found.rounds} are those of {path}; --rounds_from={earlier_run.NONE} computes them again.",
+        file=sys.stderr,
+    )
+    return found
+
+
 def _say(directory: run_directory.RunDirectory, data: federated_data.FederatedData, how: str) -> None:
     """Says on standard error what was found and what is about to happen."""
     for note in data.notes:
@@ -75,12 +114,26 @@ def _say(directory: run_directory.RunDirectory, data: federated_data.FederatedDa
     where = f"On {', '.join(map(_with_its_way, config.workers))}" if config.workers else how
     counts = ", ".join(f"{count:,} {split}" for split, count in data.split.counts().items() if count)
     print(f"{data.source}: {counts} clients. {where}. Run directory: {directory.path}", file=sys.stderr)
+    cohort = _cohort(directory.experiment, data)
+    if cohort is not None and cohort < directory.experiment.values["clients_per_round"]:
+        logging.warning(
+            "--clients_per_round=%d is more than the clients that train: each round has all %d of them.",
+            directory.experiment.values["clients_per_round"],
+            cohort,
+        )
     if "rounds_per_evaluation" in directory.experiment.given and config.rounds_per_evaluation > config.rounds > 0:
         logging.warning(
             "Nothing is evaluated between rounds: --rounds_per_evaluation=%d is more than --rounds=%d.",
             config.rounds_per_evaluation,
             config.rounds,
         )
+
+
+def _cohort(experiment: config_lib.Experiment, data: federated_data.FederatedData) -> int | None:
+    """How many clients a round has; None for a method that does not draw them."""
+    if "clients_per_round" not in methods.get(experiment.config.method).settings.parts():
+        return None
+    return min(experiment.values["clients_per_round"], len(data.split.train))
 
 
 def _with_its_way(address: str) -> str:
@@ -132,12 +185,7 @@ def _program(
 
 def _restore(program: rounds.Program, earlier: earlier_run.EarlierRounds | None) -> rounds.State:
     """The state after the newest checkpoint, or after the rounds taken over; the records are made those of it."""
-
-    def structure(round_number: int):
-        process = program.training.stage_of(round_number).process
-        return rounds.State(learning=process.initialize()).as_program_state()
-
-    newest = program.writer.checkpoints.load_newest(structure)
+    newest = program.writer.checkpoints.load_newest(functools.partial(_structure, program))
     program.writer.go_on_after(newest[0] if newest else 0)
     if newest is not None:
         loaded = newest[1]
@@ -157,13 +205,25 @@ def _restore(program: rounds.Program, earlier: earlier_run.EarlierRounds | None)
     return dataclasses.replace(state, best=_best_so_far(program))
 
 
+def _structure(program: rounds.Program, round_number: int) -> Any:
+    """The structure of what a checkpoint after a round holds."""
+    process = program.training.stage_of(round_number).process
+    return rounds.State(learning=process.initialize()).as_program_state()
+
+
 def _take_over(program: rounds.Program, earlier: earlier_run.EarlierRounds) -> rounds.State:
     """Makes the rounds of another run the first ones of this."""
-    process = program.training.stage_of(earlier.rounds).process
-    weights = tff.learning.models.ModelWeights(earlier.models[earlier.rounds], ())
+    if earlier.with_state:
+        learning = checkpoints.read(earlier.checkpoints, earlier.rounds, functools.partial(_structure, program))[
+            "learning"
+        ]
+    else:
+        process = program.training.stage_of(earlier.rounds).process
+        weights = tff.learning.models.ModelWeights(earlier.models[earlier.rounds], ())
+        learning = process.set_model_weights(process.initialize(), weights)
     with program.interrupt.postponed():
         program.writer.take_over(earlier)
-        state = rounds.State(process.set_model_weights(process.initialize(), weights), earlier.rounds)
+        state = rounds.State(learning, earlier.rounds)
         rounds.save(program, state)
     return state
 

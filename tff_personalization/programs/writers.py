@@ -41,7 +41,10 @@ def predict(
         config.personalization_epochs,
         experiment.values["personalization_batch_size"],
     )
-    values = [evaluator.client_value(index, client, config.rounds) for index, client in enumerate(clients)]
+    values = [
+        evaluator.client_value(index, client, config.rounds, seed=config.evaluation_seed)
+        for index, client in enumerate(clients)
+    ]
     found = sorted(computation(weights, values), key=lambda predicted: int(predicted["index"]))
     parts = [data.test.examples(client) for client in clients]
     return {

@@ -70,39 +70,11 @@ class Checkpoints:
             UserError: it was written by a version of this program that keeps something else.
         """
         for round_number in reversed(self.rounds()):
-            problem = self._problem(round_number)
+            problem = _problem(self._path, round_number)
             if problem is None:
-                try:
-                    return round_number, coroutines.wait_for(self._states.load(round_number, structure(round_number)))
-                except Exception as error:
-                    raise errors.UserError(
-                        f"{self._directory(round_number)}: a checkpoint that this version of the program cannot read "
-                        f"({' '.join(str(error).split())[:200]}): use the version that wrote it, or choose "
-                        "another --run_name."
-                    ) from error
+                return round_number, _load(self._states, self._directory(round_number), round_number, structure)
             self._set_aside(round_number, problem)
         return None
-
-    def _problem(self, round_number: int) -> str | None:
-        """What is wrong with a checkpoint's files; None if nothing is."""
-        try:
-            manifest = json.loads(self._manifest(round_number).read_bytes())
-            version, expected = manifest["format"], dict(manifest["sha256"])
-        except FileNotFoundError:
-            return "its checksums are missing"
-        except (OSError, ValueError, KeyError, TypeError):
-            return "its checksums cannot be read"
-        if version != FORMAT:
-            raise errors.UserError(
-                f"{self._directory(round_number)}: a checkpoint of format {version}; this version of the program reads "
-                f"format {FORMAT}: use the version that wrote it, or choose another --run_name."
-            )
-        try:
-            found = _digests(self._directory(round_number))
-        except OSError as error:
-            return f"{error.filename} cannot be read"
-        differing = sorted(name for name in {*expected, *found} if expected.get(name) != found.get(name))
-        return f"{differing[0]} is damaged" if differing else None
 
     def _set_aside(self, round_number: int, problem: str) -> None:
         directory = self._directory(round_number)
@@ -118,6 +90,68 @@ class Checkpoints:
 
     def _manifest(self, round_number: int) -> pathlib.Path:
         return self._path / f"{_PREFIX}{round_number}.json"
+
+
+def check(path: pathlib.Path, round_number: int) -> None:
+    """Raises UserError if a checkpoint of another run is missing, damaged, or of another version of this program."""
+    problem = _problem(path, round_number)
+    if problem is not None:
+        raise errors.UserError(f"{path / f'{_PREFIX}{round_number}'}: {problem}.")
+
+
+def read(path: pathlib.Path, round_number: int, structure: Callable[[int], Any]) -> Any:
+    """The program state after a round from the checkpoints of another run, which stay as they are.
+
+    Args:
+        path: their directory.
+        round_number: the round.
+        structure: as in `Checkpoints.load_newest`.
+
+    Raises:
+        UserError: there is no such checkpoint, it is damaged, or of another version of this program.
+    """
+    check(path, round_number)
+    directory = path / f"{_PREFIX}{round_number}"
+    states = tff.program.FileProgramStateManager(str(path), prefix=_PREFIX, keep_total=0)
+    return _load(states, directory, round_number, structure)
+
+
+def _load(
+    states: tff.program.FileProgramStateManager,
+    directory: pathlib.Path,
+    round_number: int,
+    structure: Callable[[int], Any],
+) -> Any:
+    try:
+        return coroutines.wait_for(states.load(round_number, structure(round_number)))
+    except Exception as error:
+        raise errors.UserError(
+            f"{directory}: a checkpoint that this version of the program cannot read "
+            f"({' '.join(str(error).split())[:200]}): use the version that wrote it, or choose another --run_name."
+        ) from error
+
+
+def _problem(path: pathlib.Path, round_number: int) -> str | None:
+    """What is wrong with a checkpoint's files; None if nothing is."""
+    directory = path / f"{_PREFIX}{round_number}"
+    try:
+        manifest = json.loads(directory.with_name(f"{directory.name}.json").read_bytes())
+        version, expected = manifest["format"], dict(manifest["sha256"])
+    except FileNotFoundError:
+        return "its checksums are missing"
+    except (OSError, ValueError, KeyError, TypeError):
+        return "its checksums cannot be read"
+    if version != FORMAT:
+        raise errors.UserError(
+            f"{directory}: a checkpoint of format {version}; this version of the program reads format {FORMAT}: use "
+            "the version that wrote it, or choose another --run_name."
+        )
+    try:
+        found = _digests(directory)
+    except OSError as error:
+        return f"{error.filename} cannot be read"
+    differing = sorted(name for name in {*expected, *found} if expected.get(name) != found.get(name))
+    return f"{differing[0]} is damaged" if differing else None
 
 
 def _digests(directory: pathlib.Path) -> dict[str, str]:

@@ -2,13 +2,15 @@
 
 Two runs have the same rounds if they differ in nothing that these read:
 
+    the first of them              a run of more rounds, unless a learning rate depends on how many there are
     all of them                    runs that differ only in the final evaluation: in other strategies, in numbers of
-                                   examples, in learning rates to choose from
+                                   examples, in learning rates to choose from, in its seed
     those before the second stage  Personalized FedAvg has those of FedAvg, and its second stage begins with nothing but
                                    the model that they leave: many second stages can start from one FedAvg run
 
 The earlier run's records of these rounds and its models become the new run's, which ends with the numbers that it would
-have had without this. What clients keep from round to round is not taken over: with all rounds there, none reads it.
+have had without this. So do the state of the server and what clients keep from round to round, if that run was at its
+end after these rounds.
 """
 
 import dataclasses
@@ -21,13 +23,17 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from tff_personalization import errors, homes, identity, methods, schedules
+from tff_personalization import errors, homes, identity, methods
 from tff_personalization.experiment import config as config_lib
 from tff_personalization.experiment import settings
-from tff_personalization.records import finished_run, saved_models
+from tff_personalization.records import checkpoints, finished_run, run_records, saved_models
 
 # What is read only after the last round.
-_OF_THE_END = frozenset({"personalization_examples", "personalization_learning_rates", "target_accuracy"})
+_OF_THE_END = frozenset(
+    {"personalization_examples", "personalization_learning_rates", "target_accuracy", "evaluation_seed"}
+)
+NONE = "none"
+"""The value of --rounds_from with which a run computes all of its rounds."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,50 +45,107 @@ class EarlierRounds:
         rounds: how many rounds it is, from the first on.
         records: the rows of these rounds in that run's tables of rounds, as text, by file name.
         models: the trainable weights after some of these rounds, by round; the last one is among them.
+        with_state: whether the run's checkpoint holds the server's state after these rounds, and its directory what
+            clients kept. A later round may need both.
     """
 
     run: finished_run.FinishedRun
     rounds: int
     records: Mapping[str, str]
     models: Mapping[int, tuple[np.ndarray, ...]]
+    with_state: bool
 
     @property
     def origin(self) -> dict[str, Any]:
         """Where it comes from, for the record of the run that takes it over."""
         commit = self.run.config.get("git_commit")
-        return {"run_name": self.run.directory.name, "rounds": self.rounds, "git_commit": commit}
+        where = {"run_name": self.run.directory.name, "rounds": self.rounds, "git_commit": commit}
+        return {**where, "with_state": self.with_state}
+
+    @property
+    def checkpoints(self) -> pathlib.Path:
+        """Where the run's checkpoints are."""
+        return self.run.directory / "checkpoints"
+
+    @property
+    def client_states(self) -> pathlib.Path:
+        """Where what the run's clients kept is."""
+        return self.run.directory / "client_states"
 
 
-def find(directory: pathlib.Path, experiment: config_lib.Experiment) -> pathlib.Path | None:
-    """The run in a directory with the most rounds that an experiment can take over; None if none has any."""
+def find(directory: pathlib.Path, experiment: config_lib.Experiment, made_by: str | None = None) -> pathlib.Path | None:
+    """The run in a directory with the most rounds that an experiment can take over; None if none has any.
+
+    Args:
+        directory: holds run directories.
+        experiment: that is to be made.
+        made_by: the SHA-256 of the code that made the run in all of its starts; None for any. A run with the very
+            settings of the experiment is then left out: it is not to be made again from itself.
+    """
     if not experiment.config.rounds:
         return None
     found: dict[pathlib.Path, int] = {}
     for path in sorted(directory.glob("*/summary.json")):
         try:
-            _, found[path.parent] = _check(path.parent, experiment)
+            run, rounds = _check(path.parent, experiment)
         except errors.UserError:
             continue
+        if made_by is None or (was_made_by(run, made_by) and not _is_of(run, experiment)):
+            found[path.parent] = rounds
     return max(found, key=found.__getitem__) if found else None
+
+
+def was_made_by(run: run_records.Run, code: str) -> bool:
+    """Whether some code, by its SHA-256, made a run in all of its starts."""
+    starts = run.config.get("starts") or [run.config]
+    return all(start.get("code_sha256") == code for start in starts)
+
+
+def _is_of(run: run_records.Run, experiment: config_lib.Experiment) -> bool:
+    defaults = settings.defaults()
+    ours = json.loads(json.dumps(experiment.as_json()))
+    return identity.of(run.config["flags"], defaults) == identity.of(ours, defaults)
+
+
+def set_aside(path: pathlib.Path, experiment: config_lib.Experiment, code: str) -> pathlib.Path | None:
+    """Renames the finished run in a directory, so that an experiment that takes its rounds over can be made there.
+
+    Args:
+        path: the run directory.
+        experiment: that is to be made there.
+        code: as `was_made_by` has it.
+
+    Returns:
+        The new place; None if the experiment cannot take anything over from it, or other code made it.
+    """
+    try:
+        run, _ = _check(path, experiment)
+    except errors.UserError:
+        return None
+    if not was_made_by(run, code):
+        return None
+    places = (path.with_name(f"{path.name}-earlier{number or ''}") for number in itertools.count())
+    return path.rename(next(place for place in places if not place.exists()))
 
 
 def may_serve(earlier: config_lib.Experiment, experiment: config_lib.Experiment) -> bool:
     """Whether an experiment can take rounds over from another one, by their settings, once that is finished."""
-    rounds, has, differ = _common(*(json.loads(json.dumps(of.as_json())) for of in (earlier, experiment)))
-    return 0 < rounds <= has and not differ
+    rounds, has, differ, first = _common(*(json.loads(json.dumps(of.as_json())) for of in (earlier, experiment)))
+    return min(rounds, has) > 0 and (rounds <= has or first) and not differ
 
 
-def read(experiment: config_lib.Experiment, data_sha256: str) -> EarlierRounds:
-    """What the run that `--rounds_from` names has of an experiment's rounds.
+def read(experiment: config_lib.Experiment, data_sha256: str, path: pathlib.Path | None = None) -> EarlierRounds:
+    """What an earlier run has of an experiment's rounds.
 
     Args:
         experiment: that is to continue from it.
         data_sha256: hash of the experiment's client data.
+        path: the run; None for the one that `--rounds_from` names.
 
     Raises:
         UserError: it is no finished run, it differs in what the rounds read, or it has not kept the model.
     """
-    path = homes.expand(experiment.config.rounds_from or "")
+    path = path or homes.expand(experiment.config.rounds_from or "")
     try:
         run, rounds = _check(path, experiment)
         if run.config.get("data_sha256") != data_sha256:
@@ -96,7 +159,10 @@ def read(experiment: config_lib.Experiment, data_sha256: str) -> EarlierRounds:
         if len(evaluations):
             records["evaluations.csv"] = text
         models = {number: run.global_weights(number).flat for number in run.kept_rounds if number <= rounds}
-        return EarlierRounds(run, rounds, records, models)
+        with_state = _has_state(run, experiment, rounds)
+        if with_state:
+            checkpoints.check(path / "checkpoints", rounds)
+        return EarlierRounds(run, rounds, records, models, with_state)
     except errors.UserError as error:
         raise errors.UserError(f"--rounds_from={error}") from error
     except (OSError, ValueError, KeyError, TypeError) as error:
@@ -120,7 +186,7 @@ def _check(path: pathlib.Path, experiment: config_lib.Experiment) -> tuple[finis
     """A run, and how many of its rounds an experiment can take over; UserError that begins with its path if none."""
     run = finished_run.FinishedRun.open(path)
     try:
-        rounds, has, differ = _common(dict(run.config["flags"]), json.loads(json.dumps(experiment.as_json())))
+        rounds, has, differ, first = _common(dict(run.config["flags"]), json.loads(json.dumps(experiment.as_json())))
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise errors.UserError(
             f"{path}: not a run directory of this version of the program ({type(error).__name__})."
@@ -130,9 +196,16 @@ def _check(path: pathlib.Path, experiment: config_lib.Experiment) -> tuple[finis
             f"{path}: its rounds are others ({', '.join(differ)}): give the same settings, or name another run."
         )
     if has < rounds:
-        raise errors.UserError(
-            f"{path}: has {has} of the {rounds} rounds that are the same: name a run that has all of them."
-        )
+        if not first or not has:
+            raise errors.UserError(
+                f"{path}: has {has} of the {rounds} rounds that are the same: name a run that has all of them."
+            )
+        if not _has_state(run, experiment, has):
+            raise errors.UserError(
+                f"{path}: has {has} of the {rounds} rounds, but no checkpoint with the server's state after them: name "
+                "the run that has computed them."
+            )
+        rounds = has
     run.round_number(rounds)
     best = _best_on_validation(run, experiment, rounds)
     if best is not None:
@@ -140,15 +213,29 @@ def _check(path: pathlib.Path, experiment: config_lib.Experiment) -> tuple[finis
     return run, rounds
 
 
-def _common(theirs: Mapping[str, Any], ours: Mapping[str, Any]) -> tuple[int, int, list[str]]:
-    """The rounds that two runs share by their settings: how many ours needs, how many theirs has, what differs."""
+def _has_state(run: finished_run.FinishedRun, experiment: config_lib.Experiment, rounds: int) -> bool:
+    """Whether a run's last checkpoint is of a round, and has the state that a run that computes it would have."""
+    flags, origin = run.config["flags"], run.config.get("rounds_taken_over")
+    if rounds != flags["rounds"] or flags["method"] != experiment.config.method:
+        return False
+    # Without the state of the run that they come from, the last checkpoint has only its model.
+    whole = origin is None or origin["rounds"] < rounds or origin.get("with_state", False)
+    return whole and (run.directory / "checkpoints" / f"round_{rounds}.json").exists()
+
+
+def _common(theirs: Mapping[str, Any], ours: Mapping[str, Any]) -> tuple[int, int, list[str], bool]:
+    """The rounds that two runs share by their settings.
+
+    Returns:
+        How many ours needs, how many theirs has, what differs, and whether fewer than ours needs are of use too.
+    """
     differ = _differences(theirs, ours, frozenset())
     stages = [methods.get(of["method"]).first_stage for of in (theirs, ours)]
     if not differ or not stages[1] or stages[1] not in (theirs["method"], stages[0]):
-        return ours["rounds"], theirs["rounds"], differ
+        return ours["rounds"], theirs["rounds"], differ, True
     has = theirs["stage_2_round"] - 1 if stages[0] else theirs["rounds"]
     both, first = (methods.get(name).settings.parts().keys() for name in (ours["method"], stages[1]))
-    return ours["stage_2_round"] - 1, has, _differences(theirs, ours, frozenset({"method", *(both - first)}))
+    return ours["stage_2_round"] - 1, has, _differences(theirs, ours, frozenset({"method", *(both - first)})), False
 
 
 def _differences(theirs: Mapping[str, Any], ours: Mapping[str, Any], besides: frozenset[str]) -> list[str]:
@@ -156,9 +243,12 @@ def _differences(theirs: Mapping[str, Any], ours: Mapping[str, Any], besides: fr
     reads = settings.reads()
     main = reads["strategies"][ours["strategies"][0]].union(*(reads["method"][of["method"]] for of in (theirs, ours)))
     left_out = _OF_THE_END | besides | (frozenset().union(*reads["strategies"].values()) - main)
+    reader = settings.reader_of_rounds(ours) or settings.reader_of_rounds(theirs)
+    left_out |= frozenset() if reader else {"rounds"}
     before, now = (_read_by_rounds(of, left_out) for of in (theirs, ours))
     return [
         f"{name}: {before.get(name)!r} there, {now.get(name)!r} here"
+        + (f", which {reader} depends on" if name == "rounds" else "")
         for name in sorted({*before, *now})
         if before.get(name) != now.get(name)
     ]
@@ -168,8 +258,6 @@ def _read_by_rounds(flags: Mapping[str, Any], left_out: frozenset[str]) -> dict[
     """The settings of a run that its rounds depend on, as far as they are not left out."""
     defaults = settings.defaults()
     optimizers = {role: spec for role, spec in flags["optimizers"].items() if role not in left_out}
-    if all(spec["schedule"] == dataclasses.asdict(schedules.Schedule()) for spec in optimizers.values()):
-        left_out |= {"rounds"}  # only a schedule looks at how many there are
     found = {
         **defaults,
         **identity.of(flags, defaults),

@@ -62,6 +62,16 @@ def wait_until_there(path: pathlib.Path) -> None:
         time.sleep(0.05)
 
 
+def share(path: pathlib.Path, other: pathlib.Path) -> None:
+    """Gives a file that never changes a second name; where the file system cannot do that, copies it."""
+    try:
+        os.link(path, other)
+    except FileExistsError:
+        pass
+    except OSError:
+        _write(other, path.read_bytes())
+
+
 def save_arrays(path: pathlib.Path, arrays: Iterable[np.ndarray] = (), **named: np.ndarray) -> None:
     """Writes arrays to an .npz file, as `write_text` does; `named` ones by their names."""
     content = io.BytesIO()  # to a file that cannot be written, ZipFile writes again when it is deleted

@@ -20,8 +20,15 @@ from tff_personalization.errors import UserError
 # Columns that hold text; every other required column holds numbers.
 TEXT_COLUMNS = frozenset({"stage", "split", "strategy", "client"})
 
-# Columns that hold shares, if the table has them.
-SHARES = ("accuracy", "accuracy_mean", "initial_accuracy", "personalized_accuracy", "share_gaining", "share_hurt")
+# Columns that hold shares, and numbers of something, if the table has them.
+SHARES = (
+    *("accuracy", "accuracy_mean", "accuracy_weighted_mean", "initial_accuracy", "personalized_accuracy"),
+    *("share_gaining", "share_hurt", "train_accuracy"),
+)
+COUNTS = ("round", "epoch", "clients", "examples", "train_examples", "test_examples", "test_predictions", "correct")
+
+
+_ROUNDING = 1e-5  # of an accuracy in single precision
 
 
 class _InZip(zipfile.Path):
@@ -125,13 +132,29 @@ def read_csv(path: Place, columns: Iterable[str], text_columns: frozenset[str] =
         elif column in columns:
             value, line = table[column][wrong[0]], wrong[0] + 2  # line 1 is the header
             raise UserError(f"{path}: column {column!r}, line {line}: {value!r} is not a number; restore the file")
-    for column in table.columns.intersection(SHARES):
+    quantiles = [column for column in table.columns if column.startswith("accuracy_q")]
+    for column in table.columns.intersection([*SHARES, *quantiles]):
         _refuse(path, table, column, (table[column] < 0) | (table[column] > 1), "is not within 0 and 1")
-    if "correct" in table and "test_predictions" in table:
-        _refuse(path, table, "correct", table["correct"] > table["test_predictions"], "is more than the predictions")
+    for column in table.columns.intersection(COUNTS).difference(list(text_columns)):
+        if pd.api.types.is_numeric_dtype(table[column]):
+            _refuse(path, table, column, (table[column] < 0) | (table[column] % 1 != 0), "is not a number of something")
+    if "correct" in table:
+        _check_right_answers(path, table)
     if not text.endswith("\n"):  # half a number is a number too
         raise UserError(f"{path}: line {len(table) + 1}: cut short; restore the file or repeat the run")
     return table
+
+
+def _check_right_answers(path: Place, table: pd.DataFrame) -> None:
+    """Refuses more right answers than predictions, and an accuracy that is not their share."""
+    predictions = next((table[name] for name in ("test_predictions", "test_examples") if name in table), None)
+    if predictions is None:
+        return
+    _refuse(path, table, "correct", table["correct"] > predictions, "is more than the predictions")
+    if "accuracy" in table:
+        share = table["correct"] / predictions.where(predictions > 0)
+        wrong = (table["accuracy"] - share).abs() > _ROUNDING
+        _refuse(path, table, "accuracy", wrong, "is not the share of right answers (correct / predictions)")
 
 
 def _refuse(path: Place, table: pd.DataFrame, column: str, wrong: pd.Series, why: str) -> None:

@@ -18,6 +18,8 @@ worker.log         what TFF's worker process said
 lock               held by the process that writes here
 """
 
+import functools
+import hashlib
 import json
 import os
 import pathlib
@@ -33,8 +35,18 @@ from tff_personalization.experiment import settings
 from tff_personalization.records import files
 from tff_personalization.tasks import federated_data
 
+CODE = "code_sha256"
+"""The key of config.json that has the hash of the program's own code."""
 FILE = "client_data_file"
 """The key of config.json that has the fingerprint of the file of client data."""
+
+
+class OtherSettings(errors.UserError):
+    """A run directory holds a run with other settings. `path` is the directory."""
+
+    def __init__(self, path: pathlib.Path, message: str):
+        super().__init__(message)
+        self.path = path
 
 
 class RunDirectory:
@@ -43,8 +55,11 @@ class RunDirectory:
     def __init__(self, experiment: config_lib.Experiment):
         """Names the directory and checks that it is this experiment's, if an earlier start has made it.
 
+        An unfinished run may be given more rounds, where no earlier round depends on their number.
+
         Raises:
-            UserError: it belongs to a run with other settings, or is finished and was made from another file.
+            OtherSettings: it belongs to a run with other settings.
+            UserError: it is finished and was made from another file.
         """
         self.experiment = experiment
         self.name = experiment.run_name()
@@ -83,11 +98,13 @@ class RunDirectory:
             for of in (record["flags"], json.loads(json.dumps(self.experiment.as_json())))
         )
         differ = [name for name in sorted({*before, *now}) if before.get(name) != now.get(name)]
-        if differ:
+        more = differ == ["rounds"] and before["rounds"] < now["rounds"] and not settings.reader_of_rounds(now)
+        if differ and not (more and not self.finished):
             changes = ", ".join(f"{name} was {before.get(name)!r}, is {now.get(name)!r}" for name in differ)
-            raise errors.UserError(
+            raise OtherSettings(
+                self.path,
                 f"{self.path} holds a run with other settings ({changes}): choose another --run_name, or the same "
-                "settings to resume it."
+                "settings to resume it.",
             )
 
     def _check_same_file(self, record: Mapping[str, Any]) -> None:
@@ -137,3 +154,15 @@ def git_commit() -> str:
         reason = error.stderr.strip() if isinstance(error, subprocess.CalledProcessError) else error.strerror
         logging.warning("The commit of the code is not recorded: git: %s", " ".join(str(reason).split()))
         return "unknown"
+
+
+@functools.cache
+def code_sha256() -> str:
+    """The SHA-256 of the program's own code: with another one, the same settings may give other numbers."""
+    root = pathlib.Path(__file__).parents[2]
+    digest = hashlib.sha256()
+    for folder in ("tff_personalization", "baselines"):
+        for path in sorted((root / folder).rglob("*.py")):
+            digest.update(f"{path.relative_to(root)}\0".encode())
+            digest.update(path.read_bytes())
+    return digest.hexdigest()

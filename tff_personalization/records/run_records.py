@@ -60,6 +60,13 @@ class Run:
         """Whether the run has reached its final evaluation."""
         return (self.directory / "summary.json").exists()
 
+    def _check_is_there(self, name: str) -> bool:
+        """Whether a record is there; UserError when it is not because the run is unfinished."""
+        there = (self.directory / name).exists()
+        if not there:
+            _ = self.summary
+        return there
+
     @functools.cached_property
     def summary(self) -> dict[str, Any]:
         """Contents of summary.json; UserError when the run is unfinished."""
@@ -85,17 +92,24 @@ class Run:
     @functools.cached_property
     def evaluations(self) -> pd.DataFrame:
         """One row per (round, split, strategy, epoch); epoch 0 is before personalization."""
+        self._check_is_there("evaluations.csv")
         return places.read_csv(self.directory / "evaluations.csv", _EVALUATIONS)
 
     @functools.cached_property
     def clients(self) -> pd.DataFrame | None:
-        """Final evaluation, one row per (client, strategy, epoch); None when the run released only aggregates."""
-        path = self.directory / "clients.csv"
-        return _with_correct(places.read_csv(path, _CLIENTS)) if path.exists() else None
+        """Final evaluation, one row per (client, strategy, epoch); None when the run released only aggregates.
+
+        Raises:
+            UserError: unfinished run, or malformed clients.csv.
+        """
+        if not self._check_is_there("clients.csv"):
+            return None
+        return _with_correct(places.read_csv(self.directory / "clients.csv", _CLIENTS))
 
     @functools.cached_property
     def distribution(self) -> pd.DataFrame:
         """Final evaluation, one row per (strategy, epoch, bin): how many clients have an accuracy in the bin."""
+        self._check_is_there("distribution.csv")
         return places.read_csv(self.directory / "distribution.csv", _DISTRIBUTION)
 
     @functools.cached_property
@@ -106,8 +120,7 @@ class Run:
             NotRecordedError: the run was not evaluated with fewer examples.
             UserError: unfinished run, or malformed k_shot.csv.
         """
-        _ = self.summary
-        if not (self.directory / "k_shot.csv").exists():
+        if not self._check_is_there("k_shot.csv"):
             raise NotRecordedError(
                 f"{self.directory}: no k_shot.csv; give a run made with --personalization_examples=0,1,5,20,all"
             )
@@ -121,7 +134,7 @@ class Run:
             NotRecordedError: the run has no validation clients.
             UserError: malformed choice.csv.
         """
-        if not (self.directory / "choice.csv").exists():
+        if not self._check_is_there("choice.csv"):
             raise NotRecordedError(f"{self.directory}: no choice.csv; give a run made with --validation_clients")
         return places.read_csv(self.directory / "choice.csv", _CHOICE)
 
@@ -131,8 +144,9 @@ class Run:
 
         None if nothing was chosen, or only aggregates were released.
         """
-        path = self.directory / "chosen_clients.csv"
-        return _with_correct(places.read_csv(path, _CLIENTS)) if path.exists() else None
+        if not self._check_is_there("chosen_clients.csv"):
+            return None
+        return _with_correct(places.read_csv(self.directory / "chosen_clients.csv", _CLIENTS))
 
     @property
     def decomposition(self) -> pd.DataFrame:
@@ -148,7 +162,7 @@ class Run:
     @functools.cached_property
     def decomposition_by_epochs(self) -> pd.DataFrame:
         """As `decomposition`, also of the updates of fewer epochs from the same models: rows per `epochs` too."""
-        if not (self.directory / "decomposition.csv").exists():
+        if not self._check_is_there("decomposition.csv"):
             raise NotRecordedError(
                 f"{self.directory}: no decomposition.csv; run tff_personalization.tools.decompose on it first"
             )
@@ -157,8 +171,8 @@ class Run:
     @functools.cached_property
     def by_round(self) -> pd.DataFrame:
         """As `clients`, only of the main strategy, with the models of other rounds than the last; often empty."""
-        path = self.directory / "by_round.csv"
-        return _with_correct(places.read_csv(path, _BY_ROUND) if path.exists() else pd.DataFrame(columns=_BY_ROUND))
+        there, path = self._check_is_there("by_round.csv"), self.directory / "by_round.csv"
+        return _with_correct(places.read_csv(path, _BY_ROUND) if there else pd.DataFrame(columns=_BY_ROUND))
 
     def client_gains(self, strategy: str | None = None, round_number: int | None = None) -> pd.DataFrame:
         """Accuracies of every test client that has test examples, under a strategy; None is the run's main one.

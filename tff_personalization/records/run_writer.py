@@ -33,7 +33,7 @@ from tff_personalization.tasks import federated_data
 _PACKAGES = ("tensorflow", "tensorflow-federated", "numpy", "pandas")
 # What file systems of clusters (Lustre, NFS) say that have no locks.
 _NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL)
-_OF_A_START = ("git_commit", "versions", "cores")
+_OF_A_START = ("git_commit", run_directory.CODE, "versions", "cores")
 
 
 @contextlib.contextmanager
@@ -122,6 +122,7 @@ class RunWriter:
         versions = {name: importlib.metadata.version(name) for name in _PACKAGES}
         self._start = {
             "git_commit": run_directory.git_commit(),
+            run_directory.CODE: run_directory.code_sha256(),
             "versions": {"python": platform.python_version(), **versions},
             **how,
         }
@@ -156,6 +157,7 @@ class RunWriter:
                     "source": data.source,
                     "synthetic": data.synthetic,
                     "data_sha256": data.sha256,
+                    "examples_sha256": data.examples_sha256,
                     run_directory.FILE: fingerprint,
                     "clients": data.split.counts(),
                     "seed": config.seed,
@@ -171,8 +173,12 @@ class RunWriter:
                 f"--client_data={config.client_data}: the data has changed since the run in {directory.path} began "
                 f"(SHA-256 {earlier[:12]}… then, {data.sha256[:12]}… now): restore it, or choose another --run_name."
             )
-        if record.get(run_directory.FILE) != fingerprint:  # other bytes with the same examples in them
-            self.write_json("config.json", {**record, run_directory.FILE: fingerprint})
+        # Other bytes with the same examples in them; more rounds.
+        now = {run_directory.FILE: fingerprint}
+        if record["flags"].get("rounds") != config.rounds:
+            now |= {"flags": directory.experiment.as_json(), "given": dict(directory.experiment.given)}
+        if any(record.get(name) != value for name, value in now.items()):
+            self.write_json("config.json", {**record, **now})
 
     def go_on_after(self, round_number: int) -> None:
         """Makes the records what they were after a round, and adds this start to config.json.
@@ -212,6 +218,8 @@ class RunWriter:
             files.write_text(self.directory.path / name, text)
         for round_number, weights in earlier.models.items():
             self.models.save(weights, round_number)
+        if earlier.with_state:
+            self.client_states.take_over(earlier.client_states, earlier.rounds)
 
     def append_evaluation(self, table: pd.DataFrame, round_number: int, split: str) -> None:
         """Adds an evaluation's rows to evaluations.csv, in place of any it has of the same or of later rounds."""

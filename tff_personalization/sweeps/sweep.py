@@ -241,9 +241,9 @@ class Sweep:
         """The command of a run, in a process of its own."""
         given = {name: flag for name, flag in self._flag_values.flag_values_dict().items() if self._is_given(name)}
         values = {**given, **run.overrides}
-        if "rounds_from" not in values and not run.alone:
-            run.earlier = earlier_run.find(self.directory, run.directory.experiment)
-            values |= {} if run.earlier is None else {"rounds_from": str(run.earlier)}
+        if "rounds_from" not in values and run.directory.experiment.config.rounds:
+            run.earlier = None if run.alone else earlier_run.find(self.directory, run.directory.experiment)
+            values["rounds_from"] = str(run.earlier or earlier_run.NONE)
         if self._at_once > 1 and not run.directory.experiment.config.workers:
             cores = run.directory.experiment.config.cores or worker_binary.available_cores()
             values["cores"] = max(1, cores // self._at_once)

@@ -75,6 +75,8 @@ class FederatedData:
         notes: what was found when the data was read, one sentence each.
         findings: what looks wrong with it, one sentence each.
         sha256: of all examples with their clients and parts, in hexadecimal digits.
+        examples_sha256: of all examples with their clients, in whatever order and parts, as the source has them; "" if
+            they were generated. No seed changes it.
     """
 
     train: client_arrays.ClientArrays
@@ -84,6 +86,7 @@ class FederatedData:
     sha256: str
     notes: tuple[str, ...] = ()
     findings: tuple[str, ...] = ()
+    examples_sha256: str = ""
 
     @property
     def synthetic(self) -> bool:
@@ -134,6 +137,7 @@ def load(config: Settings, look: bool = False) -> FederatedData:
         task.check(archive)
     except errors.UserError as error:
         raise errors.UserError(f"--client_data={config.client_data}: {error}") from error
+    examples_sha256 = "" if archive.source.startswith("synthetic") else _examples_sha256(archive)
     if config.partition != partitions.NATURAL:
         archive = partitions.deal(
             archive,
@@ -168,7 +172,7 @@ def load(config: Settings, look: bool = False) -> FederatedData:
         )
     if not np.sum([train.num_examples(client) for client in split.train]):
         raise errors.UserError(f"--client_data={config.client_data}: no train client has a training example.")
-    return FederatedData(train, test, split, archive.source, _sha256(archive), archive.notes, findings)
+    return FederatedData(train, test, split, archive.source, _sha256(archive), archive.notes, findings, examples_sha256)
 
 
 def _named_clients(flag: str, path: str | None, clients: Sequence[str]) -> tuple[str, ...]:
@@ -187,6 +191,16 @@ def _named_clients(flag: str, path: str | None, clients: Sequence[str]) -> tuple
         what = f"{unknown[0]!r} is no client of the data" if unknown else "it names no client"
         raise errors.UserError(f"--{flag}={path}: {what}; its clients are called such as {min(clients)!r}.")
     return names
+
+
+def _examples_sha256(archive: archives.Archive) -> str:
+    names = [f"{name}\0".encode() for name in archive.clients]
+    x, y = np.ascontiguousarray(archive.x), np.ascontiguousarray(archive.y)
+    found = sorted(
+        names[client] + hashlib.blake2b(example.tobytes() + label.tobytes(), digest_size=16).digest()
+        for example, label, client in zip(x, y, archive.client_index.tolist(), strict=True)
+    )
+    return hashlib.sha256(json.dumps(archive.classes).encode() + b"".join(found)).hexdigest()
 
 
 def _sha256(archive: archives.Archive) -> str:

@@ -52,7 +52,10 @@ def gallery(run: pathlib.Path, most_clients: int | None = None, progress: bool =
     ):
         for start in range(0, len(clients), settings.clients_per_call):
             chunk = list(enumerate(clients))[start : start + settings.clients_per_call]
-            values = [evaluator.client_value(index, client, settings.rounds) for index, client in chunk]
+            values = [
+                evaluator.client_value(index, client, settings.rounds, seed=settings.evaluation_seed)
+                for index, client in chunk
+            ]
             for found in sorted(computation(weights, values), key=lambda found: int(found["index"])):
                 client = clients[int(found["index"])]
                 images, labels = data.test.examples(client)

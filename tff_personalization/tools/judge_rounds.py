@@ -38,6 +38,7 @@ def judge(run: pathlib.Path, rounds: Iterable[int], progress: bool = True) -> pd
         if opened.clients is None:
             raise errors.UserError(f"{run}: it released aggregates only: make it with --evaluation_release=records.")
         main, clients = opened.experiment.config.strategies[:1], opened.data.split.test
+        seed = opened.experiment.config.evaluation_seed
         evaluator = client_evaluation.PersonalizationEvaluator(
             opened.experiment, opened.model, opened.data, next(iter(models.values()))
         )
@@ -47,7 +48,7 @@ def judge(run: pathlib.Path, rounds: Iterable[int], progress: bool = True) -> pd
                 with tqdm.tqdm(
                     total=len(clients), desc=f"Round {round_number}", unit="client", disable=not progress
                 ) as bar:
-                    result = evaluator.evaluate(weights, clients, round_number, bar, strategies=main)
+                    result = evaluator.evaluate(weights, clients, round_number, bar, strategies=main, seed=seed)
                 tables.append(final_evaluation.AtRound(round_number, result).clients_table(main[0]))
     table = pd.concat(tables, ignore_index=True)
     return table.sort_values("round", kind="stable", ignore_index=True)
