@@ -137,3 +137,79 @@ def test_the_path_of_a_plugin_may_have_commas_and_spaces(tmp_path):
     path.parent.mkdir()
     path.write_text("")
     assert plugins.split([f"a,{path},b", str(path)]) == ["a", str(path), "b"]
+
+
+PLUGIN = """
+import helper_of_a_test
+from tff_personalization.personalization import adaptation, strategies
+
+def curve(client, tuning):
+    return helper_of_a_test.curve(client, tuning)
+
+strategies.register("of_a_test", adaptation.Strategy("of a test", curve))
+"""
+HELPER = """
+def curve(client, tuning):
+    import second_helper_of_a_test
+    raise ValueError("of the helper:\\nin two lines")
+"""
+
+
+def test_an_error_inside_a_plugin_is_one_line_after_the_traceback_from_its_frames_on(tmp_path, by_writer_archive):
+    (tmp_path / "of, a test").mkdir()
+    plugin = tmp_path / "of, a test" / "p.py"
+    plugin.write_text(PLUGIN)
+    plugin.with_name("helper_of_a_test.py").write_text(HELPER)
+    plugin.with_name("second_helper_of_a_test.py").write_text("")
+    settings = [f"--client_data={by_writer_archive}", "--model=linear", "--rounds=1", "--clients_per_round=2"]
+    settings += ["--test_clients=4", "--strategies=of_a_test", "--rounds_per_evaluation=0", f"--output_dir={tmp_path}"]
+    completed = program(f"--plugin={plugin}", *settings, "--run_name=run", "--noplots", "--local_epochs=1")
+    assert completed.returncode == 1
+    lines = completed.stderr.splitlines()
+    assert lines[-1] == f"Error: --plugin={plugin}: ValueError: of the helper: in two lines"
+    traced = [line for line in lines if line.startswith("  File ")]
+    assert [line.split(", line")[0].split("/")[-1] for line in traced] == ['p.py"', 'helper_of_a_test.py"']
+    sources = json.loads((tmp_path / "run" / "config.json").read_text())["flags"]["plugin_sources"]
+    beside = ("helper_of_a_test", "second_helper_of_a_test")
+    assert sources == {
+        "p": plugins.sha256([plugin]),
+        **{name: plugins.sha256([plugin.with_name(f"{name}.py")]) for name in beside},
+    }
+    plugin.with_name("second_helper_of_a_test.py").write_text("x = 1")
+    again = program(f"--plugin={plugin}", *settings, "--run_name=run", "--noplots", "--local_epochs=1")
+    assert "plugin_sources was" in again.stderr.splitlines()[-1]
+
+
+ODD_CURVES = {
+    "nothing": (lambda loss, correct: None, "gives a NoneType; an adaptation.Curve is expected"),
+    "one tensor": (lambda loss, correct: loss, "an adaptation.Curve is expected"),
+    "too few epochs": (
+        lambda loss, correct: (loss[1:], correct[1:]),
+        r"loss_sum as float32 of shape \(2,\); float32 of shape \(3,\)",
+    ),
+    "another type": (lambda loss, correct: (loss, loss), r"correct as float32 of shape \(3,\); int32 of shape \(3,\)"),
+    "scalars": (lambda loss, correct: (loss[0], correct[0]), r"loss_sum as float32 of shape \(\)"),
+}
+
+
+@pytest.mark.parametrize(("odd", "said"), ODD_CURVES.values(), ids=ODD_CURVES)
+def test_a_strategy_that_gives_no_curve_is_named_with_what_was_expected(odd, said, monkeypatch):
+    import numpy as np
+    import tensorflow_federated as tff
+
+    from tff_personalization.models import emnist_cnn
+    from tff_personalization.personalization import adaptation, evaluation, strategies
+
+    def curve(client, tuning):
+        return odd(*adaptation.Curve(*strategies.STRATEGIES["fine_tune"].curve(client, tuning)))
+
+    monkeypatch.setitem(strategies.STRATEGIES, "odd", adaptation.Strategy("of a test", curve))
+    with pytest.raises(errors.UserError, match=f"--strategies: odd gives .*{said}"):
+        evaluation.build_personalization_evaluation(
+            emnist_cnn.build_linear(3, np.random.default_rng(1)),
+            tff.learning.optimizers.build_sgdm(0.1),
+            epochs=2,
+            batch_size=4,
+            strategies=["odd"],
+            release="records",
+        )

@@ -4,6 +4,7 @@ A plugin is imported before the program's flags are defined, since what it regis
 of what it registers are flags like any others. See docs/extending.md.
 """
 
+import ast
 import hashlib
 import importlib
 import importlib.util
@@ -16,7 +17,7 @@ from collections.abc import Mapping, Sequence
 
 from absl import flags
 
-from tff_personalization import aggregators, errors, homes, methods, optimizers
+from tff_personalization import aggregators, errors, homes, methods, optimizers, startup
 from tff_personalization.personalization import strategies
 from tff_personalization.tasks import registry
 
@@ -63,7 +64,11 @@ def load(argv: Sequence[str]) -> None:
                 f"--plugin={name}: it defines the flag --{own[0]} with absl: make it a Setting in a group of settings "
                 "(docs/extending.md)."
             )
-        _loaded[module.__name__] = sha256(_files(module))
+        files = _files(module)
+        _loaded[module.__name__] = sha256(files)
+        helpers = _beside(files) if not hasattr(module, "__path__") else []
+        _loaded.update((path.stem, sha256([path])) for path in helpers)
+        startup.OF_PLUGINS.update(dict.fromkeys(map(str, [*files, *helpers]), name))
 
 
 def load_again(names: Sequence[str], sources: Mapping[str, str]) -> None:
@@ -88,7 +93,10 @@ def load_again(names: Sequence[str], sources: Mapping[str, str]) -> None:
 
 
 def sources() -> dict[str, str]:
-    """The SHA-256 of each loaded plugin's source (of all its modules, if it is a package), by its name."""
+    """The SHA-256 of each loaded plugin's source (of all its modules, if it is a package), by its name.
+
+    So are those of the modules beside its file that it imports.
+    """
     return dict(_loaded)
 
 
@@ -118,6 +126,7 @@ def _import(name: str) -> types.ModuleType:
 
 
 def _import_file(path: pathlib.Path) -> types.ModuleType:
+    path = path.absolute()
     if not path.is_file():
         raise errors.UserError("there is no such file.")
     if path.stem in sys.modules or not path.stem.isidentifier():
@@ -127,12 +136,33 @@ def _import_file(path: pathlib.Path) -> types.ModuleType:
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     sys.modules[path.stem] = module
+    if str(path.parent) not in sys.path:
+        sys.path.append(str(path.parent))  # last: what lies beside a plugin does not hide what is installed
     try:
         spec.loader.exec_module(module)
     except BaseException:
         del sys.modules[path.stem]
         raise
     return module
+
+
+def _beside(files: Sequence[pathlib.Path]) -> list[pathlib.Path]:
+    """The modules beside a plugin's file that it imports, and those that they import, wherever the import stands."""
+    found: list[pathlib.Path] = []
+    waiting = list(files)
+    while waiting:
+        path = waiting.pop()
+        for node in ast.walk(ast.parse(path.read_bytes())):
+            names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+            names += [node.module or ""] if isinstance(node, ast.ImportFrom) and not node.level else []
+            for name in names:
+                helper = path.with_name(f"{name.partition('.')[0]}.py")
+                known = sys.modules.get(helper.stem)
+                is_it = known is None or getattr(known, "__file__", None) == str(helper)
+                if helper.is_file() and is_it and helper not in (*found, *files):
+                    found.append(helper)
+                    waiting.append(helper)
+    return sorted(found)
 
 
 def _failed(name: str, error: Exception) -> errors.UserError:

@@ -9,6 +9,8 @@ import select
 import signal
 import sys
 import threading
+import traceback
+import types
 import warnings
 from collections.abc import Callable, Iterator
 from typing import Any, NoReturn
@@ -20,6 +22,9 @@ from tff_personalization import errors
 
 # absl reads flag files with it: in UTF-8 whatever the locale, and with the byte order mark that Windows' editors write.
 _flagvalues.open = functools.partial(open, encoding="utf-8-sig")  # type: ignore[attr-defined]
+
+OF_PLUGINS: dict[str, str] = {}
+"""The plugin that each of their files belongs to, as --plugin names it."""
 
 _Hook = Callable[[Any], object]
 # What RuntimeError, ImportError and SystemError say of it.
@@ -178,12 +183,32 @@ def with_plain_errors(main: Callable[[list[str]], int]) -> Callable[[list[str]],
             if error.filename:
                 _leave(f"{error.filename}: {error.strerror}: see to that file, then start again.")
             raise
+        except Exception as error:
+            if found := _frames_of_plugin(error):
+                name, frames = found
+                traceback.print_tb(frames)
+                _leave(f"--plugin={name}: {type(error).__name__}: {' '.join(str(error).split())[:500]}")
+            raise
         except errors.Interrupted as interrupted:
             with contextlib.suppress(OSError):  # The terminal may be gone, which SIGHUP says.
                 print(f"\n{interrupted}: stopped. The same command resumes from here.", file=sys.stderr)
             sys.exit(128 + interrupted.signal_number)
 
     return run
+
+
+def _frames_of_plugin(error: BaseException | None) -> tuple[str, types.TracebackType] | None:
+    """The plugin in which an error, or one that led to it, was raised, and the traceback from its first frame on."""
+    seen = set()
+    while error is not None and id(error) not in seen:
+        seen.add(id(error))
+        frames = error.__traceback__
+        while frames is not None:
+            if name := OF_PLUGINS.get(frames.tb_frame.f_code.co_filename):
+                return name, frames
+            frames = frames.tb_next
+        error = error.__cause__ or error.__context__
+    return None
 
 
 def _leave(message: str) -> NoReturn:

@@ -16,11 +16,12 @@ and a histogram of accuracy, from which the distribution is read; no per-client 
 
 import collections
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import tensorflow as tf
 import tensorflow_federated as tff
 
-from tff_personalization import global_weights, local_training
+from tff_personalization import errors, global_weights, local_training
 from tff_personalization.algorithms import client_work
 from tff_personalization.models import functional
 from tff_personalization.personalization import adaptation
@@ -89,6 +90,8 @@ def build_personalization_evaluation(
         chosen = [strategies_lib.STRATEGIES[name] for name in strategies]
         tunings = [adaptation.Tuning(optimizer, epochs, batch_size, own_settings(one.settings)) for one in chosen]
         curves = [strategy.curve(client, tuning) for strategy, tuning in zip(chosen, tunings, strict=True)]
+        for name, curve in zip(strategies, curves, strict=True):
+            _check(name, curve, epochs)
         loss_sum, correct = (tf.stack(rows) for rows in zip(*curves, strict=True))
         return collections.OrderedDict(
             index=data["index"],
@@ -112,6 +115,20 @@ def build_personalization_evaluation(
         return tff.federated_sum(tff.federated_map(sums, records))
 
     return evaluate
+
+
+def _check(name: str, curve: Any, epochs: int) -> None:
+    """Raises UserError unless what a strategy gives is a curve."""
+    values = tuple(curve) if isinstance(curve, tuple) else ()
+    if len(values) != len(adaptation.Curve._fields):
+        raise errors.UserError(f"--strategies: {name} gives a {type(curve).__name__}; an adaptation.Curve is expected.")
+    for field, value, dtype in zip(adaptation.Curve._fields, values, (tf.float32, tf.int32), strict=True):
+        value = tf.convert_to_tensor(value)
+        if value.dtype != dtype or not value.shape.is_compatible_with([epochs + 1]):
+            raise errors.UserError(
+                f"--strategies: {name} gives {field} as {value.dtype.name} of shape {tuple(value.shape)}; {dtype.name} "
+                f"of shape ({epochs + 1},) is expected: a number before, and one after each of {epochs} epochs."
+            )
 
 
 def client_sums(

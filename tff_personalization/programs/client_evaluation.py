@@ -15,7 +15,7 @@ from tff_personalization import global_weights, seeds
 from tff_personalization.experiment import config as config_lib
 from tff_personalization.models import functional
 from tff_personalization.personalization import distributions, evaluation
-from tff_personalization.programs import progress
+from tff_personalization.programs import checks, progress
 from tff_personalization.tasks import federated_data
 
 
@@ -154,11 +154,18 @@ class PersonalizationEvaluator:
                 line.update(len(chunk))
         keys = list(itertools.product(strategies, range(self._epochs + 1)))
         if self._release == "records":
+            for record in released:
+                whose = f"of client {clients[int(record['index'])]}"
+                checks.check_counts(strategies, record["correct"], int(record["test_predictions"]), whose)
+            losses = np.array([record["loss_sum"] for record in released])
+            checks.warn_of_losses(strategies, losses, round_number)
             table = distributions.client_table(released, clients, strategies)
             by_key = {key: distributions.from_table(table, *key, evaluation.HISTOGRAM_BINS) for key in keys}
             missing = sum(int(record["test_predictions"]) == 0 for record in released)
             return EvaluationResult(by_key, table, missing)
         sums = tf.nest.map_structure(lambda *parts: np.sum(parts, axis=0), *released)
+        checks.check_counts(strategies, sums["correct"], int(sums["test_predictions"]), "of all clients")
+        checks.warn_of_losses(strategies, np.asarray(sums["loss"])[np.newaxis], round_number)
         by_key = {(name, epoch): distributions.from_sums(sums, strategies.index(name), epoch) for name, epoch in keys}
         return EvaluationResult(by_key, None, int(sums["clients_without_test_examples"]))
 

@@ -18,7 +18,7 @@ from tff_personalization.algorithms import method, stateful_clients
 from tff_personalization.execution import interruption, runtime
 from tff_personalization.experiment import config as config_lib
 from tff_personalization.models import functional
-from tff_personalization.programs import client_evaluation, progress
+from tff_personalization.programs import checks, client_evaluation, progress
 from tff_personalization.records import run_writer, saved_models
 from tff_personalization.tasks import federated_data
 
@@ -149,7 +149,9 @@ def train(program: Program, state: State) -> Trained:
         output = stage.process.next(learning, cohort.values, kept)
     else:
         output = stage.process.next(learning, cohort.values)
-    return Trained(round_number, stage, cohort, output, time.monotonic() - started)
+    trained = Trained(round_number, stage, cohort, output, time.monotonic() - started)
+    checks.check_round(program.experiment.config.method, output, trained.weights.trainable, round_number)
+    return trained
 
 
 def _state_for(program: Program, state: State, stage: method.Stage) -> Any:

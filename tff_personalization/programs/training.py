@@ -16,7 +16,7 @@ from tff_personalization.execution import connections, interruption, remote_work
 from tff_personalization.experiment import config as config_lib
 from tff_personalization.experiment import settings
 from tff_personalization.experiment import setup as setup_lib
-from tff_personalization.programs import client_evaluation, final_evaluation, progress, rounds, summary, writers
+from tff_personalization.programs import checks, client_evaluation, final_evaluation, progress, rounds, summary, writers
 from tff_personalization.records import (
     checkpoints,
     coroutines,
@@ -166,6 +166,7 @@ def _program(
     """Builds what stays as it is in all rounds."""
     config, setup = experiment.config, setup_lib.setup(experiment, data)
     training = methods.get(config.method).build(setup)
+    checks.check_training(config.method, training)
     candidates = data.split.validation or data.split.test
     order = seeds.generator(config.seed, "evaluation_sample").permutation(len(candidates))
     return rounds.Program(

@@ -1,0 +1,94 @@
+"""Whether what methods and strategies give can be: a plugin's may not. One line says what was expected."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from absl import logging
+
+from tff_personalization import errors
+from tff_personalization.algorithms import method
+
+_MEASURED = ("clients", "examples", "train_loss", "train_accuracy", "non_finite_clients")
+
+
+def check_training(name: str, training: Any) -> None:
+    """Raises UserError unless what a method has built is a `Training`."""
+    if not isinstance(training, method.Training):
+        raise errors.UserError(
+            f"--method={name}: build gives {_kind(training)}; an algorithms.method.Training is expected."
+        )
+    first = [stage.first_round for stage in training.stages]
+    if first and (first[0] != 1 or first != sorted(set(first))):
+        raise errors.UserError(
+            f"--method={name}: its stages begin with the rounds {first}; 1 and then later ones are expected."
+        )
+
+
+def check_round(name: str, output: Any, weights: Sequence[np.ndarray], round_number: int) -> None:
+    """Raises UserError unless a round has the metrics of one, and weights and shares that can be.
+
+    Args:
+        name: the method.
+        output: of its learning process.
+        weights: the global weights after the round.
+        round_number: the round.
+    """
+    what = f"--method={name}, round {round_number}"
+    measured = output.metrics.get("client_work") if isinstance(output.metrics, Mapping) else None
+    lacking = [key for key in _MEASURED if not isinstance(measured, Mapping) or key not in measured]
+    if lacking:
+        raise errors.UserError(
+            f"{what}: the process's metrics have no client_work with {lacking[0]}; those of "
+            "client_work.build_client_work are expected."
+        )
+    assert measured is not None
+    if measured["train_accuracy"] > 1 or measured["train_accuracy"] < 0:
+        raise errors.UserError(
+            f"{what}: {measured['train_accuracy']:g} of the predictions in training are right; 0 to 1 is expected."
+        )
+    if not all(np.isfinite(array).all() for array in weights):
+        raise errors.UserError(
+            f"{what}: weights of the global model are not finite; finite ones are expected: lower the learning rates, "
+            "or mend the method."
+        )
+
+
+def check_counts(strategies: Sequence[str], correct: np.ndarray, predictions: int, where: str) -> None:
+    """Raises UserError if a strategy has more right answers than there are predictions, or fewer than none.
+
+    Args:
+        strategies: the S strategies.
+        correct: right answers, shape (S, E + 1).
+        predictions: how many there are.
+        where: whose they are, in words.
+    """
+    for name, row in zip(strategies, np.asarray(correct), strict=True):
+        wrong = np.flatnonzero((row < 0) | (row > predictions))
+        if len(wrong):
+            raise errors.UserError(
+                f"--strategies: {name} has {row[wrong[0]]} right answers of {predictions} in epoch {wrong[0]} {where}; "
+                f"0 to {predictions} are expected."
+            )
+
+
+def warn_of_losses(strategies: Sequence[str], losses: np.ndarray, round_number: int) -> None:
+    """Says which strategy has losses that are not finite: it diverges, or is wrong.
+
+    Args:
+        strategies: the S strategies.
+        losses: sums of losses, shape (n, S, E + 1), of n clients or of all.
+        round_number: after which they were judged.
+    """
+    finite = np.isfinite(losses).all(axis=(0, 2))
+    for name in (name for name, is_finite in zip(strategies, finite, strict=True) if not is_finite):
+        logging.warning(
+            "Round %d: the loss under strategy %s is not finite; a finite sum is expected: lower "
+            "--personalization_learning_rate, or mend the strategy.",
+            round_number,
+            name,
+        )
+
+
+def _kind(value: Any) -> str:
+    return f"a {type(value).__name__}" if value is not None else "nothing"
