@@ -93,7 +93,7 @@ def evaluate(
     evaluator = client_evaluation.PersonalizationEvaluator(experiment, opened.model, opened.data, weights)
     with _program(), opened.computing():
         judged = tff.learning.models.ModelWeights(weights.flat, ())
-        found = evaluator.evaluate(judged, opened.data.split.test, number)
+        found = evaluator.evaluate(judged, opened.data.split.test, number, seed=experiment.config.evaluation_seed)
     assert found.clients is not None
     return found.clients
 
