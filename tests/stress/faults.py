@@ -104,6 +104,7 @@ def _stop_for_a_while(pid: int) -> None:
 FAULTS = (
     Fault("kill -9 of the program", signalled(signal.SIGKILL)),
     Fault("SIGTERM", signalled(signal.SIGTERM)),
+    Fault("SIGHUP", signalled(signal.SIGHUP)),
     Fault("Ctrl-C", signalled(signal.SIGINT)),
     Fault("no more memory for the program", lambda target: _limit_memory(target.pid)),
     Fault("disk full", lambda target: target.disk.fill()),

@@ -1,0 +1,264 @@
+"""Environments in which people really are: does each command end right there, or in one clear line?
+
+    python -m tests.stress.environments --output=docs/reliability/environments.csv
+
+Every command (start, resume, sweep, analysis, export, draw) is tried as a process of its own in every environment of
+`ENVIRONMENTS`. *Right* means exit status 0 and the file that the command is to leave; *one clear line*, exit status 1 and
+one line `Error: …` that says what the environment lacks. Anything else fails. So does a folder called `~`, and a child
+process that outlives its command.
+"""
+
+import argparse
+import dataclasses
+import os
+import pathlib
+import select
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Mapping, Sequence
+
+import pandas as pd
+
+from benchmarks import recording
+from tests import processes
+from tests.stress import random_faults
+
+_SECONDS = 180
+_PROGRAM = str(processes.ROOT / "run_experiment.py")
+_SMALL = (
+    *("--model=linear", "--rounds=2", "--clients_per_round=2", "--test_clients=4", "--local_epochs=1"),
+    *("--personalization_epochs=1", "--strategies=fine_tune", "--rounds_per_evaluation=0"),
+)
+_PROXY = "http://10.255.255.1:3128"  # where nobody is
+_WITHOUT_NAMESPACES = ["sh", "-c", 'echo 0 > /proc/sys/user/max_net_namespaces; exec "$@"', "sh"]
+_PATCH = """
+import errno, fcntl, os, threading
+
+def flock(*_):
+    raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+replace = os.replace
+
+def late(*paths):
+    threading.Timer(0.2, replace, paths).start()
+"""
+
+
+@dataclasses.dataclass(frozen=True)
+class Environment:
+    """One environment.
+
+    Attributes:
+        variables: that are set in it.
+        prefix: goes before the command.
+        customize: Python that runs in each interpreter at its start.
+        folder: the name of the folder in which runs are.
+        refused: commands that end in one line there, and words of that line.
+    """
+
+    variables: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    prefix: Sequence[str] = ()
+    customize: str = ""
+    folder: str = "runs"
+    refused: tuple[tuple[str, ...], str] = ((), "")
+
+
+ENVIRONMENTS: dict[str, Environment] = {
+    "nothing of note": Environment(),
+    "a notebook's MPLBACKEND": Environment({"MPLBACKEND": "module://matplotlib_inline.backend_inline"}),
+    "proxies": Environment({name: _PROXY for name in ("http_proxy", "https_proxy", "grpc_proxy")}),
+    "no home, no such user": Environment(
+        prefix=["unshare", "-U", "--map-user=12345", "env", "-i", "PATH=/usr/bin:/bin"]
+    ),
+    "a home that cannot be written": Environment({"HOME": "/proc"}),
+    "PYTHONWARNINGS=error": Environment({"PYTHONWARNINGS": "error"}),
+    "variables for TensorFlow, gRPC, OpenMP": Environment(
+        {
+            "TF_XLA_FLAGS": "--no_such_flag",
+            "XLA_FLAGS": "--no_such_flag",
+            "GRPC_POLL_STRATEGY": "no_such",
+            "OMP_NUM_THREADS": "many",
+            "KERAS_BACKEND": "torch",
+            "TF_USE_LEGACY_KERAS": "1",
+        }
+    ),
+    "LD_PRELOAD of another tool": Environment({"LD_PRELOAD": "/no/such/library.so"}),
+    "GIT_DIR of another repository": Environment({"GIT_DIR": "/no/such/repository"}),
+    "no temporary folder of that name": Environment({"TMPDIR": "/no/such/folder", "TERM": "dumb"}),
+    "a file system without locks": Environment(customize=f"{_PATCH}\nfcntl.flock = flock\n"),
+    "renames that are seen late": Environment(customize=f"{_PATCH}\nos.replace = late\n"),
+    "no network namespaces": Environment(prefix=["unshare", "-Ur", *_WITHOUT_NAMESPACES]),
+    "no loopback": Environment(prefix=["unshare", "-Urn"]),
+    "neither": Environment(
+        prefix=["unshare", "-Urn", *_WITHOUT_NAMESPACES],
+        refused=(("start", "resume", "sweep"), "loopback is down"),
+    ),
+    "spaces and commas in paths": Environment(folder="runs of Smith, J., and others"),
+}
+
+
+class Place:
+    """Where trials are: made-up data, and a finished run of it that is copied for each."""
+
+    def __init__(self, path: pathlib.Path):
+        self.path = path
+        self.archive = random_faults.write_archive(path / "made_up.npz")
+        command = [sys.executable, _PROGRAM, *self.flags(path / "made"), "--run_name=run", "--noplots"]
+        subprocess.run(command, check=True, capture_output=True, cwd=processes.ROOT)
+
+    def flags(self, output_dir: pathlib.Path) -> list[str]:
+        return [f"--client_data={self.archive}", f"--output_dir={output_dir}", *_SMALL]
+
+    def copy(self, folder: pathlib.Path, finished: bool = True) -> pathlib.Path:
+        """A copy of the run, or of what it was before its final evaluation."""
+        run = shutil.copytree(self.path / "made" / "run", folder / "run")
+        if not finished:
+            for name in ("summary.json", "clients.csv", "distribution.csv"):
+                (run / name).unlink()
+        return run
+
+
+def _start(place: Place, folder: pathlib.Path) -> tuple[list[str], pathlib.Path]:
+    flags = ["--client_data=handwriting", "--num_clients=8", f"--output_dir={folder}", "--run_name=new", *_SMALL]
+    return [_PROGRAM, *flags], folder / "new" / "plots"
+
+
+def _resume(place: Place, folder: pathlib.Path) -> tuple[list[str], pathlib.Path]:
+    run = place.copy(folder, finished=False)
+    return [_PROGRAM, *place.flags(folder), "--run_name=run", "--noplots"], run / "summary.json"
+
+
+def _sweep(place: Place, folder: pathlib.Path) -> tuple[list[str], pathlib.Path]:
+    file = folder / "two.toml"
+    file.write_text("[[runs]]\nlabel = 'a'\nseed = 2\n", encoding="utf-8-sig")
+    return [_PROGRAM, f"--sweep={file}", *place.flags(folder), "--noplots"], folder / "two" / "sweep.csv"
+
+
+def _analysis(place: Place, folder: pathlib.Path) -> tuple[list[str], pathlib.Path]:
+    run = place.copy(folder)
+    return ["-m", "analysis.accuracy_distributions", str(run)], run / "plots" / "accuracy_distributions.png"
+
+
+def _export(place: Place, folder: pathlib.Path) -> tuple[list[str], pathlib.Path]:
+    run = place.copy(folder)
+    return ["-m", "tff_personalization.export", str(run), "--format=keras"], run / "export" / "round_2.keras"
+
+
+def _draw(place: Place, folder: pathlib.Path) -> tuple[list[str], pathlib.Path]:
+    run = place.copy(folder)
+    return ["-m", "tff_personalization.draw", str(run), "--port=0"], run
+
+
+COMMANDS: dict[str, Callable[[Place, pathlib.Path], tuple[list[str], pathlib.Path]]] = {
+    "start": _start,
+    "resume": _resume,
+    "sweep": _sweep,
+    "analysis": _analysis,
+    "export": _export,
+    "draw": _draw,
+}
+
+
+def judged(status: int | str, said: str, left: bool, words: str) -> str:
+    """How a command has ended: "right", "one clear line", or what is wrong.
+
+    Args:
+        status: its exit status, or what became of it.
+        said: on standard error.
+        left: whether there is what it was to leave.
+        words: of the line with which it is expected to end; "" where it is to end right.
+    """
+    if "Traceback" in said:
+        return "a traceback"
+    if words:
+        errors = [line for line in said.splitlines() if line.startswith("Error: ")]
+        return "one clear line" if status == 1 and len(errors) == 1 and words in errors[0] else f"no line, {status}"
+    if status == 0:
+        return "right" if left else "nothing left"
+    return f"exit status {status}"
+
+
+def trial(place: Place, environment: Environment, kind: str) -> dict:
+    """Tries a command in an environment; a row."""
+    base = pathlib.Path(tempfile.mkdtemp(dir=place.path))
+    folder = base / environment.folder
+    folder.mkdir()
+    variables = {**os.environ, **environment.variables}
+    if environment.customize:
+        (base / "custom").mkdir()
+        (base / "custom" / "sitecustomize.py").write_text(environment.customize)
+        variables["PYTHONPATH"] = str(base / "custom")
+    if environment.prefix:
+        base.chmod(0o777)
+    arguments, leaves = COMMANDS[kind](place, folder)
+    started = time.monotonic()
+    with (base / "said").open("w+") as said, (base / "shown").open("w+") as shown:
+        process = subprocess.Popen(
+            [*environment.prefix, sys.executable, *arguments],
+            cwd=processes.ROOT,
+            env=variables,
+            stdin=subprocess.DEVNULL,
+            stdout=shown,
+            stderr=said,
+        )
+        status: int | str = _served(process, base / "shown") if kind == "draw" else _ended(process)
+        said.seek(0)
+        text = said.read()
+    words = environment.refused[1] if kind in environment.refused[0] else ""
+    found = judged(status, text, leaves.exists(), words)
+    if (processes.ROOT / "~").exists():
+        found = "a folder called ~"
+    if found not in ("right", "one clear line"):
+        print(text, file=sys.stderr)
+    shutil.rmtree(base, ignore_errors=True)
+    return {"command": kind, "found": found, "seconds": round(time.monotonic() - started, 1)}
+
+
+def _ended(process: subprocess.Popen) -> int | str:
+    try:
+        return process.wait(_SECONDS)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+        return "hung"
+
+
+def _served(process: subprocess.Popen, shown: pathlib.Path) -> int | str:
+    """Waits for the drawing page, then ends it: 0 if it came."""
+    deadline = time.monotonic() + _SECONDS
+    while process.poll() is None and time.monotonic() < deadline:
+        if "Draw at http://127.0.0.1:" in shown.read_text():
+            process.terminate()
+            process.wait()
+            return 0
+        select.select([], [], [], 0.1)
+    return _ended(process) if process.poll() is not None else "hung"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--environment", action="append", help="of those that are tried; all if none is given")
+    parser.add_argument("--command", action="append", choices=COMMANDS, help="that is tried; all if none is given")
+    parser.add_argument("--output", type=pathlib.Path, help="CSV file for the rows")
+    options = parser.parse_args()
+    rows = []
+    with tempfile.TemporaryDirectory() as temporary:
+        pathlib.Path(temporary).chmod(0o755)
+        place = Place(pathlib.Path(temporary))
+        for name in options.environment or ENVIRONMENTS:
+            for kind in options.command or COMMANDS:
+                rows.append({"environment": name, **trial(place, ENVIRONMENTS[name], kind)})
+                print(rows[-1], flush=True)
+    table = pd.DataFrame(rows)
+    print(pd.crosstab(table["environment"], table["found"], margins=True).to_string())
+    if options.output:
+        options.output.parent.mkdir(parents=True, exist_ok=True)
+        recording.write(table, options.output)
+    sys.exit(int(not table["found"].isin(["right", "one clear line"]).all()))
+
+
+if __name__ == "__main__":
+    main()
