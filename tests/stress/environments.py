@@ -3,7 +3,7 @@
     python -m tests.stress.environments --output=docs/reliability/environments.csv
 
 Every command (start, resume, sweep, analysis, export, draw) is tried as a process of its own in every environment of
-`ENVIRONMENTS`. *Right* means exit status 0 and the file that the command is to leave; *one clear line*, exit status 1 and
+`ENVIRONMENTS`. *Right* means exit status 0 and the file that the command is to leave; *one clear line*, status 1 and
 one line `Error: …` that says what the environment lacks. Anything else fails. So does a folder called `~`, and a child
 process that outlives its command.
 """
