@@ -255,3 +255,11 @@ def test_a_split_by_another_seed_is_no_other_data(make_run):
     runs_lib.check_same_data([one, two])
     of_one_class = with_data(make_run("three", seed=1), examples_sha256="d", task="emnist10")
     runs_lib.check_same_data([one, two, of_one_class])
+
+
+def test_a_table_with_more_cells_than_names_is_named(make_run):
+    directory = make_run()
+    path = directory / "clients.csv"
+    header, *rows = path.read_text().splitlines()
+    path.write_text("\n".join([header, *(f"x,{row}" for row in rows)]) + "\n")
+    _expect(f"{path}: line 2: more cells than the header has names", lambda: runs_lib.read(directory).clients)

@@ -119,6 +119,8 @@ def read_csv(path: Place, columns: Iterable[str], text_columns: frozenset[str] =
     except ValueError as error:  # of which pandas' ParserError and EmptyDataError are kinds
         reason = " ".join(str(error).split())
         raise UserError(f"{path}: not a CSV table ({reason}); restore the file or repeat the run") from None
+    if not isinstance(table.index, pd.RangeIndex):
+        raise UserError(f"{path}: line 2: more cells than the header has names; restore the file or repeat the run")
     for column in columns:
         if column not in table:
             raise UserError(f"{path}: no column {column!r}; restore the file or repeat the run")

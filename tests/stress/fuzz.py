@@ -1,0 +1,295 @@
+"""Coverage-guided fuzzing of every reader of foreign bytes: what is refused is refused with a UserError.
+
+    .venv/bin/pip install --no-deps --target=/tmp/atheris atheris==3.0.0      # once; nothing else needs it
+    PYTHONPATH=/tmp/atheris python -m tests.stress.fuzz npz --runs=1000000 --findings=DIR
+    PYTHONPATH=/tmp/atheris python -m tests.stress.fuzz --all --seconds=60 --output=docs/reliability/fuzz.csv
+
+Bytes that Atheris makes, guided by the branches of this project that they reach, are given to a reader of `TARGETS`. It
+begins with sound input. Whatever is not a UserError (or what the program makes one line of) is written to DIR, and ends
+the search. With --all every reader has its time, in a process of its own, and a row: executions, found or not.
+"""
+
+import argparse
+import dataclasses
+import io
+import itertools
+import json
+import pathlib
+import re
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+
+import numpy as np
+import pandas as pd
+
+_MODULE = "tests.stress.fuzz"
+_MOST_BYTES = 20_000
+_GUIDING = [*(f"tff_personalization.{room}" for room in ("tasks", "records", "sweeps", "draw")), "tomllib"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Target:
+    """A reader of bytes.
+
+    Attributes:
+        seeds: sound input, in files that are written into a folder.
+        reader: from that folder to what reads bytes; it raises UserError for those that it refuses.
+    """
+
+    seeds: Callable[[pathlib.Path], list[bytes]]
+    reader: Callable[[pathlib.Path], Callable[[bytes], object]]
+
+
+def _data(name: str, text: bool = False) -> Callable[[pathlib.Path], Callable[[bytes], object]]:
+    """Client data in a file of a name, read as the program reads it."""
+
+    def reader(place: pathlib.Path) -> Callable[[bytes], object]:
+        from tests.tasks.sources import small_files
+        from tff_personalization.tasks import registry, sources
+
+        catalogue = registry.TASKS["shakespeare" if text else "emnist62"].sources
+
+        def read(content: bytes) -> object:
+            (place / name).write_bytes(content)
+            return sources.load(small_files.options(place / name, cache_dir=place / "cache"), catalogue)
+
+        return read
+
+    return reader
+
+
+def _npz(place: pathlib.Path) -> list[bytes]:
+    from tests.tasks.sources import small_files
+
+    found = []
+    for save in (np.savez, np.savez_compressed):
+        content = io.BytesIO()
+        save(content, **small_files.arrays(count=6))
+        found.append(content.getvalue())
+    return found
+
+
+def _sqlite(place: pathlib.Path) -> list[bytes]:
+    from tests.tasks.sources import small_files
+
+    return [small_files.write_sqlite(place / "seed.sqlite", small_files.sqlite_rows(per_part=1)).read_bytes()]
+
+
+def _form(name: str) -> Callable[[pathlib.Path], list[bytes]]:
+    def seeds(place: pathlib.Path) -> list[bytes]:
+        from tests.tasks.sources import written_forms
+
+        path = pathlib.Path(written_forms.write(name, place))
+        files = [path] if path.is_file() else [file for file in path.rglob("*") if file.is_file()]
+        return [file.read_bytes()[:_MOST_BYTES] for file in files[:2]]
+
+    return seeds
+
+
+def _record(name: str) -> Callable[[pathlib.Path], Callable[[bytes], object]]:
+    """A record of a run, as the analysis reads it."""
+
+    def reader(place: pathlib.Path) -> Callable[[bytes], object]:
+        import shutil
+
+        from tests import processes
+        from tff_personalization.records import run_records
+
+        run = shutil.copytree(processes.ROOT / "docs" / "results" / "quick", place / "run", dirs_exist_ok=True)
+
+        def read(content: bytes) -> object:
+            (run / name).write_bytes(content)
+            opened = run_records.read(run)
+            return opened.summary if name.endswith(".json") else getattr(opened, name.removesuffix(".csv"))
+
+        return read
+
+    return reader
+
+
+def _of_quick(name: str) -> Callable[[pathlib.Path], list[bytes]]:
+    def seeds(place: pathlib.Path) -> list[bytes]:
+        from tests import processes
+
+        content = (processes.ROOT / "docs" / "results" / "quick" / name).read_bytes()
+        return [b"\n".join(content.split(b"\n")[:8]) + b"\n" if name.endswith("csv") else content]
+
+    return seeds
+
+
+def _flag_file(place: pathlib.Path) -> Callable[[bytes], object]:
+    from absl import flags
+
+    from tff_personalization import errors
+    from tff_personalization.experiment import config
+
+    values = flags.FlagValues()
+    config.define_flags(values)
+    flags.DEFINE_string("flagfile", "", "", flag_values=values)
+
+    def read(content: bytes) -> object:
+        (place / "x.flags").write_bytes(content)
+        values.unparse_flags()
+        for name in values:
+            values[name].unparse()
+        try:
+            values(["x", f"--flagfile={place / 'x.flags'}"])
+            return config.from_flags(values)
+        except (flags.Error, UnicodeDecodeError) as error:  # one line: `startup.plain_flag_errors`
+            raise errors.UserError(str(error)) from error
+
+    return read
+
+
+def _sweep_file(place: pathlib.Path) -> Callable[[bytes], object]:
+    from tff_personalization.sweeps import sweep_file
+
+    def read(content: bytes) -> object:
+        (place / "x.toml").write_bytes(content)
+        found = sweep_file.read(place / "x.toml")
+        scales = found.contents.get("scale", {})
+        return list(itertools.islice(found.points(next(iter(scales), "")), 100))
+
+    return read
+
+
+def _page(place: pathlib.Path) -> Callable[[bytes], object]:
+    """A request to the drawing page: its first byte chooses the path, the rest is the body."""
+    from tests.draw import conftest
+    from tff_personalization import errors
+    from tff_personalization.draw import held_out_writers, personalizer, server
+
+    maker = personalizer.Personalizer(conftest.trained_model("--model=linear", "--personalization_epochs=1"))
+    writers = held_out_writers.HeldOutWriters(np.arange(10), np.full(10, 10))
+    pages = server.Pages(maker, writers, {"name": "run"}, most_visitors=2, most_examples=12)
+    app = server.create_app(pages, {conftest.HOST})
+    app.config["PROPAGATE_EXCEPTIONS"] = True
+    app.test_client_class = conftest._Client
+    client = app.test_client()
+    client.get("/")
+    paths = ("/api/look", "/api/examples", "/api/undo", "/api/forget", "/api/archive")
+
+    def read(content: bytes) -> object:
+        path = paths[content[0] % len(paths) if content else 0]
+        kind = "application/octet-stream" if path.endswith("archive") else "application/json"
+        answer = client.post(path, data=content[1:], content_type=kind)
+        if answer.status_code >= 500:
+            raise AssertionError(answer.status)
+        if answer.status_code >= 400:
+            raise errors.UserError(answer.status)
+        return answer.json
+
+    return read
+
+
+def _requests(place: pathlib.Path) -> list[bytes]:
+    strokes = json.dumps({"strokes": [[[1, 2], [3, 4], [9, 9]]], "label": "3"}).encode()
+    return [bytes([number]) + strokes for number in range(4)] + [b"\x04" + content for content in _npz(place)]
+
+
+TARGETS = {
+    "npz": Target(_npz, _data("x.npz")),
+    "SQLite": Target(_sqlite, _data("x.sqlite")),
+    "LEAF": Target(_form("leaf, one file"), _data("x.json")),
+    "HDF5": Target(_form("hdf5"), _data("x.h5")),
+    "Parquet": Target(_form("parquet"), _data("x.parquet")),
+    "CSV of pictures": Target(_form("csv"), _data("x.csv")),
+    "config.json": Target(_of_quick("config.json"), _record("config.json")),
+    "summary.json": Target(_of_quick("summary.json"), _record("summary.json")),
+    "clients.csv": Target(_of_quick("clients.csv"), _record("clients.csv")),
+    "evaluations.csv": Target(_of_quick("evaluations.csv"), _record("evaluations.csv")),
+    "flag file": Target(lambda _: [b"--method=reptile\n--rounds=3\n# x\n--strategies=fine_tune,apfl\n"], _flag_file),
+    "sweep file": Target(
+        lambda _: [b'[about]\ntitle = "x"\n[grid]\nseed = [1, 2]\n[[runs]]\nlabel = "a"\nrounds = 3\n'], _sweep_file
+    ),
+    "page": Target(_requests, _page),
+}
+
+
+def search(name: str, runs: int, seconds: int, findings: pathlib.Path) -> None:
+    """Fuzzes one reader; the process ends with it."""
+    import atheris
+    from absl import logging
+
+    logging.set_verbosity(logging.FATAL)
+    place = pathlib.Path(
+        tempfile.mkdtemp(prefix="fuzz-", dir="/dev/shm" if pathlib.Path("/dev/shm").is_dir() else None)
+    )
+    # Modules that are imported here guide the search by their branches.
+    with atheris.instrument_imports(include=_GUIDING):
+        from tff_personalization import errors
+
+        read = TARGETS[name].reader(place)
+    (place / "corpus").mkdir()
+    (place / "seeds").mkdir()
+    for number, content in enumerate(TARGETS[name].seeds(place / "seeds")):
+        (place / "corpus" / str(number)).write_bytes(content)
+
+    def once(content: bytes) -> None:
+        try:
+            read(content)
+        except errors.UserError as error:
+            if "\n" in str(error):
+                raise AssertionError("a message of several lines") from error
+
+    findings.mkdir(parents=True, exist_ok=True)
+    prefix = re.sub(r"\W+", "_", name)
+    limits = [f"-max_total_time={seconds}"] if seconds else []
+    bounds = [f"-runs={runs}", f"-max_len={_MOST_BYTES}", "-timeout=20", "-rss_limit_mb=4000", "-print_final_stats=1"]
+    artifacts = f"-artifact_prefix={findings}/{prefix}-"
+    atheris.Setup(["fuzz", str(place / "corpus"), *bounds, artifacts, *limits], once)
+    atheris.Fuzz()
+
+
+def executions(said: str) -> int:
+    """How often a reader was called, by what libFuzzer says at its end or, where it was stopped, last."""
+    final = re.findall(r"stat::number_of_executed_units:\s*(\d+)", said)
+    return int(final[-1]) if final else max((int(number) for number in re.findall(r"^#(\d+)\s", said, re.M)), default=0)
+
+
+def search_all(names: list[str], seconds: int, findings: pathlib.Path) -> Iterator[dict]:
+    """Fuzzes readers one after the other, each in a process of its own; a row for each."""
+    for name in names:
+        started = time.monotonic()
+        command = [sys.executable, "-m", _MODULE, name, f"--seconds={seconds}", f"--findings={findings}"]
+        done = subprocess.run(command, capture_output=True, text=True, check=False, errors="replace")
+        if done.returncode:
+            print(done.stderr[-3000:], file=sys.stderr)
+        yield {
+            "reader": name,
+            "executions": executions(done.stderr),
+            "findings": int(done.returncode != 0),
+            "seconds": round(time.monotonic() - started),
+        }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("reader", nargs="*", choices=[*TARGETS, []], help="one of them")
+    parser.add_argument("--all", action="store_true", help="one after the other, or those that are named")
+    parser.add_argument("--runs", type=int, default=-1, help="executions; -1: no limit")
+    parser.add_argument("--seconds", type=int, default=0, help="of each search; 0: no limit")
+    parser.add_argument(
+        "--findings", type=pathlib.Path, default=pathlib.Path("findings"), help="where they are written"
+    )
+    parser.add_argument("--output", type=pathlib.Path, help="CSV file for the rows of --all")
+    options = parser.parse_args()
+    if not options.all:
+        search(options.reader[0], options.runs, options.seconds, options.findings.absolute())
+        return
+    rows = []
+    for row in search_all(options.reader or list(TARGETS), options.seconds, options.findings.absolute()):
+        rows.append(row)
+        print(row, flush=True)
+    if options.output:
+        from benchmarks import recording
+
+        recording.write(pd.DataFrame(rows), options.output)
+    sys.exit(int(any(row["findings"] for row in rows)))
+
+
+if __name__ == "__main__":
+    main()
