@@ -7,7 +7,19 @@ import pandas as pd
 import pytest
 
 from tests import forked
-from tests.stress import bad_commands, cases, faults, malformed_data, malformed_forms, moments, random_faults
+from tests.stress import (
+    bad_commands,
+    cases,
+    environments,
+    faults,
+    fuzz,
+    malformed_data,
+    malformed_forms,
+    moments,
+    random_faults,
+    soak,
+)
+from tff_personalization.execution import worker
 
 
 def test_every_kind_of_fault_has_its_turn_at_every_moment():
@@ -86,3 +98,42 @@ def test_something_of_every_kind_of_bad_input_is_tried():
 def test_the_program_itself_refuses_malformed_input_in_one_line(make):
     outcome = bad_commands.run(cases.Case("kind", "name", make), forked.Popen)
     assert outcome.found == "refused", outcome
+
+
+@pytest.mark.parametrize(
+    ("status", "said", "left", "words", "found"),
+    [
+        (0, "some line\n", True, "", "right"),
+        (0, "", False, "", "nothing left"),
+        (1, "Error: x\n", False, "", "exit status 1"),
+        (1, "Error: loopback is down\n", False, "loopback is down", "one clear line"),
+        (1, "Error: x\n", False, "loopback is down", "no line, 1"),
+        (0, "Traceback (most recent call last):\n", True, "", "a traceback"),
+        ("hung", "", False, "", "exit status hung"),
+    ],
+)
+def test_how_a_command_has_ended_in_an_environment(status, said, left, words, found):
+    assert environments.judged(status, said, left, words) == found
+
+
+def test_what_is_left_is_seen(tmp_path):
+    left = soak.Left()
+    assert set(left.added().values()) == {0}
+    with worker.listening("127.0.0.1", 0), (tmp_path / "file").open("w"):
+        added = left.added()
+    assert (added["ports"], added["descriptors"]) == (1, 2)
+
+
+def test_how_often_a_reader_was_called_is_what_libfuzzer_says():
+    assert fuzz.executions("#2\tINITED\n#128\tpulse\nstat::number_of_executed_units: 159\n") == 159
+    assert fuzz.executions("#2\tINITED\n#128\tpulse\n") == 128
+    assert fuzz.executions("no module") == 0
+
+
+@pytest.mark.parametrize("name", ["npz", "SQLite", "LEAF", "clients.csv", "flag file", "sweep file"])
+def test_what_a_search_begins_with_is_read(name, tmp_path):
+    (tmp_path / "seeds").mkdir()
+    target = fuzz.TARGETS[name]
+    read = target.reader(tmp_path)
+    for content in target.seeds(tmp_path / "seeds"):
+        assert read(content) is not None

@@ -26,7 +26,8 @@ import numpy as np
 import pandas as pd
 
 _MODULE = "tests.stress.fuzz"
-_MOST_BYTES = 20_000
+_MOST_BYTES = 60_000
+_FEW = 4  # examples in a seed
 _GUIDING = [*(f"tff_personalization.{room}" for room in ("tasks", "records", "sweeps", "draw")), "tomllib"]
 
 
@@ -82,11 +83,21 @@ def _form(name: str) -> Callable[[pathlib.Path], list[bytes]]:
     def seeds(place: pathlib.Path) -> list[bytes]:
         from tests.tasks.sources import written_forms
 
-        path = pathlib.Path(written_forms.write(name, place))
-        files = [path] if path.is_file() else [file for file in path.rglob("*") if file.is_file()]
-        return [file.read_bytes()[:_MOST_BYTES] for file in files[:2]]
+        write, path = getattr(written_forms, name), place / "seed"
+        few = (array[:_FEW] for array in written_forms.examples()[:3])
+        if name == "table":
+            import pyarrow.parquet
+
+            pyarrow.parquet.write_table(write(*few), path)
+        else:
+            write(path, *few)
+        return [path.read_bytes()]
 
     return seeds
+
+
+def _csv(place: pathlib.Path) -> list[bytes]:
+    return [b"Path;Client;Label\r\nx/a.png;w1;A\r\nx/b.png;w2;b\r\n"]
 
 
 def _record(name: str) -> Callable[[pathlib.Path], Callable[[bytes], object]]:
@@ -193,10 +204,10 @@ def _requests(place: pathlib.Path) -> list[bytes]:
 TARGETS = {
     "npz": Target(_npz, _data("x.npz")),
     "SQLite": Target(_sqlite, _data("x.sqlite")),
-    "LEAF": Target(_form("leaf, one file"), _data("x.json")),
+    "LEAF": Target(_form("leaf"), _data("x.json")),
     "HDF5": Target(_form("hdf5"), _data("x.h5")),
-    "Parquet": Target(_form("parquet"), _data("x.parquet")),
-    "CSV of pictures": Target(_form("csv"), _data("x.csv")),
+    "Parquet": Target(_form("table"), _data("x.parquet")),
+    "CSV of pictures": Target(_csv, _data("x.csv")),
     "config.json": Target(_of_quick("config.json"), _record("config.json")),
     "summary.json": Target(_of_quick("summary.json"), _record("summary.json")),
     "clients.csv": Target(_of_quick("clients.csv"), _record("clients.csv")),

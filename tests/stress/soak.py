@@ -1,0 +1,182 @@
+"""A long sweep in short: many runs, killed at random again and again, end as their twins, and leave nothing.
+
+    python -m tests.stress.soak --runs=200 --at_once=2 --mean_seconds=2 --output=docs/reliability/soak.csv
+
+Every run is made twice: once as it is, and once with faults. After a random time, which is exponential with the given
+mean, it is killed (SIGKILL), asked to end (SIGTERM, Ctrl-C, SIGHUP), or its worker is killed; then the same command is
+given again, until the run is finished. Some runs are made at once. Methods take turns; each run has its own seed.
+
+Writes a row for each run: its method, its faults, and whether it ended as its twin. In the end nothing may be left: no
+process of a run, no file under a temporary name, no socket of a worker, no listening port, and no descriptor of this
+process. Exit status 1 if something is not as promised.
+"""
+
+import argparse
+import collections
+import concurrent.futures
+import os
+import pathlib
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+
+import pandas as pd
+import psutil
+
+from benchmarks import recording
+from tests import forked, processes
+from tests.execution import test_child_processes
+from tests.stress import random_faults
+
+_SIGNALS = (signal.SIGKILL, signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+_OF_THE_WORKER = "kill -9 of the worker"
+_ROUNDS = 12
+_MOST_STARTS = 40
+_SECONDS = 600
+_starting = threading.Lock()  # The server that forks takes one request at a time.
+
+
+class Run:
+    """A run and its twin."""
+
+    def __init__(self, number: int, place: pathlib.Path, archive: pathlib.Path):
+        self.method = list(random_faults.METHODS)[number % len(random_faults.METHODS)]
+        self._number = number
+        self._place = place
+        self._archive = archive
+
+    def command(self, name: str) -> tuple[list[str], pathlib.Path]:
+        flags = [flag for flag in random_faults.METHODS[self.method] if not flag.startswith("--stage_2_round")]
+        stage = ["--stage_2_round=7"] if self.method == "personalized_fed_avg" else []
+        arguments, directory = processes.command(self._archive, self._place, f"{name}{self._number}", *flags, *stage)
+        changed = [flag for flag in arguments if not flag.startswith("--rounds=")]
+        return [*changed, f"--rounds={_ROUNDS}", f"--seed={self._number}", "--rounds_from=none"], directory
+
+    def start(self, arguments: list[str], log: pathlib.Path) -> subprocess.Popen:
+        with _starting, log.open("ab") as output:
+            return forked.Popen(arguments, cwd=processes.ROOT, stdout=output, stderr=output)
+
+
+def with_faults(
+    run: Run, log: pathlib.Path, draw: random.Random, mean_seconds: float
+) -> tuple[list[str], pathlib.Path]:
+    """Makes a run with faults; what befell it, start by start, and its directory."""
+    arguments, directory = run.command("faulty")
+    faults: list[str] = []
+    for start in range(_MOST_STARTS):
+        process = run.start(arguments, log)
+        spared = start == _MOST_STARTS - 1
+        while not spared:
+            try:
+                process.wait(draw.expovariate(1 / mean_seconds))
+                break
+            except subprocess.TimeoutExpired:
+                kind = draw.choice([*_SIGNALS, _OF_THE_WORKER])
+            if kind == _OF_THE_WORKER:
+                faults.append(kind)
+                for pid in processes.children(process.pid):
+                    os.kill(pid, signal.SIGKILL)
+                continue
+            faults.append(signal.Signals(kind).name)
+            process.send_signal(kind)
+            break
+        process.wait(_SECONDS)
+        if (directory / "summary.json").exists():
+            return faults, directory
+    return faults, directory
+
+
+def soak(run: Run, place: pathlib.Path, seed: int, mean_seconds: float) -> dict:
+    """Makes a run and its twin; a row."""
+    started, log = time.monotonic(), place / f"log{run._number}"
+    arguments, twin = run.command("whole")
+    process = run.start(arguments, log)
+    process.wait(_SECONDS)
+    faults, directory = with_faults(run, log, random.Random(f"{seed} {run._number}"), mean_seconds)
+    same = (twin / "summary.json").exists() and random_faults.same_numbers(directory, twin)
+    leftovers = [path.name for path in directory.rglob("*") if "_temp" in path.name or path.suffix == ".temp"]
+    said = log.read_text(errors="replace")
+    if not same or "Traceback" in said:
+        print(said[-3000:], file=sys.stderr)
+    row = {
+        "run": run._number,
+        "method": run.method,
+        "faults": len(faults),
+        **{name: count for name, count in sorted(collections.Counter(faults).items())},
+        "same_numbers": same,
+        "traceback": "Traceback" in said,
+        "files_left": len(leftovers),
+        "seconds": round(time.monotonic() - started, 1),
+    }
+    if same:
+        shutil.rmtree(directory)
+        shutil.rmtree(twin)
+    return row
+
+
+class Left:
+    """What there is of processes, ports, sockets and descriptors; later, what has been added."""
+
+    def __init__(self) -> None:
+        self._before = self._now()
+
+    def _now(self) -> dict[str, set]:
+        sockets = {str(path) for path in pathlib.Path(tempfile.gettempdir()).glob("tff_worker-*")}
+        descriptors = {path.name for path in pathlib.Path("/proc/self/fd").iterdir()}
+        return {
+            "processes": {process.pid for process in psutil.Process().children(recursive=True) if process.is_running()},
+            "ports": test_child_processes.listening_ports(),
+            "sockets of workers": sockets,
+            "descriptors": descriptors,
+        }
+
+    def added(self) -> dict[str, int]:
+        """How many of each kind are there that were not."""
+        for pid in self._now()["processes"] - self._before["processes"]:  # orphans that have ended come to this one
+            try:
+                os.waitpid(pid, os.WNOHANG)
+            except ChildProcessError:
+                continue
+        now = self._now()
+        return {kind: len(now[kind] - self._before[kind]) for kind in now}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--runs", type=int, default=200, help="how many, each made twice")
+    parser.add_argument("--at_once", type=int, default=2, help="how many at the same time")
+    parser.add_argument("--mean_seconds", type=float, default=2.0, help="between a start and the next fault")
+    parser.add_argument("--seed", type=int, default=1, help="of faults")
+    parser.add_argument("--output", type=pathlib.Path, help="CSV file for the rows")
+    options = parser.parse_args()
+    rows = []
+    with tempfile.TemporaryDirectory() as temporary:
+        place = pathlib.Path(temporary)
+        archive = random_faults.write_archive(place / "made_up.npz")
+        forked.run([sys.executable, "-m", "tests.stress.soak", "--help"], cwd=processes.ROOT, capture_output=True)
+        left = Left()
+        with concurrent.futures.ThreadPoolExecutor(options.at_once) as executor:
+            runs = [Run(number, place, archive) for number in range(1, options.runs + 1)]
+            for row in executor.map(lambda run: soak(run, place, options.seed, options.mean_seconds), runs):
+                rows.append(row)
+                print(row, flush=True)
+        time.sleep(3)  # for what is about to end
+        added = left.added()
+    table = pd.DataFrame(rows)
+    for kind, count in added.items():
+        table[f"{kind} left"] = count
+    same = table["same_numbers"].sum()
+    print(f"{len(table)} runs, {table['faults'].sum()} faults, {same} ended as their twins; left: {added}")
+    if options.output:
+        recording.write(table.fillna(0), options.output)
+    failed = ~table["same_numbers"] | table["traceback"] | table["files_left"].astype(bool)
+    sys.exit(int(failed.any() or any(added.values())))
+
+
+if __name__ == "__main__":
+    main()
