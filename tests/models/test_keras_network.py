@@ -92,6 +92,36 @@ def test_loss_gradients_and_ten_steps_are_those_of_keras(shape, layers):
         np.testing.assert_allclose(ours, its, atol=1e-6)
 
 
+def test_meta_learning_differentiates_through_a_step():
+    """The derivative of the loss after a step, in a direction, is the quotient of small differences."""
+    layers = [L.Embedding(WORDS, 4), L.Conv1D(6, 3, activation="tanh"), L.GroupNormalization(2), L.LSTM(5), L.Dense(5)]
+    model = _functional_form(_sequential([8], layers), rng=np.random.default_rng(0))
+    x, y = _examples(model)
+    theta = tuple(map(tf.constant, model.initial_weights[0]))
+    rng = np.random.default_rng(2)
+    drawn = [rng.normal(size=w.shape) for w in theta]
+    length = np.sqrt(sum((part**2).sum() for part in drawn))
+    direction = tuple(tf.constant(part / length, tf.float32) for part in drawn)
+
+    def after_a_step(theta):
+        with tf.GradientTape() as tape:
+            tape.watch(theta)
+            loss = model.scoring.loss(model.logits(theta, x, SEED), y)
+        adapted = tuple(w - 0.5 * g for w, g in zip(theta, tape.gradient(loss, theta), strict=True))
+        return model.scoring.loss(model.logits(adapted, x, SEED), y)
+
+    @tf.function
+    def derivative():
+        with tf.GradientTape() as tape:
+            tape.watch(theta)
+            loss = after_a_step(theta)
+        return tf.add_n([tf.reduce_sum(g * d) for g, d in zip(tape.gradient(loss, theta), direction, strict=True)])
+
+    around = tf.function(lambda h: after_a_step(tuple(w + h * d for w, d in zip(theta, direction, strict=True))))
+    quotient = (float(around(0.01)) - float(around(-0.01))) / 0.02
+    assert float(derivative()) == pytest.approx(quotient, rel=0.02)
+
+
 def _twin_of_the_built_in_network():
     return tf.keras.Sequential(
         [

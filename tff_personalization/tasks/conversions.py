@@ -100,6 +100,7 @@ def from_client_data(
     classes: Sequence[str],
     source: str,
     preprocess: Callable[[tf.data.Dataset], tf.data.Dataset] = lambda dataset: dataset,
+    clients: Sequence[str] | None = None,
 ) -> archives.Archive:
     """The archive of TFF client data, each client read once.
 
@@ -114,19 +115,21 @@ def from_client_data(
         classes: the names of the classes or labels.
         source: what the data is, in a few words.
         preprocess: applied to a client's dataset first; its elements are single examples.
+        clients: those that are read; by default all.
 
     Raises:
         UserError: there is no example.
     """
-    xs, ys, clients, parts = [], [], [], []
+    xs, ys, names, parts = [], [], [], []
     for data, is_test in ((train, False), (test, True)):
-        for client in data.client_ids if data is not None else ():
+        known = data.client_ids if data is not None else []
+        for client in known if clients is None else [client for client in clients if client in set(known)]:
             examples = preprocess(data.create_tf_dataset_for_client(client)).map(example)
             for x, y in examples.batch(4096).as_numpy_iterator():
                 xs.append(named_inputs.pack(x) if isinstance(x, Mapping) else x)
                 ys.append(y)
-                clients += [client] * len(y)
+                names += [client] * len(y)
                 parts += [is_test] * len(y)
     if not xs:
         raise errors.UserError(f"{source}: no client has an example.")
-    return from_arrays(np.concatenate(xs), np.concatenate(ys), np.array(clients), classes, source, np.array(parts))
+    return from_arrays(np.concatenate(xs), np.concatenate(ys), np.array(names), classes, source, np.array(parts))

@@ -18,6 +18,7 @@ from tff_personalization.models import (
     keras_network,
     named_inputs,
     outputs,
+    word_lstm,
 )
 from tff_personalization.tasks import archives, sources
 
@@ -200,5 +201,15 @@ register(
         {"resnet18": _resnet18},
         sources.CIFAR,
         "uint8 RGB, 24×24, the middle of CIFAR's 32×32; standardized inside of the model",
+    ),
+)
+register(
+    "stackoverflow",
+    Task(
+        word_lstm.NEXT_WORD,
+        word_lstm.SENTENCE,
+        {"word_lstm": word_lstm.build_word_lstm},
+        sources.WORDS,
+        "word ids, int32: 0 padding, 1 to 10000 TFF's most frequent words, then any other, the beginning and the end",
     ),
 )

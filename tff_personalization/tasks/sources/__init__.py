@@ -23,10 +23,24 @@ class Cached(Group):
     )
 
 
+NUM_CLIENTS = Setting(
+    120,
+    "Writers that --client_data=handwriting generates, or users that --task=stackoverflow reads.",
+    theme="data",
+    least=2,
+)
+
+
+class SomeClients(Cached):
+    """What a source reads that has too many clients to read them all."""
+
+    num_clients = NUM_CLIENTS
+
+
 class Handwriting(Cached):
     """What the synthetic writers read."""
 
-    num_clients = Setting(120, "Writers that --client_data=handwriting generates.", theme="data", least=2)
+    num_clients = NUM_CLIENTS
     writer_heterogeneity = Setting(
         1.0, "How differently generated writers write: 0, all alike, and upward.", theme="data", least=0
     )
@@ -161,6 +175,7 @@ TEXT = Catalogue(
     settings={"tff": Cached},
 )
 
+WORDS = Catalogue(named={"tff": _load_of("tff_stackoverflow")}, forms={}, settings={"tff": SomeClients})
 CIFAR = Catalogue(named={"tff": _load_of("tff_cifar100")}, forms={}, settings={"tff": Cached})
 
 
