@@ -96,6 +96,13 @@ def test_nothing_is_found_in_generated_writers_or_real_digits(clean, num_classes
     assert checks.findings(sources.load(small_files.options("digits", num_classes))) == []
 
 
+def test_a_client_with_few_classes_is_not_judged_by_how_its_images_look(clean):
+    two = np.isin(clean.y, (2, 7))
+    dealt = changed(clean, client_index=np.where(two, 5, clean.client_index)).select(two | (clean.client_index != 5))
+    mirrored = changed(dealt, x=np.where((dealt.client_index == 5)[:, None, None], dealt.x[:, :, ::-1], dealt.x))
+    assert "orientation" not in {finding.kind for finding in checks.findings(mirrored)}
+
+
 @pytest.mark.skipif(unipen.ARCHIVE is None, reason="no by-writer archive of real handwriting")
 def test_real_handwriting_has_the_right_polarity_orientation_and_labels():
     found = checks.findings(sources.load(small_files.options(unipen.ARCHIVE)))

@@ -14,6 +14,7 @@ from tff_personalization.tasks.sources import emnist_files, gathering
 _MOST_IMAGES = 100_000  # whose border and range are looked at
 _SAMPLE = 2_000  # images that are compared with the reference
 _PER_WRITER, _MOST_WRITERS = 60, 150  # of whom each is compared with it
+_LEAST_CLASSES = 5  # of a client that is compared by itself: a few characters may look as well upside down
 _MOST_PAIRED = 400  # clients whose train and test images are compared with one another
 _NEAR = 0.003  # the squared difference of near-duplicates, relative to their ink
 _NAMED = 3
@@ -119,8 +120,8 @@ def _orientation_and_labels(archive: archives.CharacterArchive) -> Iterator[Find
     if turned:
         yield Finding(
             "orientation",
-            f"The images seem to be {references.ORIENTATIONS[best]}: they are more like the characters of their labels "
-            "so than upright. Turn them upright.",
+            f"The images seem to be {references.ORIENTATIONS[best]}: upright, they would look more like the characters "
+            "that their labels name. Turn them.",
         )
         return
     chosen = np.unique(np.linspace(0, len(archive.clients) - 1, _MOST_WRITERS).astype(int))
@@ -129,7 +130,7 @@ def _orientation_and_labels(archive: archives.CharacterArchive) -> Iterator[Find
     wrong: dict[str, list[int]] = {}
     for client, start, stop in zip(chosen.tolist(), *starts.tolist(), strict=True):
         mine = np.sort(order[start:stop][:: max(1, (stop - start) // _PER_WRITER)])
-        if len(mine) < 20:
+        if len(mine) < 20 or len(np.unique(archive.y[mine])) < _LEAST_CLASSES:
             continue
         images = _ink(archive.images[mine])
         own = references.own_similarities(images, archive.labels[mine])
