@@ -21,14 +21,18 @@ def expand(path: str | os.PathLike[str]) -> pathlib.Path:
     return pathlib.Path(expanded)
 
 
-@functools.cache
 def kept(*below_home: str) -> pathlib.Path:
     """A folder below the home that can be written; without one, a temporary folder, after a warning.
 
     Args:
         below_home: its path there, such as ".cache", "tff_personalization".
     """
-    path = expand("~").joinpath(*below_home)
+    return _kept(expand("~"), below_home)
+
+
+@functools.cache  # so that it warns once
+def _kept(home: pathlib.Path, below_home: tuple[str, ...]) -> pathlib.Path:
+    path = home.joinpath(*below_home)
     try:
         path.mkdir(parents=True, exist_ok=True)
         if os.access(path, os.W_OK | os.X_OK):
