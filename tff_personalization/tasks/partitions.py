@@ -87,7 +87,9 @@ def deal(
         UserError: there are too few examples, or they are no images of classes.
     """
     if archive.y.ndim != 1:
-        raise errors.UserError(f"--partition={kind} deals by the label of each example, and text has none: remove it.")
+        raise errors.UserError(
+            f"--partition={kind} deals by the class of each example, and here it has several labels: remove it."
+        )
     if clients is None:
         clients = len(np.unique(archive.client_index)) if archive.has_clients else DEFAULT_CLIENTS
     if len(archive.y) < _FEWEST * clients:
