@@ -5,8 +5,8 @@
 #                  benchmarks/peers/environments.py has installed them
 # make compare BESIDE=DIR    speed and start-up of this checkout beside those of another one: some 15 minutes
 # make stress faults of every kind at every moment of a run, 3,000 malformed inputs and 215 through the program itself,
-#             three workers of which some fail, memory over 2,000 rounds and with 10,000 clients: an hour; records in
-#             docs/reliability
+#             three workers of which some fail, memory over 2,000 rounds and with 10,000 clients, 16 environments, 200 runs
+#             that are killed at random: some hours; records in docs/reliability
 # make draw RUN=runs/…    a page to draw on, in a browser: the run's model learns your handwriting; FLAGS=--train makes a run first
 # make worker FLAGS=--port=8000    a worker for --workers of runs on other machines
 # make docs   these pages as a site in site/, with search and pages from docstrings; installs into .venv-docs (once)
@@ -67,6 +67,8 @@ stress: $(INSTALLED)
 	$(VENV)/bin/python -m benchmarks.memory $(MANY_ROUNDS) --output=docs/reliability/memory_rounds.csv
 	$(VENV)/bin/python -m benchmarks.memory $(MANY_CLIENTS) --output=docs/reliability/memory_clients.csv
 	$(VENV)/bin/python -m tests.stress.random_faults --faults=100 --output=docs/reliability/faults.csv
+	$(VENV)/bin/python -m tests.stress.environments --output=docs/reliability/environments.csv
+	$(VENV)/bin/python -m tests.stress.soak --runs=200 --output=docs/reliability/soak.csv
 
 draw: $(INSTALLED)
 	@$(VENV)/bin/python -m tff_personalization.draw $(if $(RUN),"$(RUN)") $(FLAGS)

@@ -263,3 +263,11 @@ def test_a_table_with_more_cells_than_names_is_named(make_run):
     header, *rows = path.read_text().splitlines()
     path.write_text("\n".join([header, *(f"x,{row}" for row in rows)]) + "\n")
     _expect(f"{path}: line 2: more cells than the header has names", lambda: runs_lib.read(directory).clients)
+
+
+def test_words_in_a_column_of_numbers_that_nobody_needs_are_named_too(make_run):
+    directory = make_run()
+    table = pd.read_csv(directory / "evaluations.csv", dtype=str)
+    table.loc[1, "accuracy_q05"] = "many"
+    table.to_csv(directory / "evaluations.csv", index=False)
+    _expect("column 'accuracy_q05', line 3: 'many' is not a number", lambda: runs_lib.read(directory).evaluations)

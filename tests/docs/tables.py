@@ -102,6 +102,42 @@ def bad_commands() -> str:
     return _markdown(pd.DataFrame([*kinds, of("all", judged)]))
 
 
+def environments() -> str:
+    """By environment: how each command ended."""
+    rows = pd.read_csv(RECORDS / "environments.csv")
+    table = rows.pivot(index="environment", columns="command", values="found").loc[rows["environment"].unique()]
+    ended = {"right": "right", "one clear line": "one line"}
+    shown = table[list(rows["command"].unique())].map(lambda found: ended.get(found, f"**{found}**"))
+    return _markdown(shown.reset_index())
+
+
+def soak() -> str:
+    """By method: runs with faults, and what was left in the end."""
+    rows = pd.read_csv(RECORDS / "soak.csv")
+    left = [column for column in rows.columns if column.endswith(" left")]
+
+    def of(name: str, part: pd.DataFrame) -> dict[str, object]:
+        return {
+            "method": name,
+            "runs": len(part),
+            "faults": int(part["faults"].sum()),
+            "ended as their twins": int(part["same_numbers"].sum()),
+            "files left": int(part["files_left"].sum()),
+        }
+
+    methods = [of(name, part) for name, part in rows.groupby("method", sort=False)]
+    every = {**of("all", rows), **{column: int(rows[column].max()) for column in left}}
+    return _markdown(pd.DataFrame([*methods, every]).fillna(""))
+
+
+def fuzz() -> str:
+    """By reader: executions of the search, and whether something was found."""
+    rows = pd.read_csv(RECORDS / "fuzz.csv")
+    table = rows[["reader", "executions", "findings", "seconds"]]
+    every = {"reader": "all", **table[["executions", "findings", "seconds"]].sum().to_dict()}
+    return _markdown(pd.concat([table, pd.DataFrame([every])]).astype(object))
+
+
 def scale_out() -> str:
     """By event: the median of its rounds."""
     rows = pd.read_csv(RECORDS / "scale_out.csv").groupby("event", sort=False)
@@ -179,6 +215,9 @@ TABLES: dict[str, Callable[[], str]] = {
         faults,
         bad_input,
         bad_commands,
+        environments,
+        soak,
+        fuzz,
         scale_out,
         memory_rounds,
         memory_clients,

@@ -124,6 +124,8 @@ def read_csv(path: Place, columns: Iterable[str], text_columns: frozenset[str] =
     for column in columns:
         if column not in table:
             raise UserError(f"{path}: no column {column!r}; restore the file or repeat the run")
+    quantiles = [column for column in table.columns if column.startswith("accuracy_q")]
+    checked = {*columns, *SHARES, *COUNTS, *quantiles}
     for column in table.columns.difference(list(text_columns)):
         numbers = pd.to_numeric(table[column], errors="coerce")
         wrong = table.index[numbers.isna() & ~table[column].isin(["", "nan"])]
@@ -131,15 +133,13 @@ def read_csv(path: Place, columns: Iterable[str], text_columns: frozenset[str] =
             # As Python reads them: pandas' own parsers are a digit off in the last place.
             exact = numbers.dtype != float
             table[column] = numbers if exact else table[column].replace("", "nan").astype(float)
-        elif column in columns:
+        elif column in checked:
             value, line = table[column][wrong[0]], wrong[0] + 2  # line 1 is the header
             raise UserError(f"{path}: column {column!r}, line {line}: {value!r} is not a number; restore the file")
-    quantiles = [column for column in table.columns if column.startswith("accuracy_q")]
     for column in table.columns.intersection([*SHARES, *quantiles]):
         _refuse(path, table, column, (table[column] < 0) | (table[column] > 1), "is not within 0 and 1")
     for column in table.columns.intersection(COUNTS).difference(list(text_columns)):
-        if pd.api.types.is_numeric_dtype(table[column]):
-            _refuse(path, table, column, (table[column] < 0) | (table[column] % 1 != 0), "is not a number of something")
+        _refuse(path, table, column, (table[column] < 0) | (table[column] % 1 != 0), "is not a number of something")
     if "correct" in table:
         _check_right_answers(path, table)
     if not text.endswith("\n"):  # half a number is a number too
