@@ -27,3 +27,4 @@ def whole(path: pathlib.Path, suffix: str = "") -> Iterator[pathlib.Path]:
         if path.is_dir():
             shutil.rmtree(path)
         os.replace(temporary, path)
+        files.wait_until_there(path)
