@@ -107,7 +107,7 @@ def environments() -> str:
     rows = pd.read_csv(RECORDS / "environments.csv")
     table = rows.pivot(index="environment", columns="command", values="found").loc[rows["environment"].unique()]
     ended = {"right": "right", "one clear line": "one line"}
-    shown = table[list(rows["command"].unique())].map(lambda found: ended.get(found, f"**{found}**"))
+    shown = table[list(rows["command"].unique())].fillna("–").map(lambda found: ended.get(found, found))
     return _markdown(shown.reset_index())
 
 
