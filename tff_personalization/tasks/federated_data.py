@@ -23,7 +23,8 @@ class Settings(sources.Handwriting, partitions.Natural, partitions.Skewed, parti
         "Where the clients come from. For emnist62 and emnist10: handwriting (synthetic, generated; the default), "
         "digits (scikit-learn), tff (Federated EMNIST), or the path of a file or folder: a by-writer .npz archive, "
         "LEAF's JSON, TFF's SQLite or HDF5, Parquet, Arrow, pictures, CSV, EMNIST's MATLAB or IDX (docs/data.md). "
-        "For shakespeare: plays (the roles of his plays; the default), tff, or the path of TFF's or LEAF's files.",
+        "For shakespeare: plays (the roles of his plays; the default), tff, or the path of TFF's or LEAF's files. "
+        "For cifar100 and stackoverflow: tff. A plugin's task brings its own.",
         theme="data",
         kind=str,
     )
