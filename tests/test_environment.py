@@ -85,12 +85,12 @@ def test_a_home_that_cannot_be_written_is_said_once_and_data_is_kept_elsewhere(t
     monkeypatch.setenv("HOME", "/proc")
     monkeypatch.setenv("TMPDIR", str(tmp_path))
     monkeypatch.setattr("tempfile.tempdir", None)
-    homes.kept.cache_clear()
+    homes._kept.cache_clear()
     try:
         kept = homes.kept(".cache", "of_a_test")
         assert homes.kept(".cache", "of_a_test") == kept == environment.temporary_folder() / ".cache" / "of_a_test"
     finally:
-        homes.kept.cache_clear()
+        homes._kept.cache_clear()
     (record,) = caplog.records
     assert record.getMessage().startswith("/proc/.cache/of_a_test cannot be written (No such file or directory): ")
 
