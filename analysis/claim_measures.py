@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from analysis import compared_runs, study
 from analysis import runs as runs_lib
-from analysis import study
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,93 +39,11 @@ class Measured:
 
 Measure = Callable[[study.Experiment, bool], Measured]
 MATCH_TOLERANCE = 0.005  # of initial accuracies that are called the same
-CONVERGED_WITHIN = 0.005  # of the mean personalized accuracies of two fifths of the rounds
 NOTHING_CHOSEN = Measured([], missing="This comparison is not made for the rounds that validation clients choose.")
 
 
-def chosen_round(run: runs_lib.Run) -> int | None:
-    """The evaluated round that was best on validation clients; None without validation clients."""
-    return (run.summary.get("validation_round") or {}).get("round")
-
-
-def has_round(run: runs_lib.Run, round_number: int) -> bool:
-    """Whether the test clients were judged with the model of a round."""
-    return round_number == run.summary["rounds"] or (run.by_round["round"] == round_number).any()
-
-
-def validation_curve(run: runs_lib.Run) -> pd.DataFrame:
-    """Initial and personalized accuracy on validation clients by evaluated round: columns initial, personalized."""
-    judged = run.evaluations[
-        (run.evaluations["split"] == "validation") & (run.evaluations["strategy"] == run.summary["strategy"])
-    ]
-    by_epoch = judged.pivot(index="round", columns="epoch", values="accuracy_mean")
-    epochs = [0, run.summary["personalization_epochs"]]
-    return by_epoch.reindex(columns=epochs).set_axis(["initial", "personalized"], axis=1)
-
-
-def selected(experiment: study.Experiment, label: str | None = None, **overrides: Any) -> dict[int, runs_lib.Run]:
-    """The finished runs with a label and overrides, by seed.
-
-    Of several of a seed, it is the one whose last model validation clients personalize best, the first of equal ones.
-    """
-    found: dict[int, list[runs_lib.Run]] = {}
-    for entry in experiment.matching(label, **overrides):
-        found.setdefault(entry.seed, []).append(entry.run)
-    return {
-        seed: runs[0] if len(runs) == 1 else max(runs, key=lambda run: on_validation(run)["personalized"])
-        for seed, runs in found.items()
-    }
-
-
-def still_changing(runs: Sequence[runs_lib.Run]) -> str:
-    """A sentence that names the runs that have not converged; empty if all have, or it cannot be known.
-
-    A run has converged if the mean personalized accuracy of validation clients over the evaluations of the last fifth
-    of its rounds is within `CONVERGED_WITHIN` of that over the fifth before.
-    """
-    changing = [f"{run.name} ({change:+.3f})" for run in runs if abs(change := _late_change(run)) > CONVERGED_WITHIN]
-    return f"Not converged, by the last two fifths of the rounds: {', '.join(changing)}." if changing else ""
-
-
-def _late_change(run: runs_lib.Run) -> float:
-    curve, rounds = validation_curve(run)["personalized"].dropna(), run.summary["rounds"]
-    fifths = [curve[(curve.index > share * rounds) & (curve.index <= (share + 0.2) * rounds)] for share in (0.6, 0.8)]
-    return 0.0 if any(fifth.empty for fifth in fifths) else float(fifths[1].mean() - fifths[0].mean())
-
-
-def matched_rounds(run: runs_lib.Run, reference: runs_lib.Run) -> list[int]:
-    """The evaluated rounds around the place where `run` first has the reference's last initial accuracy.
-
-    They are the two between which that is, by validation clients, and one more on each side: test clients cross it in
-    another place, which should be among them.
-
-    Empty if `run` is never on both sides of it, one of them has no validation clients, or the reference's last round
-    was not evaluated.
-    """
-    ours, theirs = validation_curve(run)["initial"].dropna(), validation_curve(reference)["initial"].dropna()
-    if theirs.empty or theirs.index[-1] != reference.summary["rounds"]:
-        return []
-    below = (ours <= theirs.iloc[-1]).to_numpy()
-    crossings = np.flatnonzero(below[:-1] & ~below[1:])
-    if not len(crossings):
-        return []
-    first = crossings[0]
-    return [int(number) for number in ours.index[max(0, first - 1) : first + 3]]
-
-
-def round_of_as_many_examples(run: runs_lib.Run, reference: runs_lib.Run) -> int | None:
-    """The first evaluated round after which `run` has visited as many examples as the reference did in all its rounds.
-
-    None if it has not, or has no validation clients.
-    """
-    visited = run.metrics.set_index("round")["examples"].cumsum()
-    rounds = validation_curve(run).index
-    enough = visited[visited >= reference.metrics["examples"].sum()].index
-    return next((int(number) for number in rounds if number in enough), None)
-
-
 def _gains(run: runs_lib.Run, chosen: bool, strategy: str | None = None) -> pd.DataFrame:
-    return run.client_gains(strategy, chosen_round(run) if chosen else None)
+    return run.client_gains(strategy, compared_runs.chosen_round(run) if chosen else None)
 
 
 def _by_seed(
@@ -139,7 +57,7 @@ def _by_seed(
     if not seeds:
         return Measured([], missing=f"No seed with all of {' and '.join(groups)}.")
     runs = [[group[seed] for group in groups.values()] for seed in seeds]
-    if chosen and any(chosen_round(run) is None for of_seed in runs for run in of_seed):
+    if chosen and any(compared_runs.chosen_round(run) is None for of_seed in runs for run in of_seed):
         return NOTHING_CHOSEN
     lacking = [
         f"Seed {seed} is left out: no finished run of {name}."
@@ -167,7 +85,7 @@ def paired(ours: Mapping[str, Any], theirs: Mapping[str, Any], metric: str) -> M
         def difference(a, b):
             return _by_client(_gains(a, chosen)[metric], _gains(b, chosen)[metric])
 
-        groups = {_name(selection): selected(experiment, **selection) for selection in (ours, theirs)}
+        groups = {_name(selection): compared_runs.selected(experiment, **selection) for selection in (ours, theirs)}
         return _by_seed(groups, difference, chosen)
 
     return measure
@@ -177,7 +95,7 @@ def gain(selection: Mapping[str, Any]) -> Measure:
     """Client by client: the gain."""
 
     def measure(experiment, chosen):
-        groups = {_name(selection): selected(experiment, **selection)}
+        groups = {_name(selection): compared_runs.selected(experiment, **selection)}
         return _by_seed(groups, lambda run: _gains(run, chosen)["gain"], chosen)
 
     return measure
@@ -196,14 +114,14 @@ def strategies(label: str, first: str, second: str, metric: str) -> Measure:
                 a, b = (table.assign(hurt=(table["gain"] < 0).astype(float)) for table in (a, b))
             return _by_client(a[metric], b[metric])
 
-        return _by_seed({label: selected(experiment, label)}, difference, chosen)
+        return _by_seed({label: compared_runs.selected(experiment, label)}, difference, chosen)
 
     return measure
 
 
 def most_gain(experiment: study.Experiment, chosen: bool) -> Measured:
     """Client by client: ½ for one that gains, −½ for one that does not."""
-    groups = {"Personalized FedAvg": selected(experiment, "Personalized FedAvg")}
+    groups = {"Personalized FedAvg": compared_runs.selected(experiment, "Personalized FedAvg")}
     return _by_seed(groups, lambda run: (_gains(run, chosen)["gain"] > 0) - 0.5, chosen)
 
 
@@ -221,7 +139,7 @@ def more_examples(experiment: study.Experiment, chosen: bool) -> Measured:
         mean = pd.concat([few, many]).mean()
         return 2 * pd.concat([mean - few, many - mean])
 
-    return _by_seed({"Personalized FedAvg": selected(experiment, "Personalized FedAvg")}, signed, chosen)
+    return _by_seed({"Personalized FedAvg": compared_runs.selected(experiment, "Personalized FedAvg")}, signed, chosen)
 
 
 def after_as_many_examples(ours: str, theirs: str, metric: str) -> Measure:
@@ -230,22 +148,24 @@ def after_as_many_examples(ours: str, theirs: str, metric: str) -> Measure:
     def measure(experiment, chosen):
         if chosen:
             return NOTHING_CHOSEN
-        groups = {name: selected(experiment, name) for name in (ours, theirs)}
+        groups = {name: compared_runs.selected(experiment, name) for name in (ours, theirs)}
         missing: dict[int, str] = {}
         more: list[float] = []
         for seed in sorted(groups[ours].keys() & groups[theirs].keys()):
             run, reference = groups[theirs][seed], groups[ours][seed]
-            number = round_of_as_many_examples(run, reference)
+            number = compared_runs.round_of_as_many_examples(run, reference)
             if number is None:
                 missing[seed] = f"{run.name}: no evaluated round after as many examples."
-            elif not has_round(run, number):
+            elif not compared_runs.has_round(run, number):
                 missing[seed] = f"{run.name}: test clients were not judged in round {number}."
             else:
                 visited = run.metrics.loc[run.metrics["round"] <= number, "examples"].sum()
                 more.append(visited / reference.metrics["examples"].sum() - 1)
 
         def difference(a, b):
-            return _by_client(a.client_gains()[metric], b.client_gains(None, round_of_as_many_examples(b, a))[metric])
+            return _by_client(
+                a.client_gains()[metric], b.client_gains(None, compared_runs.round_of_as_many_examples(b, a))[metric]
+            )
 
         measured = _without(missing, groups, difference)
         note = f"{theirs} has visited up to {max(more, default=0):.0%} more examples."
@@ -263,16 +183,16 @@ def at_matched_initial(reference: str, other: str) -> Measure:
     """
 
     def judged_rounds(run, of):
-        return [one for one in matched_rounds(run, of) if has_round(run, one)]
+        return [one for one in compared_runs.matched_rounds(run, of) if compared_runs.has_round(run, one)]
 
     def measure(experiment, chosen):
         if chosen:
             return NOTHING_CHOSEN
-        groups = {name: selected(experiment, name) for name in (reference, other)}
+        groups = {name: compared_runs.selected(experiment, name) for name in (reference, other)}
         unmatched: dict[int, str] = {}
         for seed in sorted(groups[reference].keys() & groups[other].keys()):
             run = groups[other][seed]
-            if not matched_rounds(run, groups[reference][seed]):
+            if not compared_runs.matched_rounds(run, groups[reference][seed]):
                 unmatched[seed] = f"{run.name}: no evaluated rounds on both sides of {reference}'s initial accuracy."
             elif len(judged_rounds(run, groups[reference][seed])) < 2:
                 unmatched[seed] = f"{run.name}: test clients were not judged in the matched rounds."
@@ -327,7 +247,7 @@ def as_chosen(ours: str, theirs: str) -> Measure:
     def measure(experiment, chosen):
         if chosen:
             return NOTHING_CHOSEN
-        groups = {name: selected(experiment, name) for name in (ours, theirs)}
+        groups = {name: compared_runs.selected(experiment, name) for name in (ours, theirs)}
         for group in groups.values():
             for run in group.values():
                 if run.chosen_clients is None:
@@ -345,14 +265,6 @@ def as_chosen(ours: str, theirs: str) -> Measure:
     return measure
 
 
-def on_validation(run: runs_lib.Run) -> pd.Series:
-    """The last model on all validation clients, as the flags say: mean accuracy, initial and personalized."""
-    judged = run.choice[run.choice["strategy"] == run.summary["strategy"]]
-    by_epoch = judged.drop_duplicates("epoch").set_index("epoch")["accuracy_mean"]  # of the first learning rate
-    epochs = [0, run.summary["personalization_epochs"]]
-    return by_epoch.reindex(epochs).set_axis(["initial", "personalized"])
-
-
 def chosen_by_initial(experiment: study.Experiment, chosen: bool) -> Measured:
     """Client by client: personalized accuracy of the experiment's model that is best on validation clients by
     personalized accuracy less that of the one best by initial accuracy, of the runs of a seed in their last round."""
@@ -366,7 +278,7 @@ def chosen_by_initial(experiment: study.Experiment, chosen: bool) -> Measured:
     for runs in by_seed.values():
         if len(runs) < 2:
             continue
-        judged = pd.DataFrame([on_validation(run) for run in runs]).reset_index(drop=True)
+        judged = pd.DataFrame([compared_runs.on_validation(run) for run in runs]).reset_index(drop=True)
         best = {name: runs[int(judged[name].idxmax())] for name in ("initial", "personalized")}
         accuracies = {name: run.client_gains()["personalized"] for name, run in best.items()}
         values.append(_by_client(accuracies["personalized"], accuracies["initial"]))

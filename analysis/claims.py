@@ -23,7 +23,7 @@ import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from analysis import claim_measures, command_line, inference, study
+from analysis import claim_measures, command_line, compared_runs, inference, study
 from analysis.paper_claims import CLAIMS, Claim
 from tff_personalization.errors import UserError
 
@@ -71,7 +71,7 @@ def judge(of: study.Study, claims: Sequence[Claim] = CLAIMS) -> list[dict[str, A
                 "low": low,
                 "high": high,
                 "verdict": word,
-                "why": " ".join(filter(None, (why, claim_measures.still_changing(found.runs)))),
+                "why": " ".join(filter(None, (why, compared_runs.still_changing(found.runs)))),
                 "before_correction": _decided(estimate, found, claim)[0],
                 "p": corrected.get(place),
                 "seeds": found.seeds,

@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from analysis import claim_measures, claims, paper_claims, setting_measures, study
+from analysis import claim_measures, claims, compared_runs, paper_claims, setting_measures, study
 from tff_personalization.errors import UserError
 
 CLAIMS = {claim.id: claim for claim in paper_claims.CLAIMS}
@@ -224,38 +224,6 @@ def test_the_share_of_fomaml_is_compared_for_the_same_models(make_study):
     assert _judge(directory, "C1.1")["effect"] == pytest.approx((first[1] - first[3]).mean())
 
 
-def _with_validation(make_run, name, curve, **settings):
-    directory = make_run(name, **settings)
-    rows = [(r, "validation", "fine_tuning", e, a + 0.01 * e, 9, 0, 1) for r, a in curve.items() for e in (0, 5)]
-    columns = ["round", "split", "strategy", "epoch", "accuracy_mean", "clients", "accuracy_q25", "accuracy_q75"]
-    pd.DataFrame(rows, columns=columns).to_csv(directory / "evaluations.csv", index=False)
-    return claims.study.runs_lib.read(directory)
-
-
-def test_matched_rounds_lie_on_both_sides_of_the_last_initial_accuracy_on_validation_clients(make_run):
-    reference = _with_validation(make_run, "a", {50: 0.2, 100: 0.61})
-    other = _with_validation(make_run, "b", {10: 0.4, 20: 0.58, 30: 0.7, 40: 0.6, 50: 0.7})
-    assert claim_measures.matched_rounds(other, reference) == [10, 20, 30, 40]
-    early = _with_validation(make_run, "f", {10: 0.4, 20: 0.7, 30: 0.8, 40: 0.9})
-    assert claim_measures.matched_rounds(early, reference) == [10, 20, 30]
-    above = _with_validation(make_run, "d", {10: 0.7, 20: 0.8})
-    assert claim_measures.matched_rounds(above, reference) == []
-    unfinished = _with_validation(make_run, "e", {50: 0.2, 90: 0.61})
-    assert claim_measures.matched_rounds(other, unfinished) == []
-    assert claim_measures.matched_rounds(runs_without_validation(make_run), reference) == []
-
-
-def test_a_run_has_converged_if_personalized_accuracy_hardly_changes_in_its_last_two_fifths(make_run):
-    early = dict.fromkeys((20, 40, 60), 0.1)
-    rises = _with_validation(make_run, "a", early | {70: 0.50, 80: 0.60, 90: 0.64, 100: 0.66})
-    stays = _with_validation(make_run, "b", early | {70: 0.55, 80: 0.55, 90: 0.554, 100: 0.554})
-    too_few = _with_validation(make_run, "c", {100: 0.9})
-    assert claim_measures.still_changing([stays, too_few]) == ""
-    assert claim_measures.still_changing([rises, stays]) == (
-        "Not converged, by the last two fifths of the rounds: a (+0.100)."
-    )
-
-
 def test_of_several_runs_of_a_label_validation_clients_choose_one(fine_tuning):
     path = fine_tuning / "fine_tuning" / "experiment.json"
     record = json.loads(path.read_text())
@@ -267,7 +235,7 @@ def test_of_several_runs_of_a_label_validation_clients_choose_one(fine_tuning):
         rows = [(0.02, "fine_tuning", epoch, accuracy) for epoch, accuracy in ((0, 0.9), (5, personalized))]
         table = pd.DataFrame(rows, columns=["learning_rate", "strategy", "epoch", "accuracy_mean"])
         table.to_csv(entry.run.directory / "choice.csv", index=False)
-    chosen = claim_measures.selected(experiment, "Personalized FedAvg")
+    chosen = compared_runs.selected(experiment, "Personalized FedAvg")
     assert {seed: run.name for seed, run in chosen.items()} == {1: "fine_tuning_2", 2: "fine_tuning_1"}
 
 
@@ -339,10 +307,6 @@ def test_what_validation_clients_choose_is_compared_client_by_client(make_study)
     found = _judge(directory, "C3.5")
     assert found["effect"] == pytest.approx((tables[0] - tables[1]).mean())
     assert found["low"] is not None
-
-
-def runs_without_validation(make_run):
-    return claims.study.runs_lib.read(make_run("c"))
 
 
 def test_verdicts_are_written_whole_and_read_as_lines(fine_tuning):

@@ -7,7 +7,7 @@ import pathlib
 import pandas as pd
 import pytest
 
-from analysis import claims, paper_claims, study
+from analysis import claims, compared_runs, paper_claims, study
 from tff_personalization import errors
 from tff_personalization.tools import paper
 
@@ -51,7 +51,7 @@ def test_experiments_share_runs_and_a_second_start_makes_nothing_anew(folder, tm
     verdicts = {v["id"]: v for v in json.loads(path.read_text())["verdicts"]}
     assert verdicts["C3.5"]["effect"] is not None
     by_round = pd.read_csv(pooled.run.directory / "by_round.csv")
-    matched = claims.claim_measures.matched_rounds(pooled.run, fed_avg.run)
+    matched = compared_runs.matched_rounds(pooled.run, fed_avg.run)
     assert matched
     assert set(matched) <= {4, *by_round["round"]}
 

@@ -23,7 +23,7 @@ from typing import Any
 
 from absl import app, flags
 
-from analysis import claim_measures, claims, runs, study
+from analysis import claims, compared_runs, runs, study
 from analysis.report import __main__ as report
 from tff_personalization import errors, homes, startup
 from tff_personalization.execution import child_processes, interruption
@@ -148,20 +148,20 @@ class Paper:
                 self._tool("decompose", str(path))
             if entry.label == about.get("gallery") and not (path / "gallery.npz").exists():
                 self._tool("gallery", str(path))
-        if "match" in about and (reference := claim_measures.selected(experiment, about["match"]).get(seed)):
+        if "match" in about and (reference := compared_runs.selected(experiment, about["match"]).get(seed)):
             for entry in entries:
                 if entry.label != about["match"]:
-                    self._judge(entry.run, claim_measures.matched_rounds(entry.run, reference))
+                    self._judge(entry.run, compared_runs.matched_rounds(entry.run, reference))
         if "match_examples" in about and (
-            reference := claim_measures.selected(experiment, about["match_examples"]).get(seed)
+            reference := compared_runs.selected(experiment, about["match_examples"]).get(seed)
         ):
             of_others = [entry.run for entry in entries if entry.label != about["match_examples"]]
-            rounds = {claim_measures.round_of_as_many_examples(reference, run) for run in of_others}
+            rounds = {compared_runs.round_of_as_many_examples(reference, run) for run in of_others}
             self._judge(reference, filter(None, rounds))
 
     def _judge(self, run: runs.Run, rounds: Iterable[int]) -> None:
         """Has test clients judge the models of these rounds, if they have not."""
-        missing = [str(number) for number in sorted(rounds) if not claim_measures.has_round(run, number)]
+        missing = [str(number) for number in sorted(rounds) if not compared_runs.has_round(run, number)]
         if missing:
             self._tool("judge_rounds", str(run.directory), f"--rounds={','.join(missing)}")
 

@@ -1,0 +1,101 @@
+"""Which runs of an experiment are compared, and in which rounds: by what validation clients saw, and by examples."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from analysis import runs as runs_lib
+from analysis import study
+
+CONVERGED_WITHIN = 0.005  # of the mean personalized accuracies of two fifths of the rounds
+
+
+def chosen_round(run: runs_lib.Run) -> int | None:
+    """The evaluated round that was best on validation clients; None without validation clients."""
+    return (run.summary.get("validation_round") or {}).get("round")
+
+
+def has_round(run: runs_lib.Run, round_number: int) -> bool:
+    """Whether the test clients were judged with the model of a round."""
+    return round_number == run.summary["rounds"] or (run.by_round["round"] == round_number).any()
+
+
+def validation_curve(run: runs_lib.Run) -> pd.DataFrame:
+    """Initial and personalized accuracy on validation clients by evaluated round: columns initial, personalized."""
+    judged = run.evaluations[
+        (run.evaluations["split"] == "validation") & (run.evaluations["strategy"] == run.summary["strategy"])
+    ]
+    by_epoch = judged.pivot(index="round", columns="epoch", values="accuracy_mean")
+    epochs = [0, run.summary["personalization_epochs"]]
+    return by_epoch.reindex(columns=epochs).set_axis(["initial", "personalized"], axis=1)
+
+
+def selected(experiment: study.Experiment, label: str | None = None, **overrides: Any) -> dict[int, runs_lib.Run]:
+    """The finished runs with a label and overrides, by seed.
+
+    Of several of a seed, it is the one whose last model validation clients personalize best, the first of equal ones.
+    """
+    found: dict[int, list[runs_lib.Run]] = {}
+    for entry in experiment.matching(label, **overrides):
+        found.setdefault(entry.seed, []).append(entry.run)
+    return {
+        seed: runs[0] if len(runs) == 1 else max(runs, key=lambda run: on_validation(run)["personalized"])
+        for seed, runs in found.items()
+    }
+
+
+def still_changing(runs: Sequence[runs_lib.Run]) -> str:
+    """A sentence that names the runs that have not converged; empty if all have, or it cannot be known.
+
+    A run has converged if the mean personalized accuracy of validation clients over the evaluations of the last fifth
+    of its rounds is within `CONVERGED_WITHIN` of that over the fifth before.
+    """
+    changing = [f"{run.name} ({change:+.3f})" for run in runs if abs(change := _late_change(run)) > CONVERGED_WITHIN]
+    return f"Not converged, by the last two fifths of the rounds: {', '.join(changing)}." if changing else ""
+
+
+def _late_change(run: runs_lib.Run) -> float:
+    curve, rounds = validation_curve(run)["personalized"].dropna(), run.summary["rounds"]
+    fifths = [curve[(curve.index > share * rounds) & (curve.index <= (share + 0.2) * rounds)] for share in (0.6, 0.8)]
+    return 0.0 if any(fifth.empty for fifth in fifths) else float(fifths[1].mean() - fifths[0].mean())
+
+
+def matched_rounds(run: runs_lib.Run, reference: runs_lib.Run) -> list[int]:
+    """The evaluated rounds around the place where `run` first has the reference's last initial accuracy.
+
+    They are the two between which that is, by validation clients, and one more on each side: test clients cross it in
+    another place, which should be among them.
+
+    Empty if `run` is never on both sides of it, one of them has no validation clients, or the reference's last round
+    was not evaluated.
+    """
+    ours, theirs = validation_curve(run)["initial"].dropna(), validation_curve(reference)["initial"].dropna()
+    if theirs.empty or theirs.index[-1] != reference.summary["rounds"]:
+        return []
+    below = (ours <= theirs.iloc[-1]).to_numpy()
+    crossings = np.flatnonzero(below[:-1] & ~below[1:])
+    if not len(crossings):
+        return []
+    first = crossings[0]
+    return [int(number) for number in ours.index[max(0, first - 1) : first + 3]]
+
+
+def round_of_as_many_examples(run: runs_lib.Run, reference: runs_lib.Run) -> int | None:
+    """The first evaluated round after which `run` has visited as many examples as the reference did in all its rounds.
+
+    None if it has not, or has no validation clients.
+    """
+    visited = run.metrics.set_index("round")["examples"].cumsum()
+    rounds = validation_curve(run).index
+    enough = visited[visited >= reference.metrics["examples"].sum()].index
+    return next((int(number) for number in rounds if number in enough), None)
+
+
+def on_validation(run: runs_lib.Run) -> pd.Series:
+    """The last model on all validation clients, as the flags say: mean accuracy, initial and personalized."""
+    judged = run.choice[run.choice["strategy"] == run.summary["strategy"]]
+    by_epoch = judged.drop_duplicates("epoch").set_index("epoch")["accuracy_mean"]  # of the first learning rate
+    epochs = [0, run.summary["personalization_epochs"]]
+    return by_epoch.reindex(epochs).set_axis(["initial", "personalized"])
