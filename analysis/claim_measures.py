@@ -150,6 +150,7 @@ def after_as_many_examples(ours: str, theirs: str, metric: str) -> Measure:
             return NOTHING_CHOSEN
         groups = {name: compared_runs.selected(experiment, name) for name in (ours, theirs)}
         missing: dict[int, str] = {}
+        matched: dict[int, int] = {}
         more: list[float] = []
         for seed in sorted(groups[ours].keys() & groups[theirs].keys()):
             run, reference = groups[theirs][seed], groups[ours][seed]
@@ -159,13 +160,12 @@ def after_as_many_examples(ours: str, theirs: str, metric: str) -> Measure:
             elif not compared_runs.has_round(run, number):
                 missing[seed] = f"{run.name}: test clients were not judged in round {number}."
             else:
+                matched[seed] = number
                 visited = run.metrics.loc[run.metrics["round"] <= number, "examples"].sum()
                 more.append(visited / reference.metrics["examples"].sum() - 1)
 
         def difference(a, b):
-            return _by_client(
-                a.client_gains()[metric], b.client_gains(None, compared_runs.round_of_as_many_examples(b, a))[metric]
-            )
+            return _by_client(a.client_gains()[metric], b.client_gains(None, matched[b.config["seed"]])[metric])
 
         measured = _without(missing, groups, difference)
         note = f"{theirs} has visited up to {max(more, default=0):.0%} more examples."
@@ -182,26 +182,26 @@ def at_matched_initial(reference: str, other: str) -> Measure:
     A seed without matched rounds, or without test clients judged in them, is left out and named beside the verdict.
     """
 
-    def judged_rounds(run, of):
-        return [one for one in compared_runs.matched_rounds(run, of) if compared_runs.has_round(run, one)]
-
     def measure(experiment, chosen):
         if chosen:
             return NOTHING_CHOSEN
         groups = {name: compared_runs.selected(experiment, name) for name in (reference, other)}
+        judged: dict[int, list[int]] = {}
         unmatched: dict[int, str] = {}
         for seed in sorted(groups[reference].keys() & groups[other].keys()):
             run = groups[other][seed]
-            if not compared_runs.matched_rounds(run, groups[reference][seed]):
+            rounds = compared_runs.matched_rounds(run, groups[reference][seed])
+            judged[seed] = [one for one in rounds if compared_runs.has_round(run, one)]
+            if not rounds:
                 unmatched[seed] = f"{run.name}: no evaluated rounds on both sides of {reference}'s initial accuracy."
-            elif len(judged_rounds(run, groups[reference][seed])) < 2:
+            elif len(judged[seed]) < 2:
                 unmatched[seed] = f"{run.name}: test clients were not judged in the matched rounds."
         left: list[float] = []
 
         def difference(a, b):
             ours = a.client_gains()
-            judged = [b.client_gains(None, one) for one in judged_rounds(b, a)]
-            between = _between(judged, ours["initial"].mean())
+            tables = [b.client_gains(None, one) for one in judged[b.config["seed"]]]
+            between = _between(tables, ours["initial"].mean())
             left.append(ours["initial"].mean() - between["initial"].mean())
             return _by_client(ours["personalized"], between["personalized"])
 
