@@ -1,8 +1,10 @@
 """Looks at client data before anything trains: what there is, twelve writers, and what looks wrong.
 
-    python -m tff_personalization.inspect DATA [--html=page.html] [--num_classes=10] [--partition=dirichlet …]
+    python -m tff_personalization.inspect DATA [--html=page.html] [--task=emnist10] [--partition=dirichlet …]
+    python -m tff_personalization.inspect --plugin=my_task.py --task=mine
 
-DATA is what --client_data takes. Exit status 1 if it cannot be read; findings do not change the status.
+DATA is what --client_data takes; without it, the task's own clients are looked at. Exit status 1 if it cannot be read;
+findings do not change the status.
 """
 
 import sys
@@ -11,7 +13,7 @@ from collections.abc import Sequence
 import numpy as np
 from absl import app, flags
 
-from tff_personalization import errors, seeds, startup
+from tff_personalization import errors, plugins, seeds, startup
 from tff_personalization.inspect import page, sheet
 from tff_personalization.tasks import archives, checks, partitions, registry, sources
 
@@ -46,12 +48,12 @@ def describe(archive: archives.Archive) -> list[str]:
 
 
 def main(argv: Sequence[str]) -> int:
-    if len(argv) != 2:
-        raise errors.UserError("one value is expected: python -m tff_personalization.inspect DATA (see --help)")
+    if len(argv) > 2:
+        raise errors.UserError(f"{argv[2]!r}: one source of data is expected, as --client_data takes it (see --help).")
     values = flags.FLAGS
     task = registry.TASKS[values.task]
     options = sources.SourceOptions(
-        client_data=argv[1],
+        client_data=argv[1] if len(argv) > 1 else task.sources.default,
         num_classes=task.num_classes,
         seed=values.seed,
         cache_dir=values.cache_dir,
@@ -68,7 +70,7 @@ def main(argv: Sequence[str]) -> int:
     archive = look(options, task.sources, partition)
     lines, found = describe(archive), checks.findings(archive)
     if not archive.has_clients:
-        lines.append("Nobody is named whose the examples are: to train on them, give --partition.")
+        lines.append("The data does not say whose the examples are. To train on them, give --partition.")
     print("\n".join(lines))
     if isinstance(archive, archives.CharacterArchive):
         print(f"\n{sheet.text(archive)}")
@@ -83,7 +85,10 @@ def main(argv: Sequence[str]) -> int:
 
 if __name__ == "__main__":
     startup.quiet(sys.argv)
-    flags.DEFINE_enum("task", "emnist62", list(registry.TASKS), "What would be learnt of the data.")
+    with startup.plain_flag_errors():
+        plugins.load(sys.argv)
+    flags.DEFINE_multi_string("plugin", [], "File or module that brings a task of your own.")
+    flags.DEFINE_enum("task", "emnist62", list(registry.TASKS), "What the data is for.")
     flags.DEFINE_string("html", "", "Where to write a page with pictures.")
     flags.DEFINE_string("cache_dir", "", "Where read data is kept. Default: the user's cache.")
     flags.DEFINE_integer("seed", 1, "Seed of splits and partitions, as a run has it.")
