@@ -29,7 +29,7 @@ def test_it_says_what_there_is_and_writes_a_page_without_references(archive, tmp
     assert "examples  60 (" in done.stdout
     assert done.stdout.endswith(f"Page: {page}\n")
     text = page.read_text(encoding="utf-8")
-    assert text.count("<img ") == text.count("src=\"data:image/png;base64,") == 2
+    assert text.count("<img ") == text.count('src="data:image/png;base64,') == 2
 
 
 def test_a_finding_is_printed_and_does_not_change_the_status(tmp_path):
