@@ -13,6 +13,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.ticker import MaxNLocator
 
 from analysis import command_line, style
 from analysis import runs as runs_lib
@@ -95,6 +96,7 @@ def _draw(run: runs_lib.Run, kind: str, edges: np.ndarray, counts: np.ndarray, l
     else:
         values = pd.Series(np.sort(run.client_gains()[kind]))
         right.step([0.0, *values, 1.0], [0.0, *((values.index + 1) / len(values)), 1.0], where="post", **look)
+    left.yaxis.set_major_locator(MaxNLocator(integer=True))
     for panel in (left, right):
         panel.axvline(run.summary[f"{kind}_accuracy"]["mean"], **look, linewidth=1)
 

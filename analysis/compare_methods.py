@@ -19,7 +19,7 @@ import numpy as np
 import pandas as pd
 from absl import flags
 
-from analysis import command_line, compare_runs, inference
+from analysis import command_line, compare_runs, inference, names
 from analysis import runs as runs_lib
 from tff_personalization import identity
 from tff_personalization.errors import UserError
@@ -60,7 +60,7 @@ def compare(runs: Sequence[runs_lib.Run]) -> pd.DataFrame:
     whole, others = {}, []
     for group in groups.values():
         strategies = {seed: _strategies(run) for seed, run in sorted(group.items())}
-        for strategy in dict.fromkeys(name for names in strategies.values() for name in names):
+        for strategy in dict.fromkeys(name for of_seed in strategies.values() for name in of_seed):
             runs_of = {seed: group[seed] for seed in strategies if strategy in strategies[seed]}
             if group is reference and strategy == main:
                 whole = runs_of
@@ -193,9 +193,9 @@ def _readable(row: pd.Series) -> dict[str, str]:
 
     difference = f"{row['difference']:+.3f} [{row['difference_low']:+.3f}, {row['difference_high']:+.3f}]"
     return {
-        "method": row["method"],
+        "method": names.method(row["method"]),
         "settings": row["settings"],
-        "strategy": row["strategy"],
+        "strategy": names.strategy(row["strategy"]),
         "seeds": row["which_seeds"],
         "initial accuracy": accuracy("initial"),
         "personalized accuracy": accuracy("personalized"),

@@ -12,7 +12,7 @@ from collections.abc import Collection, Sequence
 import pandas as pd
 from absl import flags
 
-from analysis import command_line, tables
+from analysis import command_line, names, tables
 from analysis import runs as runs_lib
 from tff_personalization import identity
 from tff_personalization.errors import UserError
@@ -142,8 +142,11 @@ def _readable(row: pd.Series, seeds: bool) -> dict[str, str]:
         reached = row.get(f"rounds_to_target_{kind}_reached", 0)
         return f"{cell}, {reached} of {row['seeds']} seeds" if seeds and 0 < reached < row["seeds"] else cell
 
+    task, source = row["data"].split(", ", 1)
     return {
         **{name: str(row[name]) for name in _TEXT},
+        "method": names.method(row["method"]),
+        "data": f"{names.task(task)}, {source}",
         "rounds": number("rounds", "g"),
         "test clients": number("test_clients", "g"),
         "initial accuracy": accuracy("initial"),

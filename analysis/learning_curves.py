@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
-from analysis import command_line, names, style
+from analysis import command_line, names, run_labels, style
 from analysis import runs as runs_lib
 
 
@@ -24,7 +24,7 @@ def plot(runs: Sequence[runs_lib.Run]) -> Figure:
     """Draws metrics.csv of `runs`; NotRecordedError when a run was never evaluated."""
     figure, (axes,) = style.panels(1, 1, (6.5, 3.4))
     handles = []
-    for number, (run, label) in enumerate(zip(runs, runs_lib.labels(runs), strict=True)):
+    for number, (run, label) in enumerate(zip(runs, run_labels.of(runs), strict=True)):
         evaluated = run.metrics.dropna(subset=["initial_accuracy", "personalized_accuracy"])
         if evaluated.empty:
             raise runs_lib.NotRecordedError(f"{run.directory / 'metrics.csv'}: no round was evaluated, nothing to draw")

@@ -1,4 +1,7 @@
-"""What methods and strategies are called in pictures and sentences, by their names on the command line."""
+"""What methods, strategies, tasks and optimizers are called in pictures and sentences.
+
+The keys are their names on the command line.
+"""
 
 METHODS = {
     "fed_avg": "FedAvg",
@@ -37,6 +40,23 @@ STRATEGIES = {
 }
 
 
+TASKS = {
+    "emnist62": "62 characters",
+    "emnist10": "10 digits",
+    "shakespeare": "next character of a role",
+    "cifar100": "CIFAR-100",
+    "stackoverflow": "next word",
+}
+OPTIMIZERS = {
+    "sgd": "SGD",
+    "adam": "Adam",
+    "adamw": "AdamW",
+    "adagrad": "Adagrad",
+    "yogi": "Yogi",
+    "rmsprop": "RMSprop",
+}
+
+
 def method(name: str) -> str:
     """The name of a method, or of a stage of one, in pictures; a plugin's own name stays as it is."""
     return METHODS.get(name, name)
@@ -45,3 +65,13 @@ def method(name: str) -> str:
 def strategy(name: str) -> str:
     """The name of a strategy in pictures; a plugin's own name stays as it is."""
     return STRATEGIES.get(name, name)
+
+
+def task(name: str) -> str:
+    """What a task predicts, in pictures; a plugin's own name stays as it is."""
+    return TASKS.get(name, name)
+
+
+def optimizer(name: str) -> str:
+    """The name of an optimizer in pictures; a plugin's own name stays as it is."""
+    return OPTIMIZERS.get(name, name)

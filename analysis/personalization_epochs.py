@@ -1,4 +1,4 @@
-"""Accuracy of test clients against the personalization epoch, for every strategy: mean and inter-quartile band.
+"""Accuracy of test clients against the personalization epoch, for every strategy: mean, and the middle half of clients.
 
     python -m analysis.personalization_epochs RUN [RUN ...] [--output=FILE]
 
@@ -17,6 +17,7 @@ from analysis import command_line, names, style
 from analysis import runs as runs_lib
 
 _BAND = ("accuracy_q25", "accuracy_q75")
+_MOST_BANDS = 3  # more of them in one panel hide each other: then only the main strategy has one
 
 
 @style.styled
@@ -26,9 +27,13 @@ def plot(runs: Sequence[runs_lib.Run]) -> Figure:
     finals = [_final(run) for run in runs]
     looks = style.looks(strategy for final in finals for strategy in final["strategy"])
     for panel, final in zip(axes, finals, strict=True):
+        banded = list(final["strategy"].unique())
+        banded = banded if len(banded) <= _MOST_BANDS else banded[:1]
         for strategy, rows in final.groupby("strategy", sort=False):
             rows, look = rows.sort_values("epoch"), looks[str(strategy)]
             panel.plot(rows["epoch"], rows["accuracy_mean"], **look)
+            if strategy not in banded:
+                continue
             panel.fill_between(rows["epoch"], *(rows[edge] for edge in _BAND), color=look["color"], alpha=0.1)
             for edge in _BAND:  # where bands overlap, their edges tell them apart
                 panel.plot(rows["epoch"], rows[edge], color=look["color"], linestyle=look["linestyle"], linewidth=0.7)

@@ -14,7 +14,7 @@ from matplotlib.container import Container
 from matplotlib.figure import Figure
 from PIL import Image
 
-from analysis import names
+from analysis import names, run_labels
 from analysis import runs as runs_lib
 from tff_personalization.errors import UserError
 
@@ -79,7 +79,7 @@ def title(figure: Figure, what: str, runs: Sequence[runs_lib.Run]) -> None:
     """
     characters = _characters(figure.get_figwidth(), _TITLE_SIZE)
     methods = ", ".join(dict.fromkeys(names.method(run.config["method"]) for run in runs))
-    tasks = ", ".join(dict.fromkeys(run.config["task"] for run in runs))
+    tasks = ", ".join(dict.fromkeys(names.task(run.config["task"]) for run in runs))
     lines = textwrap.wrap(what, characters)
     lines += textwrap.wrap(f"method: {methods} · task: {tasks}", characters)
     for source in dict.fromkeys(run.source for run in runs):
@@ -90,7 +90,7 @@ def title(figure: Figure, what: str, runs: Sequence[runs_lib.Run]) -> None:
 
 def run_titles(axes: Sequence[Axes], runs: Sequence[runs_lib.Run]) -> None:
     """Heads each panel with its run, above any title it has, when there are several runs."""
-    for panel, label in zip(axes, runs_lib.labels(runs), strict=True):
+    for panel, label in zip(axes, run_labels.of(runs), strict=True):
         if len(runs) > 1:
             panel.set_title("\n".join([*textwrap.wrap(label, 38), *filter(None, [panel.get_title()])]))
 
@@ -113,10 +113,13 @@ def _characters(width: float, size: float) -> int:
 
 
 def looks(names: Iterable[str]) -> dict[str, dict[str, Any]]:
-    """The colour, marker and line style of each distinct name, in the order in which they first come."""
+    """The colour, marker and line style of each distinct strategy, in the order in which they first come.
+
+    The first, main one has the colour of personalized accuracy; that of initial accuracy comes last.
+    """
     return {
         name: {
-            "color": COLOURS[number % len(COLOURS)],
+            "color": COLOURS[(number + 1) % len(COLOURS)],
             "marker": MARKERS[number % len(MARKERS)],
             "linestyle": ("-", "--", "-.", ":")[number % 4],
         }

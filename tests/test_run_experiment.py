@@ -178,7 +178,7 @@ def test_accuracy_by_number_of_train_examples(run, capsys, release):
     assert len({losses(k)[2] for k in ("0", "4", "all")}) == 3
     summary = json.loads((directory / "summary.json").read_text())
     assert summary["by_examples"]["all"]["personalized_accuracy"] == summary["personalized_accuracy"]
-    assert "fine_tune by train examples of a client: 0: 0." in capsys.readouterr().out
+    assert "fine-tuning by train examples of a client: 0: 0." in capsys.readouterr().out
 
 
 def sqlite_file(tmp_path):

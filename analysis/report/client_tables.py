@@ -4,7 +4,7 @@ from typing import Any
 
 import pandas as pd
 
-from analysis import gain_by_examples
+from analysis import gain_by_examples, names
 from analysis import runs as runs_lib
 from analysis.report import tables
 
@@ -37,12 +37,12 @@ def strategies(configurations: tables.Configurations) -> tables.Table:
         raise runs_lib.NotRecordedError("the runs were evaluated with only one strategy")
     columns: list[tables.Column] = [
         ("configuration", tables.text("configuration")),
-        ("strategy", tables.text("strategy")),
+        ("strategy", tables.named("strategy", names.strategy)),
         ("personalized accuracy", tables.number("personalized_accuracy", ".4f")),
         ("gain", tables.number("gain", "+.4f")),
         ("share hurt", tables.number("share_hurt", ".1%", spread=False)),
     ]
-    note = f"{tables.SEEDS_NOTE} Test clients, after the last round and all personalization epochs."
+    note = f"{tables.seeds_note(configurations)}Test clients, after the last round and all personalization epochs."
     return tables.make("strategies", "Each strategy", note, tidy, columns)
 
 
@@ -59,7 +59,7 @@ def choices(configurations: tables.Configurations) -> tables.Table:
         if not accuracies:
             continue
         chosen = [
-            f"{choice['strategy']}, epoch {choice['epoch']}"
+            f"{names.strategy(choice['strategy'])}, epoch {choice['epoch']}"
             + (f", rate {choice['learning_rate']:g}" if choice["learning_rate"] is not None else "")
             for _, choice in found
             if choice
@@ -82,7 +82,8 @@ def choices(configurations: tables.Configurations) -> tables.Table:
         ("personalized accuracy, as chosen", tables.number("personalized_accuracy", ".4f")),
         ("chosen", tables.text("chosen")),
     ]
-    note = f"{tables.SEEDS_NOTE} Strategy, epoch and learning rate are chosen for each run on its validation clients."
+    note = tables.seeds_note(configurations)
+    note += "Strategy, epoch and learning rate are chosen for each run on its validation clients."
     return tables.make("choices", "As validation clients choose", note, pd.DataFrame(rows), columns)
 
 
@@ -124,15 +125,14 @@ def by_examples(configurations: tables.Configurations) -> tables.Table:
         low, high = int(row["train_examples_min"]), int(row["train_examples_max"])
         return (f"{low}" if low == high else f"{low}–{high}"), low
 
+    seeds = tables.seeds_note(configurations)
     columns: list[tables.Column] = [
         ("train examples", span),
         ("configuration", tables.text("configuration")),
         ("initial accuracy", tables.number("initial_accuracy", ".4f")),
         ("personalized accuracy", tables.number("personalized_accuracy", ".4f")),
         ("gain", tables.number("gain", "+.4f")),
-        ("clients of a seed", tables.number("clients", ".1f", spread=False)),
+        ("clients of a seed" if seeds else "clients", tables.number("clients", "g", spread=False)),
     ]
-    note = (
-        f"{tables.SEEDS_NOTE} Quarters of the test clients by number of train examples, one where many have the same."
-    )
+    note = f"{seeds}Quarters of the test clients by number of train examples, one where many have the same."
     return tables.make("by_examples", "By number of train examples", note, tidy, columns)

@@ -8,23 +8,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from analysis import compare_methods, compare_runs, names, share_runs, study
+from analysis import compare_methods, compare_runs, run_labels, study
 from analysis import runs as runs_lib
-from tff_personalization import identity
 
-# How a flag is called in a name; others are called as they are.
-SHORT = {
-    "clients_per_round": "cohort",
-    "local_epochs": "E",
-    "local_steps": "K",
-    "server_optimizer": "server",
-    "client_optimizer": "client",
-    "personalization_optimizer": "personalized with",
-    "writer_heterogeneity": "heterogeneity",
-    "stage_2_round": "switch at",
-    "stage_2_server_optimizer": "stage 2 server",
-}
-_WITHOUT_NAME = {*identity.WITHOUT_EFFECT_ON_NUMBERS, "seed", "method"}
 # The measures of a run that are averaged over seeds.
 MEASURES = (
     *("initial_accuracy", "personalized_accuracy", "gain", "share_hurt", "worst_tenth"),
@@ -53,7 +39,9 @@ class Configuration:
     @functools.cached_property
     def first_by_label(self) -> runs_lib.Run:
         """The run of the lowest seed under the name `label`; kept, since it reads its records for itself, once."""
-        return dataclasses.replace(self.first, config={**self.first.config, "run_name": self.label})
+        config = self.first.config
+        named = {"run_name": self.label, "given": {**config.get("given", {}), "run_name": self.label}}
+        return dataclasses.replace(self.first, config=config | named)
 
     @property
     def seeds(self) -> list[int]:
@@ -62,7 +50,7 @@ class Configuration:
 
     def setting(self, flag: str) -> Any:
         """The value of a flag in all of its runs; None where it is not recorded."""
-        return settings(self.first).get(flag)
+        return run_labels.settings(self.first).get(flag)
 
 
 def of_experiment(experiment: study.Experiment) -> list[Configuration]:
@@ -94,21 +82,6 @@ def of(runs: Sequence[runs_lib.Run], labels: Sequence[str] = ()) -> list[Configu
         shown = _names([members[0] for members in several], label)
         found += [Configuration(name, members) for name, members in zip(shown, several, strict=True)]
     return found if any(by_label) else sorted(found, key=_order)
-
-
-def settings(run: runs_lib.Run) -> dict[str, Any]:
-    """Every flag of a run by its name on the command line."""
-    flags = dict(run.config["flags"])
-    for role, spec in (flags.pop("optimizers", None) or {}).items():
-        flags |= {f"{role}_optimizer": spec["name"], f"{role}_learning_rate": spec["learning_rate"]}
-        flags |= {f"{role}_{spec['name']}_{option}": value for option, value in spec.get("options", {}).items()}
-    return flags
-
-
-def given(run: runs_lib.Run) -> dict[str, Any]:
-    """The flags that a run was given, without paths of the machine; every flag where that is not recorded."""
-    chosen = run.config.get("given") or settings(run)
-    return share_runs.without_paths(chosen)
 
 
 def per_run(run: runs_lib.Run) -> dict[str, float]:
@@ -175,29 +148,15 @@ def _examples(run: runs_lib.Run) -> float | None:
 
 
 def _names(runs: Sequence[runs_lib.Run], label: str) -> list[str]:
-    """What tells each run from the others: its label or method, and the flags that not all of them have alike."""
-    table = [{name: value for name, value in given(run).items() if name not in _WITHOUT_NAME} for run in runs]
-    methods = [run.config["method"] for run in runs]
-    one_method = len(set(methods)) == 1
-    made = []
-    differing = [
-        flag
-        for flag in dict.fromkeys(flag for row in table for flag in row)
-        if len({str(r.get(flag)) for r in table}) > 1
-    ]
-    for run, row, method in zip(runs, table, methods, strict=True):
-        # A flag that another method was given says nothing of this one, which may not read it.
-        shown = {flag: row.get(flag, settings(run).get(flag) if one_method else None) for flag in differing}
-        parts = [label] if label else [] if one_method and shown else [names.method(method)]
-        parts += [f"{SHORT.get(flag, flag)} {as_text(value)}" for flag, value in shown.items() if value is not None]
-        made.append(" · ".join(parts))
+    """What tells each run from the others, and its name where nothing else does."""
+    made = run_labels.differing(runs, label)
     return [name if made.count(name) == 1 else f"{name} · {run.name}" for name, run in zip(made, runs, strict=True)]
 
 
 def _order(configuration: Configuration) -> list[tuple[int, Any]]:
     """By the parts of the name, numbers as numbers."""
     words = configuration.label.replace(" · ", " ").split()
-    return [(0, float(word)) if _is_number(word) else (1, word) for word in words]
+    return [(0, float(word)) if _is_number(word) else (1, word.casefold()) for word in words]
 
 
 def _is_number(word: str) -> bool:
@@ -206,9 +165,3 @@ def _is_number(word: str) -> bool:
     except ValueError:
         return False
     return True
-
-
-def as_text(value: Any) -> str:
-    if isinstance(value, list):
-        return ",".join(map(as_text, value))
-    return f"{value:g}" if isinstance(value, float) else str(value)

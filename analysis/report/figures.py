@@ -11,7 +11,7 @@ from typing import Any
 import pandas as pd
 import plotly.graph_objects as go
 
-from analysis import decomposition, names
+from analysis import decomposition, names, run_labels
 from analysis import runs as runs_lib
 from analysis.report import configurations as configurations_lib
 from analysis.report import look
@@ -67,13 +67,14 @@ def personalization_curves(configurations: Configurations) -> go.Figure:
     """Accuracy of test clients by personalization epoch, after the last round, for every strategy: mean over seeds."""
     figure = look.figure("personalization epoch", look.ACCURACY)
     figure.update_xaxes(dtick=1)
-    number = 0
+    number = int(len(configurations) == 1)  # of one run, the main strategy has the colour of personalized accuracy
     several = len({name for c in configurations for run in c.runs for name in _final(run)["strategy"]}) > 1
     for configuration in configurations:
         table = pd.concat([_final(run).assign(seed=run.config["seed"]) for run in configuration.runs])
         for strategy, rows in table.groupby("strategy", sort=False):
             by_epoch = rows.pivot(index="epoch", columns="seed", values="accuracy_mean").dropna()
-            label = f"{configuration.label} · {names.strategy(strategy)}" if several else configuration.label
+            of = [] if several and len(configurations) == 1 else [configuration.label]
+            label = " · ".join([*of, names.strategy(strategy)] if several else of)
             _mean_line(figure, number, label, by_epoch)
             number += 1
     _refuse_empty(figure, "no run has a final evaluation of test clients")
@@ -308,7 +309,7 @@ def _name_kinds(figure: go.Figure) -> None:
         kind = trace.meta["kind"]
         trace.line.color = look.KIND_COLOURS[kind]
         if trace.mode == "lines+markers":
-            place = {"x": trace.x[-1], "y": trace.y[-1], "xanchor": "right", "yanchor": "bottom"}
+            place = {"x": trace.x[-1], "y": trace.y[-1], "xanchor": "right", "yanchor": "bottom", "yshift": 6}
             figure.add_annotation(text=kind, showarrow=False, font={"color": look.KIND_COLOURS[kind]}, **place)
 
 
@@ -337,12 +338,9 @@ def _mark_stages(figure: go.Figure, configurations: Configurations) -> None:
 
 def _without(configuration: configurations_lib.Configuration, flag: str) -> str:
     """The label without the part of one flag."""
-    value = configurations_lib.as_text(configuration.setting(flag))
-    part = f"{configurations_lib.SHORT.get(flag, flag)} {value}"
-    return (
-        " · ".join(word for word in configuration.label.split(" · ") if word != part)
-        or configuration.first.config["method"]
-    )
+    part = run_labels.setting(flag, configuration.setting(flag))
+    others = " · ".join(word for word in configuration.label.split(" · ") if word != part)
+    return others or names.method(configuration.first.config["method"])
 
 
 def _refuse_empty(figure: go.Figure, reason: str) -> None:

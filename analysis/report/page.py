@@ -13,7 +13,7 @@ import pandas as pd
 import plotly.graph_objects as go
 import plotly.offline
 
-from analysis import gallery, names, outcome, share_runs, study, style
+from analysis import gallery, names, outcome, run_labels, share_runs, study, style
 from analysis import runs as runs_lib
 from analysis.report import configurations as configurations_lib
 from analysis.report import look, sections, tables, verdicts, writers
@@ -37,6 +37,7 @@ def contents(directory: places.Named) -> dict[str, Any]:
         "one_run": None if found.one_run is None else _of_run(found.one_run),
         "sources": _sources(found),
         "scales": list(dict.fromkeys(experiment.scale for experiment in found.experiments if experiment.scale)),
+        "of_paper": bool(judged) or any(experiment.paper or experiment.claim for experiment in found.experiments),
         "claims": verdicts.CLAIMS,
         "verdicts": judged,
         "by_claim": verdicts.by_claim(judged),
@@ -154,8 +155,8 @@ def _of_run(run: runs_lib.Run) -> dict[str, Any]:
             "run": f"{run.name}: {summary['rounds']} rounds, seed {run.config['seed']}",
         },
         "settings": {
-            name: configurations_lib.as_text(value)
-            for name, value in sorted(share_runs.without_paths(configurations_lib.settings(run)).items())
+            name: run_labels.as_text(value)
+            for name, value in sorted(share_runs.without_paths(run_labels.settings(run)).items())
         },
     }
 

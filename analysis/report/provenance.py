@@ -4,6 +4,7 @@ import dataclasses
 from collections.abc import Iterable
 from typing import Any
 
+from analysis import run_labels
 from analysis import study as study_lib
 from analysis.report import configurations as configurations_lib
 
@@ -50,8 +51,8 @@ def of(
         (
             configuration.label,
             " ".join(
-                f"--{name}={configurations_lib.as_text(value)}"
-                for name, value in configurations_lib.given(configuration.first).items()
+                f"--{name}={run_labels.as_text(value)}"
+                for name, value in run_labels.given(configuration.first).items()
                 if name not in ("seed", "run_name", "output_dir")
             ),
             ", ".join(study.key(run) for run in configuration.runs),

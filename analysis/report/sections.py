@@ -99,7 +99,7 @@ class Section:
 _SEEDS = "Lines are means over seeds, error bars their standard deviation."
 _PARTS = "Orange: FedSGD's term; blue: FOMAML's, one an epoch, the first the darkest."
 _TOGETHER = "The clients of all seeds together."
-_HOVER = "Hover a client, or choose one below, to see it; a click keeps it."
+_HOVER = "Point at a client, or choose one from the list, to see it. A click keeps it."
 FIGURES = {
     "learning_curves": Spec(
         "Accuracy by round",
@@ -122,6 +122,7 @@ FIGURES = {
         figures.personalization_curves,
         personalization_epochs.plot,
         about_seeds=_SEEDS,
+        shown=8,
     ),
     "learning_rates": Spec(
         "Personalized accuracy by personalization learning rate",
@@ -138,9 +139,9 @@ FIGURES = {
     ),
     "ranking": Spec(
         "Initial against personalized accuracy",
-        "Each mark is a configuration, mean over seeds, with standard deviations. If initial accuracy told all, the "
-        "marks would lie on a rising line.",
+        "Each mark is a configuration. If initial accuracy told all, the marks would lie on a rising line.",
         figures.ranking,
+        about_seeds="Marks are means over seeds, with standard deviations.",
     ),
     "by_local_epochs": Spec(
         "Accuracy by local epochs E",
@@ -165,9 +166,9 @@ FIGURES = {
     ),
     "decomposition_by_epochs": Spec(
         "FedAvg's update by configuration",
-        "Shares at the last kept model, mean over seeds, of single clients' updates (mean) and of the cohort's. "
-        f"{_PARTS}",
+        f"Shares at the last kept model, of single clients' updates (mean) and of the cohort's. {_PARTS}",
         figures.decomposition_by_epochs,
+        about_seeds="Bars are means over seeds.",
     ),
     "before_after": Spec(
         "Each test client before and after personalization",
@@ -198,11 +199,11 @@ FIGURES = {
     ),
     "gains": Spec(
         "Gain by number of train examples",
-        "A mark is a test client of a run (of the lowest seeds, where there are many); squares are means of clients "
-        "with similar numbers of examples, with standard errors.",
+        "A mark is a test client. Squares are means of clients with similar numbers of examples, with standard errors.",
         client_figures.gains,
         gain_by_examples.plot,
         _HOVER,
+        about_seeds="Clients are of all seeds, or of the lowest ones where there are many.",
         shown=1,
         of_clients=True,
     ),

@@ -9,14 +9,14 @@ from typing import Any
 import pandas as pd
 
 from analysis import decomposition as decomposition_plot
+from analysis import names, tables
 from analysis import runs as runs_lib
 from analysis import study as study_lib
-from analysis import tables
 from analysis.report import configurations as configurations_lib
 
 PAPER = pathlib.Path(__file__).parents[1] / "paper_table1.csv"
 _MISSING = "–"
-SEEDS_NOTE = "Mean (standard deviation over seeds)."
+_SEEDS_NOTE = "Mean (standard deviation over seeds). "
 _ROUNDS_NOTE = (
     "Round to target: the first evaluated round at which the accuracy between rounds reaches the target, over the "
     "seeds that do. Chosen round: the evaluated round that was best on validation clients, judged on test clients; "
@@ -79,6 +79,11 @@ def text(name: str) -> Callable[[Any], tuple[str, Any]]:
     return lambda row: (str(row[name]), str(row[name]))
 
 
+def named(name: str, called: Callable[[str], str]) -> Callable[[Any], tuple[str, Any]]:
+    """Shows a column of names of the command line by what they are called."""
+    return lambda row: (called(row[name]), called(row[name]))
+
+
 def number(name: str, form: str, spread: bool = True) -> Callable[[Any], tuple[str, Any]]:
     """Shows a number, with its standard deviation over seeds in parentheses where there is one."""
 
@@ -105,6 +110,11 @@ def rounds_to_target(kind: str) -> Callable[[Any], tuple[str, Any]]:
         return (cell if reached == row["seeds"] else f"{cell} ({reached} of {row['seeds']} seeds)"), key
 
     return show
+
+
+def seeds_note(configurations: Configurations) -> str:
+    """What stands in parentheses; nothing where each configuration has one seed."""
+    return _SEEDS_NOTE if any(len(configuration.runs) > 1 for configuration in configurations) else ""
 
 
 def results(configurations: Configurations) -> Table:
@@ -136,9 +146,11 @@ def results(configurations: Configurations) -> Table:
         ("wall time (s)", number("wall_seconds", ",.0f", spread=False)),
     ]
     note = (
-        f"{SEEDS_NOTE} Worst tenth: mean personalized accuracy of the tenth of clients with the lowest. {_ROUNDS_NOTE}"
+        f"{seeds_note(configurations)}Worst tenth: mean personalized accuracy of the tenth of clients with the lowest. "
+        f"{_ROUNDS_NOTE}"
     )
-    return make("results", "Each configuration, over its seeds", note, tidy, columns)
+    several = any(len(configuration.runs) > 1 for configuration in configurations)
+    return make("results", f"Each configuration{', over its seeds' if several else ''}", note, tidy, columns)
 
 
 def table_1(configurations: Configurations) -> Table:
@@ -177,8 +189,8 @@ def table_1(configurations: Configurations) -> Table:
     ]
     data = "; ".join(dict.fromkeys(run.source for c in configurations for run in c.runs))
     note = (
-        f"{SEEDS_NOTE} Columns headed “paper” are Table 1 of arXiv 1909.12488, of Federated EMNIST (2,500 + 900 "
-        f"writers); the others are of these runs, on {data}. {_ROUNDS_NOTE}"
+        f"{seeds_note(configurations)}Columns headed “paper” are Table 1 of arXiv 1909.12488, of Federated "
+        f"EMNIST (2,500 + 900 writers); the others are of these runs, on {data}. {_ROUNDS_NOTE}"
     )
     return make("table1", "Table 1, these runs and the paper's", note, tidy, columns)
 
@@ -191,7 +203,7 @@ def ranking(configurations: Configurations) -> Table:
     for kind in _KINDS:
         tidy[f"rank_{kind}"] = tidy[f"{kind}_accuracy"].rank(ascending=False, method="min").astype(int)
     tidy = tidy.sort_values("rank_personalized", ignore_index=True)
-    note = f"{SEEDS_NOTE} Ranks are of the means."
+    note = f"{seeds_note(configurations)}Ranks are of the means."
     if len(tidy) > 2:
         tau = tidy["initial_accuracy"].corr(tidy["personalized_accuracy"], method="kendall")
         note += (
@@ -245,7 +257,8 @@ def decomposition(configurations: Configurations) -> Table:
         ("cosine with FedSGD's term", number("cosine_with_fed_sgd", ".3f")),
     ]
     note = (
-        f"{SEEDS_NOTE} Level client: mean over a cohort's clients; cohort: of their mean update. After the last round."
+        f"{seeds_note(configurations)}Level client: mean over a cohort's clients; cohort: of their mean update. "
+        "After the last round."
     )
     return make("decomposition", "How much of FedAvg's update is FedSGD's, and how much FOMAML's", note, tidy, columns)
 
@@ -265,7 +278,7 @@ def all_runs(study: study_lib.Study) -> Table:
         rows.append({**words, **counts, **configurations_lib.per_run(run)})
     columns: list[Column] = [
         ("run", text("run")),
-        ("method", text("method")),
+        ("method", named("method", names.method)),
         ("data", text("data")),
         ("seed", number("seed", ".0f")),
         ("rounds", number("rounds", ".0f")),

@@ -62,8 +62,8 @@ def test_readable_formats_hold_the_same_rounded_values(
     content = compare_runs.render(compare_runs.per_run(three_seeds[:1]), form)
     cells = [cell.removesuffix(r"\\").strip() for cell in _cells(content.splitlines()[row], separator) if cell]
     assert cells == [
-        *(f"run{underscore}1", f"personalized{underscore}fed{underscore}avg"),
-        *("emnist62, synthetic handwriting, 120 writers, heterogeneity 1", "1", "100", "70"),
+        *(f"run{underscore}1", "Personalized FedAvg"),
+        *("62 characters, synthetic handwriting, 120 writers, heterogeneity 1", "1", "100", "70"),
         *(f"0.5000 {plus_minus} 0.1000", f"0.8000 {plus_minus} 0.0500", "+0.3000", "0.125"),
         *("0.8", missing, "31", "1010", "701"),
     ]

@@ -23,7 +23,9 @@ def test_the_line_says_what_is_done_how_far_it_is_and_how_long_it_takes(monkeypa
     now[0] += 20
     line.update(2, note="412 examples/s")
     assert line.text() == "FedAvg: 6 of 10 rounds · 1:25 · about 0:40 left · 412 examples/s"
-    now[0] += 3600
+    now[0] += 5
+    assert "1:30 · about 0:35 left" in line.text(), "between two units the time left runs down"
+    now[0] += 3595
     line.step("writing")
     assert line.text() == "writing · 1:01:25"
 

@@ -21,7 +21,7 @@ class Line:
         self._terminal = self._stream.isatty()
         self._seconds = seconds or (_TERMINAL_SECONDS if self._terminal else _OTHER_SECONDS)
         self._lock, self._end = threading.Lock(), threading.Event()
-        self._started = self._begun = time.monotonic()
+        self._started = self._begun = self._counted = time.monotonic()
         self._what, self._unit, self._note = what, "", ""
         self._done = self._first = self._total = 0
 
@@ -37,7 +37,7 @@ class Line:
         with self._lock:
             self._what, self._unit, self._note = what, unit, ""
             self._total, self._done, self._first = total, done, done
-            self._begun = time.monotonic()
+            self._begun = self._counted = time.monotonic()
         if self._terminal:
             self._write()
 
@@ -45,6 +45,7 @@ class Line:
         """Counts units that are done; `note` stands at the end of the line until the next one."""
         with self._lock:
             self._done += count
+            self._counted = time.monotonic()
             self._note = self._note if note is None else note
 
     def text(self) -> str:
@@ -54,8 +55,9 @@ class Line:
             parts = [f"{self._what}: {self._done} of {self._total} {self._unit}s" if self._total else self._what]
             parts.append(_clock(now - self._started))
             if self._total > self._done > self._first:
-                left = (now - self._begun) / (self._done - self._first) * (self._total - self._done)
-                parts.append(f"about {_clock(left)} left")
+                seconds_each = (self._counted - self._begun) / (self._done - self._first)
+                left = seconds_each * (self._total - self._done) - (now - self._counted)
+                parts.append(f"about {_clock(max(left, 0.0))} left")
             return " · ".join([*parts, self._note] if self._note else parts)
 
     def __enter__(self) -> "Line":

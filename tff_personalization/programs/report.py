@@ -7,7 +7,7 @@ import sys
 
 from absl import logging
 
-from analysis import outcome, runs
+from analysis import names, outcome, runs
 from tff_personalization import errors
 from tff_personalization.records import run_directory
 
@@ -35,14 +35,16 @@ def print_report(directory: run_directory.RunDirectory) -> None:
 
 def _print_figures(summary: dict) -> None:
     epochs = summary["personalization_epochs"]
-    print(f"\n{summary['method']} on {summary['source']}, {summary['rounds']} rounds, seed {summary['seed']}")
+    method = names.method(summary["method"])
+    print(f"\n{method} on {summary['source']}, {summary['rounds']} rounds, seed {summary['seed']}")
     print(f"Accuracy over {summary['test_clients']} held-out clients, mean ± sd over clients, after {epochs} epochs:\n")
-    choice, rows = summary["choice"], dict(summary["strategies"])
+    choice = summary["choice"]
+    rows = {names.strategy(name): figures for name, figures in summary["strategies"].items()}
     if choice:
         rows["as chosen"] = choice
     at_round = summary["validation_round"]
     if at_round:
-        rows[f"{summary['strategy']}, round {at_round['round']}"] = at_round
+        rows[f"{names.strategy(summary['strategy'])}, round {at_round['round']}"] = at_round
     width = max(16, *(len(name) + 1 for name in rows))
     print(f"  {'strategy':<{width}}{'initial':>16}{'personalized':>16}{'gain':>9}{'hurt':>8}")
     for name, figures in rows.items():
@@ -55,8 +57,8 @@ def _print_figures(summary: dict) -> None:
     if choice:
         rate = f", learning rate {choice['learning_rate']:g}" if choice["learning_rate"] else ""
         print(
-            f"\n  chosen on {choice['validation_clients']} validation clients: {choice['strategy']}, epoch "
-            f"{choice['epoch']}{rate} ({choice['validation_accuracy']:.3f} on them)"
+            f"\n  chosen on {choice['validation_clients']} validation clients: {names.strategy(choice['strategy'])}, "
+            f"epoch {choice['epoch']}{rate} ({choice['validation_accuracy']:.3f} on them)"
         )
     if at_round:
         print(f"\n  round {at_round['round']}: of the evaluated ones the best on validation clients")
@@ -64,7 +66,7 @@ def _print_figures(summary: dict) -> None:
         means = (
             f"{k}: {figures['personalized_accuracy']['mean']:.3f}" for k, figures in summary["by_examples"].items()
         )
-        print(f"\n  {summary['strategy']} by train examples of a client: {', '.join(means)}")
+        print(f"\n  {names.strategy(summary['strategy'])} by train examples of a client: {', '.join(means)}")
     without = summary["test_clients_without_test_data"]
     if without:
         print(f"\n  {without} clients have no test examples and count in no average.")

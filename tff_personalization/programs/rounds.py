@@ -13,6 +13,7 @@ import numpy as np
 import tensorflow_federated as tff
 from absl import logging
 
+from analysis import names
 from tff_personalization import cohorts
 from tff_personalization.algorithms import method, stateful_clients
 from tff_personalization.execution import interruption, runtime
@@ -119,7 +120,7 @@ class Evaluated:
 def run(program: Program, state: State) -> State:
     """Does the rounds that are left, and returns the state after the last one."""
     config = program.experiment.config
-    program.line.step(config.method, config.rounds, state.round_number, "round")
+    program.line.step(names.method(config.method), config.rounds, state.round_number, "round")
     try:
         while state.round_number < config.rounds:
             trained = train(program, state)

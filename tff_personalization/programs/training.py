@@ -11,6 +11,7 @@ from typing import Any
 import tensorflow_federated as tff
 from absl import logging
 
+from analysis import names
 from tff_personalization import errors, methods, seeds
 from tff_personalization.execution import connections, interruption, remote_workers, runtime, worker_binary
 from tff_personalization.experiment import config as config_lib
@@ -61,7 +62,7 @@ def run(experiment: config_lib.Experiment, interrupt: interruption.Interruption)
         _say(directory, data, f"{cores} at once, threads for each: {threads}")
         # Not before: what is refused is refused in one line.
         with progress.Line("starting TFF's worker") as line, _computing(config, cores, threads, writer):
-            line.step(f"building {config.method}")
+            line.step(f"building {names.method(config.method)}")
             program = _program(experiment, interrupt, data, writer, line, took_over=earlier is not None)
             _finish(program, rounds.run(program, _restore(program, earlier)))
     return directory

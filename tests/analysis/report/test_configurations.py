@@ -5,6 +5,7 @@ import json
 import numpy as np
 import pytest
 
+from analysis import run_labels
 from analysis import runs as runs_lib
 from analysis import study as study_lib
 from analysis.report import configurations
@@ -76,9 +77,9 @@ def test_optimizers_are_settings_by_the_names_of_their_flags_and_paths_are_cut(m
     spec = {"name": "adam", "learning_rate": 0.1, "options": {"beta_1": 0.8}}
     flags = {"optimizers": {"server": spec}, "client_data": "/some/where/mine.npz"}
     run = runs_lib.read(make_run(flags=flags, given={"client_data": "/some/where/mine.npz"}))
-    found = configurations.settings(run)
+    found = run_labels.settings(run)
     assert (found["server_optimizer"], found["server_learning_rate"], found["server_adam_beta_1"]) == ("adam", 0.1, 0.8)
-    assert configurations.given(run) == {"client_data": "mine.npz"}
+    assert run_labels.given(run) == {"client_data": "mine.npz"}
 
 
 def test_labels_begin_the_names_and_runs_keep_their_order(make_run):

@@ -115,7 +115,7 @@ def test_strategies_are_over_seeds_and_need_more_than_one(make_run, found):
         (directory / "summary.json").write_text(json.dumps(summary | {"strategies": strategies}))
         runs.append(runs_lib.read(directory))
     made = client_tables.strategies(configurations.of(runs))
-    assert made.cells["strategy"].tolist() == ["fine_tune", "fine_tune_head"]
+    assert made.cells["strategy"].tolist() == ["fine-tuning", "fine-tuning, last layer"]
     assert made.cells["personalized accuracy"].tolist() == ["0.8500 (0.0707)", "0.6500 (0.0707)"]
     with pytest.raises(runs_lib.NotRecordedError, match="one strategy"):
         client_tables.strategies(configurations.of(found.runs[:1]))
@@ -136,6 +136,6 @@ def test_what_is_chosen_is_counted_over_seeds(make_run, found):
         runs.append(runs_lib.read(directory))
     (cells,) = client_tables.choices(configurations.of(runs)).cells.to_dict("records")
     assert cells["personalized accuracy, as chosen"] == "0.8000 (0.1000)"
-    assert cells["chosen"] == "fine_tune, epoch 5, rate 0.02 (2×); fine_tune, epoch 0, rate 0.02"
+    assert cells["chosen"] == "fine-tuning, epoch 5, rate 0.02 (2×); fine-tuning, epoch 0, rate 0.02"
     with pytest.raises(runs_lib.NotRecordedError, match="validation"):
         client_tables.choices(configurations.of(found.runs[:1]))

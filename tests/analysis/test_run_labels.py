@@ -1,0 +1,34 @@
+"""What runs are called in figures: method, settings that differ, seed; never a name of the code."""
+
+from analysis import run_labels
+from analysis import runs as runs_lib
+
+
+def _labels(make_run, folder, *plan):
+    made = [
+        make_run(f"{folder}_{n}", method=method, seed=seed, flags=given, given={"rounds": 9} | given)
+        for n, (method, seed, given) in enumerate(plan)
+    ]
+    return run_labels.of([runs_lib.read(directory) for directory in made])
+
+
+def test_methods_settings_and_seeds_that_differ_are_named_in_words(make_run):
+    adam = {"server_optimizer": "adam", "server_learning_rate": 0.003}
+    assert _labels(make_run, "a", ("fed_avg", 1, {}), ("fed_avg", 2, adam), ("reptile", 1, {"local_steps": 5})) == [
+        "FedAvg · seed 1",
+        "FedAvg · server Adam · server rate 0.003 · seed 2",
+        "Reptile · K 5 · seed 1",
+    ]
+
+
+def test_a_name_that_a_run_was_given_is_kept(make_run):
+    assert _labels(make_run, "a", ("fed_avg", 1, {"run_name": "mine"}), ("reptile", 1, {})) == ["mine", "Reptile"]
+
+
+def test_strategies_are_named_only_where_nothing_else_tells_two_runs_apart(make_run):
+    one, two = {"strategies": ["fine_tune_adam"]}, {"strategies": ["fine_tune", "ditto"]}
+    assert _labels(make_run, "a", ("fed_avg", 1, one), ("reptile", 1, two)) == ["FedAvg", "Reptile"]
+    assert _labels(make_run, "b", ("fed_avg", 1, one), ("fed_avg", 1, two)) == [
+        "judged with fine-tuning, Adam",
+        "judged with 2 strategies",
+    ]
