@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
-from analysis import names, share_runs
+from analysis import names
 from analysis import runs as runs_lib
 from tff_personalization import identity
 
@@ -64,7 +64,7 @@ def settings(run: runs_lib.Run) -> dict[str, Any]:
 def given(run: runs_lib.Run) -> dict[str, Any]:
     """The flags that a run was given, without paths of the machine; every flag where that is not recorded."""
     chosen = run.config.get("given") or settings(run)
-    return share_runs.without_paths(chosen)
+    return runs_lib.without_paths(chosen)
 
 
 def setting(flag: str, value: Any) -> str:

@@ -1,12 +1,14 @@
 """The runs that a command of the analysis is given."""
 
+import os
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 from tff_personalization.errors import UserError
 from tff_personalization.records import places
 from tff_personalization.records.run_records import NotRecordedError, Run, read
 
-__all__ = ["NotRecordedError", "Run", "check_same_data", "labels", "read", "read_all"]
+__all__ = ["NotRecordedError", "Run", "check_same_data", "labels", "read", "read_all", "without_paths"]
 
 # Settings that decide which examples there are, and which of them test; a seed and these, the same data.
 _CHOOSING_DATA = (
@@ -71,6 +73,15 @@ def _of_data(run: Run, kind: str) -> list[str]:
     """The settings with which a run has other data, of a kind of hash, by intention."""
     chosen = run.config["flags"] if kind == "data_sha256" else {}
     return [f"{name}={chosen[name]}" for name in _CHOOSING_DATA if name in chosen]
+
+
+def without_paths(value: Any) -> Any:
+    """A value of a record with each path of the machine cut to its last part."""
+    if isinstance(value, dict):
+        return {key: without_paths(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [without_paths(item) for item in value]
+    return os.path.basename(value.rstrip("/")) if isinstance(value, str) and os.path.isabs(value) else value
 
 
 def labels(runs: Sequence[Run]) -> list[str]:

@@ -32,7 +32,7 @@ _EARLIEST = (1980, 1, 1, 0, 0, 0)  # that a zip file can hold
 
 def of_run(run: runs_lib.Run) -> dict[str, bytes]:
     """What is shared of a finished run: each file by its name; UserError when the run is unfinished."""
-    contents = {"config.json": without_paths(run.config), "summary.json": run.summary}
+    contents = {"config.json": runs_lib.without_paths(run.config), "summary.json": run.summary}
     files = {f"{run.name}/{name}": _json(content) for name, content in contents.items()}
     tables = {name: run.directory / name for name in TABLES}
     return files | {f"{run.name}/{name}": places.read_bytes(path) for name, path in tables.items() if path.exists()}
@@ -43,7 +43,7 @@ def of_study(of: study.Study) -> dict[str, bytes]:
     files = {"verdicts.json": _json(claims.contents(of))}
     for experiment in of.experiments:
         path = of.directory / experiment.name / study.RECORD
-        files[f"{experiment.name}/{study.RECORD}"] = _json(without_paths(places.read_json(path, ())))
+        files[f"{experiment.name}/{study.RECORD}"] = _json(runs_lib.without_paths(places.read_json(path, ())))
     for run in of.runs:
         files |= {f"{study.RUNS}/{name}": content for name, content in of_run(run).items()}
     return files
@@ -83,15 +83,6 @@ def write(files: Mapping[str, bytes], to: pathlib.Path) -> pathlib.Path:
         temporary.unlink(missing_ok=True)
         raise UserError(f"--to: {to} cannot be written ({error.strerror}); give another file") from None
     return to
-
-
-def without_paths(value: Any) -> Any:
-    """A value of a record with each path of the machine cut to its last part."""
-    if isinstance(value, dict):
-        return {key: without_paths(item) for key, item in value.items()}
-    if isinstance(value, list):
-        return [without_paths(item) for item in value]
-    return os.path.basename(value.rstrip("/")) if isinstance(value, str) and os.path.isabs(value) else value
 
 
 def _json(contents: Any) -> bytes:

@@ -13,7 +13,7 @@ import pandas as pd
 import plotly.graph_objects as go
 import plotly.offline
 
-from analysis import gallery, names, outcome, run_labels, share_runs, study, style
+from analysis import gallery, names, outcome, run_labels, study, style
 from analysis import runs as runs_lib
 from analysis.report import configurations as configurations_lib
 from analysis.report import look, sections, tables, verdicts, writers
@@ -156,7 +156,7 @@ def _of_run(run: runs_lib.Run) -> dict[str, Any]:
         },
         "settings": {
             name: run_labels.as_text(value)
-            for name, value in sorted(share_runs.without_paths(run_labels.settings(run)).items())
+            for name, value in sorted(runs_lib.without_paths(run_labels.settings(run)).items())
         },
     }
 
