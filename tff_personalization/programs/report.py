@@ -33,11 +33,16 @@ def print_report(directory: run_directory.RunDirectory) -> None:
     sys.stdout.flush()
 
 
+def _counted(number: int, what: str) -> str:
+    return f"{number} {what}" if number == 1 else f"{number} {what}s"
+
+
 def _print_figures(summary: dict) -> None:
     epochs = summary["personalization_epochs"]
     method = names.method(summary["method"])
-    print(f"\n{method} on {summary['source']}, {summary['rounds']} rounds, seed {summary['seed']}")
-    print(f"Accuracy over {summary['test_clients']} held-out clients, mean ± sd over clients, after {epochs} epochs:\n")
+    rounds, clients = _counted(summary["rounds"], "round"), _counted(summary["test_clients"], "held-out client")
+    print(f"\n{method} on {summary['source']}, {rounds}, seed {summary['seed']}")
+    print(f"Accuracy over {clients}, mean ± sd over clients, after {_counted(epochs, 'epoch')}:\n")
     choice = summary["choice"]
     rows = {names.strategy(name): figures for name, figures in summary["strategies"].items()}
     if choice:
