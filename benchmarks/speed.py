@@ -22,7 +22,7 @@ from collections.abc import Container
 import pandas as pd
 import psutil
 
-from benchmarks import contenders, recording
+from benchmarks import contenders, recording, tasks
 from benchmarks.peers import environments
 from tff_personalization.execution import worker_binary
 
@@ -130,7 +130,7 @@ def measure(
                         "repetition": repetition,
                         "seconds": round(seconds, 4),
                         "processor_seconds": round(processor_seconds, 2),
-                        "per_second": round(contenders.visits(task, contenders.work_of(task)) / seconds, 2),
+                        "per_second": round(tasks.visits(task, tasks.work_of(task)) / seconds, 2),
                         "versions": recording.words(contender.versions),
                     }
                 )
@@ -163,7 +163,7 @@ def main() -> None:
     parser.add_argument("--beside", type=pathlib.Path, help="another checkout of this project, to compare with")
     recording.add_output_dir(parser)
     options = parser.parse_args()
-    tasks = recording.chosen(parser, "tasks", options.tasks, TASKS)
+    chosen = recording.chosen(parser, "tasks", options.tasks, TASKS)
     if options.repetitions < 1:
         parser.error(f"--repetitions={options.repetitions}: give 1 or more")
     if options.beside and not (options.beside / "benchmarks" / "contenders.py").is_file():
@@ -171,7 +171,7 @@ def main() -> None:
     if options.contenders and "ours" not in options.contenders:
         parser.error("--contenders: add ours, with which the others are compared")
     tables = []
-    for task in tasks:
+    for task in chosen:
         unit = {"evaluation": "clients", "text": "sequences"}.get(task, "examples")
         print(f"\n{task}, {unit} per second, {worker_binary.available_cores()} cores", flush=True)
         tables.append(measure(task, options.repetitions, options.beside, options.contenders))

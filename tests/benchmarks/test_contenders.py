@@ -3,62 +3,62 @@
 import numpy as np
 import pytest
 
-from benchmarks import contenders, workload
+from benchmarks import bounds, contenders, stock, tasks, workload
 
 TINY = workload.Workload(clients=2, examples=40, local_epochs=3)
 
 
 def test_visits_of_a_round_by_hand():
-    counted = {task: contenders.visits(task, TINY) for task in ("training", "reptile", "fed_sgd", "evaluation")}
+    counted = {task: tasks.visits(task, TINY) for task in ("training", "reptile", "fed_sgd", "evaluation")}
     assert counted == {"training": 2 * 40 * 3, "reptile": 2 * 10 * 20, "fed_sgd": 2 * 40, "evaluation": 2}
 
 
 @pytest.mark.parametrize(("task", "steps"), [("training", 2 * 3 * 2), ("reptile", 2 * 10), ("fed_sgd", 2)])
 def test_ours_and_the_stock_recipe_visit_as_many_examples_in_as_many_steps(worker, task, steps):
     ours = contenders.build_ours(task, TINY)().metrics["client_work"]
-    stock = contenders.build_stock(task, TINY)().metrics["client_work"]["train"]
-    assert ours["examples"] == stock["num_examples"] == contenders.visits(task, TINY)
+    theirs = stock.build_stock(task, TINY)().metrics["client_work"]["train"]
+    assert ours["examples"] == theirs["num_examples"] == tasks.visits(task, TINY)
     # Ours counts no steps: its examples over the steps' size.
-    assert stock["num_batches"] == steps == ours["examples"] // (40 if task == "fed_sgd" else 20)
+    assert theirs["num_batches"] == steps == ours["examples"] // (40 if task == "fed_sgd" else 20)
     # At random labels of 62 classes and few steps, the losses stay near that of a guess.
-    for loss in (ours["train_loss"], stock["loss"]):
+    for loss in (ours["train_loss"], theirs["loss"]):
         assert loss == pytest.approx(np.log(62), abs=0.3)
 
 
 def test_ours_and_the_stock_recipe_visit_as_many_sequences(worker):
     work = workload.TextWorkload(clients=2, examples=4, local_epochs=1, batch_size=2, learning_rate=0.1)
     ours = contenders.build_ours("text", work)().metrics["client_work"]
-    stock = contenders.build_stock("text", work)().metrics["client_work"]["train"]
-    assert ours["examples"] == stock["num_examples"] == contenders.visits("text", work) == 8
-    for loss in (ours["train_loss"], stock["loss"]):
+    theirs = stock.build_stock("text", work)().metrics["client_work"]["train"]
+    assert ours["examples"] == theirs["num_examples"] == tasks.visits("text", work) == 8
+    for loss in (ours["train_loss"], theirs["loss"]):
         assert loss == pytest.approx(np.log(90), abs=0.1)
 
 
 def test_the_stock_recipe_gets_the_same_examples_as_floats():
     (x, y), _ = TINY.cohort()
-    images, labels = zip(*contenders._stock_dataset((x, y)).as_numpy_iterator(), strict=True)
+    images, labels = zip(*stock._stock_dataset((x, y)).as_numpy_iterator(), strict=True)
     np.testing.assert_allclose(np.stack(images)[..., 0] * 255, x, atol=1e-4)
     np.testing.assert_array_equal(labels, y)
 
 
 def test_a_client_is_divided_into_train_and_test_examples():
     x, y = TINY.cohort()[0]
-    (train_x, train_y), (test_x, test_y) = contenders._parts((x, y))
+    (train_x, train_y), (test_x, test_y) = tasks.parts((x, y))
     assert len(test_x) == 20
     np.testing.assert_array_equal(np.concatenate([train_x, test_x]), x)
     np.testing.assert_array_equal(np.concatenate([train_y, test_y]), y)
 
 
 def test_evaluations_judge_every_client_before_and_after_each_epoch(worker, monkeypatch):
-    monkeypatch.setattr(contenders, "EVALUATION_EPOCHS", 2)
+    monkeypatch.setattr(tasks, "EVALUATION_EPOCHS", 2)
     ours = contenders.build_ours("evaluation", TINY)()
     assert [record["test_examples"] for record in ours] == [20, 20]
     assert [record["train_examples"] for record in ours] == [20, 20]
     assert [record["correct"].shape for record in ours] == [(1, 3), (1, 3)]
-    stock = contenders.build_stock("evaluation", TINY)()["fine_tune"]
-    assert set(stock) == {f"epoch_{epoch}" for epoch in range(3)}
-    assert all(np.shape(judged) == (2,) for judged in stock.values())
-    raw = contenders._raw_client("evaluation", TINY)(TINY.cohort()[0])
+    theirs = stock.build_stock("evaluation", TINY)()["fine_tune"]
+    assert set(theirs) == {f"epoch_{epoch}" for epoch in range(3)}
+    assert all(np.shape(judged) == (2,) for judged in theirs.values())
+    raw = bounds._raw_client("evaluation", TINY)(TINY.cohort()[0])
     assert len(raw) == 3
     assert all(0 <= correct <= 20 for correct in raw)
     # Before any training, ours and plain TensorFlow judge the same weights.
@@ -67,8 +67,8 @@ def test_evaluations_judge_every_client_before_and_after_each_epoch(worker, monk
 
 @pytest.mark.parametrize("task", ["training", "reptile", "fed_sgd"])
 def test_tensorflow_alone_moves_all_weights(task):
-    before = contenders._model("training").initial_weights[0]
-    after = contenders._raw_client(task, TINY)(TINY.cohort()[0])
+    before = tasks.model("training").initial_weights[0]
+    after = bounds._raw_client(task, TINY)(TINY.cohort()[0])
     assert [w.shape for w in after] == [w.shape for w in before]
     assert all((new != old).any() and np.isfinite(new).all() for new, old in zip(after, before, strict=True))
 
@@ -78,6 +78,6 @@ def test_the_arithmetic_bound_does_a_round_s_operations(monkeypatch):
 
     products = []
     monkeypatch.setattr(tf, "function", lambda _: lambda: products.append(1) or tf.constant(0.0))
-    contenders.build_gemm("training", TINY)()
+    bounds.build_gemm("training", TINY)()
     macs = 240 * (2 * 26 * 26 * 9 * 32 + 3 * 24 * 24 * 9 * 32 * 64 + 3 * (9216 * 128 + 128 * 62))
     assert len(products) == round(macs / 2048**3)

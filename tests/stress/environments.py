@@ -24,7 +24,7 @@ import pandas as pd
 
 from benchmarks import recording
 from tests import processes
-from tests.stress import random_faults
+from tests.stress import marked_runs
 
 _SECONDS = 600
 _PROGRAM = str(processes.ROOT / "run_experiment.py")
@@ -105,7 +105,7 @@ class Place:
 
     def __init__(self, path: pathlib.Path):
         self.path = path
-        self.archive = random_faults.write_archive(path / "made_up.npz")
+        self.archive = marked_runs.write_archive(path / "made_up.npz")
         command = [sys.executable, _PROGRAM, *self.flags(path / "made"), "--run_name=run", "--noplots"]
         subprocess.run(command, check=True, capture_output=True, cwd=processes.ROOT)
 

@@ -14,40 +14,24 @@ child process outlived it, whether the run ended with the same numbers. Exit sta
 """
 
 import argparse
-import collections
 import dataclasses
 import itertools
 import pathlib
 import random
-import re
 import shutil
 import signal
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Iterable
 
-import numpy as np
 import pandas as pd
 
 from benchmarks import recording
 from tests import processes
-from tests.stress import faults, moments
+from tests.stress import faults, marked_runs, moments
 
-METHODS = {
-    "personalized_fed_avg": ["--method=personalized_fed_avg", "--stage_2_round=21"],
-    "scaffold": ["--method=scaffold"],
-    "ifca": ["--method=ifca", "--clusters=2"],
-    "fed_avg, faulty clients, chosen on validation clients": [
-        *("--method=fed_avg", "--server_optimizer=adam"),
-        *("--client_dropout_probability=0.3", "--straggler_probability=0.3"),
-        *("--validation_clients=2", "--personalization_learning_rates=0.01,0.05", "--personalization_examples=1,all"),
-    ],
-}
-_SECONDS_TO_END = 15
-_SECONDS_OF_A_RUN = 120
 _FAULTS_OF_A_RUN = 5
 _MOST_TRIES = 4
 _BEFORE_ROUNDS = moments.MOMENTS[: moments.MOMENTS.index(moments.TRAINING)]
@@ -63,40 +47,6 @@ class Planned:
     tries: int = 0
 
 
-class Run:
-    """A run that goes on from start to start, its directory, and the marks of the process that is at it."""
-
-    def __init__(self, place: pathlib.Path, archive: pathlib.Path, output_dir: pathlib.Path, name: str):
-        arguments, self.directory = processes.command(archive, output_dir, "run", *METHODS[name])
-        self._marks_path = place / "marks"
-        program, settings = arguments[:2], [argument for argument in arguments[2:] if argument != "--noplots"]
-        self._arguments = [program[0], "-m", "tests.stress.moments", str(self._marks_path), *settings]
-
-    def start(self) -> subprocess.Popen:
-        """The command, as a process whose marks are `marks`."""
-        self._marks_path.unlink(missing_ok=True)
-        self.marks = moments.Marks(self._marks_path)
-        self.started = time.monotonic()
-        return subprocess.Popen(
-            self._arguments, cwd=processes.ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-        )
-
-    @property
-    def finished(self) -> bool:
-        return (self.directory / "summary.json").exists()
-
-
-def write_archive(path: pathlib.Path) -> pathlib.Path:
-    """Twelve made-up writers of four classes, in random pixels with a bar for the class."""
-    rng = np.random.default_rng(7)
-    labels = rng.integers(0, 4, 360)
-    images = rng.integers(0, 120, (360, 28, 28)).astype(np.uint8)
-    for image, label in zip(images, labels, strict=True):
-        image[5 * label : 5 * label + 4, 4:24] += 100
-    np.savez(path, images=images, labels=labels, writer=rng.integers(0, 12, 360))
-    return path
-
-
 def plan(count: int, draw: random.Random, kinds: Iterable[faults.Fault]) -> dict[str, list[Planned]]:
     """So many faults for each method: every kind at every moment, again and again, each time in another order."""
     pairs = [
@@ -105,10 +55,14 @@ def plan(count: int, draw: random.Random, kinds: Iterable[faults.Fault]) -> dict
         if not (kind.to_the_worker and moment in _WITHOUT_WORKER)
     ]
     turns = itertools.chain.from_iterable(draw.sample(pairs, len(pairs)) for _ in itertools.count())
-    plans: dict[str, list[Planned]] = {name: [] for name in METHODS}
+    plans: dict[str, list[Planned]] = {name: [] for name in marked_runs.METHODS}
     for kind, moment in itertools.islice(turns, count):
         # Only the first method has a second stage; else whoever has the fewest.
-        name = next(iter(METHODS)) if moment == moments.STAGE_2 else min(plans, key=lambda name: len(plans[name]))
+        name = (
+            next(iter(marked_runs.METHODS))
+            if moment == moments.STAGE_2
+            else min(plans, key=lambda name: len(plans[name]))
+        )
         plans[name].append(Planned(kind, moment))
     return plans
 
@@ -124,111 +78,8 @@ def in_order(planned: list[Planned], draw: random.Random) -> list[Planned]:
     return ordered
 
 
-def durations(run: Run) -> dict[str, list[float]]:
-    """Runs to the end, without faults; how long each moment lasted each time, in seconds."""
-    process, found = run.start(), collections.defaultdict(list)
-    since, (count, now) = run.started, run.marks.read()
-    while process.poll() is None:
-        count_now, name = run.marks.read()
-        if count_now != count:
-            found[now].append(time.monotonic() - since)
-            since, count, now = time.monotonic(), count_now, name
-        time.sleep(0.0003)
-    found[now].append(time.monotonic() - since)
-    output, _ = process.communicate()
-    assert process.returncode == 0, output
-    return found
-
-
-def stop_at(process: subprocess.Popen, run: Run, moment: str, others_before: int, delay: float) -> bool:
-    """Stops the program a while after it has come to a moment, skipping it a few times; False if it ended before."""
-    seen = None
-    while True:
-        if process.poll() is not None:
-            return False
-        count, now = run.marks.read()
-        if now == moment and count != seen:
-            seen, others_before = count, others_before - 1
-            if others_before < 0:
-                break
-        time.sleep(0.0003)
-    time.sleep(delay)
-    process.send_signal(signal.SIGSTOP)
-    while process.poll() is None and not processes.is_stopped(process.pid):
-        time.sleep(0.001)
-    return process.poll() is None
-
-
-def rounds_done(directory: pathlib.Path) -> int:
-    """The rounds of which metrics.csv tells."""
-    try:
-        return len((directory / "metrics.csv").read_text().splitlines()) - 1
-    except FileNotFoundError:
-        return 0
-
-
-def newest_checkpoint(directory: pathlib.Path) -> int:
-    """The round of the newest checkpoint that is whole."""
-    return max(
-        (int(path.stem.removeprefix("round_")) for path in directory.glob("checkpoints/round_*.json")), default=0
-    )
-
-
-def outcome(process: subprocess.Popen, run: Run, children: Iterable[int]) -> dict:
-    """Waits for the end of a program that a fault has hit: how it came about, and what it leaves behind."""
-    try:
-        output, _ = process.communicate(timeout=_SECONDS_OF_A_RUN)
-    except subprocess.TimeoutExpired:
-        process.send_signal(signal.SIGUSR1)
-        for _ in range(2):  # the first may be postponed
-            time.sleep(1)
-            process.send_signal(signal.SIGTERM)
-        try:
-            output, _ = process.communicate(timeout=_SECONDS_TO_END)
-            status: int | str = f"waits, then {process.returncode}"
-        except subprocess.TimeoutExpired:
-            process.kill()
-            output, _ = process.communicate()
-            status = "hung"
-        print(output, file=sys.stderr)
-        return {"ended": status, "traceback": False, "child_outlived": outlives(children)}
-    # Python may say before or after it that it ignores an exception in a thread that had no memory.
-    told = re.search(r"^(Exception ignored in.*)?Error: ", output.replace("\r", "\n"), re.MULTILINE) is not None
-    status = process.returncode
-    if "Traceback" in output or (status == 1 and not told):
-        print(output, file=sys.stderr)
-    return {
-        "ended": status,
-        "one_line": told if status == 1 else None,
-        "traceback": "Traceback" in output,
-        "rounds_done": rounds_done(run.directory),
-        "rounds_again": rounds_done(run.directory) - newest_checkpoint(run.directory) if status else 0,
-        "child_outlived": outlives(children),
-    }
-
-
-def outlives(children: Iterable[int]) -> bool:
-    """Whether a child process is still there after a while."""
-    deadline = time.monotonic() + _SECONDS_TO_END
-    while any(processes.is_running(pid) for pid in children):
-        if time.monotonic() > deadline:
-            return True
-        time.sleep(0.1)
-    return False
-
-
-def same_numbers(directory: pathlib.Path, expected: pathlib.Path) -> bool:
-    """Whether two runs have the same records, times aside."""
-    try:
-        processes.assert_same_numbers(directory, expected)
-        return True
-    except AssertionError as error:
-        print(f"{directory}: {error}", file=sys.stderr)
-        return False
-
-
 def run_with_faults(
-    run: Run,
+    run: marked_runs.Run,
     planned: list[Planned],
     lasting: dict[str, list[float]],
     disk: faults.Disk,
@@ -245,7 +96,9 @@ def run_with_faults(
             one = planned[0]
             usual = lasting.get(one.moment) or [0.05]
             skipped = 0 if one.moment in _BEFORE_ROUNDS else draw.randint(0, min(3, len(usual) - 1))
-            if not stop_at(process, run, one.moment, skipped, draw.uniform(0, 0.9) * statistics.median(usual)):
+            if not marked_runs.stop_at(
+                process, run, one.moment, skipped, draw.uniform(0, 0.9) * statistics.median(usual)
+            ):
                 break
             children, (_, now) = processes.children(process.pid), run.marks.read()
             if one.fault.to_the_worker and not children:
@@ -257,14 +110,14 @@ def run_with_faults(
             process.send_signal(signal.SIGCONT)
             waits = one.fault.name not in ("kill -9 of the worker", "worker stopped for 3 s")
             if waits:
-                rows[-1].update(outcome(process, run, () if one.fault.to_the_worker else children))
+                rows[-1].update(marked_runs.outcome(process, run, () if one.fault.to_the_worker else children))
                 if now in _BEFORE_ROUNDS:  # What has to be done again is so by an earlier fault.
                     rows[-1]["rounds_again"] = 0
                 disk.free()
             else:
-                rows[-1].update(ended="goes on", rounds_done=rounds_done(run.directory), rounds_again=0)
+                rows[-1].update(ended="goes on", rounds_done=marked_runs.rounds_done(run.directory), rounds_again=0)
         if not waits:
-            ended = outcome(process, run, ())
+            ended = marked_runs.outcome(process, run, ())
             for row in rows[-1:]:  # what was to be resumed
                 row["traceback"] = row.get("traceback", False) or ended["traceback"]
                 row["ended"] = row["ended"] if process.returncode == 0 else ended["ended"]
@@ -283,14 +136,14 @@ def faulty_runs(
     draw: random.Random,
 ) -> pd.DataFrame:
     """All faults of a method, a few in each run; a row for each."""
-    expected = Run(place, archive, place / f"whole {name}", name)
-    lasting = durations(expected)
+    expected = marked_runs.Run(place, archive, place / f"whole {name}", name)
+    lasting = marked_runs.durations(expected)
     rows: list[dict] = []
     while planned:
         now, planned = in_order(planned[:_FAULTS_OF_A_RUN], draw), planned[_FAULTS_OF_A_RUN:]
-        run = Run(place, archive, disk.path, name)
+        run = marked_runs.Run(place, archive, disk.path, name)
         of_this_run = run_with_faults(run, now, lasting, disk, draw)
-        same = run.finished and same_numbers(run.directory, expected.directory)
+        same = run.finished and marked_runs.same_numbers(run.directory, expected.directory)
         rows += [{"method": name, **row, "same_numbers": same} for row in of_this_run]
         for row in rows[len(rows) - len(of_this_run) :]:
             print(row, flush=True)
@@ -336,7 +189,7 @@ def main() -> None:
     draw = random.Random(options.seed)
     with tempfile.TemporaryDirectory() as temporary:
         place = pathlib.Path(temporary)
-        archive, disk = write_archive(place / "made_up.npz"), faults.Disk(place / "disk")
+        archive, disk = marked_runs.write_archive(place / "made_up.npz"), faults.Disk(place / "disk")
         try:
             kinds = [kind for kind in faults.FAULTS if not options.kind or kind.name in options.kind]
             if not disk.mounted:

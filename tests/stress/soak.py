@@ -31,7 +31,7 @@ import psutil
 from benchmarks import recording
 from tests import forked, processes
 from tests.execution import test_child_processes
-from tests.stress import random_faults
+from tests.stress import marked_runs
 
 _SIGNALS = (signal.SIGKILL, signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 _OF_THE_WORKER = "kill -9 of the worker"
@@ -45,13 +45,13 @@ class Run:
     """A run and its twin."""
 
     def __init__(self, number: int, place: pathlib.Path, archive: pathlib.Path):
-        self.method = list(random_faults.METHODS)[number % len(random_faults.METHODS)]
+        self.method = list(marked_runs.METHODS)[number % len(marked_runs.METHODS)]
         self._number = number
         self._place = place
         self._archive = archive
 
     def command(self, name: str) -> tuple[list[str], pathlib.Path]:
-        flags = [flag for flag in random_faults.METHODS[self.method] if not flag.startswith("--stage_2_round")]
+        flags = [flag for flag in marked_runs.METHODS[self.method] if not flag.startswith("--stage_2_round")]
         stage = ["--stage_2_round=7"] if self.method == "personalized_fed_avg" else []
         arguments, directory = processes.command(self._archive, self._place, f"{name}{self._number}", *flags, *stage)
         changed = [flag for flag in arguments if not flag.startswith("--rounds=")]
@@ -98,7 +98,7 @@ def soak(run: Run, place: pathlib.Path, seed: int, mean_seconds: float) -> dict:
     process = run.start(arguments, log)
     process.wait(_SECONDS)
     faults, directory = with_faults(run, log, random.Random(f"{seed} {run._number}"), mean_seconds)
-    same = (twin / "summary.json").exists() and random_faults.same_numbers(directory, twin)
+    same = (twin / "summary.json").exists() and marked_runs.same_numbers(directory, twin)
     leftovers = [path.name for path in directory.rglob("*") if "_temp" in path.name or path.suffix == ".temp"]
     said = log.read_text(errors="replace")
     if not same or "Traceback" in said:
@@ -157,7 +157,7 @@ def main() -> None:
     rows = []
     with tempfile.TemporaryDirectory() as temporary:
         place = pathlib.Path(temporary)
-        archive = random_faults.write_archive(place / "made_up.npz")
+        archive = marked_runs.write_archive(place / "made_up.npz")
         forked.run([sys.executable, "-m", "tests.stress.soak", "--help"], cwd=processes.ROOT, capture_output=True)
         left = Left()
         with concurrent.futures.ThreadPoolExecutor(options.at_once) as executor:

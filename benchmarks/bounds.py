@@ -1,0 +1,118 @@
+"""Bounds of the speed benchmark: the work of a task without TFF, and the arithmetic of it as matrix products."""
+
+import multiprocessing
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from benchmarks import tasks, workload
+
+
+def _raw_client(task: str, work: workload.Workload) -> Callable[[tuple[np.ndarray, np.ndarray]], Any]:
+    """One client's work in a loop of plain TensorFlow: the order of examples is given, nothing is measured."""
+    import tensorflow as tf
+
+    model = tasks.model(task)
+    theta = tuple(tf.constant(w) for w in model.initial_weights[0])
+    rng = np.random.default_rng(0)
+
+    @tf.function(reduce_retracing=True)
+    def train(weights, x, y, order):
+        for step in tf.range(tf.shape(order)[0]):
+            images, labels = tf.gather(x, order[step]), tf.gather(y, order[step])
+            with tf.GradientTape() as tape:
+                tape.watch(weights)
+                loss = model.scoring.loss(model.logits(weights, images, tf.stack([7, step])), labels)
+            # That of an embedding is sparse.
+            gradients = [tf.convert_to_tensor(g) for g in tape.gradient(loss, weights)]
+            weights = tuple(w - work.learning_rate * g for w, g in zip(weights, gradients, strict=True))
+        return weights
+
+    @tf.function
+    def correct(weights, x, y):
+        hits = tf.equal(tf.argmax(model.logits(weights, x, None), axis=1, output_type=tf.int32), y)
+        return tf.reduce_sum(tf.cast(hits, tf.int32))
+
+    def epoch(count, batch_size=work.batch_size):
+        return rng.permutation(count).astype(np.int32).reshape(-1, batch_size)
+
+    def work_on(client):
+        if task == "evaluation":
+            (x, y), test = tasks.parts(client)
+            weights, curve = theta, [correct(theta, *test)]
+            for _ in range(tasks.EVALUATION_EPOCHS):
+                weights = train(weights, x, y, epoch(len(y)))
+                curve.append(correct(weights, *test))
+            return [int(value) for value in curve]
+        if task == "fed_sgd":
+            order = epoch(work.examples, work.examples)
+        else:
+            batches = work.examples // work.batch_size
+            steps = tasks.LOCAL_STEPS if task == "reptile" else work.local_epochs * batches
+            order = np.concatenate([epoch(work.examples) for _ in range(-(-steps // batches))])[:steps]
+        weights = train(theta, *client, order)
+        return [w.numpy() for w in weights]
+
+    return work_on
+
+
+def _raw_process(task: str, work: workload.Workload, share: slice, pipe: Any) -> None:
+    import tensorflow as tf
+
+    tf.config.threading.set_intra_op_parallelism_threads(1)
+    tf.config.threading.set_inter_op_parallelism_threads(1)
+    work_on = _raw_client(task, work)
+    clients = work.cohort()[share]
+    pipe.send("ready")
+    while pipe.recv():
+        for client in clients:
+            work_on(client)
+        pipe.send("done")
+
+
+def build_raw(task: str, work: workload.Workload) -> tasks.Run:
+    """The bound: each core has a process with one thread and its share of the clients; no transfer, no aggregation."""
+
+    spawn = multiprocessing.get_context("spawn")
+    from tff_personalization.execution import worker_binary
+
+    cores = worker_binary.available_cores()
+    pipes = []
+    for core in range(cores):
+        here, there = spawn.Pipe()
+        spawn.Process(target=_raw_process, args=(task, work, slice(core, None, cores), there), daemon=True).start()
+        pipes.append(here)
+    for pipe in pipes:
+        pipe.recv()
+
+    def run():
+        for pipe in pipes:
+            pipe.send(True)
+        for pipe in pipes:
+            pipe.recv()
+
+    return run
+
+
+def _flops_per_visit() -> int:
+    """Multiplications and additions of the CNN for one example, forward and backward (no gradient for the pixels)."""
+    conv_1, conv_2 = 26 * 26 * 9 * 1 * 32, 24 * 24 * 9 * 32 * 64
+    dense = 9216 * 128 + 128 * workload.NUM_CLASSES
+    return 2 * (2 * conv_1 + 3 * conv_2 + 3 * dense)
+
+
+def build_gemm(task: str, work: workload.Workload) -> tasks.Run:
+    """The bound of arithmetic: the floating-point operations of the task's round as large square matrix products."""
+    import tensorflow as tf
+
+    side = 2048
+    a = tf.random.stateless_normal([side, side], [1, 2])
+    product = tf.function(lambda: tf.reduce_sum(tf.matmul(a, a)[:1]))
+    repeats = max(1, round(tasks.visits(task, work) * _flops_per_visit() / (2 * side**3)))
+
+    def run():
+        for _ in range(repeats):
+            product().numpy()
+
+    return run

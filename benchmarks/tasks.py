@@ -1,0 +1,53 @@
+"""The tasks of the speed benchmark: their work, and the network and the examples that contenders have of them.
+
+Tasks: `training` (FedAvg with the epochs of the workload), `reptile` (10 local steps), `fed_sgd` (one full-batch
+gradient a client), `evaluation` (20 of a client's examples test, the others train; 5 epochs of fine-tuning, judged
+before and after each) and `text` (FedAvg on sequences of characters, with the LSTM).
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from benchmarks import workload
+
+LOCAL_STEPS = 10
+EVALUATION_EPOCHS, TEST_EXAMPLES = 5, 20
+WORK = workload.Workload()
+TEXT = workload.TextWorkload(clients=10, examples=20, local_epochs=1, batch_size=10, learning_rate=1.0)
+SEED = np.array([3, 4], np.int32)
+Run = Callable[[], Any]
+"""Does a round and returns what the contender makes of it."""
+
+
+def visits(task: str, work: workload.Workload) -> int:
+    """What a round of a task counts: visited examples, or evaluated clients."""
+    return {
+        "training": work.visits,
+        "text": work.visits,
+        "reptile": work.clients * LOCAL_STEPS * work.batch_size,
+        "fed_sgd": work.clients * work.examples,
+        "evaluation": work.clients,
+    }[task]
+
+
+def work_of(task: str) -> workload.Workload:
+    """The work of a task."""
+    return TEXT if task == "text" else WORK
+
+
+def model(task: str):
+    """The network of a task: the paper's CNN, or the LSTM."""
+    from tff_personalization.models import char_lstm, emnist_cnn
+
+    rng = np.random.default_rng(0)
+    if task == "text":
+        return char_lstm.build_char_lstm(workload.CHARACTERS, rng)
+    return emnist_cnn.build_cnn(workload.NUM_CLASSES, rng)
+
+
+def parts(client):
+    """A client's train and test part for the evaluation."""
+    x, y = client
+    return (x[:-TEST_EXAMPLES], y[:-TEST_EXAMPLES]), (x[-TEST_EXAMPLES:], y[-TEST_EXAMPLES:])
