@@ -25,7 +25,7 @@ class Settings(Group):
     batch_size = method.BATCH_SIZE
     clients_per_round = cohorts.Settings.clients_per_round
     local_epochs = method.LOCAL_EPOCHS
-    pooled_examples_per_round: Setting[Any] = Setting(
+    pooled_examples_per_round: Setting[int | None] = Setting(
         None,
         "Examples of a round of centralized. Default: as many as FedAvg visits on average.",
         kind=int,

@@ -64,8 +64,9 @@ def by_writer_archive(tmp_path_factory) -> pathlib.Path:
 
 
 @pytest.fixture(scope="session")
-def _run_in(by_writer_archive):
+def _run_in(by_writer_archive, worker):
     import run_experiment  # which defines its flags
+    from tests import shared_graphs
 
     if not flags.FLAGS.is_parsed():
         flags.FLAGS(["run_experiment"])
@@ -87,7 +88,7 @@ def _run_in(by_writer_archive):
         }
         # A setting that the method does not read may not be given.
         small = {name: value for name, value in small.items() if value is not None}
-        with flagsaver.flagsaver(**small):
+        with flagsaver.flagsaver(**small), shared_graphs.shared(worker):
             assert run_experiment.main(["run_experiment"]) == 0
         return directory / small["run_name"]
 

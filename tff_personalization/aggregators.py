@@ -23,7 +23,7 @@ class DifferentialPrivacy(Group):
     dp_noise_multiplier = Setting(
         1.0, "Standard deviation of the noise of --aggregator=dp, in units of the clipping norm.", least=0
     )
-    dp_delta: Setting[Any] = Setting(
+    dp_delta: Setting[float | None] = Setting(
         None,
         "δ of the (ε, δ) that is reported with --aggregator=dp. Default: N^-1.1 for N train clients.",
         kind=float,

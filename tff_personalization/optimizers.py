@@ -6,6 +6,7 @@ is one line in `OPTIMIZERS`.
 """
 
 import dataclasses
+import functools
 import inspect
 import math
 from collections.abc import Callable, Collection, Mapping
@@ -75,32 +76,11 @@ class Role(Part[OptimizerSpec]):
         self.name = name
         self.learning_rates = learning_rates
         self.scheduled = scheduled
-        self._purpose, self._default, self._options = purpose, default, options or {}
+        self.purpose, self.default, self.options = purpose, default, options or {}
 
-    def flags(self) -> dict[str, Setting[Any]]:
+    def flags(self) -> Mapping[str, Setting[Any]]:
         """The role's flags by name: the optimizer, its learning rate and schedule, and every optimizer's options."""
-        rates = ", ".join(f"{rate:g} for {name}" for name, rate in self.learning_rates.items())
-        found: dict[str, Setting[Any]] = {
-            "optimizer": Setting(self._default, f"The optimizer that {self._purpose}.", choices=OPTIMIZERS),
-            "learning_rate": Setting(
-                None,
-                f"Learning rate of the optimizer that {self._purpose}. Default: {rates}; give it for any other.",
-                kind=float,
-            ),
-        }
-        if self.scheduled:
-            found |= _schedule_settings(self.name)
-        for name, builder in OPTIMIZERS.items():
-            for option in option_names(name):
-                default = self._options.get(option) if name == self._default else None
-                if default is None:
-                    default = inspect.signature(builder).parameters[option].default
-                text = f"`{option}` of --{self.name}_optimizer={name}."
-                found[f"{name}_{option}"] = Setting(default, text, kind=float)
-        named = {f"{self.name}_{flag}": setting for flag, setting in found.items()}
-        for flag, setting in named.items():
-            setting.name, setting.theme = flag, "optimizers"
-        return named
+        return _flags(self, tuple(OPTIMIZERS.items()))  # to which a plugin may add
 
     def of(self, values: Mapping[str, Any], given: Collection[str] = ()) -> OptimizerSpec:
         """The optimizer that the values of the role's flags describe.
@@ -160,6 +140,34 @@ BASE = Role(
 PERSONALIZATION = Role(
     "personalization", "fine-tunes the global model on a client", "sgd", {"sgd": 0.02, "adam": 0.002}
 )
+
+
+@functools.cache
+def _flags(
+    role: Role, builders: tuple[tuple[str, Callable[..., tff.learning.optimizers.Optimizer]], ...]
+) -> Mapping[str, Setting[Any]]:
+    rates = ", ".join(f"{rate:g} for {name}" for name, rate in role.learning_rates.items())
+    found: dict[str, Setting[Any]] = {
+        "optimizer": Setting(role.default, f"The optimizer that {role.purpose}.", choices=OPTIMIZERS),
+        "learning_rate": Setting(
+            None,
+            f"Learning rate of the optimizer that {role.purpose}. Default: {rates}; give it for any other.",
+            kind=float,
+        ),
+    }
+    if role.scheduled:
+        found |= _schedule_settings(role.name)
+    for name, builder in builders:
+        for option in option_names(name):
+            default = role.options.get(option) if name == role.default else None
+            if default is None:
+                default = inspect.signature(builder).parameters[option].default
+            text = f"`{option}` of --{role.name}_optimizer={name}."
+            found[f"{name}_{option}"] = Setting(default, text, kind=float)
+    named = {f"{role.name}_{flag}": setting for flag, setting in found.items()}
+    for flag, setting in named.items():
+        setting.name, setting.theme = flag, "optimizers"
+    return named
 
 
 def option_names(optimizer: str) -> tuple[str, ...]:

@@ -68,11 +68,11 @@ class Setting(Part[T]):
 
     def __init__(
         self,
-        default: T,
+        default: T | None,
         help_text: str | Callable[[], str],
         *,
         theme: str = "training",
-        kind: type | None = None,
+        kind: type[T] | None = None,
         least: float | None = None,
         most: float | None = None,
         positive: bool = False,

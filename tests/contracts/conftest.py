@@ -1,23 +1,20 @@
-"""The program in this process, for contracts that all methods or strategies keep.
+"""The program in this process, for contracts that all methods or strategies keep."""
 
-Runs share the worker of the session. Each graph is built once: a method's by its name, an evaluation's by strategies.
-"""
-
-import contextlib
-import dataclasses
 import pathlib
 import sys
+from unittest import mock
 
 import numpy as np
 import pytest
 from absl import flags
 
+from tests import shared_graphs
 from tests.contracts import tiny_cnn
 from tff_personalization import methods, plugins
-from tff_personalization.execution import interruption, runtime
+from tff_personalization.execution import interruption
 from tff_personalization.experiment import config
 from tff_personalization.experiment import setup as setup_lib
-from tff_personalization.personalization import evaluation, strategies
+from tff_personalization.personalization import strategies
 from tff_personalization.programs import report, training
 from tff_personalization.tasks import federated_data, registry
 
@@ -98,36 +95,7 @@ class Program:
 
 @pytest.fixture(scope="module")
 def program(plugin, worker, archive, tmp_path_factory):
-    """The program; a method's graphs, and an evaluation's, are built once."""
-    trainings, evaluations = {}, {}
-    get, build_evaluation = methods.get, evaluation.build_personalization_evaluation
-
-    def cached_method(name):
-        method = get(name)
-
-        def build(setup):
-            if name not in trainings:
-                trainings[name] = method.build(setup)
-            return trainings[name]
-
-        return dataclasses.replace(method, build=build)
-
-    def cached_evaluation(model, optimizer, *, strategies, release, initial_weights, **settings):
-        key = (tuple(strategies), release, len(initial_weights.flat))
-        if key not in evaluations:
-            evaluations[key] = build_evaluation(
-                model,
-                optimizer,
-                strategies=strategies,
-                release=release,
-                initial_weights=initial_weights,
-                **settings,
-            )
-        return evaluations[key]
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(methods, "get", cached_method)
-        patch.setattr(evaluation, "build_personalization_evaluation", cached_evaluation)
-        patch.setattr(runtime, "execution_context", lambda *_: contextlib.nullcontext())
-        patch.setitem(registry.EMNIST_MODELS, "linear", tiny_cnn.build)
+    """The program, whose runs share their graphs."""
+    linear = mock.patch.dict(registry.EMNIST_MODELS, linear=tiny_cnn.build)
+    with shared_graphs.shared(worker), linear:
         yield Program(archive, tmp_path_factory.mktemp("runs"))

@@ -30,8 +30,12 @@ class Machines:
         self._log = log
         self.addresses = [f"localhost:{portpicker.pick_unused_port()}" for _ in range(count)]
         self.processes = {}
+
+    def start_all(self):
+        """Starts those that do not run."""
         for address in self.addresses:
-            self.start(address)
+            if address not in self.processes or self.processes[address].poll() is not None:
+                self.start(address)
 
     def start(self, address):
         command, environment = worker_binary.command(int(address.rsplit(":")[-1]), 1, 1)
@@ -48,14 +52,21 @@ class Machines:
             process.wait()
 
 
-@pytest.fixture
-def machines(tmp_path, monkeypatch):
-    monkeypatch.setattr(remote_workers, "PING_SECONDS", 0.3)
-    monkeypatch.setattr(remote_workers, "PING_DEADLINE_SECONDS", 5.0)
-    with (tmp_path / "workers.log").open("wb") as log:
+@pytest.fixture(scope="module")
+def _machines(tmp_path_factory):
+    with (tmp_path_factory.mktemp("workers") / "workers.log").open("wb") as log:
         made = Machines(log, 3)
         yield made
         made.stop()
+
+
+@pytest.fixture
+def machines(_machines, monkeypatch):
+    """Three workers that run."""
+    monkeypatch.setattr(remote_workers, "PING_SECONDS", 0.3)
+    monkeypatch.setattr(remote_workers, "PING_DEADLINE_SECONDS", 5.0)
+    _machines.start_all()
+    return _machines
 
 
 def assert_as_on_one_machine(outputs, expected):
@@ -71,15 +82,11 @@ def two_rounds(process):
     return output
 
 
-@pytest.fixture
-def process():
+def test_rounds_are_those_of_one_machine(machines, worker):
     model = emnist_cnn.build_linear(3, np.random.default_rng(1))
     sgd = tff.learning.optimizers.build_sgdm
-    return fed_avg.build_fed_avg(model, sgd(0.1), sgd(1.0, 0.9), 2, 4)
-
-
-def test_rounds_are_those_of_one_machine(machines, process, tmp_path):
-    with (tmp_path / "log").open("wb") as log, runtime.execution_context(2, log):
+    process = fed_avg.build_fed_avg(model, sgd(0.1), sgd(1.0, 0.9), 2, 4)
+    with runtime.computing_on(worker):
         expected = two_rounds(process)
     with remote_workers.execution_context(machines.addresses):
         assert_as_on_one_machine(two_rounds(process), expected)

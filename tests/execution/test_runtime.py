@@ -198,14 +198,14 @@ def five_clients_of_a_softmax_regression():
 
 
 @pytest.mark.parametrize("server", ["momentum", "adam"])
-def test_a_round_in_parts_equals_the_round_in_one_piece(tmp_path, server):
+def test_a_round_in_parts_equals_the_round_in_one_piece(worker, server):
     model = emnist_cnn.build_linear(3, np.random.default_rng(1))
     optimizers = tff.learning.optimizers
     server_optimizer = {"momentum": optimizers.build_sgdm(1.0, 0.9), "adam": optimizers.build_adam(0.01)}[server]
     process = fed_avg.build_fed_avg(model, optimizers.build_sgdm(0.1), server_optimizer, 2, 4)
     outputs = []
     for clients_per_call in (5, 2, 1):
-        with log_in(tmp_path) as log, runtime.execution_context(2, log, clients_per_call=clients_per_call):
+        with runtime.computing_on(worker, clients_per_call):
             state = process.initialize()
             for _ in range(2):
                 output = process.next(state, five_clients_of_a_softmax_regression())
@@ -220,8 +220,8 @@ def test_a_round_in_parts_equals_the_round_in_one_piece(tmp_path, server):
             assert whole.metrics["client_work"][name] == parts.metrics["client_work"][name]
 
 
-def test_computations_in_parts_leave_no_threads_behind(tmp_path):
-    with log_in(tmp_path) as log, runtime.execution_context(2, log, clients_per_call=2):
+def test_computations_in_parts_leave_no_threads_behind(worker):
+    with runtime.computing_on(worker, 2):
         assert sum_of_doubles([1, 2, 3]) == 12
         before = threading.active_count()
         for _ in range(3):
@@ -266,17 +266,17 @@ def weighted_values(factory):
     ],
     ids=["sum", "mean", "clipping", "zeroing"],
 )
-def test_an_aggregator_in_parts_equals_it_in_one_piece(tmp_path, factory):
+def test_an_aggregator_in_parts_equals_it_in_one_piece(worker, factory):
     values = [np.array([i, -0.5 * i], np.float32) for i in range(5)]
     results = []
     for clients_per_call in (5, 2):
-        with log_in(tmp_path) as log, runtime.execution_context(2, log, clients_per_call=clients_per_call):
+        with runtime.computing_on(worker, clients_per_call):
             results.append(weighted_values(factory)(values))
     np.testing.assert_allclose(results[0], results[1], atol=1e-6)
     assert np.abs(results[0]).max() > 0
 
 
-def test_an_aggregate_that_hangs_on_another_of_the_same_round_is_computed_in_one_piece(tmp_path):
+def test_an_aggregate_that_hangs_on_another_of_the_same_round_is_computed_in_one_piece(worker):
     @tff.tensorflow.computation(np.float32, np.float32)
     def squared_deviation(value, mean):
         return (value - mean) ** 2
@@ -287,16 +287,16 @@ def test_an_aggregate_that_hangs_on_another_of_the_same_round_is_computed_in_one
         return tff.federated_mean(tff.federated_map(squared_deviation, (values, mean)))
 
     values = [1.0, 2.0, 3.0, 6.0]
-    with log_in(tmp_path) as log, runtime.execution_context(2, log, clients_per_call=2):
+    with runtime.computing_on(worker, 2):
         assert variance(values) == pytest.approx(np.var(values), abs=1e-6)
 
 
-def test_a_value_for_each_client_comes_back_for_each(tmp_path):
+def test_a_value_for_each_client_comes_back_for_each(worker):
     @tff.federated_computation(tff.FederatedType(np.int32, tff.CLIENTS))
     def doubles(values):
         return tff.federated_map(double, values)
 
-    with log_in(tmp_path) as log, runtime.execution_context(2, log, clients_per_call=2):
+    with runtime.computing_on(worker, 2):
         assert list(doubles([1, 2, 3, 4, 5])) == [2, 4, 6, 8, 10]
 
 

@@ -74,18 +74,10 @@ def test_the_same_name_with_more_rounds_keeps_the_shorter_run_under_another(run,
     assert counted == []
 
 
-def test_a_stopped_run_may_be_given_more_rounds(run, run_once, monkeypatch):
-    settings, train = settings_of("fed_avg"), rounds.train
-
-    def stops(program, state):
-        if state.round_number == 3:
-            raise KeyboardInterrupt
-        return train(program, state)
-
-    monkeypatch.setattr(rounds, "train", stops)
-    with pytest.raises(KeyboardInterrupt):
+def test_a_stopped_run_may_be_given_more_rounds(run, run_once, stopped_after):
+    settings = settings_of("fed_avg")
+    with stopped_after(3):
         run(**settings, rounds=4)
-    monkeypatch.undo()
     with pytest.raises(errors.UserError, match="rounds was 4, is 3"):
         run(**settings, rounds=3)
     more = run(**settings, rounds=8)

@@ -22,13 +22,13 @@ class Settings(reptile.Settings, fed_avg.Settings):
     """What both stages read, and when the second begins."""
 
     stage_2_server = optimizers.STAGE_2_SERVER
-    stage_2_round: Setting[Any] = Setting(
+    stage_2_round = Setting(
         None,
         "First round of the second stage of personalized_fed_avg. Default: as --stage_1_share says.",
         kind=int,
         least=2,
     )
-    stage_1_share: Setting[Any] = Setting(
+    stage_1_share: Setting[float | None] = Setting(
         None, f"Share of the rounds that are its first stage. Default: {_STAGE_1_SHARE:g}.", kind=float, least=0, most=1
     )
 

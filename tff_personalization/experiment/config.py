@@ -18,9 +18,6 @@ from tff_personalization.tasks import registry
 
 G = TypeVar("G", bound=Group)
 
-_READ_BY_EVALUATIONS = ("evaluation_clients", "target_accuracy")  # between rounds
-_READ_BETWEEN_ROUNDS = ("rounds_per_evaluation", *_READ_BY_EVALUATIONS, "rounds_per_checkpoint", "rounds_per_model")
-
 
 def define_flags(flag_values: flags.FlagValues = flags.FLAGS) -> None:
     """Defines every flag of a run, and those of a sweep.
@@ -287,9 +284,9 @@ def _refuse_unread(values: Mapping[str, Any], method: Method, given: Collection[
         )
     unread = []
     if not method.trains:
-        unread += [(name, f"--method={values['method']}") for name in ("rounds", *_READ_BETWEEN_ROUNDS, "rounds_from")]
+        unread += [(name, f"--method={values['method']}") for name in settings_lib.Rounds.flags()]
     if not values["rounds_per_evaluation"]:
-        unread += [(name, "--rounds_per_evaluation=0") for name in _READ_BY_EVALUATIONS]
+        unread += [(name, "--rounds_per_evaluation=0") for name in settings_lib.EvaluationsBetweenRounds.flags()]
     for flag, reason in unread:
         if flag in given:
             raise errors.UserError(f"--{flag} has no effect with {reason}: remove it.")

@@ -33,12 +33,50 @@ def _networks() -> str:
     return f"The network. Default: the task's first. {of_tasks}."
 
 
-class RunSettings(federated_data.Settings):
+class EvaluationsBetweenRounds(Group):
+    """What is read where --rounds_per_evaluation is not 0."""
+
+    evaluation_clients = Setting(
+        50,
+        "Clients of the evaluations between rounds: validation clients, or else a fixed sample of test clients.",
+        theme="personalization",
+        least=1,
+    )
+    target_accuracy = Setting(
+        0.8,
+        "Accuracy for which the summary names the first round that reaches it.",
+        theme="personalization",
+        least=0,
+        most=1,
+    )
+
+
+class Rounds(EvaluationsBetweenRounds):
+    """What is read where there are rounds."""
+
+    rounds = Setting(500, "Rounds of training.", least=0)
+    rounds_per_evaluation = Setting(
+        10, "Rounds between evaluations of the main strategy; 0: only at the end.", theme="personalization", least=0
+    )
+    rounds_per_checkpoint = Setting(10, "Rounds between checkpoints.", theme="run", least=1)
+    rounds_per_model = Setting(
+        0, "Rounds between global models that are kept; 0: only that of the last round.", theme="run", least=0
+    )
+    rounds_from: Setting[str | None] = Setting(
+        None,
+        "Directory of a finished run with the same rounds, with the first of them, or with the same ones before the "
+        "second stage, such as FedAvg's for personalized_fed_avg. Reuses them instead of computing them again; no "
+        "number changes. Default: found among the runs beside this one that the same code made; none: computes all.",
+        theme="run",
+        kind=str,
+    )
+
+
+class RunSettings(Rounds, federated_data.Settings):
     """What every run reads."""
 
     method = Setting("fed_avg", listing("How the global model is trained.", _methods), choices=methods.METHODS)
-    model: Setting[Any] = Setting(None, _networks, kind=str, choices=registry.MODELS)
-    rounds = Setting(500, "Rounds of training.", least=0)
+    model = Setting(None, _networks, kind=str, choices=registry.MODELS)
 
     strategies: Setting[list[str]] = Setting(
         [],
@@ -62,28 +100,12 @@ class RunSettings(federated_data.Settings):
         theme="personalization",
         choices=evaluation.RELEASES,
     )
-    rounds_per_evaluation = Setting(
-        10, "Rounds between evaluations of the main strategy; 0: only at the end.", theme="personalization", least=0
-    )
-    evaluation_clients = Setting(
-        50,
-        "Clients of the evaluations between rounds: validation clients, or else a fixed sample of test clients.",
-        theme="personalization",
-        least=1,
-    )
-    evaluation_seed: Setting[Any] = Setting(
+    evaluation_seed: Setting[int | None] = Setting(
         None,
         "Seeds shuffling, dropout and drawn examples in the final evaluation. Default: --seed.",
         theme="personalization",
         kind=int,
         least=0,
-    )
-    target_accuracy = Setting(
-        0.8,
-        "Accuracy for which the summary names the first round that reaches it.",
-        theme="personalization",
-        least=0,
-        most=1,
     )
 
     plugin: Setting[list[str]] = Setting(
@@ -92,10 +114,6 @@ class RunSettings(federated_data.Settings):
         "aggregators or optimizers (docs/extending.md). Give several with commas, or repeat the flag.",
         theme="run",
         several=True,
-    )
-    rounds_per_checkpoint = Setting(10, "Rounds between checkpoints.", theme="run", least=1)
-    rounds_per_model = Setting(
-        0, "Rounds between global models that are kept; 0: only that of the last round.", theme="run", least=0
     )
     output_dir = Setting("runs", "Where run directories are made.", theme="run")
     run_name = Setting(
@@ -122,14 +140,6 @@ class RunSettings(federated_data.Settings):
         "Clients handed to TFF's worker at once. Each takes about 20 MB of its memory; more are computed in parts.",
         theme="run",
         least=1,
-    )
-    rounds_from: Setting[Any] = Setting(
-        None,
-        "Directory of a finished run with the same rounds, with the first of them, or with the same ones before the "
-        "second stage, such as FedAvg's for personalized_fed_avg. Reuses them instead of computing them again; no "
-        "number changes. Default: found among the runs beside this one that the same code made; none: computes all.",
-        theme="run",
-        kind=str,
     )
     plots = Setting(True, "Draw the plots of the run at its end.", theme="run")
 

@@ -5,7 +5,6 @@ import hashlib
 import json
 import pathlib
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 
@@ -18,7 +17,7 @@ class Settings(sources.Handwriting, partitions.Natural, partitions.Skewed, parti
     """Which clients there are, and what each is for."""
 
     task = Setting("emnist62", "What is learnt.", theme="data", choices=registry.TASKS)
-    client_data: Setting[Any] = Setting(
+    client_data = Setting(
         None,
         "Where the clients come from. For emnist62 and emnist10: handwriting (synthetic, generated; the default), "
         "digits (scikit-learn), tff (Federated EMNIST), or the path of a file or folder: a by-writer .npz archive, "
@@ -36,24 +35,24 @@ class Settings(sources.Handwriting, partitions.Natural, partitions.Skewed, parti
         theme="data",
         choices=partitions.CHOICES,
     )
-    test_client_ids: Setting[Any] = Setting(
+    test_client_ids: Setting[str | None] = Setting(
         None, "File of the names of the clients that are held out to test, one a line.", theme="data", kind=str
     )
-    train_client_ids: Setting[Any] = Setting(
+    train_client_ids: Setting[str | None] = Setting(
         None, "File of the names of the clients that train (or validate), one a line.", theme="data", kind=str
     )
-    train_clients: Setting[Any] = Setting(
+    train_clients: Setting[int | None] = Setting(
         None, "Clients that train. Default: all that are not held out.", theme="data", kind=int, least=1
     )
     validation_clients = Setting(0, "Clients that validate instead of training.", theme="data", least=0)
-    test_clients: Setting[Any] = Setting(
+    test_clients: Setting[int | None] = Setting(
         None,
         "Clients held out to test. Default: 900 of every 3,400 clients, rounded.",
         theme="data",
         kind=int,
         least=1,
     )
-    data_seed: Setting[Any] = Setting(
+    data_seed: Setting[int | None] = Setting(
         None,
         "Seeds the choices that make the data: synthetic writers, made-up clients, train and test parts, and which "
         "clients are held out. Give it to train several seeds on the same clients. Default: --seed.",

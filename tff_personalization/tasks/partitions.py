@@ -10,7 +10,6 @@ there is something to personalize to. A client made so is nobody: what is measur
 """
 
 import dataclasses
-from typing import Any
 
 import numpy as np
 
@@ -35,7 +34,7 @@ class Natural(Group):
 class Made(Group):
     """What is read where clients are made up."""
 
-    partition_clients: Setting[Any] = Setting(
+    partition_clients: Setting[int | None] = Setting(
         None,
         f"Clients that a partition makes. Default: as many as the data has, or {DEFAULT_CLIENTS} where it names none.",
         theme="data",

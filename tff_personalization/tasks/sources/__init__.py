@@ -4,7 +4,6 @@ import dataclasses
 import importlib
 import os
 from collections.abc import Callable, Mapping
-from typing import Any
 
 from tff_personalization import errors, seeds
 from tff_personalization.settings import Group, Setting
@@ -15,7 +14,7 @@ from tff_personalization.tasks.sources import forms
 class Cached(Group):
     """What sources read that keep files."""
 
-    cache_dir: Setting[Any] = Setting(
+    cache_dir: Setting[str | None] = Setting(
         None,
         "Where generated, downloaded and read data is kept. Default: TFF's ~/.tff for tff, else the user's cache.",
         theme="data",

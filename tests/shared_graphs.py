@@ -1,0 +1,82 @@
+"""Runs in one process that share TFF's worker and each graph: building one takes seconds, and many tests need the same.
+
+A graph is built again only where something differs that building reads. What a run computes stays its own.
+"""
+
+import contextlib
+import dataclasses
+import functools
+import hashlib
+from unittest import mock
+
+import numpy as np
+
+from tff_personalization import methods, schedules
+from tff_personalization.execution import runtime
+from tff_personalization.personalization import evaluation, strategies
+
+_built: dict = {}
+
+
+def _once(kind, key, build):
+    """What `build` makes, made once for each key."""
+    key = kind, repr(key)
+    if key not in _built:
+        _built[key] = build()
+    return _built[key]
+
+
+def _digest(arrays):
+    """The contents of arrays in a few letters."""
+    digest = hashlib.sha256()
+    for array in map(np.asarray, arrays):
+        digest.update(f"{array.dtype} {array.shape}".encode() + array.tobytes())
+    return digest.hexdigest()
+
+
+def _network(model):
+    """What a network computes: its functions, by name and what they hold, and its weights."""
+    functions = [
+        (function.__module__, function.__qualname__, [cell.cell_contents for cell in function.__closure__ or ()])
+        for function in (model.stem, model.after_stem.logits)
+    ]
+    return functions, model.scoring, model.input_spec, _digest(model.initial_weights[0])
+
+
+def _training(name, method, setup):
+    """A method's training, built from its settings, network and clients; from the number of rounds with a schedule."""
+    specs = [value for value in setup.settings.values.values() if hasattr(value, "schedule")]
+    scheduled = any(spec.schedule != schedules.Schedule() for spec in specs)
+    if setup.settings.values.get("aggregator", "mean") != "mean":  # which may have settings of its own
+        return method.build(setup)
+    clients = [(client, _digest(setup.train_data.examples(client))) for client in setup.train_clients]
+    key = name, setup.settings.values, _network(setup.model), clients, setup.seed, setup.rounds if scheduled else None
+    return _once("training", key, lambda: method.build(setup))
+
+
+@contextlib.contextmanager
+def shared(worker):
+    """Within it, runs compute on the worker, and take graphs that are there already."""
+    get, build = methods.get, evaluation.build_personalization_evaluation
+
+    def get_cached(name):
+        method = get(name)
+        return dataclasses.replace(method, build=functools.partial(_training, name, method))
+
+    def build_cached(model, optimizer, *, initial_weights, own_settings, **settings):
+        key = (
+            _network(model),
+            (type(optimizer), vars(optimizer)),
+            settings,
+            [own_settings(strategies.STRATEGIES[name].settings).values for name in settings["strategies"]],
+            (initial_weights.name, len(initial_weights.flat)),
+        )
+        more = {"initial_weights": initial_weights, "own_settings": own_settings}
+        return _once("evaluation", key, lambda: build(model, optimizer, **more, **settings))
+
+    with (
+        mock.patch.object(methods, "get", get_cached),
+        mock.patch.object(evaluation, "build_personalization_evaluation", build_cached),
+        mock.patch.object(runtime, "execution_context", return_value=contextlib.nullcontext(worker)),
+    ):
+        yield
