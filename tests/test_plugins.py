@@ -150,7 +150,7 @@ strategies.register("of_a_test", adaptation.Strategy("of a test", curve))
 """
 HELPER = """
 def curve(client, tuning):
-    import second_helper_of_a_test
+    from package_of_a_test.within import helper
     raise ValueError("of the helper:\\nin two lines")
 """
 
@@ -160,7 +160,9 @@ def test_an_error_inside_a_plugin_is_one_line_after_the_traceback_from_its_frame
     plugin = tmp_path / "of, a test" / "p.py"
     plugin.write_text(PLUGIN)
     plugin.with_name("helper_of_a_test.py").write_text(HELPER)
-    plugin.with_name("second_helper_of_a_test.py").write_text("")
+    within = plugin.with_name("package_of_a_test") / "within" / "helper.py"
+    within.parent.mkdir(parents=True)
+    within.write_text("")
     settings = [f"--client_data={by_writer_archive}", "--model=linear", "--rounds=1", "--clients_per_round=2"]
     settings += ["--test_clients=4", "--strategies=of_a_test", "--rounds_per_evaluation=0", f"--output_dir={tmp_path}"]
     completed = program(f"--plugin={plugin}", *settings, "--run_name=run", "--noplots", "--local_epochs=1")
@@ -170,12 +172,9 @@ def test_an_error_inside_a_plugin_is_one_line_after_the_traceback_from_its_frame
     traced = [line for line in lines if line.startswith("  File ")]
     assert [line.split(", line")[0].split("/")[-1] for line in traced] == ['p.py"', 'helper_of_a_test.py"']
     sources = json.loads((tmp_path / "run" / "config.json").read_text())["flags"]["plugin_sources"]
-    beside = ("helper_of_a_test", "second_helper_of_a_test")
-    assert sources == {
-        "p": plugins.sha256([plugin]),
-        **{name: plugins.sha256([plugin.with_name(f"{name}.py")]) for name in beside},
-    }
-    plugin.with_name("second_helper_of_a_test.py").write_text("x = 1")
+    files = {"p": plugin, "helper_of_a_test": plugin.with_name("helper_of_a_test.py"), "package_of_a_test": within}
+    assert sources == {name: plugins.sha256([file]) for name, file in files.items()}
+    within.write_text("x = 1")
     again = program(f"--plugin={plugin}", *settings, "--run_name=run", "--noplots", "--local_epochs=1")
     assert "plugin_sources was" in again.stderr.splitlines()[-1]
 

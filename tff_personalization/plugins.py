@@ -8,6 +8,7 @@ import ast
 import hashlib
 import importlib
 import importlib.util
+import itertools
 import os
 import pathlib
 import sys
@@ -66,9 +67,9 @@ def load(argv: Sequence[str]) -> None:
             )
         files = _files(module)
         _loaded[module.__name__] = sha256(files)
-        helpers = _beside(files) if not hasattr(module, "__path__") else []
-        _loaded.update((path.stem, sha256([path])) for path in helpers)
-        startup.OF_PLUGINS.update(dict.fromkeys(map(str, [*files, *helpers]), name))
+        helpers = _beside(files) if not hasattr(module, "__path__") else {}
+        _loaded.update((helper, sha256(own)) for helper, own in helpers.items())
+        startup.OF_PLUGINS.update(dict.fromkeys(map(str, itertools.chain(files, *helpers.values())), name))
 
 
 def load_again(names: Sequence[str], sources: Mapping[str, str]) -> None:
@@ -95,7 +96,7 @@ def load_again(names: Sequence[str], sources: Mapping[str, str]) -> None:
 def sources() -> dict[str, str]:
     """The SHA-256 of each loaded plugin's source (of all its modules, if it is a package), by its name.
 
-    So are those of the modules beside its file that it imports.
+    So are those of the modules and packages beside its file that it imports.
     """
     return dict(_loaded)
 
@@ -146,23 +147,33 @@ def _import_file(path: pathlib.Path) -> types.ModuleType:
     return module
 
 
-def _beside(files: Sequence[pathlib.Path]) -> list[pathlib.Path]:
-    """The modules beside a plugin's file that it imports, and those that they import, wherever the import stands."""
-    found: list[pathlib.Path] = []
+def _beside(files: Sequence[pathlib.Path]) -> dict[str, list[pathlib.Path]]:
+    """The files of each module and package beside a plugin's file that it or another of them imports, by name."""
+    found: dict[str, list[pathlib.Path]] = {}
+    folder = files[0].parent
     waiting = list(files)
     while waiting:
-        path = waiting.pop()
-        for node in ast.walk(ast.parse(path.read_bytes())):
+        for node in ast.walk(ast.parse(waiting.pop().read_bytes())):
             names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
             names += [node.module or ""] if isinstance(node, ast.ImportFrom) and not node.level else []
-            for name in names:
-                helper = path.with_name(f"{name.partition('.')[0]}.py")
-                known = sys.modules.get(helper.stem)
-                is_it = known is None or getattr(known, "__file__", None) == str(helper)
-                if helper.is_file() and is_it and helper not in (*found, *files):
-                    found.append(helper)
-                    waiting.append(helper)
-    return sorted(found)
+            for name in {name.partition(".")[0] for name in names} - {"", *found}:
+                own = [file for file in _files_in(folder, name) if file not in files]
+                if own:
+                    found[name] = own
+                    waiting += own
+    return found
+
+
+def _files_in(folder: pathlib.Path, name: str) -> list[pathlib.Path]:
+    """The files of a module or package in a folder, if an import of its name finds it there."""
+    try:
+        spec = importlib.util.find_spec(name)
+    except ValueError:  # a module without a specification, such as __main__
+        return []
+    if spec is not None and str(folder / name) in (spec.submodule_search_locations or ()):
+        return sorted((folder / name).rglob("*.py"))
+    file = folder / f"{name}.py"
+    return [file] if spec is not None and spec.origin == str(file) else []
 
 
 def _failed(name: str, error: Exception) -> errors.UserError:
