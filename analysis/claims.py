@@ -23,7 +23,7 @@ import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from analysis import claim_measures, command_line, compared_runs, inference, study
+from analysis import claim_measures, command_line, compared_runs, inference, metric, study
 from analysis.paper_claims import CLAIMS, Claim
 from tff_personalization.errors import UserError
 
@@ -151,7 +151,9 @@ def _decided(
 
 
 def contents(of: study.Study) -> dict[str, Any]:
-    """What verdicts.json says of a study."""
+    """What verdicts.json says of a study; UserError where its metric is not accuracy, which the claims are about."""
+    if (called := metric.of(of.runs)) != metric.ACCURACY:
+        raise UserError(f"{of.directory}: the paper's claims are about accuracy, and these runs measure {called!r}")
     return {"verdicts": judge(of)}
 
 

@@ -19,7 +19,7 @@ import numpy as np
 import pandas as pd
 from absl import flags
 
-from analysis import command_line, compare_runs, inference, names
+from analysis import command_line, compare_runs, inference, metric, names
 from analysis import runs as runs_lib
 from tff_personalization import identity
 from tff_personalization.errors import UserError
@@ -54,6 +54,7 @@ def compare(runs: Sequence[runs_lib.Run]) -> pd.DataFrame:
         UserError: a run has no per-client records, the reference has no run of a seed, its clients are others, or a run
             is given twice.
     """
+    metric.of(runs)  # one, or nothing can be compared
     groups = compare_runs.by_settings(runs, apart_from=["strategies"])
     reference = next(iter(groups.values()))  # that of the first run
     main = runs[0].summary["strategy"]
@@ -75,7 +76,9 @@ def compare(runs: Sequence[runs_lib.Run]) -> pd.DataFrame:
     for row in of_reference:  # no interval: it is what others are compared with
         row |= {"difference_low": math.nan, "difference_high": math.nan, "judged": REFERENCE}
     _judge(rows)
-    return pd.DataFrame(of_reference + rows).drop(columns="estimate")
+    table = pd.DataFrame(of_reference + rows).drop(columns="estimate")
+    table.attrs["metric"] = metric.of(runs)
+    return table
 
 
 def _judge(rows: list[dict]) -> None:
@@ -107,7 +110,7 @@ def render(table: pd.DataFrame, form: str, without: Sequence[str] = ()) -> str:
         f"±{MARGIN:g} does not matter. Worst tenth: mean personalized accuracy of the {WORST_SHARE:.0%} of clients "
         "with the lowest."
     )
-    return compare_runs.LAYOUTS[form](cells, note)
+    return compare_runs.in_layout(form, cells, note, table)
 
 
 def _strategies(run: runs_lib.Run) -> list[str]:

@@ -12,7 +12,7 @@ from collections.abc import Collection, Sequence
 import pandas as pd
 from absl import flags
 
-from analysis import command_line, names, tables
+from analysis import command_line, metric, names, tables
 from analysis import runs as runs_lib
 from tff_personalization import identity
 from tff_personalization.errors import UserError
@@ -28,6 +28,7 @@ def per_run(runs: Sequence[runs_lib.Run]) -> pd.DataFrame:
     """One row per run: run, method, data, seed and its numbers, unrounded; standard deviations are over clients."""
     table = pd.DataFrame([_row(run, label) for run, label in zip(runs, runs_lib.labels(runs), strict=True)])
     numbers = table.columns.difference(_TEXT)
+    table.attrs["metric"] = metric.of(runs)
     return table.astype(dict.fromkeys(numbers, float))  # a target not reached is None in the record, missing here
 
 
@@ -80,7 +81,9 @@ def over_seeds(runs: Sequence[runs_lib.Run]) -> pd.DataFrame:
             if name.startswith("rounds_to_target"):
                 row[f"{name}_reached"] = int(group[name].count())
         rows.append(row)
-    return pd.DataFrame(rows)
+    averaged = pd.DataFrame(rows)
+    averaged.attrs["metric"] = table.attrs["metric"]
+    return averaged
 
 
 def render(table: pd.DataFrame, form: str) -> str:
@@ -90,7 +93,14 @@ def render(table: pd.DataFrame, form: str) -> str:
     seeds = "seeds" in table
     readable = pd.DataFrame([_readable(row, seeds) for _, row in table.iterrows()])
     spread = "mean (standard deviation over seeds)" if seeds else "mean ± standard deviation over test clients"
-    return LAYOUTS[form](readable, f"Accuracies: {spread}. {_MISSING}: not reached or not recorded.")
+    note = f"Accuracies: {spread}. {_MISSING}: not reached or not recorded."
+    return in_layout(form, readable, note, table)
+
+
+def in_layout(form: str, cells: pd.DataFrame, note: str, table: pd.DataFrame) -> str:
+    """Cells to read in one of `LAYOUTS`, with the name of the metric of the table that they are made of."""
+    called = table.attrs.get("metric", metric.ACCURACY)
+    return LAYOUTS[form](cells.rename(columns=lambda name: metric.named(name, called)), metric.named(note, called))
 
 
 def _row(run: runs_lib.Run, label: str) -> dict:

@@ -2,7 +2,7 @@
 
 import math
 
-from analysis import inference, names
+from analysis import inference, metric, names
 from analysis import runs as runs_lib
 
 _NORMAL = 1.96  # standard errors on each side of a mean, for 95 %
@@ -27,7 +27,7 @@ def sentence(run: runs_lib.Run) -> str:
     summary = run.summary
     clients = _clients(run)
     if not clients:
-        return "No held-out client has test examples, so there is no accuracy to compare."
+        return "No held-out client has test examples, so there is nothing to compare."
     strategy = names.strategy(summary["strategy"])
     before, after = (summary[f"{kind}_accuracy"]["mean"] for kind in ("initial", "personalized"))
     gaining, hurt = (round(summary[f"share_{name}"] * clients) for name in ("gaining", "hurt"))
@@ -38,7 +38,8 @@ def sentence(run: runs_lib.Run) -> str:
         said = f"{subject} {'raised' if after > before else 'lowered'} mean accuracy from {before:.2f} to {after:.2f}"
     low, high = gain_interval(run)
     gain = f"gain {summary['gain']['mean']:+.3f}, 95 % interval {low:+.3f} to {high:+.3f}"
-    return f"{said} ({gain}); {gaining} of {clients} clients gained, {hurt} {'was' if hurt == 1 else 'were'} hurt."
+    counted = f"{gaining} of {clients} clients gained, {hurt} {'was' if hurt == 1 else 'were'} hurt"
+    return f"{metric.named(said, run.metric)} ({gain}); {counted}."
 
 
 def _clients(run: runs_lib.Run) -> int:

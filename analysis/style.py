@@ -14,7 +14,7 @@ from matplotlib.container import Container
 from matplotlib.figure import Figure
 from PIL import Image
 
-from analysis import names, run_labels
+from analysis import metric, names, run_labels
 from analysis import runs as runs_lib
 from tff_personalization.errors import UserError
 
@@ -85,6 +85,7 @@ def title(figure: Figure, what: str, runs: Sequence[runs_lib.Run]) -> None:
     for source in dict.fromkeys(run.source for run in runs):
         lines += textwrap.wrap(f"data: {source}", characters)
     figure.suptitle("\n".join(lines))
+    metric.name_in_plot(figure, metric.of(runs))
     figure.set_figheight(figure.get_figheight() + 1.25 * len(lines) * _TITLE_SIZE / 72)
 
 

@@ -3,6 +3,7 @@
 import importlib.util
 import json
 import pathlib
+import re
 import sys
 from unittest import mock
 
@@ -11,6 +12,7 @@ import pytest
 import tensorflow as tf
 
 import tff_personalization as tp
+from analysis import compare_methods, metric, outcome, runs
 from analysis.report import __main__ as page
 from tff_personalization import errors, plugins
 from tff_personalization.export import __main__ as export
@@ -28,7 +30,7 @@ def _plugins_of_this_test_only():
     before = set(sys.modules)
     with mock.patch.dict(registry.TASKS), mock.patch.dict(registry.MODELS), mock.patch.dict(plugins._loaded):
         yield
-    for name in ("keras_characters", "wages", "baseline_task"):
+    for name in ("keras_characters", "wages", "wage_regression", "baseline_task"):
         if name not in before:
             sys.modules.pop(name, None)
 
@@ -50,7 +52,7 @@ def _two_methods(tmp_path, name, **settings):
 
 
 def test_the_guide_shows_the_examples_as_they_are():
-    for name in ("keras_characters", "wages", "baseline_task"):
+    for name in ("keras_characters", "wages", "wage_regression", "baseline_task"):
         assert f"```python\n{(ROOT / 'examples' / f'{name}.py').read_text(encoding='utf-8')}```\n" in GUIDE
 
 
@@ -68,6 +70,33 @@ def test_a_keras_network_of_ones_own_on_characters_is_exported_for_devices_too(t
     batch = {"x": x[:4], "y": np.zeros(4, np.int32), "dropout_seed": np.array([1, 2], np.int32)}
     losses = [float(train(**batch)["loss"]) for _ in range(5)]
     assert losses[-1] < losses[0]
+
+
+@pytest.mark.skipif(importlib.util.find_spec("linearmodels") is None, reason="its table is in linearmodels")
+def test_a_regression_is_judged_by_its_own_metric_which_is_named(tmp_path, capsys):
+    run, other = _two_methods(tmp_path, "wage_regression", task="wage_regression", train_clients=20, test_clients=8)
+    assert run.metric == json.loads((run.directory / "config.json").read_text())["metric"] == "share within ±0.2"
+    client = run.clients["client"][0]
+    x, y = run.data.test.examples(client)
+    assert y.dtype == np.float32
+    said = run.model.logits(run.global_weights().model, x, None).numpy()
+    initial = run.clients[(run.clients["client"] == client) & (run.clients["epoch"] == 0)].iloc[0]
+    assert initial["correct"] == (np.abs(said - y) <= 0.2).sum()
+    assert initial["loss"] == pytest.approx(np.mean((said - y) ** 2), rel=1e-5)
+    table = compare_methods.render(compare_methods.compare([run, other]), "markdown")
+    shown = (table, outcome.sentence(run), visible((run.directory.parent / other.name / "report.html").read_text()))
+    for text in shown:
+        assert "share within ±0.2" in text
+        assert not re.search(r"(?i)\baccurac", text)
+    with pytest.raises(errors.UserError, match="the first has the metric 'accuracy' and the second 'share within"):
+        metric.of([runs.read(ROOT / "docs" / "results" / "quick"), run])
+
+
+def visible(page_text):
+    """What a page shows: its text, and the titles and hover texts of its figures; not its code and downloads."""
+    body = page_text[page_text.index("<body>") :]
+    code = r'<script>.*?</script>|href="data:[^"]*"|src="data:[^"]*"'
+    return re.sub(code, "", body, flags=re.DOTALL)
 
 
 @pytest.mark.skipif(importlib.util.find_spec("linearmodels") is None, reason="its table is in linearmodels")

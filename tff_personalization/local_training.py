@@ -30,7 +30,7 @@ AdjustFn = Callable[[Tensors, Tensors], Tensors]
 
 
 class Examples(NamedTuple):
-    """A client's examples: `x` such as images (uint8) or features (float32), shape (n, …); `y` int32, shape (n, …)."""
+    """A client's examples: `x` such as images (uint8) or features (float32), and `y`, labels; shape (n, …) each."""
 
     x: tf.Tensor
     y: tf.Tensor

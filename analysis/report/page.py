@@ -13,7 +13,7 @@ import pandas as pd
 import plotly.graph_objects as go
 import plotly.offline
 
-from analysis import gallery, names, outcome, run_labels, study, style
+from analysis import gallery, metric, names, outcome, run_labels, study, style
 from analysis import runs as runs_lib
 from analysis.report import configurations as configurations_lib
 from analysis.report import look, sections, tables, verdicts, writers
@@ -70,7 +70,7 @@ def build(directory: places.Named) -> str:
     return templates.get_template("template.html").render(
         **said,
         intervals={verdict.id: verdicts.interval(verdict, said["verdicts"]) for verdict in said["verdicts"]},
-        runs=tables.all_runs(said["study"]),
+        runs=tables.all_runs(said["study"]).about(metric.of(said["study"].runs)),
         galleries=_galleries(said["study"]),
         outcomes=list(gallery.OUTCOMES),
         themes={"light": look.LIGHT, "dark": look.DARK},
@@ -145,14 +145,17 @@ def _of_run(run: runs_lib.Run) -> dict[str, Any]:
         "title": f"{names.method(run.config['method'])} on {run.source}",
         "sentence": outcome.sentence(run),
         "facts": {
-            "initial accuracy": _spread(summary["initial_accuracy"]),
-            "personalized accuracy": f"{_spread(summary['personalized_accuracy'])}, {strategy}, {epochs} epochs",
-            "gain": _spread(summary["gain"], "+"),
-            "hurt": f"{summary['share_hurt']:.1%} of {summary['test_clients']} held-out clients",
-            f"first round at {target['target_accuracy']:g}": ", ".join(
-                f"{kind} {target[kind] or 'never'}" for kind in look.KINDS
-            ),
-            "run": f"{run.name}: {summary['rounds']} rounds, seed {run.config['seed']}",
+            metric.named(name, run.metric): fact
+            for name, fact in {
+                "initial accuracy": _spread(summary["initial_accuracy"]),
+                "personalized accuracy": f"{_spread(summary['personalized_accuracy'])}, {strategy}, {epochs} epochs",
+                "gain": _spread(summary["gain"], "+"),
+                "hurt": f"{summary['share_hurt']:.1%} of {summary['test_clients']} held-out clients",
+                f"first round at {target['target_accuracy']:g}": ", ".join(
+                    f"{kind} {target[kind] or 'never'}" for kind in look.KINDS
+                ),
+                "run": f"{run.name}: {summary['rounds']} rounds, seed {run.config['seed']}",
+            }.items()
         },
         "settings": {
             name: run_labels.as_text(value)

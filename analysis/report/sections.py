@@ -13,6 +13,7 @@ from analysis import (
     gain_by_examples,
     k_shot,
     learning_curves,
+    metric,
     personalization_epochs,
 )
 from analysis import decomposition as decomposition_plot
@@ -268,16 +269,17 @@ def build(study: study_lib.Study, experiment: study_lib.Experiment) -> Section:
     configurations = configurations_lib.of_experiment(experiment)
     table_fns, names = _SHOWN.get(experiment.name, _ALL)
     made_tables, made_figures, missing = [], [], []
+    called = metric.of(experiment.runs)
     for make in table_fns if configurations else ():
         try:
-            made_tables.append(make(configurations))
+            made_tables.append(make(configurations).about(called))
         except runs_lib.NotRecordedError as reason:
             missing.append(f"Table {make.__name__.replace('_', ' ')}: {_shortened(reason, study)}")
     for name in names if configurations else ():
         try:
             made_figures.append(show(name, configurations, study.key))
         except runs_lib.NotRecordedError as reason:
-            missing.append(f"{FIGURES[name].title}: {_shortened(reason, study)}")
+            missing.append(f"{metric.named(FIGURES[name].title, called)}: {_shortened(reason, study)}")
     return Section(experiment, made_tables, made_figures, missing, provenance.of(study, experiment, configurations))
 
 
@@ -291,8 +293,11 @@ def show(
     Raises:
         NotRecordedError: the runs do not have its records.
     """
+    called = metric.of(run for configuration in configurations for run in configuration.runs)
     spec = FIGURES[name]
+    spec = dataclasses.replace(spec, title=metric.named(spec.title, called), caption=metric.named(spec.caption, called))
     figure = spec.draw(configurations, key=key) if spec.of_clients else spec.draw(configurations)
+    figure = metric.name_in_figure(figure, called)
     names = list(dict.fromkeys(trace.meta["choice"] for trace in figure.data if trace.meta))
     count = 1 if spec.one else spec.shown or len(names)
     choices = []

@@ -9,7 +9,7 @@ from typing import Any
 import pandas as pd
 
 from analysis import decomposition as decomposition_plot
-from analysis import names, tables
+from analysis import metric, names, tables
 from analysis import runs as runs_lib
 from analysis import study as study_lib
 from analysis.report import configurations as configurations_lib
@@ -44,6 +44,15 @@ class Table:
     tidy: pd.DataFrame
     cells: pd.DataFrame
     keys: pd.DataFrame
+
+    def about(self, called: str) -> "Table":
+        """The same table with the name of another metric in its words."""
+
+        def named(words: str) -> str:
+            return metric.named(words, called)
+
+        cells, keys = (table.rename(columns=named) for table in (self.cells, self.keys))
+        return dataclasses.replace(self, title=named(self.title), note=named(self.note), cells=cells, keys=keys)
 
     @property
     def csv(self) -> str:

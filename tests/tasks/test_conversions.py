@@ -49,6 +49,26 @@ def test_columns_of_labels_and_named_inputs():
     assert unpacked["large"].dtype == tf.int32
 
 
+def test_columns_of_real_numbers():
+    archive = conversions.from_frame(TABLE, **FRAME | {"labels": ["speed"], "features": ["step"], "real_numbers": True})
+    assert (archive.y.dtype, archive.y.ravel().tolist()) == (np.float32, TABLE["speed"].tolist())
+    with pytest.raises(ValueError, match="y: finite numbers expected"):
+        dataclasses.replace(archive, y=np.full_like(archive.y, np.inf))
+
+
+def test_real_numbers_are_judged_by_squared_error_and_the_share_of_small_errors():
+    rng = np.random.default_rng(1)
+    said, right = rng.normal(size=(2, 50, 3)).astype(np.float32)
+    said[0] = np.nan
+    output = outputs.real_numbers(["a", "b", "c"], within=0.5, unit="cm")
+    assert output.metric == "share within ±0.5 cm"
+    assert output.scoring.count_correct(said, right) == (np.abs(said - right) <= 0.5).sum()
+    assert output.scoring.count_predictions(right) == 150
+    np.testing.assert_allclose(output.scoring.loss(said[1:], right[1:]), np.mean((said - right)[1:] ** 2), rtol=1e-6)
+    with pytest.raises(ValueError, match="within: a number above 0"):
+        outputs.real_numbers(["a"], within=0)
+
+
 def test_an_integer_that_named_inputs_would_round_is_refused():
     with pytest.raises(ValueError, match="ids: integers up to 16777216 expected"):
         named_inputs.pack({"ids": np.array([[2**24 + 1]])})

@@ -1,4 +1,4 @@
-"""What a network says of an example, and how that is judged: a class, a class at each place, or several labels."""
+"""What a network predicts for an example, and how that is judged: classes, several labels, or real numbers."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -20,6 +20,7 @@ class Output:
         activation: the name of what makes probabilities of logits.
         one_class: whether an example has exactly one class.
         by_place: whether there is a class at each place of an example, such as of a text.
+        metric: what the share of right predictions is called in tables, plots and messages.
     """
 
     names: tuple[str, ...]
@@ -29,6 +30,7 @@ class Output:
     activation: str = "softmax"
     one_class: bool = False
     by_place: bool = False
+    metric: str = "accuracy"
 
     @property
     def y_spec(self) -> tf.TensorSpec:
@@ -93,3 +95,39 @@ def several_labels(names: Sequence[str]) -> Output:
     scoring = functional.Scoring(mean_loss, count_correct, lambda labels: tf.size(labels))
     label = tf.TensorSpec([len(names)], tf.int32)
     return Output(tuple(names), label, scoring, "several labels for each example", "sigmoid")
+
+
+def real_numbers(names: Sequence[str], within: float, unit: str = "") -> Output:
+    """Real numbers for an example, as in regression; labels float32, shape (len(names),).
+
+    The loss is the mean squared error. A prediction is of one number, and right if its error is at most `within`. The
+    metric is the share of right predictions over all examples and numbers, and is called so.
+
+    Args:
+        names: of the numbers.
+        within: the largest error of a right prediction, in the unit of the labels.
+        unit: what the labels are measured in, for the metric's name.
+
+    Raises:
+        ValueError: `within` is not above 0.
+    """
+    if not within > 0:
+        raise ValueError(f"within: a number above 0 expected, got {within}")
+
+    def count_correct(values, labels):
+        # An error that is not finite is not at most `within`.
+        return tf.reduce_sum(tf.cast(tf.abs(values - labels) <= within, tf.int32))
+
+    scoring = functional.Scoring(
+        lambda values, labels: tf.reduce_mean(tf.math.squared_difference(values, labels)),
+        count_correct,
+        lambda labels: tf.size(labels),
+    )
+    return Output(
+        tuple(names),
+        tf.TensorSpec([len(names)], tf.float32),
+        scoring,
+        "real numbers for each example",
+        "linear",
+        metric=f"share within ±{within:g}{f' {unit}' if unit else ''}",
+    )

@@ -21,13 +21,14 @@ def print_report(directory: run_directory.RunDirectory) -> None:
             mean = summary["initial_accuracy"]["mean"]
             if mean is None or mean != mean:
                 raise errors.UserError(f"{path}: no test client had a test example: nothing was judged.")
-            _print_figures(summary)
+            run = runs.read(directory.path)
+            _print_figures(summary, run.metric)
     except (ValueError, LookupError, TypeError, AttributeError) as error:
         raise errors.UserError(
             f"{path}: damaged ({type(error).__name__}): remove it and run the same command again."
         ) from error
     print(text.getvalue(), end="")
-    print(f"\n{outcome.sentence(runs.read(directory.path))}\n\nRun:   {directory.path}")
+    print(f"\n{outcome.sentence(run)}\n\nRun:   {directory.path}")
     if directory.experiment.config.plots:
         draw(directory)
     sys.stdout.flush()
@@ -37,12 +38,12 @@ def _counted(number: int, what: str) -> str:
     return f"{number} {what}" if number == 1 else f"{number} {what}s"
 
 
-def _print_figures(summary: dict) -> None:
+def _print_figures(summary: dict, called: str) -> None:
     epochs = summary["personalization_epochs"]
     method = names.method(summary["method"])
     rounds, clients = _counted(summary["rounds"], "round"), _counted(summary["test_clients"], "held-out client")
     print(f"\n{method} on {summary['source']}, {rounds}, seed {summary['seed']}")
-    print(f"Accuracy over {clients}, mean ± sd over clients, after {_counted(epochs, 'epoch')}:\n")
+    print(f"{called[0].upper()}{called[1:]} over {clients}, mean ± sd over clients, after {_counted(epochs, 'epoch')}:\n")
     choice = summary["choice"]
     rows = {names.strategy(name): figures for name, figures in summary["strategies"].items()}
     if choice:

@@ -21,6 +21,7 @@ _K_SHOT = ("examples", "strategy", "epoch", "accuracy_mean", "accuracy_q25", "ac
 _CHOICE = ("learning_rate", "strategy", "epoch", "accuracy_mean")
 _DECOMPOSITION = ("round", "level", "epochs", "part", "relative_norm", "cosine_with_fed_sgd", "share")
 _DISTRIBUTION = ("strategy", "epoch", "bin_low", "bin_high", "clients")
+ACCURACY = "accuracy"
 _CONFIG = ("run_name", "method", "task", "source", "synthetic", "seed", "flags")
 SUMMARY = (  # what summary.json has at least
     *("rounds", "strategy", "personalization_epochs", "test_clients", "initial_accuracy", "personalized_accuracy"),
@@ -54,6 +55,11 @@ class Run:
         """What the data is, in a few words; says "synthetic" whenever the data is."""
         source = self.config["source"]
         return f"synthetic: {source}" if self.config["synthetic"] and "synthetic" not in source.lower() else source
+
+    @property
+    def metric(self) -> str:
+        """What the columns called accuracy are the share of, by the name that the task gives it."""
+        return str(self.config.get("metric", ACCURACY))
 
     @property
     def finished(self) -> bool:

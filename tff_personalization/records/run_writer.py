@@ -28,7 +28,7 @@ from tff_personalization.records import (
     run_directory,
     saved_models,
 )
-from tff_personalization.tasks import federated_data
+from tff_personalization.tasks import federated_data, registry
 
 _PACKAGES = ("tensorflow", "tensorflow-federated", "numpy", "pandas")
 # What file systems of clusters (Lustre, NFS) say that have no locks.
@@ -154,6 +154,7 @@ class RunWriter:
                     "run_name": directory.name,
                     "method": config.method,
                     "task": config.task,
+                    "metric": registry.TASKS[config.task].predicts.metric,
                     "source": data.source,
                     "synthetic": data.synthetic,
                     "data_sha256": data.sha256,

@@ -19,7 +19,7 @@ class Archive:
 
     Attributes:
         x: shape (N, …), what is given to the model.
-        y: int32, shape (N, …), indices into `classes`: what the model is to say.
+        y: what the model is to predict, shape (N, …): int32, indices into `classes`; or float32, real numbers.
         client_index: int, shape (N,), indices into `clients`; examples may come in any order.
         is_test: bool, shape (N,), whether an example belongs to its client's test part.
         clients: the names of the clients, sorted; one may have no example.
@@ -90,6 +90,10 @@ class Archive:
                 raise ValueError(f"{name}: shape {shape} expected, got {getattr(self, name).shape}")
         for name, names in (("y", self.classes), ("client_index", self.clients)):
             values = getattr(self, name)
+            if values.dtype.kind == "f":
+                if not np.isfinite(values).all():
+                    raise ValueError(f"{name}: finite numbers expected")
+                continue
             if count and not (values.min() >= 0 and values.max() < len(names)):
                 raise ValueError(f"{name}: 0 to {len(names) - 1} expected, got {values.min()} to {values.max()}")
         if list(self.clients) != sorted(set(self.clients)):

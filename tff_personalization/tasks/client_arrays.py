@@ -22,7 +22,7 @@ class ClientArrays(tff.simulation.datasets.ClientData):
 
         Args:
             x: shape (N, …), such as images.
-            y: int32, shape (N, …), such as their labels.
+            y: int32 or float32, shape (N, …), such as their labels.
             bounds: where each client's examples begin and end.
         """
         self._x = x
@@ -34,7 +34,7 @@ class ClientArrays(tff.simulation.datasets.ClientData):
         return list(self._bounds)
 
     def examples(self, client_id: str) -> tuple[np.ndarray, np.ndarray]:
-        """A client's x, shape (n, …), and y, int32 (n, …): views, not copies. KeyError if unknown."""
+        """A client's x and y, shape (n, …): views, not copies. KeyError if unknown."""
         start, stop = self._bounds[client_id]
         return self._x[start:stop], self._y[start:stop]
 
@@ -83,7 +83,7 @@ def to_client_data(archive: archives.Archive) -> tuple[ClientArrays, ClientArray
     num_clients = len(archive.clients)
     place = archive.is_test * np.int64(num_clients) + archive.client_index
     counts = np.bincount(place, minlength=2 * num_clients).reshape(2, num_clients)
-    x, y = archive.x, archive.y.astype(np.int32, copy=False)
+    x, y = archive.x, archive.y.astype(np.float32 if archive.y.dtype.kind == "f" else np.int32, copy=False)
     if (place[1:] < place[:-1]).any():
         order = np.argsort(place, kind="stable")
         x, y = x[order], y[order]

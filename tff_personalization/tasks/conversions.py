@@ -27,7 +27,7 @@ def from_arrays(
 
     Args:
         x: shape (N, …), what a network is given; several arrays by name for a network with named inputs.
-        y: shape (N, …), what it is to say.
+        y: shape (N, …), what it is to predict.
         client: shape (N,), the name of each example's client.
         classes: the names of the classes or labels.
         source: what the data is, in a few words; begins with "synthetic" if it was generated.
@@ -48,6 +48,7 @@ def from_frame(
     features: Sequence[str] | Mapping[str, Sequence[str]],
     labels: str | Sequence[str],
     classes: Sequence[str] | None = None,
+    real_numbers: bool = False,
     split: str | None = None,
     source: str,
 ) -> archives.Archive:
@@ -57,8 +58,10 @@ def from_frame(
         frame: the table.
         client: the column that names the client.
         features: the columns that are given to the network, as float32; several lists by name for named inputs.
-        labels: the column with the class; or several columns, each of a label that applies (1) or not (0).
+        labels: the column with the class; or several columns, each of a label that applies (1) or not (0); or the
+            columns of real numbers.
         classes: the names of the classes; by default the sorted values of the column.
+        real_numbers: whether the labels are real numbers, as `outputs.real_numbers` has them.
         split: the column that says "train" or "test"; without it, a fifth of each client's examples is its test part.
         source: what the data is, in a few words.
 
@@ -74,7 +77,9 @@ def from_frame(
     if (holes := frame[wanted].isna().sum()).any():
         raise errors.UserError(f"the column {holes.idxmax()!r} has {holes.max()} missing values: drop or fill them.")
     arrays = {name: frame[list(names)].to_numpy(np.float32) for name, names in inputs.items()}
-    if not isinstance(labels, str):
+    if real_numbers:
+        y, names = frame[columns].to_numpy(np.float32), columns
+    elif not isinstance(labels, str):
         y, names = frame[columns].to_numpy(np.int32), list(classes or columns)
         if not np.isin(y, (0, 1)).all():
             raise errors.UserError(f"the labels {', '.join(columns)} hold other values than 0 and 1: convert them.")

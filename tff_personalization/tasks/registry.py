@@ -52,7 +52,7 @@ class Task:
     """What is learnt of which clients.
 
     Attributes:
-        predicts: what the networks say of an example; see `outputs`.
+        predicts: what the networks predict for an example; see `outputs`.
         features: the type of one example as the client data has it; several, by name, for a network with named inputs.
         models: the networks to choose from by name, the default first. Each makes one for a number of logits.
         sources: where client data may come from.
@@ -139,7 +139,13 @@ class Task:
         expected = {"features": self.x_spec, "labels": self.predicts.y_spec}
         for what, array in found.items():
             shape, dtype = expected[what].shape[1:], expected[what].dtype.as_numpy_dtype
-            if array.shape[1:] != tuple(shape) or (array.dtype != dtype and what == "features"):
+            # Integer labels of any size will do; real numbers are no class, and a class no real number.
+            same = (
+                array.dtype == dtype
+                if what == "features"
+                else (array.dtype.kind == "f") == (np.dtype(dtype).kind == "f")
+            )
+            if array.shape[1:] != tuple(shape) or not same:
                 raise errors.UserError(
                     f"the client data has {what} of {array.dtype} and shape (N{_tail(array.shape[1:])}), and the task "
                     f"expects {np.dtype(dtype)} and (N{_tail(tuple(shape))}), {self.predicts.words}: change one of the "

@@ -1,0 +1,53 @@
+"""What the metric of runs is called: accuracy, or what their task names; see `outputs.Output.metric`.
+
+Records call it accuracy in the names of their columns, whatever it is. Tables, plots and pages call it by its name.
+"""
+
+import json
+import re
+from collections.abc import Iterable
+
+import plotly.graph_objects as go
+from matplotlib.figure import Figure
+from matplotlib.text import Text
+
+from analysis import runs as runs_lib
+from tff_personalization.errors import UserError
+from tff_personalization.records import run_records
+
+ACCURACY = run_records.ACCURACY
+_WORD = re.compile(r"\b(accurac(?:y|ies)(?: \(fraction correct\))?)(?![\w/]|\.\w)", re.IGNORECASE)
+
+
+def of(runs: Iterable[runs_lib.Run]) -> str:
+    """The metric that all of some runs have; UserError where they have several."""
+    first: dict[str, runs_lib.Run] = {}
+    for run in runs:
+        first.setdefault(run.metric, run)
+    if len(first) > 1:
+        (one, run), (other, other_run) = list(first.items())[:2]
+        raise UserError(
+            f"{run.directory} and {other_run.directory}: the first has the metric {one!r} and the second {other!r}; "
+            "give runs with the same metric"
+        )
+    return next(iter(first), ACCURACY)
+
+
+def named(text: str, metric: str) -> str:
+    """A text that speaks of accuracy, with the name of another metric in its place."""
+    if metric == ACCURACY:
+        return text
+    return _WORD.sub(lambda found: metric[0].upper() + metric[1:] if found[0][0] == "A" else metric, text)
+
+
+def name_in_plot(figure: Figure, metric: str) -> None:
+    """As `named`, of all texts in a plot."""
+    for text in figure.findobj(Text) if metric != ACCURACY else ():
+        text.set_text(named(text.get_text(), metric))
+
+
+def name_in_figure(figure: go.Figure, metric: str) -> go.Figure:
+    """As `named`, of all texts in an interactive figure."""
+    if metric == ACCURACY:
+        return figure
+    return go.Figure(json.loads(named(figure.to_json(), json.dumps(metric)[1:-1])))
