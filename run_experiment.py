@@ -36,13 +36,12 @@ with startup.plain_memory_errors(), startup.plain_flag_errors():
 
 
 def parse_flags(argv: list[str]) -> list[str]:
-    """As `startup.parse_flags`; `--help` beside a choice, such as `--method=fed_prox`, lists what the choice reads."""
+    """As `startup.parse_flags`; `--help` lists the first flags, or those that a choice, such as `--method=…`, reads."""
     others = [argument for argument in argv if argument not in flag_help.ASKING]
     if len(others) < len(argv):
         startup.parse_flags(others)
-        if text := flag_help.of_choices():
-            print(text)
-            sys.exit(0)
+        print(flag_help.of_choices() or f"{__doc__}\n{flag_help.of_first_flags()}")
+        sys.exit(0)
     return startup.parse_flags(argv)
 
 

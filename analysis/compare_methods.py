@@ -6,7 +6,7 @@ The reference is the main strategy of a run, of the first one unless --reference
 fine-tuning. Runs that differ in their seed and in the strategies they were evaluated with are one method, and each
 strategy is a row, over the seeds that have it. A row is compared with the reference client by client, in runs of the
 same seed, which have the same test clients. Its other figures are those of its own seeds: where rows have only some of
-the reference's, the reference stands a second time in the table, over only these.
+the reference's, the reference has a second row in the table, over only these.
 The interval of the difference and what is said of it ("ahead", "behind", "no difference that matters") are those of
 `inference`, after Holm's correction for all rows that have three seeds.
 """

@@ -1,4 +1,4 @@
-"""What of FedAvg's updates is FedSGD's term and what FOMAML's, by round: shares of the cohort's update, and cosines.
+"""FedSGD's and FOMAML's terms in FedAvg's updates, by round: shares of the cohort's update, and cosines.
 
     python -m analysis.decomposition RUN [RUN ...] [--output=FILE]
 

@@ -91,7 +91,7 @@ def test_want_of_memory_is_one_line(capfd):
     assert code == 1
     assert message.count("\n") == 1
     assert message.startswith("Error: memory ran out (Unable to allocate 3 GiB for an array)")
-    assert "give fewer --cores; the same command goes on" in message
+    assert "give fewer --cores; then run the same command again to resume" in message
     assert "--clients_per_call it is another run" in message
 
 

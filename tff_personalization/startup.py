@@ -33,8 +33,8 @@ _WANT_OF_MEMORY = (
     "error return without exception set",
 )
 _MEND = (
-    "end what else runs here, or give fewer --cores; the same command goes on from the last checkpoint. With a smaller "
-    "--clients_per_call it is another run."
+    "end what else runs here, or give fewer --cores; then run the same command again to resume from the last "
+    "checkpoint. With a smaller --clients_per_call it is another run."
 )
 _WITHOUT_MEMORY = f"Error: memory ran out: {_MEND}\n".encode()
 

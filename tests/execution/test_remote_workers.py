@@ -149,7 +149,7 @@ def test_when_none_is_left_it_says_so_after_a_while(machines):
         workers._patience_seconds = 2.0
         for number in range(3):
             machines.send(number, signal.SIGKILL)
-        with pytest.raises(errors.UserError, match=r"none of .* has answered for 2 s.*goes on"):
+        with pytest.raises(errors.UserError, match=r"none of .* has answered for 2 s.*to resume"):
             test_runtime.sum_of_doubles([1, 2, 3])
 
 
@@ -184,7 +184,7 @@ def test_a_worker_that_answers_and_has_no_memory_left_is_one_line_that_names_it(
 
         return compute
 
-    with pytest.raises(errors.UserError, match=r"--workers: memory ran out on a:1 or b:2: .*fewer cores.*goes on"):
+    with pytest.raises(errors.UserError, match=r"--workers: memory ran out on a:1 or b:2: .*fewer cores.*to resume"):
         workers.attempt(fail("OOM when allocating tensor"))
     with pytest.raises(grpc.RpcError, match="of another kind"):
         workers.attempt(fail("of another kind"))

@@ -35,6 +35,16 @@ def test_the_options_are_those_of_the_optimizer_that_was_chosen():
     assert "client_sgd_momentum" not in found
 
 
+def test_the_first_flags_are_twenty_flags_with_a_line_each():
+    values = flags.FlagValues()
+    config.define_flags(values)
+    lines = flag_help.of_first_flags(values).splitlines()
+    shown = [line.split()[0] for line in lines if line.startswith("  --")]
+    assert shown[:3] == ["--task=emnist62", "--client_data", "--test_clients"]
+    assert len(shown) == 20
+    assert max(map(len, lines)) <= 120
+
+
 def test_without_a_choice_there_is_none_of_its_own():
     assert flags_in_help("--rounds=3") == set()
 

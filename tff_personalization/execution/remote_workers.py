@@ -160,12 +160,12 @@ class RemoteWorkers:
                     raise
                 raise errors.UserError(
                     f"--workers: memory ran out on {' or '.join(used)}: end what else runs there, or start workers "
-                    "with fewer cores (make worker FLAGS=--cores=N). The same command goes on from the last round; "
-                    "with a smaller --clients_per_call it is another run."
+                    "with fewer cores (make worker FLAGS=--cores=N). Run the same command again to resume "
+                    "from the last round; with a smaller --clients_per_call it is another run."
                 ) from error
         raise errors.UserError(
-            f"--workers: workers were lost in {_MOST_ATTEMPTS} attempts at one computation. The same command goes on "
-            "from the last round."
+            f"--workers: workers were lost in {_MOST_ATTEMPTS} attempts at one computation. Run the same command "
+            "again to resume from the last round."
         )
 
     def present(self) -> int:
@@ -178,7 +178,7 @@ class RemoteWorkers:
             if time.monotonic() > deadline:
                 raise errors.UserError(
                     f"--workers: none of {', '.join(remote.address for remote in self._remotes)} has answered for "
-                    f"{self._patience_seconds:g} s. The same command goes on from the last round."
+                    f"{self._patience_seconds:g} s. Run the same command again to resume from the last round."
                 )
             time.sleep(0.1)
         return present

@@ -1,4 +1,4 @@
-"""What `--help` says beside a choice: the flags that the method, strategies, aggregator or source of clients read."""
+"""What `--help` says: the flags that matter most or, with a choice, those that the choice reads."""
 
 from absl import flags
 
@@ -9,6 +9,39 @@ from tff_personalization.settings import Group
 from tff_personalization.tasks import registry
 
 ASKING = ("--help", "-help", "--?", "-?")
+FIRST_FLAGS = {
+    "task": "what is predicted",
+    "client_data": "a source or a file of client data; default: the task's own",
+    "test_clients": "clients that are held out; default: 900 of every 3,400",
+    "validation_clients": "clients that choose strategy, epoch and learning rate",
+    "seed": "seeds all random choices",
+    "method": "how the global model is trained",
+    "rounds": "communication rounds",
+    "clients_per_round": "clients in a cohort",
+    "local_epochs": "E: passes over a client's data in a round",
+    "local_steps": "K: steps of a client in a round, for Reptile and meta-learning",
+    "batch_size": "examples in a training step",
+    "client_learning_rate": "of the clients' optimizer; default: 0.02 for sgd",
+    "server_optimizer": "the server's optimizer: sgd, adam, …",
+    "aggregator": "how model deltas are aggregated: mean, robust, dp, …",
+    "strategies": "how the model is personalized, several with commas; default: the method's",
+    "personalization_epochs": "epochs of personalization",
+    "rounds_per_evaluation": "rounds between evaluations",
+    "output_dir": "the folder of run directories",
+    "run_name": "the name of the run directory; default: made from the settings",
+    "plots": "draw plots and write the page at the end",
+}
+"""The flags that `--help` shows, each with one line."""
+
+
+def of_first_flags(flag_values: flags.FlagValues = flags.FLAGS) -> str:
+    """The help of `FIRST_FLAGS`, a line each, and how to see the others."""
+    lines = []
+    for name, text in FIRST_FLAGS.items():
+        default = (flag_values[name].default_as_str or "").strip("'")
+        shown = f"--{name}={default}" if default else f"--{name}"
+        lines.append(f"  {shown:<32} {text}")
+    return "\n".join(["Flags that matter most, with their defaults:", "", *lines, "", "--helpfull lists all flags."])
 
 
 def of_choices(flag_values: flags.FlagValues = flags.FLAGS) -> str:

@@ -32,7 +32,7 @@ _STEPS, _PREDICTIONS = 30, 100  # how many are timed
 
 
 def chosen_clients(run: finished_run.FinishedRun, count: int) -> list[str]:
-    """So many of the run's test clients that have test examples, drawn from the run's seed."""
+    """`count` of the run's test clients that have test examples, drawn from the run's seed."""
     clients = [client for client in run.data.split.test if run.data.test.num_examples(client)]
     order = seeds.generator(run.experiment.config.seed, "on_device").permutation(len(clients))
     return [clients[i] for i in order[:count]]

@@ -81,7 +81,7 @@ class Line:
 
     def _write(self) -> None:
         line = f"\r\x1b[2K{self.text()}" if self._terminal else f"{self.text()}\n"
-        with contextlib.suppress(OSError, ValueError):  # the terminal may be gone; the run goes on
+        with contextlib.suppress(OSError, ValueError):  # the terminal may be gone; the run continues
             self._stream.write(line)
             self._stream.flush()
 

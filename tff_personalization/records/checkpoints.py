@@ -1,4 +1,4 @@
-"""Checkpoints: what a run goes on from, each whole, checked and one of the newest few.
+"""Checkpoints: what a run resumes from, each whole, checked and one of the newest few.
 
     checkpoints/round_10/        TFF's program state after round 10, under a temporary name until it is whole
     checkpoints/round_10.json    the format's version and the SHA-256 of each of its files, written after them
@@ -83,7 +83,7 @@ class Checkpoints:
             shutil.rmtree(aside)
         directory.rename(aside)
         self._manifest(round_number).unlink(missing_ok=True)
-        logging.warning("%s: %s. It is set aside as %s; the run goes on from before.", directory, problem, aside.name)
+        logging.warning("%s: %s. It is set aside as %s; the run continues from before.", directory, problem, aside.name)
 
     def _directory(self, round_number: int) -> pathlib.Path:
         return self._path / f"{_PREFIX}{round_number}"

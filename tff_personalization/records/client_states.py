@@ -1,9 +1,8 @@
 """What clients keep from round to round, on disk: memory does not grow with the population.
 
 A file `<client>.<round>.npz` holds what a client kept of a round, and never changes. A client's state at the start of
-round r is that of its newest file before r. So files newer than a checkpoint take nothing from it: a run that goes on
-from there forgets them and is as it was, whenever it was killed. A file goes when a newer one exists and no kept
-checkpoint leads to it.
+round r is that of its newest file before r. So a run that resumes from a checkpoint deletes the newer files, and its
+clients have the states that they had then. A file is deleted when a newer one exists and no kept checkpoint needs it.
 
 In the end there is one file for each client that ever took part, and up to as many more as there are kept checkpoints
 for those of the latest rounds: 4.8 MB each for the paper's network and one copy of its weights.

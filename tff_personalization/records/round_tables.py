@@ -1,4 +1,4 @@
-"""metrics.csv and evaluations.csv, which grow by the round: cut to what a run goes on from, and added to."""
+"""metrics.csv and evaluations.csv, which grow by the round: cut to what a run resumes from, and added to."""
 
 import codecs
 import itertools

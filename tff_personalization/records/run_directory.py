@@ -1,4 +1,4 @@
-"""The run directory: what a run leaves behind, and what a resumed run goes on from.
+"""The run directory: what a run leaves behind, and what a resumed run starts from.
 
 config.json        every setting, the seed, the commit, versions, cores; the latter of every start that went on with it
 metrics.csv        one row a round

@@ -69,7 +69,7 @@ def opened(
 def _locked(path: pathlib.Path) -> IO[str]:
     """A file of the directory that this process holds until it closes it or ends, however it ends.
 
-    Where the file system has no locks, that is said and the run goes on.
+    Where the file system has no locks, a warning says so and the run continues.
 
     Raises:
         UserError: another process holds it.

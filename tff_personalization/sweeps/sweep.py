@@ -8,7 +8,7 @@ The file is TOML (`sweep_file.py`). Every key is a flag; what is the same for al
     server_learning_rate = [0.1, 2.0]
 
 All runs are checked before the first one starts. They are made in <output_dir>/<name of the file>/; the same command
-again skips the finished ones and goes on with the others, also after the file has been given more runs.
+again skips the finished ones and continues with the others, also after the file has been given more runs.
 """
 
 import copy

@@ -193,8 +193,8 @@ class _NewEntry:
 
     def _give_up(self, error: OSError) -> None:
         logging.warning(
-            "%s: the client data cannot be kept there (%s). The run goes on without, and the next one reads or makes "
-            "the data again; name another place with --cache_dir.",
+            "%s: the client data cannot be kept there (%s). The run continues without a cache, and the next one "
+            "reads or makes the data again; name another place with --cache_dir.",
             self._entry.directory.parent,
             error.strerror or error,
         )

@@ -1,4 +1,4 @@
-"""Takes FedAvg's updates apart into FedSGD's term and FOMAML's, along a run: what of FedAvg is meta-learning.
+"""Takes FedAvg's updates apart into FedSGD's term and FOMAML's, along a run: how much of FedAvg is meta-learning.
 
     python run_experiment.py --method=fed_avg --rounds_per_model=10 …
     python -m tff_personalization.tools.decompose RUN

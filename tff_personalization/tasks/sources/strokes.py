@@ -181,7 +181,7 @@ class Family:
 
     Attributes:
         classes: int, shape (C,), indices into `client_data.CLASSES`.
-        repertoires: int, shape (A, C), the form of each class; no form stands twice in a row.
+        repertoires: int, shape (A, C), the form of each class; no form comes twice in a row.
         cumulative: float, shape (A,), the cumulative probability of the repertoires over the population.
     """
 
