@@ -6,8 +6,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from analysis import run_labels, study
 from analysis import runs as runs_lib
-from analysis import study
 
 CONVERGED_WITHIN = 0.005  # of the mean personalized accuracies of two fifths of the rounds
 
@@ -52,8 +52,9 @@ def still_changing(runs: Sequence[runs_lib.Run]) -> str:
     A run has converged if the mean personalized accuracy of validation clients over the evaluations of the last fifth
     of its rounds is within `CONVERGED_WITHIN` of that over the fifth before.
     """
-    changing = [f"{run.name} ({change:+.3f})" for run in runs if abs(change := _late_change(run)) > CONVERGED_WITHIN]
-    return f"Not converged, by the last two fifths of the rounds: {', '.join(changing)}." if changing else ""
+    changes = {label: _late_change(run) for label, run in zip(run_labels.of(runs), runs, strict=True)}
+    changing = [f"{label} ({change:+.3f})" for label, change in changes.items() if abs(change) > CONVERGED_WITHIN]
+    return f"Not converged in the last two fifths of the rounds: {', '.join(changing)}." if changing else ""
 
 
 def _late_change(run: runs_lib.Run) -> float:
