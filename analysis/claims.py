@@ -147,7 +147,7 @@ def _decided(
     alone = next((where for _, p, where in tests if p <= LEVEL), "")
     if alone:
         return UNDECIDED, f"The interval lies {alone}, which does not hold{after}.{note}"
-    return UNDECIDED, f"The interval holds 0 and {margin} or more.{note}"
+    return UNDECIDED, f"The interval contains 0 and {margin} or more.{note}"
 
 
 def contents(of: study.Study) -> dict[str, Any]:
