@@ -105,10 +105,10 @@ def render(table: pd.DataFrame, form: str, without: Sequence[str] = ()) -> str:
     note = (
         "Accuracies: mean ± standard deviation over test clients. Difference: of personalized accuracy to the first "
         f"row's in the same seeds, client by client. Its {inference.CONFIDENCE:.0%} interval contains a t interval "
-        "over seeds and a bootstrap of clients by identity; with one seed it is over clients only, and decides nothing. "
-        f"Judged: after Holm's correction for all rows with {inference.LEAST_SEEDS} seeds; a difference within "
-        f"±{MARGIN:g} does not matter. Worst tenth: mean personalized accuracy of the {WORST_SHARE:.0%} of clients "
-        "with the lowest."
+        "over seeds and a bootstrap of clients by identity; with one seed it is over clients only, and decides "
+        f"nothing. Judged: after Holm's correction for all rows with {inference.LEAST_SEEDS} seeds; a difference "
+        f"within ±{MARGIN:g} does not matter. Worst tenth: mean personalized accuracy of the {WORST_SHARE:.0%} of "
+        "clients with the lowest."
     )
     return compare_runs.in_layout(form, cells, note, table)
 

@@ -43,7 +43,9 @@ def _print_figures(summary: dict, called: str) -> None:
     method = names.method(summary["method"])
     rounds, clients = _counted(summary["rounds"], "round"), _counted(summary["test_clients"], "held-out client")
     print(f"\n{method} on {summary['source']}, {rounds}, seed {summary['seed']}")
-    print(f"{called[0].upper()}{called[1:]} over {clients}, mean ± sd over clients, after {_counted(epochs, 'epoch')}:\n")
+    print(
+        f"{called[0].upper()}{called[1:]} over {clients}, mean ± sd over clients, after {_counted(epochs, 'epoch')}:\n"
+    )
     choice = summary["choice"]
     rows = {names.strategy(name): figures for name, figures in summary["strategies"].items()}
     if choice:
