@@ -20,7 +20,7 @@ if __name__ == "__main__":
     # Until there is something to save, Ctrl-C ends the program at once: an import would swallow the exception.
     signal.signal(signal.SIGINT, signal.SIG_DFL)
 
-with startup.plain_memory_errors():
+with startup.plain_memory_errors(), startup.without_collections():
     from absl import app, flags
 
     from tff_personalization import errors, plugins

@@ -15,7 +15,6 @@ from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
-from scipy import stats
 
 CONFIDENCE = 0.95
 RESAMPLES = 10_000
@@ -43,6 +42,8 @@ class Estimate:
         """The interval that holds both; for one seed that of the bootstrap, which says nothing of other seeds."""
         low, high = np.quantile(self.resampled, [(1 - confidence) / 2, (1 + confidence) / 2])
         if self.seeds > 1:
+            from scipy import stats  # Here, since it takes long to import, and a single run does not need it.
+
             reach = stats.t.ppf((1 + confidence) / 2, self.seeds - 1) * self.error
             low, high = min(low, self.effect - reach), max(high, self.effect + reach)
         return float(low), float(high)
@@ -56,6 +57,8 @@ class Estimate:
         by_bootstrap = (np.count_nonzero(self.resampled <= bound) + 1) / (count + 1)
         if self.seeds < 2:
             return min(1.0, 2 * by_bootstrap)
+        from scipy import stats
+
         difference = self.effect - bound
         statistic = difference / self.error if self.error else np.copysign(np.inf, difference) if difference else 0.0
         return float(min(1.0, 2 * max(by_bootstrap, stats.t.sf(statistic, self.seeds - 1))))

@@ -18,6 +18,15 @@ from absl.testing import flagsaver
 
 import tff_personalization  # noqa: F401  It silences TensorFlow, if it comes first.
 
+gc.disable()  # A quarter of the time in which graphs are built would go into it: once for each file is enough.
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _collections():
+    yield
+    gc.collect()
+    gc.freeze()  # No later collection needs to look at what is left.
+
 
 @pytest.fixture(scope="session", autouse=True)
 def _after_the_imports():
@@ -26,7 +35,7 @@ def _after_the_imports():
 
         # TFF's own default context would start a worker, and complains when Python deletes it at exit.
         runtime.forget_default_context()
-    gc.freeze()  # A collection need not look at the hundreds of thousands of objects that TensorFlow has made.
+    gc.freeze()
 
 
 @pytest.fixture(scope="session")
@@ -81,6 +90,8 @@ def _run_in(by_writer_archive, worker):
             "local_epochs": 2,
             "personalization_epochs": 2,
             "rounds_per_evaluation": 2,
+            # One strategy, the same between rounds and at the end, is one graph.
+            "strategies": None if "method" in settings else ["fine_tune"],
             "output_dir": str(directory),
             "run_name": "run",
             "plots": False,

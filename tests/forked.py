@@ -20,6 +20,8 @@ import threading
 import traceback
 from typing import Any
 
+from tff_personalization import startup
+
 _PR_SET_CHILD_SUBREAPER = 36
 _MOST_BYTES = 1 << 20
 _server: tuple[socket.socket, subprocess.Popen] | None = None
@@ -71,7 +73,8 @@ def _connection() -> socket.socket:
 
 
 def _serve(connection: socket.socket) -> None:
-    _import_all()
+    with startup.without_collections():
+        _import_all()
     while True:
         message, streams, *_ = socket.recv_fds(connection, _MOST_BYTES, 3)
         if not message:

@@ -9,7 +9,7 @@ import time
 from tests import forked
 
 ROOT = pathlib.Path(__file__).parent.parent
-ROUNDS = 40
+ROUNDS = 24
 RECORDS = ("metrics.csv", "evaluations.csv", "clients.csv", "distribution.csv")
 _MORE_RECORDS = ("choice.csv", "chosen_clients.csv", "k_shot.csv", "models/*.npz")  # of some runs
 
@@ -23,7 +23,7 @@ def command(archive, output_dir, name, *method):
         f"--output_dir={output_dir}",
         f"--run_name={name}",
         "--model=linear",
-        *(method or ["--method=personalized_fed_avg", "--stage_2_round=21"]),
+        *(method or ["--method=personalized_fed_avg", "--stage_2_round=13", "--strategies=fine_tune"]),
         f"--rounds={ROUNDS}",
         "--local_epochs=2",
         "--clients_per_round=3",

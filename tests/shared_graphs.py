@@ -7,12 +7,14 @@ import contextlib
 import dataclasses
 import functools
 import hashlib
+import types
 from unittest import mock
 
 import numpy as np
 
 from tff_personalization import methods, schedules
 from tff_personalization.execution import runtime
+from tff_personalization.models import keras_network
 from tff_personalization.personalization import evaluation, strategies
 
 _built: dict = {}
@@ -36,11 +38,23 @@ def _digest(arrays):
 
 def _network(model):
     """What a network computes: its functions, by name and what they hold, and its weights."""
-    functions = [
-        (function.__module__, function.__qualname__, [cell.cell_contents for cell in function.__closure__ or ()])
-        for function in (model.stem, model.after_stem.logits)
-    ]
+    functions = [_function(part) for part in (model.stem, model.after_stem.logits)]
     return functions, model.scoring, model.input_spec, _digest(model.initial_weights[0])
+
+
+def _function(function):
+    """A function's name and what it holds: a Keras model's layers, arrays, functions, or whatever has a `repr`."""
+    if isinstance(owner := getattr(function, "__self__", None), keras_network._Network):
+        return function.__qualname__, owner._model.to_json()
+    held = [cell.cell_contents for cell in function.__closure__ or ()]
+    return function.__module__, function.__qualname__, owner, [_content(one) for one in held]
+
+
+def _content(held):
+    if isinstance(held, types.FunctionType):
+        return _function(held)
+    arrays = isinstance(held, tuple) and all(isinstance(array, np.ndarray) for array in held)
+    return _digest(held) if arrays else held
 
 
 def _training(name, method, setup):

@@ -14,7 +14,7 @@ import tensorflow_federated as tff
 from absl import flags
 
 import tff_personalization as tp
-from tests import forked, processes
+from tests import forked, processes, shared_graphs
 from tff_personalization import api, errors
 from tff_personalization.experiment import config
 from tff_personalization.programs import rounds
@@ -41,15 +41,21 @@ def settings(by_writer_archive):
     }
 
 
+@pytest.fixture
+def _shared_graphs(worker):
+    with shared_graphs.shared(worker):
+        yield
+
+
 @pytest.fixture(scope="module")
-def made(settings, tmp_path_factory):
+def made(settings, worker, tmp_path_factory):
     """The run from Python, made in an event loop, as a notebook's cell is."""
 
     async def cell():
         return tp.run(**settings)
 
     directory = tmp_path_factory.mktemp("python")
-    with pytest.MonkeyPatch.context() as patch:
+    with pytest.MonkeyPatch.context() as patch, shared_graphs.shared(worker):
         patch.chdir(directory)
         run = asyncio.run(cell())
     return run, directory / "runs" / "same"
@@ -146,6 +152,7 @@ def test_nothing_global_is_left_behind(settings, made, monkeypatch):
     assert {name: flags.FLAGS[name].present for name in flags.FLAGS} == values
 
 
+@pytest.mark.usefixtures("_shared_graphs")
 def test_ctrl_c_is_a_keyboard_interrupt_and_the_same_call_resumes(settings, made, tmp_path, monkeypatch):
     _, directory = made
     monkeypatch.chdir(tmp_path)
@@ -178,6 +185,7 @@ def test_another_thread_is_told_to_use_the_main_one(settings):
     assert "main thread" in raised[0]
 
 
+@pytest.mark.usefixtures("_shared_graphs")
 def test_the_docstrings_are_toys_that_run(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     finder, runner = doctest.DocTestFinder(recurse=False), doctest.DocTestRunner()

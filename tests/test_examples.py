@@ -1,5 +1,6 @@
 """The example plugins with tasks of their own, through two methods, four strategies, comparison, report and export."""
 
+import contextlib
 import importlib.util
 import json
 import pathlib
@@ -14,6 +15,7 @@ import tensorflow as tf
 import tff_personalization as tp
 from analysis import compare_methods, metric, outcome, runs
 from analysis.report import __main__ as page
+from tests import shared_graphs
 from tff_personalization import errors, plugins
 from tff_personalization.export import __main__ as export
 from tff_personalization.tasks import registry
@@ -26,9 +28,12 @@ SMALL |= {"client_learning_rate": 0.05, "local_epochs": 1, "strategies": STRATEG
 
 
 @pytest.fixture(autouse=True)
-def _plugins_of_this_test_only():
+def _plugins_of_this_test_only(worker):
     before = set(sys.modules)
-    with mock.patch.dict(registry.TASKS), mock.patch.dict(registry.MODELS), mock.patch.dict(plugins._loaded):
+    registries = (mock.patch.dict(registered) for registered in (registry.TASKS, registry.MODELS, plugins._loaded))
+    with contextlib.ExitStack() as stack:
+        for patch in (*registries, shared_graphs.shared(worker)):
+            stack.enter_context(patch)
         yield
     for name in ("keras_characters", "wages", "wage_regression", "baseline_task"):
         if name not in before:

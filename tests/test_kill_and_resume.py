@@ -49,6 +49,7 @@ def test_killed_at_random_moments_it_ends_with_the_same_numbers(command, uninter
 def test_so_does_a_method_whose_clients_keep_states_with_learning_rates_that_change(command):
     method = (
         "--method=scaffold",
+        "--strategies=fine_tune",
         "--client_learning_rate_schedule=cosine",
         "--server_learning_rate_schedule=inverse_sqrt",
         "--server_learning_rate_warmup_rounds=10",
@@ -106,7 +107,7 @@ def test_no_start_up_noise_reaches_the_user(uninterrupted):
     assert all("archive" in line for line in data.splitlines())
     for line in run.splitlines()[1:]:
         assert re.search(r" · \d+:\d\d", line), line  # the progress line, which tells the time
-    assert completed.stdout.startswith("\npersonalized_fed_avg on bars, 12 writers")
+    assert completed.stdout.startswith("\nPersonalized FedAvg on bars, 12 writers")
 
 
 @pytest.mark.parametrize(

@@ -1,16 +1,20 @@
 """The program itself, on small data: every method and source, its records, its refusals."""
 
+import functools
 import json
 
 import numpy as np
 import pandas as pd
 import pytest
 
+from analysis import names
 from tests import processes, renyi
 from tests.tasks.sources import small_files
 from tff_personalization import errors
+from tff_personalization.models import char_lstm
 from tff_personalization.personalization import strategies
 from tff_personalization.records import run_writer, saved_models
+from tff_personalization.tasks import registry
 
 
 def read(directory):
@@ -106,12 +110,12 @@ def final_rows(directory, file="evaluations.csv"):
 
 
 def test_every_strategy_is_evaluated_in_one_pass(run, capsys):
-    names = [name for name, strategy in strategies.STRATEGIES.items() if not strategy.needs]
-    directory = run(strategies=names, rounds=8, local_epochs=5)
+    chosen = [name for name, strategy in strategies.STRATEGIES.items() if not strategy.needs]
+    directory = run(strategies=chosen, rounds=8, local_epochs=5)
     rows = final_rows(directory)
-    assert rows.strategy.unique().tolist() == names
+    assert rows.strategy.unique().tolist() == chosen
     printed = capsys.readouterr().out
-    assert all(f"\n  {name} " in printed for name in names)
+    assert all(f"\n  {names.strategy(name)} " in printed for name in chosen)
     first = rows[rows.epoch == 0].set_index("strategy")
     assert first.drop(["local_only", "reconstruct"]).accuracy_mean.nunique() == 1
     last = rows[rows.epoch == 2].set_index("strategy")
@@ -128,6 +132,7 @@ def test_strategy_epoch_and_learning_rate_are_chosen_on_validation_clients_alone
         "test_clients": 5,
         "strategies": ["fine_tune", "knn_per"],
         "personalization_learning_rates": ["0.0001", "0.05"],
+        "rounds_per_evaluation": 0,
     }
     directory = run(**settings)
     summary, candidates = json.loads((directory / "summary.json").read_text()), pd.read_csv(directory / "choice.csv")
@@ -162,7 +167,11 @@ def test_a_run_without_validation_clients_chooses_nothing(run, capsys):
 @pytest.mark.parametrize("release", ["records", "aggregates"])
 def test_accuracy_by_number_of_train_examples(run, capsys, release):
     directory = run(
-        personalization_examples=["0", "4", "1000", "all"], rounds=8, local_epochs=5, evaluation_release=release
+        personalization_examples=["0", "4", "1000", "all"],
+        strategies=["fine_tune", "fine_tune_head"],
+        rounds=8,
+        local_epochs=5,
+        evaluation_release=release,
     )
     table = pd.read_csv(directory / "k_shot.csv", dtype={"examples": str})
     assert table.examples.unique().tolist() == ["0", "4", "1000", "all"]
@@ -202,8 +211,10 @@ def test_every_source_runs(run, tmp_path, source):
 
 
 @pytest.fixture
-def text_file(tmp_path):
-    """Six made-up roles, each with a favourite word, in a database of TFF's form."""
+def text_file(tmp_path, monkeypatch):
+    """Six made-up roles, each with a favourite word, in a database of TFF's form; for a small network."""
+    small = functools.partial(char_lstm.build_char_lstm, units=32)
+    monkeypatch.setitem(registry.TASKS["shakespeare"].models, "char_lstm", small)
     rng = np.random.default_rng(0)
     words = ("the", "a", "lord", "and", "sweet", "night")
     rows = []
@@ -224,12 +235,13 @@ def test_the_next_character_is_learnt(run, text_file, method, release):
         "task": "shakespeare",
         "client_data": str(text_file),
         "model": None,
-        "rounds": 3 if method else 2,
+        "strategies": ["fine_tune"],
+        "rounds": 6,
         "test_clients": 2,
         "batch_size": 4,
         "local_epochs": 1,
         "client_learning_rate": 1.0,
-        "personalization_learning_rate": 0.5,
+        "personalization_learning_rate": 0.3 if method else 2.0,
         "evaluation_release": release,
     }
     directory = run(**settings)

@@ -1,6 +1,8 @@
 """What a command does first and last."""
 
 import errno
+import functools
+import gc
 import os
 import pathlib
 import resource
@@ -235,3 +237,14 @@ def test_importing_the_package_silences_tensorflow_unless_asked_not_to(flag, lev
     code = "import os, tff_personalization; print(os.environ.get('TF_CPP_MIN_LOG_LEVEL'))"
     said = subprocess.run([sys.executable, "-c", code, flag], cwd=ROOT, capture_output=True, text=True, check=True)
     assert said.stdout.strip() == level
+
+
+@pytest.mark.parametrize("enabled", [True, False])
+def test_collections_of_garbage_are_as_before_after_those_that_were_left_out(enabled, monkeypatch):
+    monkeypatch.setattr(gc, "isenabled", lambda: enabled)
+    called = []
+    for name in ("enable", "disable"):
+        monkeypatch.setattr(gc, name, functools.partial(called.append, name))
+    with pytest.raises(ZeroDivisionError), startup.without_collections():
+        raise ZeroDivisionError
+    assert called == (["disable", "enable"] if enabled else ["disable"])

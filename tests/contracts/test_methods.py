@@ -9,6 +9,7 @@ import pytest
 import tensorflow as tf
 import tensorflow_federated as tff
 
+from analysis import names
 from tests import processes
 from tff_personalization import cohorts, methods
 from tff_personalization.algorithms import stateful_clients
@@ -82,7 +83,7 @@ def test_it_leaves_its_records_and_a_report(capsys, finished, method):
         assert metrics.initial_accuracy.notna().tolist() == [False, True, False]
         assert np.isfinite(metrics.train_loss).all()
         assert list((finished / "tensorboard").iterdir())
-    assert strategies[0] in capsys.readouterr().out
+    assert names.strategy(strategies[0]) in capsys.readouterr().out
 
 
 @EVERY

@@ -7,25 +7,13 @@ import pytest
 import tensorflow_federated as tff
 
 from tests.contracts import tiny_cnn
+from tests.personalization import softmax_regression
 from tff_personalization import global_weights
 from tff_personalization.personalization import distributions, evaluation
 from tff_personalization.personalization.strategies import STRATEGIES
 
 CLASSES, RATE, EPOCHS = 5, 0.2, 2
-VALUES = {
-    "fine_tune_adam_learning_rate": 0.01,
-    "head_epochs": 2,
-    "early_stopping_fraction": 0.25,
-    "ditto_lambda": 0.7,
-    "p_fed_me_lambda": 2.0,
-    "p_fed_me_steps": 3,
-    "p_fed_me_learning_rate": 0.3,
-    "apfl_alpha": 0.4,
-    "apfl_learn_alpha": True,
-    "knn_neighbours": 3,
-    "knn_lambda": 0.6,
-    "example_share": 0.5,
-}
+VALUES = {**softmax_regression.VALUES, "example_share": 0.5}  # a plugin's too
 NAMES = [*STRATEGIES, "recentre"]
 EVERY = pytest.mark.parametrize("strategy", NAMES)
 

@@ -1,6 +1,7 @@
 """The evaluation computation against plain Keras, and its two releases against each other."""
 
 import collections
+import functools
 
 import numpy as np
 import pytest
@@ -15,10 +16,8 @@ pytestmark = pytest.mark.usefixtures("worker")
 CLASSES, RATE, BATCH, EPOCHS = 5, 0.05, 4, 3
 STRATEGIES = ("fine_tune", "fine_tune_head", "local_only")
 SGD = tff.learning.optimizers.build_sgdm(RATE)
-
-
-def cnn():
-    return emnist_cnn.build_cnn(CLASSES, np.random.default_rng(0), dropout=False)
+MODEL = emnist_cnn.build_cnn(CLASSES, np.random.default_rng(0), dropout=False)
+THETA = MODEL.initial_weights[0]
 
 
 def client(index, train_size, test_size, seed=(5, 6)):
@@ -43,17 +42,17 @@ def value(index, train, test, seed):
     )
 
 
-def evaluate(model, clients, release, strategies=STRATEGIES, weights=None):
-    weights = global_weights.GlobalWeights(model.initial_weights[0]) if weights is None else weights
-    computation = evaluation.build_personalization_evaluation(
-        model,
-        SGD,
-        epochs=EPOCHS,
-        batch_size=BATCH,
-        strategies=strategies,
-        release=release,
-        initial_weights=weights,
-    )
+@functools.cache
+def build(release, strategies=STRATEGIES, added=""):
+    """An evaluation of the CNN, built once; what is added to the global weights has the model's structure."""
+    weights = global_weights.GlobalWeights(THETA, added, (THETA,) if added else ())
+    settings = {"epochs": EPOCHS, "batch_size": BATCH, "strategies": strategies, "release": release}
+    return evaluation.build_personalization_evaluation(MODEL, SGD, **settings, initial_weights=weights)
+
+
+def evaluate(clients, release, strategies=STRATEGIES, weights=None):
+    weights = weights or global_weights.GlobalWeights(THETA)
+    computation = build(release, strategies, weights.name)
     return computation(tff.learning.models.ModelWeights(weights.flat, ()), [value(*c) for c in clients])
 
 
@@ -80,12 +79,9 @@ def keras_model(weights, trained):
 def test_fine_tuning_equals_plain_keras_on_one_client(strategy, trained_layers):
     """Keras is fed the same permutations; accuracy and loss agree before, and after every epoch."""
     index, train, test, seed = client(3, 11, 8)
-    model = cnn()
     noise = np.random.default_rng(4)
-    weights = tuple(w + 0.01 * noise.normal(size=w.shape).astype(np.float32) for w in model.initial_weights[0])
-    (record,) = evaluate(
-        model, [(index, train, test, seed)], "records", (strategy,), global_weights.GlobalWeights(weights)
-    )
+    weights = tuple(w + 0.01 * noise.normal(size=w.shape).astype(np.float32) for w in THETA)
+    (record,) = evaluate([(index, train, test, seed)], "records", (strategy,), global_weights.GlobalWeights(weights))
     keras = keras_model(weights, trained_layers)
     for epoch in range(EPOCHS + 1):
         loss, accuracy = keras.evaluate(test[0][..., None] / 255.0, test[1], verbose=0, batch_size=100)
@@ -99,50 +95,46 @@ def test_fine_tuning_equals_plain_keras_on_one_client(strategy, trained_layers):
 
 
 def test_local_only_starts_from_the_untrained_model_whatever_the_global_model_is():
-    model, clients = cnn(), [client(1, 9, 6)]
-    theta = model.initial_weights[0]
+    clients = [client(1, 9, 6)]
     from_initial, from_other = (
-        evaluate(model, clients, "records", ("local_only",), global_weights.GlobalWeights(weights))[0]
-        for weights in (theta, tuple(w + 0.05 for w in theta))
+        evaluate(clients, "records", ("local_only",), global_weights.GlobalWeights(weights))[0]
+        for weights in (THETA, tuple(w + 0.05 for w in THETA))
     )
     np.testing.assert_array_equal(from_initial["loss_sum"], from_other["loss_sum"])
 
 
 def test_strategies_in_one_pass_measure_what_each_measures_alone():
-    model, clients = cnn(), [client(0, 10, 7), client(1, 6, 5)]
-    together = evaluate(model, clients, "records")
+    clients = [client(0, 10, 7), client(1, 6, 5)]
+    together = evaluate(clients, "records")
     for i, strategy in enumerate(STRATEGIES):
-        for one, all_of_them in zip(evaluate(model, clients, "records", (strategy,)), together, strict=True):
+        for one, all_of_them in zip(evaluate(clients, "records", (strategy,)), together, strict=True):
             np.testing.assert_array_equal(one["correct"][0], all_of_them["correct"][i])
             np.testing.assert_array_equal(one["loss_sum"][0], all_of_them["loss_sum"][i])
 
 
 def test_records_carry_the_clients_identity():
     clients = [client(7, 5, 4), client(2, 8, 3)]
-    records = evaluate(cnn(), clients, "records")
+    records = evaluate(clients, "records")
     assert [(r["index"], r["train_examples"], r["test_examples"]) for r in records] == [(7, 5, 4), (2, 8, 3)]
 
 
 def test_a_client_without_test_data_is_left_out_of_the_averages_and_counted():
     full, without = client(0, 6, 5), client(1, 6, 0)
-    alone = evaluate(cnn(), [full], "aggregates")
-    both = evaluate(cnn(), [full, without], "aggregates")
+    alone = evaluate([full], "aggregates")
+    both = evaluate([full, without], "aggregates")
     assert (both["clients"], both["clients_without_test_examples"]) == (1, 1)
     for epoch in range(EPOCHS + 1):
         a, b = (distributions.from_sums(sums, 0, epoch) for sums in (alone, both))
         np.testing.assert_array_equal(a.histogram, b.histogram)
         assert (a.mean, a.sd, a.loss, a.gain, a.clients) == (b.mean, b.sd, b.loss, b.gain, b.clients)
-    table = distributions.client_table(evaluate(cnn(), [full, without], "records"), ["a", "b"], STRATEGIES)
+    table = distributions.client_table(evaluate([full, without], "records"), ["a", "b"], STRATEGIES)
     assert distributions.from_table(table, "fine_tune", 0, 100).clients == 1
     assert table[table.client == "b"].accuracy.isna().all()
 
 
 def test_no_value_of_a_client_leaves_it_in_the_aggregates():
     """The type of the result names the server and has no sequence, list or index of clients in it."""
-    computation = evaluation.build_personalization_evaluation(
-        cnn(), SGD, epochs=EPOCHS, batch_size=BATCH, strategies=STRATEGIES, release="aggregates"
-    )
-    result = computation.type_signature.result
+    result = build("aggregates").type_signature.result
     assert result.placement is tff.SERVER
     assert "index" not in dir(result.member)
     shapes = {name: tuple(getattr(result.member, name).shape) for name in dir(result.member)}
@@ -153,18 +145,15 @@ def test_no_value_of_a_client_leaves_it_in_the_aggregates():
 def test_an_unknown_release_is_refused():
     with pytest.raises(ValueError, match="release"):
         evaluation.build_personalization_evaluation(
-            cnn(), SGD, epochs=1, batch_size=4, strategies=("fine_tune",), release="everything"
+            MODEL, SGD, epochs=1, batch_size=4, strategies=("fine_tune",), release="everything"
         )
 
 
 @pytest.mark.parametrize("rate", [RATE, 0.0])
 def test_the_strategy_meta_sgd_with_equal_rates_is_fine_tuning_at_that_rate(rate):
     """With the personalization optimizer's rate; and where all rates but the head's are 0, as fine-tuning the head."""
-    model, clients = cnn(), [client(1, 9, 6)]
-    theta = model.initial_weights[0]
-    rates = tuple(np.full_like(w, RATE if i >= 6 else rate) for i, w in enumerate(theta))
-    (learnt,) = evaluate(
-        model, clients, "records", ("meta_sgd",), global_weights.GlobalWeights(theta, "rates", (rates,))
-    )
-    (fixed,) = evaluate(model, clients, "records", ("fine_tune" if rate else "fine_tune_head",))
+    clients = [client(1, 9, 6)]
+    rates = tuple(np.full_like(w, RATE if i >= 6 else rate) for i, w in enumerate(THETA))
+    (learnt,) = evaluate(clients, "records", ("meta_sgd",), global_weights.GlobalWeights(THETA, "rates", (rates,)))
+    (fixed,) = evaluate(clients, "records", ("fine_tune" if rate else "fine_tune_head",))
     np.testing.assert_allclose(learnt["loss_sum"], fixed["loss_sum"], rtol=1e-4)

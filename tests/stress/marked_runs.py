@@ -24,6 +24,7 @@ METHODS = {
         *("--validation_clients=2", "--personalization_learning_rates=0.01,0.05", "--personalization_examples=1,all"),
     ],
 }
+_ROUNDS = 40
 _SECONDS_TO_END = 15
 _SECONDS_OF_A_RUN = 120
 
@@ -46,7 +47,14 @@ class Run:
         arguments, self.directory = processes.command(archive, output_dir, "run", *METHODS[name])
         self._marks_path = place / "marks"
         program, settings = arguments[:2], [argument for argument in arguments[2:] if argument != "--noplots"]
-        self._arguments = [program[0], "-m", "tests.stress.moments", str(self._marks_path), *settings]
+        self._arguments = [
+            program[0],
+            "-m",
+            "tests.stress.moments",
+            str(self._marks_path),
+            *settings,
+            f"--rounds={_ROUNDS}",
+        ]
 
     def start(self) -> subprocess.Popen:
         """The command, as a process whose marks are `marks`."""

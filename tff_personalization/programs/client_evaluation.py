@@ -11,7 +11,7 @@ import pandas as pd
 import tensorflow as tf
 import tensorflow_federated as tff
 
-from tff_personalization import global_weights, seeds
+from tff_personalization import global_weights, seeds, startup
 from tff_personalization.experiment import config as config_lib
 from tff_personalization.models import functional
 from tff_personalization.personalization import distributions, evaluation
@@ -102,16 +102,17 @@ class PersonalizationEvaluator:
         key = (tuple(strategies), learning_rate)
         if key not in self._computations:
             optimizer = dataclasses.replace(self._optimizer, learning_rate=learning_rate)
-            self._computations[key] = evaluation.build_personalization_evaluation(
-                self._model,
-                optimizer.build(),
-                epochs=self._epochs,
-                batch_size=self._experiment.values["personalization_batch_size"],
-                strategies=strategies,
-                release=self._release,
-                own_settings=self._experiment.read,
-                initial_weights=self._initial_weights,
-            )
+            with startup.without_collections():
+                self._computations[key] = evaluation.build_personalization_evaluation(
+                    self._model,
+                    optimizer.build(),
+                    epochs=self._epochs,
+                    batch_size=self._experiment.values["personalization_batch_size"],
+                    strategies=strategies,
+                    release=self._release,
+                    own_settings=self._experiment.read,
+                    initial_weights=self._initial_weights,
+                )
         return self._computations[key]
 
     def evaluate(

@@ -6,6 +6,7 @@ evaluation and model are recorded; and every --rounds_per_checkpoint rounds the 
 
 import collections
 import dataclasses
+import gc
 import time
 from typing import Any
 
@@ -121,6 +122,8 @@ def run(program: Program, state: State) -> State:
     """Does the rounds that are left, and returns the state after the last one."""
     config = program.experiment.config
     program.line.step(names.method(config.method), config.rounds, state.round_number, "round")
+    gc.collect()
+    gc.freeze()  # Collections between rounds need not look at all that TensorFlow and the graphs consist of.
     try:
         while state.round_number < config.rounds:
             trained = train(program, state)

@@ -12,7 +12,7 @@ import tensorflow_federated as tff
 from absl import logging
 
 from analysis import names
-from tff_personalization import errors, methods, seeds
+from tff_personalization import errors, methods, seeds, startup
 from tff_personalization.execution import connections, interruption, remote_workers, runtime, worker_binary
 from tff_personalization.experiment import config as config_lib
 from tff_personalization.experiment import settings
@@ -166,7 +166,8 @@ def _program(
 ) -> rounds.Program:
     """Builds what stays as it is in all rounds."""
     config, setup = experiment.config, setup_lib.setup(experiment, data)
-    training = methods.get(config.method).build(setup)
+    with startup.without_collections():
+        training = methods.get(config.method).build(setup)
     checks.check_training(config.method, training)
     candidates = data.split.validation or data.split.test
     order = seeds.generator(config.seed, "evaluation_sample").permutation(len(candidates))
