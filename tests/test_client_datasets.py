@@ -21,6 +21,15 @@ SGD, SERVER = tff.learning.optimizers.build_sgdm(0.1), tff.learning.optimizers.b
 GUIDE = (pathlib.Path(__file__).parents[1] / "docs" / "your-own.md").read_text(encoding="utf-8")
 
 
+@pytest.fixture(autouse=True)
+def _event_loop():
+    """TFF's loop asks for one, as a fresh program has it; `asyncio.run` in an earlier test has left none."""
+    loop = asyncio.new_event_loop()
+    asyncio.set_event_loop(loop)
+    yield
+    loop.close()
+
+
 @pytest.fixture(scope="module")
 def model():
     layers = tf.keras.layers

@@ -1,5 +1,7 @@
 """What leaves clients, read off the computations: only sums, in rounds and in evaluations that release aggregates."""
 
+import functools
+
 import numpy as np
 import pytest
 import tensorflow_federated as tff
@@ -11,6 +13,7 @@ from tff_personalization.models import emnist_cnn
 from tff_personalization.personalization import evaluation
 
 SGD = tff.learning.optimizers.build_sgdm(0.1)
+MODEL = emnist_cnn.build_linear(4, np.random.default_rng(0))
 SUMS = {"federated_sum", "federated_secure_sum", "federated_secure_sum_bitwidth", "federated_secure_modular_sum"}
 STRATEGIES = ("fine_tune", "fine_tune_head", "local_only")
 
@@ -52,32 +55,29 @@ def size(type_):
     return count
 
 
-@pytest.fixture
-def model():
-    return emnist_cnn.build_linear(4, np.random.default_rng(0))
-
-
-def round_of(model, name):
+@functools.cache
+def round_of(name):
     aggregator = aggregators.AGGREGATORS[name].build(aggregators.AGGREGATORS[name].settings(), 10)
-    return fed_avg.build_fed_avg(model, SGD, SGD, 1, 4, "uniform", aggregator=aggregator).next
+    return fed_avg.build_fed_avg(MODEL, SGD, SGD, 1, 4, "uniform", aggregator=aggregator).next
 
 
-def evaluation_of(model, release):
+@functools.cache
+def evaluation_of(release):
     return evaluation.build_personalization_evaluation(
-        model, SGD, epochs=2, batch_size=4, strategies=STRATEGIES, release=release
+        MODEL, SGD, epochs=2, batch_size=4, strategies=STRATEGIES, release=release
     )
 
 
-def test_an_evaluation_that_releases_aggregates_sends_one_sum_and_nothing_else(model):
-    ((name, type_),) = aggregations(evaluation_of(model, "aggregates"))
+def test_an_evaluation_that_releases_aggregates_sends_one_sum_and_nothing_else():
+    ((name, type_),) = aggregations(evaluation_of("aggregates"))
     assert name in SUMS
     # Per strategy and epoch a histogram and moments: no more, however many examples a client has.
     assert size(type_) < len(STRATEGIES) * 3 * (evaluation.HISTOGRAM_BINS + 12) + 12
-    assert evaluation_of(model, "aggregates").type_signature.result.placement is tff.SERVER
+    assert evaluation_of("aggregates").type_signature.result.placement is tff.SERVER
 
 
-def test_an_evaluation_that_releases_records_sends_nothing_to_the_server_within_the_computation(model):
-    computation = evaluation_of(model, "records")
+def test_an_evaluation_that_releases_records_sends_nothing_to_the_server_within_the_computation():
+    computation = evaluation_of("records")
     assert aggregations(computation) == []
     assert (
         computation.type_signature.result.placement is tff.CLIENTS
@@ -85,19 +85,19 @@ def test_an_evaluation_that_releases_records_sends_nothing_to_the_server_within_
 
 
 @pytest.mark.parametrize("name", aggregators.AGGREGATORS)
-def test_rounds_send_sums_alone(model, name):
-    found = aggregations(round_of(model, name))
+def test_rounds_send_sums_alone(name):
+    found = aggregations(round_of(name))
     assert found
     # Compressed tensors are decoded one by one as they are added up.
     assert {uri for uri, _ in found} <= (SUMS | {"federated_aggregate"} if name == "compression" else SUMS)
 
 
-def test_with_the_secure_aggregator_nothing_of_the_size_of_a_model_is_summed_in_the_clear(model):
-    weights = sum(w.size for w in model.initial_weights[0])
-    in_the_clear = [size(type_) for uri, type_ in aggregations(round_of(model, "secure_sum")) if uri == "federated_sum"]
-    secure = [size(type_) for uri, type_ in aggregations(round_of(model, "secure_sum")) if uri != "federated_sum"]
+def test_with_the_secure_aggregator_nothing_of_the_size_of_a_model_is_summed_in_the_clear():
+    weights = sum(w.size for w in MODEL.initial_weights[0])
+    in_the_clear = [size(type_) for uri, type_ in aggregations(round_of("secure_sum")) if uri == "federated_sum"]
+    secure = [size(type_) for uri, type_ in aggregations(round_of("secure_sum")) if uri != "federated_sum"]
     assert max(in_the_clear) <= 6  # counts of clients, examples and right answers, and the sum of losses
     assert max(secure) >= weights
     # The plain mean, to show that this can fail.
-    plain = [size(type_) for uri, type_ in aggregations(round_of(model, "mean")) if uri == "federated_sum"]
+    plain = [size(type_) for uri, type_ in aggregations(round_of("mean")) if uri == "federated_sum"]
     assert max(plain) >= weights
