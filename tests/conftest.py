@@ -8,6 +8,7 @@ import functools
 import gc
 import pathlib
 import shutil
+import subprocess
 import sys
 import types
 
@@ -104,6 +105,18 @@ def _run_in(by_writer_archive, worker):
         return directory / small["run_name"]
 
     return run
+
+
+@pytest.fixture
+def _forked_runs(monkeypatch):
+    """Runs of a sweep in this process are forks of one that has imported TensorFlow."""
+    from tests import forked
+    from tff_personalization.execution import child_processes
+    from tff_personalization.sweeps import run_processes
+
+    monkeypatch.setattr(child_processes, "ending_with_parent", list)
+    forks = types.SimpleNamespace(Popen=forked.Popen, DEVNULL=subprocess.DEVNULL, PIPE=subprocess.PIPE)
+    monkeypatch.setattr(run_processes, "subprocess", forks)
 
 
 # Of a run whose data nobody reads, and which would take seconds to make.

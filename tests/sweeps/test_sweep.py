@@ -94,7 +94,7 @@ SCALES = """
     local_epochs = [2, 5]
     [scale.full]
     [scale.small]
-    rounds = [60]
+    rounds = [30]
     seed = [1, 2]
     [scale.tiny]
     [[scale.tiny.runs]]
@@ -186,19 +186,20 @@ def test_labels_are_in_the_table(sweep_of, capsys):
     assert "half" in capsys.readouterr().out
 
 
-def small_runs(tmp_path, by_writer_archive, *arguments):
+def small_runs(by_writer_archive):
     return [
-        *(sys.executable, "run_experiment.py", f"--sweep={tmp_path / 'two.toml'}", f"--output_dir={tmp_path}"),
-        *("--model=linear", "--clients_per_round=3", "--test_clients=4", "--personalization_epochs=1"),
-        *("--rounds_per_evaluation=30", "--local_epochs=1", "--noplots", *arguments),
+        *(f"--client_data={by_writer_archive}", "--model=linear", "--clients_per_round=3", "--test_clients=4"),
+        *("--strategies=fine_tune", "--personalization_epochs=1", "--local_epochs=1", "--noplots"),
+        "--rounds_per_evaluation=30",
     ]
 
 
 def test_a_sweep_is_stopped_goes_on_lists_what_failed_and_leaves_a_table(tmp_path, by_writer_archive):
     missing = tmp_path / "later.npz"  # of no archive yet
     np.savez(missing, x=1)
-    (tmp_path / "two.toml").write_text(f"[grid]\nclient_data = ['{by_writer_archive}', '{missing}']\nrounds = [60]\n")
-    command = small_runs(tmp_path, by_writer_archive)
+    (tmp_path / "two.toml").write_text(f"[grid]\nclient_data = ['{by_writer_archive}', '{missing}']\nrounds = [30]\n")
+    command = [sys.executable, "run_experiment.py", *small_runs(by_writer_archive)[1:]]
+    command += [f"--sweep={tmp_path / 'two.toml'}", f"--output_dir={tmp_path}"]
     process = forked.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     deadline = time.monotonic() + 300
     while not any(len(path.read_text().splitlines()) > 3 for path in tmp_path.glob("two/*/metrics.csv")):
@@ -224,7 +225,7 @@ def test_a_sweep_is_stopped_goes_on_lists_what_failed_and_leaves_a_table(tmp_pat
     main = clients[(clients.strategy == "fine_tune") & (clients.epoch == 1)]
     assert table.personalized_accuracy_mean[0] == pytest.approx(main.accuracy.mean())
     metrics = pd.read_csv(pathlib.Path(table.run_directory[0]) / "metrics.csv")
-    assert metrics["round"].tolist() == list(range(1, 61))
+    assert metrics["round"].tolist() == list(range(1, 31))
 
     missing.write_bytes(pathlib.Path(by_writer_archive).read_bytes())
     last = forked.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
@@ -233,12 +234,13 @@ def test_a_sweep_is_stopped_goes_on_lists_what_failed_and_leaves_a_table(tmp_pat
     assert pd.read_csv(tmp_path / "two" / "sweep.csv").status.tolist() == ["finished", "finished"]
 
 
-def test_a_search_names_the_best_by_validation_clients_and_never_shows_test_clients(tmp_path, by_writer_archive):
-    (tmp_path / "two.toml").write_text("[search]\ntrials = 2\nclient_learning_rate = [0.0001, 0.1]\n")
-    command = small_runs(tmp_path, by_writer_archive, "--validation_clients=2", "--rounds=30")
-    completed = forked.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
-    assert completed.returncode == 0, completed.stderr
-    table = pd.read_csv(tmp_path / "two" / "sweep.csv")
+@pytest.mark.usefixtures("_forked_runs")
+def test_a_search_names_the_best_by_validation_clients_and_never_shows_test_clients(
+    sweep_of, tmp_path, by_writer_archive, capsys
+):
+    text = "[search]\ntrials = 2\nclient_learning_rate = [0.0001, 0.1]\n"
+    assert sweep_of(text, *small_runs(by_writer_archive), "--validation_clients=2", "--rounds=30").run()
+    table = pd.read_csv(tmp_path / "runs" / "sweep" / "sweep.csv")
     assert "personalized_accuracy_mean" not in table
     assert table.validation_personalized_accuracy.is_monotonic_decreasing
     for directory, accuracy in zip(table.run_directory, table.validation_personalized_accuracy, strict=True):
@@ -246,7 +248,7 @@ def test_a_search_names_the_best_by_validation_clients_and_never_shows_test_clie
             "split == 'validation' and round == 30 and strategy == 'fine_tune' and epoch == 1"
         )
         assert np.asarray(evaluations.accuracy_mean) == pytest.approx([accuracy])
-    assert f"Best:   --client_learning_rate={table.client_learning_rate[0]}" in completed.stdout
+    assert f"Best:   --client_learning_rate={table.client_learning_rate[0]}" in capsys.readouterr().out
 
 
 def test_a_fault_of_the_sweep_itself_leaves_no_run_behind(sweep_of, monkeypatch):
