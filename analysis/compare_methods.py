@@ -47,8 +47,9 @@ def compare(runs: Sequence[runs_lib.Run]) -> pd.DataFrame:
         words); initial_accuracy and personalized_accuracy, after all epochs, with their standard deviations over
         clients; difference to the reference's personalized accuracy with difference_low and difference_high,
         and `judged`, what is said of it;
-        share_hurt; worst_accuracy, of the worst tenth of clients; examples processed in training; wall_seconds. All are
-        averaged over seeds.
+        share_hurt; worst_accuracy, of the worst tenth of clients; participants_accuracy, of clients that took part,
+        with the models that they keep or else with the main strategy, in its row, where they were judged; examples
+        processed in training; wall_seconds. All are averaged over seeds.
 
     Raises:
         UserError: a run has no per-client records, the reference has no run of a seed, its clients are others, or a run
@@ -101,7 +102,9 @@ def render(table: pd.DataFrame, form: str, without: Sequence[str] = ()) -> str:
     """The table of `compare` in one of `compare_runs.FORMATS`; for reading, some columns may be left out."""
     if form == "csv":
         return table.to_csv(index=False)
-    cells = pd.DataFrame([_readable(row) for _, row in table.iterrows()]).drop(columns=list(without))
+    with_participants = table["participants_accuracy"].notna().any()
+    without = [*without, *([] if with_participants else ["participants"])]
+    cells = pd.DataFrame([_readable(row) for _, row in table.iterrows()]).drop(columns=without)
     note = (
         "Accuracies: mean ± standard deviation over test clients. Difference: of personalized accuracy to the first "
         f"row's in the same seeds, client by client. Its {inference.CONFIDENCE:.0%} interval contains a t interval "
@@ -110,6 +113,8 @@ def render(table: pd.DataFrame, form: str, without: Sequence[str] = ()) -> str:
         f"within ±{MARGIN:g} does not matter. Worst tenth: mean personalized accuracy of the {WORST_SHARE:.0%} of "
         "clients with the lowest."
     )
+    if with_participants:
+        note += " Participants: mean accuracy of clients that took part, with the models that they keep, if they do."
     return compare_runs.in_layout(form, cells, note, table)
 
 
@@ -153,6 +158,7 @@ def _row(group: dict[int, runs_lib.Run], strategy: str, reference: dict[int, run
                 "difference": differences[-1].mean(),
                 "share_hurt": (gains["gain"] < 0).mean(),
                 "worst_accuracy": worst_mean(gains["personalized"].to_numpy()),
+                "participants_accuracy": _of_participants(run, strategy),
                 "examples": run.metrics["examples"].sum() if run.summary["rounds"] else 0,
                 "wall_seconds": run.summary["times"]["wall_seconds"],
             }
@@ -171,6 +177,14 @@ def _row(group: dict[int, runs_lib.Run], strategy: str, reference: dict[int, run
         "difference_high": high,
         "estimate": estimate,
     }
+
+
+def _of_participants(run: runs_lib.Run, strategy: str) -> float:
+    """Mean accuracy of participants in the row of the main strategy: of the models that they keep, if they keep any."""
+    figures = run.summary.get("participants", {}).get("strategies", {})
+    if strategy != run.summary["strategy"] or strategy not in figures:
+        return math.nan
+    return figures.get(names.KEPT[0], figures[strategy])["personalized_accuracy"]["mean"]
 
 
 def _settings(run: runs_lib.Run, reference: runs_lib.Run) -> str:
@@ -206,6 +220,7 @@ def _readable(row: pd.Series) -> dict[str, str]:
         "judged": "" if row["judged"] == REFERENCE else row["judged"],
         "share hurt": f"{row['share_hurt']:.0%}",
         "worst tenth": f"{row['worst_accuracy']:.3f}",
+        "participants": f"{row['participants_accuracy']:.3f}" if row["participants_accuracy"] >= 0 else "",
         "examples": f"{row['examples'] / 1e6:.2f} M",
         "wall time (s)": f"{row['wall_seconds']:,.0f}",
     }

@@ -15,6 +15,12 @@ METHODS = {
     "fed_recon": "FedRecon",
     "fed_per": "FedPer",
     "fed_rep": "FedRep",
+    "fed_babu": "FedBABU",
+    "fed_ala": "FedALA",
+    "fed_rod": "FedRoD",
+    "ditto": "Ditto",
+    "p_fed_me": "pFedMe",
+    "apfl": "APFL",
     "fed_prox": "FedProx",
     "scaffold": "SCAFFOLD",
     "mime_lite": "MimeLite",
@@ -29,17 +35,21 @@ STRATEGIES = {
     "fine_tune_biases": "fine-tuning, biases",
     "fine_tune_adam": "fine-tuning, Adam",
     "fine_tune_early_stopping": "fine-tuning, early stopping",
-    "ditto": "Ditto",
-    "p_fed_me": "pFedMe",
-    "apfl": "APFL",
+    "ditto": "Ditto, personal step",
+    "p_fed_me": "pFedMe, personal step",
+    "apfl": "APFL, personal step",
     "knn_per": "kNN-Per",
+    "knn_per_tuned": "kNN-Per, tuned",
     "meta_sgd": "Meta-SGD rates",
     "best_cluster": "best cluster",
     "reconstruct": "reconstruction",
+    "reconstruct_head": "reconstruction, head only",
     "local_only": "local only",
 }
 
 
+KEPT = ("kept", "own model")
+"""What participants keep, beside the strategies: in records and in pictures."""
 TASKS = {
     "emnist62": "62 characters",
     "emnist10": "10 digits",
@@ -64,7 +74,7 @@ def method(name: str) -> str:
 
 def strategy(name: str) -> str:
     """The name of a strategy in pictures; a plugin's own name stays as it is."""
-    return STRATEGIES.get(name, name)
+    return KEPT[1] if name == KEPT[0] else STRATEGIES.get(name, name)
 
 
 def task(name: str) -> str:

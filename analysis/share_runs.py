@@ -25,7 +25,7 @@ from tff_personalization.records import places
 
 TABLES = (
     *("metrics.csv", "evaluations.csv", "clients.csv", "by_round.csv", "distribution.csv", "choice.csv", "k_shot.csv"),
-    *("decomposition.csv", "chosen_clients.csv"),
+    *("decomposition.csv", "chosen_clients.csv", "participants.csv"),
 )
 _EARLIEST = (1980, 1, 1, 0, 0, 0)  # that a zip file can hold
 

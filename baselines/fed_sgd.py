@@ -58,6 +58,7 @@ def _build(setup: method.Setup[Settings]) -> method.Training:
 
 METHOD = method.Method(
     description="FedSGD: one full-batch gradient a client and round",
+    differs="--server_sgd_momentum=0 is the paper's server",
     settings=Settings,
     build=_build,
 )

@@ -15,6 +15,7 @@ def _build(setup: method.Setup[Group]) -> method.Training:
 
 METHOD = method.Method(
     description="every test client trains from scratch",
+    serves="held-out",
     settings=Group,
     build=_build,
     strategies=("local_only",),

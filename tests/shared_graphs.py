@@ -86,7 +86,9 @@ def shared(worker):
             (initial_weights.name, len(initial_weights.flat)),
         )
         more = {"initial_weights": initial_weights, "own_settings": own_settings}
-        return _once("evaluation", key, lambda: build(model, optimizer, **more, **settings))
+        # What the key names by its address must stay where it is.
+        made = _once("evaluation", key, lambda: (build(model, optimizer, **more, **settings), settings))
+        return made[0]
 
     with (
         mock.patch.object(methods, "get", get_cached),

@@ -21,7 +21,11 @@ class DifferentialPrivacy(Group):
     """What `dp` reads."""
 
     dp_noise_multiplier = Setting(
-        1.0, "Standard deviation of the noise of --aggregator=dp, in units of the clipping norm.", least=0
+        1.0,
+        "z of --aggregator=dp, of the deltas' sum and the count that the clipping norm C is learnt from together. With "
+        "M clients a round, the mean delta has noise of standard deviation 1.15 z C / M where M is at most 20 z; "
+        "between that and z C / M where M is more.",
+        least=0,
     )
     dp_delta: Setting[float | None] = Setting(
         None,

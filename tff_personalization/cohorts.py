@@ -19,7 +19,8 @@ class Settings(Group):
     clients_per_round = Setting(20, "Clients in a cohort.", least=1)
     client_dropout_probability = Setting(
         0.0,
-        "Probability that a sampled client does not report; at least one always does.",
+        "Probability that a sampled client does not report; at least one always does. With --aggregator=dp it cannot "
+        "raise ε, which counts all that were sampled.",
         least=0,
         most=1,
     )

@@ -1,5 +1,6 @@
 """Tables of how clients are adapted and who they are: strategies, what is chosen, numbers of examples; see `tables`."""
 
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import pandas as pd
@@ -8,6 +9,14 @@ from analysis import gain_by_examples, names
 from analysis import runs as runs_lib
 from analysis.report import tables
 
+_OF_STRATEGIES: list[tables.Column] = [
+    ("configuration", tables.text("configuration")),
+    ("strategy", tables.named("strategy", names.strategy)),
+    ("personalized accuracy", tables.number("personalized_accuracy", ".4f")),
+    ("gain", tables.number("gain", "+.4f")),
+    ("share hurt", tables.number("share_hurt", ".1%", spread=False)),
+]
+
 
 def strategies(configurations: tables.Configurations) -> tables.Table:
     """Every strategy that the runs were evaluated with: personalized accuracy after all epochs, gain, who is hurt.
@@ -15,6 +24,33 @@ def strategies(configurations: tables.Configurations) -> tables.Table:
     Raises:
         NotRecordedError: there is only one strategy.
     """
+    tidy = _by_strategy(configurations, lambda run: run.summary["strategies"])
+    if tidy.empty or tidy["strategy"].nunique() < 2:
+        raise runs_lib.NotRecordedError("the runs were evaluated with only one strategy")
+    note = f"{tables.seeds_note(configurations)}Test clients, after the last round and all personalization epochs."
+    return tables.make("strategies", "Each strategy", note, tidy, _OF_STRATEGIES)
+
+
+def participants(configurations: tables.Configurations) -> tables.Table:
+    """Clients that took part in training, on their own test parts: the main strategy, and the model that each keeps.
+
+    Raises:
+        NotRecordedError: no run judged participants.
+    """
+    tidy = _by_strategy(configurations, lambda run: run.summary.get("participants", {}).get("strategies", {}))
+    if tidy.empty:
+        raise runs_lib.NotRecordedError("no run judged participants (--participants)")
+    note = (
+        f"{tables.seeds_note(configurations)}Clients that took part in training, on their own test parts, after the "
+        "last round. A strategy starts from the global model. The gain of the clients' own models is over it."
+    )
+    return tables.make("participants", "Participants", note, tidy, _OF_STRATEGIES)
+
+
+def _by_strategy(
+    configurations: tables.Configurations, figures_of: Callable[[runs_lib.Run], Mapping[str, Any]]
+) -> pd.DataFrame:
+    """One row per configuration and strategy: the means over its runs' figures, and their spread."""
     rows = []
     for configuration in configurations:
         found = [
@@ -25,25 +61,14 @@ def strategies(configurations: tables.Configurations) -> tables.Table:
                 "share_hurt": figures["share_hurt"],
             }
             for run in configuration.runs
-            for strategy, figures in run.summary["strategies"].items()
+            for strategy, figures in figures_of(run).items()
         ]
         for strategy, several in pd.DataFrame(found).groupby("strategy", sort=False) if found else ():
             measures = several.drop(columns="strategy")
             spread = measures.std(ddof=1).add_suffix("_sd")
             row = {"configuration": configuration.label, "strategy": strategy, "seeds": len(several)}
             rows.append({**row, **measures.mean(), **spread})
-    tidy = pd.DataFrame(rows)
-    if tidy.empty or tidy["strategy"].nunique() < 2:
-        raise runs_lib.NotRecordedError("the runs were evaluated with only one strategy")
-    columns: list[tables.Column] = [
-        ("configuration", tables.text("configuration")),
-        ("strategy", tables.named("strategy", names.strategy)),
-        ("personalized accuracy", tables.number("personalized_accuracy", ".4f")),
-        ("gain", tables.number("gain", "+.4f")),
-        ("share hurt", tables.number("share_hurt", ".1%", spread=False)),
-    ]
-    note = f"{tables.seeds_note(configurations)}Test clients, after the last round and all personalization epochs."
-    return tables.make("strategies", "Each strategy", note, tidy, columns)
+    return pd.DataFrame(rows)
 
 
 def choices(configurations: tables.Configurations) -> tables.Table:

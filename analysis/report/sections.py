@@ -234,17 +234,17 @@ _SHOWN: dict[str, tuple[tuple[TableFn, ...], tuple[str, ...]]] = {
         ("matched_initial", "personalization_curves", "learning_rates", "learning_curves", "distributions"),
     ),
     "personalization": (
-        (tables.results, client_tables.strategies),
+        (tables.results, client_tables.strategies, client_tables.participants),
         ("personalization_curves", "learning_rates", "ranking"),
     ),
     "who_gains": (
-        (tables.results, client_tables.strategies, client_tables.by_examples),
+        (tables.results, client_tables.strategies, client_tables.participants, client_tables.by_examples),
         ("distributions", "cumulative", "gains", "client_scatter", "k_shot"),
     ),
     "server_optimizers": ((tables.results, tables.ranking), ("learning_curves", "ranking")),
     "heterogeneity": ((tables.results,), ("by_heterogeneity", "distributions", "matched_initial")),
     study_lib.ONE_RUN: (
-        (client_tables.strategies, client_tables.choices, client_tables.by_examples),
+        (client_tables.strategies, client_tables.participants, client_tables.choices, client_tables.by_examples),
         ("before_after", "distributions", "learning_curves", "personalization_curves", "gains", "k_shot"),
     ),
     "shakespeare": ((tables.results,), ("learning_curves", "distributions", "gains", "personalization_curves")),

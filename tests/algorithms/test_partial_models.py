@@ -44,7 +44,7 @@ def gradient(weights, x, y):
     return [of_kernel @ v.T, *numpy_oracle.gradient([v, b], x @ u, y)]
 
 
-def train(weights, images, labels, trained, epochs):
+def train(weights, images, labels, trained, epochs, rate=RATE):
     """Epochs of SGD through the examples in order, of the weights named by `trained`."""
     x, weights = numpy_oracle.flat(images), list(weights)
     for _ in range(epochs):
@@ -52,8 +52,21 @@ def train(weights, images, labels, trained, epochs):
             batch = slice(start, start + oracles.BATCH)
             gradients = gradient(weights, x[batch], labels[batch])
             for i in trained:
-                weights[i] = weights[i] - RATE * gradients[i]
+                weights[i] = weights[i] - rate * gradients[i]
     return weights
+
+
+def test_fed_recon_trains_heads_at_a_rate_of_their_own(model):
+    """The rest at `RATE`; heads, in training and in `reconstruct_head`, at five times that."""
+    ((images, labels),) = clients = oracles.make_clients(10)
+    process = build_fed_recon(model, oracles.sgd(1.0), head_learning_rate=5 * RATE)
+    trained, _ = oracles.run_rounds(process, [clients])
+    u, *head = oracles.initial(model)
+    theta = train([u, *head], images[::2], labels[::2], (1, 2), HEAD_EPOCHS, 5 * RATE)
+    expected = train(theta, images[1::2], labels[1::2], (0,), EPOCHS)[0]
+    np.testing.assert_allclose(trained[0], expected, atol=1e-5)
+    at_one_rate, _ = oracles.run_rounds(build_fed_recon(model, oracles.sgd(1.0)), [clients])
+    assert np.abs(trained[0] - at_one_rate[0]).max() > 1e-4
 
 
 def build_fed_recon(model, server, **settings):
@@ -128,9 +141,9 @@ def test_reconstruct_trains_the_head_as_fed_recon_does_and_then_fine_tunes_all_l
         oracles.sgd(RATE),
         epochs=EPOCHS,
         batch_size=oracles.BATCH,  # a full batch: its order does not matter
-        strategies=["reconstruct"],
+        strategies=["reconstruct", "reconstruct_head"],
         release="records",
-        own_settings=lambda group: group(head_epochs=HEAD_EPOCHS),
+        own_settings=lambda group: group(head_epochs=HEAD_EPOCHS, head_learning_rate=2 * RATE),
     )
     data = {
         "index": np.int32(0),
@@ -139,10 +152,14 @@ def test_reconstruct_trains_the_head_as_fed_recon_does_and_then_fine_tunes_all_l
         "train": (images, labels),
     }
     (record,) = evaluate(tff.learning.models.ModelWeights(*model.initial_weights), [data])
-    weights = train(oracles.initial(model), images, labels, (1, 2), HEAD_EPOCHS)
+    x, start = numpy_oracle.flat(test_images), oracles.initial(model)
+    weights = reconstructed = train(start, images, labels, (1, 2), HEAD_EPOCHS, 2 * RATE)
+    for epoch, (u, v, b) in enumerate([start, *[reconstructed] * EPOCHS]):
+        loss = numpy_oracle.loss([u @ v, b], x, test_labels)
+        assert record["loss_sum"][1, epoch] / len(test_labels) == pytest.approx(loss, abs=1e-5)
     for epoch in range(EPOCHS + 1):
         u, v, b = weights
-        loss = numpy_oracle.loss([u @ v, b], numpy_oracle.flat(test_images), test_labels)
+        loss = numpy_oracle.loss([u @ v, b], x, test_labels)
         assert record["loss_sum"][0, epoch] / len(test_labels) == pytest.approx(loss, abs=1e-5)
         weights = train(weights, images, labels, (0, 1, 2), 1)
 

@@ -11,8 +11,10 @@ import tensorflow_federated as tff
 
 from analysis import names
 from tests import processes
-from tff_personalization import cohorts, methods
+from tff_personalization import cohorts, local_training, methods
 from tff_personalization.algorithms import stateful_clients
+from tff_personalization.records import client_states, saved_models
+from tff_personalization.tasks import federated_data
 
 LOCAL_STEPS = {"local_epochs": None, "local_steps": 4}
 # What a method is given besides the small settings that all have.
@@ -28,6 +30,12 @@ SETTINGS = {
     "fed_recon": {"head_epochs": 1},
     "fed_per": {},
     "fed_rep": {"head_epochs": 1},
+    "fed_babu": {},
+    "fed_ala": {"ala_first_epochs": 2},
+    "fed_rod": {},
+    "ditto": {},
+    "p_fed_me": LOCAL_STEPS,
+    "apfl": {},
     "fed_prox": {},
     "scaffold": {},
     "mime_lite": {},
@@ -97,6 +105,49 @@ def test_a_client_without_test_examples_has_no_accuracy_and_counts_in_no_mean(fi
     assert set(evaluations[evaluations.split == "test"].clients) == {clients[~without].client.nunique()}
 
 
+KEEP_A_MODEL = ("fed_per", "fed_rep", "fed_ala", "fed_rod", "ditto", "p_fed_me", "apfl")
+
+
+@EVERY_TRAINED
+def test_participants_are_judged_on_their_own_test_parts_where_clients_keep_a_model(program, finished, method):
+    """The mean of `kept` is that of the models that clients keep, by the process's own account of them."""
+    summary = json.loads((finished / "summary.json").read_text())
+    assert (finished / "participants.csv").exists() == ("participants" in summary) == (method in KEEP_A_MODEL)
+    if method not in KEEP_A_MODEL:
+        return
+    table, metrics = (pd.read_csv(finished / f"{name}.csv") for name in ("participants", "metrics"))
+    held_out = set(pd.read_csv(finished / "clients.csv").client)
+    main = methods.get(method).strategies[0]
+    assert set(table.strategy) == {main, "kept"}
+    assert not held_out & set(table.client)
+    assert table.client.nunique() == summary["participants"]["clients"] <= metrics.clients.sum()
+    for name, figures in summary["participants"]["strategies"].items():
+        rows = table[(table.strategy == name) & (table.test_examples > 0)]
+        for when, epoch in (("initial", 0), ("personalized", 1)):
+            assert figures[f"{when}_accuracy"]["mean"] == pytest.approx(rows[rows.epoch == epoch].accuracy.mean())
+    process = program.training(method, **SETTINGS[method]).stages[0].process
+    states = client_states.ClientStates(finished / "client_states")
+    experiment = program.experiment(method=method, **SETTINGS[method])
+    weights = saved_models.SavedModels(finished / "models").load(3)
+    data = federated_data.load(experiment.config)
+    for client, rows in table[table.strategy == "kept"].groupby("client"):
+        (kept,) = states.read([client], process.client_state, 1)
+        model, own = process.personal(tuple(weights), kept)
+        loss, correct = local_training.evaluate(
+            model, tuple(map(tf.constant, own)), local_training.Examples(*data.test.examples(client))
+        )
+        assert rows[rows.epoch == 1].correct.item() == correct
+        assert np.nan_to_num(rows[rows.epoch == 1].loss.item()) == pytest.approx(
+            float(loss) / max(len(data.test.examples(client)[1]), 1), abs=1e-5
+        )
+
+
+def test_participants_of_a_method_without_kept_models_are_judged_when_asked_for(program):
+    directory = program.run("fed_avg-participants", method="fed_avg", participants=4, **SETTINGS["fed_avg"])
+    table = pd.read_csv(directory / "participants.csv")
+    assert (table.client.nunique(), set(table.strategy)) == (4, {"fine_tune"})
+
+
 @EVERY_TRAINED
 def test_a_run_that_was_killed_is_resumed_and_ends_with_the_numbers_of_one_that_was_not(program, finished, method):
     """As if killed after the checkpoint of round 2, with round 3 on record already."""
@@ -144,7 +195,9 @@ class Round:
         self.process = process
         self.start = self.after = process.initialize()
         if isinstance(process, stateful_clients.StatefulProcess):
-            self.kept = tf.nest.map_structure(lambda part: part + np.float32(0.25), process.client_state)
+            self.kept = tf.nest.map_structure(
+                lambda part: (part + np.float32(0.25)).astype(part.dtype), process.client_state
+            )
 
     def weights_of(self, state):
         return list(self.process.get_model_weights(state).trainable)
@@ -245,6 +298,8 @@ def test_a_client_whose_update_is_not_finite_is_left_out_and_counted(rounds):
 VISITS = {
     **dict.fromkeys(("fomaml", "maml", "meta_sgd"), (4 * 4 + 4, 2 * 4 + 4)),  # all of the query part
     "fed_recon": (2 * 4, 1 * 4),  # two epochs of half the examples
+    **dict.fromkeys(("ditto", "apfl"), (2 * 4 * 4, 2 * 2 * 4)),  # two models
+    "p_fed_me": (4 * 5 * 4, 2 * 5 * 4),  # five steps with a batch
 }
 
 

@@ -24,6 +24,7 @@ VALUES = {
     "apfl_learn_alpha": True,
     "knn_neighbours": 3,
     "knn_lambda": 0.6,
+    "head_learning_rate": None,
 }
 
 
@@ -43,9 +44,9 @@ def a_client(model, train, test):
     return adaptation.Client(model, weights, *examples, tf.constant(SEED))
 
 
-def measure(strategy, model, train, test, epochs=EPOCHS, batch_size=BATCH, **values):
+def measure(strategy, model, train, test, epochs=EPOCHS, batch_size=BATCH, optimizer=SGD, **values):
     """The strategy's curve, as (mean loss, right answers), each of shape (epochs + 1,)."""
-    tuning = adaptation.Tuning(SGD, epochs, batch_size, STRATEGIES[strategy].settings.read(VALUES | values))
+    tuning = adaptation.Tuning(optimizer, epochs, batch_size, STRATEGIES[strategy].settings.read(VALUES | values))
     run = tf.function(lambda: STRATEGIES[strategy].curve(a_client(model, train, test), tuning), autograph=False)
     loss_sum, correct = run()
     return loss_sum.numpy() / len(test[1]), correct.numpy()

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import tensorflow as tf
+import tensorflow_federated as tff
 
 from tests import numpy_oracle
 from tests.personalization.softmax_regression import (
@@ -50,8 +51,8 @@ def test_ditto_without_a_pull_is_fine_tuning_and_with_a_strong_one_the_global_mo
     assert abs(losses[-1] - losses[0]) < 0.2 * abs(free[-1] - free[0])
 
 
-def p_fed_me_in_numpy(w, x, y, strength, steps):
-    theta = w
+def p_fed_me_in_numpy(w, x, y, strength, steps, theta=None):
+    theta = w if theta is None else theta
     for _ in range(steps):
         gradient = numpy_oracle.gradient(theta, x, y)
         theta = [t - RATE * (g + strength * (t - a)) for t, g, a in zip(theta, gradient, w, strict=True)]
@@ -61,10 +62,10 @@ def p_fed_me_in_numpy(w, x, y, strength, steps):
 def test_p_fed_me_solves_the_inner_problem_of_each_batch_and_moves_towards_the_solution(model):
     train, test = part(10, 1), part(40, 2)
     strength, steps, rate = (VALUES[f"p_fed_me_{name}"] for name in ("lambda", "steps", "learning_rate"))
-    w, models = initial(model), [initial(model)]
+    w, theta, models = initial(model), initial(model), [initial(model)]
     for epoch in range(EPOCHS):
         for x, y in batches(train, epoch):
-            theta = p_fed_me_in_numpy(w, x, y, strength, steps)
+            theta = p_fed_me_in_numpy(w, x, y, strength, steps, theta)
             w = [a - rate * strength * (a - t) for a, t in zip(w, theta, strict=True)]
         models.append(theta)
     assert_curve(measure("p_fed_me", model, train, test), models, test)
@@ -86,7 +87,13 @@ def test_p_fed_me_with_enough_steps_is_where_the_gradient_of_the_inner_objective
     assert abs(too_few[0][1] - measured[0][1]) > 1e-3
 
 
-def apfl_in_numpy(model, train, alpha, learn):
+def test_p_fed_me_moves_by_the_share_of_its_authors_in_a_batch():
+    """They take λ = 15 and η = 0.005."""
+    settings = STRATEGIES["p_fed_me"].settings()
+    assert settings.p_fed_me_lambda * settings.p_fed_me_learning_rate == pytest.approx(0.075)
+
+
+def apfl_in_numpy(model, train, alpha, learn, rate=RATE):
     v, theta, models = initial(model), initial(model), [initial(model)]
 
     def mixture(v, alpha):
@@ -97,10 +104,10 @@ def apfl_in_numpy(model, train, alpha, learn):
         for x, y in batches(train, epoch):
             gradient = numpy_oracle.gradient(mixture(v, alpha), x, y)
             slope = sum(((a - w) * g).sum() for a, w, g in zip(v, theta, gradient, strict=True))
-            v = [a - RATE * alpha * g for a, g in zip(v, gradient, strict=True)]
-            alpha -= RATE * slope * learn
+            v = [a - rate * alpha * g for a, g in zip(v, gradient, strict=True)]
+            alpha = min(max(alpha - rate * slope * learn, 0), 1)
+            alphas.append(alpha)
         models.append(mixture(v, alpha))
-        alphas.append(alpha)
     return models, alphas
 
 
@@ -111,6 +118,16 @@ def test_apfl_judges_the_mixture_and_learns_its_share_along_the_gradient(model, 
     assert all(0 < alpha < 1 for alpha in alphas)
     assert (abs(alphas[-1] - alphas[0]) > 1e-3) == learn
     assert_curve(measure("apfl", model, train, test, apfl_learn_alpha=learn), models, test)
+
+
+def test_apfl_comes_back_from_a_share_of_one(model):
+    """A step takes α from below 1 to above it, where it is projected to 1, and later ones make it less again."""
+    train, test, rate = part(10, 3), part(40, 2), 0.05
+    models, alphas = apfl_in_numpy(model, train, 1.0, learn=True, rate=rate)
+    assert alphas[2] < alphas[3] == 1
+    assert alphas[-1] < 0.8
+    optimizer = tff.learning.optimizers.build_sgdm(rate)
+    assert_curve(measure("apfl", model, train, test, optimizer=optimizer, apfl_alpha=1.0), models, test)
 
 
 def test_apfl_with_a_share_of_one_is_fine_tuning(model):

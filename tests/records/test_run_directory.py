@@ -172,3 +172,18 @@ def test_the_commit_of_a_repository_around_the_project_is_not_the_projects(repos
     root, _ = repository
     (root / ".git").rename(root.parent / ".git")
     assert run_directory.git_commit() == "unknown"
+
+
+def test_a_setting_that_a_run_does_not_read_may_have_had_another_default(begin, directory_of, folds):
+    path, _ = folds
+    record = begin(path, finished=True).path / "config.json"
+    written = json.loads(record.read_text())
+    assert "knn_neighbours" in written["flags"]
+    for name, still_the_same in (("knn_neighbours", True), ("local_epochs", False)):
+        changed = written["flags"] | {name: 77}
+        record.write_text(json.dumps(written | {"flags": changed}))
+        if still_the_same:
+            assert directory_of(path).finished
+        else:
+            with pytest.raises(errors.UserError, match="local_epochs was 77"):
+                directory_of(path)

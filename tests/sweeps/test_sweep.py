@@ -78,6 +78,23 @@ def test_the_sweeps_of_the_project_are_sound(sweep_of, path):
     assert len(sweep_of(path.read_text(), *data).runs) == grid * len(content.get("runs", [{}]))
 
 
+@pytest.mark.parametrize(
+    ("name", "scale", "runs"),
+    [
+        ("rates", "", 279),
+        ("rates_adam", "", 36),
+        ("rates_other", "", 18),
+        ("comparison", "all", 111),
+        ("comparison", "first", 30),
+    ],
+)
+def test_the_comparison_on_federated_emnist_is_sound(sweep_of, name, scale, runs):
+    """Nine points for each method and server; three seeds of each row, six of the first five."""
+    folder = ROOT / "configs" / "femnist"
+    flags_of_all = [f"--flagfile={folder / 'common.flags'}", *([f"--scale={scale}"] if scale else [])]
+    assert len(sweep_of((folder / f"{name}.toml").read_text(), *flags_of_all).runs) == runs
+
+
 def test_labels_are_kept_and_are_no_flags(sweep_of):
     made = sweep_of('[[runs]]\nlabel = "half"\nserver_learning_rate = 0.5\n[[runs]]\nseed = 2\n')
     assert [(run.label, dict(run.overrides)) for run in made.runs] == [

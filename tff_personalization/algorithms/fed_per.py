@@ -9,8 +9,9 @@ for each round:
         g_j ← W_B − W_Bj
     W_B ← server optimizer (α) applied to Σ n_j g_j / Σ n_j
 
-A held-out client has no head: strategies start from the initial head, which no client has trained. `fine_tune` is what
-a new client would do in its first round.
+A held-out client has no head: strategies start from the initial head, which no client has trained. `reconstruct` trains
+one for --head_epochs epochs first; `fine_tune` is what a new client would do in its first round. The paper's server has
+no momentum: --server_sgd_momentum=0.
 """
 
 import tensorflow_federated as tff
@@ -76,6 +77,9 @@ def _build(setup: method.Setup[Settings]) -> method.Training:
 
 METHOD = method.Method(
     description="FedPer: each client keeps a head of its own, trained with the shared rest",
+    serves="both",
+    differs="--server_sgd_momentum=0 is the paper's server; cohorts, the paper has all clients in each round",
     settings=Settings,
     build=_build,
+    strategies=("reconstruct", "fine_tune"),
 )

@@ -10,8 +10,9 @@ for each round:
         g_i ← φ − φ_i
     φ ← server optimizer (α) applied to Σ n_i g_i / Σ n_i          # the paper: the plain mean, with uniform weights
 
-A held-out client has no head: strategies start from the initial head, which no client has trained. `fine_tune_head` is
-what the paper does for new clients.
+A held-out client has no head: strategies start from the initial head, which no client has trained. `reconstruct_head`
+is what the paper does for new clients: E_h epochs that train the head. The paper's server has no momentum:
+--server_sgd_momentum=0.
 """
 
 import tensorflow as tf
@@ -92,7 +93,12 @@ def _build(setup: method.Setup[Settings]) -> method.Training:
 
 METHOD = method.Method(
     description="FedRep: each client keeps a head of its own, trained first, then the shared rest",
+    serves="both",
+    differs=(
+        "--server_sgd_momentum=0 is the paper's server; the mean is weighted by examples, the paper's with "
+        "--client_weighting=uniform"
+    ),
     settings=Settings,
     build=_build,
-    strategies=("fine_tune_head", "fine_tune"),
+    strategies=("reconstruct_head", "reconstruct"),
 )

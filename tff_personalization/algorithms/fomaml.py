@@ -10,8 +10,9 @@
         g ← (1/M) Σ g_i
         θ ← server optimizer (α) applied to g
 
-The factor β gives the delta the size of a local step, as in FedSGD, so that one server optimizer suits both. With the
-same data in every step, the delta of J steps of FedAvg is that of FedSGD + FOMAML(1) + … + FOMAML(J−1).
+The query gradient is that of a training pass, with the network's dropout. The factor β gives the delta the size of a
+local step, as in FedSGD, so that one server optimizer suits both. With the same data
+in every step, the delta of J steps of FedAvg is that of FedSGD + FOMAML(1) + … + FOMAML(J−1).
 """
 
 import tensorflow as tf
@@ -86,6 +87,7 @@ def _build(setup: method.Setup[Settings]) -> method.Training:
 
 METHOD = method.Method(
     description="FOMAML(K): the gradient on new data after K local steps, first order",
+    differs="deltas have the size of a local step (times the client rate); query gradient with dropout",
     settings=Settings,
     build=_build,
 )

@@ -14,6 +14,8 @@ HypCluster, Mansour et al. (2020, arXiv 2002.10619), is the same loop: k models;
             g_j ← Σ s_ij n_i g_i / Σ s_ij n_i          # the paper: the plain mean, with uniform weights
             θ_j ← server optimizer (α), with cluster j's own state, applied to g_j
 
+The paper's server has no momentum: --server_sgd_momentum=0.
+
 A client sends k blocks, g_i in its cluster's and zeros in the others', and s_i. The aggregator of the flags takes the
 blocks as it takes one model's delta, so it clips or compresses g_i itself; a plain weighted mean takes s_i; g_j is the
 quotient of both. The server learns the shares Σ s_ij n_i / Σ n_i whatever the aggregator.
@@ -204,6 +206,10 @@ def _build(setup: method.Setup[Settings]) -> method.Training:
 
 METHOD = method.Method(
     description="IFCA, HypCluster: k models, each client trains the one that fits it best",
+    differs=(
+        "--server_sgd_momentum=0 is the paper's server; the mean is weighted by examples, the paper's with "
+        "--client_weighting=uniform"
+    ),
     settings=Settings,
     build=_build,
     strategies=("best_cluster",),

@@ -11,6 +11,7 @@
         θ ← server optimizer (α) applied to g
 
 It is FOMAML(K) with the derivative of the local steps, which are differentiated through, whatever the client optimizer.
+The query gradient is that of a training pass, with the network's dropout.
 That takes two to three times FOMAML's time, and memory for the activations of all K steps.
 """
 
@@ -76,6 +77,7 @@ def _build(setup: method.Setup[Settings]) -> method.Training:
 
 METHOD = method.Method(
     description="MAML(K): the exact gradient of the loss on new data after K local steps",
+    differs="as fomaml",
     settings=Settings,
     build=_build,
 )

@@ -10,7 +10,8 @@
         g ← (1/M) Σ g_i
         (θ, a) ← server optimizer (α) applied to g
 
-Li et al. take K = 1. The derivative goes through all K steps, as in MAML, which this is with a held at a_0. A rate's
+Li et al. take K = 1. The query gradient is that of a training pass, with the network's dropout. The derivative goes
+through all K steps, as in MAML, which this is with a held at a_0. A rate's
 gradient is a product of two gradients of its weight, orders of magnitude smaller than one of them: Adam on the server,
 which scales each by itself, learns rates; SGD hardly moves them. The strategy `meta_sgd` fine-tunes with learnt rates.
 """
@@ -102,6 +103,7 @@ def _build(setup: method.Setup[Settings]) -> method.Training:
 
 METHOD = method.Method(
     description="Meta-SGD(K): MAML that learns a local learning rate for each weight",
+    differs="K steps, the paper has 1; rates start alike, not at random; query gradient with dropout",
     settings=Settings,
     build=_build,
     strategies=("meta_sgd", "fine_tune"),

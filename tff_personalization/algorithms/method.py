@@ -20,6 +20,8 @@ from tff_personalization.tasks import client_arrays
 LearningProcess: TypeAlias = tff.learning.templates.LearningProcess | stateful_clients.StatefulProcess
 S = TypeVar("S", bound=Group)
 
+SERVES = ("held-out", "participants", "both")
+
 # Settings that several methods read.
 BATCH_SIZE = Setting(20, "Examples in a training step.", least=1)
 CLIENT_WEIGHTING = Setting(
@@ -28,6 +30,13 @@ CLIENT_WEIGHTING = Setting(
     choices=client_work.WEIGHTINGS,
 )
 HEAD_EPOCHS = Setting(10, "Epochs that train only a client's head, before the rest of the model is trained.", least=0)
+HEAD_LEARNING_RATE: Setting[float | None] = Setting(
+    None,
+    "Learning rate of the plain SGD that trains a client's head in fed_recon, reconstruct and reconstruct_head. "
+    "Default: the optimizer of the rest trains the head too.",
+    kind=float,
+    positive=True,
+)
 LOCAL_EPOCHS = Setting(10, "E of FedAvg(E): passes over a client's data in a round.", least=1)
 LOCAL_STEPS = Setting(10, "K of Reptile(K) and of meta-learning: steps of a client in a round.", least=1)
 QUERY_FRACTION = Setting(
@@ -147,6 +156,9 @@ class Method(Generic[S]):
         plain_sgd: whether the client optimizer has to be SGD without momentum.
         means_only: whether the aggregate has to be a weighted mean of what the aggregator makes of each delta.
         first_stage: the method whose rounds are its own before `stage_2_round`; "" without a second stage.
+        serves: whom it is for, one of `SERVES`: held-out clients by strategies, participants with what they keep, or
+            both.
+        differs: how it differs from its source with default settings, for tables; "" for nothing known.
     """
 
     description: str
@@ -160,6 +172,8 @@ class Method(Generic[S]):
     plain_sgd: bool = False
     means_only: bool = False
     first_stage: str = ""
+    serves: str = "both"
+    differs: str = ""
 
     def fits(self, needed: str) -> bool:
         """Whether a strategy that needs something can follow; see `adaptation.Strategy.needs`."""

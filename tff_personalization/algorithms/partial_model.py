@@ -23,6 +23,13 @@ def update_of_rest(
     return found._replace(model_delta=found.model_delta[model.rest])
 
 
+def head_optimizer(
+    learning_rate: float | None, other: tff.learning.optimizers.Optimizer
+) -> tff.learning.optimizers.Optimizer:
+    """What trains heads: plain SGD at `--head_learning_rate` if that is given, or else the `other` optimizer."""
+    return other if learning_rate is None else tff.learning.optimizers.build_sgdm(learning_rate)
+
+
 def train_head(
     model: functional.SeededModel,
     optimizer: tff.learning.optimizers.Optimizer,
@@ -109,6 +116,7 @@ def build_with_kept_heads(
         model.initial_weights[0][model.head],
         StepOfRest(server_optimizer, model),
         AggregationOfRest(aggregator, model),
+        personal=lambda weights, head: (model, (*weights[model.rest], *head)),
     )
 
 

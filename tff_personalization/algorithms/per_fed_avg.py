@@ -13,7 +13,7 @@
                 w ← w − β (v − α d)
             g_i ← θ − w
         g ← (1/M) Σ g_i
-        θ ← server optimizer applied to g              # the paper's mean of the w: SGD with rate 1
+        θ ← server optimizer applied to g              # the paper's mean of the w: --server_sgd_momentum=0
 
 FOMAML and MAML of one inner step take one such step a round, from a client; this takes K. The batches D go through the
 client's examples epoch by epoch; D′ and D″ are drawn again each time. The dropout of both gradients of d is the same.
@@ -121,6 +121,7 @@ def _build(setup: method.Setup[Settings]) -> method.Training:
 
 METHOD = method.Method(
     description="Per-FedAvg: K local steps down the loss after one inner step; HF, or FO with --hessian_delta=0",
+    differs="--server_sgd_momentum=0 is the paper's server",
     settings=Settings,
     build=_build,
 )

@@ -68,6 +68,7 @@ def _build(setup: method.Setup[Settings]) -> method.Training:
 
 METHOD = method.Method(
     description="Reptile(K): K local steps a round, uniform mean",
+    differs="Nichol et al. move the server by plain SGD (--server_sgd_momentum=0)",
     settings=Settings,
     build=_build,
 )

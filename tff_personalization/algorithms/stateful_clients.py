@@ -11,6 +11,7 @@ the program keeps all of them (`records/client_states.py`), hands the cohort's t
 
 import collections
 import dataclasses
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import tensorflow as tf
@@ -19,6 +20,15 @@ import tensorflow_federated as tff
 from tff_personalization import global_weights
 from tff_personalization.algorithms import client_work
 from tff_personalization.models import functional
+
+# From the global weights, flat, and what a client keeps to the model that the client uses, and its weights.
+PersonalFn = Callable[[client_work.Weights, Any], tuple[functional.Classifier, client_work.Weights]]
+
+
+def type_of(client_state: Any) -> tff.Type:
+    """The type of what a client keeps, from what it has before its first round."""
+    specs = tf.nest.map_structure(lambda leaf: tf.TensorSpec(leaf.shape, leaf.dtype), client_state)
+    return tff.types.tensorflow_to_type(specs)
 
 
 class StatefulOutput(NamedTuple):
@@ -46,6 +56,7 @@ class StatefulProcess:
         get_model_weights: `(S -> W)`.
         set_model_weights: `(<S, W> -> S)`.
         client_state: what a client has before its first round, a structure of NumPy arrays of type C.
+        personal: the model that a client has of its own, with what it keeps; None where it keeps no model.
     """
 
     initialize: tff.Computation
@@ -53,6 +64,7 @@ class StatefulProcess:
     get_model_weights: tff.Computation
     set_model_weights: tff.Computation
     client_state: Any
+    personal: PersonalFn | None = None
 
 
 def build_stateful_process(
@@ -65,6 +77,7 @@ def build_stateful_process(
     *,
     initial_weights: global_weights.GlobalWeights | None = None,
     server_state: client_work.ServerState = client_work.NO_SERVER_STATE,
+    personal: PersonalFn | None = None,
 ) -> StatefulProcess:
     """Builds what `client_work.build_client_work` and `client_work.compose` build, for clients that keep states.
 
@@ -79,11 +92,9 @@ def build_stateful_process(
         aggregator: makes one delta of the clients' deltas; by default their weighted mean.
         initial_weights: the global weights before the first round, where a method adds to the model's.
         server_state: what the server keeps besides them; by default nothing.
+        personal: the model that a client has of its own, if what it keeps is part of one.
     """
-    specs = tf.nest.map_structure(lambda leaf: tf.TensorSpec(leaf.shape, leaf.dtype), client_state)
-    work = client_work.client_work_parts(
-        model, update, weighting, initial_weights, server_state, tff.types.tensorflow_to_type(specs)
-    )
+    work = client_work.client_work_parts(model, update, weighting, initial_weights, server_state, type_of(client_state))
     initial_model_weights, broadcast, aggregation, finalizer = client_work.surroundings(
         model, work.result_type, server_optimizer, aggregator, initial_weights
     )
@@ -130,4 +141,4 @@ def build_stateful_process(
             weights, state.distributor, state.client_work, state.aggregator, state.finalizer
         )
 
-    return StatefulProcess(initialize, next_fn, get_model_weights, set_model_weights, client_state)
+    return StatefulProcess(initialize, next_fn, get_model_weights, set_model_weights, client_state, personal)

@@ -285,6 +285,8 @@ def _refuse_unread(values: Mapping[str, Any], method: Method, given: Collection[
     unread = []
     if not method.trains:
         unread += [(name, f"--method={values['method']}") for name in settings_lib.Rounds.flags()]
+    if not values["personalization_epochs"]:
+        unread += [("participants", "--personalization_epochs=0")]
     if not values["rounds_per_evaluation"]:
         unread += [(name, "--rounds_per_evaluation=0") for name in settings_lib.EvaluationsBetweenRounds.flags()]
     for flag, reason in unread:

@@ -70,6 +70,15 @@ class Rounds(EvaluationsBetweenRounds):
         theme="run",
         kind=str,
     )
+    participants: Setting[int | None] = Setting(
+        None,
+        "Clients that took part in training and are judged at the end on their own test parts: the main strategy from "
+        "the global model, and the model that each keeps (kept), where a method has such. Default: as many as there "
+        "are test clients with such a method, else none.",
+        theme="personalization",
+        kind=int,
+        least=0,
+    )
 
 
 class RunSettings(Rounds, federated_data.Settings):
@@ -190,6 +199,12 @@ def defaults() -> dict[str, Any]:
 def roles() -> dict[str, optimizers.Role]:
     """The roles of optimizers by name."""
     return {name: part for name, part in all_parts().items() if isinstance(part, optimizers.Role)}
+
+
+def read_by(values: Mapping[str, Any]) -> frozenset[str]:
+    """The names of the settings that a run reads."""
+    groups: list[type[Group]] = [RunSettings, *(group for of_choice in chosen(values).values() for group in of_choice)]
+    return frozenset(name for group in groups for name in group.parts())
 
 
 def chosen(values: Mapping[str, Any]) -> dict[str, list[type[Group]]]:

@@ -140,6 +140,7 @@ class Strategy:
         gives_weights: whether `adapted_weights` can be had: `curve` judges only by `client.judge`, and what it judges
             are weights of the client's model.
         one_label: whether it is only for models whose examples have one label each; a text has one at each place.
+        differs: how it differs from its source with default settings, for tables; "" for nothing known.
     """
 
     description: str
@@ -148,6 +149,7 @@ class Strategy:
     needs: str = ""
     gives_weights: bool = False
     one_label: bool = False
+    differs: str = ""
 
     @property
     def tuned(self) -> bool:
@@ -184,6 +186,11 @@ def by_epoch(
 
     *_, rows = tf.while_loop(lambda epoch, *_: epoch < epochs, go_on, (0, state, rows), parallel_iterations=1)
     return tf.nest.map_structure(lambda row, value: tf.ensure_shape(row.stack(), [size, *value.shape]), rows, before)
+
+
+def same_from_epoch_1(before: Any, after: Any, epochs: int) -> Any:
+    """The curve of what trains nothing by epochs: `before` at epoch 0, and `after` at each of `epochs` epochs."""
+    return tf.nest.map_structure(lambda first, then: tf.stack([first, *[then] * epochs]), before, after)
 
 
 def curve_by_epoch(

@@ -1,7 +1,8 @@
-"""Ditto's personal step: fine-tuning that is pulled back to the global model.
+"""Ditto's personal step only: fine-tuning that is pulled back to the global model.
 
 Li et al., "Ditto: Fair and Robust Federated Learning Through Personalization" (2021), arXiv 2012.04221, Algorithm 1:
-the personal model v of client i minimizes h_i(v) = F_i(v) + λ/2 ‖v − w*‖², where the global model w* is θ.
+the personal model v of client i minimizes h_i(v) = F_i(v) + λ/2 ‖v − w*‖², where the global model w* is θ. Here v
+starts at θ; in the method `ditto` each client keeps its v from round to round.
 
     v ← θ
     for each batch of each epoch:
@@ -9,24 +10,26 @@ the personal model v of client i minimizes h_i(v) = F_i(v) + λ/2 ‖v − w*‖
 """
 
 from tff_personalization import local_training
+from tff_personalization.algorithms import ditto
 from tff_personalization.personalization import fine_tuning
 from tff_personalization.personalization.adaptation import FineTuning, Strategy
-from tff_personalization.settings import Setting
 
 
 class Settings(FineTuning):
     """What Ditto reads."""
 
-    ditto_lambda = Setting(
-        1.0, "λ, how strongly --strategies=ditto is pulled back to the global model.", theme="personalization", least=0
-    )
+    ditto_lambda = ditto.LAMBDA
 
 
 STRATEGY = Strategy(
-    "fine-tune all layers, pulled back to the global model (Ditto)",
+    "Ditto's personal step only: fine-tune all layers, pulled back to the global model",
     fine_tuning.fine_tuning(
         adjust=lambda client, tuning: local_training.proximal(tuning.settings.ditto_lambda, client.theta)
     ),
     settings=Settings,
     gives_weights=True,
+    differs=(
+        "one personal step only, from θ: no training of the global model, no v that is kept; those are the method "
+        "ditto's"
+    ),
 )

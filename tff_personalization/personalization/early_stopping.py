@@ -31,7 +31,7 @@ class Settings(FineTuning):
 
 
 def _curve(client: Client, tuning: Tuning[Settings]) -> Curve:
-    held_back, rest = _split(client, tuning.settings.early_stopping_fraction)
+    held_back, rest = split(client.seed, client.train, tuning.settings.early_stopping_fraction)
     training = local_training.LocalTraining(client.model, tuning.optimizer, tuning.batch_size)
     per_epoch = training.steps_per_epoch(rest)
 
@@ -50,14 +50,16 @@ def _curve(client: Client, tuning: Tuning[Settings]) -> Curve:
     return tf.nest.map_structure(lambda judgements: tf.gather(judgements, best), test)
 
 
-def _split(client: Client, share: float) -> tuple[local_training.Examples, local_training.Examples]:
+def split(
+    client_seed: tf.Tensor, train: local_training.Examples, share: float
+) -> tuple[local_training.Examples, local_training.Examples]:
     """The held-back examples and the rest, drawn by the client's seed."""
-    count = tf.shape(client.train.y)[0]
+    count = tf.shape(train.y)[0]
     # A number that neither a step nor an epoch of training folds in.
-    seed = tf.random.fold_in(client.seed, tf.int32.min)
+    seed = tf.random.fold_in(client_seed, tf.int32.min)
     order = tf.random.experimental.stateless_shuffle(tf.range(count), seed)
     size = tf.cast(tf.floor(share * tf.cast(count, tf.float32)), tf.int32)
-    return local_training.take(client.train, order[:size]), local_training.take(client.train, order[size:])
+    return local_training.take(train, order[:size]), local_training.take(train, order[size:])
 
 
 def best_so_far(correct: tf.Tensor, loss_sum: tf.Tensor) -> tf.Tensor:

@@ -22,7 +22,7 @@ import tensorflow as tf
 import tensorflow_federated as tff
 
 from tff_personalization import errors, global_weights, local_training
-from tff_personalization.algorithms import client_work
+from tff_personalization.algorithms import client_work, stateful_clients
 from tff_personalization.models import functional
 from tff_personalization.personalization import adaptation
 from tff_personalization.personalization import strategies as strategies_lib
@@ -30,19 +30,25 @@ from tff_personalization.settings import Group
 
 HISTOGRAM_BINS = 100
 RELEASES = ("records", "aggregates")
+KEPT = "kept"
+"""What the model that a participant keeps is called beside the strategies."""
 
 
-def evaluation_data_type(model: functional.SeededModel) -> tff.Type:
-    """The type of one client's data: `<index=int32, seed=int32[2], test=<x, y>, train=<x, y>>`."""
+def evaluation_data_type(model: functional.SeededModel, client_state: Any = None) -> tff.Type:
+    """The type of one client's data: `<index=int32, seed=int32[2], test=<x, y>, train=<x, y>>`.
+
+    With `client_state`, what a client has before its first round, there is also `kept`, of the type of that.
+    """
     examples = tff.types.tensorflow_to_type(model.input_spec)
-    return tff.to_type(
-        collections.OrderedDict(
-            index=tff.TensorType(tf.int32.as_numpy_dtype),
-            seed=tff.TensorType(tf.int32.as_numpy_dtype, [2]),
-            test=examples,
-            train=examples,
-        )
-    )
+    fields: dict[str, Any] = {
+        "index": tff.TensorType(tf.int32.as_numpy_dtype),
+        "seed": tff.TensorType(tf.int32.as_numpy_dtype, [2]),
+        "test": examples,
+        "train": examples,
+    }
+    if client_state is not None:
+        fields["kept"] = stateful_clients.type_of(client_state)
+    return tff.to_type(collections.OrderedDict(fields))
 
 
 def build_personalization_evaluation(
@@ -55,6 +61,8 @@ def build_personalization_evaluation(
     release: str,
     own_settings: Callable[[type[Group]], Group] = lambda settings: settings(),
     initial_weights: global_weights.GlobalWeights | None = None,
+    personal: stateful_clients.PersonalFn | None = None,
+    client_state: Any = None,
 ) -> tff.Computation:
     """Builds the evaluation, of type `(<θ@SERVER, {<index, seed, test, train>}@CLIENTS> -> …)`.
 
@@ -72,6 +80,9 @@ def build_personalization_evaluation(
             sums of `client_sums` at the server.
         own_settings: gives a strategy's own settings, of its `Strategy.settings`; by default their defaults.
         initial_weights: global weights of the names and shapes to come, where a method adds to the model's.
+        personal: for participants of a method whose clients keep a model: makes it of what the client keeps. It is
+            judged as one more strategy, the last: epoch 0 is the global model, from epoch 1 on it is the kept one.
+        client_state: what a client has before its first round, with `personal`; clients' data have theirs as `kept`.
 
     Raises:
         ValueError: if `release` is neither.
@@ -80,7 +91,7 @@ def build_personalization_evaluation(
         raise ValueError(f"release: one of {RELEASES} expected, got {release!r}")
     named = initial_weights or global_weights.GlobalWeights.initial(model)
     weights_type = client_work.weights_type(named)
-    data_type = evaluation_data_type(model)
+    data_type = evaluation_data_type(model, client_state)
 
     @tff.tensorflow.computation(weights_type, data_type)
     @tf.function(autograph=False)
@@ -92,6 +103,9 @@ def build_personalization_evaluation(
         curves = [strategy.curve(client, tuning) for strategy, tuning in zip(chosen, tunings, strict=True)]
         for name, curve in zip(strategies, curves, strict=True):
             _check(name, curve, epochs)
+        if personal is not None:
+            kept = client.judge(*personal(tuple(weights.trainable), data["kept"]), test)
+            curves.append(adaptation.same_from_epoch_1(client.judgement_of_theta, kept, epochs))
         loss_sum, correct = (tf.stack(rows) for rows in zip(*curves, strict=True))
         return collections.OrderedDict(
             index=data["index"],

@@ -1,78 +1,153 @@
 """kNN-Per: the global model's probabilities, mixed with a vote of the nearest of the client's train examples.
 
 Marfoq et al., "Personalized Federated Learning through Local Memorization" (2021), arXiv 2111.09360. With φ(x) what the
-global model's last layer is given, d the Euclidean distance and λ, k by flag:
+global model's last layer is given, D its width, d the Euclidean distance and k by flag:
 
     N(x) ← the k train examples x' of client i with the smallest d(φ(x), φ(x'))
-    p_kNN(y | x) ∝ Σ_{(x', y') ∈ N(x), y' = y} exp(−d(φ(x), φ(x')))
+    p_kNN(y | x) ∝ Σ_{(x', y') ∈ N(x), y' = y} κ(φ(x), φ(x'))
     p(y | x) = λ p_kNN(y | x) + (1 − λ) p_θ(y | x)
+
+`knn_per` has the paper's formula κ = exp(−d) and one λ for all clients, by flag. `knn_per_tuned` does as the authors'
+code and experiments: κ = exp(−d² / D), and each client chooses λ from 0, 0.1, …, 1 on a random fifth of its train part,
+by the vote of the others: the λ with the most right answers, of several the least loss, of several the smallest. Then
+all of its train examples vote. A client with fewer than five train examples has λ = 0.
 
 Nothing is trained: the curve is that of the global model at epoch 0 and the same from epoch 1 on. A client with fewer
 than k train examples asks all of them; one with none keeps the global model. An example has one φ(x) and one y: models
 that predict a label at each place of an example, such as char_lstm, are refused.
 """
 
+import functools
+from collections.abc import Callable
+
+import numpy as np
 import tensorflow as tf
 
-from tff_personalization import errors
+from tff_personalization import errors, local_training
 from tff_personalization.models import functional
+from tff_personalization.personalization import adaptation, early_stopping
 from tff_personalization.personalization.adaptation import Client, Curve, Strategy, Tuning
 from tff_personalization.settings import Group, Setting
 
+HELD_BACK = 0.2  # the share of its train part on which a client chooses λ
+SHARES = np.linspace(0, 1, 11, dtype=np.float32)
+# From the logits of a vote, shape (n, k), for squared distances of that shape and the width D.
+KernelFn = Callable[[tf.Tensor, int], tf.Tensor]
 
-class Settings(Group):
-    """What kNN-Per reads: it trains nothing."""
 
-    knn_neighbours = Setting(
-        10, "k, the train examples that vote in --strategies=knn_per.", theme="personalization", least=1
-    )
+class TunedSettings(Group):
+    """What kNN-Per reads with λ chosen by each client: it trains nothing."""
+
+    knn_neighbours = Setting(10, "k, the train examples that vote in kNN-Per.", theme="personalization", least=1)
+
+
+class Settings(TunedSettings):
+    """What kNN-Per reads."""
+
     knn_lambda = Setting(
         0.5, "λ, the share of the vote in the probabilities of knn_per.", theme="personalization", least=0, most=1
     )
 
 
-def _curve(client: Client, tuning: Tuning[Settings]) -> Curve:
-    after_stem, train, test = client.on_features
-    share, neighbours = tuning.settings.knn_lambda, tuning.settings.knn_neighbours
-    # With the identity in place of the last layer, the logits are what that layer is given.
-    shapes = [tuple(weight.shape) for weight in client.theta[client.model.head]]
-    if len(shapes) != 2 or len(shapes[0]) != 2 or shapes[1] != shapes[0][1:]:
-        raise errors.UserError(
-            "--strategies: knn_per needs a network whose head is one dense layer with a bias, and here its weights are "
-            f"of shape {', '.join(map(str, shapes))}: leave it out."
-        )
-    width, classes = shapes[0]
-    without_head = (*client.theta[client.model.rest], tf.eye(width), tf.zeros([width]))
-    memory = after_stem.logits(without_head, train.x, None)
-    neighbours = tf.minimum(neighbours, tf.shape(train.y)[0])
+class _Memory:
+    """A client's train examples, which vote."""
 
-    def log_probabilities(weights, h, dropout_seed):
-        phi = after_stem.logits(without_head, h, dropout_seed)
-        nearest, places = tf.math.top_k(-_distances(phi, memory), neighbours)
-        votes = tf.one_hot(tf.gather(train.y, places), classes)
-        by_vote = tf.einsum("nk,nkc->nc", tf.nn.softmax(nearest), votes)
-        by_model = tf.nn.softmax(after_stem.logits(weights, h, dropout_seed))
-        # As logits, the logarithms of probabilities give these again. With λ = 1 one may be 0; its logarithm may not.
-        return tf.math.log(tf.maximum(share * by_vote + (1 - share) * by_model, 1e-30))
+    def __init__(self, client: Client, train: local_training.Examples, neighbours: int, kernel: KernelFn):
+        # With the identity in place of the last layer, the logits are what that layer is given.
+        shapes = [tuple(weight.shape) for weight in client.theta[client.model.head]]
+        if len(shapes) != 2 or len(shapes[0]) != 2 or shapes[1] != shapes[0][1:]:
+            raise errors.UserError(
+                "--strategies: kNN-Per needs a network whose head is one dense layer with a bias, and here its weights "
+                f"are of shape {', '.join(map(str, shapes))}: leave it out."
+            )
+        self._model = client.model.after_stem
+        self._width, self._classes = shapes[0]
+        self._without_head = (*client.theta[client.model.rest], tf.eye(self._width), tf.zeros([self._width]))
+        self._features, self._labels = self._model.logits(self._without_head, train.x, None), train.y
+        self._neighbours = tf.minimum(neighbours, tf.shape(train.y)[0])
+        self._kernel = kernel
 
+    def vote(self, h: tf.Tensor) -> tf.Tensor:
+        """The probabilities of the classes by the vote, shape (n, classes), for features `h`."""
+        phi = self._model.logits(self._without_head, h, None)
+        nearest, places = tf.math.top_k(-_squared_distances(phi, self._features), self._neighbours)
+        votes = tf.one_hot(tf.gather(self._labels, places), self._classes)
+        return tf.einsum("nk,nkc->nc", tf.nn.softmax(self._kernel(-nearest, self._width)), votes)
+
+    def mixed(self, share: tf.Tensor | float) -> functional.AfterStem:
+        """The classifier with λ = `share`."""
+
+        def log_probabilities(weights, h, dropout_seed):
+            by_model = tf.nn.softmax(self._model.logits(weights, h, dropout_seed))
+            return _logits(share * self.vote(h) + (1 - share) * by_model)
+
+        return functional.AfterStem(log_probabilities, self._model.scoring)
+
+
+def _logits(probabilities: tf.Tensor) -> tf.Tensor:
+    """Logits that give these probabilities. One may be 0; its logarithm may not."""
+    return tf.math.log(tf.maximum(probabilities, 1e-30))
+
+
+def _by_distance(squares: tf.Tensor, width: int) -> tf.Tensor:
+    del width
+    return -tf.sqrt(squares)
+
+
+def _by_square(squares: tf.Tensor, width: int) -> tf.Tensor:
+    return -squares / width
+
+
+def _given_share(client: Client, train: local_training.Examples, settings: Settings) -> float:
+    del client, train
+    return settings.knn_lambda
+
+
+def _chosen_share(client: Client, train: local_training.Examples, settings: TunedSettings) -> tf.Tensor:
+    """The λ that is best on examples that the client holds back."""
+    held_back, rest = early_stopping.split(client.seed, train, HELD_BACK)
+
+    def choose():
+        memory = _Memory(client, rest, settings.knn_neighbours, _by_square)
+        model = client.model.after_stem
+        by_vote, by_model = memory.vote(held_back.x), tf.nn.softmax(model.logits(client.theta, held_back.x, None))
+        logits = [_logits(share * by_vote + (1 - share) * by_model) for share in SHARES]
+        correct = tf.stack([model.scoring.count_correct(one, held_back.y) for one in logits])
+        losses = tf.stack([model.scoring.loss(one, held_back.y) for one in logits])
+        return tf.gather(SHARES, early_stopping.best_so_far(correct, losses)[-1])
+
+    return tf.cond(tf.shape(held_back.y)[0] > 0, choose, lambda: tf.constant(SHARES[0]))
+
+
+def _curve(client: Client, tuning: Tuning, kernel: KernelFn, share_of: Callable) -> Curve:
+    _, train, test = client.on_features
     before = client.judgement_of_theta
-    after = tf.cond(
-        tf.shape(train.y)[0] > 0,
-        lambda: client.judge(functional.AfterStem(log_probabilities, after_stem.scoring), client.theta, test),
-        lambda: before,
-    )
-    return Curve(*(tf.stack([first, *[then] * tuning.epochs]) for first, then in zip(before, after, strict=True)))
+    memory = _Memory(client, train, tuning.settings.knn_neighbours, kernel)
+
+    def with_vote():
+        return client.judge(memory.mixed(share_of(client, train, tuning.settings)), client.theta, test)
+
+    after = tf.cond(tf.shape(train.y)[0] > 0, with_vote, lambda: before)
+    return adaptation.same_from_epoch_1(before, after, tuning.epochs)
 
 
-def _distances(a: tf.Tensor, b: tf.Tensor) -> tf.Tensor:
-    """Euclidean distance of each row of `a`, shape (n, d), from each of `b`, shape (m, d): shape (n, m)."""
+def _squared_distances(a: tf.Tensor, b: tf.Tensor) -> tf.Tensor:
+    """Squared Euclidean distance of each row of `a`, shape (n, d), from each of `b`, shape (m, d): shape (n, m)."""
     squares = tf.reduce_sum(a**2, axis=1)[:, tf.newaxis] - 2 * tf.matmul(a, b, transpose_b=True)
-    return tf.sqrt(tf.maximum(squares + tf.reduce_sum(b**2, axis=1), 0))
+    return tf.maximum(squares + tf.reduce_sum(b**2, axis=1), 0)
 
 
 STRATEGY = Strategy(
     "the global model's probabilities mixed with a vote of near train examples (kNN-Per)",
-    _curve,
+    functools.partial(_curve, kernel=_by_distance, share_of=_given_share),
     settings=Settings,
     one_label=True,
+    differs="one λ for all clients; the authors' code has another kernel: both are as theirs in knn_per_tuned",
+)
+TUNED = Strategy(
+    "kNN-Per with its authors' kernel, the share of the vote chosen by each client on held-back examples",
+    functools.partial(_curve, kernel=_by_square, share_of=_chosen_share),
+    settings=TunedSettings,
+    one_label=True,
+    differs="λ is chosen on a random fifth of a client's train part, which votes too once it is chosen",
 )

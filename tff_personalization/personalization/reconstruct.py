@@ -1,24 +1,26 @@
-"""Reconstruction of the head as in FedRecon, Singhal et al. (NeurIPS 2021, arXiv 2102.03448), then fine-tuning.
+"""Reconstruction of the head as in FedRecon, Singhal et al. (NeurIPS 2021, arXiv 2102.03448).
 
-φ_0 ← θ; for `head_epochs` epochs: train the head of φ_0 on client i's train part, the rest as it is
-φ_1 … φ_E ← fine-tuning of all layers of φ_0
+ψ ← θ; for `head_epochs` epochs: train the head of ψ on client i's train part, the rest as it is
+`reconstruct_head`: the model is ψ from epoch 1 on; epoch 0 is θ
+`reconstruct`: φ_0 ← ψ;  φ_1 … φ_E ← fine-tuning of all layers of φ_0
 
-After FedRecon, FedPer and FedRep θ has the initial head, from which the head is made. Epoch 0 is a model that has seen
-the client's train part already.
+ψ is what FedRecon's paper judges, and what a new client of FedPer and FedRep gets. After these methods θ has the
+initial head, from which the head is made. Epoch 0 of `reconstruct` has seen the client's train part already.
 """
 
 import tensorflow as tf
 
 from tff_personalization import local_training
 from tff_personalization.algorithms import method, partial_model
-from tff_personalization.personalization import fine_tuning
-from tff_personalization.personalization.adaptation import Client, FineTuning, Strategy, Tuning, Weights
+from tff_personalization.personalization import adaptation, fine_tuning
+from tff_personalization.personalization.adaptation import Client, Curve, FineTuning, Strategy, Tuning, Weights
 
 
 class Settings(FineTuning):
     """What reconstruction reads."""
 
     head_epochs = method.HEAD_EPOCHS
+    head_learning_rate = method.HEAD_LEARNING_RATE
 
 
 def _reconstructed(client: Client, tuning: Tuning[Settings]) -> Weights:
@@ -26,7 +28,7 @@ def _reconstructed(client: Client, tuning: Tuning[Settings]) -> Weights:
     (seed,) = tf.unstack(tf.random.split(client.seed, 1))
     return partial_model.train_head(
         client.model,
-        tuning.optimizer,
+        partial_model.head_optimizer(tuning.settings.head_learning_rate, tuning.optimizer),
         tuning.batch_size,
         client.theta,
         local_training.ClientRound(on_features, seed),
@@ -34,9 +36,23 @@ def _reconstructed(client: Client, tuning: Tuning[Settings]) -> Weights:
     )
 
 
+def _curve_of_head(client: Client, tuning: Tuning[Settings]) -> Curve:
+    before, after = client.judgement_of_theta, client.judge(client.model, _reconstructed(client, tuning), client.test)
+    return adaptation.same_from_epoch_1(before, after, tuning.epochs)
+
+
 STRATEGY = Strategy(
     "train the last layer for --head_epochs epochs, which is epoch 0, then fine-tune all layers",
     fine_tuning.fine_tuning(start=_reconstructed),
+    settings=Settings,
+    gives_weights=True,
+    differs=(
+        "fine-tunes after reconstruction, which is not part of FedRecon: its own figure is epoch 0, or reconstruct_head"
+    ),
+)
+HEAD = Strategy(
+    "train the last layer for --head_epochs epochs and nothing more (FedRecon's own figure)",
+    _curve_of_head,
     settings=Settings,
     gives_weights=True,
 )

@@ -24,9 +24,11 @@ STRATEGIES: dict[str, Strategy] = {
     "p_fed_me": p_fed_me.STRATEGY,
     "apfl": apfl.STRATEGY,
     "knn_per": knn_per.STRATEGY,
+    "knn_per_tuned": knn_per.TUNED,
     "meta_sgd": meta_sgd.STRATEGY,
     "best_cluster": best_cluster.STRATEGY,
     "reconstruct": reconstruct.STRATEGY,
+    "reconstruct_head": reconstruct.HEAD,
     "local_only": fine_tuning.LOCAL_ONLY,
 }
 

@@ -3,8 +3,8 @@
 import collections
 import dataclasses
 import itertools
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -12,6 +12,7 @@ import tensorflow as tf
 import tensorflow_federated as tff
 
 from tff_personalization import global_weights, seeds, startup
+from tff_personalization.algorithms import stateful_clients
 from tff_personalization.experiment import config as config_lib
 from tff_personalization.models import functional
 from tff_personalization.personalization import distributions, evaluation
@@ -75,6 +76,20 @@ class EvaluationResult:
         )
 
 
+class Kept(NamedTuple):
+    """What clients keep, for the evaluation of their own models.
+
+    Attributes:
+        personal: the model that a client has of its own.
+        initial: what a client has before its first round.
+        read: what some clients keep.
+    """
+
+    personal: stateful_clients.PersonalFn
+    initial: Any
+    read: Callable[[Sequence[str]], list[Any]]
+
+
 class PersonalizationEvaluator:
     """Evaluates a global model on clients before and after personalization, as an experiment's flags say."""
 
@@ -95,11 +110,11 @@ class PersonalizationEvaluator:
         self._epochs = config.personalization_epochs
         self._data = data
         self._release = config.evaluation_release
-        self._computations: dict[tuple[Sequence[str], float], tff.Computation] = {}
+        self._computations: dict[tuple[Sequence[str], float, bool], tff.Computation] = {}
 
-    def _computation(self, strategies: Sequence[str], learning_rate: float) -> tff.Computation:
+    def _computation(self, strategies: Sequence[str], learning_rate: float, kept: Kept | None) -> tff.Computation:
         # Built when it is first needed: the first round need not wait for it.
-        key = (tuple(strategies), learning_rate)
+        key = (tuple(strategies), learning_rate, kept is not None)
         if key not in self._computations:
             optimizer = dataclasses.replace(self._optimizer, learning_rate=learning_rate)
             with startup.without_collections():
@@ -112,6 +127,7 @@ class PersonalizationEvaluator:
                     release=self._release,
                     own_settings=self._experiment.read,
                     initial_weights=self._initial_weights,
+                    **({} if kept is None else {"personal": kept.personal, "client_state": kept.initial}),
                 )
         return self._computations[key]
 
@@ -126,6 +142,7 @@ class PersonalizationEvaluator:
         learning_rate: float | None = None,
         most_examples: int | None = None,
         seed: int | None = None,
+        kept: Kept | None = None,
     ) -> EvaluationResult:
         """Evaluates the global model `weights` on the given clients.
 
@@ -141,14 +158,19 @@ class PersonalizationEvaluator:
             most_examples: cuts each client's train part to this many examples, the first of a permutation that depends
                 on the seed and the client; None leaves it whole.
             seed: in place of the run's.
+            kept: judges also the models that these clients keep, as a strategy of the name `evaluation.KEPT`.
         """
         strategies = self._strategies if strategies is None else list(strategies)
         computation = self._computation(
-            strategies, self._optimizer.learning_rate if learning_rate is None else learning_rate
+            strategies, self._optimizer.learning_rate if learning_rate is None else learning_rate, kept
         )
+        strategies += [] if kept is None else [evaluation.KEPT]
         released: list[Any] = []
         for chunk in _chunks(list(enumerate(clients)), self._experiment.config.clients_per_call):
             values = [self.client_value(index, client, round_number, most_examples, seed) for index, client in chunk]
+            if kept is not None:
+                states = kept.read([client for _, client in chunk])
+                values = [value | {"kept": state} for value, state in zip(values, states, strict=True)]
             output = computation(weights, values)
             released.extend(output if self._release == "records" else [output])
             if line is not None:

@@ -4,13 +4,14 @@
     choice:       every strategy, epoch and learning rate on the validation clients; the best on the test clients
     by examples:  as `test`, with each client's train part cut to its first k examples of a permutation
     at round:     as `test`, with the model of the evaluated round that was best on the validation clients
+    participants: the main strategy on clients that took part, and the models that they keep, on their own test parts
 
 Nothing is ever chosen on test clients.
 """
 
 import dataclasses
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 import pandas as pd
 import tensorflow_federated as tff
@@ -75,12 +76,14 @@ class FinalEvaluation:
         choice: what the validation clients choose; None without any that has test examples.
         by_examples: the test clients with fewer train examples, by their number or "all", in the order of the flag.
         at_round: the round that the validation clients choose of those evaluated; None without such evaluations.
+        participants: clients that took part in training; None if none are judged.
     """
 
     test: client_evaluation.EvaluationResult
     choice: Choice | None
     by_examples: Mapping[str, client_evaluation.EvaluationResult]
     at_round: AtRound | None
+    participants: client_evaluation.EvaluationResult | None = None
 
     def tables(self, config: settings.RunSettings) -> dict[str, pd.DataFrame]:
         """What is recorded in tables of its own, by file name; clients' only where what they measured is released."""
@@ -90,6 +93,7 @@ class FinalEvaluation:
             "by_round.csv": None if self.at_round is None else self.at_round.clients_table(config.strategies[0]),
             "choice.csv": None if self.choice is None else self.choice.candidates,
             "chosen_clients.csv": None if self.choice is None else self.choice.clients,
+            "participants.csv": None if self.participants is None else self.participants.clients,
             "k_shot.csv": self._k_shot_table(config.rounds) if self.by_examples else None,
         }
         return {name: table for name, table in found.items() if table is not None}
@@ -111,6 +115,8 @@ def evaluate(
     weights: tff.learning.models.ModelWeights,
     line: progress.Line,
     chosen: tuple[int, tff.learning.models.ModelWeights] | None = None,
+    participants: Sequence[str] = (),
+    kept: client_evaluation.Kept | None = None,
 ) -> FinalEvaluation:
     """Judges a global model.
 
@@ -121,6 +127,8 @@ def evaluate(
         weights: the global model after the last round.
         line: says how far each pass over clients is.
         chosen: the round that was best on validation clients, and the global model after it.
+        participants: the clients that took part and are judged.
+        kept: how the models are had that they keep, if they keep any.
     """
     config = experiment.config
 
@@ -129,12 +137,11 @@ def evaluate(
         return evaluator.evaluate(model, clients, round_number, line, seed=config.evaluation_seed, **settings)
 
     test = judge(data.split.test, "final evaluation")
-    at_round = None
+    main, at_round = {"strategies": config.strategies[:1]}, None
     if chosen is not None:
         best, model = chosen
-        of_main = {"strategies": config.strategies[:1]}
         is_last = best == config.rounds
-        result = test if is_last else judge(data.split.test, f"with round {best}", model, best, **of_main)
+        result = test if is_last else judge(data.split.test, f"with round {best}", model, best, **main)
         at_round = AtRound(best, result)
     return FinalEvaluation(
         test,
@@ -144,6 +151,7 @@ def evaluate(
             for k in config.personalization_examples
         },
         at_round,
+        judge(participants, "participants", kept=kept, **main) if participants else None,
     )
 
 

@@ -53,6 +53,9 @@ def _print_figures(summary: dict, called: str) -> None:
     at_round = summary["validation_round"]
     if at_round:
         rows[f"{names.strategy(summary['strategy'])}, round {at_round['round']}"] = at_round
+    participants = summary.get("participants")
+    if participants:
+        rows |= {f"participants, {names.strategy(name)}": of for name, of in participants["strategies"].items()}
     width = max(16, *(len(name) + 1 for name in rows))
     print(f"  {'strategy':<{width}}{'initial':>16}{'personalized':>16}{'gain':>9}{'hurt':>8}")
     for name, figures in rows.items():
@@ -70,6 +73,8 @@ def _print_figures(summary: dict, called: str) -> None:
         )
     if at_round:
         print(f"\n  round {at_round['round']}: of the evaluated ones the best on validation clients")
+    if participants:
+        print(f"\n  participants: {participants['clients']} clients that took part, judged on their own test parts")
     if summary["by_examples"]:
         means = (
             f"{k}: {figures['personalized_accuracy']['mean']:.3f}" for k, figures in summary["by_examples"].items()

@@ -7,7 +7,7 @@ import pandas as pd
 from tff_personalization import aggregators, cohorts, privacy
 from tff_personalization.experiment import config as config_lib
 from tff_personalization.personalization import distributions
-from tff_personalization.programs import final_evaluation, rounds
+from tff_personalization.programs import client_evaluation, final_evaluation, rounds
 from tff_personalization.records import run_directory
 from tff_personalization.tasks import federated_data
 
@@ -23,9 +23,10 @@ def build_summary(
     Accuracies are over the test clients that have test examples; standard deviations are over clients. Everything but
     `times` is the same for the same settings. `choice` is what the validation clients choose in the end, if there are
     any, `validation_round` what the model of the evaluated round that was best on them does on test clients, and
-    `by_examples` the main strategy after all epochs with fewer train examples. `times` are of what the run did itself,
-    without rounds that it took over; in it, `expected_seconds_of_rounds` is what training with its evaluations was
-    expected to take after a tenth of the rounds.
+    `by_examples` the main strategy after all epochs with fewer train examples. `participants`, if any are judged, are
+    clients that took part in training, with the main strategy and with the model that each keeps. `times` are of what
+    the run did itself, without rounds that it took over; in it, `expected_seconds_of_rounds` is what training with its
+    evaluations was expected to take after a tenth of the rounds.
     """
     config, result = directory.experiment.config, final.test
     strategy, epochs = config.strategies[0], config.personalization_epochs
@@ -47,14 +48,7 @@ def build_summary(
         "initial_accuracy": _spread(before),
         "personalized_accuracy": _spread(after),
         **_gain(after),
-        "strategies": {
-            name: {
-                "initial_accuracy": _spread(result.distributions[name, 0]),
-                "personalized_accuracy": _spread(result.distributions[name, epochs]),
-                **_gain(result.distributions[name, epochs]),
-            }
-            for name in config.strategies
-        },
+        "strategies": _by_strategy(result, epochs),
         "choice": None if final.choice is None else _choice(final.choice),
         "by_examples": {
             examples: {
@@ -64,6 +58,7 @@ def build_summary(
             for examples, judged in final.by_examples.items()
         },
         "validation_round": None if final.at_round is None else _at_round(final.at_round, strategy, epochs),
+        **({} if final.participants is None else {"participants": _participants(final.participants, epochs)}),
         **_privacy(directory.experiment, len(data.split.train)),
         "rounds_to_target": {"target_accuracy": config.target_accuracy, **_rounds_to_target(directory)},
         "times": {
@@ -73,6 +68,27 @@ def build_summary(
             "expected_seconds_of_rounds": round(state.expected_seconds, 1) or None,
             "examples_per_second": round(state.examples / train_seconds, 1) if train_seconds else None,
         },
+    }
+
+
+def _by_strategy(result: client_evaluation.EvaluationResult, epochs: int) -> dict[str, Any]:
+    return {
+        name: {
+            "initial_accuracy": _spread(result.distributions[name, 0]),
+            "personalized_accuracy": _spread(result.distributions[name, epochs]),
+            **_gain(result.distributions[name, epochs]),
+        }
+        for name in dict.fromkeys(strategy for strategy, _ in result.distributions)
+    }
+
+
+def _participants(result: client_evaluation.EvaluationResult, epochs: int) -> dict[str, Any]:
+    strategies = _by_strategy(result, epochs)
+    counted = next(iter(result.distributions.values())).clients
+    return {
+        "clients": counted + result.without_test_examples,
+        "clients_without_test_data": result.without_test_examples,
+        "strategies": strategies,
     }
 
 

@@ -17,7 +17,16 @@ from tff_personalization.execution import connections, interruption, remote_work
 from tff_personalization.experiment import config as config_lib
 from tff_personalization.experiment import settings
 from tff_personalization.experiment import setup as setup_lib
-from tff_personalization.programs import checks, client_evaluation, final_evaluation, progress, rounds, summary, writers
+from tff_personalization.programs import (
+    checks,
+    client_evaluation,
+    final_evaluation,
+    participants,
+    progress,
+    rounds,
+    summary,
+    writers,
+)
 from tff_personalization.records import (
     checkpoints,
     coroutines,
@@ -247,7 +256,16 @@ def _finish(program: rounds.Program, state: rounds.State) -> None:
     if state.best is not None:
         best = state.best.round_number
         chosen = best, tff.learning.models.ModelWeights(writer.models.load(best), ())
-    final = final_evaluation.evaluate(program.evaluator, program.experiment, program.data, last, program.line, chosen)
+    final = final_evaluation.evaluate(
+        program.evaluator,
+        program.experiment,
+        program.data,
+        last,
+        program.line,
+        chosen,
+        participants.drawn(program.training, config, program.data),
+        participants.kept(program.training, config.rounds, writer.client_states),
+    )
     program.line.step("reading the images of the clients that changed most")
     shown = writers.predict(program.experiment, program.model, program.data, program.evaluator, last, final.test)
     state = dataclasses.replace(state, evaluation_seconds=state.evaluation_seconds + time.monotonic() - started)

@@ -30,7 +30,13 @@ from tff_personalization.records import checkpoints, finished_run, run_records, 
 
 # What is read only after the last round.
 _OF_THE_END = frozenset(
-    {"personalization_examples", "personalization_learning_rates", "target_accuracy", "evaluation_seed"}
+    {
+        "personalization_examples",
+        "personalization_learning_rates",
+        "target_accuracy",
+        "evaluation_seed",
+        "participants",
+    }
 )
 NONE = "none"
 """The value of --rounds_from with which a run computes all of its rounds."""

@@ -8,6 +8,7 @@ by_round.csv       one row per (round, client, epoch): the main strategy with th
 distribution.csv   histogram of the final evaluation
 choice.csv         what was judged on validation clients in the end, and what of it was chosen; if there are any
 chosen_clients.csv one row per (client, epoch): what was chosen, at epoch 0 and at the chosen one
+participants.csv   one row per (client, strategy, epoch), of clients that took part in training; if some are judged
 k_shot.csv         one row per (number of train examples, strategy, epoch); with --personalization_examples
 summary.json       the figures of the run; its presence says that the run is finished
 checkpoints/       program state and its checksums, the newest few
@@ -97,7 +98,9 @@ class RunDirectory:
             {**defaults, **identity.of(of, defaults)}
             for of in (record["flags"], json.loads(json.dumps(self.experiment.as_json())))
         )
-        differ = [name for name in sorted({*before, *now}) if before.get(name) != now.get(name)]
+        # What the run does not read may have had another default in an earlier version.
+        read = settings.read_by(self.experiment.values) | ({*before, *now} - defaults.keys())
+        differ = [name for name in sorted({*before, *now} & read) if before.get(name) != now.get(name)]
         more = differ == ["rounds"] and before["rounds"] < now["rounds"] and not settings.reader_of_rounds(now)
         if differ and not (more and not self.finished):
             changes = ", ".join(f"{name} was {before.get(name)!r}, is {now.get(name)!r}" for name in differ)

@@ -113,6 +113,17 @@ class Run:
         return _with_correct(places.read_csv(self.directory / "clients.csv", _CLIENTS))
 
     @functools.cached_property
+    def participants(self) -> pd.DataFrame | None:
+        """Participants in the final evaluation, with the columns of `clients`; None when none are on record.
+
+        Raises:
+            UserError: unfinished run, or malformed participants.csv.
+        """
+        if not self._check_is_there("participants.csv"):
+            return None
+        return _with_correct(places.read_csv(self.directory / "participants.csv", _CLIENTS))
+
+    @functools.cached_property
     def distribution(self) -> pd.DataFrame:
         """Final evaluation, one row per (strategy, epoch, bin): how many clients have an accuracy in the bin."""
         self._check_is_there("distribution.csv")

@@ -35,6 +35,15 @@ _READ_BY_ALL = (
     f"{' '.join(f'`--{name}`' for name in _COHORT)}."
 )
 
+_WHOM = "both"
+_FORMS = (
+    "A method is a training process: of the global model, and of models that participants keep, if it has such. A "
+    "strategy is a personal step from the global model, for any client. A method for *participants* says nothing of "
+    "clients that it never met; one for *both* is judged on held-out clients by strategies, and on participants with "
+    "what they keep (`kept`) or, where they keep no model, by the same strategies (`--participants`). Heads of the "
+    "files say more."
+)
+
 
 def page() -> str:
     """The contents of docs/methods.md."""
@@ -55,8 +64,23 @@ def page() -> str:
         _table(
             ("`--strategies=`", "what it does", "source", "flags it reads", "needs"),
             (
-                (f"`{name}`", s.description, _source(_module_of(s.curve)), _reads(s), _needs(s))
+                (f"`{name}`", s.description, _source(_module_of_strategy(s)), _reads(s), _needs(s))
                 for name, s in chosen.items()
+            ),
+        ),
+        "## How near to their sources\n",
+        f"{_FORMS}\n",
+        _table(
+            ("name", "form built", "source", "for", "differs, with default settings"),
+            (
+                *(
+                    (f"`{name}`", "training", _papers(_module(name)), m.serves, m.differs)
+                    for name, m in trained.items()
+                ),
+                *(
+                    (f"`{name}`", "personal step", _papers(_module_of_strategy(s)), _WHOM, s.differs)
+                    for name, s in chosen.items()
+                ),
             ),
         ),
         "## What can be combined\n",
@@ -112,10 +136,21 @@ def _module_of(function: Callable[..., Any]) -> types.ModuleType:
     return sys.modules[getattr(function, "func", function).__module__]  # of what functools.partial wraps
 
 
+def _module_of_strategy(strategy: adaptation.Strategy) -> types.ModuleType:
+    """The module of this package that has the strategy under a name, or that of a strategy's own function."""
+    modules = [module for module in vars(strategies).values() if isinstance(module, types.ModuleType)]
+    owners = [module for module in modules if any(value is strategy for value in vars(module).values())]
+    return owners[0] if owners else _module_of(strategy.curve)
+
+
+def _papers(module: types.ModuleType) -> str:
+    cited = re.findall(_CITATION, " ".join((module.__doc__ or "").split()))
+    return ", ".join(dict.fromkeys(re.sub(r"[()]", "", one) for one in cited))
+
+
 def _source(module: types.ModuleType) -> str:
     """The papers that the head of a file names, with the file."""
-    cited = re.findall(_CITATION, " ".join((module.__doc__ or "").split()))
-    papers = ", ".join(dict.fromkeys(re.sub(r"[()]", "", one) for one in cited))
+    papers = _papers(module)
     file = f"[file](../{module.__name__.replace('.', '/')}.py)"
     return f"{papers} ({file})" if papers else file
 

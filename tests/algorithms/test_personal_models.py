@@ -1,0 +1,216 @@
+"""Methods whose clients have models of their own, against a few lines of NumPy on one or two linear layers.
+
+Three rounds; one client is in all of them, one in two, one in the middle one only.
+"""
+
+import numpy as np
+import pytest
+
+from tests import numpy_oracle
+from tests.algorithms import test_oracles as oracles
+from tests.algorithms import test_partial_models as partial_models
+from tff_personalization.algorithms import apfl, ditto, fed_ala, fed_babu, fed_rod, p_fed_me
+from tff_personalization.models import emnist_cnn
+
+pytestmark = pytest.mark.usefixtures("worker")
+EPOCHS, RATE, STRENGTH = 2, 0.05, 0.7
+SMALL = 0.01  # at larger ones training two layers swings, and float32 with it
+
+
+@pytest.fixture
+def model():
+    return emnist_cnn.build_linear(oracles.CLASSES, np.random.default_rng(0))
+
+
+two_layers = partial_models.model
+
+
+@pytest.fixture
+def rounds():
+    a, b, c = oracles.make_clients(9, 13, 6)
+    return [{"a": a, "b": b}, {"b": b, "c": c}, {"a": a, "b": b}]
+
+
+def batches(client, count):
+    """The first `count` batches of a client that does not shuffle."""
+    images, labels = client
+    x, starts = numpy_oracle.flat(images), range(0, len(labels), oracles.BATCH)
+    for step in range(count):
+        batch = slice(starts[step % len(starts)], starts[step % len(starts)] + oracles.BATCH)
+        yield x[batch], labels[batch]
+
+
+def of_epochs(client):
+    return batches(client, EPOCHS * -(-len(client[1]) // oracles.BATCH))
+
+
+def move(weights, gradients, rate=RATE):
+    return [w - rate * g for w, g in zip(weights, gradients, strict=True)]
+
+
+def assert_rounds_equal_numpy(process, rounds, w, kept_at_first, of_a_client, uniform=False):
+    """With the server's momentum 0.9; returns the largest difference and what clients keep."""
+    trained, kept = partial_models.run_rounds_with_states(process, rounds)
+    velocity, states = [np.zeros_like(part) for part in w], dict.fromkeys("abc", kept_at_first)
+    for cohort in rounds:
+        found = {name: of_a_client(w, client, states[name]) for name, client in cohort.items()}
+        sizes = [1 if uniform else len(labels) for _, labels in cohort.values()]
+        for i, part in enumerate(w):
+            delta = np.average([part - end[i] for end, _ in found.values()], axis=0, weights=sizes)
+            velocity[i] = 0.9 * velocity[i] + delta
+        w = [part - v for part, v in zip(w, velocity, strict=True)]
+        states |= {name: state for name, (_, state) in found.items()}
+    pairs = [*zip(trained, w, strict=True)]
+    for name, state in states.items():
+        pairs += zip(kept[name], state, strict=True)
+    difference = max(np.abs(ours - theirs).max() for ours, theirs in pairs)
+    assert difference < 1e-5
+    return states
+
+
+def test_ditto_equals_numpy(model, rounds):
+    def of_a_client(w, client, v):
+        end = w
+        for x, y in of_epochs(client):
+            end = move(end, numpy_oracle.gradient(end, x, y))
+            gradients = numpy_oracle.gradient(v, x, y)
+            v = move(v, [g + STRENGTH * (a - b) for g, a, b in zip(gradients, v, w, strict=True)])
+        return end, v
+
+    process = ditto.build_ditto(
+        model, oracles.sgd(RATE), oracles.sgd(1.0, 0.9), EPOCHS, oracles.BATCH, STRENGTH, shuffle=False
+    )
+    start = oracles.initial(model)
+    states = assert_rounds_equal_numpy(process, rounds, start, start, of_a_client)
+    assert np.abs(states["a"][0] - states["b"][0]).max() > 1e-3
+
+
+def test_p_fed_me_equals_numpy(model, rounds):
+    settings = p_fed_me.Envelope(p_fed_me_lambda=2.0, p_fed_me_steps=3, p_fed_me_learning_rate=0.2)
+
+    def of_a_client(w, client, theta):
+        w_i, theta = w, w  # what a client kept is not where its next round begins
+        for x, y in batches(client, 5):
+            for _ in range(3):
+                gradients = numpy_oracle.gradient(theta, x, y)
+                theta = move(theta, [g + 2.0 * (t - a) for g, t, a in zip(gradients, theta, w_i, strict=True)])
+            w_i = [a - 0.2 * 2.0 * (a - t) for a, t in zip(w_i, theta, strict=True)]
+        return w_i, theta
+
+    process = p_fed_me.build_p_fed_me(
+        model, oracles.sgd(RATE), oracles.sgd(1.0, 0.9), 5, oracles.BATCH, settings, shuffle=False
+    )
+    start = oracles.initial(model)
+    assert_rounds_equal_numpy(process, rounds, start, start, of_a_client, uniform=True)
+
+
+@pytest.mark.parametrize("learn", [True, False], ids=["learnt", "fixed"])
+def test_apfl_equals_numpy(model, rounds, learn):
+    def of_a_client(w, client, kept):
+        *v, alpha = kept
+        for x, y in of_epochs(client):
+            of_mixture = numpy_oracle.gradient([alpha * a + (1 - alpha) * b for a, b in zip(v, w, strict=True)], x, y)
+            slope = sum(((a - b) * g).sum() for a, b, g in zip(v, w, of_mixture, strict=True))
+            w = move(w, numpy_oracle.gradient(w, x, y))
+            v = move(v, [alpha * g for g in of_mixture])
+            alpha = np.clip(alpha - RATE * slope, 0, 1) if learn else alpha
+        return w, [*v, alpha]
+
+    settings = apfl.Mixture(apfl_alpha=0.6, apfl_learn_alpha=learn)
+    process = apfl.build_apfl(
+        model, oracles.sgd(RATE), oracles.sgd(1.0, 0.9), EPOCHS, oracles.BATCH, settings, shuffle=False
+    )
+    start = oracles.initial(model)
+    states = assert_rounds_equal_numpy(process, rounds, start, [*start, np.float64(0.6)], of_a_client)
+    assert (len({float(state[-1]) for state in states.values()}) == 3) == learn
+
+
+def test_fed_babu_equals_numpy(two_layers):
+    """FedAvg of U; V and b stay as they were, bit by bit."""
+    rounds = [oracles.make_clients(9, 13, 1), oracles.make_clients(7, 10)]
+    server = oracles.sgd(1.0, 0.9)
+    process = fed_babu.build_fed_babu(two_layers, oracles.sgd(SMALL), server, EPOCHS, oracles.BATCH, shuffle=False)
+    trained, _ = oracles.run_rounds(process, rounds)
+    u, *head = oracles.initial(two_layers)
+    velocity = np.zeros_like(u)
+    for clients in rounds:
+        ends = [partial_models.train([u, *head], *client, (0,), EPOCHS, SMALL)[0] for client in clients]
+        sizes = [len(labels) for _, labels in clients]
+        velocity = 0.9 * velocity + np.average([u - end for end in ends], axis=0, weights=sizes)
+        u = u - velocity
+    np.testing.assert_allclose(trained[0], u, atol=1e-5)
+    for before, after in zip(two_layers.initial_weights[0][1:], trained[1:], strict=True):
+        np.testing.assert_array_equal(before, after)
+
+
+def test_fed_ala_equals_numpy(two_layers, rounds):
+    """Shares of V and b are learnt on the first four fifths of a client, from its second round on."""
+    rate = 20.0
+
+    def of_a_client(theta, client, kept):
+        phi, s, number = kept[:3], kept[3:5], kept[5]
+
+        def start(s):
+            mixed = [w * a + (1 - a) * v for a, w, v in zip(s, theta[1:], phi[1:], strict=True)]
+            return [theta[0], *mixed]
+
+        part = int(np.ceil(0.8 * len(client[1])))
+        for _ in range((0, 3)[number] if number < 2 else 1):
+            for x, y in batches((client[0][:part], client[1][:part]), -(-part // oracles.BATCH)):
+                gradients = partial_models.gradient(start(s), x, y)[1:]
+                slopes = [g * (w - v) for g, w, v in zip(gradients, theta[1:], phi[1:], strict=True)]
+                s = [np.clip(a, 0, 1) for a in move(s, slopes, rate)]
+        end = partial_models.train(start(s) if number else theta, *client, (0, 1, 2), EPOCHS, SMALL)
+        return end, [*end, *s, number + 1]
+
+    settings = fed_ala.Aggregation(ala_learning_rate=rate, ala_first_epochs=3)
+    process = fed_ala.build_fed_ala(
+        two_layers, oracles.sgd(SMALL), oracles.sgd(1.0, 0.9), EPOCHS, oracles.BATCH, settings, shuffle=False
+    )
+    start = oracles.initial(two_layers)
+    at_first = [*start, *map(np.ones_like, start[1:]), 0]
+    states = assert_rounds_equal_numpy(process, [*rounds, rounds[0]], start, at_first, of_a_client)
+    assert (states["a"][3] < 0.99).any()
+    assert states["a"][5] == 3
+
+
+def test_fed_rod_equals_numpy(two_layers, rounds):
+    """The generic predictor's loss is that of logits with log n_c added, as if to b; the head learns what is left."""
+
+    def of_a_client(theta, client, p):
+        counts = np.bincount(client[1], minlength=oracles.CLASSES)
+        prior = np.log(np.maximum(counts, 1e-30))
+        for x, y in of_epochs(client):
+            u, v, b = theta
+            of_p = numpy_oracle.gradient([v + p[0], b + p[1]], x @ u, y)
+            theta = move(theta, partial_models.gradient([u, v, b + prior], x, y), SMALL)
+            p = move(p, of_p, SMALL)
+        return theta, p
+
+    process = fed_rod.build_fed_rod(
+        two_layers, oracles.sgd(SMALL), oracles.sgd(1.0, 0.9), EPOCHS, oracles.BATCH, shuffle=False
+    )
+    start = oracles.initial(two_layers)
+    states = assert_rounds_equal_numpy(process, rounds, start, [0 * w for w in start[1:]], of_a_client)
+    assert np.abs(states["a"][0] - states["b"][0]).max() > 1e-3
+    theta, p = (tuple(map(np.float32, weights)) for weights in (start, states["a"]))
+    images, _ = oracles.make_clients(4)[0]
+    classifier, weights = process.personal(theta, p)
+    x, (u, v, b) = numpy_oracle.flat(images), start
+    logits = x @ u @ (v + p[0]) + b + p[1]
+    np.testing.assert_allclose(classifier.logits(weights, images, None), logits, atol=1e-4)
+
+
+def test_the_personal_model_is_made_of_what_a_client_keeps_and_of_the_global_one(model):
+    w, v = (tuple(np.full_like(part, value) for part in model.initial_weights[0]) for value in (1.0, 3.0))
+    settings = apfl.Mixture()
+    arguments = model, oracles.sgd(RATE), oracles.sgd(1.0), EPOCHS, oracles.BATCH
+    for process, kept, value in (
+        (ditto.build_ditto(*arguments, STRENGTH), v, 3.0),
+        (p_fed_me.build_p_fed_me(*arguments, p_fed_me.Envelope()), v, 3.0),
+        (apfl.build_apfl(*arguments, settings), (*v, np.float32(0.25)), 1.5),
+    ):
+        classifier, weights = process.personal(w, kept)
+        assert classifier is model
+        for part in weights:
+            np.testing.assert_array_equal(part, value)

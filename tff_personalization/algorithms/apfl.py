@@ -1,0 +1,141 @@
+"""APFL, Deng, Kamani, Mahdavi (2020), arXiv 2003.13461, Algorithm 1, with shares that clients learn.
+
+w: global model; v_i, α_i: client i's local model and its share of the mixture v̄_i = α_i v_i + (1 − α_i) w_i, kept by
+the client from round to round, at first the initial model and the given share; E, β, n_i as in FedAvg(E)
+for each round:
+    sample a cohort of M clients
+    for each client i of the cohort:
+        w_i ← w
+        for each batch of E epochs, all three with what there was before the batch:
+            w_i ← w_i − β ∇ f_i(w_i)                          # or any other client optimizer
+            v_i ← v_i − β ∇_v f_i(v̄_i)                        # ∇_v f_i(v̄_i) = α_i ∇ f_i(v̄_i)
+            α_i ← [0, 1] ∩ α_i − β ⟨v_i − w_i, ∇ f_i(v̄_i)⟩    # projected; unless α is fixed
+        g_i ← w − w_i
+    w ← server optimizer applied to Σ n_i g_i / Σ n_i          # the paper: the plain mean, with uniform weights
+
+A client's personal model is α_i v_i + (1 − α_i) w. The authors' code updates α_i only in the first batch of a round and
+adds 0.02 α_i to its slope. The paper's server has no momentum: --server_sgd_momentum=0. A held-out client has neither
+v_i nor α_i: the strategy `apfl` finds them from w.
+"""
+
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+import tensorflow_federated as tff
+
+from tff_personalization import optimizers
+from tff_personalization.algorithms import client_work, method, shares, stateful_clients
+from tff_personalization.models import functional
+from tff_personalization.settings import Group, Setting
+
+
+class Mixture(Group):
+    """What APFL's mixture reads, as a method and as a strategy."""
+
+    apfl_alpha = Setting(
+        0.5, "α, the share of the local model in APFL's mixture.", theme="personalization", least=0, most=1
+    )
+    apfl_learn_alpha = Setting(
+        True,
+        "Let each client of APFL learn its α on its train part, starting at --apfl_alpha.",
+        theme="personalization",
+    )
+
+
+class Settings(Mixture, method.Federated):
+    """What APFL reads."""
+
+    local_epochs = method.LOCAL_EPOCHS
+    client_weighting = method.CLIENT_WEIGHTING
+
+
+class MixtureTraining(shares.WithShares):
+    """Local training of w_i, v_i and α_i side by side; the weights are in this order, the metrics those of w_i."""
+
+    def __init__(self, *arguments: Any, learn_alpha: bool, **named: Any):
+        """See the class; without `learn_alpha`, α_i stays as it is."""
+        super().__init__(*arguments, shares=slice(-1, None), **named)
+        self._learn_alpha = learn_alpha
+
+    def _gradient(self, weights, batch, dropout_seed):
+        size = len(weights) // 2
+        w, v, alpha = weights[:size], weights[size:-1], weights[-1]
+        of_w, loss, logits = super()._gradient(w, batch, dropout_seed)
+        of_mixture, _, _ = super()._gradient(shares.mixture(v, w, alpha), batch, dropout_seed)
+        slopes = [tf.reduce_sum((a - b) * g) for a, b, g in zip(v, w, of_mixture, strict=True)]
+        slope = tf.add_n(slopes) if self._learn_alpha else tf.zeros_like(alpha)
+        return (*of_w, *(alpha * g for g in of_mixture), slope), loss, logits
+
+
+def build_apfl(
+    model: functional.SeededModel,
+    client_optimizer: tff.learning.optimizers.Optimizer,
+    server_optimizer: tff.learning.optimizers.Optimizer,
+    local_epochs: int,
+    batch_size: int,
+    settings: Mixture,
+    client_weighting: str = "examples",
+    shuffle: bool = True,
+    aggregator: tff.aggregators.WeightedAggregationFactory | None = None,
+) -> stateful_clients.StatefulProcess:
+    """Builds APFL as a process whose clients keep v_i and α_i.
+
+    Args:
+        model: the model.
+        client_optimizer: takes the local steps, of w_i, v_i and α_i.
+        server_optimizer: takes one step a round, with the mean delta of the w_i as its gradient.
+        local_epochs: E, passes over a client's data in a round.
+        batch_size: examples a local step.
+        settings: α at first, and whether it is learnt.
+        client_weighting: "examples" or "uniform".
+        shuffle: whether clients permute their examples in each epoch.
+        aggregator: how model deltas are aggregated; by default their weighted mean.
+    """
+    training = MixtureTraining(
+        model, client_optimizer, batch_size, shuffle=shuffle, learn_alpha=settings.apfl_learn_alpha
+    )
+
+    def update(w, client, state):
+        end = training.train((*w, *state.client), client, local_epochs * training.steps_per_epoch(client.examples))
+        of_w, kept = end.weights[: len(w)], end.weights[len(w) :]
+        found = client_work.update_from(w, end._replace(weights=of_w))
+        return found._replace(examples=2 * end.examples, state=kept)
+
+    return stateful_clients.build_stateful_process(
+        model,
+        update,
+        client_weighting,
+        (*model.initial_weights[0], np.float32(settings.apfl_alpha)),
+        server_optimizer,
+        aggregator,
+        personal=lambda weights, kept: (model, shares.mixture(kept[:-1], weights, kept[-1])),
+    )
+
+
+def _build(setup: method.Setup[Settings]) -> method.Training:
+    settings = setup.settings
+    process = build_apfl(
+        setup.model,
+        setup.optimizer(optimizers.CLIENT),
+        setup.optimizer(optimizers.SERVER),
+        local_epochs=settings.local_epochs,
+        batch_size=settings.batch_size,
+        settings=settings,
+        client_weighting=settings.client_weighting,
+        aggregator=setup.aggregator,
+    )
+    return setup.training("apfl", process)
+
+
+METHOD = method.Method(
+    description="APFL: FedAvg(E), beside which each client keeps a model of its own and a share that mixes both",
+    serves="both",
+    differs=(
+        "--server_sgd_momentum=0 is the paper's server; shares move in every batch, in the authors' code once a "
+        "round and with a decay of 0.02 α"
+    ),
+    settings=Settings,
+    build=_build,
+    strategies=("apfl", "fine_tune"),
+)

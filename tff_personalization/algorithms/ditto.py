@@ -1,0 +1,94 @@
+"""Ditto, Li et al. (ICML 2021, arXiv 2012.04221), Algorithm 1, with FedAvg(E) as the solver of the global model.
+
+w: global model; v_i: client i's personal model, kept by it from round to round, at first the initial model; λ: how
+strongly v_i is pulled to w; E, α, β, n_i as in FedAvg(E)
+for each round:
+    sample a cohort of M clients
+    for each client i of the cohort:
+        w_i ← E epochs of the client optimizer (β) on client i's data, starting at w
+        v_i ← E epochs of the client optimizer (β) on h_i(v) = f_i(v) + λ/2 ‖v − w‖², starting at v_i
+        g_i ← w − w_i
+    w ← server optimizer (α) applied to Σ n_i g_i / Σ n_i          # the paper: the plain mean, with uniform weights
+
+Both visit the same batches. The paper's server has no momentum: --server_sgd_momentum=0. A held-out client has no v_i:
+the strategy `ditto` takes its step from w.
+"""
+
+import tensorflow_federated as tff
+
+from tff_personalization import local_training, optimizers
+from tff_personalization.algorithms import client_work, method, stateful_clients
+from tff_personalization.models import functional
+from tff_personalization.settings import Setting
+
+LAMBDA = Setting(
+    1.0, "λ, how strongly Ditto's personal model is pulled to the global one.", theme="personalization", least=0
+)
+
+
+class Settings(method.Federated):
+    """What Ditto reads."""
+
+    local_epochs = method.LOCAL_EPOCHS
+    client_weighting = method.CLIENT_WEIGHTING
+    ditto_lambda = LAMBDA
+
+
+def build_ditto(
+    model: functional.SeededModel,
+    client_optimizer: tff.learning.optimizers.Optimizer,
+    server_optimizer: tff.learning.optimizers.Optimizer,
+    local_epochs: int,
+    batch_size: int,
+    strength: float,
+    client_weighting: str = "examples",
+    shuffle: bool = True,
+    aggregator: tff.aggregators.WeightedAggregationFactory | None = None,
+) -> stateful_clients.StatefulProcess:
+    """Builds Ditto as a process whose clients keep v_i; arguments as `fed_avg.build_fed_avg`, `strength` = λ ≥ 0."""
+    training = local_training.LocalTraining(model, client_optimizer, batch_size, shuffle=shuffle)
+
+    def update(w, client, state):
+        num_steps = local_epochs * training.steps_per_epoch(client.examples)
+        end = training.train(w, client, num_steps)
+        personal = training.train(state.client, client, num_steps, local_training.proximal(strength, w))
+        found = client_work.update_from(w, end, state=personal.weights)
+        return found._replace(examples=end.examples + personal.examples)
+
+    return stateful_clients.build_stateful_process(
+        model,
+        update,
+        client_weighting,
+        model.initial_weights[0],
+        server_optimizer,
+        aggregator,
+        personal=lambda weights, v: (model, v),
+    )
+
+
+def _build(setup: method.Setup[Settings]) -> method.Training:
+    settings = setup.settings
+    process = build_ditto(
+        setup.model,
+        setup.optimizer(optimizers.CLIENT),
+        setup.optimizer(optimizers.SERVER),
+        local_epochs=settings.local_epochs,
+        batch_size=settings.batch_size,
+        strength=settings.ditto_lambda,
+        client_weighting=settings.client_weighting,
+        aggregator=setup.aggregator,
+    )
+    return setup.training("ditto", process)
+
+
+METHOD = method.Method(
+    description="Ditto: FedAvg(E), beside which each client keeps a model of its own, pulled to the global one",
+    serves="both",
+    differs=(
+        "--server_sgd_momentum=0 is the paper's server; the mean is weighted by examples, the paper's with "
+        "--client_weighting=uniform"
+    ),
+    settings=Settings,
+    build=_build,
+    strategies=("ditto", "fine_tune"),
+)

@@ -1,0 +1,137 @@
+"""FedALA, Zhang et al. (AAAI 2023, arXiv 2212.01197), Algorithm 1, with the head as the higher layers.
+
+θ: global model; φ_i: client i's local model; s_i: a share of the global model for each weight of the head, ones at
+first; client i keeps φ_i and s_i; η: share learning rate; E, α, β, n_i as in FedAvg(E); ∘: weight by weight
+for each round:
+    sample a cohort of M clients
+    for each client i of the cohort:
+        D ← a random part of client i's data
+        φ̂(s) ← the head s ∘ (head of θ) + (1 − s) ∘ (head of φ_i), and the rest of θ
+        for one epoch of batches of D:                                   # not in the client's first round
+            s_i ← [0, 1] ∩ s_i − η ∇_s f(φ̂(s_i); batch)                  # projected, weight by weight
+        φ_i ← E epochs of the client optimizer (β) on client i's data, starting at φ̂(s_i)
+        g_i ← θ − φ_i
+    θ ← server optimizer (α) applied to Σ n_i g_i / Σ n_i
+
+In its first round a client has no local model and starts from θ. In its second one it learns s_i for several epochs;
+the authors' code does so until ten losses in a row differ little, here it is a number of epochs. A participant's model
+is φ_i as its last round left it; the authors judge φ̂ before local training. The paper's server has no momentum:
+--server_sgd_momentum=0. A held-out client has no φ_i: strategies start from θ.
+"""
+
+import numpy as np
+import tensorflow as tf
+import tensorflow_federated as tff
+
+from tff_personalization import local_training, optimizers
+from tff_personalization.algorithms import client_work, method, shares, stateful_clients
+from tff_personalization.models import functional
+from tff_personalization.settings import Group, Setting
+
+
+class Aggregation(Group):
+    """What FedALA's local aggregation reads."""
+
+    ala_learning_rate = Setting(1.0, "η of fed_ala: learning rate of the shares.", positive=True)
+    ala_fraction = Setting(
+        0.8, "Share of its examples on which a client of fed_ala learns its shares.", least=0, most=1
+    )
+    ala_first_epochs = Setting(10, "Epochs in which a client of fed_ala learns its shares for the first time.", least=0)
+
+
+class Settings(Aggregation, method.Federated):
+    """What FedALA reads."""
+
+    local_epochs = method.LOCAL_EPOCHS
+    client_weighting = method.CLIENT_WEIGHTING
+
+
+def build_fed_ala(
+    model: functional.SeededModel,
+    client_optimizer: tff.learning.optimizers.Optimizer,
+    server_optimizer: tff.learning.optimizers.Optimizer,
+    local_epochs: int,
+    batch_size: int,
+    settings: Aggregation,
+    client_weighting: str = "examples",
+    shuffle: bool = True,
+    aggregator: tff.aggregators.WeightedAggregationFactory | None = None,
+) -> stateful_clients.StatefulProcess:
+    """Builds FedALA as a process whose clients keep φ_i and s_i; arguments as `fed_avg.build_fed_avg`.
+
+    Args:
+        model: the model.
+        client_optimizer: takes the local steps.
+        server_optimizer: takes one step a round, with the mean model delta as its gradient.
+        local_epochs: E, passes over a client's data in a round.
+        batch_size: examples a step, of shares and of weights.
+        settings: of the local aggregation.
+        client_weighting: "examples" or "uniform".
+        shuffle: whether clients draw D at random and permute their examples in each epoch.
+        aggregator: how model deltas are aggregated; by default their weighted mean.
+    """
+    training = local_training.LocalTraining(model, client_optimizer, batch_size, shuffle=shuffle)
+    size = len(model.initial_weights[0])
+    sgd = tff.learning.optimizers.build_sgdm(settings.ala_learning_rate)
+
+    def update(theta, client, state):
+        for_part, for_shares, for_training = tf.unstack(tf.random.split(client.seed, 3))
+        phi, s, rounds = state.client[:size], state.client[size:-1], state.client[-1]
+
+        def start(s):
+            return (*theta[model.rest], *shares.mixture(theta[model.head], phi[model.head], s))
+
+        on_shares = functional.AfterStem(
+            lambda s, h, dropout_seed: model.after_stem.logits(start(s), h, dropout_seed), model.scoring
+        )
+        learning = shares.WithShares(on_shares, sgd, batch_size, shuffle=shuffle, shares=slice(None))
+        count = tf.shape(client.examples.y)[0]
+        order = tf.random.experimental.stateless_shuffle(tf.range(count), for_part) if shuffle else tf.range(count)
+        taken = tf.cast(tf.math.ceil(settings.ala_fraction * tf.cast(count, tf.float32)), tf.int32)
+        part = local_training.features(model, theta, local_training.take(client.examples, order[:taken]))
+        epochs = tf.where(rounds > 1, 1, tf.where(rounds > 0, settings.ala_first_epochs, 0))
+        learnt = learning.steps(learning.initial_state(s), part, for_shares, 0, epochs * learning.steps_per_epoch(part))
+        first = tf.equal(rounds, 0)
+        begin = tuple(tf.where(first, w, mixed) for w, mixed in zip(theta, start(learnt.weights), strict=True))
+        num_steps = local_epochs * training.steps_per_epoch(client.examples)
+        end = training.train(begin, client._replace(seed=for_training), num_steps)
+        found = client_work.update_from(theta, end, state=(*end.weights, *learnt.weights, rounds + 1))
+        return found._replace(examples=end.examples + learnt.examples)
+
+    initial = model.initial_weights[0]
+    return stateful_clients.build_stateful_process(
+        model,
+        update,
+        client_weighting,
+        (*initial, *(np.ones_like(w) for w in initial[model.head]), np.int32(0)),
+        server_optimizer,
+        aggregator,
+        personal=lambda weights, kept: (model, tuple(kept[:size])),
+    )
+
+
+def _build(setup: method.Setup[Settings]) -> method.Training:
+    settings = setup.settings
+    process = build_fed_ala(
+        setup.model,
+        setup.optimizer(optimizers.CLIENT),
+        setup.optimizer(optimizers.SERVER),
+        local_epochs=settings.local_epochs,
+        batch_size=settings.batch_size,
+        settings=settings,
+        client_weighting=settings.client_weighting,
+        aggregator=setup.aggregator,
+    )
+    return setup.training("fed_ala", process)
+
+
+METHOD = method.Method(
+    description="FedALA: FedAvg(E) whose clients start from a learnt mixture of the global head and their own",
+    serves="participants",
+    differs=(
+        "--server_sgd_momentum=0 is the paper's server; the first learning of shares has a number of epochs; "
+        "judged after local training, the authors judge before it"
+    ),
+    settings=Settings,
+    build=_build,
+)

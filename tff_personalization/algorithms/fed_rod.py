@@ -1,0 +1,133 @@
+"""FedRoD, Chen and Chao (ICLR 2022, arXiv 2107.00778), with linear personal heads: two predictors, two accuracies.
+
+θ: generic model, which is the global one; p_i: client i's personal head, kept by it from round to round, zeros at
+first; G(x; θ): the generic logits; H(x; θ, p): those of θ with the head p; n_ic: client i's examples of class c;
+E, α, β, n_i as in FedAvg(E)
+for each round:
+    sample a cohort of M clients
+    for each client i of the cohort:
+        θ_i ← θ
+        for each batch of E epochs, both with what there was before the batch:
+            θ_i ← θ_i − β ∇_θ of the cross-entropy of G(x; θ_i) + log n_i        # balanced softmax
+            p_i ← p_i − β ∇_p of the cross-entropy of G(x; θ_i) + H(x; θ_i, p_i)   # or any other client optimizer
+        g_i ← θ − θ_i
+    θ ← server optimizer (α) applied to Σ n_i g_i / Σ n_i
+
+The generic predictor answers with G, which is what epoch 0 judges; a participant's personal one with G + H, which is
+what `kept` judges. p_i learns nothing of θ and θ nothing of p_i. The paper's server has no momentum:
+--server_sgd_momentum=0. Its other variants (hypernetworks that make p_i, other balanced losses) are not here. A
+held-out client has no p_i: strategies start from θ.
+"""
+
+import numpy as np
+import tensorflow as tf
+import tensorflow_federated as tff
+
+from tff_personalization import errors, local_training, optimizers
+from tff_personalization.algorithms import client_work, method, partial_model, stateful_clients
+from tff_personalization.models import functional
+
+
+class Settings(method.Federated):
+    """What FedRoD reads."""
+
+    local_epochs = method.LOCAL_EPOCHS
+    client_weighting = method.CLIENT_WEIGHTING
+
+
+class TwoPredictors(local_training.LocalTraining):
+    """Local training of θ_i, then p_i in the weights, side by side; the metrics are those of the personal predictor."""
+
+    def __init__(
+        self,
+        model: functional.SeededModel,
+        optimizer: tff.learning.optimizers.Optimizer,
+        batch_size: int,
+        labels: tf.Tensor,
+        shuffle: bool,
+    ):
+        """See the class; `labels` are those of the client's examples, int32 of shape (n,)."""
+        super().__init__(model, optimizer, batch_size, shuffle=shuffle)
+        self._two, self._labels = model, labels
+
+    def _gradient(self, weights, batch, dropout_seed):
+        scoring = self._two.scoring
+        with tf.GradientTape(watch_accessed_variables=False) as tape:
+            tape.watch(weights)
+            generic, residual = predictors(self._two, weights, batch.x, dropout_seed)
+            counts = tf.reduce_sum(tf.one_hot(self._labels, generic.shape[-1]), axis=0)
+            of_theta = scoring.loss(generic + tf.math.log(tf.maximum(counts, 1e-30)), batch.y)
+            personal = tf.stop_gradient(generic) + residual
+            of_p = scoring.loss(personal, batch.y)
+            both = of_theta + of_p
+        return tape.gradient(both, weights), of_p, personal
+
+
+def predictors(
+    model: functional.SeededModel, weights: client_work.Weights, x: tf.Tensor, dropout_seed: tf.Tensor | None
+) -> tuple[tf.Tensor, tf.Tensor]:
+    """G and H of the weights θ, p, in one dropout; H has no gradient with respect to θ."""
+    size = len(model.initial_weights[0])
+    theta, p = weights[:size], weights[size:]
+    rest = tuple(map(tf.stop_gradient, theta[model.rest]))
+    return model.logits(theta, x, dropout_seed), model.logits((*rest, *p), x, dropout_seed)
+
+
+def build_fed_rod(
+    model: functional.SeededModel,
+    client_optimizer: tff.learning.optimizers.Optimizer,
+    server_optimizer: tff.learning.optimizers.Optimizer,
+    local_epochs: int,
+    batch_size: int,
+    client_weighting: str = "examples",
+    shuffle: bool = True,
+    aggregator: tff.aggregators.WeightedAggregationFactory | None = None,
+) -> stateful_clients.StatefulProcess:
+    """Builds FedRoD as a process whose clients keep p_i; arguments as `fed_avg.build_fed_avg`."""
+    initial = model.initial_weights[0]
+
+    def update(theta, client, state):
+        training = TwoPredictors(model, client_optimizer, batch_size, client.examples.y, shuffle)
+        num_steps = local_epochs * training.steps_per_epoch(client.examples)
+        end = training.train((*theta, *state.client), client, num_steps)
+        theta_i, p = end.weights[: len(initial)], end.weights[len(initial) :]
+        return client_work.update_from(theta, end._replace(weights=theta_i), state=p)
+
+    both = functional.AfterStem(
+        lambda weights, x, dropout_seed: tf.add_n(predictors(model, weights, x, dropout_seed)), model.scoring
+    )
+    return stateful_clients.build_stateful_process(
+        model,
+        update,
+        client_weighting,
+        tuple(np.zeros_like(w) for w in initial[model.head]),
+        server_optimizer,
+        aggregator,
+        personal=lambda weights, p: (both, (*weights, *p)),
+    )
+
+
+def _build(setup: method.Setup[Settings]) -> method.Training:
+    settings = setup.settings
+    partial_model.check_model(setup, "fed_rod")
+    if len(setup.model.input_spec[1].shape) != 1:
+        raise errors.UserError("--method=fed_rod is for tasks with one class for each example: choose another --task.")
+    process = build_fed_rod(
+        setup.model,
+        setup.optimizer(optimizers.CLIENT),
+        setup.optimizer(optimizers.SERVER),
+        local_epochs=settings.local_epochs,
+        batch_size=settings.batch_size,
+        client_weighting=settings.client_weighting,
+        aggregator=setup.aggregator,
+    )
+    return setup.training("fed_rod", process)
+
+
+METHOD = method.Method(
+    description="FedRoD: a generic model trained by a balanced loss, and on top of it a personal head of each client",
+    serves="both",
+    differs="--server_sgd_momentum=0 is the paper's server; linear personal heads that start at zero; no hypernetwork",
+    settings=Settings,
+    build=_build,
+)

@@ -1,0 +1,58 @@
+"""Participants: clients that took part in training, judged on their own test parts beside the held-out clients.
+
+    participants ← the clients of all rounds' cohorts that reported;  N of them, drawn by the run's seed
+    for each of them: the main strategy from the global model, and the model that the client keeps, if it keeps one
+
+Runs with the same data, seed, rounds and cohorts have the same participants, whatever their method.
+"""
+
+from collections.abc import Sequence
+
+from tff_personalization import seeds
+from tff_personalization.algorithms import method, stateful_clients
+from tff_personalization.experiment import settings
+from tff_personalization.programs import client_evaluation
+from tff_personalization.records import client_states
+from tff_personalization.tasks import federated_data
+
+
+def drawn(
+    training: method.Training, config: settings.RunSettings, data: federated_data.FederatedData
+) -> tuple[str, ...]:
+    """The participants that are judged: `--participants` of them, or all if there are no more.
+
+    By default as many as there are test clients if clients keep models of their own, else none.
+    """
+    most = config.participants
+    if most is None:
+        most = len(data.split.test) if _personal(training, config.rounds) and config.personalization_epochs else 0
+    if not most or not config.rounds:
+        return ()
+    took_part = {member for number in range(1, config.rounds + 1) for member in training.cohort(number).members}
+    # Of pooled training all train clients are participants: its cohort is the pool.
+    candidates = [client for client in data.split.train if client in took_part] or list(data.split.train)
+    order = seeds.generator(config.seed, "participants").permutation(len(candidates))
+    return tuple(candidates[i] for i in order[:most])
+
+
+def kept(
+    training: method.Training, round_number: int, states: client_states.ClientStates
+) -> client_evaluation.Kept | None:
+    """How clients' own models are had after a round; None where they keep none."""
+    personal = _personal(training, round_number)
+    if personal is None:
+        return None
+    stage = training.stage_of(round_number)
+    assert isinstance(stage.process, stateful_clients.StatefulProcess)
+    initial = stage.process.client_state
+
+    def read(members: Sequence[str]) -> list:
+        return states.read(members, initial, stage.first_round)
+
+    return client_evaluation.Kept(personal, initial, read)
+
+
+def _personal(training: method.Training, round_number: int) -> stateful_clients.PersonalFn | None:
+    if not training.stages or not round_number:
+        return None
+    return getattr(training.stage_of(round_number).process, "personal", None)
