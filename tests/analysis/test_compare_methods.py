@@ -2,6 +2,7 @@
 
 import csv
 import io
+import json
 import pathlib
 import subprocess
 import sys
@@ -52,6 +53,27 @@ def test_rows_are_averages_over_seeds_of_what_the_clients_have(make_run):
     assert (row["examples"], row["wall_seconds"]) == (100_000, 701.5)
     assert table["difference"][0] == 0
     assert table["difference_low"].isna().tolist() == [True] + 5 * [False]
+
+
+def _judge_participants(directory, **means):
+    path = directory / "summary.json"
+    summary = json.loads(path.read_text())
+    of = {name: {"personalized_accuracy": {"mean": mean}} for name, mean in means.items()}
+    path.write_text(json.dumps(summary | {"participants": {"strategies": of}}))
+
+
+def test_participants_stand_in_the_row_of_the_main_strategy_with_the_models_that_they_keep(make_run):
+    reference = make_run("a", method="fed_avg")
+    other = make_run("b", method="ditto")
+    runs = [reference, other]
+    assert "participants" not in compare_methods.render(compare_methods.compare(runs_lib.read_all(runs)), "text")
+    _judge_participants(reference, fine_tuning=0.7)
+    _judge_participants(other, fine_tuning=0.6, kept=0.8)
+    table = compare_methods.compare(runs_lib.read_all(runs))
+    first = table.groupby("method", sort=False)["participants_accuracy"].first()
+    assert first.to_dict() == {"fed_avg": 0.7, "ditto": 0.8}
+    assert table["participants_accuracy"].notna().sum() == 2
+    assert "participants" in compare_methods.render(table, "text")
 
 
 def test_clients_are_matched_by_name(make_run):

@@ -164,7 +164,8 @@ class PersonalizationEvaluator:
         computation = self._computation(
             strategies, self._optimizer.learning_rate if learning_rate is None else learning_rate, kept
         )
-        strategies += [] if kept is None else [evaluation.KEPT]
+        if kept is not None:
+            strategies = [*strategies, evaluation.KEPT]
         released: list[Any] = []
         for chunk in _chunks(list(enumerate(clients)), self._experiment.config.clients_per_call):
             values = [self.client_value(index, client, round_number, most_examples, seed) for index, client in chunk]

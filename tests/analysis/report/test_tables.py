@@ -121,6 +121,19 @@ def test_strategies_are_over_seeds_and_need_more_than_one(make_run, found):
         client_tables.strategies(configurations.of(found.runs[:1]))
 
 
+def test_participants_have_a_table_where_they_were_judged(make_run, found):
+    with pytest.raises(runs_lib.NotRecordedError, match="--participants"):
+        client_tables.participants(configurations.of(found.runs[:1]))
+    directory = make_run("with_participants", seed=1)
+    summary = json.loads((directory / "summary.json").read_text())
+    figures = {"personalized_accuracy": {"mean": 0.9}, "gain": {"mean": 0.2}, "share_hurt": 0.25}
+    summary["participants"] = {"strategies": {"fine_tune": figures, "kept": figures}}
+    (directory / "summary.json").write_text(json.dumps(summary))
+    made = client_tables.participants(configurations.of([runs_lib.read(directory)]))
+    assert made.cells["strategy"].tolist() == ["fine-tuning", "own model"]
+    assert made.cells["personalized accuracy"].tolist() == ["0.9000"] * 2
+
+
 def test_what_is_chosen_is_counted_over_seeds(make_run, found):
     runs = []
     for seed, (epoch, mean) in enumerate([(5, 0.8), (5, 0.9), (0, 0.7)], start=1):
