@@ -8,6 +8,8 @@ Runs with the same data, seed, rounds and cohorts have the same participants, wh
 
 from collections.abc import Sequence
 
+from absl import logging
+
 from tff_personalization import seeds
 from tff_personalization.algorithms import method, stateful_clients
 from tff_personalization.experiment import settings
@@ -36,13 +38,19 @@ def drawn(
 
 
 def kept(
-    training: method.Training, round_number: int, states: client_states.ClientStates
+    training: method.Training, round_number: int, states: client_states.ClientStates, clients: Sequence[str]
 ) -> client_evaluation.Kept | None:
-    """How clients' own models are had after a round; None where they keep none."""
+    """How participants' own models are had after a round; None where they keep none, or none is on disk."""
     personal = _personal(training, round_number)
     if personal is None:
         return None
     stage = training.stage_of(round_number)
+    if not states.has(clients, stage.first_round):
+        logging.warning(
+            "The run has taken over rounds without what clients kept: participants' own models are not judged. To "
+            "judge them, compute the rounds with --rounds_from=none."
+        )
+        return None
     assert isinstance(stage.process, stateful_clients.StatefulProcess)
     initial = stage.process.client_state
 

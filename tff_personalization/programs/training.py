@@ -256,6 +256,7 @@ def _finish(program: rounds.Program, state: rounds.State) -> None:
     if state.best is not None:
         best = state.best.round_number
         chosen = best, tff.learning.models.ModelWeights(writer.models.load(best), ())
+    judged = participants.drawn(program.training, config, program.data)
     final = final_evaluation.evaluate(
         program.evaluator,
         program.experiment,
@@ -263,8 +264,8 @@ def _finish(program: rounds.Program, state: rounds.State) -> None:
         last,
         program.line,
         chosen,
-        participants.drawn(program.training, config, program.data),
-        participants.kept(program.training, config.rounds, writer.client_states),
+        judged,
+        participants.kept(program.training, config.rounds, writer.client_states, judged),
     )
     program.line.step("reading the images of the clients that changed most")
     shown = writers.predict(program.experiment, program.model, program.data, program.evaluator, last, final.test)

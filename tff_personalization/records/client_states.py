@@ -43,6 +43,10 @@ class ClientStates:
         """
         return [self._read(_key(member), initial, first_round) for member in members]
 
+    def has(self, members: Iterable[str], first_round: int) -> bool:
+        """Whether each member has kept something of `first_round` or a later round."""
+        return all(max(self._rounds.get(_key(member), ()), default=0) >= first_round for member in members)
+
     def _read(self, key: str, initial: Any, first_round: int) -> Any:
         newest = max(self._rounds.get(key, ()), default=0)
         if newest < first_round:
