@@ -142,14 +142,6 @@ def test_participants_are_judged_on_their_own_test_parts_where_clients_keep_a_mo
         )
 
 
-def test_what_clients_kept_of_rounds_that_a_run_lacks_is_not_made_up(program, caplog):
-    """A run of two rounds takes them over from one of three, whose clients have kept only the newest."""
-    of_three = program.run("ditto-three", method="ditto", rounds_per_model=1, **SETTINGS["ditto"])
-    shorter = program.run("ditto-two", method="ditto", rounds=2, rounds_from=of_three, **SETTINGS["ditto"])
-    assert set(pd.read_csv(shorter / "participants.csv").strategy) == {"ditto"}
-    assert "own models are not judged" in caplog.text
-
-
 def test_participants_of_a_method_without_kept_models_are_judged_when_asked_for(program):
     directory = program.run("fed_avg-participants", method="fed_avg", participants=4, **SETTINGS["fed_avg"])
     table = pd.read_csv(directory / "participants.csv")
