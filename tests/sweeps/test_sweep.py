@@ -111,7 +111,7 @@ SCALES = """
     local_epochs = [2, 5]
     [scale.full]
     [scale.small]
-    rounds = [30]
+    rounds = [60]
     seed = [1, 2]
     [scale.tiny]
     [[scale.tiny.runs]]
