@@ -39,7 +39,7 @@ def run_plot_script(name: str, plot: Callable[[Sequence[runs_lib.Run]], Figure])
     output = flags.DEFINE_string(
         "output",
         None,
-        "Image to write (png, pdf, svg); default: in RUN/plots, or in plots/ beside the first of several.",
+        "Image file to write (png, pdf or svg). Default: in RUN/plots; for several runs, in plots/ beside the first.",
     )
 
     def main(arguments: Sequence[str]) -> None:

@@ -228,9 +228,9 @@ def _readable(row: pd.Series) -> dict[str, str]:
 
 def _main() -> None:
     # Defined when the script starts and not on import, so that a program that imports the tables keeps its own flags.
-    form = flags.DEFINE_enum("format", "text", compare_runs.FORMATS, "How the table is written.")
-    output = flags.DEFINE_string("output", None, "File to write the table to; default: print it.")
-    reference = flags.DEFINE_string("reference", None, "Run directory of the reference; default: the first one.")
+    form = flags.DEFINE_enum("format", "text", compare_runs.FORMATS, "Format of the table.")
+    output = flags.DEFINE_string("output", None, "File to write the table to. Default: print it.")
+    reference = flags.DEFINE_string("reference", None, "Run directory of the reference. Default: the first run.")
 
     def main(arguments: Sequence[str]) -> None:
         runs = runs_lib.read_all(arguments)

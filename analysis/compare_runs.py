@@ -173,9 +173,9 @@ def _readable(row: pd.Series, seeds: bool) -> dict[str, str]:
 
 def _main() -> None:
     # Defined when the script starts and not on import, so that a program that imports the tables keeps its own flags.
-    form = flags.DEFINE_enum("format", "text", FORMATS, "How the table is written.")
-    grouped = flags.DEFINE_bool("over_seeds", False, "One row for the runs that differ only in their seed.")
-    output = flags.DEFINE_string("output", None, "File to write the table to; default: print it.")
+    form = flags.DEFINE_enum("format", "text", FORMATS, "Format of the table.")
+    grouped = flags.DEFINE_bool("over_seeds", False, "Give one row to runs that differ only in their seed.")
+    output = flags.DEFINE_string("output", None, "File to write the table to. Default: print it.")
 
     def main(arguments: Sequence[str]) -> None:
         runs = runs_lib.read_all(arguments)

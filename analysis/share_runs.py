@@ -91,7 +91,7 @@ def _json(contents: Any) -> bytes:
 
 def _main() -> None:
     # Defined when the script starts and not on import, so that a program that imports it keeps its own flags.
-    to = flags.DEFINE_string("to", None, "The zip file to write.", required=True)
+    to = flags.DEFINE_string("to", None, "Zip file to write.", required=True)
 
     def main(arguments: Sequence[str]) -> None:
         studies = [place for place in arguments if study.is_study(place)]

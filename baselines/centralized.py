@@ -27,7 +27,7 @@ class Settings(Group):
     local_epochs = method.LOCAL_EPOCHS
     pooled_examples_per_round: Setting[int | None] = Setting(
         None,
-        "Examples of a round of centralized. Default: as many as FedAvg visits on average.",
+        "Examples in a round of --method=centralized. Default: as many as FedAvg visits on average.",
         kind=int,
         least=1,
     )

@@ -27,7 +27,8 @@ class Settings(method.Federated):
     client_weighting = method.CLIENT_WEIGHTING
     update_term = Setting(
         "fomaml",
-        "Term of FedAvg's update that clients of fed_avg_terms send: fed_sgd, the first gradient, or fomaml, the rest.",
+        "Term of FedAvg's update that clients send with fed_avg_terms: fed_sgd (the first gradient) or fomaml (the "
+        "rest).",
         choices=TERMS,
     )
     equal_norms = Setting(False, "Scale the term to the norm of the client's whole update.")

@@ -22,14 +22,14 @@ class DifferentialPrivacy(Group):
 
     dp_noise_multiplier = Setting(
         1.0,
-        "z of --aggregator=dp, of the deltas' sum and the count that the clipping norm C is learnt from together. With "
-        "M clients a round, the mean delta has noise of standard deviation 1.15 z C / M where M is at most 20 z; "
-        "between that and z C / M where M is more.",
+        "z of --aggregator=dp: the noise multiplier of the deltas' sum and of the count that adapts the clipping norm "
+        "C, taken together. With M clients a round, the noise of the mean delta has standard deviation 1.15 z C / M if "
+        "M is at most 20 z, and between that and z C / M if M is larger.",
         least=0,
     )
     dp_delta: Setting[float | None] = Setting(
         None,
-        "δ of the (ε, δ) that is reported with --aggregator=dp. Default: N^-1.1 for N train clients.",
+        "δ of the reported (ε, δ) with --aggregator=dp. Default: N^-1.1 for N train clients.",
         kind=float,
         least=1e-300,
         most=1,
@@ -111,6 +111,6 @@ def register(name: str, aggregator: Aggregator) -> None:
 
 AGGREGATOR = Setting(
     "mean",
-    listing("How the model deltas of a cohort become one.", lambda: AGGREGATORS),
+    listing("How the model deltas of a cohort are combined.", lambda: AGGREGATORS),
     choices=AGGREGATORS,
 )

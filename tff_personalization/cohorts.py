@@ -19,8 +19,8 @@ class Settings(Group):
     clients_per_round = Setting(20, "Clients in a cohort.", least=1)
     client_dropout_probability = Setting(
         0.0,
-        "Probability that a sampled client does not report; at least one always does. With --aggregator=dp it cannot "
-        "raise ε, which counts all that were sampled.",
+        "Probability that a sampled client does not report; at least one always does. With --aggregator=dp, ε still "
+        "counts every sampled client.",
         least=0,
         most=1,
     )
@@ -29,9 +29,9 @@ class Settings(Group):
 class WithStragglers(Settings):
     """How a cohort is drawn whose clients take several local steps."""
 
-    straggler_probability = Setting(0.0, "Probability that a client that reports is a straggler.", least=0, most=1)
+    straggler_probability = Setting(0.0, "Probability that a reporting client is a straggler.", least=0, most=1)
     straggler_step_fraction = Setting(
-        0.5, "Share of its local steps that a straggler takes, rounded up.", least=0.001, most=1
+        0.5, "Share of its local steps that a straggler completes, rounded up.", least=0.001, most=1
     )
 
 

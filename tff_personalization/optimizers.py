@@ -132,7 +132,7 @@ SERVER = Role(
 STAGE_2_SERVER = Role("stage_2_server", "is the server's in the second stage", "adam", {"sgd": 1.0, "adam": 0.001})
 BASE = Role(
     "base",
-    "takes the local steps of mime_lite, its state the server's",
+    "takes the local steps of mime_lite; the server updates its state",
     "sgd",
     {"sgd": 0.02, "adam": 0.002},
     {"momentum": 0.9},
@@ -148,10 +148,11 @@ def _flags(
 ) -> Mapping[str, Setting[Any]]:
     rates = ", ".join(f"{rate:g} for {name}" for name, rate in role.learning_rates.items())
     found: dict[str, Setting[Any]] = {
-        "optimizer": Setting(role.default, f"The optimizer that {role.purpose}.", choices=OPTIMIZERS),
+        "optimizer": Setting(role.default, f"Optimizer that {role.purpose}.", choices=OPTIMIZERS),
         "learning_rate": Setting(
             None,
-            f"Learning rate of the optimizer that {role.purpose}. Default: {rates}; give it for any other.",
+            f"Learning rate of the optimizer that {role.purpose}. Default: {rates}; any other optimizer needs this "
+            "flag.",
             kind=float,
         ),
     }
@@ -185,11 +186,13 @@ def _schedule_settings(role: str) -> dict[str, Setting[Any]]:
         ),
         "learning_rate_decay": Setting(
             None,
-            f"The decay of --{role}_learning_rate_schedule=exponential, from a round to the next.",
+            f"Decay of --{role}_learning_rate_schedule=exponential, from one round to the next.",
             kind=float,
         ),
         "learning_rate_warmup_rounds": Setting(
-            0, f"Rounds over which --{role}_learning_rate rises in equal steps, with any schedule.", least=0
+            0,
+            f"Warm-up: --{role}_learning_rate rises in equal steps over these first rounds, with any schedule.",
+            least=0,
         ),
     }
 

@@ -44,10 +44,10 @@ def write(directory: places.Named, output: str | os.PathLike[str] | None = None)
 
 
 def _main() -> None:
-    output = flags.DEFINE_string("output", None, "The page to write; default: report.html in DIR.")
+    output = flags.DEFINE_string("output", None, "File to write the page to. Default: report.html in DIR.")
 
     as_markdown = flags.DEFINE_string(
-        "markdown", None, "A folder to write the report to as Markdown too, with images and tables as files."
+        "markdown", None, "Folder to write the report to as Markdown too, with images and tables as files."
     )
 
     def main(arguments: Sequence[str]) -> None:

@@ -34,11 +34,11 @@ class Mixture(Group):
     """What APFL's mixture reads, as a method and as a strategy."""
 
     apfl_alpha = Setting(
-        0.5, "α, the share of the local model in APFL's mixture.", theme="personalization", least=0, most=1
+        0.5, "α of APFL: share of the local model in the mixture.", theme="personalization", least=0, most=1
     )
     apfl_learn_alpha = Setting(
         True,
-        "Let each client of APFL learn its α on its train part, starting at --apfl_alpha.",
+        "APFL: let each client learn its α on its train part, starting at --apfl_alpha.",
         theme="personalization",
     )
 

@@ -22,7 +22,10 @@ from tff_personalization.models import functional
 from tff_personalization.settings import Setting
 
 LAMBDA = Setting(
-    1.0, "λ, how strongly Ditto's personal model is pulled to the global one.", theme="personalization", least=0
+    1.0,
+    "λ of Ditto: how strongly the personal model is pulled back to the global one.",
+    theme="personalization",
+    least=0,
 )
 
 

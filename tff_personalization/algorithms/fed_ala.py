@@ -32,11 +32,11 @@ from tff_personalization.settings import Group, Setting
 class Aggregation(Group):
     """What FedALA's local aggregation reads."""
 
-    ala_learning_rate = Setting(1.0, "η of fed_ala: learning rate of the shares.", positive=True)
+    ala_learning_rate = Setting(1.0, "η of fed_ala: learning rate of the mixing shares.", positive=True)
     ala_fraction = Setting(
-        0.8, "Share of its examples on which a client of fed_ala learns its shares.", least=0, most=1
+        0.8, "Share of its examples on which a client of fed_ala learns its mixing shares.", least=0, most=1
     )
-    ala_first_epochs = Setting(10, "Epochs in which a client of fed_ala learns its shares for the first time.", least=0)
+    ala_first_epochs = Setting(10, "Epochs in which a client of fed_ala first learns its mixing shares.", least=0)
 
 
 class Settings(Aggregation, method.Federated):

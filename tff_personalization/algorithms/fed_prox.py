@@ -32,7 +32,7 @@ class Settings(method.Federated):
     local_epochs = method.LOCAL_EPOCHS
     client_weighting = method.CLIENT_WEIGHTING
     proximal_strength = Setting(
-        0.1, "μ of fed_prox: how strongly local training is pulled to the global model.", least=0
+        0.1, "μ of fed_prox: how strongly it pulls local training to the global model.", least=0
     )
 
 

@@ -134,7 +134,7 @@ class Settings(method.Federated):
 
     local_epochs = method.LOCAL_EPOCHS
     client_weighting = method.CLIENT_WEIGHTING
-    clusters = Setting(3, "k of ifca: the models, one for each cluster.", least=1)
+    clusters = Setting(3, "k of ifca: number of clusters, each with its own model.", least=1)
 
 
 def build_ifca(

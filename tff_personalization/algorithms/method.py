@@ -23,13 +23,15 @@ S = TypeVar("S", bound=Group)
 SERVES = ("held-out", "participants", "both")
 
 # Settings that several methods read.
-BATCH_SIZE = Setting(20, "Examples in a training step.", least=1)
+BATCH_SIZE = Setting(20, "Examples in a batch of local training.", least=1)
 CLIENT_WEIGHTING = Setting(
     "examples",
-    "What weights a client's model delta. With --aggregator=dp, whose mean is unweighted, always uniform.",
+    "How a client's model delta is weighted. Always uniform with --aggregator=dp.",
     choices=client_work.WEIGHTINGS,
 )
-HEAD_EPOCHS = Setting(10, "Epochs that train only a client's head, before the rest of the model is trained.", least=0)
+HEAD_EPOCHS = Setting(
+    10, "Epochs in which a client trains only its head, before it trains the rest of the model.", least=0
+)
 HEAD_LEARNING_RATE: Setting[float | None] = Setting(
     None,
     "Learning rate of the plain SGD that trains a client's head in fed_recon, reconstruct and reconstruct_head. "
@@ -38,11 +40,11 @@ HEAD_LEARNING_RATE: Setting[float | None] = Setting(
     positive=True,
 )
 LOCAL_EPOCHS = Setting(10, "E of FedAvg(E): passes over a client's data in a round.", least=1)
-LOCAL_STEPS = Setting(10, "K of Reptile(K) and of meta-learning: steps of a client in a round.", least=1)
+LOCAL_STEPS = Setting(10, "K of Reptile(K) and of meta-learning: a client's steps in a round.", least=1)
 QUERY_FRACTION = Setting(
     0.5,
-    "Share of a client's examples, drawn again each round, on which fomaml, maml and meta_sgd judge the adapted model; "
-    "they adapt it to the others. Each part gets at least one; with 0, or a single example, both get all.",
+    "Share of a client's examples, drawn again each round, on which fomaml, maml and meta_sgd evaluate the adapted "
+    "model; they adapt it to the others. Each part gets at least one; with 0, or a single example, both get all.",
     least=0,
     most=1,
 )

@@ -12,7 +12,7 @@ for each round:
         g_i ← w − w_i;  client i keeps θ_i
     w ← w − β (1/M) Σ g_i          # or another server optimizer; β: its learning rate
 
-As in the authors' code, θ_i goes on from batch to batch, and ηλ is 0.075 by default. There all clients do local steps
+As in the authors' code, θ_i carries over from batch to batch, and ηλ is 0.075 by default. There all clients do local steps
 in each round and a cohort of them is averaged; here only the cohort does. The paper's server has no momentum:
 --server_sgd_momentum=0. A held-out client has no θ_i: the strategy `p_fed_me` finds one from w.
 """
@@ -32,12 +32,15 @@ class Envelope(Group):
     """What pFedMe's local steps read, as a method and as a strategy."""
 
     p_fed_me_lambda = Setting(
-        15.0, "λ, how strongly pFedMe's personal model is pulled to the other one.", theme="personalization", least=0
+        15.0,
+        "λ of pFedMe: how strongly the personal model is pulled back to the local one.",
+        theme="personalization",
+        least=0,
     )
-    p_fed_me_steps = Setting(5, "K, the steps of pFedMe's inner problem.", theme="personalization", least=1)
+    p_fed_me_steps = Setting(5, "K of pFedMe: steps for its inner problem.", theme="personalization", least=1)
     p_fed_me_learning_rate = Setting(
         0.005,
-        "η of pFedMe: after a batch the model that the personal one is pulled to goes ηλ of the way to that one.",
+        "η of pFedMe: after each batch, the local model moves ηλ of the way to the personal model.",
         theme="personalization",
         positive=True,
     )

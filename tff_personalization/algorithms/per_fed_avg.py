@@ -35,7 +35,7 @@ class Settings(method.Federated):
     inner_learning_rate = method.INNER_LEARNING_RATE
     hessian_delta = Setting(
         0.001,
-        "δ of the difference of gradients that is per_fed_avg's product with the Hessian (HF); 0 leaves it out (FO).",
+        "δ of per_fed_avg's Hessian-vector product by a difference of gradients (HF); 0 leaves the product out (FO).",
         least=0,
     )
 

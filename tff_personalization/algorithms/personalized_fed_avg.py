@@ -24,12 +24,16 @@ class Settings(reptile.Settings, fed_avg.Settings):
     stage_2_server = optimizers.STAGE_2_SERVER
     stage_2_round = Setting(
         None,
-        "First round of the second stage of personalized_fed_avg. Default: as --stage_1_share says.",
+        "First round of the second stage of personalized_fed_avg. Default: follows from --stage_1_share.",
         kind=int,
         least=2,
     )
     stage_1_share: Setting[float | None] = Setting(
-        None, f"Share of the rounds that are its first stage. Default: {_STAGE_1_SHARE:g}.", kind=float, least=0, most=1
+        None,
+        f"Share of the rounds in the first stage of personalized_fed_avg. Default: {_STAGE_1_SHARE:g}.",
+        kind=float,
+        least=0,
+        most=1,
     )
 
 

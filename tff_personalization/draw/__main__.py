@@ -20,12 +20,14 @@ from tff_personalization.records import run_records
 
 _QUICK = pathlib.Path(__file__).parents[2] / "configs" / "quick.flags"
 
-_PORT = flags.DEFINE_integer("port", 8765, "The port on 127.0.0.1; 0 for any free one.", 0, 65535)
-_TRAIN = flags.DEFINE_bool("train", False, "Without RUN: train configs/quick.flags first; some 3 minutes, once.")
-_ROUND = flags.DEFINE_integer("round", None, "The round whose global model is taken. Default: the last one.", 0)
+_PORT = flags.DEFINE_integer("port", 8765, "Port on 127.0.0.1; 0 takes any free port.", 0, 65535)
+_TRAIN = flags.DEFINE_bool("train", False, "Without RUN: train configs/quick.flags first (about 3 minutes, once).")
+_ROUND = flags.DEFINE_integer("round", None, "Use the global model of this round. Default: the last round.", 0)
 _STRATEGY = flags.DEFINE_string("strategy", None, "One of the run's strategies. Default: its main one.")
-_VISITORS = flags.DEFINE_integer("visitors", 8, "Visitors kept; more make those forgotten who were away longest.", 1)
-_EXAMPLES = flags.DEFINE_integer("examples", 400, "Examples kept of each visitor.", 1)
+_VISITORS = flags.DEFINE_integer(
+    "visitors", 8, "Number of visitors kept; with more, the longest inactive visitor is dropped.", 1
+)
+_EXAMPLES = flags.DEFINE_integer("examples", 400, "Examples kept for each visitor.", 1)
 
 
 def _quick_run() -> pathlib.Path:

@@ -53,9 +53,9 @@ def main(arguments: Sequence[str]) -> int:
 
 
 if __name__ == "__main__":
-    flags.DEFINE_string("address", "127.0.0.1", "The address of this machine that it listens on.")
-    flags.DEFINE_integer("port", 8000, "The port that it listens on.", lower_bound=1, upper_bound=65535)
-    flags.DEFINE_integer("cores", 0, "Clients computed at once; 0: as many as the machine gives.", lower_bound=0)
-    flags.DEFINE_integer("threads_per_client", 1, "Threads of one client's work.", lower_bound=1)
+    flags.DEFINE_string("address", "127.0.0.1", "Address of this machine to listen on.")
+    flags.DEFINE_integer("port", 8000, "Port to listen on.", lower_bound=1, upper_bound=65535)
+    flags.DEFINE_integer("cores", 0, "Clients computed at once, one core each; 0: all cores.", lower_bound=0)
+    flags.DEFINE_integer("threads_per_client", 1, "Threads for each client.", lower_bound=1)
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # it has nothing to save: the kernel ends the worker with it
     app.run(startup.with_plain_errors(main), flags_parser=startup.parse_flags)

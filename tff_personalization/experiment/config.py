@@ -28,13 +28,13 @@ def define_flags(flag_values: flags.FlagValues = flags.FLAGS) -> None:
     for name, setting in settings_lib.all_flags().items():
         define_flag(name, setting, flag_values)
     # Not settings of a run:
-    text = "[run] A TOML file of flags for many runs (docs/sweeps.md)."
+    text = "[run] TOML file with the flags of many runs (docs/sweeps.md)."
     flags.DEFINE_string("sweep", "", text, flag_values=flag_values)
-    text = "[run] The size of a sweep whose file has several, such as small: the [scale.small] in it."
+    text = "[run] Size of the sweep, if its file has several: small reads its [scale.small]."
     flags.DEFINE_string("scale", "", text, flag_values=flag_values)
-    text = "[run] Runs of a sweep that are made at the same time, each with its share of the cores."
+    text = "[run] Runs of the sweep made at the same time; they share the cores."
     flags.DEFINE_integer("sweep_runs_at_once", 1, text, lower_bound=1, flag_values=flag_values)
-    text = "[run] End a sweep with the first run that fails."
+    text = "[run] Stop the sweep at the first failed run."
     flags.DEFINE_bool("sweep_stop_on_failure", False, text, flag_values=flag_values)
 
 

@@ -38,13 +38,13 @@ class EvaluationsBetweenRounds(Group):
 
     evaluation_clients = Setting(
         50,
-        "Clients of the evaluations between rounds: validation clients, or else a fixed sample of test clients.",
+        "Clients evaluated between rounds: validation clients if there are any, else a fixed sample of test clients.",
         theme="personalization",
         least=1,
     )
     target_accuracy = Setting(
         0.8,
-        "Accuracy for which the summary names the first round that reaches it.",
+        "The summary names the first evaluated round that reaches this accuracy.",
         theme="personalization",
         least=0,
         most=1,
@@ -60,21 +60,24 @@ class Rounds(EvaluationsBetweenRounds):
     )
     rounds_per_checkpoint = Setting(10, "Rounds between checkpoints.", theme="run", least=1)
     rounds_per_model = Setting(
-        0, "Rounds between global models that are kept; 0: only that of the last round.", theme="run", least=0
+        0,
+        "Keep the global model each time this many rounds have passed; 0: keep only the last round's.",
+        theme="run",
+        least=0,
     )
     rounds_from: Setting[str | None] = Setting(
         None,
-        "Directory of a finished run with the same rounds, with the first of them, or with the same ones before the "
-        "second stage, such as FedAvg's for personalized_fed_avg. Reuses them instead of computing them again; no "
-        "number changes. Default: found among the runs beside this one that the same code made; none: computes all.",
+        "Directory of a finished run with the same rounds, with only the first of them, or with the same ones before "
+        "the second stage, such as FedAvg's for personalized_fed_avg. Reuses them instead of computing them again; no "
+        "number changes. Default: searches the runs beside this one that the same code made; none: computes all.",
         theme="run",
         kind=str,
     )
     participants: Setting[int | None] = Setting(
         None,
-        "Clients that took part in training and are judged at the end on their own test parts: the main strategy from "
-        "the global model, and the model that each keeps (kept), where a method has such. Default: as many as there "
-        "are test clients with such a method, else none.",
+        "Clients that took part in training and are evaluated at the end on their own test parts: the main strategy "
+        "from the global model and, if the method has one, the model that each client keeps (kept). Default: as many "
+        "as there are test clients with such a method, else none.",
         theme="personalization",
         kind=int,
         least=0,
@@ -94,12 +97,12 @@ class RunSettings(Rounds, federated_data.Settings):
         choices=strategies.STRATEGIES,
     )
     personalization_epochs = Setting(
-        5, "Epochs of fine-tuning, evaluated after each.", theme="personalization", least=0
+        5, "Epochs of fine-tuning; each client is evaluated after every epoch.", theme="personalization", least=0
     )
     personalization_examples: Setting[list[str]] = Setting(
         [],
         "Evaluate at the end also with the train part of each test client cut to these numbers of examples, such as "
-        "0,1,5,20,all. They are drawn at random, the fewer among the more. Default: only all.",
+        "0,1,5,20,all. They are drawn at random; a smaller draw is part of each larger one. Default: only all.",
         theme="personalization",
         item=(_number_of_examples, "a number of examples, or all"),
     )
@@ -120,37 +123,37 @@ class RunSettings(Rounds, federated_data.Settings):
     plugin: Setting[list[str]] = Setting(
         [],
         "Your own module, by name or as the path of a .py file, that registers tasks, methods, strategies, "
-        "aggregators or optimizers (docs/extending.md). Give several with commas, or repeat the flag.",
+        "aggregators or optimizers (docs/extending.md). Separate several with commas, or repeat the flag.",
         theme="run",
         several=True,
     )
-    output_dir = Setting("runs", "Where run directories are made.", theme="run")
+    output_dir = Setting("runs", "Folder for run directories.", theme="run")
     run_name = Setting(
         "", "Name of the run directory. Default: made from method, data, seed and settings.", theme="run"
     )
-    cores = Setting(0, "Clients trained at once, one core each; 0: as many as the machine has.", theme="run", least=0)
+    cores = Setting(0, "Clients trained at once, one core each; 0: all cores.", theme="run", least=0)
     threads_per_client = Setting(
-        0, "Threads for one client's work; 0: one, or all cores where a round is one client.", theme="run", least=0
+        0, "Threads for each client; 0: one thread, or all cores if a round has one client.", theme="run", least=0
     )
     workers: Setting[list[str]] = Setting(
         [],
-        "TFF workers on other machines, as host:port,host:port, over which clients are spread (docs/scaling.md). "
+        "TFF workers on other machines, as host:port,host:port, to compute clients on (docs/scaling.md). "
         "Default: a worker process on this machine.",
         theme="run",
         item=(_address, "an address of the form host:port"),
     )
     require_closed_worker = Setting(
         False,
-        "Refuse to run where the kernel cannot close TFF's worker process off from the network (docs/scaling.md).",
+        "Refuse to run if the kernel cannot isolate TFF's worker process from the network (docs/scaling.md).",
         theme="run",
     )
     clients_per_call = Setting(
         runtime.CLIENTS_PER_CALL,
-        "Clients handed to TFF's worker at once. Each takes about 20 MB of its memory; more are computed in parts.",
+        "Clients sent to TFF's worker at once, about 20 MB of memory each. Larger cohorts are computed in parts.",
         theme="run",
         least=1,
     )
-    plots = Setting(True, "Draw the plots of the run at its end.", theme="run")
+    plots = Setting(True, "Draw plots at the end of the run.", theme="run")
 
 
 def choices() -> dict[str, dict[str, type[Group]]]:

@@ -95,8 +95,15 @@ def main(argv: Sequence[str]) -> int:
 
 if __name__ == "__main__":
     flags.DEFINE_enum("format", None, FORMATS, "What to write.", required=True)
-    flags.DEFINE_string("round", finished_run.LAST, "The round: last, best (on validation clients), or its number.")
-    flags.DEFINE_string("output", None, "Where to. Default: in RUN/export.")
-    flags.DEFINE_enum("strategy", None, list(tflite.TRAINED), "Of a tflite file. Default: the run's main one.")
-    flags.DEFINE_bool("quantize", False, "tflite: weights as int8; the file predicts and is not trained.")
+    flags.DEFINE_string(
+        "round", finished_run.LAST, "Round of the exported model: last, best (on validation clients), or a number."
+    )
+    flags.DEFINE_string("output", None, "Where to write it. Default: in RUN/export.")
+    flags.DEFINE_enum(
+        "strategy",
+        None,
+        list(tflite.TRAINED),
+        "tflite: the strategy that the file follows. Default: the run's main one.",
+    )
+    flags.DEFINE_bool("quantize", False, "tflite: weights as int8; such a file only predicts.")
     app.run(startup.with_plain_errors(main), flags_parser=startup.parse_flags)

@@ -218,7 +218,7 @@ def main(argv: Sequence[str]) -> int:
 
 
 if __name__ == "__main__":
-    flags.DEFINE_integer("clients", 20, "How many of the run's test clients.", lower_bound=1)
-    flags.DEFINE_string("client_data", None, "Where the run's data is now. Default: where the run found it.")
-    flags.DEFINE_string("output_dir", None, "Where the records go. Default: beside FILE.tflite.")
+    flags.DEFINE_integer("clients", 20, "Number of the run's test clients to use.", lower_bound=1)
+    flags.DEFINE_string("client_data", None, "Current place of the run's data. Default: where the run read it.")
+    flags.DEFINE_string("output_dir", None, "Where to write the records. Default: beside FILE.tflite.")
     app.run(startup.with_plain_errors(main), flags_parser=startup.parse_flags)

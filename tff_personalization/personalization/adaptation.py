@@ -37,7 +37,7 @@ class FineTuning(Group):
     personalization_batch_size = BATCH_SIZE
     personalization_learning_rates: Setting[list[float]] = Setting(
         [],
-        "Learning rates of the personalization optimizer, one of which is chosen on the validation clients, with the "
+        "Learning rates of the personalization optimizer to choose from on the validation clients, together with the "
         "strategy and the epoch, such as 0.005,0.02,0.1. Default: only --personalization_learning_rate.",
         theme="personalization",
         item=(_learning_rate, "a positive, finite number"),

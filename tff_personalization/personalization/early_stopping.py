@@ -23,7 +23,7 @@ class Settings(FineTuning):
 
     early_stopping_fraction = Setting(
         0.2,
-        "Share of its train part that a client holds back with --strategies=fine_tune_early_stopping.",
+        "Share of its train part that each client holds back with --strategies=fine_tune_early_stopping.",
         theme="personalization",
         least=0.01,
         most=0.9,

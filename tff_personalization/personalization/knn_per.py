@@ -38,14 +38,16 @@ KernelFn = Callable[[tf.Tensor, int], tf.Tensor]
 class TunedSettings(Group):
     """What kNN-Per reads with λ chosen by each client: it trains nothing."""
 
-    knn_neighbours = Setting(10, "k, the train examples that vote in kNN-Per.", theme="personalization", least=1)
+    knn_neighbours = Setting(
+        10, "k of kNN-Per: how many of the nearest train examples vote.", theme="personalization", least=1
+    )
 
 
 class Settings(TunedSettings):
     """What kNN-Per reads."""
 
     knn_lambda = Setting(
-        0.5, "λ, the share of the vote in the probabilities of knn_per.", theme="personalization", least=0, most=1
+        0.5, "λ of kNN-Per: weight of the vote in the mixed probabilities.", theme="personalization", least=0, most=1
     )
 
 

@@ -16,7 +16,7 @@ from tff_personalization.tasks import archives, checks, client_arrays, partition
 class Settings(sources.Handwriting, partitions.Natural, partitions.Skewed, partitions.Shards):
     """Which clients there are, and what each is for."""
 
-    task = Setting("emnist62", "What is learnt.", theme="data", choices=registry.TASKS)
+    task = Setting("emnist62", "What the model learns to predict.", theme="data", choices=registry.TASKS)
     client_data = Setting(
         None,
         "Where the clients come from. For emnist62 and emnist10: handwriting (synthetic, generated; the default), "
@@ -29,33 +29,33 @@ class Settings(sources.Handwriting, partitions.Natural, partitions.Skewed, parti
     )
     partition = Setting(
         partitions.NATURAL,
-        "Whose the examples are. natural: as the data says. The others make clients up. dirichlet: label skew by "
-        "--partition_alpha; pathological: --partition_classes for each client; quantity: numbers of examples by "
-        "--partition_alpha.",
+        "Which client gets which examples. natural: as in the data. The others use made-up clients. dirichlet: label "
+        "skew by --partition_alpha; pathological: --partition_classes for each client; quantity: numbers of examples "
+        "by --partition_alpha.",
         theme="data",
         choices=partitions.CHOICES,
     )
     test_client_ids: Setting[str | None] = Setting(
-        None, "File of the names of the clients that are held out to test, one a line.", theme="data", kind=str
+        None, "File with the names of the held-out test clients, one per line.", theme="data", kind=str
     )
     train_client_ids: Setting[str | None] = Setting(
-        None, "File of the names of the clients that train (or validate), one a line.", theme="data", kind=str
+        None, "File with the names of the clients that train (or validate), one per line.", theme="data", kind=str
     )
     train_clients: Setting[int | None] = Setting(
-        None, "Clients that train. Default: all that are not held out.", theme="data", kind=int, least=1
+        None, "Number of train clients. Default: all that are not held out.", theme="data", kind=int, least=1
     )
-    validation_clients = Setting(0, "Clients that validate instead of training.", theme="data", least=0)
+    validation_clients = Setting(0, "Number of clients used for validation instead of training.", theme="data", least=0)
     test_clients: Setting[int | None] = Setting(
         None,
-        "Clients held out to test. Default: 900 of every 3,400 clients, rounded.",
+        "Number of held-out test clients. Default: 900 of every 3,400 clients, rounded.",
         theme="data",
         kind=int,
         least=1,
     )
     data_seed: Setting[int | None] = Setting(
         None,
-        "Seeds the choices that make the data: synthetic writers, made-up clients, train and test parts, and which "
-        "clients are held out. Give it to train several seeds on the same clients. Default: --seed.",
+        "Seeds the making of the data: synthetic writers, made-up clients, train and test parts, and which "
+        "clients are held out. Fix it to train several seeds on the same clients. Default: --seed.",
         theme="data",
         kind=int,
         least=0,

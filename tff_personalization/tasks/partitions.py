@@ -27,7 +27,9 @@ class Natural(Group):
     """What is read where the examples are whose the data says."""
 
     deal_examples_at_random = Setting(
-        False, "Deal all examples to the clients at random, so that no client has a style: a control.", theme="data"
+        False,
+        "Assign all examples to clients at random, so that no client has a style of its own: a control.",
+        theme="data",
     )
 
 
@@ -36,7 +38,8 @@ class Made(Group):
 
     partition_clients: Setting[int | None] = Setting(
         None,
-        f"Clients that a partition makes. Default: as many as the data has, or {DEFAULT_CLIENTS} where it names none.",
+        f"Number of clients that a partition makes. Default: as many as the data has, or {DEFAULT_CLIENTS} if it "
+        "names none.",
         theme="data",
         kind=int,
         least=2,
@@ -48,7 +51,7 @@ class Skewed(Made):
 
     partition_alpha = Setting(
         0.5,
-        "α of a partition's Dirichlet distributions: the smaller, the more clients differ.",
+        "α of a partition's Dirichlet distributions. Clients differ more if it is smaller.",
         theme="data",
         positive=True,
     )
@@ -57,7 +60,7 @@ class Skewed(Made):
 class Shards(Made):
     """What is read where each client has a few classes."""
 
-    partition_classes = Setting(2, "Classes a client has with --partition=pathological.", theme="data", least=1)
+    partition_classes = Setting(2, "Classes of each client with --partition=pathological.", theme="data", least=1)
 
 
 SETTINGS: dict[str, type[Group]] = {NATURAL: Natural, DIRICHLET: Skewed, PATHOLOGICAL: Shards, QUANTITY: Skewed}

@@ -123,5 +123,5 @@ def main(argv: Sequence[str]) -> int:
 
 
 if __name__ == "__main__":
-    flags.DEFINE_integer("seed", 0, "Seed of the split into train and test, for an archive without one.")
+    flags.DEFINE_integer("seed", 0, "Seed of the split into train and test parts, for an archive without a split.")
     app.run(startup.with_plain_errors(main), flags_parser=startup.parse_flags)

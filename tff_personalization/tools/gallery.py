@@ -110,5 +110,7 @@ def main(argv: Sequence[str]) -> int:
 
 
 if __name__ == "__main__":
-    flags.DEFINE_integer("clients", None, "How many test clients, from the first; default: all.", lower_bound=1)
+    flags.DEFINE_integer(
+        "clients", None, "Use only this many test clients, from the first one. Default: all.", lower_bound=1
+    )
     app.run(startup.with_plain_errors(main), flags_parser=startup.parse_flags)

@@ -55,7 +55,9 @@ def judge(run: pathlib.Path, rounds: Iterable[int], progress: bool = True) -> pd
 
 
 def _main() -> None:
-    rounds = flags.DEFINE_list("rounds", None, "Rounds of which the run has kept the model.", required=True)
+    rounds = flags.DEFINE_list(
+        "rounds", None, "Rounds to evaluate; the run must have kept their models.", required=True
+    )
 
     def main(argv: Sequence[str]) -> int:
         if len(argv) != 2:

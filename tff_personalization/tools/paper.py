@@ -197,12 +197,12 @@ def settings_of(arguments: Sequence[str]) -> dict[str, Any]:
 
 def _main() -> None:
     scale = flags.DEFINE_string("scale", "smoke", "smoke, small or paper: configs/paper/<scale>.flags.")
-    experiments = flags.DEFINE_list("experiments", [], "Some of the experiments in configs/paper. Default: all.")
+    experiments = flags.DEFINE_list("experiments", [], "Which experiments of configs/paper to run. Default: all.")
 
     at_once = flags.DEFINE_integer(
         "runs_at_once",
         1,
-        "Runs of an experiment made at the same time, each with its share of cores.",
+        "Runs made at the same time; they share the cores.",
         lower_bound=1,
     )
 

@@ -16,7 +16,7 @@ class Cached(Group):
 
     cache_dir: Setting[str | None] = Setting(
         None,
-        "Where generated, downloaded and read data is kept. Default: TFF's ~/.tff for tff, else the user's cache.",
+        "Where to keep generated, downloaded and read data. Default: TFF's ~/.tff for tff, else the user's cache.",
         theme="data",
         kind=str,
     )
@@ -24,7 +24,7 @@ class Cached(Group):
 
 NUM_CLIENTS = Setting(
     120,
-    "Writers that --client_data=handwriting generates, or users that --task=stackoverflow reads.",
+    "Number of writers that --client_data=handwriting generates, or of users that --task=stackoverflow reads.",
     theme="data",
     least=2,
 )
@@ -41,7 +41,7 @@ class Handwriting(Cached):
 
     num_clients = NUM_CLIENTS
     writer_heterogeneity = Setting(
-        1.0, "How differently generated writers write: 0, all alike, and upward.", theme="data", least=0
+        1.0, "How much the styles of generated writers differ; 0: not at all.", theme="data", least=0
     )
 
 
