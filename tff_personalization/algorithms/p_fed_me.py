@@ -12,9 +12,10 @@ for each round:
         g_i ← w − w_i;  client i keeps θ_i
     w ← w − β (1/M) Σ g_i          # or another server optimizer; β: its learning rate
 
-As in the authors' code, θ_i carries over from batch to batch, and ηλ is 0.075 by default. There all clients do local steps
-in each round and a cohort of them is averaged; here only the cohort does. The paper's server has no momentum:
---server_sgd_momentum=0. A held-out client has no θ_i: the strategy `p_fed_me` finds one from w.
+As in the authors' code, θ_i carries over from batch to batch, and ηλ is 0.075 by default. There, all clients do local
+steps in each round and only a cohort is averaged. Here only the cohort does local steps. The paper's server has no
+momentum: --server_sgd_momentum=0.
+A held-out client has no θ_i: the strategy `p_fed_me` finds one from w.
 """
 
 from typing import Any
