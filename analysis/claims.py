@@ -163,7 +163,9 @@ def write(directory: str | os.PathLike[str]) -> pathlib.Path:
         raise UserError(f"{directory}: no experiments in it; give the folder that make paper wrote")
     found = study.read(directory)
     if not isinstance(found.directory, pathlib.Path):
-        raise UserError(f"{directory}: a zip file; python -m analysis.share_runs {directory} --to=FILE judges it again")
+        raise UserError(
+            f"{directory}: a zip file; python -m analysis.share_runs {directory} --to=FILE evaluates the claims again"
+        )
     path = found.directory / "verdicts.json"
     temporary = path.with_suffix(".temp")
     temporary.write_text(json.dumps(contents(found), indent=2) + "\n", encoding="utf-8")

@@ -134,7 +134,7 @@ def _row(group: dict[int, runs_lib.Run], strategy: str, reference: dict[int, run
     for seed, run in group.items():
         if seed not in reference:
             raise UserError(
-                f"{run.directory}: no run of the reference with seed {seed}; give one, or leave this one out"
+                f"{run.directory}: the reference has no run with seed {seed}; give one, or leave this run out"
             )
         if run.config.get("data_sha256") != reference[seed].config.get("data_sha256"):
             raise UserError(

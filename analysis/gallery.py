@@ -62,14 +62,14 @@ def read(run: runs_lib.Run) -> Gallery:
     examples = {len(array) for name, array in arrays.items() if name != "classes"}
     if len(examples) != 1 or any(arrays[name].ndim != dimensions for name, dimensions in _DIMENSIONS.items()):
         raise UserError(
-            f"{path}: arrays that do not fit each other; make it again with tff_personalization.tools.gallery"
+            f"{path}: arrays that do not fit together; make it again with tff_personalization.tools.gallery"
         )
     names = np.append(arrays["classes"].astype(str), "–")  # −1, no class, is the last
     table = pd.DataFrame({"client": arrays["client"].astype(str)})
     for column, name in (("label", "labels"), ("before", "before"), ("after", "after")):
         if len(table) and not -1 <= arrays[name].min() <= arrays[name].max() < len(names) - 1:
             raise UserError(
-                f"{path}: {name} has a class of no name; make it again with tff_personalization.tools.gallery"
+                f"{path}: {name} has a class without a name; make it again with tff_personalization.tools.gallery"
             )
         table[column] = names[arrays[name]]
     right = {name: arrays[name] == arrays["labels"] for name in ("before", "after")}

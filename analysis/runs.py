@@ -52,9 +52,9 @@ def check_same_data(runs: Sequence[Run]) -> None:
             other = first.setdefault((run.config["task"], name, kind, seed, *_of_data(run, kind)), run)
             if _contents(other)[kind] != contents:
                 raise UserError(
-                    f"{other.directory} and {run.directory}: their client data {name} had other contents "
+                    f"{other.directory} and {run.directory}: the contents of their client data {name} differ "
                     f"(SHA-256 {_contents(other)[kind][:12]}… and {contents[:12]}…): give runs on the same data, or "
-                    "make one again"
+                    "repeat one"
                 )
 
 

@@ -67,7 +67,7 @@ def write(files: Mapping[str, bytes], to: pathlib.Path) -> pathlib.Path:
             if name.endswith("/config.json") and json.loads(files.get(name, b"null")) != places.read_json(
                 there / name, ()
             ):
-                raise UserError(f"--to: {to} holds another run, {name.split('/')[-2]}; give another file, or remove it")
+                raise UserError(f"--to: {to} has another run, {name.split('/')[-2]}; give another file, or remove it")
     stream = io.BytesIO()
     with zipfile.ZipFile(stream, "w") as archive:
         for name in sorted(files):
@@ -102,7 +102,7 @@ def _main() -> None:
         for part in parts:
             twice = sorted(files.keys() & part.keys())
             if twice:
-                raise UserError(f"{twice[0]}: of two runs or studies; share them in two files")
+                raise UserError(f"{twice[0]}: the name of two runs or studies; share them in two files")
             files |= part
         path = write(files, pathlib.Path(to.value))
         count, with_clients = (

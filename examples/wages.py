@@ -26,7 +26,7 @@ def load(options):
     try:
         files = importlib.metadata.files("linearmodels") or []
     except importlib.metadata.PackageNotFoundError:
-        raise errors.UserError("the table is in linearmodels: pip install --no-deps linearmodels==6.1.") from None
+        raise errors.UserError("the table comes with linearmodels: pip install --no-deps linearmodels==6.1.") from None
     (path,) = (file.locate() for file in files if file.name == "wage_panel.csv.bz2")
     table = pd.get_dummies(pd.read_csv(path), columns=["occupation"])
     table = table.assign(

@@ -105,7 +105,7 @@ def test_a_temporary_folder_of_somebody_elses_is_not_used(tmp_path, monkeypatch)
 
 @pytest.mark.parametrize("path", ["~no_such_user_at_all", "~no_such_user_at_all/runs"])
 def test_the_home_of_nobody_is_refused_and_not_made(path):
-    with pytest.raises(errors.UserError, match="no home of that name"):
+    with pytest.raises(errors.UserError, match="no home directory of that name"):
         homes.expand(path)
     assert homes.expand("~/x") == pathlib.Path(os.environ["HOME"], "x")
 

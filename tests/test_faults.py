@@ -145,7 +145,7 @@ def test_a_damaged_checkpoint_is_set_aside_and_costs_nothing_but_time(stopped, u
     variables = next(newest.with_suffix("").glob("variables/*data*"))
     variables.write_bytes(variables.read_bytes()[:-9] + b"\0" * 9)
     completed = forked.run([*arguments, f"--output_dir={tmp_path}"], capture_output=True, text=True, check=True)
-    assert f"{newest.stem}: variables/{variables.name} is damaged. It is set aside" in completed.stderr
+    assert f"{newest.stem}: variables/{variables.name} is damaged. It is renamed" in completed.stderr
     processes.assert_same_numbers(copy, uninterrupted)
 
 

@@ -91,7 +91,7 @@ def test_the_round_that_is_best_on_validation_clients_is_judged_on_test_clients_
     best = int(judged.loc[judged.accuracy_mean.idxmax(), "round"])
     found = json.loads((directory / "summary.json").read_text())["validation_round"]
     assert found["round"] == best
-    assert f"round {best}: of the evaluated ones the best on validation clients" in capsys.readouterr().out
+    assert f"round {best}: best evaluated round on validation clients" in capsys.readouterr().out
     models = saved_models.SavedModels(directory / "models")
     assert models.rounds() == sorted({4, 8, best})
     # A run that ends there has that model and those accuracies.

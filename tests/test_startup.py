@@ -94,7 +94,7 @@ def test_want_of_memory_is_one_line(capfd):
     assert message.count("\n") == 1
     assert message.startswith("Error: memory ran out (Unable to allocate 3 GiB for an array)")
     assert "give fewer --cores; then run the same command again to resume" in message
-    assert "--clients_per_call it is another run" in message
+    assert "--clients_per_call makes it another run" in message
 
 
 def test_want_of_memory_for_a_thread_is_one_too_but_no_other_runtime_error(capfd):

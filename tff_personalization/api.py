@@ -88,7 +88,9 @@ def evaluate(
     trained, wanted = opened.experiment.values, experiment.values
     changed = [n for n in sorted(settings) if config.theme_of(n) != "personalization" and wanted[n] != trained[n]]
     if changed:
-        raise errors.UserError(f"{changed[0]}={settings[changed[0]]!r} is a setting of training: start another run.")
+        raise errors.UserError(
+            f"{changed[0]}={settings[changed[0]]!r} is a setting of training: start a new run for it."
+        )
     weights, number = opened.global_weights(round_number), opened.round_number(round_number)
     evaluator = client_evaluation.PersonalizationEvaluator(experiment, opened.model, opened.data, weights)
     with _program(), opened.computing():
@@ -135,7 +137,9 @@ def compare(runs: Sequence[run_records.Run | str | os.PathLike[str]]) -> Compari
 def _program() -> Iterator[interruption.Interruption]:
     """What surrounds a computation in a process that has other things to do; nothing of it is left behind."""
     if threading.current_thread() is not threading.main_thread():
-        raise errors.UserError("a run starts TFF's worker, which ends with its thread: call this on the main thread.")
+        raise errors.UserError(
+            "a run starts TFF's worker, which ends when its thread ends: call this on the main thread."
+        )
     # A notebook's cells are run by an event loop; TFF and the records wait for loops of their own meanwhile.
     loop = asyncio._get_running_loop()
     asyncio._set_running_loop(None)

@@ -17,7 +17,7 @@ def expand(path: str | os.PathLike[str]) -> pathlib.Path:
     """
     expanded = os.path.expanduser(path)
     if os.fspath(expanded).startswith("~"):
-        raise errors.UserError(f"{path}: no home of that name is known: give the whole path.")
+        raise errors.UserError(f"{path}: there is no home directory of that name: give the whole path.")
     return pathlib.Path(expanded)
 
 

@@ -119,7 +119,7 @@ def _import(name: str) -> types.ModuleType:
     except ModuleNotFoundError as error:
         if error.name == name.partition(".")[0] or error.name == name:
             raise errors.UserError(
-                f"--plugin={name}: there is no such module on Python's path: give the path of its .py file."
+                f"--plugin={name}: Python's path has no such module: give the path of its .py file."
             ) from error
         raise _failed(name, error) from error
     except Exception as error:
@@ -131,7 +131,7 @@ def _import_file(path: pathlib.Path) -> types.ModuleType:
     if not path.is_file():
         raise errors.UserError("there is no such file.")
     if path.stem in sys.modules or not path.stem.isidentifier():
-        raise errors.UserError(f"a module {path.stem!r} exists already, or cannot be named so: rename the file.")
+        raise errors.UserError(f"a module {path.stem!r} exists already, or the name is not allowed: rename the file.")
     spec = importlib.util.spec_from_file_location(path.stem, path)
     assert spec is not None
     assert spec.loader is not None

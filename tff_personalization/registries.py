@@ -12,7 +12,7 @@ def add(registry: dict[str, Any], kind: str, name: str, value: Any) -> None:
         UserError: the name is taken, or is not one word.
     """
     if name in registry:
-        raise errors.UserError(f"{kind} {name!r} exists already: give it another name.")
+        raise errors.UserError(f"{kind} {name!r} exists already: choose another name.")
     if not name.isidentifier():
         raise errors.UserError(f"{kind} {name!r}: give it a name of letters, digits and underscores.")
     registry[name] = value

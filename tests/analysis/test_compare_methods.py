@@ -129,7 +129,7 @@ def test_formats(make_run):
 @pytest.mark.parametrize(
     ("other", "message"),
     [
-        ({"seed": 2, "method": "reptile"}, "no run of the reference with seed 2"),
+        ({"seed": 2, "method": "reptile"}, "the reference has no run with seed 2"),
         ({"method": "reptile", "clients": 60}, "other test clients"),
         ({"method": "fed_avg"}, "the same settings and seed"),
         ({"method": "reptile", "release": "aggregates"}, "no clients.csv"),

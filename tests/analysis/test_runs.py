@@ -241,7 +241,7 @@ def test_data_of_one_name_with_other_contents_is_refused_by_every_comparison(mak
     other = json.loads(json.dumps(hashes).replace("a" * 64, "b" * 64))
     seed = 1 if "data_sha256" in hashes else 2
     one, two = with_data(make_run("one", seed=1), **hashes), with_data(make_run("two", seed=seed), **other)
-    message = f"{one.directory} and {two.directory}: their client data x.npz had other contents"
+    message = f"{one.directory} and {two.directory}: the contents of their client data x.npz differ"
     for compare in (compare_runs.over_seeds, compare_methods.compare, runs_lib.check_same_data):
         _expect(message, lambda compare=compare: compare([one, two]))
     _expect(message, lambda: study.read(one.directory.parent))

@@ -50,7 +50,9 @@ def test_a_study_in_a_zip_file_is_the_study_and_the_same_records_give_the_same_b
     assert [shared.key(run) for run in shared.runs] == [found.key(run) for run in found.runs]
     again = share_runs.write(share_runs.of_study(shared), tmp_path / "again.zip")
     assert again.read_bytes() == first.read_bytes()
-    with pytest.raises(UserError, match=r"a\.zip: a zip file; python -m analysis\.share_runs .* judges it again"):
+    with pytest.raises(
+        UserError, match=r"a\.zip: a zip file; python -m analysis\.share_runs .* evaluates the claims again"
+    ):
         claims.write(first)
 
 
@@ -59,7 +61,7 @@ def test_another_run_is_not_lost(make_run, share):
     before = shared.read_bytes()
     assert share(make_run("same/mine", seed=1)).read_bytes() == before
     for other in (make_run("others/mine", seed=2), make_run("yours", seed=1)):
-        with pytest.raises(UserError, match="holds another run, mine"):
+        with pytest.raises(UserError, match="has another run, mine"):
             share(other)
     assert shared.read_bytes() == before
 

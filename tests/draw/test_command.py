@@ -75,7 +75,7 @@ def test_a_run_that_cannot_be_drawn_on_is_refused(finished_run):
 def test_the_round_is_the_last_one_or_any_that_is_kept(finished_run):
     run = finished_run(model="linear")
     assert [personalizer.load(run, number).round_number for number in (None, 2)] == [4, 2]
-    with pytest.raises(errors.UserError, match=r"no model of round 3, but of 2, 4"):
+    with pytest.raises(errors.UserError, match=r"no model of round 3, only of 2, 4"):
         personalizer.load(run, 3)
 
 

@@ -137,7 +137,7 @@ def test_it_works_all_the_same_after_a_warning(tmp_path, caplog, monkeypatch):
     monkeypatch.setenv("http_proxy", "http://10.255.255.1:3128")
     with (tmp_path / "log").open("wb") as log, runtime.execution_context(cores=1, log=log):
         assert test_runtime.sum_of_doubles([1, 2, 3]) == 12
-    assert "cannot be closed off from the network here (as a test wants it)" in caplog.text
+    assert "cannot be isolated from the network here (as a test wants it)" in caplog.text
 
 
 @pytest.mark.usefixtures("_not_closed")
@@ -198,5 +198,5 @@ def test_a_worker_for_others_listens_on_the_address_that_it_is_given_and_no_othe
         finally:
             process.kill()
             process.wait()
-    with pytest.raises(errors.UserError, match="--port=8000: cannot be listened on"):
+    with pytest.raises(errors.UserError, match="--port=8000: cannot be used"):
         worker.listening("192.0.2.1", 8000)

@@ -233,7 +233,7 @@ REFUSED = {
     "dropout inside": (lambda: [L.Reshape([8, 1]), L.LSTM(5, dropout=0.1)], "a Dropout layer"),
     "a penalty": (lambda: [L.Dense(5, kernel_regularizer="l2")], "losses of its own"),
     "no weights": (lambda: [L.Flatten()], "no trainable weights"),
-    "no attribute": (lambda: [_NoAttribute()], "no attribute of a layer"),
+    "no attribute": (lambda: [_NoAttribute()], "not an attribute of a layer"),
 }
 
 

@@ -61,7 +61,7 @@ def stages(*first):
     [
         (None, "build gives nothing; an algorithms.method.Training is expected"),
         ([1], "build gives a list"),
-        (method.Training(stages(2), None, None), r"begin with the rounds \[2\]; 1 and then later ones"),
+        (method.Training(stages(2), None, None), r"begin with rounds \[2\]; 1 is expected first"),
         (method.Training(stages(1, 5, 5), None, None), r"\[1, 5, 5\]"),
     ],
 )

@@ -71,13 +71,13 @@ def test_it_goes_on_without_the_earlier_run_once_there_is_a_checkpoint(run, run_
 
 # What the earlier run says of itself, what else the later one is given, the models that were kept, what is said.
 _MISFITS = [
-    ({"seed": 2}, {}, None, r"its rounds are others \(seed: 2 there"),
+    ({"seed": 2}, {}, None, r"its rounds were made differently \(seed: 2 there"),
     ({"local_epochs": 1}, {}, None, "local_epochs: 1 there, 2 here"),
     ({}, {"server_learning_rate": 0.5}, None, "optimizers"),
     ({}, {"rounds_per_evaluation": 4}, None, "rounds_per_evaluation"),
     ({}, {"strategies": ["fine_tune_head"]}, None, "strategies"),
     ({}, {"evaluation_release": "aggregates"}, None, "evaluation_release: 'records' there, 'aggregates' here"),
-    ({}, {}, {8}, "no model of round 4, but of 8: .*--rounds_per_model"),
+    ({}, {}, {8}, "no model of round 4, only of 8: .*--rounds_per_model"),
     ({"rounds": 3}, {}, None, "has 3 of the 4 rounds"),
     ({"method": "fed_sgd"}, {}, None, "method: 'fed_sgd' there, 'personalized_fed_avg' here"),
 ]

@@ -83,7 +83,7 @@ def test_what_is_no_finished_run_is_refused(tmp_path, linear_run):
 
 def test_a_run_in_a_zip_file_is_refused_since_its_models_are_not_in_it(tmp_path, linear_run):
     shared = share_runs.write(share_runs.of_run(FinishedRun.open(linear_run)), tmp_path / "shared.zip")
-    _refused(shared / linear_run.name, names=[shared / linear_run.name, "a zip file holds no models"])
+    _refused(shared / linear_run.name, names=[shared / linear_run.name, "a zip file has no models"])
 
 
 def test_a_damaged_config_is_refused(tmp_path, linear_run):

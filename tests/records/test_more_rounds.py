@@ -67,7 +67,7 @@ def test_the_same_name_with_more_rounds_keeps_the_shorter_run_under_another(run,
     kept = short.with_name("run-earlier")
     assert (kept / "summary.json").read_bytes() == before
     said = capsys.readouterr().err
-    assert f"{short} has the first rounds of this run: it is called {kept} from now on." in said
+    assert f"{short} has the first rounds of this run; it is renamed to {kept}." in said
     assert f"Rounds 1 to 4 are those of {kept}" in said
     counted.clear()
     run(**settings, rounds=8)  # finished
@@ -162,6 +162,6 @@ def test_a_checkpoint_that_is_damaged_or_has_only_a_model_is_not_gone_on_from(ru
 
 def test_a_cohort_that_is_larger_than_the_population_is_said_and_recorded_as_it_was(run, caplog):
     directory = run(clients_per_round=30, rounds=1, rounds_per_evaluation=0)
-    assert "--clients_per_round=30 is more than the clients that train: each round has all 8 of them." in caplog.text
+    assert "--clients_per_round=30 is more than the train clients: each round uses all 8 of them." in caplog.text
     config = json.loads((directory / "config.json").read_text())
     assert (config["clients_of_a_round"], config["flags"]["clients_per_round"]) == (8, 30)

@@ -63,10 +63,10 @@ def test_a_finished_run_is_not_that_of_another_file_of_the_same_name(begin, dire
     assert directory_of(two).path == directory.path  # what is not finished reads the data
     begin(one, finished=True)
     assert directory_of(one).finished
-    with pytest.raises(errors.UserError, match=r"--client_data=.*fold2/data.npz: the file is not the one.*--run_name"):
+    with pytest.raises(errors.UserError, match=r"--client_data=.*fold2/data.npz: this is not the file.*--run_name"):
         directory_of(two)
     shutil.copyfile(two, one)
-    with pytest.raises(errors.UserError, match="is not the one"):
+    with pytest.raises(errors.UserError, match="is not the file"):
         directory_of(one)
     one.unlink()
     assert directory_of(one).finished
@@ -89,7 +89,7 @@ def test_a_run_that_goes_on_with_the_same_examples_in_other_bytes_is_of_that_fil
         file.write(b"\0")  # behind the archive's end
     begin(two, finished=True)
     assert directory_of(two).finished
-    with pytest.raises(errors.UserError, match="is not the one"):
+    with pytest.raises(errors.UserError, match="is not the file"):
         directory_of(one)
 
 

@@ -78,7 +78,7 @@ def test_an_integer_that_named_inputs_would_round_is_refused():
     ("changes", "hint"),
     [
         ({"client": "person"}, "no column 'person'; it has phone"),
-        ({"labels": ["speed"]}, "other values than 0 and 1"),
+        ({"labels": ["speed"]}, "values other than 0 and 1"),
         ({"classes": ["calm"]}, "'mood' has 'loud'"),
     ],
 )

@@ -42,7 +42,7 @@ def test_runs_that_have_no_gallery_are_refused(run):
     with pytest.raises(errors.UserError, match="has changed"):
         gallery.gallery(of_head)
     (of_head / "clients.csv").unlink()
-    with pytest.raises(errors.UserError, match="aggregates only"):
+    with pytest.raises(errors.UserError, match="only aggregates"):
         gallery.gallery(of_head)
     (of_head / "summary.json").unlink()
     with pytest.raises(errors.UserError, match="unfinished"):

@@ -35,7 +35,7 @@ def test_the_validation_chosen_round_leaves_its_clients(run):
 
 def test_a_round_whose_model_was_not_kept_is_refused(run):
     directory = run()
-    with pytest.raises(errors.UserError, match=r"no model of round 3, but of 4"):
+    with pytest.raises(errors.UserError, match=r"no model of round 3, only of 4"):
         judge_rounds.judge(directory, [3], progress=False)
 
 

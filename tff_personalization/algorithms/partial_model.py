@@ -124,5 +124,5 @@ def check_model(setup: method.Setup[Any], name: str) -> None:
     """Raises UserError if the model is nothing but a head, which the method of this name keeps local."""
     if setup.model.rest.stop == 0:
         raise errors.UserError(
-            f"--model: the network is nothing but a head, which --method={name} keeps local: choose another --model."
+            f"--model: the whole network is its head, which --method={name} keeps local: choose another --model."
         )

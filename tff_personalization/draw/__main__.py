@@ -44,7 +44,8 @@ def _without_run() -> errors.UserError:
     if made:
         return errors.UserError(f"RUN is missing: give a run directory, such as make draw RUN={made[-1].parent}")
     return errors.UserError(
-        "RUN is missing, and runs/ has none: make one with make run (some 3 minutes), or with make draw FLAGS=--train."
+        "RUN is missing, and runs/ has no run: make one with make run (about 3 minutes), or with make draw "
+        "FLAGS=--train."
     )
 
 

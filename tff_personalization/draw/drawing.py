@@ -30,7 +30,7 @@ def checked(strokes: object) -> list[np.ndarray]:
     if not isinstance(strokes, list) or not all(isinstance(stroke, list) and stroke for stroke in strokes):
         raise errors.UserError("strokes: a list of lists of points [x, y] is expected.")
     if not strokes:
-        raise errors.UserError("strokes: there is none; draw something first.")
+        raise errors.UserError("strokes: there are none; draw something first.")
     if len(strokes) > MOST_STROKES or sum(map(len, strokes)) > MOST_POINTS:
         raise errors.UserError(f"strokes: at most {MOST_STROKES} of {MOST_POINTS} points altogether are read.")
     for stroke in strokes:

@@ -68,12 +68,14 @@ def load(run: pathlib.Path, round_number: int | None = None, strategy: str | Non
         raise errors.UserError(f"{run}: --task={task} has no characters to draw: give a run of emnist62 or emnist10.")
     available = opened.experiment.config.strategies
     if strategy is not None and strategy not in available:
-        raise errors.UserError(f"--strategy={strategy}: {run} was judged with {', '.join(available)}: choose of these.")
+        raise errors.UserError(
+            f"--strategy={strategy}: {run} was evaluated with {', '.join(available)}: choose one of these."
+        )
     name = strategy or available[0]
     if not strategies_lib.STRATEGIES[name].gives_weights:
         usable = [other for other in available if strategies_lib.STRATEGIES[other].gives_weights]
         instead = f"give --strategy={usable[0]}" if usable else "give a run with --strategies=fine_tune"
-        raise errors.UserError(f"{run}: the strategy {name} makes no model of its own that could be shown: {instead}.")
+        raise errors.UserError(f"{run}: the strategy {name} makes no model that could be shown: {instead}.")
     number = opened.round_number(finished_run.LAST if round_number is None else round_number)
     return TrainedModel(
         opened.experiment, opened.model, opened.global_weights(number), number, name, opened.name, opened.source

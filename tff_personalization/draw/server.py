@@ -242,9 +242,9 @@ def _json(name: str) -> Any:
     try:
         value = flask.request.get_json()
     except RecursionError:
-        raise errors.UserError("The body is JSON that is nested too deep.") from None
+        raise errors.UserError("The body is JSON with too many nested levels.") from None
     if not isinstance(value, dict) or name not in value:
-        raise errors.UserError(f"{name}: the body is to be a JSON object that has it.")
+        raise errors.UserError(f"{name}: the body must be a JSON object that has it.")
     return value[name]
 
 
@@ -272,7 +272,7 @@ class Server:
             listening.bind((LOOPBACK, port))
         except OSError as error:
             raise errors.UserError(
-                f"--port={port}: cannot be listened on ({error.strerror}): give another, or 0 for any free one."
+                f"--port={port}: cannot be used ({error.strerror}): give another port, or 0 for any free one."
             ) from error
         listening.listen()
         self.port = listening.getsockname()[1]

@@ -76,7 +76,7 @@ class Visitor:
             UserError: there are as many as are kept.
         """
         if len(self._examples) >= self._most_examples:
-            raise errors.UserError(f"At most {self._most_examples} examples are kept: save them and begin again.")
+            raise errors.UserError(f"At most {self._most_examples} examples are kept: save them and start again.")
         earlier = sum(example.label == label for example in self._examples)
         held_back = (earlier + 1) % HOLD_BACK_OF == HOLD_BACK_FIRST
         self._examples.append(_Example(image, label, held_back))
@@ -136,7 +136,7 @@ class Visitor:
     def save(self) -> bytes:
         """The examples as a by-writer archive, in their order and with their parts. UserError if there are none."""
         if not self._examples:
-            raise errors.UserError("There are no examples yet to save.")
+            raise errors.UserError("There are no examples to save yet.")
         images, labels = _arrays(self._examples)
         stream = io.BytesIO()
         np.savez_compressed(
@@ -165,12 +165,12 @@ class Visitor:
         )
         read = read.select(read.labels < len(self._classes))
         if not len(read.labels):
-            raise errors.UserError(f"{name} holds none of the characters that this run's model knows.")
+            raise errors.UserError(f"{name} has none of the characters that this run's model knows.")
         if len(read.labels) > self._most_examples:
             raise errors.UserError(f"{name} holds {len(read.labels)} examples: at most {self._most_examples} are kept.")
         writers = np.unique(read.client).tolist()
         if len(writers) > 1:
-            raise errors.UserError(f"{name} is of {len(writers)} writers: one writer's is expected.")
+            raise errors.UserError(f"{name} is of {len(writers)} writers: one writer is expected.")
         self._writer = writers[0]
         # Synthetic examples are called so when they are saved again.
         self._source = read.source if read.source.startswith("synthetic") else SOURCE

@@ -41,6 +41,7 @@ def check_loopback() -> None:
             pass
     except OSError as error:
         raise errors.UserError(
-            f"loopback is down (127.0.0.1: {error.strerror or error}), through which TFF's worker is reached: bring it "
+            f"loopback is down (127.0.0.1: {error.strerror or error}), and TFF's worker is reached through it: bring "
+            "it "
             "up (ip link set lo up)."
         ) from error

@@ -83,7 +83,7 @@ class Context(tff.framework.SyncContext):
                     self._mergeable[comp] = tff.backends.native.compile_to_mergeable_comp_form(_with_plain_sums(comp))
                 except (TypeError, ValueError) as error:
                     logging.warning(
-                        "A computation over more than %d clients is not one that can be split; its memory grows with "
+                        "A computation over more than %d clients cannot be split; its memory grows with "
                         "the clients (%s).",
                         self._clients_per_call,
                         " ".join(str(error).split())[:200],

@@ -66,7 +66,7 @@ class _Remote:
             if answers and self.context is None:
                 self._connect()
             elif not answers and self.context is not None:
-                logging.warning("Worker %s does not answer; going on without it.", self.address)
+                logging.warning("Worker %s does not answer; continuing without it.", self.address)
                 self._disconnect()
             self._stopping.wait(PING_SECONDS)
         self._disconnect()
@@ -159,9 +159,9 @@ class RemoteWorkers:
                 if not isinstance(error, grpc.RpcError) or not runtime.is_want_of_memory(error):
                     raise
                 raise errors.UserError(
-                    f"--workers: memory ran out on {' or '.join(used)}: end what else runs there, or start workers "
+                    f"--workers: memory ran out on {' or '.join(used)}: stop other programs there, or start workers "
                     "with fewer cores (make worker FLAGS=--cores=N). Run the same command again to resume "
-                    "from the last round; with a smaller --clients_per_call it is another run."
+                    "from the last round; a smaller --clients_per_call makes it another run."
                 ) from error
         raise errors.UserError(
             f"--workers: workers were lost in {_MOST_ATTEMPTS} attempts at one computation. Run the same command "

@@ -153,7 +153,7 @@ class Worker:
         """Starts the process on a port of all network interfaces, and returns it with its address."""
         if self._require_closed:
             raise errors.UserError(
-                f"--require_closed_worker: TFF's worker cannot be closed off from the network here ({reason}): run on "
+                f"--require_closed_worker: TFF's worker cannot be isolated from the network here ({reason}): run on "
                 "a machine that gives user and network namespaces, or without this flag where nobody else reaches it."
             )
         connections.check_loopback()
@@ -196,8 +196,8 @@ def is_want_of_memory(error: grpc.RpcError) -> bool:
 def _warn_of_open_worker(reason: str) -> None:
     """Says it once, not at each start."""
     logging.warning(
-        "TFF's worker cannot be closed off from the network here (%s): it listens on a port of all interfaces; "
-        "--require_closed_worker refuses to run then.",
+        "TFF's worker cannot be isolated from the network here (%s): it listens on a port of all interfaces; "
+        "--require_closed_worker would refuse to run here.",
         reason,
     )
 

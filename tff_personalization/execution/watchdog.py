@@ -57,7 +57,7 @@ class Watchdog:
                 same = self._waiting.is_set() and now[:2] == before[:2] and now[2] - before[2] < _IDLE * _POLL_SECONDS
                 still, before = still + _POLL_SECONDS if same else 0.0, now
                 if still >= self._seconds:
-                    logging.warning("TFF's worker process has done nothing for %.0f s; ending it.", still)
+                    logging.warning("TFF's worker process has done nothing for %.0f s; stopping it.", still)
                     process.kill()
                     still = 0.0
 

@@ -130,7 +130,7 @@ def from_settings(given: Mapping[str, Any]) -> Experiment:
         plugins.load_again(plugins.split(_listed(given.get("plugin") or [])), {})
         define_flags(flag_values)
         if rest := flag_values(["run_experiment", *arguments])[1:]:
-            raise errors.UserError(f"{rest[0]!r} is no setting.")
+            raise errors.UserError(f"{rest[0]!r} is not a setting.")
         return from_flags(flag_values)
     except flags.Error as error:
         raise errors.UserError(" ".join(str(error).split())) from error
@@ -162,7 +162,8 @@ def from_values(of_flags: Mapping[str, Any], given: Mapping[str, Any]) -> Experi
         if method.means_only and not aggregator.mean:
             means = ", ".join(name for name, other in aggregators.AGGREGATORS.items() if other.mean)
             raise errors.UserError(
-                f"--aggregator={values['aggregator']} makes no mean by cluster, which --method={values['method']} "
+                f"--aggregator={values['aggregator']} does not make one mean per cluster, which "
+                f"--method={values['method']} "
                 f"needs: choose one of {means}."
             )
         if not aggregator.weighted:
@@ -221,7 +222,9 @@ def _check_combinations(values: Mapping[str, Any], method: Method, given: Collec
         )
     name = values["run_name"]
     if name and (set(name) & {"/", "\\", "\0"} or name in (".", "..")):
-        raise errors.UserError(f"--run_name={name!r}: it names a directory in --output_dir: give one without slashes.")
+        raise errors.UserError(
+            f"--run_name={name!r}: the name of a directory in --output_dir is expected: give one without slashes."
+        )
     for flag in ("cores", "threads_per_client", "require_closed_worker"):
         if values["workers"] and flag in given:
             raise errors.UserError(

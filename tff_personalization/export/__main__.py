@@ -49,7 +49,7 @@ def export(
         name = "strategy" if strategy else "quantize"
         raise errors.UserError(f"--{name} has no effect with --format={form}: remove it, or choose --format=tflite.")
     if quantize and strategy:
-        raise errors.UserError("--strategy has no effect with --quantize, which makes a file that is not trained.")
+        raise errors.UserError("--strategy has no effect with --quantize, which makes a file that cannot be trained.")
     if form == _KERAS and path is not None and path.suffix != ".keras":
         raise errors.UserError(f"--output={path}: give a name that ends with .keras.")
     found = global_model.read(finished_run.FinishedRun.open(run), which)
@@ -71,7 +71,7 @@ def export(
             tflite.write(found, how, path)
         files.write_text(path.with_name(f"{path.name}.json"), files.json_text(said) + "\n")
     except OSError as error:
-        raise errors.UserError(f"--output={path}: cannot be written ({error.strerror}): give another place.") from error
+        raise errors.UserError(f"--output={path}: cannot be written ({error.strerror}): give another path.") from error
     return path
 
 
@@ -89,7 +89,7 @@ def main(argv: Sequence[str]) -> int:
         given.quantize,
     )
     size = sum(file.stat().st_size for file in (path.rglob("*") if path.is_dir() else [path]) if file.is_file())
-    print(f"{path}: {size / 1e6:.2f} MB; what it takes and where it is from: {path.name}.json beside it")
+    print(f"{path}: {size / 1e6:.2f} MB; its inputs and origin are in {path.name}.json beside it")
     return 0
 
 

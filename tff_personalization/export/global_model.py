@@ -65,8 +65,8 @@ def read(run: finished_run.FinishedRun, which: str = finished_run.LAST) -> Globa
     method = run.experiment.config.method
     if methods.get(method).provides == ifca.SEVERAL_MODELS:
         raise errors.UserError(
-            f"{run.directory}: --method={method} trains several models, none of which is the global model: give a run "
-            "of another method."
+            f"{run.directory}: --method={method} trains several models and no single global model: give a run of "
+            "another method."
         )
     weights = run.global_weights(which).model
     return GlobalModel(run, run.round_number(which), weights)

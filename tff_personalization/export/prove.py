@@ -168,13 +168,13 @@ def prove(
     device = on_device.open_file(path)
     said = device.metadata
     if "personalization" not in said:
-        raise errors.UserError(f"{path}: a file that is not trained; give one made without --quantize.")
+        raise errors.UserError(f"{path}: a file that cannot be trained; give one made without --quantize.")
     opened = finished_run.FinishedRun.open(run, client_data)
     found = global_model.read(opened, said["run"]["round"])
     saved = device.save()
     for place, w in enumerate(found.weights):
         if not np.array_equal(saved.get(f"weight_{place}", w), w):
-            raise errors.UserError(f"{path} is not of {run}: its weights are others; export the run's model first.")
+            raise errors.UserError(f"{path} is not of {run}: its weights differ; export the run's model first.")
     clients = chosen_clients(opened, count)
     if not clients:
         raise errors.UserError(f"{run}: no test client has test examples.")

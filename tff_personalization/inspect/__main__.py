@@ -49,7 +49,9 @@ def describe(archive: archives.Archive) -> list[str]:
 
 def main(argv: Sequence[str]) -> int:
     if len(argv) > 2:
-        raise errors.UserError(f"{argv[2]!r}: one source of data is expected, as --client_data takes it (see --help).")
+        raise errors.UserError(
+            f"{argv[2]!r}: one source of data is expected, with a value of --client_data (see --help)."
+        )
     values = flags.FLAGS
     task = registry.TASKS[values.task]
     options = sources.SourceOptions(

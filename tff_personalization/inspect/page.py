@@ -40,7 +40,7 @@ def write(path: str, archive: archives.Archive, lines: Sequence[str], found: Seq
     try:
         pathlib.Path(path).write_text(f"{page}<h1>{title}</h1>{''.join(parts)}</html>\n", encoding="utf-8")
     except OSError as error:
-        raise errors.UserError(f"--html={path} cannot be written ({error.strerror}): name another place.") from error
+        raise errors.UserError(f"--html={path} cannot be written ({error.strerror}): give another path.") from error
 
 
 def _image(png: bytes, words: str) -> str:

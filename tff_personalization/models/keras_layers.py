@@ -54,7 +54,7 @@ def refuse(model: tf.keras.Model, inputs: named_inputs.Inputs | None) -> None:
         said = f"the Keras layer {layer.name!r} ({type(layer).__name__})"
         if isinstance(layer, layers.BatchNormalization):
             raise errors.UserError(
-                f"{said} keeps statistics of batches, which clients do not share: use GroupNormalization or "
+                f"{said} keeps batch statistics, which clients do not share: use GroupNormalization or "
                 "LayerNormalization."
             )
         if getattr(layer, "dropout", 0) or getattr(layer, "recurrent_dropout", 0):
@@ -62,7 +62,7 @@ def refuse(model: tf.keras.Model, inputs: named_inputs.Inputs | None) -> None:
         random = hasattr(layer, "_random_generator") and not isinstance(layer, layers.Dropout)
         if random and not hasattr(layer, "recurrent_dropout") and not hasattr(layer, "dropout"):
             raise errors.UserError(
-                f"{said} draws at random without a seed: use Dropout, or change the examples before."
+                f"{said} draws at random without a seed: use Dropout, or change the examples beforehand."
             )
         if getattr(layer, "stateful", False):
             raise errors.UserError(f"{said} keeps a state from batch to batch: build it without stateful=True.")

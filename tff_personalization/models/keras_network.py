@@ -100,7 +100,7 @@ class _Network:
         layers = [layer for layer in keras_layers.flat(model) if layer.trainable_weights]
         if not layers:
             raise errors.UserError(
-                f"the Keras model {model.name!r} has no trainable weights: give it a layer with some."
+                f"the Keras model {model.name!r} has no trainable weights: add a layer that has some."
             )
         heads = keras_layers.head_layers(model, layers, head)
         rest = [layer for layer in layers if layer not in heads]
@@ -187,7 +187,8 @@ def _holders(model: tf.keras.Model, variable: tf.Variable) -> list[tuple[Any, st
     found = [(module, name) for module in modules for name, value in vars(module).items() if value is variable]
     if not found:
         raise errors.UserError(
-            f"the weight {variable.name!r} of the Keras model {model.name!r} is no attribute of a layer: set it with "
+            f"the weight {variable.name!r} of the Keras model {model.name!r} is not an attribute of a layer: set it "
+            "with "
             "self.NAME = self.add_weight(…)."
         )
     return found

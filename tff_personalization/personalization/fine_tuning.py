@@ -63,7 +63,7 @@ def _fine_tuning_of_biases(client: Client, tuning: Tuning) -> Curve:
     """The curve of fine-tuning with all weights but the biases, which are those of rank 1, left as they are."""
     places = [i for i, w in enumerate(client.theta) if w.shape.rank == 1]
     if not places:
-        raise errors.UserError("--strategies: fine_tune_biases: the network has no biases: leave it out.")
+        raise errors.UserError("--strategies: fine_tune_biases: the network has no biases: leave the strategy out.")
 
     def with_biases(biases: Weights) -> Weights:
         new = dict(zip(places, biases, strict=True))

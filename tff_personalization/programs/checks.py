@@ -21,7 +21,7 @@ def check_training(name: str, training: Any) -> None:
     first = [stage.first_round for stage in training.stages]
     if first and (first[0] != 1 or first != sorted(set(first))):
         raise errors.UserError(
-            f"--method={name}: its stages begin with the rounds {first}; 1 and then later ones are expected."
+            f"--method={name}: its stages begin with rounds {first}; 1 is expected first, and then later rounds."
         )
 
 
@@ -50,7 +50,7 @@ def check_round(name: str, output: Any, weights: Sequence[np.ndarray], round_num
     if not all(np.isfinite(array).all() for array in weights):
         raise errors.UserError(
             f"{what}: weights of the global model are not finite; finite ones are expected: lower the learning rates, "
-            "or mend the method."
+            "or correct the method."
         )
 
 
@@ -84,7 +84,7 @@ def warn_of_losses(strategies: Sequence[str], losses: np.ndarray, round_number: 
     for name in (name for name, is_finite in zip(strategies, finite, strict=True) if not is_finite):
         logging.warning(
             "Round %d: the loss under strategy %s is not finite; a finite sum is expected: lower "
-            "--personalization_learning_rate, or mend the strategy.",
+            "--personalization_learning_rate, or correct the strategy.",
             round_number,
             name,
         )

@@ -20,7 +20,7 @@ def print_report(directory: run_directory.RunDirectory) -> None:
             summary = json.loads(path.read_bytes())
             mean = summary["initial_accuracy"]["mean"]
             if mean is None or mean != mean:
-                raise errors.UserError(f"{path}: no test client had a test example: nothing was judged.")
+                raise errors.UserError(f"{path}: no test client had a test example: nothing was evaluated.")
             run = runs.read(directory.path)
             _print_figures(summary, run.metric)
     except (ValueError, LookupError, TypeError, AttributeError) as error:
@@ -72,7 +72,7 @@ def _print_figures(summary: dict, called: str) -> None:
             f"epoch {choice['epoch']}{rate} ({choice['validation_accuracy']:.3f} on them)"
         )
     if at_round:
-        print(f"\n  round {at_round['round']}: of the evaluated ones the best on validation clients")
+        print(f"\n  round {at_round['round']}: best evaluated round on validation clients")
     if participants:
         print(f"\n  participants: {participants['clients']} clients that took part, judged on their own test parts")
     if summary["by_examples"]:
@@ -82,15 +82,16 @@ def _print_figures(summary: dict, called: str) -> None:
         print(f"\n  {names.strategy(summary['strategy'])} by train examples of a client: {', '.join(means)}")
     without = summary["test_clients_without_test_data"]
     if without:
-        print(f"\n  {without} clients have no test examples and count in no average.")
+        print(f"\n  {without} clients have no test examples; no average includes them.")
     untrained = summary.get("test_clients_without_train_data", 0)
     if untrained:
         print(
-            f"\n  {untrained} clients have no train examples: nothing is personalized for them, but they count above."
+            f"\n  {untrained} clients have no train examples: nothing is personalized for them, but the averages "
+            "include them."
         )
     target = summary["rounds_to_target"]
     reached = ", ".join(f"{name} {target[name] or 'never'}" for name in ("initial", "personalized"))
-    print(f"\n  first round at {target['target_accuracy']:g} (of the evaluated ones): {reached}")
+    print(f"\n  first round at {target['target_accuracy']:g} (among evaluated rounds): {reached}")
     if "privacy" in summary:
         _print_privacy(summary["privacy"])
     times = summary["times"]
@@ -105,7 +106,7 @@ def _print_privacy(spent: dict) -> None:
         value = "infinite" if epsilon is None else f"{epsilon:.3g}"
         holds = "" if not suffix else " (as papers give it; not how this run drew its cohorts)"
         print(f"  ε = {value}, δ = {spent['delta']:.2g}: {spent[f'sampling{suffix}']}{holds}")
-    print("  Metrics of rounds and evaluations are exact and not covered.\n")
+    print("  This does not cover the metrics of rounds and evaluations, which are exact.\n")
 
 
 def draw(directory: run_directory.RunDirectory) -> None:

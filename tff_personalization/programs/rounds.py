@@ -232,7 +232,7 @@ def _metrics(trained: Trained, accuracies: tuple[float, float] | None) -> dict[s
     measured, cohort = trained.output.metrics["client_work"], trained.cohort
     if measured["non_finite_clients"]:
         logging.warning(
-            "Round %d: %d of %d clients sent an update that is not finite; left out.%s",
+            "Round %d: %d of %d clients sent an update that is not finite; it is left out.%s",
             trained.round_number,
             measured["non_finite_clients"],
             len(cohort.members),

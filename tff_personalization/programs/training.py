@@ -85,7 +85,7 @@ def _directory(experiment: config_lib.Experiment) -> run_directory.RunDirectory:
         moved = earlier_run.set_aside(refusal.path, experiment, run_directory.code_sha256())
         if moved is None:
             raise
-        print(f"{refusal.path} has the first rounds of this run: it is called {moved} from now on.", file=sys.stderr)
+        print(f"{refusal.path} has the first rounds of this run; it is renamed to {moved}.", file=sys.stderr)
         return run_directory.RunDirectory(experiment)
 
 
@@ -105,7 +105,7 @@ def _earlier(
     try:
         found = earlier_run.read(experiment, data.sha256, path)
     except errors.UserError as error:
-        logging.info("Its rounds are not taken over: %s", error)
+        logging.info("Its rounds are not reused: %s", error)
         return None
     print(
         f"Rounds 1 to {found.rounds} are those of {path}; --rounds_from={earlier_run.NONE} computes them again.",
@@ -127,13 +127,13 @@ def _say(directory: run_directory.RunDirectory, data: federated_data.FederatedDa
     cohort = _cohort(directory.experiment, data)
     if cohort is not None and cohort < directory.experiment.values["clients_per_round"]:
         logging.warning(
-            "--clients_per_round=%d is more than the clients that train: each round has all %d of them.",
+            "--clients_per_round=%d is more than the train clients: each round uses all %d of them.",
             directory.experiment.values["clients_per_round"],
             cohort,
         )
     if "rounds_per_evaluation" in directory.experiment.given and config.rounds_per_evaluation > config.rounds > 0:
         logging.warning(
-            "Nothing is evaluated between rounds: --rounds_per_evaluation=%d is more than --rounds=%d.",
+            "No evaluation between rounds: --rounds_per_evaluation=%d is more than --rounds=%d.",
             config.rounds_per_evaluation,
             config.rounds,
         )

@@ -83,7 +83,9 @@ class Checkpoints:
             shutil.rmtree(aside)
         directory.rename(aside)
         self._manifest(round_number).unlink(missing_ok=True)
-        logging.warning("%s: %s. It is set aside as %s; the run continues from before.", directory, problem, aside.name)
+        logging.warning(
+            "%s: %s. It is renamed to %s; the run resumes from an earlier checkpoint.", directory, problem, aside.name
+        )
 
     def _directory(self, round_number: int) -> pathlib.Path:
         return self._path / f"{_PREFIX}{round_number}"

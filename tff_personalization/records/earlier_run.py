@@ -173,7 +173,7 @@ def read(experiment: config_lib.Experiment, data_sha256: str, path: pathlib.Path
         raise errors.UserError(f"--rounds_from={error}") from error
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise errors.UserError(
-            f"--rounds_from={path}: a record is damaged ({type(error).__name__}: {error}): make that run again, or "
+            f"--rounds_from={path}: a record is damaged ({type(error).__name__}: {error}): repeat that run, or "
             "remove this flag."
         ) from error
 
@@ -199,12 +199,12 @@ def _check(path: pathlib.Path, experiment: config_lib.Experiment) -> tuple[finis
         ) from error
     if differ:
         raise errors.UserError(
-            f"{path}: its rounds are others ({', '.join(differ)}): give the same settings, or name another run."
+            f"{path}: its rounds were made differently ({', '.join(differ)}): give the same settings, or another run."
         )
     if has < rounds:
         if not first or not has:
             raise errors.UserError(
-                f"{path}: has {has} of the {rounds} rounds that are the same: name a run that has all of them."
+                f"{path}: has {has} of the {rounds} rounds that are the same: give a run that has all of them."
             )
         if not _has_state(run, experiment, has):
             raise errors.UserError(

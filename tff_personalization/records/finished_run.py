@@ -58,9 +58,9 @@ class FinishedRun(run_records.Run):
         """
         read = run_records.read(directory)
         if not isinstance(read.directory, pathlib.Path):
-            raise errors.UserError(f"{read.directory}: a zip file holds no models: give the directory of the run.")
+            raise errors.UserError(f"{read.directory}: a zip file has no models: give the run's directory.")
         if not read.finished:
-            raise errors.UserError(f"{read.directory}: unfinished run (no summary.json): repeat its command first.")
+            raise errors.UserError(f"{read.directory}: unfinished run (no summary.json): run its command again first.")
         return cls(read.directory, read.config, client_data)
 
     @functools.cached_property
@@ -77,7 +77,7 @@ class FinishedRun(run_records.Run):
             sources = dict(self.config["flags"].get("plugin_sources", {}))
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise errors.UserError(
-                f"{where}: not of this version of the program, or damaged ({type(error).__name__}: {error}): restore "
+                f"{where}: damaged, or of another version of the program ({type(error).__name__}: {error}): restore "
                 "it, or repeat the run."
             ) from error
         try:
@@ -141,8 +141,9 @@ class FinishedRun(run_records.Run):
         number = self._number(which)
         if number not in (kept := self.kept_rounds):
             raise errors.UserError(
-                f"{self.directory}: it has kept no model of round {number}, but of "
-                f"{', '.join(map(str, kept)) or 'none'}: choose one of these, or make the run with --rounds_per_model."
+                f"{self.directory}: it kept no model of round {number}, only of "
+                f"{', '.join(map(str, kept)) or 'none'}: choose one of these, or repeat the run with "
+                "--rounds_per_model."
             )
         return number
 
@@ -152,8 +153,8 @@ class FinishedRun(run_records.Run):
         if which == BEST:
             if not self.summary.get("validation_round"):
                 raise errors.UserError(
-                    f"{self.directory}: it has no evaluation of validation clients, so no round is the best: give the "
-                    "last, or make the run with --validation_clients."
+                    f"{self.directory}: it has no evaluation of validation clients, so no round is the best: choose "
+                    "last, or repeat the run with --validation_clients."
                 )
             return self.summary["validation_round"]["round"]
         try:
@@ -191,8 +192,8 @@ class FinishedRun(run_records.Run):
         """
         if self.model.to_keras is None:
             raise errors.UserError(
-                f"{self.directory}: --model={self.experiment.config.model} is no Keras model and has no twin among "
-                "them (SeededModel's to_keras): give it one."
+                f"{self.directory}: --model={self.experiment.config.model} is not a Keras model and cannot be made "
+                "one: give its SeededModel a to_keras."
             )
         return self.model.to_keras(self.global_weights(which).model)
 

@@ -118,8 +118,8 @@ class RunDirectory:
         earlier, now = record.get(FILE), self.fingerprint() if FILE in record else None
         if earlier and now and earlier != now:
             raise errors.UserError(
-                f"--client_data={self.experiment.config.client_data}: the file is not the one from which the finished "
-                f"run in {self.path} was made: restore it, or choose another --run_name or --output_dir."
+                f"--client_data={self.experiment.config.client_data}: this is not the file from which the finished "
+                f"run in {self.path} was made: restore that, or choose another --run_name or --output_dir."
             )
 
     def fingerprint(self) -> dict[str, Any] | None:

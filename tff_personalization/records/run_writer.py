@@ -80,8 +80,8 @@ def _locked(path: pathlib.Path) -> IO[str]:
     except OSError as error:
         if error.errno in _NO_LOCKS:
             logging.warning(
-                "%s: this file system has no locks (%s), so that nothing keeps a second process from writing there: "
-                "start no other one.",
+                "%s: this file system has no locks (%s), so nothing stops a second process from writing there: "
+                "do not start another one.",
                 path,
                 error.strerror,
             )

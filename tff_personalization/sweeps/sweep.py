@@ -76,9 +76,7 @@ class Sweep:
         self._at_once = flag_values["sweep_runs_at_once"].value
         self._flag_values = flag_values
         if flag_values["run_name"].value:
-            raise errors.UserError(
-                "--run_name has no effect with --sweep, whose runs have names of their own: remove it."
-            )
+            raise errors.UserError("--run_name has no effect with --sweep, which names its runs itself: remove it.")
         self.directory = homes.expand(flag_values["output_dir"].value) / (name or self.path.stem)
         self.file = sweep_file.read(self.path)
         if self.file.search is not None and flag_values["scale"].value:
@@ -96,8 +94,9 @@ class Sweep:
                 one, other = (of.directory.experiment.config.client_data for of in (self.runs[earlier - 1], run))
                 if one != other:
                     raise errors.UserError(
-                        f"{self.path}: runs {earlier} and {number} differ in nothing but the folder of their "
-                        f"--client_data ({one}, {other}), which makes no other run: give the files different names."
+                        f"{self.path}: runs {earlier} and {number} differ only in the folder of their "
+                        f"--client_data ({one}, {other}), which does not make another run: give the files different "
+                        "names."
                     )
                 raise errors.UserError(f"{self.path}: runs {earlier} and {number} are the same ({run}): leave one out.")
 
@@ -199,7 +198,9 @@ class Sweep:
             if name not in values:
                 raise errors.UserError(f"{self.path}: {name}: there is no such flag (see --help).")
             if name in _OF_THE_SWEEP:
-                raise errors.UserError(f"{self.path}: {name}: is of the sweep as a whole: give it on the command line.")
+                raise errors.UserError(
+                    f"{self.path}: {name}: is a flag of the whole sweep: give it on the command line."
+                )
             if not values[name].using_default_value:
                 raise errors.UserError(f"{self.path}: {name}: --{name} is given on the command line too: keep one.")
         arguments = [config_lib.argument(name, value) for name, value in overrides.items()]
@@ -216,10 +217,12 @@ class Sweep:
         values = self._flag_values
         rounds, every = values["rounds"].value, values["rounds_per_evaluation"].value
         if not values["validation_clients"].value:
-            raise errors.UserError(f"{self.path}: search: is judged by validation clients: give --validation_clients.")
+            raise errors.UserError(
+                f"{self.path}: search: a search needs validation clients: give --validation_clients."
+            )
         if not every or not rounds or rounds % every:
             raise errors.UserError(
-                f"{self.path}: search: the last round is to be judged: give --rounds that are a multiple of "
+                f"{self.path}: search: the last round must be evaluated: give --rounds that are a multiple of "
                 f"--rounds_per_evaluation={every}."
             )
         count = section.get("trials")

@@ -117,7 +117,7 @@ def _load(directory: pathlib.Path) -> archives.CharacterArchive | None:
             parts_as_meant=metadata["parts_as_meant"],
         )
     except Exception as error:  # Damage can show itself in any way.
-        logging.warning("%s is damaged (%s) and is made again.", directory, " ".join(str(error).split()))
+        logging.warning("%s is damaged (%s); making it again.", directory, " ".join(str(error).split()))
         shutil.rmtree(directory, ignore_errors=True)
         return None
 

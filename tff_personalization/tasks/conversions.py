@@ -82,7 +82,7 @@ def from_frame(
     elif not isinstance(labels, str):
         y, names = frame[columns].to_numpy(np.int32), list(classes or columns)
         if not np.isin(y, (0, 1)).all():
-            raise errors.UserError(f"the labels {', '.join(columns)} hold other values than 0 and 1: convert them.")
+            raise errors.UserError(f"the labels {', '.join(columns)} have values other than 0 and 1: convert them.")
     else:
         names = list(classes) if classes is not None else sorted(frame[labels].unique())
         y = pd.Index(names).get_indexer(frame[labels]).astype(np.int32)

@@ -183,13 +183,13 @@ def _named_clients(flag: str, path: str | None, clients: Sequence[str]) -> tuple
         lines = homes.expand(path).read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise errors.UserError(
-            f"--{flag}={path} cannot be read ({error}): name a text file, one client a line."
+            f"--{flag}={path} cannot be read ({error}): give a text file with one client per line."
         ) from error
     names = tuple(dict.fromkeys(line.strip() for line in lines if line.strip()))
     unknown = sorted(set(names) - set(clients))
     if unknown or not names:
         what = f"{unknown[0]!r} is no client of the data" if unknown else "it names no client"
-        raise errors.UserError(f"--{flag}={path}: {what}; its clients are called such as {min(clients)!r}.")
+        raise errors.UserError(f"--{flag}={path}: {what}; its clients have names such as {min(clients)!r}.")
     return names
 
 

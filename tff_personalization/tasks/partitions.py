@@ -90,7 +90,7 @@ def deal(
     """
     if archive.y.ndim != 1:
         raise errors.UserError(
-            f"--partition={kind} deals by the class of each example, and here it has several labels: remove it."
+            f"--partition={kind} needs one class per example, and these examples have several labels: remove it."
         )
     if clients is None:
         clients = len(np.unique(archive.client_index)) if archive.has_clients else DEFAULT_CLIENTS

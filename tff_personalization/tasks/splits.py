@@ -59,17 +59,17 @@ def split_clients(
     ordered = sorted(client_ids)
     shuffled = [ordered[i] for i in rng.permutation(len(ordered))]  # not of names: NumPy's end before a NUL
     if both := sorted(set(held_out) & set(may_train)):
-        raise errors.UserError(f"--train_client_ids: {both[0]!r} is held out to test: take it out of one of the two.")
+        raise errors.UserError(f"--train_client_ids: {both[0]!r} is held out to test: remove it from one of the two.")
     if may_train and not held_out:
         held_out = sorted(set(client_ids) - set(may_train))
         if not held_out:
-            raise errors.UserError("--train_client_ids names all clients: leave some out, to test.")
+            raise errors.UserError("--train_client_ids names all clients: leave some out for testing.")
     if held_out:
         aside = set(held_out)
         pool = [client for client in shuffled if client in aside]
         if test_clients is not None and not 0 < test_clients <= len(pool):
             raise errors.UserError(
-                f"--test_clients={test_clients}: {len(pool)} clients are held out already; give 1 to {len(pool)}."
+                f"--test_clients={test_clients}: {len(pool)} clients are already held out; give 1 to {len(pool)}."
             )
         pool = pool[:test_clients]
         others = [client for client in shuffled if client not in aside]
@@ -84,8 +84,8 @@ def split_clients(
     not_training = testing + validation_clients
     if not testing <= not_training < len(shuffled):
         raise errors.UserError(
-            f"--validation_clients={validation_clients}: besides {testing} test clients there are "
-            f"{len(shuffled) - testing}, of which at least one must train; give a smaller number."
+            f"--validation_clients={validation_clients}: {len(shuffled) - testing} clients are not test "
+            "clients, and at least one of these must train; give a smaller number."
         )
     rest = shuffled[not_training:]
     if train_clients is not None and not 0 < train_clients <= len(rest):

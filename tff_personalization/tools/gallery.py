@@ -71,11 +71,11 @@ def _recorded(run: finished_run.FinishedRun) -> pd.DataFrame:
     """The rows of clients.csv under the strategy, by client and epoch, in the file's order of clients."""
     if not run.task.drawn:
         raise errors.UserError(
-            f"{run.directory}: --task={run.config['task']} has no characters; give a run of a task that has."
+            f"{run.directory}: --task={run.config['task']} has no characters; give a run of a task with characters."
         )
     if run.clients is None:
         raise errors.UserError(
-            f"{run.directory}: it released aggregates only; give a run of --evaluation_release=records."
+            f"{run.directory}: it released only aggregates; give a run with --evaluation_release=records."
         )
     table = run.clients[run.clients["strategy"] == STRATEGY]
     if table.empty:
@@ -91,7 +91,8 @@ def _check(run: pathlib.Path, client: str, recorded: pd.DataFrame, labels: np.nd
         if right != expected:
             raise errors.UserError(
                 f"{run}: of {client}'s {len(labels)} test examples, {right} are right {name} personalization here, and "
-                f"{expected} in clients.csv: this machine or version does not repeat the run; make it again."
+                f"{expected} in clients.csv: this machine or version gives other numbers than the run; repeat the run "
+                "here."
             )
 
 

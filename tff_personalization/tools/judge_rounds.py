@@ -36,7 +36,7 @@ def judge(run: pathlib.Path, rounds: Iterable[int], progress: bool = True) -> pd
     }
     if models:
         if opened.clients is None:
-            raise errors.UserError(f"{run}: it released aggregates only: make it with --evaluation_release=records.")
+            raise errors.UserError(f"{run}: it released only aggregates: repeat it with --evaluation_release=records.")
         main, clients = opened.experiment.config.strategies[:1], opened.data.split.test
         seed = opened.experiment.config.evaluation_seed
         evaluator = client_evaluation.PersonalizationEvaluator(
@@ -66,7 +66,7 @@ def _main() -> None:
         try:
             wanted = [int(text) for text in rounds.value]
         except ValueError:
-            raise errors.UserError(f"--rounds={','.join(rounds.value)}: give rounds' numbers, as in 10,20.") from None
+            raise errors.UserError(f"--rounds={','.join(rounds.value)}: give numbers of rounds, as in 10,20.") from None
         table = judge(run, wanted)
         files.write_text(run / FILE, table.to_csv(index=False))
         epochs = sorted(table["epoch"].unique())

@@ -91,7 +91,7 @@ class Paper:
             unread -= set(left_open)
             self.sweeps[name] = self._sweep(known[name], left_open)
         for flag in sorted(unread):
-            raise errors.UserError(f"--{flag} has no effect: the experiments say it themselves. Remove it.")
+            raise errors.UserError(f"--{flag} has no effect, because the experiments set it: remove it.")
 
     def _sweep(self, path: pathlib.Path, given: dict[str, Any]) -> sweep.Sweep:
         values = flags.FlagValues()

@@ -191,8 +191,9 @@ def load(options: SourceOptions, catalogue: Catalogue = IMAGES) -> archives.Arch
     archive = catalogue.find(options.client_data)(options)
     if options.needs_clients and not archive.has_clients:
         raise errors.UserError(
-            f"--client_data={options.client_data} does not say whose its examples are (there is no array, column or "
-            "folder 'writer'): add it, or deal the examples to made-up clients with --partition=dirichlet."
+            f"--client_data={options.client_data} does not say which client has which examples (there is no array, "
+            "column or "
+            "folder 'writer'): add it, or make clients up with --partition=dirichlet."
         )
     archive = parts.resolve(archive, options.num_classes, seeds.generator(options.seed, "split"))
     if archive.is_test.all():

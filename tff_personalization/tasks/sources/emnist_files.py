@@ -162,7 +162,8 @@ def _add(
     labels = np.asarray(labels).reshape(-1)
     if not len(images) == len(labels) == len(writers):
         raise errors.UserError(
-            f"{where}: {len(images)} images, {len(labels)} labels and {len(writers)} writers: as many are expected."
+            f"{where}: {len(images)} images, {len(labels)} labels and {len(writers)} writers: equal numbers are "
+            "expected."
         )
     if codes is None:
         codes, _ = standard_set(labels) or (_BY_CLASS, "")

@@ -57,7 +57,7 @@ class Gathered:
             self._file.write(np.ascontiguousarray(images).data)
         except OSError as error:
             raise errors.UserError(
-                f"{self.name}: its images do not fit into {tempfile.gettempdir()} while it is read ({error.strerror}): "
+                f"{self.name}: there is no room for its images in {tempfile.gettempdir()} ({error.strerror}): "
                 "make room there, or name another directory in the environment variable TMPDIR."
             ) from error
         self._clients.append(numbers)

@@ -67,7 +67,8 @@ def load(options: sources.SourceOptions) -> archives.CharacterArchive:
     heterogeneity, writers = float(options.writer_heterogeneity), options.num_clients
     if not 0 <= heterogeneity < math.inf:
         raise errors.UserError(
-            f"--writer_heterogeneity={heterogeneity:g}: give a number from 0 (all writers alike) up; 1 is the default."
+            f"--writer_heterogeneity={heterogeneity:g}: give a number from 0 (all writers alike) or more; 1 is the "
+            "default."
         )
     if writers < 1:
         raise errors.UserError(f"--num_clients={writers}: give the number of writers to generate, at least 1.")
@@ -75,7 +76,7 @@ def load(options: sources.SourceOptions) -> archives.CharacterArchive:
         archive_cache.root_of(options.cache_dir).mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise errors.UserError(
-            f"--cache_dir={options.cache_dir} cannot be written ({error.strerror}): name a directory that can."
+            f"--cache_dir={options.cache_dir} cannot be written ({error.strerror}): give a directory that can."
         ) from error
     return archive_cache.load_or_make(
         archive_cache.Entry(

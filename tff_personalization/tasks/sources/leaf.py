@@ -100,7 +100,7 @@ def _clients(
         for file, is_test in files.items():
             for client, data in _clients_of(file, bar):
                 if (is_test, client) in seen:
-                    raise errors.UserError(f"{file}: client {client} is there more than once: keep one.")
+                    raise errors.UserError(f"{file}: client {client} appears more than once: keep one.")
                 seen.add((is_test, client))
                 yield file, client, data
 
@@ -123,7 +123,7 @@ def _clients_of(path: pathlib.Path, bar: tqdm.tqdm) -> Iterator[tuple[str, dict[
                 if not (isinstance(x, list) and isinstance(y, list) and len(x) == len(y)):
                     raise errors.UserError(f"{path}: client {client} does not have an x and a y of the same length.")
                 if client in found:
-                    raise errors.UserError(f"{path}: client {client} is there more than once: keep one.")
+                    raise errors.UserError(f"{path}: client {client} appears more than once: keep one.")
                 found.add(client)
                 told.setdefault("counted", {})[client] = len(x)
                 yield client, {"x": x, "y": y}

@@ -164,7 +164,7 @@ class _Members:
             if 2 * declared > free:  # as it is in the file, and as it is used
                 raise errors.UserError(
                     f"{self._path}: {name} takes {2 * declared / 2**30:.1f} GiB of memory while it is read, and "
-                    f"{free / 2**30:.1f} GiB are free: make the archive smaller, or end what else runs here."
+                    f"{free / 2**30:.1f} GiB are free: make the archive smaller, or stop other programs here."
                 )
             if file.tell() + declared != self._sizes[f"{name}.npy"]:
                 raise ValueError(f"{name} does not have the size that its header declares")
@@ -275,7 +275,7 @@ def _project_labels(
             f"{path}: classes hold {unknown[0]!r}: only the characters 0-9, A-Z and a-z are supported."
         )
     if not names or len(set(names)) < len(names):
-        raise errors.UserError(f"{path}: classes hold no character, or one more than once: name each class once.")
+        raise errors.UserError(f"{path}: classes have no character, or one more than once: name each class once.")
     told = ""
     if len(names) > 1 and labels.min() == 1 and labels.max() == len(names):
         labels, told = labels - 1, f"; labels begin at 1: label 1 is {names[0]!r}"
