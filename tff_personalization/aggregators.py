@@ -81,12 +81,12 @@ def _dp(settings: DifferentialPrivacy, clients_per_round: int) -> tff.aggregator
 AGGREGATORS: dict[str, Aggregator] = {
     "mean": Aggregator("the weighted mean", lambda *_: tff.aggregators.MeanFactory(), mean=True),
     "robust": Aggregator(
-        "the weighted mean, very large deltas zeroed and large ones clipped, both by norms learnt along the way",
+        "the weighted mean; it zeroes very large deltas and clips large ones, at norms that it adapts in training",
         lambda *_: tff.learning.robust_aggregator(),
         mean=True,
     ),
     "compression": Aggregator(
-        "as robust, tensors of more than 20,000 weights sent in 8 bits a weight",
+        "as robust, with 8 bits per weight for tensors of more than 20,000 weights",
         lambda *_: tff.learning.compression_aggregator(),
         mean=True,
     ),

@@ -35,7 +35,7 @@ _WANT_OF_MEMORY = (
 )
 _MEND = (
     "end what else runs here, or give fewer --cores; then run the same command again to resume from the last "
-    "checkpoint. With a smaller --clients_per_call it is another run."
+    "checkpoint. A smaller --clients_per_call makes it another run."
 )
 _WITHOUT_MEMORY = f"Error: memory ran out: {_MEND}\n".encode()
 

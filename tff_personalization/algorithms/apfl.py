@@ -129,7 +129,7 @@ def _build(setup: method.Setup[Settings]) -> method.Training:
 
 
 METHOD = method.Method(
-    description="APFL: FedAvg(E), beside which each client keeps a model of its own and a share that mixes both",
+    description="APFL: FedAvg(E), and each client also keeps its own model and a share that mixes the two",
     serves="both",
     differs=(
         "--server_sgd_momentum=0 is the paper's server; shares move in every batch, in the authors' code once a "

@@ -85,7 +85,7 @@ def _build(setup: method.Setup[Settings]) -> method.Training:
 
 
 METHOD = method.Method(
-    description="Ditto: FedAvg(E), beside which each client keeps a model of its own, pulled to the global one",
+    description="Ditto: FedAvg(E), and each client also keeps its own model, pulled to the global one",
     serves="both",
     differs=(
         "--server_sgd_momentum=0 is the paper's server; the mean is weighted by examples, the paper's with "

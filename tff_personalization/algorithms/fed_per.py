@@ -76,9 +76,9 @@ def _build(setup: method.Setup[Settings]) -> method.Training:
 
 
 METHOD = method.Method(
-    description="FedPer: each client keeps a head of its own, trained with the shared rest",
+    description="FedPer: each client keeps its own head and trains it together with the shared rest",
     serves="both",
-    differs="--server_sgd_momentum=0 is the paper's server; cohorts, the paper has all clients in each round",
+    differs="--server_sgd_momentum=0 is the paper's server; cohorts, where the paper uses all clients in each round",
     settings=Settings,
     build=_build,
     strategies=("reconstruct", "fine_tune"),

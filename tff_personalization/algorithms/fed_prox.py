@@ -76,7 +76,7 @@ def _build(setup: method.Setup[Settings]) -> method.Training:
 
 
 METHOD = method.Method(
-    description="FedProx: FedAvg(E) with a pull towards the global model in every local step",
+    description="FedProx: FedAvg(E) with a proximal term that pulls every local step towards the global model",
     differs=(
         "--server_sgd_momentum=0 is the paper's server; clients are drawn alike and weighted by examples, in the "
         "paper the other way round"

@@ -111,7 +111,7 @@ def _build(setup: method.Setup[Settings]) -> method.Training:
 
 
 METHOD = method.Method(
-    description="FedRecon: the head is local and new in each round, the rest is shared",
+    description="FedRecon: clients train a new local head in each round and share the rest",
     differs=(
         "--server_sgd_momentum=0 is the paper's server; the local part is the head; query and support are dealt by"
         " example, not by batch"

@@ -92,7 +92,7 @@ def _build(setup: method.Setup[Settings]) -> method.Training:
 
 
 METHOD = method.Method(
-    description="FedRep: each client keeps a head of its own, trained first, then the shared rest",
+    description="FedRep: each client keeps its own head; it trains the head first, then the shared rest",
     serves="both",
     differs=(
         "--server_sgd_momentum=0 is the paper's server; the mean is weighted by examples, the paper's with "

@@ -125,7 +125,7 @@ def _build(setup: method.Setup[Settings]) -> method.Training:
 
 
 METHOD = method.Method(
-    description="FedRoD: a generic model trained by a balanced loss, and on top of it a personal head of each client",
+    description="FedRoD: a generic model trained with a balanced loss; each client adds its own personal head",
     serves="both",
     differs="--server_sgd_momentum=0 is the paper's server; linear personal heads that start at zero; no hypernetwork",
     settings=Settings,

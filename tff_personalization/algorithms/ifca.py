@@ -205,7 +205,7 @@ def _build(setup: method.Setup[Settings]) -> method.Training:
 
 
 METHOD = method.Method(
-    description="IFCA, HypCluster: k models, each client trains the one that fits it best",
+    description="IFCA, HypCluster: k models; each client trains the one with the lowest loss on its data",
     differs=(
         "--server_sgd_momentum=0 is the paper's server; the mean is weighted by examples, the paper's with "
         "--client_weighting=uniform"

@@ -103,7 +103,7 @@ def _build(setup: method.Setup[Settings]) -> method.Training:
 
 METHOD = method.Method(
     description="Meta-SGD(K): MAML that learns a local learning rate for each weight",
-    differs="K steps, the paper has 1; rates start alike, not at random; query gradient with dropout",
+    differs="K steps, where the paper has 1; rates start equal, not at random; query gradient with dropout",
     settings=Settings,
     build=_build,
     strategies=("meta_sgd", "fine_tune"),

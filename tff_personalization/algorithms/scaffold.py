@@ -97,7 +97,7 @@ def _build(setup: method.Setup[Settings]) -> method.Training:
 
 
 METHOD = method.Method(
-    description="SCAFFOLD: local steps corrected by control variates, one of which each client keeps",
+    description="SCAFFOLD: local steps corrected by control variates; each client keeps its own",
     differs="--server_sgd_momentum=0 is the paper's server",
     settings=Settings,
     build=_build,

@@ -132,8 +132,8 @@ class Worker:
             raise errors.UserError(
                 f"TFF's worker process {worker_binary.PATH} ended {self._restarts} times during one computation, "
                 f"lastly {how}: see worker.log in the run directory; if memory ran out (status -9), give fewer "
-                "--cores. Run the same command again to resume from the last round; with a smaller "
-                "--clients_per_call it is another run."
+                "--cores. Run the same command again to resume from the last round; a smaller "
+                "--clients_per_call makes it another run."
             )
         logging.warning("TFF's worker process ended unexpectedly (%s); starting another.", how)
         self._start()

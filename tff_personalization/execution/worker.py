@@ -25,7 +25,7 @@ def listening(address: str, port: int) -> socket.socket:
         return socket.create_server(place[:2], family=family)
     except OSError as error:
         raise errors.UserError(
-            f"--address={address} --port={port}: cannot be listened on ({error.strerror}): give an address of this "
+            f"--address={address} --port={port}: cannot be used ({error.strerror}): give an address of this "
             "machine and a free port."
         ) from error
 
@@ -41,7 +41,7 @@ def main(arguments: Sequence[str]) -> int:
             process = child_processes.start_closed(command, environment, None, listener, os.getpid())
         except child_processes.NotClosed as reason:
             raise errors.UserError(
-                f"TFF's own worker listens on all network interfaces, and the kernel lets none be closed off here "
+                f"TFF's own worker listens on all network interfaces, and the kernel cannot isolate one here "
                 f"({reason}): run it where it gives user and network namespaces, or start {worker_binary.PATH} "
                 f"--port={given.port} yourself where nobody else reaches it."
             ) from reason

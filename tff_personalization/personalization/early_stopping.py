@@ -82,7 +82,7 @@ def best_so_far(correct: tf.Tensor, loss_sum: tf.Tensor) -> tf.Tensor:
 
 
 STRATEGY = Strategy(
-    "fine-tune all layers, stopped early by examples that the client holds back",
+    "fine-tune all layers; stop early by accuracy on examples that the client holds back",
     _curve,
     settings=Settings,
     gives_weights=True,

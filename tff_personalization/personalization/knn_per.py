@@ -140,7 +140,7 @@ def _squared_distances(a: tf.Tensor, b: tf.Tensor) -> tf.Tensor:
 
 
 STRATEGY = Strategy(
-    "the global model's probabilities mixed with a vote of near train examples (kNN-Per)",
+    "mix the global model's probabilities with a vote of the nearest train examples (kNN-Per)",
     functools.partial(_curve, kernel=_by_distance, share_of=_given_share),
     settings=Settings,
     one_label=True,

@@ -84,17 +84,17 @@ def page() -> str:
             ),
         ),
         "## What can be combined\n",
-        "+ can be combined; – is refused, since the method does not train what the strategy needs.\n",
+        "+ can be combined; – is refused, because the method does not train what the strategy needs.\n",
         _table(
             ("", *(f"`{name}`" for name in chosen)),
             ((f"`{name}`", *("+" if m.fits(s.needs) else "–" for s in chosen.values())) for name, m in trained.items()),
         ),
         "## Aggregators\n",
-        "Methods that read `--aggregator` take any of them, except what they refuse with a line that says why.\n",
+        "Methods that read `--aggregator` accept all of these, with a few exceptions that a message explains.\n",
         _table(
             ("`--aggregator=`", "what it is", "flags it reads", "clients' weights"),
             (
-                (f"`{name}`", a.description, _reads(a), "as the method has them" if a.weighted else "all alike")
+                (f"`{name}`", a.description, _reads(a), "the method's" if a.weighted else "uniform")
                 for name, a in aggregators.AGGREGATORS.items()
             ),
         ),
