@@ -4,6 +4,8 @@ import pandas as pd
 import pytest
 
 from tests.docs import tables
+from tff_personalization import methods
+from tff_personalization.personalization import strategies
 
 
 @pytest.mark.parametrize("page", tables.PAGES, ids=lambda page: page.name)
@@ -11,6 +13,11 @@ def test_tables_are_those_of_the_records(page):
     text = page.read_text(encoding="utf-8")
     assert "<!-- table: " in text
     assert text == tables.filled(text), "out of date; run: python -m tests.docs.tables"
+
+
+def test_the_readme_counts_the_methods_and_strategies():
+    counts = f"{len(methods.METHODS)} training methods and {len(strategies.STRATEGIES)} personalization strategies"
+    assert counts in (tables.DOCS.parent / "README.md").read_text(encoding="utf-8")
 
 
 def test_a_fault_after_which_numbers_differ_is_seen(tmp_path, monkeypatch):
