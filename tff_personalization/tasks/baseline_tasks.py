@@ -37,7 +37,7 @@ def convert(
         return conversions.from_client_data(
             datasets.train_data,
             datasets.test_data,
-            lambda x, y: (x, y),
+            lambda x, y: (x, tf.cast(y, predicts.y_spec.dtype)),  # TFF has 0 and 1 as floats, too
             predicts.names,
             source,
             lambda dataset: datasets.eval_preprocess_fn(dataset).unbatch(),
