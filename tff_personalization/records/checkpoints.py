@@ -1,9 +1,9 @@
-"""Checkpoints: what a run resumes from, each whole, checked and one of the newest few.
+"""Checkpoints, from which a run resumes. Each is written whole and checked; the newest few are kept.
 
     checkpoints/round_10/        TFF's program state after round 10, under a temporary name until it is whole
     checkpoints/round_10.json    the format's version and the SHA-256 of each of its files, written after them
 
-One that does not fit its checksums is set aside under another name, and the one before it is used.
+A checkpoint that does not match its checksums is renamed, and the one before it is used.
 """
 
 import hashlib
@@ -30,7 +30,7 @@ class Checkpoints:
     """The checkpoints in a directory."""
 
     def __init__(self, path: pathlib.Path):
-        """Makes the directory if need be, and clears it of what a start that was killed left half-written."""
+        """Makes the directory if it is missing, and deletes half-written files of a killed process."""
         self._path = path
         path.mkdir(parents=True, exist_ok=True)
         files.clear_leftovers(path)
@@ -43,10 +43,10 @@ class Checkpoints:
         return coroutines.wait_for(self._states.get_versions()) or []
 
     def save(self, state: Any, round_number: int) -> None:
-        """Saves the program state after a round, unless that is there already; the newest few are kept.
+        """Saves the program state after a round, unless it is saved already, and deletes all but the newest few.
 
         Raises:
-            OSError: it cannot be written; those before are as they were.
+            OSError: it cannot be written. Earlier checkpoints are unchanged.
         """
         if round_number in self.rounds():
             return
@@ -61,13 +61,13 @@ class Checkpoints:
                 path.unlink()
 
     def load_newest(self, structure: Callable[[int], Any]) -> tuple[int, Any] | None:
-        """The newest checkpoint that is whole: its round and its program state; None if there is none.
+        """The round and program state of the newest whole checkpoint; None if there is none.
 
         Args:
-            structure: from a round to the structure of the program state after it.
+            structure: maps a round to the structure of the program state after it.
 
         Raises:
-            UserError: it was written by a version of this program that keeps something else.
+            UserError: another version of this program wrote it, with other contents.
         """
         for round_number in reversed(self.rounds()):
             problem = _problem(self._path, round_number)
@@ -95,14 +95,14 @@ class Checkpoints:
 
 
 def check(path: pathlib.Path, round_number: int) -> None:
-    """Raises UserError if a checkpoint of another run is missing, damaged, or of another version of this program."""
+    """Raises UserError if a checkpoint of another run is missing, is damaged, or comes from another program version."""
     problem = _problem(path, round_number)
     if problem is not None:
         raise errors.UserError(f"{path / f'{_PREFIX}{round_number}'}: {problem}.")
 
 
 def read(path: pathlib.Path, round_number: int, structure: Callable[[int], Any]) -> Any:
-    """The program state after a round from the checkpoints of another run, which stay as they are.
+    """The program state after a round, from the checkpoints of another run. Changes nothing there.
 
     Args:
         path: their directory.
@@ -110,7 +110,7 @@ def read(path: pathlib.Path, round_number: int, structure: Callable[[int], Any])
         structure: as in `Checkpoints.load_newest`.
 
     Raises:
-        UserError: there is no such checkpoint, it is damaged, or of another version of this program.
+        UserError: the checkpoint is missing, is damaged, or comes from another program version.
     """
     check(path, round_number)
     directory = path / f"{_PREFIX}{round_number}"

@@ -4,8 +4,8 @@ A file `<client>.<round>.npz` holds what a client kept of a round, and never cha
 round r is that of its newest file before r. So a run that resumes from a checkpoint deletes the newer files, and its
 clients have the states that they had then. A file is deleted when a newer one exists and no kept checkpoint needs it.
 
-In the end there is one file for each client that ever took part, and up to as many more as there are kept checkpoints
-for those of the latest rounds: 4.8 MB each for the paper's network and one copy of its weights.
+At the end there is one file for each client that ever took part. Clients of the latest rounds have one more for each
+kept checkpoint at most. A file has 4.8 MB for the paper's network and one copy of its weights.
 """
 
 import collections
@@ -39,12 +39,12 @@ class ClientStates:
     def read(self, members: Iterable[str], initial: Any, first_round: int) -> list[Any]:
         """The newest state of each member, in the structure of `initial`.
 
-        A member gets `initial` itself if it has kept nothing of `first_round` or a later round.
+        A member that kept nothing in `first_round` or a later round gets `initial` itself.
         """
         return [self._read(_key(member), initial, first_round) for member in members]
 
     def has(self, members: Iterable[str], first_round: int) -> bool:
-        """Whether each member has kept something of `first_round` or a later round."""
+        """Whether each member kept something in `first_round` or a later round."""
         return all(max(self._rounds.get(_key(member), ()), default=0) >= first_round for member in members)
 
     def _read(self, key: str, initial: Any, first_round: int) -> Any:
@@ -54,7 +54,7 @@ class ClientStates:
         return tf.nest.pack_sequence_as(initial, files.load_arrays(self._file(key, newest)))
 
     def write(self, members: Sequence[str], states: Sequence[Any], round_number: int) -> None:
-        """Keeps the members' states of a round, each written whole or not at all."""
+        """Writes the members' states of a round. Each file is written whole or not at all."""
         self._path.mkdir(exist_ok=True)
         for member, state in zip(members, states, strict=True):
             key = _key(member)
@@ -62,7 +62,8 @@ class ClientStates:
             self._rounds[key].append(round_number)
 
     def take_over(self, path: pathlib.Path, round_number: int) -> None:
-        """Takes what clients keep in another directory after a round. The files never change, so they are shared."""
+        """Takes over the clients' states after a round from another directory. They share the files, which never
+        change."""
         other = ClientStates(path)
         for key, rounds in other._rounds.items():
             newest = max((number for number in rounds if number <= round_number), default=0)
@@ -72,12 +73,12 @@ class ClientStates:
                 self._rounds[key] = [newest]
 
     def forget_after(self, round_number: int) -> None:
-        """Removes what was kept of later rounds."""
+        """Deletes the states of later rounds."""
         for key, rounds in self._rounds.items():
             self._remove(key, [number for number in rounds if number > round_number])
 
     def prune(self, checkpoints: Iterable[int]) -> None:
-        """Removes what nobody will read: states that are not a client's newest, and not its newest at a checkpoint.
+        """Deletes states that nobody will read: neither a client's newest, nor its newest at a kept checkpoint.
 
         Args:
             checkpoints: the rounds of the kept checkpoints.
@@ -97,5 +98,5 @@ class ClientStates:
 
 
 def _key(client: str) -> str:
-    """A client's name as part of a file's: names may hold what a file's may not."""
+    """A client's name as part of a file name, with characters replaced that file names cannot have."""
     return hashlib.sha256(client.encode()).hexdigest()[:32]

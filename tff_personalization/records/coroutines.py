@@ -1,7 +1,6 @@
-"""Waits for the coroutines of TFF's managers of files, all in one event loop with one thread that is started once.
+"""Waits for the coroutines of TFF's file managers, in one event loop with one thread.
 
-`asyncio.run` would start a thread for each call; in a process that can get no more memory, Python waits for such a
-thread for ever.
+`asyncio.run` would start a thread for each call. If there is no memory for that thread, Python waits for it forever.
 """
 
 import asyncio
@@ -15,12 +14,12 @@ _Result = TypeVar("_Result")
 
 
 def start() -> None:
-    """Starts the thread, if it is not there: before memory can run out."""
+    """Starts the thread if it is not running. Call this before memory can run out."""
     _runner()
 
 
 def wait_for(coroutine: Coroutine[Any, Any, _Result]) -> _Result:
-    """Runs a coroutine to its end, from the program's main thread, and returns its result."""
+    """Runs a coroutine to its end and returns its result. Call it from the main thread."""
     with contextlib.closing(coroutine):  # if there is no memory to run it
         return _runner().run(coroutine)
 

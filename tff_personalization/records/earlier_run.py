@@ -1,16 +1,15 @@
-"""Rounds taken over from a finished run that has the same ones, instead of being computed again.
+"""Takes over rounds from a finished run that computed the same ones, instead of computing them again.
 
-Two runs have the same rounds if they differ in nothing that these read:
+Two runs share rounds if they agree in every setting that these rounds read:
 
-    the first of them              a run of more rounds, unless a learning rate depends on how many there are
-    all of them                    runs that differ only in the final evaluation: in other strategies, in numbers of
-                                   examples, in learning rates to choose from, in its seed
-    those before the second stage  Personalized FedAvg has those of FedAvg, and its second stage begins with nothing but
-                                   the model that they leave: many second stages can start from one FedAvg run
+    the first rounds               a run of more rounds, unless a learning rate depends on the number of rounds
+    all rounds                     runs that differ only in the final evaluation: in strategies, numbers of examples,
+                                   learning rates to choose from, or the evaluation's seed
+    those before the second stage  Personalized FedAvg's are FedAvg's. Its second stage starts from the model only, so
+                                   many second stages can start from one FedAvg run
 
-The earlier run's records of these rounds and its models become the new run's, which ends with the numbers that it would
-have had without this. So do the state of the server and what clients keep from round to round, if that run was at its
-end after these rounds.
+The new run copies the earlier run's records and models of these rounds. Its results are the same as without the copy.
+If the earlier run ended after these rounds, the new run also takes over the server's state and the clients' states.
 """
 
 import dataclasses
@@ -28,7 +27,7 @@ from tff_personalization.experiment import config as config_lib
 from tff_personalization.experiment import settings
 from tff_personalization.records import checkpoints, finished_run, run_records, saved_models
 
-# What is read only after the last round.
+# Settings that are read only after the last round.
 _OF_THE_END = frozenset(
     {
         "personalization_examples",
@@ -44,15 +43,15 @@ NONE = "none"
 
 @dataclasses.dataclass(frozen=True)
 class EarlierRounds:
-    """What a run takes over.
+    """The rounds that a run takes over.
 
     Attributes:
-        run: the run that it comes from.
-        rounds: how many rounds it is, from the first on.
-        records: the rows of these rounds in that run's tables of rounds, as text, by file name.
-        models: the trainable weights after some of these rounds, by round; the last one is among them.
-        with_state: whether the run's checkpoint holds the server's state after these rounds, and its directory what
-            clients kept. A later round may need both.
+        run: the earlier run.
+        rounds: how many rounds are taken over, from the first.
+        records: the rows of these rounds in the earlier run's tables, as text, by file name.
+        models: the trainable weights after some of these rounds, by round. The last round is one of them.
+        with_state: whether the run's checkpoint has the server's state after these rounds, and its directory the
+            clients' states. A later round may need both.
     """
 
     run: finished_run.FinishedRun
@@ -63,7 +62,7 @@ class EarlierRounds:
 
     @property
     def origin(self) -> dict[str, Any]:
-        """Where it comes from, for the record of the run that takes it over."""
+        """Where the rounds come from, for the record of the new run."""
         commit = self.run.config.get("git_commit")
         where = {"run_name": self.run.directory.name, "rounds": self.rounds, "git_commit": commit}
         return {**where, "with_state": self.with_state}
@@ -75,7 +74,7 @@ class EarlierRounds:
 
     @property
     def client_states(self) -> pathlib.Path:
-        """Where what the run's clients kept is."""
+        """Where the states of the run's clients are."""
         return self.run.directory / "client_states"
 
 
@@ -84,9 +83,9 @@ def find(directory: pathlib.Path, experiment: config_lib.Experiment, made_by: st
 
     Args:
         directory: holds run directories.
-        experiment: that is to be made.
-        made_by: the SHA-256 of the code that made the run in all of its starts; None for any. A run with the very
-            settings of the experiment is then left out: it is not to be made again from itself.
+        experiment: the experiment that will be run.
+        made_by: the SHA-256 of the code that every start of the run must have used; None accepts any code. With a hash,
+            a run with exactly the experiment's settings is skipped, because it must not be rebuilt from itself.
     """
     if not experiment.config.rounds:
         return None
@@ -102,7 +101,7 @@ def find(directory: pathlib.Path, experiment: config_lib.Experiment, made_by: st
 
 
 def was_made_by(run: run_records.Run, code: str) -> bool:
-    """Whether some code, by its SHA-256, made a run in all of its starts."""
+    """Whether every start of a run used the code with this SHA-256."""
     starts = run.config.get("starts") or [run.config]
     return all(start.get("code_sha256") == code for start in starts)
 
@@ -114,15 +113,15 @@ def _is_of(run: run_records.Run, experiment: config_lib.Experiment) -> bool:
 
 
 def set_aside(path: pathlib.Path, experiment: config_lib.Experiment, code: str) -> pathlib.Path | None:
-    """Renames the finished run in a directory, so that an experiment that takes its rounds over can be made there.
+    """Renames a finished run, so that an experiment that takes over its rounds can use the directory.
 
     Args:
         path: the run directory.
-        experiment: that is to be made there.
-        code: as `was_made_by` has it.
+        experiment: the experiment that will be run there.
+        code: as in `was_made_by`.
 
     Returns:
-        The new place; None if the experiment cannot take anything over from it, or other code made it.
+        The new path; None if the experiment cannot take over any of its rounds, or other code made it.
     """
     try:
         run, _ = _check(path, experiment)
@@ -135,21 +134,21 @@ def set_aside(path: pathlib.Path, experiment: config_lib.Experiment, code: str) 
 
 
 def may_serve(earlier: config_lib.Experiment, experiment: config_lib.Experiment) -> bool:
-    """Whether an experiment can take rounds over from another one, by their settings, once that is finished."""
+    """Whether an experiment can take over rounds from another one when that is finished, judging by their settings."""
     rounds, has, differ, first = _common(*(json.loads(json.dumps(of.as_json())) for of in (earlier, experiment)))
     return min(rounds, has) > 0 and (rounds <= has or first) and not differ
 
 
 def read(experiment: config_lib.Experiment, data_sha256: str, path: pathlib.Path | None = None) -> EarlierRounds:
-    """What an earlier run has of an experiment's rounds.
+    """The rounds of an experiment that an earlier run has.
 
     Args:
-        experiment: that is to continue from it.
+        experiment: the experiment that will continue from it.
         data_sha256: hash of the experiment's client data.
-        path: the run; None for the one that `--rounds_from` names.
+        path: the run; None for the value of `--rounds_from`.
 
     Raises:
-        UserError: it is no finished run, it differs in what the rounds read, or it has not kept the model.
+        UserError: the run is not finished, differs in a setting that the rounds read, or did not keep the model.
     """
     path = path or homes.expand(experiment.config.rounds_from or "")
     try:
@@ -179,7 +178,7 @@ def read(experiment: config_lib.Experiment, data_sha256: str, path: pathlib.Path
 
 
 def _until(path: pathlib.Path, rounds: int) -> tuple[pd.DataFrame, str]:
-    """The rows of a table of rounds up to a round, without those of the final evaluation, and their text as it is."""
+    """The rows of a table up to a round, without those of the final evaluation, and their unchanged text."""
     table = pd.read_csv(path, dtype=str, keep_default_na=False)
     wanted = table["round"].astype(int) <= rounds
     if "split" in table:
@@ -189,7 +188,7 @@ def _until(path: pathlib.Path, rounds: int) -> tuple[pd.DataFrame, str]:
 
 
 def _check(path: pathlib.Path, experiment: config_lib.Experiment) -> tuple[finished_run.FinishedRun, int]:
-    """A run, and how many of its rounds an experiment can take over; UserError that begins with its path if none."""
+    """A run, and how many of its rounds an experiment can take over. If none, a UserError that begins with its path."""
     run = finished_run.FinishedRun.open(path)
     try:
         rounds, has, differ, first = _common(dict(run.config["flags"]), json.loads(json.dumps(experiment.as_json())))
@@ -220,11 +219,11 @@ def _check(path: pathlib.Path, experiment: config_lib.Experiment) -> tuple[finis
 
 
 def _has_state(run: finished_run.FinishedRun, experiment: config_lib.Experiment, rounds: int) -> bool:
-    """Whether a run's last checkpoint is of a round, and has the state that a run that computes it would have."""
+    """Whether a run's last checkpoint is of this round, with the state that computing the round would give."""
     flags, origin = run.config["flags"], run.config.get("rounds_taken_over")
     if rounds != flags["rounds"] or flags["method"] != experiment.config.method:
         return False
-    # Without the state of the run that they come from, the last checkpoint has only its model.
+    # A run that took over all of its rounds without the state has only the model in its last checkpoint.
     whole = origin is None or origin["rounds"] < rounds or origin.get("with_state", False)
     return whole and (run.directory / "checkpoints" / f"round_{rounds}.json").exists()
 
@@ -233,7 +232,7 @@ def _common(theirs: Mapping[str, Any], ours: Mapping[str, Any]) -> tuple[int, in
     """The rounds that two runs share by their settings.
 
     Returns:
-        How many ours needs, how many theirs has, what differs, and whether fewer than ours needs are of use too.
+        How many rounds ours needs, how many theirs has, what differs, and whether fewer than ours needs also help.
     """
     differ = _differences(theirs, ours, frozenset())
     stages = [methods.get(of["method"]).first_stage for of in (theirs, ours)]
@@ -245,7 +244,7 @@ def _common(theirs: Mapping[str, Any], ours: Mapping[str, Any]) -> tuple[int, in
 
 
 def _differences(theirs: Mapping[str, Any], ours: Mapping[str, Any], besides: frozenset[str]) -> list[str]:
-    """What two runs' rounds read and differs, in words; `besides` some settings and roles of optimizers."""
+    """How two runs differ in what their rounds read, in words, apart from the settings and roles in `besides`."""
     reads = settings.reads()
     main = reads["strategies"][ours["strategies"][0]].union(*(reads["method"][of["method"]] for of in (theirs, ours)))
     left_out = _OF_THE_END | besides | (frozenset().union(*reads["strategies"].values()) - main)
@@ -261,13 +260,13 @@ def _differences(theirs: Mapping[str, Any], ours: Mapping[str, Any], besides: fr
 
 
 def _read_by_rounds(flags: Mapping[str, Any], left_out: frozenset[str]) -> dict[str, Any]:
-    """The settings of a run that its rounds depend on, as far as they are not left out."""
+    """The settings that a run's rounds depend on, except those in `left_out`."""
     defaults = settings.defaults()
     optimizers = {role: spec for role, spec in flags["optimizers"].items() if role not in left_out}
     found = {
         **defaults,
         **identity.of(flags, defaults),
-        "strategies": flags["strategies"][:1],  # between rounds, only the main one is judged
+        "strategies": flags["strategies"][:1],  # between rounds, only the main one is evaluated
         "optimizers": optimizers,
     }
     return {name: value for name, value in found.items() if name not in left_out}
@@ -276,7 +275,7 @@ def _read_by_rounds(flags: Mapping[str, Any], left_out: frozenset[str]) -> dict[
 def _best_on_validation(
     run: finished_run.FinishedRun, experiment: config_lib.Experiment, rounds: int
 ) -> saved_models.Best | None:
-    """The evaluated round of a run, of its first ones, that was best on validation clients, if it has any."""
+    """Among the first `rounds` rounds of a run, the one that was best on validation clients, if any were evaluated."""
     config = experiment.config
     if not config.validation_clients or not config.rounds_per_evaluation:
         return None

@@ -1,4 +1,4 @@
-"""Files that are whole or not there, and the errors of writing them as Python has them."""
+"""Writes files whole or not at all, and turns TensorFlow's file errors into Python's."""
 
 import contextlib
 import errno
@@ -29,10 +29,10 @@ _ERRNO = {
 
 
 def write_text(path: pathlib.Path, text: str) -> None:
-    """Writes a file under a temporary name, then gives it its own: it is never half-written.
+    """Writes a file under a temporary name, then renames it. So it is never half-written.
 
     Raises:
-        OSError: it cannot be written; the error names it, and what was there before is as it was.
+        OSError: it cannot be written. The error names the file; an earlier version of it is unchanged.
     """
     _write(path, text.encode())
 
@@ -50,7 +50,7 @@ def _write(path: pathlib.Path, content: bytes | memoryview) -> None:
 
 
 def wait_until_there(path: pathlib.Path) -> None:
-    """Waits for a file or folder that was renamed to be seen: on some file systems of clusters that takes a while.
+    """Waits until a renamed file or folder can be seen, which takes a while on some cluster file systems.
 
     Raises:
         OSError: it is not there after 20 s.
@@ -63,7 +63,7 @@ def wait_until_there(path: pathlib.Path) -> None:
 
 
 def share(path: pathlib.Path, other: pathlib.Path) -> None:
-    """Gives a file that never changes a second name; where the file system cannot do that, copies it."""
+    """Gives a file that never changes a second name (a hard link). Where the file system has none, copies it."""
     try:
         os.link(path, other)
     except FileExistsError:
@@ -73,7 +73,7 @@ def share(path: pathlib.Path, other: pathlib.Path) -> None:
 
 
 def save_arrays(path: pathlib.Path, arrays: Iterable[np.ndarray] = (), **named: np.ndarray) -> None:
-    """Writes arrays to an .npz file, as `write_text` does; `named` ones by their names."""
+    """Writes arrays to an .npz file, in the way of `write_text`; those in `named` keep their names."""
     content = io.BytesIO()  # to a file that cannot be written, ZipFile writes again when it is deleted
     np.savez(content, *arrays, **named)
     _write(path, content.getbuffer())
@@ -96,7 +96,7 @@ def load_arrays(path: pathlib.Path) -> list[np.ndarray]:
 
 
 def fingerprint(path: pathlib.Path) -> dict[str, Any]:
-    """The size of a file and the SHA-256 of its bytes, which is taken once for as long as the file stays as it is."""
+    """The size of a file and the SHA-256 of its bytes. The hash is computed once, until the file changes."""
     found = path.stat()
     return {"bytes": found.st_size, "sha256": _sha256(path.resolve(), found.st_size, found.st_mtime_ns)}
 
@@ -109,16 +109,16 @@ def _sha256(path: pathlib.Path, size: int, changed: int) -> str:
 
 
 def clear_leftovers(directory: pathlib.Path) -> None:
-    """Removes what a start that was killed left under temporary names, TFF's own included."""
+    """Deletes files that a killed process left under temporary names, including TFF's."""
     for leftover in (*directory.glob("*_temp[0-9]*"), *directory.glob("*.temp")):
         shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink()
 
 
 @contextlib.contextmanager
 def as_os_errors(path: pathlib.Path) -> Iterator[None]:
-    """Where TensorFlow writes below `path`: its errors of the file system become OSErrors that name it.
+    """Turns TensorFlow's file system errors for files below `path` into OSErrors that name it.
 
-    TensorFlow has one kind of error for a full disk and for too little memory: the latter becomes a MemoryError.
+    TensorFlow raises the same error for a full disk and for too little memory. The second becomes a MemoryError.
     """
     try:
         yield
@@ -130,7 +130,7 @@ def as_os_errors(path: pathlib.Path) -> Iterator[None]:
 
 
 def json_text(value: Any) -> str:
-    """A value as JSON, which has no NaN and no infinity: they are null."""
+    """A value as JSON. NaN and infinity become null, because JSON has neither."""
     return json.dumps(_finite(value), indent=2, allow_nan=False)
 
 

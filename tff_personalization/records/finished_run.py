@@ -1,4 +1,4 @@
-"""The door to a finished run: its records, settings, model, weights and data, each read when it is first used."""
+"""Opens a finished run: its records, settings, model, weights and data. Each is read when it is first used."""
 
 import contextlib
 import dataclasses
@@ -24,7 +24,7 @@ LAST, BEST = "last", "best"
 
 @dataclasses.dataclass(frozen=True)
 class FinishedRun(run_records.Run):
-    """A finished run. Opening it reads config.json; the rest costs nothing until it is used.
+    """A finished run. Opening it reads only config.json.
 
     >>> run = FinishedRun.open("runs/quick")
     >>> run.experiment.config.method, run.summary["rounds"], run.kept_rounds
@@ -38,8 +38,8 @@ class FinishedRun(run_records.Run):
     True
 
     Attributes:
-        directory: the run directory, in which the models are.
-        client_data: where the run's client data is now; None for where the run found it.
+        directory: the run directory.
+        client_data: where the run's client data is now; None if it has not moved.
     """
 
     directory: pathlib.Path
@@ -51,10 +51,10 @@ class FinishedRun(run_records.Run):
 
         Args:
             directory: a run directory.
-            client_data: where its client data is now, if that is another place than then.
+            client_data: where its client data is now, if it was moved.
 
         Raises:
-            UserError: it is no run directory, the run is unfinished, or its config.json is damaged.
+            UserError: it is not a run directory, the run is unfinished, or its config.json is damaged.
         """
         read = run_records.read(directory)
         if not isinstance(read.directory, pathlib.Path):
@@ -68,8 +68,8 @@ class FinishedRun(run_records.Run):
         """The run's settings, as its command gave them; its plugins are imported.
 
         Raises:
-            UserError: config.json is damaged or of another version of the program, or a plugin is missing or not the
-                one that the run was made with.
+            UserError: config.json is damaged or comes from another program version, or a plugin is missing or has
+                changed since the run.
         """
         where = self.directory / "config.json"
         try:
@@ -88,12 +88,12 @@ class FinishedRun(run_records.Run):
 
     @property
     def task(self) -> registry.Task:
-        """What the run learns; a plugin's is imported."""
+        """The run's task. If a plugin defines it, the plugin is imported."""
         return registry.TASKS[self.experiment.config.task]
 
     @functools.cached_property
     def model(self) -> functional.SeededModel:
-        """The run's network, with the weights that it had before the first round."""
+        """The run's network, with its weights before the first round."""
         config = self.experiment.config
         return setup_lib.model_builder(config)(seeds.generator(config.seed, "init"))
 
@@ -102,7 +102,7 @@ class FinishedRun(run_records.Run):
         """The run's client data.
 
         Raises:
-            UserError: it cannot be read, or is not what it was.
+            UserError: it cannot be read, or has changed since the run.
         """
         config = self.experiment.config
         data = federated_data.load(config)
@@ -116,7 +116,7 @@ class FinishedRun(run_records.Run):
 
     @functools.cached_property
     def setup(self) -> method.Setup[Any]:
-        """What the run's method was built from."""
+        """The inputs from which the run's method was built."""
         return setup_lib.setup(self.experiment, self.data)
 
     @property
@@ -130,7 +130,7 @@ class FinishedRun(run_records.Run):
         return self.saved_models.rounds()
 
     def round_number(self, which: int | str = LAST) -> int:
-        """The number of a round of which the global model is kept.
+        """The number of a round after which the run kept the global model.
 
         Args:
             which: "last", "best" (the evaluated round that was best on validation clients), or a number.
@@ -169,7 +169,7 @@ class FinishedRun(run_records.Run):
             which: as in `round_number`.
 
         Raises:
-            UserError: the run has kept no such model, or its file is damaged or of another network.
+            UserError: the run has kept no such model, or its file is damaged or belongs to another network.
         """
         number = self.round_number(which)
         added = methods.get(self.experiment.config.method).provides
@@ -199,7 +199,7 @@ class FinishedRun(run_records.Run):
 
     @contextlib.contextmanager
     def computing(self) -> Iterator[None]:
-        """A context in which TFF computes as it did in the run, on this machine. Enter it on the main thread."""
+        """A context in which TFF computes on this machine as it did in the run. Enter it on the main thread."""
         config, threads = self.experiment.config, self.config.get("threads_per_client", 1)
         with (
             (self.directory / "worker.log").open("ab") as log,

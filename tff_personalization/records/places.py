@@ -1,6 +1,6 @@
-"""Where records are read from: folders, and zip files that hold the same.
+"""Reads records from folders and from zip files with the same contents.
 
-`records.zip/RUN` names the folder RUN in a zip file, and is read like the folder `records/RUN`.
+`records.zip/RUN` names the folder RUN in a zip file. It is read like the folder `records/RUN`.
 """
 
 import io
@@ -49,7 +49,7 @@ Named = str | os.PathLike[str] | zipfile.Path
 
 
 def place(path: Named) -> Place:
-    """What to read a path from: itself, or the folder or file in a zip file that it names, as `records.zip/RUN` does.
+    """The path itself, or the folder or file in a zip file that the path names, such as `records.zip/RUN`.
 
     Raises:
         UserError: the zip file is damaged.
@@ -74,7 +74,7 @@ def folders_with(directory: Place, name: str) -> list[Place]:
 
 
 def outside(path: Place) -> pathlib.Path:
-    """Where to write what belongs to a folder: into it; for `records.zip/RUN`, into the folder `records/RUN`."""
+    """Where to write files that belong to a folder: into it, or for `records.zip/RUN` into the folder `records/RUN`."""
     if isinstance(path, pathlib.Path):
         return path
     outer = pathlib.Path(str(path.root.filename))
@@ -82,7 +82,7 @@ def outside(path: Place) -> pathlib.Path:
 
 
 def read_bytes(path: Place) -> bytes:
-    """What is in the file `path`; UserError when it cannot be read."""
+    """The bytes of the file `path`; UserError when it cannot be read."""
     try:
         return path.read_bytes()
     except (OSError, EOFError, zipfile.BadZipFile, lzma.LZMAError, zlib.error) as error:
@@ -114,7 +114,7 @@ def read_csv(path: Place, columns: Iterable[str], text_columns: frozenset[str] =
     """The table in `path`; UserError when it is malformed, cut short, or lacks one of `columns` or numbers in it."""
     text = read_text(path)
     try:
-        # As text first: a client may be called "NA" or "007".
+        # Read as text first, because a client may be called "NA" or "007".
         table = pd.read_csv(io.StringIO(text), dtype=str, keep_default_na=False)
     except ValueError as error:  # of which pandas' ParserError and EmptyDataError are kinds
         reason = " ".join(str(error).split())
@@ -130,7 +130,7 @@ def read_csv(path: Place, columns: Iterable[str], text_columns: frozenset[str] =
         numbers = pd.to_numeric(table[column], errors="coerce")
         wrong = table.index[numbers.isna() & ~table[column].isin(["", "nan"])]
         if not len(wrong):
-            # As Python reads them: pandas' own parsers are a digit off in the last place.
+            # Python's parser: pandas' own parsers can be wrong in the last digit.
             exact = numbers.dtype != float
             table[column] = numbers if exact else table[column].replace("", "nan").astype(float)
         elif column in checked:
@@ -142,13 +142,13 @@ def read_csv(path: Place, columns: Iterable[str], text_columns: frozenset[str] =
         _refuse(path, table, column, (table[column] < 0) | (table[column] % 1 != 0), "is not a number of something")
     if "correct" in table:
         _check_right_answers(path, table)
-    if not text.endswith("\n"):  # half a number is a number too
+    if not text.endswith("\n"):  # a number cut in half is still a number
         raise UserError(f"{path}: line {len(table) + 1}: cut short; restore the file or repeat the run")
     return table
 
 
 def _check_right_answers(path: Place, table: pd.DataFrame) -> None:
-    """Refuses more right answers than predictions, and an accuracy that is not their share."""
+    """Refuses more right answers than predictions, and an accuracy that is not their quotient."""
     predictions = next((table[name] for name in ("test_predictions", "test_examples") if name in table), None)
     if predictions is None:
         return
@@ -160,7 +160,7 @@ def _check_right_answers(path: Place, table: pd.DataFrame) -> None:
 
 
 def _refuse(path: Place, table: pd.DataFrame, column: str, wrong: pd.Series, why: str) -> None:
-    """Raises a UserError that names the first line of a table whose value in a column cannot be."""
+    """Raises a UserError that names the first line of a table with an impossible value in a column."""
     if wrong.any():
         place = wrong.idxmax()
         value, line = table[column][place], place + 2  # line 1 is the header

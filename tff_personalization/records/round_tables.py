@@ -1,4 +1,4 @@
-"""metrics.csv and evaluations.csv, which grow by the round: cut to what a run resumes from, and added to."""
+"""The tables that grow with each round, metrics.csv and evaluations.csv: cuts them for a resumed run, and appends."""
 
 import codecs
 import itertools
@@ -13,7 +13,7 @@ from tff_personalization.records import files
 
 
 def keep_until(run: pathlib.Path, config: settings.RunSettings, round_number: int) -> None:
-    """Makes both tables of a run directory what they were after a round.
+    """Cuts both tables of a run directory to their contents after a round.
 
     Raises:
         UserError: one of them lacks something of these rounds, or is damaged there.
@@ -25,7 +25,7 @@ def keep_until(run: pathlib.Path, config: settings.RunSettings, round_number: in
 
 
 def _keep_rows(path: pathlib.Path, counts: Mapping[int, int]) -> None:
-    """Cuts a table after a number of rows of each round; refused if they are not all there, in order and whole."""
+    """Cuts a table after a number of rows of each round. Refuses it if a row is missing, cut, or out of order."""
     if not counts:
         path.unlink(missing_ok=True)
         return
@@ -47,7 +47,7 @@ def _keep_rows(path: pathlib.Path, counts: Mapping[int, int]) -> None:
 
 
 def append_evaluation(path: pathlib.Path, table: pd.DataFrame, round_number: int, split: str) -> None:
-    """Adds an evaluation's rows to evaluations.csv, in place of any it has of the same or of later rounds."""
+    """Appends an evaluation's rows to evaluations.csv. Rows of the same or of later rounds are replaced."""
     text = table.to_csv(index=False)
     if path.exists():
         earlier = pd.read_csv(path, dtype=str, keep_default_na=False)

@@ -1,21 +1,21 @@
-"""The run directory: what a run leaves behind, and what a resumed run starts from.
+"""The run directory: the files that a run writes, and from which it resumes.
 
-config.json        every setting, the seed, the commit, versions, cores; the latter of every start that went on with it
+config.json        every setting, the seed; the commit, versions and cores of each start
 metrics.csv        one row a round
 evaluations.csv    one row per (round, split, strategy, epoch)
-clients.csv        one row per (client, strategy, epoch) of the final evaluation; not if only aggregates are released
-by_round.csv       one row per (round, client, epoch): the main strategy with the model of another round than the last
+clients.csv        one row per (client, strategy, epoch) of the final evaluation, unless only aggregates are released
+by_round.csv       one row per (round, client, epoch): the main strategy, with the models of rounds before the last
 distribution.csv   histogram of the final evaluation
-choice.csv         what was judged on validation clients in the end, and what of it was chosen; if there are any
-chosen_clients.csv one row per (client, epoch): what was chosen, at epoch 0 and at the chosen one
-participants.csv   one row per (client, strategy, epoch), of clients that took part in training; if some are judged
+choice.csv         the final evaluation on validation clients, if any, and what was chosen by it
+chosen_clients.csv one row per (client, epoch): the chosen strategy, at epoch 0 and at the chosen epoch
+participants.csv   one row per (client, strategy, epoch), for clients that took part in training, if evaluated
 k_shot.csv         one row per (number of train examples, strategy, epoch); with --personalization_examples
-summary.json       the figures of the run; its presence says that the run is finished
+summary.json       the run's figures; if it is there, the run is finished
 checkpoints/       program state and its checksums, the newest few
 models/            the global model after the last round, and after some others
-client_states/     what clients keep from round to round, for methods whose clients do
+client_states/     what clients keep from round to round, if the method's clients keep anything
 tensorboard/       round metrics, and distributions over clients, for TensorBoard
-worker.log         what TFF's worker process said
+worker.log         the output of TFF's worker process
 lock               held by the process that writes here
 """
 
@@ -51,16 +51,16 @@ class OtherSettings(errors.UserError):
 
 
 class RunDirectory:
-    """Where the records of an experiment are, or will be: its name and path, and what an earlier start left there."""
+    """The run directory of an experiment: its name, its path, and the files of an earlier start."""
 
     def __init__(self, experiment: config_lib.Experiment):
-        """Names the directory and checks that it is this experiment's, if an earlier start has made it.
+        """Names the directory. If an earlier start has made it, checks that it belongs to this experiment.
 
-        An unfinished run may be given more rounds, where no earlier round depends on their number.
+        An unfinished run may get more rounds, unless an earlier round depends on their number.
 
         Raises:
             OtherSettings: it belongs to a run with other settings.
-            UserError: it is finished and was made from another file.
+            UserError: the run is finished and used another file of client data.
         """
         self.experiment = experiment
         self.name = experiment.run_name()
@@ -80,7 +80,7 @@ class RunDirectory:
         return any((self.path / "checkpoints").glob("round_*.json"))
 
     def record(self) -> dict[str, Any] | None:
-        """What config.json has, if an earlier start has written it; refused if it is damaged."""
+        """The contents of config.json, if an earlier start wrote it; UserError if it is damaged."""
         try:
             record = json.loads((self.path / "config.json").read_bytes())
             return {**record, "flags": dict(record["flags"]), "starts": list(record.get("starts", ()))}
@@ -98,7 +98,7 @@ class RunDirectory:
             {**defaults, **identity.of(of, defaults)}
             for of in (record["flags"], json.loads(json.dumps(self.experiment.as_json())))
         )
-        # What the run does not read may have had another default in an earlier version.
+        # A setting that the run does not read may have had another default in an earlier version.
         read = settings.read_by(self.experiment.values) | ({*before, *now} - defaults.keys())
         differ = [name for name in sorted({*before, *now} & read) if before.get(name) != now.get(name)]
         more = differ == ["rounds"] and before["rounds"] < now["rounds"] and not settings.reader_of_rounds(now)
@@ -111,9 +111,9 @@ class RunDirectory:
             )
 
     def _check_same_file(self, record: Mapping[str, Any]) -> None:
-        """Refuses a finished run whose client data came from another file of the same name, if it is known from which.
+        """Refuses a finished run whose client data came from another file of the same name, if that is on record.
 
-        What is not finished reads the data, and is refused by its contents.
+        An unfinished run reads the data, so its contents are checked then.
         """
         earlier, now = record.get(FILE), self.fingerprint() if FILE in record else None
         if earlier and now and earlier != now:
@@ -123,7 +123,7 @@ class RunDirectory:
             )
 
     def fingerprint(self) -> dict[str, Any] | None:
-        """What `files.fingerprint` says of the file of client data; None if there is none."""
+        """The `files.fingerprint` of the file of client data; None if there is no file."""
         path = federated_data.file_of(self.experiment.config)
         try:
             return None if path is None else files.fingerprint(path)
@@ -132,15 +132,15 @@ class RunDirectory:
 
 
 def git_commit() -> str:
-    """The commit of the code; "unknown" outside a repository, and after a warning, where git does not tell.
+    """The commit of the code; "unknown" outside a repository or, after a warning, if git fails.
 
-    "+changes" follows if what is under version control, docs/ apart, or Python's files are not as they are in it.
+    "+changes" is appended if tracked files (outside docs/) or Python files differ from the commit.
     """
     root = pathlib.Path(__file__).parents[2]
     if not (root / ".git").exists():  # not that of a repository around it
         return "unknown"
-    # Variables of git's, as in its hooks, would name another repository. It may belong to another user, as in a
-    # container: what git could be made to run by it is no more than the code that is running.
+    # Git's environment variables, as in its hooks, would name another repository. The repository may belong to another
+    # user, as in a container; git could run no more of that user's code than is running already.
     environment = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
     command = ["git", "--no-optional-locks", "-c", "safe.directory=*", "-C", str(root)]
 
@@ -161,7 +161,7 @@ def git_commit() -> str:
 
 @functools.cache
 def code_sha256() -> str:
-    """The SHA-256 of the program's own code: with another one, the same settings may give other numbers."""
+    """The SHA-256 of the program's own code. Other code may give other numbers with the same settings."""
     root = pathlib.Path(__file__).parents[2]
     digest = hashlib.sha256()
     for folder in ("tff_personalization", "baselines"):

@@ -1,4 +1,4 @@
-"""What a run directory records, read and checked, without TensorFlow: the only way in which the analysis sees a run.
+"""Reads and checks the records of a run directory without TensorFlow. The analysis reads runs only through this module.
 
 The run directory may be in a zip file; see `places`.
 """
@@ -30,7 +30,7 @@ SUMMARY = (  # what summary.json has at least
 
 
 class NotRecordedError(UserError):
-    """The run is sound but does not hold the record that a plot needs, such as per-client accuracies."""
+    """The run is valid but lacks a record that a plot needs, such as per-client accuracies."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,13 +52,13 @@ class Run:
 
     @property
     def source(self) -> str:
-        """What the data is, in a few words; says "synthetic" whenever the data is."""
+        """What the data is, in a few words; says "synthetic" if it was generated."""
         source = self.config["source"]
         return f"synthetic: {source}" if self.config["synthetic"] and "synthetic" not in source.lower() else source
 
     @property
     def metric(self) -> str:
-        """What the columns called accuracy are the share of, by the name that the task gives it."""
+        """The task's name for what the accuracy columns hold."""
         return str(self.config.get("metric", ACCURACY))
 
     @property
@@ -67,7 +67,7 @@ class Run:
         return (self.directory / "summary.json").exists()
 
     def _check_is_there(self, name: str) -> bool:
-        """Whether a record is there; UserError when it is not because the run is unfinished."""
+        """Whether a record exists; UserError if it is missing because the run is unfinished."""
         there = (self.directory / name).exists()
         if not there:
             _ = self.summary
@@ -157,7 +157,7 @@ class Run:
 
     @functools.cached_property
     def chosen_clients(self) -> pd.DataFrame | None:
-        """As `clients`, with what validation clients choose: its epoch 0 and its last one.
+        """As `clients`, for the strategy that validation clients choose: its epoch 0 and its last epoch.
 
         None if nothing was chosen, or only aggregates were released.
         """
@@ -178,7 +178,7 @@ class Run:
 
     @functools.cached_property
     def decomposition_by_epochs(self) -> pd.DataFrame:
-        """As `decomposition`, also of the updates of fewer epochs from the same models: rows per `epochs` too."""
+        """As `decomposition`, with rows per `epochs`: also for updates of fewer epochs from the same models."""
         if not self._check_is_there("decomposition.csv"):
             raise NotRecordedError(
                 f"{self.directory}: no decomposition.csv; run tff_personalization.tools.decompose on it first"
@@ -187,23 +187,23 @@ class Run:
 
     @functools.cached_property
     def by_round(self) -> pd.DataFrame:
-        """As `clients`, only of the main strategy, with the models of other rounds than the last; often empty."""
+        """As `clients`, for the main strategy and the models of rounds before the last; often empty."""
         there, path = self._check_is_there("by_round.csv"), self.directory / "by_round.csv"
         return _with_correct(places.read_csv(path, _BY_ROUND) if there else pd.DataFrame(columns=_BY_ROUND))
 
     def client_gains(self, strategy: str | None = None, round_number: int | None = None) -> pd.DataFrame:
-        """Accuracies of every test client that has test examples, under a strategy; None is the run's main one.
+        """Accuracies of every test client with test examples, under a strategy.
 
         Args:
-            strategy: which one; with the model of another round than the last, only the main one is recorded.
-            round_number: after which round; None for the last.
+            strategy: its name; None for the run's main one. For rounds before the last, only the main one is recorded.
+            round_number: the round; None for the last.
 
         Returns:
             Indexed by client; columns initial, personalized (accuracies), train_examples, predictions (on the client's
             test part), more_right (how many more of them are right after personalization), gain (of accuracy).
 
         Raises:
-            NotRecordedError: the run released only aggregates, the round was not judged, or no test client has test
+            NotRecordedError: the run released only aggregates, the round was not evaluated, or no test client has test
                 examples.
             UserError: unfinished run, or malformed clients.csv.
         """
@@ -261,12 +261,12 @@ def read(path: places.Named) -> Run:
 
 
 def _predictions(table: pd.DataFrame) -> pd.Series:
-    """How many predictions each row is about: one for each test example, unless the table says otherwise."""
+    """The number of predictions of each row: one for each test example, unless the table has a column for it."""
     return table["test_predictions" if "test_predictions" in table else "test_examples"]
 
 
 def _with_correct(table: pd.DataFrame) -> pd.DataFrame:
-    """A table of clients with the column `correct`, which runs of earlier versions did not record."""
+    """A table of clients with the column `correct`, which earlier versions did not record."""
     if "correct" in table:
         return table
     correct = table["accuracy"].astype(float) * _predictions(table).astype(float)

@@ -1,4 +1,4 @@
-"""What writes a run directory, which it has locked: a file is written whole or not at all."""
+"""Writes a run directory, which it holds locked. Each file is written whole or not at all."""
 
 import collections
 import contextlib
@@ -31,7 +31,7 @@ from tff_personalization.records import (
 from tff_personalization.tasks import federated_data, registry
 
 _PACKAGES = ("tensorflow", "tensorflow-federated", "numpy", "pandas")
-# What file systems of clusters (Lustre, NFS) say that have no locks.
+# The errors of cluster file systems (Lustre, NFS) that have no locks.
 _NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL)
 _OF_A_START = ("git_commit", run_directory.CODE, "versions", "cores")
 
@@ -40,16 +40,16 @@ _OF_A_START = ("git_commit", run_directory.CODE, "versions", "cores")
 def opened(
     directory: run_directory.RunDirectory, data: federated_data.FederatedData, how: Mapping[str, Any]
 ) -> Iterator["RunWriter"]:
-    """A run directory that only this process writes to; what an earlier start saved stays.
+    """Locks a run directory for this process and opens it for writing. It keeps what an earlier start saved.
 
     Args:
-        directory: it is made if need be.
-        data: what the clients have.
-        how: how the work is laid out, cores, threads a client, clients a call, and what is taken over from where.
+        directory: it is made if it is missing.
+        data: the client data.
+        how: how the work is done, for config.json: cores, threads a client, clients a call, and rounds taken over.
 
     Raises:
-        UserError: the directory cannot be written, another process has it, or the client data is not what it was when
-            the run began.
+        UserError: the directory cannot be written, another process uses it, or the client data has changed since the
+            run began.
     """
     with contextlib.ExitStack() as stack:
         try:
@@ -67,7 +67,7 @@ def opened(
 
 
 def _locked(path: pathlib.Path) -> IO[str]:
-    """A file of the directory that this process holds until it closes it or ends, however it ends.
+    """The lock file of the directory. This process holds the lock until it closes the file or ends, in any way.
 
     Where the file system has no locks, a warning says so and the run continues.
 
@@ -107,13 +107,13 @@ class RunWriter:
     Attributes:
         directory: the run directory.
         worker_log: where TFF's worker writes.
-        checkpoints: the newest few.
-        models: the global models that are kept.
+        checkpoints: the newest few checkpoints.
+        models: the global models that the run keeps.
         client_states: what clients keep from round to round.
     """
 
     def __init__(self, directory: run_directory.RunDirectory, worker_log: IO[bytes], how: Mapping[str, Any]):
-        """Clears what a start that was killed left; `how` is as in `opened`."""
+        """Deletes half-written files of a killed process; `how` is as in `opened`."""
         self.directory = directory
         self.worker_log = worker_log
         self.checkpoints = checkpoints.Checkpoints(directory.path / "checkpoints")
@@ -130,7 +130,7 @@ class RunWriter:
 
     @functools.cached_property
     def _managers(self) -> tuple[tff.program.ReleaseManager, tff.program.ReleaseManager]:
-        """Of metrics.csv, which is read when this is made, and of TensorBoard."""
+        """TFF's release managers for metrics.csv (which is read here) and TensorBoard."""
         return (
             # WRITE replaces the file as a whole: a kill cannot leave half a row.
             tff.program.CSVFileReleaseManager(
@@ -143,7 +143,7 @@ class RunWriter:
         """Writes config.json, unless an earlier start did.
 
         Raises:
-            UserError: the client data is not what it was when the run began.
+            UserError: the client data has changed since the run began.
         """
         directory, config = self.directory, self.directory.experiment.config
         record, fingerprint = directory.record(), directory.fingerprint()
@@ -174,7 +174,7 @@ class RunWriter:
                 f"--client_data={config.client_data}: the data has changed since the run in {directory.path} began "
                 f"(SHA-256 {earlier[:12]}… then, {data.sha256[:12]}… now): restore it, or choose another --run_name."
             )
-        # Other bytes with the same examples in them; more rounds.
+        # The file may have other bytes with the same examples; the run may have more rounds.
         now = {run_directory.FILE: fingerprint}
         if record["flags"].get("rounds") != config.rounds:
             now |= {"flags": directory.experiment.as_json(), "given": dict(directory.experiment.given)}
@@ -182,9 +182,9 @@ class RunWriter:
             self.write_json("config.json", {**record, **now})
 
     def go_on_after(self, round_number: int) -> None:
-        """Makes the records what they were after a round, and adds this start to config.json.
+        """Cuts the records to their state after a round, and adds this start to config.json.
 
-        With round 0, the start is the one that config.json describes.
+        With round 0, config.json already describes this start.
 
         Raises:
             UserError: metrics.csv or evaluations.csv lacks something of these rounds, or is damaged there.
@@ -202,7 +202,7 @@ class RunWriter:
         self.write_json("config.json", record)
 
     def write_json(self, name: str, value: Any) -> None:
-        """Writes a JSON file; what is not a number is null."""
+        """Writes a JSON file; NaN and infinity become null."""
         files.write_text(self.directory.path / name, files.json_text(value) + "\n")
 
     def write_table(self, name: str, table: pd.DataFrame) -> None:
@@ -214,7 +214,7 @@ class RunWriter:
         files.save_arrays(self.directory.path / name, **arrays)
 
     def take_over(self, earlier: earlier_run.EarlierRounds) -> None:
-        """Makes another run's records and models of its rounds this run's first ones."""
+        """Copies the records and models of an earlier run's rounds; they become this run's first rounds."""
         for name, text in earlier.records.items():
             files.write_text(self.directory.path / name, text)
         for round_number, weights in earlier.models.items():
@@ -223,18 +223,18 @@ class RunWriter:
             self.client_states.take_over(earlier.client_states, earlier.rounds)
 
     def append_evaluation(self, table: pd.DataFrame, round_number: int, split: str) -> None:
-        """Adds an evaluation's rows to evaluations.csv, in place of any it has of the same or of later rounds."""
+        """Appends an evaluation's rows to evaluations.csv. Rows of the same or of later rounds are replaced."""
         round_tables.append_evaluation(self.directory.path / "evaluations.csv", table, round_number, split)
 
     def release(
         self, metrics: Mapping[str, Any], round_number: int, histograms: Mapping[str, np.ndarray] | None = None
     ) -> None:
-        """Releases a round's metrics to metrics.csv and TensorBoard, in place of any of that round or later ones.
+        """Releases a round's metrics to metrics.csv and TensorBoard. Those of the same or of later rounds are replaced.
 
         Args:
-            metrics: numbers, and words that only go to metrics.csv.
+            metrics: numbers, and text that goes only to metrics.csv.
             round_number: the round.
-            histograms: numbers over clients, shape (n,), that only go to TensorBoard.
+            histograms: numbers over clients, shape (n,), that go only to TensorBoard.
         """
         numbers = collections.OrderedDict((key, value) for key, value in metrics.items() if not isinstance(value, str))
         numbers.update(histograms or {})

@@ -1,7 +1,7 @@
 """Global models that a run keeps: `models/round_<r>.npz`, the trainable weights after round r, in the model's order.
 
-Kept are that of the last round, one every `--rounds_per_model` rounds, and with validation clients that
-of the evaluated round that was best on them. NumPy reads them: arrays arr_0, arr_1, …
+A run keeps the model of the last round, one every `--rounds_per_model` rounds, and, with validation clients, that of
+the evaluated round that was best on them. NumPy reads the files: arrays arr_0, arr_1, …
 """
 
 import pathlib
@@ -17,19 +17,19 @@ _PREFIX = "round_"
 
 
 class SavedModels:
-    """The models in a directory, by round; it is made when the first one is saved."""
+    """The models in a directory, by round. The directory is made when the first model is saved."""
 
     def __init__(self, path: pathlib.Path):
         self._path = path
         files.clear_leftovers(path)
 
     def rounds(self) -> list[int]:
-        """The rounds of which the model is kept, in order."""
+        """The rounds after which the model is kept, in order."""
         numbers = (file.stem.removeprefix(_PREFIX) for file in self._path.glob(f"{_PREFIX}*.npz"))
         return sorted(int(number) for number in numbers if number.isdecimal())
 
     def save(self, weights: Sequence[np.ndarray], round_number: int) -> None:
-        """Keeps the weights after a round; the file is written whole or not at all."""
+        """Saves the weights after a round. The file is written whole or not at all."""
         self._path.mkdir(exist_ok=True)
         files.save_arrays(self.file(round_number), weights)
 
@@ -38,13 +38,13 @@ class SavedModels:
         return tuple(files.load_arrays(self.file(round_number)))
 
     def keep(self, rounds: Collection[int]) -> None:
-        """Removes the models of all other rounds."""
+        """Deletes the models of all other rounds."""
         for round_number in self.rounds():
             if round_number not in rounds:
                 self.file(round_number).unlink()
 
     def file(self, round_number: int) -> pathlib.Path:
-        """Where the weights after a round are, if they are kept."""
+        """The file of the weights after a round, if they are kept."""
         return self._path / f"{_PREFIX}{round_number}.npz"
 
 
@@ -56,12 +56,12 @@ class Best(NamedTuple):
 
 
 def best_on_validation(evaluations: pd.DataFrame, strategy: str, epochs: int) -> Best | None:
-    """The evaluated round with the highest personalized accuracy on validation clients, the first of several.
+    """The evaluated round with the highest personalized accuracy on validation clients; the first one of several.
 
     Args:
         evaluations: rows of evaluations.csv.
-        strategy: the one that is judged.
-        epochs: the epoch after which it is.
+        strategy: the strategy that is compared.
+        epochs: the epoch after which its accuracy is compared.
 
     Returns:
         The round with its accuracy; None if no evaluation of validation clients has an accuracy.

@@ -1,10 +1,10 @@
-"""Client data kept on disk in the form in which it is used: read or generated once, mapped into memory from then on.
+"""A disk cache of client data: data is read or generated once and later mapped into memory.
 
-An archive is a directory of three files. Its examples lie writer by writer, all train parts before all test parts.
+An archive is a directory of three files. Examples are stored writer by writer, all train parts before all test parts.
 
     images.npy      uint8, shape (N, 28, 28)
     labels.npy      int32, shape (N,)
-    metadata.json   writers, how many examples each has in either part, classes, source, notes, size and checksum
+    metadata.json   writers, their numbers of train and test examples, classes, source, notes, size and checksum
 """
 
 import contextlib
@@ -37,19 +37,19 @@ _IMAGES, _LABELS, _METADATA = "images.npy", "labels.npy", "metadata.json"
 _PARTIAL = "partial_"
 _EXAMPLE_BYTES = math.prod(archives.IMAGE_SHAPE) + np.int32().nbytes
 _METADATA_ROOM = 2**20
-# The first bytes of the images that the checksum covers: small archives in whole, and of large ones what costs no time.
+# How many of the images' first bytes the checksum covers: all of a small archive, and a quick part of a large one.
 _CHECKED_BYTES = 2**25
 
 
 @dataclasses.dataclass(frozen=True)
 class Entry:
-    """The place of one archive.
+    """Where one archive is kept.
 
     Attributes:
-        cache_dir: the user's choice; "" for the user's own.
-        source: a file name for all that is kept of one source of data.
-        content: what the data depends on; when it changes, what was kept of the source before is deleted.
-        variant: a file name that tells apart what is kept of one source and content.
+        cache_dir: the user's choice; "" for the default.
+        source: a file name for everything that is kept from one source of data.
+        content: what the data depends on. When it changes, what was kept from the source before is deleted.
+        variant: a file name that distinguishes archives of the same source and content.
     """
 
     cache_dir: str
@@ -63,7 +63,7 @@ class Entry:
 
     @property
     def content_prefix(self) -> str:
-        """With what the names of all directories of this content begin."""
+        """The beginning of the names of all directories with this content."""
         return f"{digest(FORMAT, *self.content)}-"
 
 
@@ -73,19 +73,19 @@ def root_of(cache_dir: str) -> pathlib.Path:
 
 
 def digest(*parts: str | int) -> str:
-    """Ten hexadecimal digits that stand for `parts`."""
+    """A hash of `parts`, as ten hexadecimal digits."""
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:10]
 
 
 def load_or_make(entry: Entry, make: Callable[[Allocate], archives.CharacterArchive]) -> archives.CharacterArchive:
-    """The archive kept at `entry`, its images mapped and read-only; or else what `make` makes, which is then kept.
+    """The archive kept at `entry`, with its images mapped and read-only. If there is none, makes and keeps it.
 
-    What cannot be kept is returned all the same, after a warning that says why.
+    If it cannot be kept, it is returned anyway, after a warning that says why.
 
     Args:
-        entry: the place.
-        make: makes the archive, in the order of `Archive.from_counts`, with its images in the array that the
-            function given to it allocates: on disk, or if there is no room, in memory.
+        entry: where the archive is kept.
+        make: makes the archive, in the order of `Archive.from_counts`. It is given a function that allocates the array
+            for the images: on disk or, if there is no room, in memory.
     """
     kept = _load(entry.directory)
     if kept is not None:
@@ -97,7 +97,7 @@ def load_or_make(entry: Entry, make: Callable[[Allocate], archives.CharacterArch
 
 
 def _load(directory: pathlib.Path) -> archives.CharacterArchive | None:
-    """The archive in a directory; None if there is none, or if it is damaged, when it is deleted."""
+    """The archive in a directory; None if there is none. A damaged one is deleted."""
     if not os.path.exists(directory):
         return None
     try:
@@ -116,14 +116,14 @@ def _load(directory: pathlib.Path) -> archives.CharacterArchive | None:
             has_clients=metadata["has_clients"],
             parts_as_meant=metadata["parts_as_meant"],
         )
-    except Exception as error:  # Damage can show itself in any way.
+    except Exception as error:  # A damaged file can raise anything.
         logging.warning("%s is damaged (%s); making it again.", directory, " ".join(str(error).split()))
         shutil.rmtree(directory, ignore_errors=True)
         return None
 
 
 def _checksum(directory: pathlib.Path, labels: np.ndarray, metadata: dict) -> int:
-    """A checksum of the metadata, the labels, and the size and the beginning of the images."""
+    """A checksum of the metadata, the labels, the images' size, and the first part of the images."""
     path = directory / _IMAGES
     checksum = zlib.crc32(json.dumps([metadata, path.stat().st_size], sort_keys=True).encode())
     checksum = zlib.crc32(labels.data, checksum)
@@ -132,10 +132,10 @@ def _checksum(directory: pathlib.Path, labels: np.ndarray, metadata: dict) -> in
 
 
 class _NewEntry:
-    """An archive on its way to its entry: in a directory beside it, which gets its name when it is whole."""
+    """An archive that is being written, in a directory beside its entry. The directory is renamed when it is whole."""
 
     def __init__(self, entry: Entry, stack: contextlib.ExitStack):
-        """`stack` deletes what was not kept when it is left, however that comes about."""
+        """When `stack` is left, in any way, it deletes what was not kept."""
         self._entry = entry
         self._stack = stack
         self._directory: pathlib.Path | None = None
@@ -148,7 +148,7 @@ class _NewEntry:
             directory = self._new_directory(count * _EXAMPLE_BYTES + _METADATA_ROOM)
             images = np.lib.format.open_memmap(directory / _IMAGES, "w+", np.uint8, shape)
             with (directory / _IMAGES).open("r+b") as file:
-                # The file has its length but not its blocks: a full disk would end the process when one is written.
+                # The file has its length but not its blocks yet. On a full disk, writing one would kill the process.
                 os.posix_fallocate(file.fileno(), 0, os.fstat(file.fileno()).st_size)
             self._directory, self._images = directory, images
             return np.asarray(images)
@@ -157,7 +157,7 @@ class _NewEntry:
             return np.empty(shape, np.uint8)
 
     def keep(self, archive: archives.CharacterArchive) -> archives.CharacterArchive:
-        """Moves the archive to its entry and returns it from there; if that fails, as it is."""
+        """Moves the archive to its entry and returns it from there. If that fails, returns it unmoved."""
         if self._directory is None or self._images is None:
             return archive
         try:
@@ -174,7 +174,7 @@ class _NewEntry:
         return _load(self._entry.directory) or archive
 
     def _new_directory(self, needed: int) -> pathlib.Path:
-        """Makes an empty directory beside the entry; OSError if that cannot be, or has not `needed` bytes of room."""
+        """Makes an empty directory beside the entry; OSError if that fails or fewer than `needed` bytes are free."""
         parent = self._entry.directory.parent
         parent.mkdir(parents=True, exist_ok=True)
         _delete_stale(self._entry)
@@ -218,7 +218,7 @@ def _metadata(archive: archives.CharacterArchive) -> dict:
 
 
 def _delete_stale(entry: Entry) -> None:
-    """Deletes what is kept of the source in another state, and what a process that was killed left half-written."""
+    """Deletes archives of an earlier state of the source, and half-written ones of a killed process."""
     for other in entry.directory.parent.iterdir():
         if other.name.startswith(_PARTIAL):
             with contextlib.ExitStack() as stack:
@@ -229,7 +229,7 @@ def _delete_stale(entry: Entry) -> None:
 
 
 def _lock(directory: str, stack: contextlib.ExitStack) -> bool:
-    """Marks a directory as being written, until `stack` or the process ends; False if it is, or cannot be, marked."""
+    """Locks a directory until `stack` or the process ends. False if it is locked already, or cannot be."""
     try:
         descriptor = os.open(directory, os.O_RDONLY)
         stack.callback(os.close, descriptor)

@@ -1,6 +1,6 @@
-"""Client data in one form, whatever its source: every client's examples side by side in one compact array.
+"""One form for client data from any source: all examples in one compact array.
 
-Convention: images are uint8, shape (28, 28), ink 255 on background 0. A source converts to it when it reads.
+Convention: images are uint8, shape (28, 28), ink 255 on background 0. Each source converts to it when it reads.
 """
 
 import collections
@@ -15,20 +15,20 @@ CLASSES = tuple("0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
 
 @dataclasses.dataclass(frozen=True)
 class Archive:
-    """Examples with their client and part.
+    """Examples, each with its client and part.
 
     Attributes:
-        x: shape (N, …), what is given to the model.
-        y: what the model is to predict, shape (N, …): int32, indices into `classes`; or float32, real numbers.
+        x: shape (N, …), the model's input.
+        y: what the model predicts, shape (N, …): int32, indices into `classes`; or float32, real numbers.
         client_index: int, shape (N,), indices into `clients`; examples may come in any order.
         is_test: bool, shape (N,), whether an example belongs to its client's test part.
-        clients: the names of the clients, sorted; one may have no example.
+        clients: the names of the clients, sorted. A client may have no example.
         classes: the name of each class.
         source: what the data is, in a few words, for records, tables and plots; starts with "synthetic" if generated.
         notes: what was found when the data was read, one sentence each, for the user.
-        has_clients: false if nobody knows whose the examples are; all are then one client's.
-        parts_as_meant: whether a client that is in one part only, where others are in both, stays so.
-        held_out: the clients that the data itself holds out; empty where it leaves the choice to the run.
+        has_clients: False if the data names no clients; all examples then belong to one client.
+        parts_as_meant: whether a client with only one part keeps it, where other clients have both.
+        held_out: the clients that the data itself holds out; empty if the run chooses them.
     """
 
     x: np.ndarray
@@ -53,7 +53,7 @@ class Archive:
         classes: tuple[str, ...],
         source: str,
     ) -> Self:
-        """The archive of examples with the name of each one's client, `client`, shape (N,)."""
+        """Makes an archive from examples and the name of each example's client, `client`, shape (N,)."""
         names, index = np.unique(client, return_inverse=True)
         return cls(x, y, index.astype(np.int32), is_test, tuple(names.tolist()), classes, source)
 
@@ -68,12 +68,12 @@ class Archive:
         source: str,
         **more: Any,
     ) -> Self:
-        """The archive of examples that lie client by client, in the order of `clients`, all train parts first.
+        """Makes an archive from examples ordered by client, in the order of `clients`, all train parts first.
 
         Args:
             x: as in the archive.
             y: as in the archive.
-            counts: int, shape (2, C), the number of each client's train examples, then of each one's test examples.
+            counts: int, shape (2, C), each client's number of train examples, then of test examples.
             clients: the C clients, sorted.
             classes: as in the archive.
             source: as in the archive.
@@ -101,11 +101,11 @@ class Archive:
 
     @property
     def client(self) -> np.ndarray:
-        """The name of each example's client, shape (N,): made again at every call, and large."""
+        """The name of each example's client, shape (N,). It is large, and made again at every call."""
         return np.array(self.clients)[self.client_index]
 
     def select(self, keep: np.ndarray, **changes) -> Self:
-        """The examples where the bool array `keep`, shape (N,), is true, with any attribute replaced by `changes`."""
+        """The examples for which the bool array `keep`, shape (N,), is true. `changes` replaces other attributes."""
         parts = {name: getattr(self, name)[keep] for name in ("x", "y", "client_index", "is_test")}
         return dataclasses.replace(self, **{**parts, **changes})
 
@@ -134,9 +134,9 @@ def split_by_client(
 ) -> np.ndarray:
     """Splits each client's examples into a train and a test part, stratified by class.
 
-    A systematic sample: the client's examples are put in a line, class after class, and every fifth (for a fifth) is a
-    test example, from a random start. So every example has the same chance; a class gives its share of test
-    examples, rounded down or up; and none of which there are two or more goes to the test part altogether.
+    It is a systematic sample: it orders the client's examples by class and takes every fifth (for a fifth) from a
+    random start. So every example has the same probability. The test part has each class's share, rounded down or up,
+    and never all examples of a class that has two or more.
 
     Args:
         labels: int, shape (N,).
@@ -145,7 +145,7 @@ def split_by_client(
         test_fraction: in (0, ½].
 
     Returns:
-        bool, shape (N,): true for the test part, which is `test_fraction` of each client's examples, rounded, and at
+        bool, shape (N,), true for the test part. It has `test_fraction` of each client's examples, rounded, and at
         least one if the client has two or more.
     """
     is_test = np.zeros(len(labels), bool)
@@ -159,7 +159,7 @@ def split_by_client(
 
 
 def _indices_by(keys: np.ndarray) -> dict:
-    """The indices at which each distinct value of `keys` stands."""
+    """The indices of each distinct value of `keys`."""
     values, inverse = np.unique(keys, return_inverse=True)
     order = np.argsort(inverse, kind="stable")
     parts = np.split(order, np.cumsum(np.bincount(inverse, minlength=len(values)))[:-1]) if len(values) else []
@@ -167,9 +167,9 @@ def _indices_by(keys: np.ndarray) -> dict:
 
 
 def deal_at_random(archive: Archive, rng: np.random.Generator) -> Archive:
-    """Deals all examples to the clients at random: each client keeps its counts, but holds anybody's examples.
+    """Deals all examples to the clients at random. Each client keeps its number of examples, but they may be anybody's.
 
-    Nothing is left to personalize but the mix of classes that chance gives: the control of an experiment.
+    As a control of an experiment: only the random mix of classes is left to personalize to.
     """
     order = rng.permutation(len(archive.y))
     return dataclasses.replace(

@@ -1,4 +1,4 @@
-"""TFF's baseline tasks as tasks of this project: clients, preprocessing and network are TFF's."""
+"""Uses TFF's baseline tasks as tasks of this project. Clients, preprocessing and network are TFF's."""
 
 from typing import Any
 
@@ -18,15 +18,15 @@ def convert(
     *,
     with_penalties: bool = True,
 ) -> registry.Task:
-    """A baseline task as one that can be registered; its client data is called `baseline`, its network too.
+    """Makes a task that can be registered from a baseline task. Its data source and its network are called `baseline`.
 
-    Examples are prepared as TFF prepares them for evaluation: batches, shuffling and epochs are the run's.
+    Examples are prepared as TFF prepares them for evaluation. The run sets batches, shuffling and epochs.
 
     Args:
         baseline: such as `tff.simulation.baselines.emnist.create_character_recognition_task(…)` gives.
-        predicts: what its network says; TFF's task does not tell.
+        predicts: what its network predicts, because TFF's task does not say.
         source: what the data is, in a few words; begins with "synthetic" if it was generated.
-        with_penalties: False leaves out the losses that the network adds, such as for weight decay; otherwise a network
+        with_penalties: False leaves out the losses that the network adds, such as for weight decay. Otherwise a network
             with such losses is refused.
     """
     datasets = baseline.datasets
@@ -53,7 +53,7 @@ def convert(
 
 
 def keras_model(model: tff.learning.models.VariableModel) -> tf.keras.Model:
-    """The Keras model in what `tff.learning.models.from_keras_model` made. Raises UserError if there is none."""
+    """The Keras model inside a model of `tff.learning.models.from_keras_model`. Raises UserError if there is none."""
     held: list[Any] = [value for value in vars(model).values() if isinstance(value, tf.keras.Model)]
     if len(held) != 1:
         raise errors.UserError(

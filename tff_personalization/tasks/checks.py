@@ -1,6 +1,6 @@
-"""What looks wrong with client data, before anything trains: findings, one sentence each.
+"""Finds what looks wrong with client data before training; each finding is one sentence.
 
-Whatever is compared with the reference characters is compared on a sample, so that a large archive costs seconds.
+Comparisons with the reference characters use a sample, so a large archive takes seconds.
 """
 
 import dataclasses
@@ -11,10 +11,10 @@ import numpy as np
 from tff_personalization.tasks import archives, references
 from tff_personalization.tasks.sources import emnist_files, gathering
 
-_MOST_IMAGES = 100_000  # whose border and range are looked at
+_MOST_IMAGES = 100_000  # images whose border and range are checked
 _SAMPLE = 2_000  # images that are compared with the reference
-_PER_WRITER, _MOST_WRITERS = 60, 150  # of whom each is compared with it
-_LEAST_CLASSES = 5  # of a client that is compared by itself: a few characters may look as well upside down
+_PER_WRITER, _MOST_WRITERS = 60, 150  # images of a client, and clients, that are compared with it
+_LEAST_CLASSES = 5  # fewest classes of a client to compare it by itself: a few characters may look the same upside down
 _MOST_PAIRED = 400  # clients whose train and test images are compared with one another
 _NEAR = 0.003  # the squared difference of near-duplicates, relative to their ink
 _NAMED = 3
@@ -72,12 +72,12 @@ def _images(archive: archives.CharacterArchive) -> Iterator[Finding]:
 
 
 def _ink(images: np.ndarray) -> np.ndarray:
-    """Images with their ink bright, whichever way they are."""
+    """Images with bright ink, inverted if necessary."""
     return np.where(gathering.bright_border(images)[:, None, None], 255 - images, images)
 
 
 def label_maps(labels: np.ndarray) -> dict[str, np.ndarray]:
-    """What labels could mean instead of 0-9, A-Z, a-z: the class of each label from 0 to 61, -1 for none."""
+    """Other meanings of labels than 0-9, A-Z, a-z: the class of each label from 0 to 61, -1 for none."""
     places = np.arange(len(archives.CLASSES))
     maps = {
         "one less: they begin at 1": places - 1,
@@ -94,7 +94,7 @@ def label_maps(labels: np.ndarray) -> dict[str, np.ndarray]:
 
 
 def _orientation_and_labels(archive: archives.CharacterArchive) -> Iterator[Finding]:
-    """Which way up images are, of all and of each client, and what their labels mean."""
+    """The orientation of the images, of all and of each client, and the meaning of their labels."""
     some = np.linspace(0, len(archive.y) - 1, min(len(archive.y), _SAMPLE)).astype(int)
     images, labels = archive.images[some], archive.labels[some]
     images = _ink(images)
@@ -116,7 +116,7 @@ def _orientation_and_labels(archive: archives.CharacterArchive) -> Iterator[Find
             )
             return
     if own[best].mean() < references.ALIKE:
-        return  # no such characters: there is nothing to compare
+        return  # none of these characters: nothing to compare
     if turned:
         yield Finding(
             "orientation",
@@ -142,7 +142,7 @@ def _orientation_and_labels(archive: archives.CharacterArchive) -> Iterator[Find
 
 
 def hashes(images: np.ndarray) -> np.ndarray:
-    """A number for each image, uint8 of shape (n, 28, 28): the same for the same bytes, and for others hardly ever."""
+    """A hash of each image, uint8 of shape (n, 28, 28): equal for equal bytes, and almost never for others."""
     factors = np.random.default_rng(0).integers(1, 2**63, 98, np.uint64) | np.uint64(1)
     words = np.ascontiguousarray(images).reshape(len(images), -1).view(np.uint64)
     mixed = words * factors
@@ -151,7 +151,7 @@ def hashes(images: np.ndarray) -> np.ndarray:
 
 
 def _duplicates(archive: archives.CharacterArchive) -> Iterator[Finding]:
-    """Images that are in two parts of a client, or two clients."""
+    """Images that occur in both parts of a client, or in two clients."""
     number = np.concatenate([hashes(archive.images[i : i + 8192]) for i in range(0, len(archive.y), 8192)])
     inked = number != 0
     _, picture = np.unique(number, return_inverse=True)
@@ -192,12 +192,12 @@ def _duplicates(archive: archives.CharacterArchive) -> Iterator[Finding]:
 
 
 def _many(count: int, of: int) -> bool:
-    """Whether a count is more than chance gives: simple strokes can be the same twice."""
+    """Whether a count is higher than by chance, since simple strokes can be equal twice."""
     return count > 0.01 * of
 
 
 def _near_duplicates(archive: archives.CharacterArchive, leaked: np.ndarray) -> int:
-    """How many test images differ from a train image of their client by next to nothing, of some clients."""
+    """How many test images are nearly equal to a train image of the same client, for a sample of clients."""
     chosen = np.unique(np.linspace(0, len(archive.clients) - 1, _MOST_PAIRED).astype(int))
     order = np.argsort(archive.client_index, kind="stable")
     starts = np.searchsorted(archive.client_index[order], [chosen, chosen + 1])
@@ -215,7 +215,7 @@ def _near_duplicates(archive: archives.CharacterArchive, leaked: np.ndarray) -> 
 
 
 def _parts(archive: archives.Archive) -> Iterator[Finding]:
-    """Clients who lack a part."""
+    """Clients without a train or a test part."""
     counts = np.stack(
         [np.bincount(archive.client_index[archive.is_test == part], minlength=len(archive.clients)) for part in (0, 1)]
     )

@@ -6,15 +6,15 @@ import tensorflow_federated as tff
 
 from tff_personalization.tasks import archives
 
-# A serialized graph may take 2 GiB altogether; the examples may not take all of them.
+# A serialized graph can have at most 2 GiB, and the examples are only a part of it.
 _MAX_GRAPH_BYTES = 2**31 - 2**27
 
 
 class ClientArrays(tff.simulation.datasets.ClientData):
     """One part (train or test) of every client's data, as TFF `ClientData` over contiguous arrays.
 
-    `examples` gives a client's arrays without a copy and without a `tf.data` graph: what a simulation of
-    many rounds should use.
+    `examples` gives a client's arrays without a copy and without a `tf.data` graph. Use it in simulations of many
+    rounds.
     """
 
     def __init__(self, x: np.ndarray, y: np.ndarray, bounds: dict[str, tuple[int, int]]):
@@ -23,7 +23,7 @@ class ClientArrays(tff.simulation.datasets.ClientData):
         Args:
             x: shape (N, …), such as images.
             y: int32 or float32, shape (N, …), such as their labels.
-            bounds: where each client's examples begin and end.
+            bounds: the first and the last index (exclusive) of each client's examples.
         """
         self._x = x
         self._y = y
@@ -49,10 +49,10 @@ class ClientArrays(tff.simulation.datasets.ClientData):
 
     @property
     def serializable_dataset_fn(self):
-        """TFF's function from a client id to its data set, which holds all examples as constants of its graph.
+        """TFF's function from a client id to its dataset. Its graph holds all examples as constants.
 
         Raises:
-            ValueError: if they are more than a graph can hold.
+            ValueError: the examples are too large for a graph.
         """
         if self._x.nbytes + self._y.nbytes > _MAX_GRAPH_BYTES:
             raise ValueError(
@@ -78,7 +78,7 @@ class ClientArrays(tff.simulation.datasets.ClientData):
 def to_client_data(archive: archives.Archive) -> tuple[ClientArrays, ClientArrays]:
     """The train and the test part of every client that has an example; client ids are their names, sorted.
 
-    An archive that lies in the order of `Archive.from_counts` is not copied.
+    An archive in the order of `Archive.from_counts` is not copied.
     """
     num_clients = len(archive.clients)
     place = archive.is_test * np.int64(num_clients) + archive.client_index

@@ -1,4 +1,4 @@
-"""Client data of your own as an `Archive`: from a pandas DataFrame, or from TFF's `ClientData`."""
+"""Converts your own client data to an `Archive`, from arrays, a pandas DataFrame, or TFF's `ClientData`."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -26,13 +26,13 @@ def from_arrays(
     """The archive of examples in arrays.
 
     Args:
-        x: shape (N, …), what a network is given; several arrays by name for a network with named inputs.
-        y: shape (N, …), what it is to predict.
+        x: shape (N, …), the network's input; several arrays by name for a network with named inputs.
+        y: shape (N, …), what it predicts.
         client: shape (N,), the name of each example's client.
         classes: the names of the classes or labels.
         source: what the data is, in a few words; begins with "synthetic" if it was generated.
-        is_test: bool, shape (N,), whether an example belongs to its client's test part; without it, a fifth of each
-            client's examples does, by the run's seed.
+        is_test: bool, shape (N,), whether an example belongs to its client's test part. Without it, the run's seed
+            chooses a fifth of each client's examples.
     """
     if isinstance(x, Mapping):
         x = named_inputs.pack({name: np.asarray(array) for name, array in x.items()})
@@ -57,12 +57,12 @@ def from_frame(
     Args:
         frame: the table.
         client: the column that names the client.
-        features: the columns that are given to the network, as float32; several lists by name for named inputs.
+        features: the columns that are the network's input, as float32; several lists by name for named inputs.
         labels: the column with the class; or several columns, each of a label that applies (1) or not (0); or the
             columns of real numbers.
         classes: the names of the classes; by default the sorted values of the column.
-        real_numbers: whether the labels are real numbers, as `outputs.real_numbers` has them.
-        split: the column that says "train" or "test"; without it, a fifth of each client's examples is its test part.
+        real_numbers: whether the labels are real numbers, as in `outputs.real_numbers`.
+        split: the column that says "train" or "test". Without it, a fifth of each client's examples is its test part.
         source: what the data is, in a few words.
 
     Raises:
@@ -107,20 +107,20 @@ def from_client_data(
     preprocess: Callable[[tf.data.Dataset], tf.data.Dataset] = lambda dataset: dataset,
     clients: Sequence[str] | None = None,
 ) -> archives.Archive:
-    """The archive of TFF client data, each client read once.
+    """The archive of TFF client data. Each client is read once.
 
-    Clients that are in one part only, as in TFF's CIFAR-100, have their examples split by the run's seed; those of
-    the test part are then held out.
+    If clients are in one part only, as in TFF's CIFAR-100, the run's seed splits their examples, and the clients of the
+    test part are held out.
 
     Args:
         train: the train part of each client's data.
         test: the test part; None if there is only one.
-        example: from an element (if it is a tuple, from its parts) to (x, y), tensors of one example; x may be a
-            mapping of named inputs.
+        example: maps an element (if it is a tuple, its parts) to (x, y), tensors of one example; x may be a mapping of
+            named inputs.
         classes: the names of the classes or labels.
         source: what the data is, in a few words.
         preprocess: applied to a client's dataset first; its elements are single examples.
-        clients: those that are read; by default all.
+        clients: the clients to read; by default all.
 
     Raises:
         UserError: there is no example.

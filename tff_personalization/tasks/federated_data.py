@@ -1,4 +1,4 @@
-"""From flags to clients: reads a source, splits each client's examples, and splits the clients."""
+"""Makes clients from the flags: reads a source, splits each client's examples, and splits the clients."""
 
 import dataclasses
 import hashlib
@@ -14,7 +14,7 @@ from tff_personalization.tasks import archives, checks, client_arrays, partition
 
 
 class Settings(sources.Handwriting, partitions.Natural, partitions.Skewed, partitions.Shards):
-    """Which clients there are, and what each is for."""
+    """The settings of the clients and of their split."""
 
     task = Setting("emnist62", "What the model learns to predict.", theme="data", choices=registry.TASKS)
     client_data = Setting(
@@ -65,18 +65,18 @@ class Settings(sources.Handwriting, partitions.Natural, partitions.Skewed, parti
 
 @dataclasses.dataclass(frozen=True)
 class FederatedData:
-    """All clients, each with a train and a test part, and what each client is for.
+    """All clients, each with a train and a test part, and their split into train, validation and test clients.
 
     Attributes:
         train: every client's train part.
         test: every client's test part.
-        split: which clients train, validate and test.
+        split: the train, validation and test clients.
         source: what the data is, in words; begins with "synthetic" if it was generated.
         notes: what was found when the data was read, one sentence each.
         findings: what looks wrong with it, one sentence each.
-        sha256: of all examples with their clients and parts, in hexadecimal digits.
-        examples_sha256: of all examples with their clients, in whatever order and parts, as the source has them; "" if
-            they were generated. No seed changes it.
+        sha256: hash of all examples with their clients and parts, in hexadecimal digits.
+        examples_sha256: hash of all examples with their clients, independent of their order and parts; "" if they were
+            generated. It does not depend on the seed.
     """
 
     train: client_arrays.ClientArrays
@@ -94,14 +94,14 @@ class FederatedData:
 
 
 def file_of(config: Settings) -> pathlib.Path | None:
-    """The file of the client data; None if they are of a named source, or the file is not there."""
+    """The file of the client data; None for a named source, or if the file is missing."""
     path = homes.expand(config.client_data)
     named = config.client_data in registry.TASKS[config.task].sources.named
     return path if not named and path.is_file() else None
 
 
 def check_places(config: Settings) -> None:
-    """Raises UserError if the client data, or a file that names clients, is not there, before any of it is read."""
+    """Raises UserError if the client data, or a file that names clients, is missing. Reads nothing."""
     registry.TASKS[config.task].sources.find(str(homes.expand(config.client_data)))
     for name in ("test_client_ids", "train_client_ids"):
         path = getattr(config, name)
@@ -113,8 +113,8 @@ def load(config: Settings, look: bool = False) -> FederatedData:
     """Loads the client data that the settings name and splits the clients.
 
     Args:
-        config: names the data.
-        look: whether to look for what is wrong with data that was not generated (`FederatedData.findings`).
+        config: the settings that name the data.
+        look: whether to look for problems in data that was not generated (`FederatedData.findings`).
 
     Raises:
         UserError: the source cannot be read, or the numbers of clients do not fit.
@@ -176,7 +176,7 @@ def load(config: Settings, look: bool = False) -> FederatedData:
 
 
 def _named_clients(flag: str, path: str | None, clients: Sequence[str]) -> tuple[str, ...]:
-    """The names in a file, one a line, all of them clients; none without a file."""
+    """The clients that a file names, one a line; empty without a file."""
     if path is None:
         return ()
     try:

@@ -1,12 +1,12 @@
-"""Clients made of an archive's examples by their labels: non-IID partitions as papers on federated learning use them.
+"""Makes clients from an archive's examples by their labels: the non-IID partitions of the literature.
 
-    dirichlet     a client's shares of the classes are drawn from Dirichlet(α p), p being the shares in the archive
+    dirichlet     draws a client's shares of the classes from Dirichlet(α p); p are the shares in the archive
                   (Hsu et al. 2019, "Measuring the Effects of Non-Identical Data Distribution")
     pathological  examples sorted by class are cut into shards, and a client gets c of them (McMahan et al. 2017)
     quantity      a client's share of the examples is drawn from Dirichlet(α); classes are as in the archive
 
-Each client's examples are then split 80:20 within classes, so that its train and its test part have the same shares:
-there is something to personalize to. A client made so is nobody: what is measured on it is not about writers.
+Each client's examples are then split 80:20 within classes. So its train and test parts have the same shares, and a
+model can be personalized to them. Such a client is not a person: results on it say nothing about writers.
 """
 
 import dataclasses
@@ -20,11 +20,11 @@ from tff_personalization.tasks import archives
 NATURAL, DIRICHLET, PATHOLOGICAL, QUANTITY = "natural", "dirichlet", "pathological", "quantity"
 CHOICES = (NATURAL, DIRICHLET, PATHOLOGICAL, QUANTITY)
 DEFAULT_CLIENTS = 100
-_FEWEST = 2  # examples of a client: one for each part
+_FEWEST = 2  # fewest examples of a client: one for each part
 
 
 class Natural(Group):
-    """What is read where the examples are whose the data says."""
+    """The settings of the data's own clients."""
 
     deal_examples_at_random = Setting(
         False,
@@ -34,7 +34,7 @@ class Natural(Group):
 
 
 class Made(Group):
-    """What is read where clients are made up."""
+    """The settings that all made-up clients share."""
 
     partition_clients: Setting[int | None] = Setting(
         None,
@@ -47,7 +47,7 @@ class Made(Group):
 
 
 class Skewed(Made):
-    """What is read where a Dirichlet distribution says how clients differ."""
+    """The settings of a partition by a Dirichlet distribution."""
 
     partition_alpha = Setting(
         0.5,
@@ -58,7 +58,7 @@ class Skewed(Made):
 
 
 class Shards(Made):
-    """What is read where each client has a few classes."""
+    """The settings of a partition that gives each client a few classes."""
 
     partition_classes = Setting(2, "Classes of each client with --partition=pathological.", theme="data", least=1)
 
@@ -75,18 +75,18 @@ def deal(
     alpha: float = 0.5,
     classes: int = 2,
 ) -> archives.Archive:
-    """The archive's examples, each dealt to one of some made-up clients.
+    """Deals the archive's examples to made-up clients.
 
     Args:
-        archive: the examples; whose they are does not matter.
+        archive: the examples; their own clients do not matter.
         rng: source of the random choices.
         kind: one of `CHOICES` besides natural.
-        clients: how many to make; None for as many as there are clients, or 100 where nobody is named.
-        alpha: α of the Dirichlet distributions: the smaller, the more clients differ.
-        classes: c, the shards of a client; it has at most that many classes.
+        clients: how many to make; None for as many as the archive has, or 100 if it names none.
+        alpha: α of the Dirichlet distributions. Clients differ more with a smaller α.
+        classes: c, the number of a client's shards, and so the most classes that it can have.
 
     Raises:
-        UserError: there are too few examples, or they are no images of classes.
+        UserError: there are too few examples, or examples do not have one class each.
     """
     if archive.y.ndim != 1:
         raise errors.UserError(
@@ -128,15 +128,15 @@ def deal(
 
 
 def _dirichlet(y: np.ndarray, rng: np.random.Generator, clients: int, alpha: float) -> np.ndarray:
-    """Each client in turn draws its examples, by its own shares of the classes among those that are left.
+    """Clients draw their examples by turns from those that are left, by their own shares of the classes.
 
-    So all clients have about as many examples, and α concerns the labels only.
+    So all clients have about the same number of examples, and α affects only the labels.
     """
     present, labels = np.unique(y, return_inverse=True)
     left = [rng.permutation(np.flatnonzero(labels == label)).tolist() for label in range(len(present))]
     prior = np.bincount(labels) / len(labels)
     owner = np.empty(len(y), np.int32)
-    # Classes run out, so that the last clients would get what nobody wanted: all draw by turns.
+    # All draw by turns: otherwise the last clients would get what is left when classes run out.
     shares = np.array(
         [_positive(rng.dirichlet(np.maximum(alpha * prior * len(present), 1e-9))) for _ in range(clients)]
     )
@@ -154,17 +154,17 @@ def _dirichlet(y: np.ndarray, rng: np.random.Generator, clients: int, alpha: flo
 
 
 def _positive(shares: np.ndarray) -> np.ndarray:
-    """Shares that add up to 1, also where α is so small that they come out as NaN."""
+    """Shares that add up to 1, even if α is so small that NumPy gives NaN."""
     return shares if np.isfinite(shares).all() and shares.sum() > 0 else np.full(len(shares), 1 / len(shares))
 
 
 def _pathological(y: np.ndarray, rng: np.random.Generator, clients: int, classes: int) -> np.ndarray:
-    """Shards of one class each, about as large as one another; a client gets `classes` of them, all different."""
+    """Makes shards of one class each, of about equal size. A client gets `classes` of them, of different classes."""
     present, labels, counts = np.unique(y, return_inverse=True, return_counts=True)
     shards = clients * classes
     if classes > len(present):
         raise errors.UserError(f"--partition_classes={classes}: the data has {len(present)} classes: give fewer.")
-    # How many shards each class gives: by its size, one at least, and no more than examples or clients.
+    # The number of shards of each class: by its size, at least one, and at most its examples or the clients.
     given = np.minimum(np.maximum(1, np.floor(counts / counts.sum() * shards)), np.minimum(counts, clients)).astype(int)
     while given.sum() != shards:
         step = 1 if given.sum() < shards else -1
@@ -175,8 +175,8 @@ def _pathological(y: np.ndarray, rng: np.random.Generator, clients: int, classes
                 "give fewer --partition_clients, or fewer classes."
             )
         given[np.flatnonzero(free)[np.argmax(step * (counts / np.maximum(given, 1e-9))[free])]] += step
-    owner = np.full(len(y), -1, np.int32)  # where there are fewer shards than classes, some classes are left out
-    # Shard after shard to the clients by turns: a class has no more shards than there are clients, so none gets two.
+    owner = np.full(len(y), -1, np.int32)  # if there are fewer shards than classes, some classes are left out
+    # Deals the shards to the clients by turns. A class has at most one shard for each client, so no client gets two.
     turn = rng.permutation(clients)
     place = 0
     for label in rng.permutation(len(present)):
@@ -188,7 +188,7 @@ def _pathological(y: np.ndarray, rng: np.random.Generator, clients: int, classes
 
 
 def _quantity(y: np.ndarray, rng: np.random.Generator, clients: int, alpha: float) -> np.ndarray:
-    """Each client gets two examples, and of the rest a share that is drawn from Dirichlet(α)."""
+    """Each client gets two examples, and a share of the rest that is drawn from Dirichlet(α)."""
     shares = _positive(rng.dirichlet(np.full(clients, alpha)))
     counts = _FEWEST + rng.multinomial(len(y) - _FEWEST * clients, shares / shares.sum())
     owner = np.empty(len(y), np.int32)

@@ -1,7 +1,7 @@
-"""The train and the test part of each client: as the data has them, or else split by seed.
+"""The train and the test part of each client: the data's own, or a split by the seed.
 
-Data may be split by sample (each client has both parts), by user (each client is in one part), or not at all (all of it
-is called train).
+Data can be split by example (each client has both parts), by client (each client is in one part), or not at all (all of
+it is called train).
 """
 
 import dataclasses
@@ -12,7 +12,7 @@ from tff_personalization.tasks import archives
 
 
 def in_one_part(archive: archives.Archive) -> tuple[np.ndarray, np.ndarray]:
-    """The indices of the clients that have train examples only, and of those that have test examples only."""
+    """The indices of the clients that have only train examples, and of those that have only test examples."""
     counts = np.bincount(
         archive.is_test * np.int64(len(archive.clients)) + archive.client_index, minlength=2 * len(archive.clients)
     ).reshape(2, -1)
@@ -20,13 +20,13 @@ def in_one_part(archive: archives.Archive) -> tuple[np.ndarray, np.ndarray]:
 
 
 def resolve(archive: archives.Archive, num_classes: int, rng: np.random.Generator) -> archives.Archive:
-    """The examples of the first `num_classes` classes, split 80:20 by chance for clients that are in one part only.
+    """The examples of the first `num_classes` classes. Clients that are in one part only are split 80:20 at random.
 
-    Data that is split by user holds out the clients of its test part (`held_out`).
+    Data that is split by client holds out the clients of its test part (`held_out`).
 
     Args:
         archive: the data as it was read.
-        num_classes: the classes that are used. A client is in one part if its examples of all classes are.
+        num_classes: how many classes are used. Whether a client is in one part only is decided by all classes.
         rng: source of the random split.
     """
     train_only, test_only = in_one_part(archive)

@@ -1,7 +1,7 @@
-"""What characters look like, to tell which way up images are and whether their labels mean what they should.
+"""Reference images of characters, to check the orientation of images and the meaning of their labels.
 
-The reference is the mean image of each class over generated writers. Images are compared after their ink is cut out,
-with its proportions kept, so that neither its place nor its size in the image matters.
+The reference is the mean image of each class over generated writers. Images are compared after their ink is cut out
+with its proportions kept. So the ink's place and size in the image do not matter.
 """
 
 import functools
@@ -32,7 +32,7 @@ ORIENTATIONS = (
 
 
 def oriented(images: np.ndarray, orientation: str) -> np.ndarray:
-    """Upright images, shape (…, S, S), as they look in an orientation."""
+    """Upright images, shape (…, S, S), turned to an orientation."""
     return {
         "upright": lambda x: x,
         "transposed": lambda x: x.swapaxes(-1, -2),
@@ -90,24 +90,24 @@ def draw_means() -> np.ndarray:
 
 @functools.cache
 def means() -> np.ndarray:
-    """What `draw_means` gives, from the file where it is kept, since drawing takes seconds."""
+    """The result of `draw_means`, from a file, because drawing takes seconds."""
     strip = np.asarray(Image.open(_FILE), np.uint8)
     return strip.reshape(_SIDE, len(archives.CLASSES), _SIDE).swapaxes(0, 1)
 
 
 def similarities(images: np.ndarray) -> np.ndarray:
-    """How alike images are to each class in each orientation: float32, shape (8, n, 62), correlations."""
+    """The correlation of images with each class in each orientation: float32, shape (8, n, 62)."""
     seen = _standard(cut_out(images))
     return np.stack([seen @ _standard(oriented(means().astype(np.float32), name)).T for name in ORIENTATIONS])
 
 
 def own_similarities(images: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """How alike images are to the class of their label in each orientation: float32, shape (8, n), correlations."""
+    """The correlation of images with the class of their label in each orientation: float32, shape (8, n)."""
     return similarities(images)[:, np.arange(len(labels)), labels]
 
 
 def clearly_greater(one: np.ndarray, other: np.ndarray, margin: float = 0.03, errors: float = 4.0) -> bool:
-    """Whether paired values, shape (n,), are greater on average: by a margin and by a number of standard errors."""
+    """Whether paired values, shape (n,), are greater on average, by a margin and by a number of standard errors."""
     difference = one - other
     if len(difference) < 20:
         return False
@@ -116,7 +116,7 @@ def clearly_greater(one: np.ndarray, other: np.ndarray, margin: float = 0.03, er
 
 
 def found_orientation(images: np.ndarray, labels: np.ndarray, expected: str = "upright") -> str:
-    """The orientation that images, with their labels, are most alike to, if clearly more than to the one expected."""
+    """The orientation that fits images and labels best, if it fits clearly better than the expected one."""
     own = own_similarities(images, labels)
     best = int(own.mean(axis=1).argmax())
     clear = own[best].mean() >= ALIKE and clearly_greater(own[best], own[ORIENTATIONS.index(expected)])

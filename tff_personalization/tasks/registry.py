@@ -1,4 +1,4 @@
-"""Tasks by name: what is predicted, the networks for it, where clients come from. A plugin registers its own."""
+"""Tasks by name: what is predicted, the networks, the sources of clients. A plugin can register its own."""
 
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
@@ -29,15 +29,15 @@ or a `tff.learning.models.FunctionalModel`."""
 
 @dataclasses.dataclass(frozen=True)
 class Network:
-    """A network with what is not read from it.
+    """A network, with what cannot be read from it.
 
     Attributes:
         model: a Keras model, or a `tff.learning.models.FunctionalModel`.
-        head: the Keras layers of the head, by name, or how many of the last ones with weights; of a functional model,
-            how many of its last weights.
-        keep_weights: whether a Keras model keeps the weights that it has; otherwise its initializers draw them, by the
-            run's seed. A functional model always keeps its own.
-        with_penalties: False leaves out the losses that a Keras model adds, as by kernel_regularizer; otherwise such a
+        head: the Keras layers of the head, by name, or the number of last layers with weights. For a functional model,
+            the number of its last weights.
+        keep_weights: whether a Keras model keeps its weights. Otherwise its initializers draw them by the run's seed. A
+            functional model always keeps its own.
+        with_penalties: False leaves out the losses that a Keras model adds, as by kernel_regularizer. Otherwise such a
             model is refused.
     """
 
@@ -49,14 +49,14 @@ class Network:
 
 @dataclasses.dataclass(frozen=True)
 class Task:
-    """What is learnt of which clients.
+    """A task: what is predicted, and the clients' data.
 
     Attributes:
         predicts: what the networks predict for an example; see `outputs`.
-        features: the type of one example as the client data has it; several, by name, for a network with named inputs.
-        models: the networks to choose from by name, the default first. Each makes one for a number of logits.
-        sources: where client data may come from.
-        input_words: what an example is, for those who meet a network without its run; the type says it unless given.
+        features: the type of one example in the client data; several, by name, for a network with named inputs.
+        models: the networks to choose from by name, the default first. Each makes a network for a number of logits.
+        sources: the sources of client data.
+        input_words: what an example is, for users of a network without its run; by default its type.
         drawn: whether an example is a character of `archives.CLASSES` that someone can draw.
     """
 
@@ -69,7 +69,7 @@ class Task:
 
     @property
     def input_in_words(self) -> str:
-        """What a network takes for an example."""
+        """The input of a network for one example, in words."""
         named = {"": self.features} if isinstance(self.features, tf.TensorSpec) else self.features
         types = (f"{name}: {spec.dtype.name} {tuple(spec.shape)}".removeprefix(": ") for name, spec in named.items())
         return self.input_words or ", ".join(types)
@@ -98,7 +98,7 @@ class Task:
             rng: draws the initial weights.
 
         Raises:
-            UserError: it is none that can be used.
+            UserError: the network cannot be used.
         """
         made = self.models[model](self.num_classes, rng)
         if isinstance(made, functional.SeededModel):
@@ -129,7 +129,7 @@ class Task:
         )
 
     def check(self, archive: archives.Archive) -> None:
-        """Raises UserError if client data is not what the task says."""
+        """Raises UserError if client data does not fit the task."""
         if len(archive.classes) != self.num_classes:
             raise errors.UserError(
                 f"the client data has {len(archive.classes)} classes or labels, and the task {self.num_classes}: "
@@ -139,7 +139,7 @@ class Task:
         expected = {"features": self.x_spec, "labels": self.predicts.y_spec}
         for what, array in found.items():
             shape, dtype = expected[what].shape[1:], expected[what].dtype.as_numpy_dtype
-            # Integer labels of any size will do; real numbers are no class, and a class no real number.
+            # Integer labels may have any size, but classes and real numbers are not interchangeable.
             same = (
                 array.dtype == dtype
                 if what == "features"

@@ -1,4 +1,4 @@
-"""Which clients train, which validate, and which are held out to test: disjoint sets."""
+"""Splits the clients into train, validation and test clients: disjoint sets."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -13,7 +13,7 @@ TEST_SHARE = 900 / 3400
 
 @dataclasses.dataclass(frozen=True)
 class ClientSplit:
-    """Client ids by what they are for; no id is in two of them."""
+    """The ids of the train, validation and test clients. No id is in two of them."""
 
     train: tuple[str, ...]
     validation: tuple[str, ...]
@@ -25,7 +25,7 @@ class ClientSplit:
             raise ValueError("train, validation and test clients overlap")
 
     def counts(self) -> dict[str, int]:
-        """How many clients there are of each kind."""
+        """The number of clients of each kind."""
         return {"train": len(self.train), "validation": len(self.validation), "test": len(self.test)}
 
 
@@ -38,26 +38,26 @@ def split_clients(
     held_out: Sequence[str] = (),
     may_train: Sequence[str] = (),
 ) -> ClientSplit:
-    """Shuffles the clients and deals them out: the first test, the next validate, the rest train.
+    """Shuffles the clients and splits them: the first are test clients, the next validation clients, the rest train.
 
-    Of clients that are held out already, all test, or `test_clients` of them; the others are not used for anything
-    else. So validation clients are taken from those that would train; the test clients are the same with and without
-    them.
+    If the data names its held-out clients, all of them test, or `test_clients` of them; the others are not used.
+    Validation clients are taken from those that would train. So the test clients are the same with and without
+    validation clients.
 
     Args:
         client_ids: all clients.
         rng: source of the random choice.
         train_clients: how many of the rest train; None for all.
-        validation_clients: how many clients validate.
-        test_clients: how many clients test; None for 900 of 3,400.
-        held_out: the clients of which the test clients are taken; empty for all.
-        may_train: the clients of which those that train or validate are taken; empty for all that do not test.
+        validation_clients: the number of validation clients.
+        test_clients: the number of test clients; None for 900 of 3,400.
+        held_out: the clients from which test clients are taken; empty for all.
+        may_train: the clients from which train and validation clients are taken; empty for all that do not test.
 
     Raises:
         UserError: the numbers do not fit the number of clients.
     """
     ordered = sorted(client_ids)
-    shuffled = [ordered[i] for i in rng.permutation(len(ordered))]  # not of names: NumPy's end before a NUL
+    shuffled = [ordered[i] for i in rng.permutation(len(ordered))]  # indices, not names: NumPy cuts strings at a NUL
     if both := sorted(set(held_out) & set(may_train)):
         raise errors.UserError(f"--train_client_ids: {both[0]!r} is held out to test: remove it from one of the two.")
     if may_train and not held_out:

@@ -12,7 +12,7 @@ from tff_personalization.tasks.sources import forms
 
 
 class Cached(Group):
-    """What sources read that keep files."""
+    """The settings of sources that keep files."""
 
     cache_dir: Setting[str | None] = Setting(
         None,
@@ -31,13 +31,13 @@ NUM_CLIENTS = Setting(
 
 
 class SomeClients(Cached):
-    """What a source reads that has too many clients to read them all."""
+    """The settings of a source with too many clients to read them all."""
 
     num_clients = NUM_CLIENTS
 
 
 class Handwriting(Cached):
-    """What the synthetic writers read."""
+    """The settings of the synthetic writers."""
 
     num_clients = NUM_CLIENTS
     writer_heterogeneity = Setting(
@@ -47,7 +47,7 @@ class Handwriting(Cached):
 
 @dataclasses.dataclass(frozen=True)
 class SourceOptions:
-    """What a source may need to know; each source uses what concerns it.
+    """The input of a source. Each source uses only some of it.
 
     Attributes:
         client_data: the value of --client_data: the name of a source, or the path of a file or folder.
@@ -57,7 +57,7 @@ class SourceOptions:
         num_clients: how many clients to generate, for a synthetic source.
         writer_heterogeneity: how much generated writers differ, for a synthetic source.
         progress: whether to show a progress bar while reading.
-        needs_clients: whether data that does not say whose its examples are is refused.
+        needs_clients: whether data that does not name its examples' clients is refused.
     """
 
     client_data: str
@@ -74,7 +74,7 @@ Load = Callable[[SourceOptions], archives.Archive]
 
 
 def _load_of(module: str, function: str = "load") -> Load:
-    """A function of a module of this package, which is imported when it is first called."""
+    """A function of a module of this package. The module is imported at the first call."""
 
     def load_lazily(options: SourceOptions) -> archives.Archive:
         return getattr(importlib.import_module(f"{__name__}.{module}"), function)(options)
@@ -92,12 +92,12 @@ SOURCES: dict[str, Load] = {
 
 @dataclasses.dataclass(frozen=True)
 class Catalogue:
-    """Where a kind of client data may come from.
+    """The sources of a task's client data.
 
     Attributes:
         named: sources by name, the default first.
         forms: sources by the form of a file or folder, see `forms`.
-        settings: what a source reads besides its name, by name or form; nothing unless it is here.
+        settings: the settings that a source reads besides its name, by name or form; none if it is not listed.
     """
 
     named: Mapping[str, Load]
@@ -115,7 +115,7 @@ class Catalogue:
         return ", ".join([*self.named, *paths])
 
     def settings_of(self, name: str) -> type[Group]:
-        """What the source for a value of --client_data reads."""
+        """The settings of the source for a value of --client_data."""
         if name in self.named or not os.path.exists(name):
             return self.settings.get(name, Group)
         return self.settings.get(forms.recognise(name) or "", Group)
@@ -141,7 +141,7 @@ class Catalogue:
 
 
 def own(**named: Load) -> Catalogue:
-    """A catalogue of sources by name, the default first; see `conversions` for what makes an archive."""
+    """A catalogue of sources by name, the default first. `conversions` has functions that make an archive."""
     return Catalogue(named, {}, {})
 
 
@@ -181,9 +181,9 @@ CIFAR = Catalogue(named={"tff": _load_of("tff_cifar100")}, forms={}, settings={"
 def load(options: SourceOptions, catalogue: Catalogue = IMAGES) -> archives.Archive:
     """The client data that `options.client_data` names, with at most `options.num_classes` classes.
 
-    With 10 classes only the digits are kept, and the writers who have none drop out. A client may have no train
-    example (it cannot be personalized for) or no test example (it cannot be judged). Clients that the data has in one
-    part only are split by `parts.resolve`.
+    With 10 classes only the digits are kept, and writers without digits are dropped. A client may have no train example
+    (then nothing can be personalized) or no test example (then it cannot be evaluated). `parts.resolve` splits clients
+    that are in one part only.
 
     Raises:
         UserError: if there is no such source or file, if the file is malformed, or if nothing remains.

@@ -1,8 +1,8 @@
 """Client data from scikit-learn's digits: 1,797 real handwritten digits, by the writers of 14 forms.
 
-Every writer copied the same NIST form, 0-9 three times and then 100 digits in a fixed order, and the examples come
-form by form. Their labels therefore repeat the form, and aligning the two tells the writers apart, although some
-examples are missing from most of the later forms.
+Every writer copied the same NIST form: 0-9 three times, then 100 digits in a fixed order. The examples come form by
+form. So their labels repeat the form, and aligning the labels with the form tells the writers apart. Most of the later
+forms miss some examples.
 """
 
 import numpy as np
@@ -11,7 +11,7 @@ from sklearn import datasets
 from tff_personalization import seeds
 from tff_personalization.tasks import archives, sources
 
-# The digits that every writer copied.
+# The digits of the form, which every writer copied.
 FORM = np.array(
     list(
         "012345678901234567890123456789"
@@ -53,7 +53,7 @@ def align_with_forms(labels: np.ndarray, form: np.ndarray = FORM) -> np.ndarray:
     """
     expected = np.tile(form, max(1, round(len(labels) / len(form))))
     places = np.arange(len(expected) + 1)
-    # cost[i, j]: the fewest deviations with which the first j places of the forms give the first i labels.
+    # cost[i, j]: the fewest deviations between the first i labels and the first j places of the forms.
     cost = np.empty((len(labels) + 1, len(places)), int)
     cost[0] = places
     for i, label in enumerate(labels):
@@ -76,7 +76,7 @@ def align_with_forms(labels: np.ndarray, form: np.ndarray = FORM) -> np.ndarray:
 
 def _scale(images: np.ndarray) -> np.ndarray:
     """Images of 8 x 8 pixels, 0 to 16, as uint8 of 28 x 28, 0 to 255, by bilinear interpolation."""
-    # The centres of the new pixels, in units of the old ones; beyond the outermost centres the value stays.
+    # The centres of the new pixels, in units of the old ones; constant beyond the outermost centres.
     centres = (np.arange(_BOX) + 0.5) * 8 / _BOX - 0.5
     weights = np.stack([np.interp(centres, np.arange(8), pixel) for pixel in np.eye(8)], axis=1)
     scaled = weights @ images @ weights.T

@@ -1,12 +1,12 @@
-"""Client data as NIST publishes EMNIST (Cohen et al. 2017): MATLAB files, and IDX files of MNIST's form.
+"""Client data in NIST's files of EMNIST (Cohen et al. 2017): MATLAB files, and IDX files as MNIST has them.
 
 MATLAB: `dataset.train` and `dataset.test` of `images` (n, 784), `labels` (n, 1) and `writers` (n, 1), and
 `dataset.mapping`, whose rows are a label and the codes of its characters. Images are transposed; letters have labels
 from 1.
 
-IDX: `…-images-idx3-ubyte` with `…-labels-idx1-ubyte`, and the writer of each example, if it is known, in
-`…-writers-idx1-…` or in the third column of labels, as QMNIST has it (`…-labels-idx2-int`); `…-mapping.txt` as above.
-Any may be compressed (.gz). Images are transposed, or, as MNIST's, upright: what they show decides.
+IDX: `…-images-idx3-ubyte` with `…-labels-idx1-ubyte`. The writer of each example, if known, is in `…-writers-idx1-…`,
+    or in the third column of labels as in QMNIST (`…-labels-idx2-int`). `…-mapping.txt` is as above. Files may be
+    compressed (.gz). Images are transposed, or upright as in MNIST; their contents decide.
 """
 
 import gzip
@@ -32,7 +32,7 @@ _IMAGES = re.compile(r"images[-.]idx3", re.IGNORECASE)
 
 
 def load_mat(options: sources.SourceOptions) -> archives.CharacterArchive:
-    """The images of the MATLAB file at `options.client_data`, kept in `options.cache_dir`.
+    """The images of the MATLAB file at `options.client_data`; cached in `options.cache_dir`.
 
     Raises:
         UserError: if it is malformed.
@@ -41,7 +41,7 @@ def load_mat(options: sources.SourceOptions) -> archives.CharacterArchive:
 
 
 def _read_mat(options: sources.SourceOptions, allocate: archive_cache.Allocate) -> archives.CharacterArchive:
-    from scipy import io  # Here, since only such files need it.
+    from scipy import io  # Imported here, because only these files need it.
 
     path = options.client_data
     gathered = gathering.Gathered(gathering.name_of(path))
@@ -73,7 +73,7 @@ def _read_mat(options: sources.SourceOptions, allocate: archive_cache.Allocate) 
 
 
 def load_idx(options: sources.SourceOptions) -> archives.CharacterArchive:
-    """The images of the IDX files at `options.client_data`, a folder or one of its files, kept in `options.cache_dir`.
+    """The images of the IDX files at `options.client_data` (a folder or a file), cached in `options.cache_dir`.
 
     Raises:
         UserError: if one is missing or malformed.
@@ -95,17 +95,17 @@ def load_idx(options: sources.SourceOptions) -> archives.CharacterArchive:
 
 
 def _stem(path: pathlib.Path) -> str:
-    """What precedes the kind of a file in its name, such as emnist-byclass-train."""
+    """The part of a file's name before its kind, such as emnist-byclass-train."""
     return re.split(r"[-_.](?:images|labels|writers?|mapping)", path.name)[0]
 
 
 def _set_of(path: pathlib.Path) -> str:
-    """What the names of all files of a data set begin with, such as emnist-byclass."""
+    """The beginning of the names of all files of a data set, such as emnist-byclass."""
     return re.sub(r"(train|test|t10k)$", "", _stem(path)).rstrip("-_.")
 
 
 def _beside(images: pathlib.Path) -> dict[str, pathlib.Path | None]:
-    """The files that belong to a file of images, by what they hold."""
+    """The files that belong to a file of images, by their contents."""
     siblings = [
         file for file in sorted(images.parent.iterdir()) if file.is_file() and file.name.startswith(_stem(images))
     ]
@@ -186,10 +186,11 @@ _BY_CLASS = {label: label for label in range(len(archives.CLASSES))}
 
 
 def standard_set(labels: np.ndarray, images: np.ndarray | None = None) -> tuple[dict[int, int], str] | None:
-    """The index in `archives.CLASSES` of each label, and in words, if labels are exactly those of a set of EMNIST.
+    """The index in `archives.CLASSES` of each label, and the set's name, if labels are exactly those of an EMNIST set.
 
-    That is 1 to 26 for letters, and 0 to 46 for the balanced set; None for others. Images, uint8 of shape (n, 28, 28)
-    with ink 255 on 0, must look more like these classes than like those of labels 0 to 61, in some orientation.
+    These are 1 to 26 for letters and 0 to 46 for the balanced set; other labels give None. In some orientation, the
+    images, uint8 of shape (n, 28, 28) with ink 255 on 0, must look more like these classes than like those of labels 0
+    to 61.
     """
     present = set(np.unique(labels).tolist())
     for codes, words in (

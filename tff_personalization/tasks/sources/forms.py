@@ -1,4 +1,4 @@
-"""The form of a file or folder of client data, told from its content; its name decides where the content does not."""
+"""Recognizes the form of a file or folder of client data by its content, or else by its name."""
 
 import gzip
 import os
@@ -48,7 +48,7 @@ _MOST_LISTED = 100_000
 
 
 def recognise(path: str) -> str | None:
-    """The form of the file or folder at `path`; None if it is of none.
+    """The form of the file or folder at `path`; None if it has none of these forms.
 
     Raises:
         UserError: it cannot be read.
@@ -98,7 +98,7 @@ def _holds_arrays(path: str) -> bool:
 
 
 def _of_folder(path: pathlib.Path) -> str | None:
-    """The form of the first files that tell: those of one data set are of one form, beside others that are of none."""
+    """The form of the first files that have one. The files of a data set share it; other files may lie beside them."""
     found: set[str] = set()
     listed = 0
     for folder, folders, names in os.walk(path, followlinks=True):
@@ -125,7 +125,7 @@ def _of_folder(path: pathlib.Path) -> str | None:
 
 
 def begins_as_leaf(path: str | pathlib.Path) -> bool:
-    """Whether a JSON file begins as LEAF's do, and not as what `datasets` writes beside its own files."""
+    """Whether a JSON file begins as LEAF's files do; `datasets` writes others beside its own."""
     with open(path, "rb") as file:
         head = file.read(_HEAD)
     return bool(re.search(rb'"(users|num_samples|user_data|hierarchies)"', head))

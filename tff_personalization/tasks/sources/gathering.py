@@ -1,4 +1,4 @@
-"""What readers of image files share: values to bytes, polarity, and examples that come in any order."""
+"""Shared parts of the readers of image files: pixel values to bytes, polarity, examples in any order."""
 
 import contextlib
 import hashlib
@@ -21,16 +21,16 @@ VERSION = 1
 
 PIXELS = archives.IMAGE_SHAPE[0] * archives.IMAGE_SHAPE[1]
 _CHUNK = 8192
-_SEEN = 2000  # images that are looked at to tell which way up they are
+_SEEN = 2000  # images that are checked for their orientation
 _OTHER = {"train": "test", "test": "train"}
 _PART = re.compile(r"(?:^|[^a-z])(train|test)(?:ing)?(?:[^a-z]|$)")
 
 
 class Gathered:
-    """Examples of images, added in any order; their pixels wait in a temporary file, a byte each."""
+    """Collects examples in any order. Their pixels are kept in a temporary file, one byte each."""
 
     def __init__(self, name: str):
-        """`name` is what errors and records call the data."""
+        """`name` is the data's name in errors and records."""
         self.name = name
         self._file = tempfile.TemporaryFile()  # noqa: SIM115 (closed with the object)
         self._number: dict[str, int] = {}
@@ -47,7 +47,7 @@ class Gathered:
 
         Args:
             clients: the client of all of them, or of each.
-            images: uint8, shape (n, 28, 28), as the data has them: of either polarity.
+            images: uint8, shape (n, 28, 28), of either polarity, as in the data.
             labels: int, shape (n,), indices into `archives.CLASSES`.
             is_test: whether all of them, or each, is a test example.
         """
@@ -76,15 +76,15 @@ class Gathered:
         usually: str = "upright",
         notes: Sequence[str] = (),
     ) -> archives.CharacterArchive:
-        """The archive of all that was added, its images upright with ink 255 on 0.
+        """The archive of all added examples, with upright images, ink 255 on 0.
 
         Args:
             allocate: gives the array for its images.
             form: the form of the data, in words.
             has_clients: as in the archive.
             each_client: find the polarity of each client's images separately.
-            usually: the orientation of images of this form; "transposed" ones are turned, unless they are upright.
-            notes: more that was found.
+            usually: the usual orientation of this form; "transposed" images are turned, unless they look upright.
+            notes: more findings.
 
         Raises:
             UserError: nothing was added.
@@ -140,7 +140,7 @@ def bright_border(images: np.ndarray) -> np.ndarray:
 
 
 def _polarity(index: np.ndarray, bright: np.ndarray, writers: int, each_client: bool) -> tuple[np.ndarray, str]:
-    """Whose images have a bright background, bool of shape (writers,), and in words."""
+    """Which writers' images have a bright background, bool of shape (writers,), and the same in words."""
     share = np.bincount(index, bright, writers) / np.maximum(np.bincount(index, minlength=writers), 1)
     if each_client and 0 < (dark_ink := share > 0.5).sum() < writers:
         return (
@@ -152,10 +152,10 @@ def _polarity(index: np.ndarray, bright: np.ndarray, writers: int, each_client: 
 
 
 def to_bytes(name: str, images: np.ndarray) -> np.ndarray:
-    """Pixels as uint8, shape (n, 28, 28): floats in 0 to 1 in 256 levels, integers 0 to 255 as they are.
+    """Pixels as uint8, shape (n, 28, 28): floats from 0 to 1 become 256 levels, integers 0 to 255 do not change.
 
     Raises:
-        UserError: they are of another size, type or range.
+        UserError: they have another size, type or range.
     """
     if images.dtype.kind not in "iufb":
         raise errors.UserError(f"{name}: pixels are not numbers ({images.dtype}): floats in 0 to 1 are expected.")
@@ -194,7 +194,7 @@ def to_labels(name: str, labels: np.ndarray, count: int, classes: int = len(arch
 
 
 def part_of(path: pathlib.Path, root: pathlib.Path) -> str | None:
-    """The word train or test, if the name of a file, or of a folder between it and `root`, has it; else None."""
+    """The word train or test, if the name of a file, or of a folder between it and `root`, contains it; else None."""
     names = [path.name, *(parent.name for parent in path.parents if parent.is_relative_to(root) and parent != root)]
     for name in names:
         if found := _PART.search(name.lower()):
@@ -203,11 +203,11 @@ def part_of(path: pathlib.Path, root: pathlib.Path) -> str | None:
 
 
 def files_of(path: str, endings: Sequence[str]) -> dict[pathlib.Path, bool]:
-    """The files of one data set, and whether each is of its test part, in the order of their names.
+    """The files of one data set, in the order of their names, and whether each belongs to the test part.
 
-    That is the file at `path` and, if its name says train or test, its counterpart beside it; or all files of a folder
-    (and of the folder test beside a folder train) with one of the endings. Where some of them say train or test, those
-    that do not are left out.
+    `path` can be a file: then it is that file and, if its name says train or test, its counterpart. `path` can be a
+    folder: then it is all its files with one of the endings, and those of a folder test beside a folder train. If some
+    names say train or test, files that do not are left out.
     """
     root = pathlib.Path(path).absolute()
     if root.is_file():
@@ -244,13 +244,14 @@ def cached(
     files: Iterable[pathlib.Path] | None = None,
     variant: str = "all",
 ) -> archives.CharacterArchive:
-    """What `make` makes of the file or folder `options.client_data`, kept until one of its files changes.
+    """The archive that `make` makes from `options.client_data`, a file or folder; cached until one of its files
+    changes.
 
     Args:
-        options: whose client data and cache directory.
+        options: names the client data and the cache directory.
         make: makes the archive, as in `archive_cache.load_or_make`.
-        files: all that is read; None for the file at the path.
-        variant: tells apart what is made of the same files.
+        files: all files that are read; None for the file at the path.
+        variant: distinguishes archives that are made from the same files.
     """
     path = os.path.realpath(options.client_data)
     stem = os.path.splitext(os.path.basename(path))[0]
@@ -263,7 +264,7 @@ def cached(
 
 
 def name_of(path: str) -> str:
-    """What records call the data at a path: the name of the file or folder, without its ending."""
+    """The name of the data at a path, for records: that of the file or folder, without its ending."""
     absolute = pathlib.Path(path).absolute()
     return absolute.name if absolute.is_dir() else absolute.name.split(".")[0]
 
@@ -276,7 +277,7 @@ def bar_of(options: sources.SourceOptions, total: int, unit: str = " examples", 
 
 @contextlib.contextmanager
 def plain_damage(path: str | pathlib.Path, kind: str, *damages: type[BaseException]) -> Iterator[None]:
-    """Where a file is read: an error of its library becomes a UserError."""
+    """A context that reads a file: errors of the file's library become UserErrors."""
     caught: tuple[type[BaseException], ...] = (OSError, *damages)
     try:
         yield

@@ -1,13 +1,14 @@
-"""Client data of simulated writers: synthetic handwriting in which every writer has a style of their own.
+"""Client data of simulated writers: synthetic handwriting in which every writer has a style.
 
-A writer's style is a *repertoire* (which form of each character they use, see `strokes`) and a smooth deformation of
-the strokes (slant, width, curvature, ...), part of it common to all characters and part of it each character's own.
-Look-alikes such as 0, O and o share forms and overlap in shape across the population, but each writer keeps them apart
-in one consistent way: who has seen a writer's examples can tell what nobody can tell from the character.
+A writer's style has two parts. The *repertoire* says which form of each character the writer uses (see `strokes`). A
+smooth deformation of the strokes (slant, width, curvature, …) is partly common to all characters and partly separate
+for each. Look-alikes such as 0, O and o share forms, and their shapes overlap in the population. But each writer
+distinguishes them in one consistent way. So a model that has seen a writer's examples can read characters that are
+ambiguous by themselves.
 
-The heterogeneity h says how much of the style is the writer's. At h = 1 writers draw their styles once and all of
-their examples follow them; at h = 0 every example draws a style afresh from the same distribution, so that the
-population's characters look alike but say nothing about their writers; beyond 1 the writers' deformations grow.
+The heterogeneity h says how much of the style belongs to the writer. At h = 1 each writer draws a style once, and all
+examples follow it. At h = 0 every example draws a new style from the same distribution; the population's characters
+look the same as at h = 1, but say nothing about their writers. Above 1 the writers' deformations grow.
 """
 
 import concurrent.futures
@@ -25,11 +26,11 @@ from tff_personalization.tasks.sources import strokes
 VERSION = 2
 """Part of the cache key: raise it with every change of what is generated."""
 
-_MEAN_EXAMPLES, _SD_EXAMPLES = 221.0, 89.0  # a writer's, as in Federated EMNIST
+_MEAN_EXAMPLES, _SD_EXAMPLES = 221.0, 89.0  # examples of a writer, as in Federated EMNIST
 _FEWEST_EXAMPLES, _MOST_EXAMPLES = 20, 480
 _TEST_FRACTION = 0.103
 _DIGITS_FRACTION = 0.5
-# Roughly how often each letter, from A to Z and from a to z, is written in EMNIST, in thousands.
+# Approximate numbers of each letter, A to Z and a to z, in EMNIST, in thousands.
 _CAPITALS = (6, 4, 10, 5, 5, 9, 2, 3, 12, 4, 2, 5, 9, 8, 25, 8, 2, 5, 21, 10, 13, 5, 5, 3, 5, 3)
 _SMALL_LETTERS = (10, 5, 3, 10, 25, 3, 4, 9, 3, 2, 2, 15, 3, 12, 3, 2, 3, 14, 3, 19, 3, 3, 3, 3, 2, 3)
 
@@ -52,17 +53,17 @@ _TERMS = (
 _COMMON_SD, _OWN_SD, _EXAMPLE_SD = (np.array([term[column] for term in _TERMS]) for column in (1, 2, 3))
 _PEN_RADIUS, _PEN_COMMON_SD, _PEN_EXAMPLE_SD = 0.95, 0.22, 0.08
 _SHIFT_SD = 0.5
-_SIGMA = 0.75  # of the blur that gives a pen its width
+_SIGMA = 0.75  # standard deviation of the blur that gives the pen its width
 _LARGEST_SIDE, _MARGIN = 21.0, 2.5
 
 
 def load(options: sources.SourceOptions) -> archives.CharacterArchive:
-    """Synthetic handwriting of `options.num_clients` writers, generated once and kept in `options.cache_dir`.
+    """Synthetic handwriting of `options.num_clients` writers, generated once and cached in `options.cache_dir`.
 
-    Writer i is the same however many there are. With 10 classes the same writers give only their digits.
+    Writer i does not depend on the number of writers. With 10 classes the same writers give only their digits.
 
     Raises:
-        UserError: if the heterogeneity is negative, there is no writer, or the cache directory cannot be written.
+        UserError: the heterogeneity is negative, there is no writer, or the cache directory cannot be written.
     """
     heterogeneity, writers = float(options.writer_heterogeneity), options.num_clients
     if not 0 <= heterogeneity < math.inf:
@@ -90,7 +91,7 @@ def load(options: sources.SourceOptions) -> archives.CharacterArchive:
 
 
 def examples(seed: int, writer: int) -> tuple[np.ndarray, np.ndarray]:
-    """What a writer writes, before anything is drawn.
+    """The labels and parts of a writer's examples, before anything is drawn.
 
     Args:
         seed: the run's seed.
@@ -98,7 +99,7 @@ def examples(seed: int, writer: int) -> tuple[np.ndarray, np.ndarray]:
 
     Returns:
         labels, int32 of shape (n,), and is_test, bool of shape (n,). The first example is a digit of the train part and
-        the second a digit of the test part, so that every writer has both, with all classes and with digits only.
+        the second a digit of the test part. So every writer has both parts, with all classes and with digits only.
     """
     rng = seeds.generator(seed, "handwriting", writer, "examples")
     shape = (_MEAN_EXAMPLES / _SD_EXAMPLES) ** 2
@@ -125,7 +126,7 @@ def draw(seed: int, writer: int, labels: np.ndarray, heterogeneity: float) -> np
 def pen_paths(
     seed: int, writer: int, labels: np.ndarray, heterogeneity: float
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """The way of a writer's pen, character by character.
+    """The paths of a writer's pen, character by character.
 
     Args:
         seed: the run's seed.
@@ -134,7 +135,7 @@ def pen_paths(
         heterogeneity: at least 0.
 
     Returns:
-        What `render` takes: points, where the pen is down between them, and the pen's radius.
+        The arguments of `render`: points, whether the pen is down between them, and the pen's radius.
     """
     forms, count = strokes.forms(), len(labels)
     style = seeds.generator(seed, "handwriting", writer, "style")
@@ -142,7 +143,7 @@ def pen_paths(
     faithful = min(1.0, heterogeneity)
 
     def of_the_writer(persistent: np.ndarray | float, fresh: np.ndarray) -> np.ndarray:
-        """Mixes the writer's own draw with fresh ones: the variance stays the same up to h = 1."""
+        """Mixes the writer's own draw with fresh ones. The variance is the same for all h up to 1."""
         return math.sqrt(faithful) * max(1.0, heterogeneity) * persistent + math.sqrt(1 - faithful) * fresh
 
     form = np.empty(count, int)
@@ -189,7 +190,7 @@ def render(points: np.ndarray, joined: np.ndarray, pen_radius: np.ndarray) -> np
 
     Args:
         points: float, shape (N, P, 2), x and y in pixels from the top left corner, inside the image.
-        joined: bool, shape (N, P - 1), whether the pen is down between a point and the next.
+        joined: bool, shape (N, P - 1), whether the pen is down between a point and the next one.
         pen_radius: float, shape (N,), in pixels.
 
     Returns:
@@ -233,8 +234,8 @@ def _draw_all(options: sources.SourceOptions, allocate: archive_cache.Allocate) 
             place = slice(stops[part, index] - counts[part, index], stops[part, index])
             images[place], labels[place] = drawn[is_test == part], writers_labels[is_test == part]
 
-    _terms()  # before the threads start, lest each of them builds it
-    # Threads are enough: NumPy releases the interpreter's lock where most of the time goes.
+    _terms()  # before the threads start, so that it is built once
+    # Threads are enough, because NumPy releases the interpreter's lock for most of the time.
     with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as executor:
         done = executor.map(draw_into_place, range(len(numbers)))
         for _ in tqdm.tqdm(

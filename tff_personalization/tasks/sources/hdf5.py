@@ -1,11 +1,11 @@
-"""Client data as TFF and Google published it in HDF5, such as fed_emnist_train.h5 with fed_emnist_test.h5.
+"""Client data in the HDF5 files of TFF and Google, such as fed_emnist_train.h5 with fed_emnist_test.h5.
 
     examples/<client>/pixels     float, shape (n, 28, 28), 1 = paper
     examples/<client>/label      int, shape (n,)
-    examples/<client>/snippets   strings, shape (n,), in place of both for Shakespeare
+    examples/<client>/snippets   strings, shape (n,), instead of both for Shakespeare
 
-`--client_data` names either file, or a folder that has both. Of a folder that has the digits too, the pair for digits
-is read with 10 classes and the other one with 62.
+`--client_data` names one of the files, or a folder with both. If the folder also has the pair of files for digits, that
+pair is read with 10 classes and the other one with 62.
 """
 
 import pathlib
@@ -24,7 +24,7 @@ _DIGITS, _NUM_DIGITS = "digitsonly", 10
 
 
 def load(options: sources.SourceOptions) -> archives.CharacterArchive:
-    """The images of the files at `options.client_data`, kept in `options.cache_dir`.
+    """The images of the files at `options.client_data`; cached in `options.cache_dir`.
 
     Raises:
         UserError: if they are missing or malformed.
@@ -96,7 +96,7 @@ def _clients(
     options: sources.SourceOptions, files: dict[pathlib.Path, bool]
 ) -> Iterator[tuple[pathlib.Path, str, Any]]:
     """Each client of each file: the file, the client's name, and its group."""
-    import h5py  # Here, since only such files need it.
+    import h5py  # Imported here, because only these files need it.
 
     for file in files:
         with gathering.plain_damage(file, _KIND, RuntimeError, ValueError, KeyError), h5py.File(file, "r") as opened:

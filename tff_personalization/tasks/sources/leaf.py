@@ -1,13 +1,13 @@
-"""Client data as LEAF has it (Caldas et al. 2018): JSON files of `users`, `num_samples` and `user_data`.
+"""Client data in LEAF's form (Caldas et al. 2018): JSON files of `users`, `num_samples` and `user_data`.
 
     {"users": ["f0001_41", …], "num_samples": [232, …],
      "user_data": {"f0001_41": {"x": [[1.0, …], …], "y": [3, …]}, …}}
 
 FEMNIST has 784 floats an image, 1 = paper, and labels 0 to 61 in the order digits, upper case, lower case. Shakespeare
-has 80 characters in `x` and the one that follows in `y`, for each place of a role's text. A data set is one file or a
-folder of files, whose folders or names may say train and test.
+has 80 characters in `x` and the next one in `y`, for each place of a role's text. A data set is one file or a folder of
+files, whose folders or names may say train and test.
 
-Files are read client by client, so that memory holds one client's numbers at a time.
+Files are read client by client, so memory holds one client's numbers at a time.
 """
 
 import json
@@ -30,7 +30,7 @@ _KIND = "LEAF's JSON"
 
 
 def load(options: sources.SourceOptions) -> archives.CharacterArchive:
-    """The images of the LEAF file or folder at `options.client_data`, kept in `options.cache_dir`.
+    """The images of the LEAF file or folder at `options.client_data`; cached in `options.cache_dir`.
 
     Raises:
         UserError: if it is missing or malformed.
@@ -61,7 +61,7 @@ def load_text(options: sources.SourceOptions) -> archives.Archive:
 
 def _files(options: sources.SourceOptions) -> dict[pathlib.Path, bool]:
     files = gathering.files_of(options.client_data, (".json",))
-    if len(files) > 1:  # Other JSON may lie beside.
+    if len(files) > 1:  # The folder may have other JSON files.
         files = {file: is_test for file, is_test in files.items() if forms.begins_as_leaf(file)}
     return files
 
@@ -91,7 +91,7 @@ def _read_images(
 def _clients(
     options: sources.SourceOptions, files: dict[pathlib.Path, bool]
 ) -> Iterator[tuple[pathlib.Path, str, dict[str, list]]]:
-    """Each client of each file: the file, the client's name, and its x and y, of one length."""
+    """Each client of each file: the file, the client's name, and its x and y, of equal length."""
     seen: set[tuple[bool, str]] = set()
     if not files:
         raise errors.UserError(f"--client_data={options.client_data}: there is no .json file in it.")
@@ -141,7 +141,7 @@ def _clients_of(path: pathlib.Path, bar: tqdm.tqdm) -> Iterator[tuple[str, dict[
 
 
 class _Json:
-    """An object of JSON, read key by key, so that no more than one value is in memory."""
+    """A JSON object that is read key by key, with only one value in memory."""
 
     def __init__(self, path: pathlib.Path, file: IO[str], bar: tqdm.tqdm):
         self._path, self._file, self._bar = path, file, bar
@@ -150,7 +150,7 @@ class _Json:
         self._told = 0
 
     def entries(self) -> Iterator[str]:
-        """The keys of the object that begins here; before the next one is asked for, `value` takes its value."""
+        """The keys of the object that begins here. Call `value` before the next key is read."""
         self._take("{")
         if self._peek() == "}":
             return self._take("}")
@@ -184,7 +184,7 @@ class _Json:
             self._refuse("more after its end")
 
     def _peek(self) -> str:
-        """The next character that is no space; "" at the end."""
+        """The next character that is not a space; "" at the end."""
         while True:
             self._at = _SPACE.match(self._text, self._at).end()  # type: ignore[union-attr]
             if self._at < len(self._text) or self._ended:
@@ -210,7 +210,7 @@ class _Json:
 
 
 class _Windows:
-    """LEAF's Shakespeare: windows that slide over a role's text, each with the character that follows it."""
+    """LEAF's Shakespeare: windows that slide over a role's text, each with its next character."""
 
     def __init__(self, where: str, data: dict[str, list]):
         self._windows, self._next = data["x"], data["y"]
@@ -219,7 +219,7 @@ class _Windows:
                 raise errors.UserError(f"{where}: x is not strings, each with the character that follows it in y.")
 
     def text(self) -> list[bytes]:
-        """The text that the windows lie in: one piece for those that follow one another, place by place."""
+        """The text behind the windows: consecutive windows give one piece."""
         pieces: list[list[str]] = []
         expected = None
         for window, character in zip(self._windows, self._next, strict=True):

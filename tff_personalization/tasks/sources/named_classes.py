@@ -1,4 +1,4 @@
-"""What tables and folders call their columns and classes."""
+"""The names that tables and folders use for columns and classes."""
 
 import dataclasses
 import re
@@ -45,7 +45,7 @@ class Columns:
 
 
 def columns(where: str, names: Sequence[str]) -> Columns:
-    """The columns of a table that has columns of these names. Raises UserError if pictures or labels are not there."""
+    """The columns of a table, found by its column names. Raises UserError if it has no pictures or no labels."""
     lower = {name.strip().lower(): name for name in reversed(names)}
     found = {role: next((lower[name] for name in choices if name in lower), None) for role, choices in _COLUMNS.items()}
     for role in ("picture", "label"):
@@ -57,7 +57,7 @@ def columns(where: str, names: Sequence[str]) -> Columns:
 
 
 def is_test(where: str, values: Sequence[Any]) -> np.ndarray:
-    """Whether each row is of the test part, from the words train and test."""
+    """Whether each row belongs to the test part, from the words train and test."""
     words = [str(value).strip().lower() for value in values]
     other = sorted(set(words) - {"train", "test"})
     if other:
@@ -69,12 +69,12 @@ def indices(where: str, values: Sequence[Any], names: Sequence[str] | None = Non
     """The index of each label among `archives.CLASSES`: int32, shape (n,).
 
     Args:
-        where: what errors call the data.
+        where: the data's name in errors.
         values: labels as integers or names, see `classes_of`.
         names: the name of each integer label; None for 0-9, A-Z, a-z.
 
     Raises:
-        UserError: a label is not of any of these.
+        UserError: a label is none of these.
     """
     numbers = [isinstance(value, int | np.integer) and not isinstance(value, bool) for value in values]
     if all(numbers) and not names:
@@ -93,8 +93,8 @@ def indices(where: str, values: Sequence[Any], names: Sequence[str] | None = Non
 def classes_of(where: str, names: set[str]) -> Mapping[str, int]:
     """The index of each class by its name: the character itself, its index from 0 to 61, or its ASCII code in hex.
 
-    Codes in hex, as NIST's own folders have them, are taken for such if all names are codes of characters. Names such
-    as upper_A, lower_a and a_lower say which case is meant, for file systems that do not tell them apart.
+    Names are read as hex codes, as in NIST's own folders, if all of them are codes of characters. Names such as
+    upper_A, lower_a and a_lower say the case, for file systems that do not distinguish it.
 
     Raises:
         UserError: a name is none of these.

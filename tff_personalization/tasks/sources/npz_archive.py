@@ -29,12 +29,12 @@ from tff_personalization import errors, seeds
 from tff_personalization.tasks import archives, sources
 from tff_personalization.tasks.sources import emnist_files
 
-# No array is read that declares more than this unless told, so that a small file cannot fill the memory.
+# By default, no array that declares more bytes than this is read, so a small file cannot fill the memory.
 _MAX_BYTES = 8 * 2**30
-# Images are converted this many at a time, so that no second array of floats of their size is made.
+# Images are converted this many at a time, to avoid a second large array of floats.
 _CHUNK = 8192
 _KINDS = {"iuf": "integers or floats", "iu": "integers", "iuU": "strings or integers", "U": "strings"}
-# What reading a damaged zip file or array header may raise; RuntimeError stands for encrypted members.
+# The errors of damaged zip files and array headers; RuntimeError means an encrypted member.
 UNREADABLE = (
     zipfile.BadZipFile,
     zlib.error,
@@ -70,18 +70,18 @@ def read(
     *,
     needs_writer: bool = True,
 ) -> archives.CharacterArchive:
-    """The examples of a by-writer archive, as `load` gives them.
+    """The examples of a by-writer archive, as in `load`.
 
     Args:
         file: a path, or an open file that can seek.
-        name: what errors call it.
+        name: its name in errors.
         num_classes: with 10, an archive without `split` is split after its letters are left out.
-        seed: of the split of an archive without one.
-        max_bytes: no array is read that declares more.
+        seed: the seed that splits an archive without `split`.
+        max_bytes: arrays that declare more are refused.
         needs_writer: whether an archive without `writer` is refused.
 
     Raises:
-        UserError: if it is malformed.
+        UserError: it is malformed.
     """
     with _archive_members(file, name, max_bytes) as members:
         count = members.image_count()
@@ -99,7 +99,7 @@ def read(
     found = f"{len(writers):,} writers" if has_clients else "no writers named"
     notes = [f"{name}: a by-writer archive; {found}, {count:,} examples{told}."]
     if split is None:
-        # Split only what is used, so that about a fifth of each writer's digits are test examples too.
+        # Split only the examples in use, so that about a fifth of each writer's digits are test examples.
         keep = labels < num_classes
         images, labels, client_index = images[keep], labels[keep], client_index[keep]
         is_test = archives.split_by_client(labels, client_index, seeds.generator(seed, "split"))
@@ -126,7 +126,7 @@ def read(
 def _writers(writer: np.ndarray) -> tuple[tuple[str, ...], np.ndarray]:
     """The sorted names of the writers, and the index of each example's writer among them, from names or integers."""
     values, index = np.unique(writer, return_inverse=True)
-    names, rank = np.unique(values.astype(str), return_inverse=True)  # integers are not sorted as strings are
+    names, rank = np.unique(values.astype(str), return_inverse=True)  # integers and strings sort differently
     return tuple(names.tolist()), rank.astype(np.int32)[index]
 
 
@@ -161,7 +161,7 @@ class _Members:
                     f"{self._max_bytes // size} {unit} that are read: make the archive smaller."
                 )
             free = psutil.virtual_memory().available
-            if 2 * declared > free:  # as it is in the file, and as it is used
+            if 2 * declared > free:  # in the file, and in memory
                 raise errors.UserError(
                     f"{self._path}: {name} takes {2 * declared / 2**30:.1f} GiB of memory while it is read, and "
                     f"{free / 2**30:.1f} GiB are free: make the archive smaller, or stop other programs here."
@@ -180,7 +180,7 @@ class _Members:
         return shape[0]
 
     def read(self, name: str, kinds: str, shape: tuple[int, ...] | None = None) -> np.ndarray:
-        """The array, if its dtype's kind and its shape (None: any one-dimensional shape) are as expected."""
+        """The array; its dtype's kind and its shape (None: any one-dimensional shape) must be as expected."""
         actual, dtype = self.header(name)
         if actual != shape if shape is not None else len(actual) != 1:
             raise errors.UserError(f"{self._path}: {name} has shape {actual}: {shape or '(C,)'} is expected.")
@@ -190,7 +190,7 @@ class _Members:
             return np.lib.format.read_array(file, allow_pickle=False)
 
     def word(self, name: str) -> str | None:
-        """The single string stored under `name`, on one line; None without it."""
+        """The single string under `name`, on one line; None if it is missing."""
         return " ".join(str(self.read(name, "U", ())).split()) if name in self else None
 
 
@@ -209,7 +209,7 @@ def _array_header(file: IO[bytes]) -> tuple[tuple[int, ...], np.dtype]:
 
 @contextlib.contextmanager
 def _archive_members(file: str | IO[bytes], path: str, max_bytes: int) -> Iterator[_Members]:
-    """Opens an archive; an error that shows it to be damaged, here or while it is read, becomes a UserError."""
+    """Opens an archive. Errors of a damaged file, here or while it is read, become UserErrors."""
     try:
         with zipfile.ZipFile(file) as archive:
             yield _Members(path, archive, max_bytes)
@@ -254,7 +254,7 @@ def _quantized(path: str, images: np.ndarray) -> np.ndarray:
 
 
 def _border_pixels(images: np.ndarray) -> np.ndarray:
-    """The outermost pixels of some ten thousand of the images, where the background is seen."""
+    """The outermost pixels, which show the background, of about ten thousand images."""
     some = images[:: max(1, len(images) // 10_000)]
     return np.concatenate([some[:, 0].ravel(), some[:, -1].ravel(), some[:, :, 0].ravel(), some[:, :, -1].ravel()])
 
@@ -262,7 +262,7 @@ def _border_pixels(images: np.ndarray) -> np.ndarray:
 def _project_labels(
     path: str, labels: np.ndarray, classes: np.ndarray | None, images: np.ndarray
 ) -> tuple[np.ndarray, str]:
-    """The labels as int32 indices into `archives.CLASSES`, whatever the archive's own classes, and what was found."""
+    """The labels as int32 indices into `archives.CLASSES`, for any classes of the archive, and what was found."""
     if classes is None:
         standard = emnist_files.standard_set(labels, images)
         if standard is not None:

@@ -1,4 +1,4 @@
-"""Client data in Parquet or Arrow files, as Hugging Face has them, such as `flwrlabs/femnist`.
+"""Client data in Parquet or Arrow files, as on Hugging Face, such as `flwrlabs/femnist`.
 
     image       struct {bytes, path}, a PNG file in `bytes`; or binary; or lists of pixels
     writer_id   string or integer
@@ -26,10 +26,10 @@ INSTALL = "pip install --no-deps pyarrow==21.0.0"
 
 
 def load(options: sources.SourceOptions) -> archives.CharacterArchive:
-    """The images of the file or folder at `options.client_data`, kept in `options.cache_dir`.
+    """The images of the file or folder at `options.client_data`; cached in `options.cache_dir`.
 
     Raises:
-        UserError: if it is missing or malformed, or if pyarrow is not installed.
+        UserError: it is missing or malformed, or pyarrow is not installed.
     """
     files = gathering.files_of(options.client_data, _ENDINGS)
     return gathering.cached(options, lambda allocate: _read(options, files, allocate), files)
@@ -87,7 +87,7 @@ def _images(where: str, values: list[Any]) -> np.ndarray:
 
 
 class _Table:
-    """A file of either kind, read batch by batch."""
+    """A Parquet or Arrow file, read batch by batch."""
 
     def __init__(self, path: pathlib.Path):
         self._path = path

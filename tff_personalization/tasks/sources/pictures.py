@@ -1,10 +1,10 @@
 """Client data from pictures of one character each: a folder `client/class/*.png`, or a table of paths in a CSV file.
 
-Pictures may have any size, and be grey, coloured or transparent. They are made square with their background, resized to
-28 x 28, and turned to ink 255 on 0, if their background is bright, client by client. Folders train and test around the
-clients are the parts; a folder `class/*.png` names no clients. `named_classes.classes_of` says what a class may be
-called. A CSV file has a column for the picture, whose path begins at the file's folder, and for the label; one for the
-client, and one for train or test, if there are any.
+Pictures may have any size, and be grey, coloured or transparent. They are padded to a square with their background and
+resized to 28 x 28. If a client's background is bright, its pictures are inverted to ink 255 on 0. Folders train and
+test around the clients are the parts; a folder `class/*.png` names no clients. For names of classes see
+`named_classes.classes_of`. A CSV file has a column for the picture's path, relative to the file's folder, and one for
+the label. Columns for the client and for train or test are optional.
 """
 
 import csv
@@ -29,17 +29,17 @@ Row = tuple[pathlib.Path, str, str, bool]
 
 
 def load(options: sources.SourceOptions) -> archives.CharacterArchive:
-    """The pictures in the folder `options.client_data`, kept in `options.cache_dir`.
+    """The pictures in the folder `options.client_data`; cached in `options.cache_dir`.
 
     Raises:
-        UserError: if a picture is damaged, or lies elsewhere than in a folder of a class.
+        UserError: a picture is damaged, or is not in a folder of a class.
     """
     rows, has_clients = _rows_of_folder(options.client_data)
     return _load(options, rows, has_clients, "a folder of pictures", [row[0] for row in rows])
 
 
 def load_csv(options: sources.SourceOptions) -> archives.CharacterArchive:
-    """The pictures that the CSV file `options.client_data` names, kept in `options.cache_dir`.
+    """The pictures that the CSV file `options.client_data` names; cached in `options.cache_dir`.
 
     Raises:
         UserError: if the file is malformed, or a picture is missing or damaged.
@@ -147,11 +147,11 @@ def _read_file(path: pathlib.Path, sizes: set[tuple[int, int]]) -> np.ndarray:
 
 
 def read(where: str, content: bytes, sizes: set[tuple[int, int]] | None = None) -> np.ndarray:
-    """The picture in a file's `content`, as uint8 of shape (28, 28), of the polarity it has.
+    """The picture in a file's `content`, as uint8 of shape (28, 28), in its own polarity.
 
     Args:
-        where: what errors call it.
-        content: of a file in one of the usual formats.
+        where: its name in errors.
+        content: a file in one of the usual formats.
         sizes: gets the picture's width and height.
 
     Raises:
@@ -181,7 +181,8 @@ def read(where: str, content: bytes, sizes: set[tuple[int, int]] | None = None) 
 
 
 def _grey(picture: Image.Image) -> np.ndarray:
-    """The levels of grey of a picture: uint8, shape (height, width). What is transparent is given the other level."""
+    """The grey levels of a picture: uint8, shape (height, width). Transparent pixels get the level opposite to the
+    ink."""
     if picture.mode.startswith("I") or picture.mode == "F":
         values = np.asarray(picture, np.float64)
         highest = 65535 if picture.mode.startswith("I") and values.max() > 255 else 255

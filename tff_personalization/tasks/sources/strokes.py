@@ -1,8 +1,8 @@
 """Skeletons of the synthetic handwriting: the forms that each character may take.
 
-A *form* is a skeleton of strokes, such as a slashed oval. A *family* is a set of classes that are easily taken for one
-another, with the forms that each may take; the classes of a family share forms, so that one form does not tell the
-class. A *repertoire* is one writer's choice: within a family no two classes take the same form.
+A *form* is a skeleton of strokes, such as a slashed oval. A *family* is a set of classes that are easily confused, with
+the forms that each may take. The classes of a family share forms, so a form does not determine the class. A
+*repertoire* is one writer's choice: within a family no two classes take the same form.
 """
 
 import dataclasses
@@ -18,8 +18,9 @@ from tff_personalization.tasks import archives
 POINTS = 224
 """Points along the strokes of every form."""
 
-# A form is a glyph of a Hershey font, "font:glyph", which "*x,y" stretches, or strokes in a frame whose capitals reach
-# from 0 (top) to 100 (base line): "~" a smooth curve through the points, "@x,y,rx,ry" an ellipse, else straight lines.
+# A form is a glyph of a Hershey font, "font:glyph", optionally stretched by "*x,y"; or it is a list of strokes in a
+# frame where capitals reach from 0 (top) to 100 (base line). "~" begins a smooth curve through the points, "@x,y,rx,ry"
+# is an ellipse; other strokes are straight lines.
 _FORMS = {
     "oval": "@50,50,30,50",
     "circle": "@50,50,46,50",
@@ -85,7 +86,7 @@ _FORMS = {
     "soft L": "~22,0 20,60 24,98 50,100 84,96",
 }
 
-# A line a class, a paragraph a family: the forms that a class may take and how much they are used.
+# Each line is a class, each paragraph a family: the forms that a class may take, and how common they are.
 _FAMILIES = """
 0: oval 6, circle 2, slashed 2, dotted 1, curl 1
 O: circle 6, broad 3, curl 2, oval 1
@@ -177,7 +178,7 @@ R: futural:R 4, scripts:R 1
 
 @dataclasses.dataclass(frozen=True)
 class Family:
-    """The repertoires open to the classes of one family.
+    """The possible repertoires of one family.
 
     Attributes:
         classes: int, shape (C,), indices into `client_data.CLASSES`.
@@ -190,7 +191,7 @@ class Family:
     cumulative: np.ndarray
 
     def draw(self, uniform: np.ndarray | float) -> np.ndarray:
-        """Maps numbers in [0, 1), of any shape (...), to repertoires, int of shape (..., C)."""
+        """Maps numbers in [0, 1), of any shape (…), to repertoires, int of shape (…, C)."""
         return self.repertoires[np.searchsorted(self.cumulative[:-1], uniform, side="right")]
 
 
@@ -199,7 +200,7 @@ class Forms:
     """All forms and families.
 
     Attributes:
-        points: float, shape (F, POINTS, 2), x and y (down) along the strokes; the longer side reaches from -1 to 1.
+        points: float, shape (F, POINTS, 2), x and y (downward) along the strokes; the longer side reaches from -1 to 1.
         joined: bool, shape (F, POINTS - 1), whether the pen is down between a point and the next.
         half_size: float, shape (F,), half the longer side in pixels.
         families: the families, which cover every class once.
@@ -290,5 +291,5 @@ def _sample(strokes: list[np.ndarray]) -> tuple[np.ndarray, np.ndarray, float]:
     joined[np.cumsum(counts)[:-1] - 1] = False
     low, high = points.min(0), points.max(0)
     half_side = (high - low).max() / 2
-    # Federated EMNIST scales every character to one size; people's small letters stay a little smaller all the same.
+    # Federated EMNIST scales every character to one size, yet small letters are a little smaller.
     return (points - (low + high) / 2) / half_side, joined, 10.0 * (half_side / 50) ** 0.4

@@ -1,8 +1,8 @@
-"""Client data from TFF's federated CIFAR-100, downloaded by TFF when it is not there yet.
+"""Client data from TFF's federated CIFAR-100. TFF downloads it if it is missing.
 
-TFF deals CIFAR-100's 50,000 train images to 500 clients and its 10,000 test images to 100 others, 100 to each, by
-Pachinko allocation (Reddi et al., "Adaptive Federated Optimization", 2021). Here the 100 are held out, and each
-client's images are split 80:20 by the run's seed.
+TFF deals CIFAR-100's 50,000 train images to 500 clients and its 10,000 test images to 100 others, 100 images to each,
+by Pachinko allocation (Reddi et al., "Adaptive Federated Optimization", 2021). Here these 100 clients are held out, and
+the run's seed splits each client's images 80:20.
 """
 
 import os
@@ -23,13 +23,13 @@ _PUBLISHED_SIZE = (500, 100)  # clients
 
 
 def load(options: sources.SourceOptions) -> archives.Archive:
-    """Images of 24×24 pixels from the middle, as TFF crops them for evaluation; a client is called train_7 or test_7.
+    """The middle 24×24 pixels of the images, as TFF crops them for evaluation. Clients are called train_7 or test_7.
 
-    The file `cifar100.sqlite` is kept in `options.cache_dir`, by default TFF's own `~/.tff`. With other numbers of
-    clients it is not called CIFAR-100 but by its file name.
+    The file `cifar100.sqlite` is kept in `options.cache_dir`, by default TFF's own `~/.tff`. If the numbers of clients
+    differ from TFF's, records name the data by its file name, not as CIFAR-100.
 
     Raises:
-        UserError: if the file can neither be found nor downloaded, or if it is incomplete or malformed.
+        UserError: the file is missing and cannot be downloaded, or it is incomplete or malformed.
     """
     load_data = tff.simulation.datasets.cifar100.load_data
     path = download.database(FILE_NAME, options.cache_dir, lambda directory: load_data(cache_dir=directory), "a plugin")
@@ -49,7 +49,7 @@ def load(options: sources.SourceOptions) -> archives.Archive:
         ) from error
     sizes = tuple(len(archive.clients) for archive in read.values())
     source = "TFF's federated CIFAR-100" if sizes == _PUBLISHED_SIZE else f"{FILE_NAME}, {sum(sizes)} clients"
-    # Clients of the two parts have the same names and are others.
+    # The two parts have different clients with the same names.
     return archives.Archive.from_names(
         np.concatenate([archive.x for archive in read.values()]),
         np.concatenate([archive.y for archive in read.values()]),

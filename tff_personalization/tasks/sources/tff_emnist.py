@@ -1,4 +1,4 @@
-"""Client data from TFF's Federated EMNIST, downloaded by TFF when it is not there yet."""
+"""Client data from TFF's Federated EMNIST. TFF downloads it if it is missing."""
 
 import dataclasses
 
@@ -14,12 +14,12 @@ _SOURCE = {62: "Federated EMNIST", 10: "Federated EMNIST digits"}
 def load(options: sources.SourceOptions) -> archives.CharacterArchive:
     """Federated EMNIST: 3,400 writers with 62 classes, or 3,383 with 10.
 
-    The file `emnist_all.sqlite` is kept in `options.cache_dir`, by default TFF's own `~/.tff`; what is read from it,
-    as `sqlite` does. If it is not of
-    the published size, it is not called Federated EMNIST but by its file name.
+    The file `emnist_all.sqlite` is kept in `options.cache_dir`, by default TFF's own `~/.tff`. Its examples are cached
+    as in `sqlite`. If it does not have the published size, records name the data by its file name, not as Federated
+    EMNIST.
 
     Raises:
-        UserError: if the file can neither be found nor downloaded, or if it is incomplete or malformed.
+        UserError: the file is missing and cannot be downloaded, or it is incomplete or malformed.
     """
     path = download.database(
         FILE_NAME,
@@ -35,6 +35,6 @@ def load(options: sources.SourceOptions) -> archives.CharacterArchive:
 
 
 def _load_data(cache_dir: str, only_digits: bool) -> None:
-    import tensorflow_federated as tff  # Here, since only a download needs it and it takes seconds.
+    import tensorflow_federated as tff  # Imported here: it takes seconds, and only a download needs it.
 
     tff.simulation.datasets.emnist.load_data(only_digits=only_digits, cache_dir=cache_dir)

@@ -1,4 +1,4 @@
-"""Client data from TFF's Shakespeare data set, downloaded by TFF when it is not there yet."""
+"""Client data from TFF's Shakespeare data set. TFF downloads it if it is missing."""
 
 import dataclasses
 
@@ -12,11 +12,11 @@ _ROLES = 715  # as TFF documents it
 def load(options: sources.SourceOptions) -> archives.Archive:
     """TFF's Shakespeare data: 715 speaking roles, each split into train and test snippets by LEAF.
 
-    The file `shakespeare.sqlite` is kept in `options.cache_dir`, by default TFF's own `~/.tff`. With another number of
-    roles it is not called Shakespeare but by its file name.
+    The file `shakespeare.sqlite` is kept in `options.cache_dir`, by default TFF's own `~/.tff`. If the number of roles
+    differs from TFF's, records name the data by its file name, not as Shakespeare.
 
     Raises:
-        UserError: if the file can neither be found nor downloaded, or if it is incomplete or malformed.
+        UserError: the file is missing and cannot be downloaded, or it is incomplete or malformed.
     """
     path = download.database(
         FILE_NAME, options.cache_dir, _load_data, "--client_data=plays, or the path of an .sqlite file"
@@ -28,6 +28,6 @@ def load(options: sources.SourceOptions) -> archives.Archive:
 
 
 def _load_data(cache_dir: str) -> None:
-    import tensorflow_federated as tff  # Here, since only a download needs it and it takes seconds.
+    import tensorflow_federated as tff  # Imported here: it takes seconds, and only a download needs it.
 
     tff.simulation.datasets.shakespeare.load_data(cache_dir=cache_dir)

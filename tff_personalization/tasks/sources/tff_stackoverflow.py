@@ -1,8 +1,9 @@
-"""Client data from TFF's Stack Overflow: next-word prediction, downloaded by TFF when it is not there yet.
+"""Client data from TFF's Stack Overflow, for next-word prediction. TFF downloads it if it is missing.
 
-A client is a user. Its train part is what TFF's split "train" has of it, its test part the later posts of the split
-"test". Words become numbers as in TFF's baseline task: 0 padding, 1 to 10,000 the most frequent words, 10,001 any
-other, 10,002 the beginning and 10,003 the end of a sentence (Reddi et al., "Adaptive Federated Optimization", 2021).
+A client is a user. Its train part is the user's posts in TFF's split "train"; its test part is the later posts in the
+split "test". Words become numbers as in TFF's baseline task: 0 padding, 1 to 10,000 the most frequent words, 10,001 any
+other word, 10,002 the beginning and 10,003 the end of a sentence (Reddi et al., "Adaptive Federated Optimization",
+2021).
 """
 
 import os
@@ -17,18 +18,18 @@ from tff_personalization.tasks import archives, conversions, sources
 from tff_personalization.tasks.sources import download
 
 FILE_NAME, WORDS_NAME = "stackoverflow.sqlite", "stackoverflow.word_count"
-MOST_SENTENCES = 1000  # of a part of a client, as in the literature
+MOST_SENTENCES = 1000  # most sentences of a client's part, as in the literature
 _stackoverflow = tff.simulation.datasets.stackoverflow
 
 
 def load(options: sources.SourceOptions) -> archives.Archive:
-    """Users who are in both splits, `options.num_clients` of them, drawn by the seed; sequences of 20 words.
+    """Draws `options.num_clients` users that are in both splits by the seed; sequences of 20 words.
 
     The files `stackoverflow.sqlite` and `stackoverflow.word_count` are kept in `options.cache_dir`, by default TFF's
     own `~/.tff`.
 
     Raises:
-        UserError: if a file can neither be found nor downloaded, or if it is incomplete or malformed.
+        UserError: a file is missing and cannot be downloaded, or it is incomplete or malformed.
     """
     path = download.database(
         FILE_NAME, options.cache_dir, lambda directory: _stackoverflow.load_data(cache_dir=directory), "a plugin"
@@ -62,14 +63,14 @@ def load(options: sources.SourceOptions) -> archives.Archive:
 
 
 def _vocabulary(cache: str) -> list[str]:
-    """The most frequent words, from TFF's file, downloaded if it is not there yet."""
+    """The most frequent words, from TFF's file. Downloads it if it is missing."""
     path = os.path.join(cache, WORDS_NAME)
     try:
         if not os.path.exists(path):
             return list(_stackoverflow.load_word_counts(cache_dir=cache, vocab_size=word_lstm.WORDS))
         with open(path, encoding="utf-8") as file:
             words = [line.split()[0] for line in file if line.strip()][: word_lstm.WORDS]
-    except Exception as error:  # of the network, archives and files
+    except Exception as error:  # errors of the network, archives and files
         raise errors.UserError(
             f"--client_data=tff: {path} is not there or damaged, and TFF could not download it "
             f"({' '.join(str(error).split())[:200]}): put it there by hand."
