@@ -1,5 +1,6 @@
 """Bounds of the speed benchmark: the work of a task without TFF, and the arithmetic of it as matrix products."""
 
+import functools
 import multiprocessing
 from collections.abc import Callable
 from typing import Any
@@ -9,11 +10,63 @@ import numpy as np
 from benchmarks import tasks, workload
 
 
-def _raw_client(task: str, work: workload.Workload) -> Callable[[tuple[np.ndarray, np.ndarray]], Any]:
+def _islands(model: Any) -> tuple[Any, Callable[..., Any]]:
+    """The network and the SGD step with parts that XLA compiles, which TFF's worker cannot: it has no XLA.
+
+    The gradient of max-pooling and the update of the weights are one loop each. The gradient by a dense layer's input
+    is `(W dᵀ)ᵀ`, which reads `W` along its rows.
+    """
+    import tensorflow as tf
+
+    from tff_personalization.models import functional
+
+    compiled = functools.partial(tf.function, jit_compile=True, autograph=False)
+
+    @compiled
+    def pool_gradient(h, pooled, upstream):
+        _, rows, columns, channels = h.shape
+        squares = tf.reshape(h, [-1, rows // 2, 2, columns // 2, 2, channels])
+        is_maximum = [squares[:, :, i, :, j] >= pooled for i in (0, 1) for j in (0, 1)]
+        left, parts = tf.ones_like(pooled, tf.bool), []
+        for here in is_maximum:
+            parts.append(tf.where(left & here, upstream, 0.0))
+            left &= ~here
+        rows_of = [tf.stack(parts[2 * i : 2 * i + 2], axis=3) for i in (0, 1)]
+        return tf.reshape(tf.stack(rows_of, axis=2), tf.shape(h))
+
+    @tf.custom_gradient
+    def max_pool(h):
+        pooled = tf.nn.max_pool2d(h, 2, 2, "VALID")
+        return pooled, lambda upstream: pool_gradient(h, pooled, upstream)
+
+    @tf.custom_gradient
+    def product(h, kernel):
+        def gradient(upstream):
+            return tf.einsum("bo,io->bi", upstream, kernel), tf.matmul(h, upstream, transpose_a=True)
+
+        return tf.matmul(h, kernel), gradient
+
+    @compiled
+    def update(weights, gradients, learning_rate):
+        return tuple(w - learning_rate * g for w, g in zip(weights, gradients, strict=True))
+
+    operations = functional.TENSORFLOW._replace(max_pool=max_pool, dense=lambda h, w, b: product(h, w) + b)
+    return model.rebuilt(operations), update
+
+
+def _raw_client(
+    task: str, work: workload.Workload, fused: bool = False
+) -> Callable[[tuple[np.ndarray, np.ndarray]], Any]:
     """One client's work in a loop of plain TensorFlow: the order of examples is given, nothing is measured."""
     import tensorflow as tf
 
     model = tasks.model(task)
+
+    def update(weights, gradients, learning_rate):
+        return tuple(w - learning_rate * g for w, g in zip(weights, gradients, strict=True))
+
+    if fused:
+        model, update = _islands(model)
     theta = tuple(tf.constant(w) for w in model.initial_weights[0])
     rng = np.random.default_rng(0)
 
@@ -26,7 +79,7 @@ def _raw_client(task: str, work: workload.Workload) -> Callable[[tuple[np.ndarra
                 loss = model.scoring.loss(model.logits(weights, images, tf.stack([7, step])), labels)
             # That of an embedding is sparse.
             gradients = [tf.convert_to_tensor(g) for g in tape.gradient(loss, weights)]
-            weights = tuple(w - work.learning_rate * g for w, g in zip(weights, gradients, strict=True))
+            weights = update(weights, gradients, work.learning_rate)
         return weights
 
     @tf.function
@@ -57,12 +110,12 @@ def _raw_client(task: str, work: workload.Workload) -> Callable[[tuple[np.ndarra
     return work_on
 
 
-def _raw_process(task: str, work: workload.Workload, share: slice, pipe: Any) -> None:
+def _raw_process(task: str, work: workload.Workload, fused: bool, share: slice, pipe: Any) -> None:
     import tensorflow as tf
 
     tf.config.threading.set_intra_op_parallelism_threads(1)
     tf.config.threading.set_inter_op_parallelism_threads(1)
-    work_on = _raw_client(task, work)
+    work_on = _raw_client(task, work, fused)
     clients = work.cohort()[share]
     pipe.send("ready")
     while pipe.recv():
@@ -71,8 +124,14 @@ def _raw_process(task: str, work: workload.Workload, share: slice, pipe: Any) ->
         pipe.send("done")
 
 
-def build_raw(task: str, work: workload.Workload) -> tasks.Run:
-    """The bound: each core has a process with one thread and its share of the clients; no transfer, no aggregation."""
+def build_raw(task: str, work: workload.Workload, fused: bool = False) -> tasks.Run:
+    """The bound: each core has a process with one thread and its share of the clients; no transfer, no aggregation.
+
+    Args:
+        task: one of `speed.TASKS`; with `fused`, one whose network is the CNN.
+        work: the clients and what they do.
+        fused: compile parts of a step with XLA, as `_islands` says.
+    """
 
     spawn = multiprocessing.get_context("spawn")
     from tff_personalization.execution import worker_binary
@@ -81,7 +140,9 @@ def build_raw(task: str, work: workload.Workload) -> tasks.Run:
     pipes = []
     for core in range(cores):
         here, there = spawn.Pipe()
-        spawn.Process(target=_raw_process, args=(task, work, slice(core, None, cores), there), daemon=True).start()
+        spawn.Process(
+            target=_raw_process, args=(task, work, fused, slice(core, None, cores), there), daemon=True
+        ).start()
         pipes.append(here)
     for pipe in pipes:
         pipe.recv()

@@ -4,6 +4,7 @@ python -m benchmarks.contenders CONTENDER TASK        # speaks the protocol of w
 """
 
 import contextlib
+import functools
 import os
 import sys
 from collections.abc import Callable, Iterator
@@ -75,6 +76,7 @@ BUILDERS: dict[str, Callable[[str, workload.Workload], tasks.Run]] = {
     "stock": stock.build_stock,
     "stock_with_settings": stock.build_stock,
     "raw": bounds.build_raw,
+    "raw_fused": functools.partial(bounds.build_raw, fused=True),
     "gemm": bounds.build_gemm,
 }
 

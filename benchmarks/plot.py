@@ -30,9 +30,10 @@ LABELS = {
     "fedjax": "FedJAX",
     "flower": "Flower with Ray",
     "raw": "bound: plain TensorFlow",
+    "raw_fused": "bound: the same, parts fused by XLA",
     "gemm": "bound: matrix products",
 }
-BOUNDS = ("raw", "gemm")
+BOUNDS = ("raw", "raw_fused", "gemm")
 _NEEDED = {
     "speed": ("task", "contender", "per_second"),
     "growth": ("sweep", "clients", "local_epochs", "per_second", "python_mb", "worker_mb"),

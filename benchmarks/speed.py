@@ -27,6 +27,7 @@ from benchmarks.peers import environments
 from tff_personalization.execution import worker_binary
 
 TASKS = ("training", "reptile", "fed_sgd", "evaluation", "text")
+ONLY_IN = {"gemm": ("training",), "raw_fused": ("training", "evaluation")}
 PEERS = {
     "pytorch": ["pytorch"],
     "pytorch, processes": ["pytorch", "--processes"],
@@ -83,7 +84,7 @@ class _Contender:
 
 def _commands(task: str) -> dict[str, list[str] | None]:
     """The command of each contender of a task; None for a peer without an environment."""
-    names = [name for name in contenders.BUILDERS if name != "gemm" or task == "training"]
+    names = [name for name in contenders.BUILDERS if task in ONLY_IN.get(name, TASKS)]
     commands: dict[str, list[str] | None] = {
         name: [sys.executable, "-m", "benchmarks.contenders", name, task] for name in names
     }

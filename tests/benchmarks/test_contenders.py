@@ -81,3 +81,11 @@ def test_the_arithmetic_bound_does_a_round_s_operations(monkeypatch):
     bounds.build_gemm("training", TINY)()
     macs = 240 * (2 * 26 * 26 * 9 * 32 + 3 * 24 * 24 * 9 * 32 * 64 + 3 * (9216 * 128 + 128 * 62))
     assert len(products) == round(macs / 2048**3)
+
+
+def test_the_bound_with_compiled_parts_trains_the_same_weights():
+    client = TINY.cohort()[0]
+    plain, fused = (bounds._raw_client("training", TINY, fused)(client) for fused in (False, True))
+    for expected, seen in zip(plain, fused, strict=True):
+        np.testing.assert_allclose(seen, expected, atol=1e-6)
+    assert not np.allclose(plain[-2], tasks.model("training").initial_weights[0][-2], atol=1e-6)
