@@ -1,8 +1,7 @@
-"""Federated personalization in TensorFlow Federated: train a global model, adapt it to each client, judge both.
+"""Federated personalization in TensorFlow Federated: train a global model, adapt it to each client, evaluate both.
 
-Importing it makes the environment one in which TensorFlow works, and silences the start-up messages of TensorFlow,
-which comes after it; `--verbosity=0` brings them back. It has the functions of `api`: `run`, `open_run`, `evaluate` and
-`compare`.
+Import it before TensorFlow: it repairs environment variables that break TensorFlow and silences TensorFlow's start-up
+messages (`--verbosity=0` shows them). It has the functions of `api`: `run`, `open_run`, `evaluate` and `compare`.
 """
 
 from tff_personalization import environment
@@ -19,7 +18,7 @@ from tff_personalization import deferred_imports, startup  # noqa: E402
 startup.quiet(sys.argv)
 deferred_imports.defer()
 
-_API = ("run", "open_run", "evaluate", "compare")  # their module imports TensorFlow: when they are first used
+_API = ("run", "open_run", "evaluate", "compare")  # their module imports TensorFlow, so it is imported at first use
 
 
 def __getattr__(name: str) -> Any:

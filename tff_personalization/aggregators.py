@@ -1,8 +1,8 @@
-"""How a cohort's model deltas become one: the choices of `--aggregator`. Adding one is one line in `AGGREGATORS`.
+"""Aggregation of a cohort's model deltas: the choices of `--aggregator`. Adding one is one line in `AGGREGATORS`.
 
-All but the plain mean learn bounds on the norm of a model delta along the way (Andrew et al., 2021, arXiv 1905.03871).
-A client whose delta is not finite sends zeros of weight 0 (`algorithms/client_work.py`). The sums of secure_sum are
-taken in the clear in simulation, over the bounded integers that clients would mask.
+All except the plain mean learn bounds on the norm of a model delta during training (Andrew et al., 2021, arXiv
+1905.03871). A client whose delta is not finite sends zeros with weight 0 (`algorithms/client_work.py`). In simulation,
+secure_sum adds the bounded integers that clients would mask, without masks.
 """
 
 import dataclasses
@@ -14,11 +14,11 @@ import tensorflow_federated as tff
 from tff_personalization import registries
 from tff_personalization.settings import Group, Setting, listing
 
-_CLIPPED_COUNT_NOISE = 0.05  # TFF's default, as a share of the cohort
+_CLIPPED_COUNT_NOISE = 0.05  # TFF's default, as a fraction of the cohort
 
 
 class DifferentialPrivacy(Group):
-    """What `dp` reads."""
+    """The settings of `dp`."""
 
     dp_noise_multiplier = Setting(
         1.0,
@@ -42,10 +42,10 @@ class Aggregator:
 
     Attributes:
         description: what it is, for help.
-        build: from its settings and the number of clients in a cohort to TFF's factory.
-        settings: what it reads.
-        weighted: whether clients' weights count. If not, a method's clients weigh alike.
-        mean: whether the aggregate is a weighted mean of what it makes of each client's delta.
+        build: makes TFF's factory from its settings and the number of clients in a cohort.
+        settings: the group of settings that it reads.
+        weighted: whether it uses clients' weights. If not, all clients count equally.
+        mean: whether the aggregate is a weighted mean of the clients' deltas after each was transformed by itself.
     """
 
     description: str
@@ -59,12 +59,13 @@ def differentially_private(noise_multiplier: float, clients_per_round: int) -> t
     """DP-FedAvg's mean: Σ clipped deltas + noise, over M (McMahan et al., 2018, arXiv 1710.06963, Algorithm 1).
 
     The clipping norm C is learnt from a noised count of clipped deltas (Andrew et al., 2021). `noise_multiplier` z is
-    that of sum and count together: with standard deviation b of the count's noise, the sum's is C (z⁻² − (2b)⁻²)^−½.
-    Deltas are not zeroed by a learnt norm, as in `tff.learning.dp_aggregator`, which learns that norm without noise.
+    that of sum and count together: if the count's noise has standard deviation b, the sum's noise has C (z⁻² −
+    (2b)⁻²)^−½. Unlike `tff.learning.dp_aggregator`, it does not zero deltas by a learnt norm, because TFF learns that
+    norm without noise.
 
     Args:
         noise_multiplier: z ≥ 0.
-        clients_per_round: M, by which the sum is divided however many clients sent something.
+        clients_per_round: M, the divisor of the sum, whatever the number of clients that report.
     """
     # TFF's choice of b is too small for z in cohorts of fewer than 10 z clients: (2b)⁻² < z⁻² must hold.
     count_noise = max(_CLIPPED_COUNT_NOISE * clients_per_round, noise_multiplier) if noise_multiplier else 0.0

@@ -1,4 +1,4 @@
-"""Runs from Python: the settings, checks and files of the command, as functions. `tff_personalization` has them too.
+"""Runs from Python, with the settings, checks and files of the command. `tff_personalization` has these functions too.
 
     import tff_personalization as tp
 
@@ -8,8 +8,8 @@
     tp.evaluate(run, strategies=["fine_tune", "ditto"])   # the same, for other strategies
     tp.compare([run, tp.open_run("runs/other")]).plot()
 
-A setting is a flag's name and value. What a flag would be refused for raises `errors.UserError` with the same message.
-Call these on the main thread, also in Jupyter; Ctrl-C is a `KeyboardInterrupt`, and the same call resumes the run.
+A setting is a flag's name and value. A refused value raises `errors.UserError` with the command's message. Call these
+functions on the main thread, also in Jupyter. Ctrl-C raises `KeyboardInterrupt`, and the same call resumes the run.
 """
 
 import asyncio
@@ -35,7 +35,7 @@ from tff_personalization.records import finished_run, run_records
 
 
 def run(**settings: Any) -> finished_run.FinishedRun:
-    """Runs an experiment, as `run_experiment.py` does with the same flags, or resumes it; a finished one is opened.
+    """Runs an experiment like `run_experiment.py` with the same flags, or resumes it. Opens it if it is finished.
 
     >>> made = run(client_data="digits", model="linear", rounds=2, test_clients=5, rounds_per_evaluation=0,
     ...            output_dir="runs", run_name="small", plots=False)
@@ -43,11 +43,11 @@ def run(**settings: Any) -> finished_run.FinishedRun:
     (['fine_tune', 'fine_tune_head'], 2)
 
     Args:
-        settings: values by the name of their flag; lists for flags with commas. Others have their defaults.
+        settings: values by the names of their flags; lists for flags with commas. Other settings have their defaults.
 
     Raises:
         UserError: a setting is unknown, out of range or unread, or the data cannot be used.
-        KeyboardInterrupt: by Ctrl-C. What was computed is saved.
+        KeyboardInterrupt: Ctrl-C was pressed. All results so far are saved.
     """
     with _program() as interrupt:
         directory = training.run(config.from_settings(settings), interrupt)
@@ -57,14 +57,14 @@ def run(**settings: Any) -> finished_run.FinishedRun:
 
 
 def open_run(directory: str | os.PathLike[str], client_data: str | None = None) -> finished_run.FinishedRun:
-    """A finished run; `client_data` says where its data is now, if it was moved. UserError if it cannot be opened."""
+    """Opens a finished run; `client_data` is its data's new place, if moved. UserError if it cannot be opened."""
     return finished_run.FinishedRun.open(directory, client_data)
 
 
 def evaluate(
     opened: finished_run.FinishedRun, round_number: int | str = finished_run.LAST, **settings: Any
 ) -> pd.DataFrame:
-    """Judges a global model that a run has kept on the run's test clients once more, and writes nothing.
+    """Evaluates a global model of a finished run on the run's test clients again. Writes nothing.
 
     >>> made = run(client_data="digits", model="linear", rounds=2, test_clients=5, rounds_per_evaluation=0,
     ...            output_dir="runs", run_name="small", plots=False)
@@ -75,13 +75,13 @@ def evaluate(
     Args:
         opened: the run.
         round_number: "last", "best" (on validation clients), or the number of a round.
-        settings: how to personalize, where it differs from the run: strategies, epochs, optimizer, batch size …
+        settings: how to personalize, if different from the run: strategies, epochs, optimizer, batch size, …
 
     Returns:
         One row for each client, strategy and epoch, as `FinishedRun.clients`.
 
     Raises:
-        UserError: a setting is refused, or would change what was trained.
+        UserError: a setting is refused, or would change the training.
     """
     given = {**opened.config["given"], "client_data": opened.experiment.config.client_data}
     experiment = config.from_settings({**given, "evaluation_release": "records", **settings})
@@ -102,7 +102,7 @@ def evaluate(
 
 @dataclasses.dataclass(frozen=True)
 class Comparison:
-    """Runs beside one another.
+    """A comparison of runs.
 
     Attributes:
         runs: the runs, the reference first.
@@ -121,13 +121,13 @@ class Comparison:
 
 
 def compare(runs: Sequence[run_records.Run | str | os.PathLike[str]]) -> Comparison:
-    """Compares runs with the first one, client by client, over the seeds that they share.
+    """Compares runs with the first one, client by client, over their common seeds.
 
     Args:
         runs: opened runs, or their directories.
 
     Raises:
-        UserError: they have other test clients, or not the same seeds.
+        UserError: the runs differ in test clients or seeds.
     """
     opened = tuple(one if isinstance(one, run_records.Run) else run_records.read(one) for one in runs)
     return Comparison(opened, compare_methods.compare(opened))
@@ -135,17 +135,17 @@ def compare(runs: Sequence[run_records.Run | str | os.PathLike[str]]) -> Compari
 
 @contextlib.contextmanager
 def _program() -> Iterator[interruption.Interruption]:
-    """What surrounds a computation in a process that has other things to do; nothing of it is left behind."""
+    """The setup of a computation in a process that has other work; removes it afterwards."""
     if threading.current_thread() is not threading.main_thread():
         raise errors.UserError(
             "a run starts TFF's worker, which ends when its thread ends: call this on the main thread."
         )
-    # A notebook's cells are run by an event loop; TFF and the records wait for loops of their own meanwhile.
+    # An event loop runs a notebook's cells; TFF and the records need their own loops meanwhile.
     loop = asyncio._get_running_loop()
     asyncio._set_running_loop(None)
     told = logging.getLogger("tensorflow")
     level = told.level
-    told.setLevel(logging.ERROR)  # as in the command: it names each file of a checkpoint
+    told.setLevel(logging.ERROR)  # as in the command, because it names each file of a checkpoint
     try:
         with interruption.Interruption() as interrupt:
             yield interrupt

@@ -1,6 +1,6 @@
-"""Clients' `tf.data` datasets, of any TFF `ClientData`, in the forms that this project's computations take.
+"""Converts clients' `tf.data` datasets, of any TFF `ClientData`, for this project's computations.
 
-So its learning processes run in TFF's own loops and programs, and its evaluation judges any TFF process:
+So its learning processes run in TFF's own loops and programs, and its evaluation works with any TFF process:
 
     process = fed_avg.build_fed_avg(model, …)                  # a tff.learning.templates.LearningProcess
     tff.simulation.run_training_process(
@@ -28,21 +28,21 @@ def for_training(
 ) -> tf.data.Dataset:
     """A client's dataset as a value of `client_work.client_data_type`: one element with all of its examples.
 
-    Shuffling, batches and local epochs belong to the learning process; the dataset has each example once. With the seed
-    of a run, its clients and rounds, shuffling and dropout are those of that run.
+    The learning process shuffles, batches and repeats; the dataset has each example once. With a run's seed, clients
+    and rounds, shuffling and dropout are those of that run.
 
     Args:
         model: the network to train.
         dataset: single examples, (x, y) or a mapping with `x` and `y`.
-        client: its name, on which shuffling and dropout depend.
-        round_number: the round, on which they depend too, and learning rates with a schedule.
-        seed: for all clients and rounds.
+        client: its name; shuffling and dropout depend on it.
+        round_number: the round; shuffling, dropout and scheduled learning rates depend on it.
+        seed: the seed of all clients and rounds.
     """
     of_client = seeds.stateless(seed, "local_training", round_number, client)
     x, y = _arrays(model, dataset)
     if not len(y):
         return cohorts.client_value(x, y, of_client, round_number)
-    # Datasets of several clients are of one type, which TFF's data sources want: the number of examples is open.
+    # The number of examples is left open, so that all clients have the same type, as TFF's data sources require.
     parts = {"seed": of_client, "round": np.int32(round_number), "step_share": np.float32(1)}
     whole = {name: tf.data.Dataset.from_tensor_slices(part).batch(len(y)) for name, part in (("x", x), ("y", y))}
     rest = {name: tf.data.Dataset.from_tensors(part) for name, part in parts.items()}
@@ -57,15 +57,15 @@ def for_evaluation(
     client: str = "",
     seed: int = 0,
 ) -> collections.OrderedDict:
-    """A client's two datasets as what `evaluation.build_personalization_evaluation` takes.
+    """A client's two datasets as an argument of `evaluation.build_personalization_evaluation`.
 
     Args:
-        model: the network to judge.
+        model: the network to evaluate.
         train: what it is adapted to, as in `for_training`.
-        test: what it is judged on.
-        index: comes back with what the client measured.
-        client: its name, on which shuffling and dropout depend.
-        seed: for all clients.
+        test: the examples on which it is evaluated.
+        index: is returned with the client's measurements.
+        client: its name; shuffling and dropout depend on it.
+        seed: the seed of all clients.
     """
     return collections.OrderedDict(
         index=np.int32(index),

@@ -1,4 +1,4 @@
-"""The clients of a round: which are drawn, which report, and what each is given."""
+"""The clients of a round: which are sampled, which report, and the data that each gets."""
 
 import collections
 import itertools
@@ -14,7 +14,7 @@ from tff_personalization.tasks import client_arrays
 
 
 class Settings(Group):
-    """How a cohort is drawn."""
+    """The settings of a cohort."""
 
     clients_per_round = Setting(20, "Clients in a cohort.", least=1)
     client_dropout_probability = Setting(
@@ -27,7 +27,7 @@ class Settings(Group):
 
 
 class WithStragglers(Settings):
-    """How a cohort is drawn whose clients take several local steps."""
+    """The settings of a cohort whose clients take several local steps."""
 
     straggler_probability = Setting(0.0, "Probability that a reporting client is a straggler.", least=0, most=1)
     straggler_step_fraction = Setting(
@@ -40,9 +40,9 @@ class Cohort(NamedTuple):
 
     Attributes:
         members: their ids.
-        values: the data of each, a value of `client_work.client_data_type`.
-        dropped: how many of the clients that were drawn dropped out.
-        stragglers: how many of those that report are stragglers.
+        values: each one's data, a value of `client_work.client_data_type`.
+        dropped: how many sampled clients dropped out.
+        stragglers: how many of the reporting clients are stragglers.
     """
 
     members: tuple[str, ...]
@@ -67,9 +67,9 @@ def client_value(
 def sampled(settings: Settings, train_data: client_arrays.ClientArrays, clients: Sequence[str], seed: int) -> CohortFn:
     """Cohorts of `clients_per_round` clients, drawn each round uniformly and without replacement.
 
-    A cohort is never larger than the population. Each client drops out with `client_dropout_probability`. If it does
-    not, it is a straggler with `straggler_probability`, and takes `straggler_step_fraction` of its steps before the
-    round closes. If all drop out, the round waits for one of them.
+    A cohort is never larger than the population. Each client drops out with probability `client_dropout_probability`.
+    Otherwise it is a straggler with probability `straggler_probability`, and takes `straggler_step_fraction` of its
+    steps before the round closes. If all drop out, the round waits for one of them.
 
     Args:
         settings: how cohorts are drawn.

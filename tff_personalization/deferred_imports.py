@@ -1,8 +1,8 @@
-"""Modules that TensorFlow and TFF import and few runs need: they are imported when they are first used.
+"""Defers modules that TensorFlow and TFF import but few runs need, until they are first used.
 
-TFF imports TensorFlow Privacy, with TensorFlow Probability and more behind it, for its private aggregations, and JAX
-for `tff.jax`; TensorFlow imports JAX to convert its functions for TensorFlow Lite. Together they take a third of the
-time of `import tensorflow_federated`.
+TFF imports TensorFlow Privacy (which imports TensorFlow Probability and more) for its private aggregations, and JAX for
+`tff.jax`. TensorFlow imports JAX to convert functions for TensorFlow Lite. Together they take a third of the time of
+`import tensorflow_federated`.
 """
 
 import importlib
@@ -10,7 +10,7 @@ import sys
 import types
 from typing import Any
 
-# Each module, and what TFF reads of it while it is imported: types in annotations.
+# Each module, and the names that TFF reads from it during its own import: types in annotations.
 _DEFERRED = {
     "tensorflow_privacy": ("DPQuery", "QuantileEstimatorQuery"),
     "dp_accounting": ("DpEvent",),
@@ -20,7 +20,7 @@ _DEFERRED = {
 
 
 class _Deferred(types.ModuleType):
-    """Stands for a module, and imports it when one of its attributes is first read."""
+    """A placeholder that imports its module when one of its attributes is first read."""
 
     def __init__(self, name: str, annotations: tuple[str, ...]):
         super().__init__(name)
@@ -31,7 +31,7 @@ class _Deferred(types.ModuleType):
         if attribute in self.__dict__["_annotations"] and _is_being_imported("tensorflow_federated"):
             return Any
         if name == "jax" and _is_being_imported("tensorflow"):
-            raise AttributeError(attribute)  # TensorFlow then does without, as where JAX is not installed
+            raise AttributeError(attribute)  # TensorFlow then works without it, as if JAX were not installed
         if attribute in ("__file__", "__wrapped__"):  # `inspect` and `warnings` read them of every module
             raise AttributeError(attribute)
         if sys.modules.get(name) is self:
@@ -45,7 +45,7 @@ def _is_being_imported(name: str) -> bool:
 
 
 def defer() -> None:
-    """Defers the modules; call it before anything imports TensorFlow."""
+    """Defers the modules. Call this before anything imports TensorFlow."""
     if "tensorflow" in sys.modules:
         return
     for name, annotations in _DEFERRED.items():

@@ -1,7 +1,7 @@
-"""What other programs put into the environment, kept from ending a run: called before anything large is imported.
+"""Keeps environment variables of other programs from breaking a run. Called before any large import.
 
-Only the standard library is used here, in the syntax of any Python 3: the interpreter may not be that of `.venv`.
-docs/troubleshooting.md lists what is looked at, and the line that is printed.
+It uses only the standard library and the syntax of any Python 3, because the interpreter may not be that of `.venv`.
+docs/troubleshooting.md lists the variables and the printed lines.
 """
 
 import contextlib
@@ -20,10 +20,10 @@ _ENDING = ("TF_XLA_FLAGS", "GRPC_POLL_STRATEGY")
 
 
 def check_interpreter() -> None:
-    """Ends a program that was started with another Python than that of `.venv`, in one line; ImportError in a library.
+    """If the Python is not that of `.venv`, ends a program with one line, or raises ImportError in a library.
 
     Raises:
-        ImportError: the packages are missing, or Python leaves docstrings out, and this is no program of the project.
+        ImportError: the packages are missing, or Python omits docstrings, and this is not a program of the project.
     """
     if importlib.util.find_spec("absl") is None or importlib.util.find_spec("pandas") is None:
         message = (
@@ -40,10 +40,10 @@ def check_interpreter() -> None:
 
 
 def settle() -> None:
-    """Makes the environment one in which TensorFlow, Keras, Matplotlib and gRPC can work; says what it leaves out."""
-    if "IPython" not in sys.modules:  # whose own variables these are
-        os.environ.pop("MPLBACKEND", None)  # plots are drawn without a backend
-        os.environ["KERAS_HOME"] = os.devnull  # a keras.json of the user's would change models; none is written
+    """Repairs the environment for TensorFlow, Keras, Matplotlib and gRPC, and says what it ignores."""
+    if "IPython" not in sys.modules:  # IPython sets these itself
+        os.environ.pop("MPLBACKEND", None)  # plots need no display backend
+        os.environ["KERAS_HOME"] = os.devnull  # the user's keras.json would change models
     for name in _ENDING:
         if os.environ.pop(name, None) is not None:
             _say(f"{name} is set for another program: it is not used.")
@@ -56,7 +56,7 @@ def settle() -> None:
 
 
 def _is_program() -> bool:
-    """Whether a command of the project is being started: `run_experiment.py`, or `python -m …`."""
+    """Whether the process is a command of the project: `run_experiment.py`, or `python -m …`."""
     main = getattr(sys.modules.get("__main__"), "__file__", None)
     return sys.argv[:1] == ["-m"] or (main is not None and _ROOT in pathlib.Path(main).resolve().parents)
 
@@ -67,7 +67,7 @@ def _say(line: str) -> None:
 
 
 def _look_at_other_packages_last() -> None:
-    """Puts folders of PYTHONPATH that have other versions of installed packages behind the installed ones."""
+    """Moves folders of PYTHONPATH with other versions of installed packages behind the installed ones."""
     installed = set(_packages(sysconfig.get_path("purelib")))
     for folder in filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep)):
         others = sorted(installed.intersection(_packages(folder)))
@@ -83,7 +83,7 @@ def _is_ours(folder: str) -> bool:
 
 
 def _packages(folder: str) -> "list[str]":
-    """The names of the packages and modules in a folder, those that several projects call alike left out."""
+    """The names of the packages and modules in a folder, without names that many projects use."""
     try:
         names = os.listdir(folder)
     except OSError:
@@ -94,14 +94,14 @@ def _packages(folder: str) -> "list[str]":
 
 
 def _have_a_home() -> None:
-    """Where neither HOME nor the list of users names a home, a temporary folder is one: none named `~` is made."""
+    """If neither HOME nor the list of users names a home, uses a temporary folder, so that no folder `~` is made."""
     if os.path.expanduser("~") == "~":
         os.environ["HOME"] = str(temporary_folder())
         _say(f"This user has no home (HOME is not set): {os.environ['HOME']} is used.")
 
 
 def temporary_folder() -> pathlib.Path:
-    """A folder for this user only that is there for a while: the same one each time, if nobody else has made it."""
+    """A temporary folder for this user only: the same one each time, unless another user has made it."""
     path = pathlib.Path(tempfile.gettempdir(), f"tff_personalization-{os.getuid()}")
     with contextlib.suppress(OSError):
         path.mkdir(mode=0o700, exist_ok=True)

@@ -1,10 +1,10 @@
-"""Errors that a user can mend, and being asked to stop."""
+"""Errors that a user can fix, and interruption by a signal."""
 
 import signal
 
 
 class UserError(Exception):
-    """Bad input: the message is one line that names the flag or file, what was wrong and what to do.
+    """Bad input. The message is one line that names the flag or file, what is wrong and what to do.
 
     `run_experiment.py` and the analysis scripts print only the message, without a traceback, and exit with status 1.
     """

@@ -1,12 +1,13 @@
 """APFL, Deng, Kamani, Mahdavi (2020), arXiv 2003.13461, Algorithm 1, with shares that clients learn.
 
-w: global model; v_i, α_i: client i's local model and its share of the mixture v̄_i = α_i v_i + (1 − α_i) w_i, kept by
-the client from round to round, at first the initial model and the given share; E, β, n_i as in FedAvg(E)
+w: global model; v_i, α_i: client i's local model and its share of the mixture v̄_i = α_i v_i + (1 − α_i) w_i. The
+    client
+    keeps both; they start as the initial model and the given share. E, β, n_i as in FedAvg(E)
 for each round:
     sample a cohort of M clients
     for each client i of the cohort:
         w_i ← w
-        for each batch of E epochs, all three with what there was before the batch:
+        for each batch of E epochs, all three from the values before the batch:
             w_i ← w_i − β ∇ f_i(w_i)                          # or any other client optimizer
             v_i ← v_i − β ∇_v f_i(v̄_i)                        # ∇_v f_i(v̄_i) = α_i ∇ f_i(v̄_i)
             α_i ← [0, 1] ∩ α_i − β ⟨v_i − w_i, ∇ f_i(v̄_i)⟩    # projected; unless α is fixed
@@ -31,7 +32,7 @@ from tff_personalization.settings import Group, Setting
 
 
 class Mixture(Group):
-    """What APFL's mixture reads, as a method and as a strategy."""
+    """The settings of APFL's mixture, as a method and as a strategy."""
 
     apfl_alpha = Setting(
         0.5, "α of APFL: share of the local model in the mixture.", theme="personalization", least=0, most=1
@@ -44,17 +45,17 @@ class Mixture(Group):
 
 
 class Settings(Mixture, method.Federated):
-    """What APFL reads."""
+    """The settings of APFL."""
 
     local_epochs = method.LOCAL_EPOCHS
     client_weighting = method.CLIENT_WEIGHTING
 
 
 class MixtureTraining(shares.WithShares):
-    """Local training of w_i, v_i and α_i side by side; the weights are in this order, the metrics those of w_i."""
+    """Local training of w_i, v_i and α_i together. The weights have this order; the metrics are those of w_i."""
 
     def __init__(self, *arguments: Any, learn_alpha: bool, **named: Any):
-        """See the class; without `learn_alpha`, α_i stays as it is."""
+        """See the class; without `learn_alpha`, α_i does not change."""
         super().__init__(*arguments, shares=slice(-1, None), **named)
         self._learn_alpha = learn_alpha
 
@@ -87,7 +88,7 @@ def build_apfl(
         server_optimizer: takes one step a round, with the mean delta of the w_i as its gradient.
         local_epochs: E, passes over a client's data in a round.
         batch_size: examples a local step.
-        settings: α at first, and whether it is learnt.
+        settings: the initial α, and whether it is learnt.
         client_weighting: "examples" or "uniform".
         shuffle: whether clients permute their examples in each epoch.
         aggregator: how model deltas are aggregated; by default their weighted mean.

@@ -1,6 +1,6 @@
-"""What a client does in a round: from the global model and its own data to the model delta that it sends back.
+"""A client's work in a round: it makes a model delta from the global model and its own data.
 
-A method says what its clients do with an `UpdateFn`; the rest of a round is the same for all.
+A method defines this work with an `UpdateFn`. The rest of a round is the same for all methods.
 """
 
 import collections
@@ -19,11 +19,11 @@ StepsFn = Callable[[local_training.LocalTraining, local_training.Examples], tf.T
 
 
 class State(NamedTuple):
-    """What is kept from round to round, as a client of the cohort has it.
+    """The state from earlier rounds that a client of the cohort receives.
 
     Attributes:
-        server: what the server keeps and sends to all clients; see `ServerState`.
-        client: what this client kept of the last round that it took part in; see `stateful_clients`.
+        server: the server's state, which is sent to all clients; see `ServerState`.
+        client: what this client kept from the last round in which it took part; see `stateful_clients`.
     """
 
     server: Any = ()
@@ -31,17 +31,17 @@ class State(NamedTuple):
 
 
 class ClientUpdate(NamedTuple):
-    """What a client found in a round.
+    """The result of a client's round.
 
     Attributes:
-        model_delta: what the server optimizer is to take for a gradient, in the structure of the global weights.
-        loss_sum: float32, the loss of each prediction on the visited examples, summed.
-        correct: int32, how many of these predictions were right.
-        predictions: int32, how many there were.
+        model_delta: the server optimizer's gradient, in the structure of the global weights.
+        loss_sum: float32, the sum of the losses of all predictions on the visited examples.
+        correct: int32, the number of right predictions among them.
+        predictions: int32, the number of predictions.
         examples: int32, visited examples.
-        report: what the client adds to the sum from which the server's state of the next round is made.
+        report: what the client adds to the sum from which the server's next state is made.
         state: what the client keeps, in the structure of `State.client`.
-        weighed: int32, how many examples count in its weight; None for all that the client has.
+        weighed: int32, how many examples count in its weight; None for all of the client's examples.
     """
 
     model_delta: Weights
@@ -59,11 +59,11 @@ UpdateFn = Callable[[Weights, local_training.ClientRound, State], ClientUpdate]
 
 
 class ServerState(NamedTuple):
-    """What the server of a method keeps from round to round besides the global weights and their optimizer's state.
+    """What a method's server keeps from round to round besides the global weights and the server optimizer's state.
 
     Attributes:
         initial: makes the state before the first round, a structure of tensors.
-        next: `(state, sum of the clients' reports) -> state`; not for a round in which no client took part.
+        next: `(state, sum of the clients' reports) -> state`. It is not called if no client took part in the round.
     """
 
     initial: Callable[[], Any] = tuple
@@ -79,9 +79,8 @@ def client_data_type(model: functional.SeededModel) -> tff.Type:
         <x=…, y=int32[?], seed=int32[2], round=int32, step_share=float32>*
 
     The element holds all of the client's examples, the seed of its shuffling and dropout, the round, and the share of
-    its steps that the client gets done, 1 unless it is a straggler. TFF wants
-    client data to be a sequence; one of a single element is read without the cost of a `tf.data` pipeline, which is
-    more than that of a training step.
+    its steps that the client finishes (1 unless it is a straggler). TFF requires client data to be a sequence. A
+    sequence of one element avoids a `tf.data` pipeline, which costs more than a training step.
     """
     x, y = model.input_spec
     element = collections.OrderedDict(
@@ -95,7 +94,7 @@ def client_data_type(model: functional.SeededModel) -> tff.Type:
 
 
 def client_round(data: tf.data.Dataset) -> local_training.ClientRound:
-    """What a client trains with, from a value of `client_data_type`."""
+    """The `ClientRound` of a value of `client_data_type`."""
     element = data.get_single_element()
     examples = local_training.Examples(element["x"], element["y"])
     return local_training.ClientRound(examples, element["seed"], element["round"], element["step_share"])
@@ -112,7 +111,7 @@ def local_steps(training: local_training.LocalTraining, num_steps: StepsFn) -> U
 
     Args:
         training: the inner loop.
-        num_steps: how many steps a client takes, as a function of the inner loop and the client's examples.
+        num_steps: the number of a client's steps, as a function of the inner loop and the client's examples.
     """
 
     def update(theta, client, state):
@@ -138,21 +137,21 @@ def build_client_work(
 ) -> tff.learning.templates.ClientWorkProcess:
     """Builds the client work in which each client of the cohort does `update`.
 
-    A client takes part if it has examples and all it found is finite. One that does not gets weight 0, a zero delta and
-    a zero report. The type of `next` is
+    A client takes part if it has examples and its whole result is finite. Any other client gets weight 0, a zero delta
+    and a zero report. The type of `next` is
 
         (<S@SERVER, θ@CLIENTS, {<x, y, seed, round, step_share>*}@CLIENTS>
           -> <state=S@SERVER, result=<update=Δ, update_weight=float32>@CLIENTS, measurements=…@SERVER>)
 
-    with measurements `clients` (how many took part), `non_finite_clients` (how many found what is not finite),
-    `examples` (visits of examples), `train_loss` (nats) and `train_accuracy` (over the predictions on those visits,
-    each before its own step).
+    with measurements `clients` (how many took part), `non_finite_clients` (how many had a result that is not finite),
+    `examples` (visits), `train_loss` (nats) and `train_accuracy` (over the predictions on those visits, each before its
+    own step).
 
     Args:
         model: the model to train.
         update: what a client does.
         weighting: "examples" weights a client's delta by its number of examples, "uniform" by 1.
-        initial_weights: the global weights before the first round, where a method adds to the model's.
+        initial_weights: the global weights before the first round, if a method adds to the model's.
         server_state: what the server keeps besides them; by default nothing.
     """
     parts = client_work_parts(model, update, weighting, initial_weights, server_state)
@@ -166,14 +165,14 @@ def build_client_work(
 
 
 class ClientWorkParts(NamedTuple):
-    """What client work consists of, with and without states that clients keep.
+    """The parts of client work, with or without states that clients keep.
 
     Attributes:
         initialize: the computation that makes the server's first state.
-        types: of the arguments of `next`.
-        next: to be called in a federated computation: from the server's state, the global weights at the clients, their
-            data, and their states if they keep some, to the output of client work and what the clients keep.
-        result_type: of one client's update and its weight.
+        types: the types of the arguments of `next`.
+        next: a function for a federated computation. It maps the server's state, the global weights at the clients,
+            their data, and their states if they keep any, to the output of client work and what the clients keep.
+        result_type: the type of one client's update and its weight.
     """
 
     initialize: tff.Computation
@@ -190,7 +189,7 @@ def client_work_parts(
     server_state: ServerState,
     client_state_type: tff.Type | None = None,
 ) -> ClientWorkParts:
-    """The parts of `build_client_work`; with `client_state_type`, the type of what a client keeps, if it keeps some."""
+    """The parts of `build_client_work`; `client_state_type` is the type of a client's state, if it keeps one."""
     if weighting not in WEIGHTINGS:
         raise ValueError(f"weighting: one of {WEIGHTINGS} expected, got {weighting!r}")
     server_state_at_start = tff.tensorflow.computation(lambda: server_state.initial())
@@ -272,7 +271,7 @@ def _all_finite(structure: Any) -> tf.Tensor:
 def _zero_unless(condition: tf.Tensor, structure: Any) -> Any:
     if not tf.nest.flatten(structure):
         return structure
-    # Not tf.where: in the usual case the tensors, all of the model's size, are handed on as they are.
+    # Not tf.where: usually the tensors, each of the model's size, pass through unchanged.
     return tf.cond(condition, lambda: structure, lambda: tf.nest.map_structure(tf.zeros_like, structure))
 
 
@@ -291,14 +290,14 @@ def compose(
 ) -> tff.learning.templates.LearningProcess:
     """One round of Algorithm 1's outer loop: broadcast θ, client work, (weighted) mean of the deltas, server step.
 
-    If no client of a round has a finite delta, the mean is undefined and the finalizer keeps θ and its state.
+    If no client of a round has a finite delta, the mean is undefined, and the finalizer does not change θ or its state.
 
     Args:
         model: the model to train.
         client_work: what clients do; see `build_client_work`.
         server_optimizer: takes a step with the aggregate as its gradient.
         aggregator: makes one delta of the clients' deltas; by default their weighted mean.
-        initial_weights: the global weights before the first round, where a method adds to the model's.
+        initial_weights: the global weights before the first round, if a method adds to the model's.
     """
     result_type = client_work.next.type_signature.result.result.member
     parts = surroundings(model, result_type, server_optimizer, aggregator, initial_weights)
@@ -308,7 +307,7 @@ def compose(
 
 
 class Surroundings(NamedTuple):
-    """What surrounds client work in a round, all of it TFF's."""
+    """TFF's parts of a round, around client work."""
 
     initial_model_weights: tff.Computation
     broadcast: tff.learning.templates.DistributionProcess
@@ -323,7 +322,7 @@ def surroundings(
     aggregator: tff.aggregators.WeightedAggregationFactory | None,
     initial_weights: global_weights.GlobalWeights | None,
 ) -> Surroundings:
-    """The parts of `compose` besides client work, which gives an update and its weight of `result_type`."""
+    """The parts of `compose` besides client work. `result_type` is the type of an update and its weight."""
     start = (initial_weights or global_weights.GlobalWeights.initial(model)).flat
 
     @tff.tensorflow.computation

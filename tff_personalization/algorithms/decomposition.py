@@ -5,8 +5,8 @@
     Δ = θ − φ_J = β g_1 + β Σ_{j=2}^{J} g_j
                   FedSGD   FOMAML(1) … FOMAML(J − 1): gradients at the model after 1 … J − 1 steps
 
-Terms of one epoch are taken together: part 0 is FedSGD's, part e the rest of epoch e. What each part P has in the whole
-is its share ⟨P, Δ⟩ / ‖Δ‖²; shares add up to 1.
+The terms of one epoch are added: part 0 is FedSGD's term, part e is the rest of epoch e. The share of a part P is ⟨P,
+Δ⟩ / ‖Δ‖²; the shares add up to 1.
 """
 
 import collections
@@ -26,15 +26,15 @@ def build_decomposition(
     batch_size: int,
     shuffle: bool = True,
 ) -> tff.Computation:
-    """Builds the computation that takes the updates of a cohort apart.
+    """Builds the computation that decomposes the updates of a cohort.
 
     Its type is `(<θ@SERVER, {<x, y, seed, …>*}@CLIENTS> -> <clients={float32[E+1,E+1]}@CLIENTS,
-    cohort=float32[E+1,E+1]@SERVER>)`: the inner products of the E + 1 parts with each other, in each client's update,
-    and in the cohort's, which is the mean of the clients' by examples.
+    cohort=float32[E+1,E+1]@SERVER>)`: the inner products of the E + 1 parts with each other, for each client's update
+    and for the cohort's. The cohort's update is the mean of the clients' updates, weighted by examples.
 
     Args:
         model: the model θ.
-        client_optimizer: takes the local steps; SGD without momentum, for else parts are no gradients.
+        client_optimizer: takes the local steps. It must be SGD without momentum, because only then are parts gradients.
         local_epochs: E.
         batch_size: examples a step.
         shuffle: whether clients permute their examples in each epoch.

@@ -1,7 +1,7 @@
 """Ditto, Li et al. (ICML 2021, arXiv 2012.04221), Algorithm 1, with FedAvg(E) as the solver of the global model.
 
-w: global model; v_i: client i's personal model, kept by it from round to round, at first the initial model; λ: how
-strongly v_i is pulled to w; E, α, β, n_i as in FedAvg(E)
+w: global model; v_i: client i's personal model, which the client keeps and which starts as the initial model; λ: how
+    strongly v_i is pulled to w; E, α, β, n_i as in FedAvg(E)
 for each round:
     sample a cohort of M clients
     for each client i of the cohort:
@@ -10,8 +10,8 @@ for each round:
         g_i ← w − w_i
     w ← server optimizer (α) applied to Σ n_i g_i / Σ n_i          # the paper: the plain mean, with uniform weights
 
-Both visit the same batches. The paper's server has no momentum: --server_sgd_momentum=0. A held-out client has no v_i:
-the strategy `ditto` takes its step from w.
+Both visit the same batches. The paper's server has no momentum: --server_sgd_momentum=0. A held-out client has no v_i;
+the strategy `ditto` takes the personal step from w.
 """
 
 import tensorflow_federated as tff
@@ -30,7 +30,7 @@ LAMBDA = Setting(
 
 
 class Settings(method.Federated):
-    """What Ditto reads."""
+    """The settings of Ditto."""
 
     local_epochs = method.LOCAL_EPOCHS
     client_weighting = method.CLIENT_WEIGHTING

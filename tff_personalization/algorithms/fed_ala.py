@@ -13,9 +13,9 @@ for each round:
         g_i ← θ − φ_i
     θ ← server optimizer (α) applied to Σ n_i g_i / Σ n_i
 
-In its first round a client has no local model and starts from θ. In its second one it learns s_i for several epochs;
-the authors' code does so until ten losses in a row differ little, here it is a number of epochs. A participant's model
-is φ_i as its last round left it; the authors judge φ̂ before local training. The paper's server has no momentum:
+In its first round a client has no local model and starts from θ. In its second round it learns s_i for a given number
+of epochs; the authors' code does so until ten losses in a row differ little. A participant's model is φ_i after its
+last round; the authors evaluate φ̂ before local training. The paper's server has no momentum:
 --server_sgd_momentum=0. A held-out client has no φ_i: strategies start from θ.
 """
 
@@ -30,7 +30,7 @@ from tff_personalization.settings import Group, Setting
 
 
 class Aggregation(Group):
-    """What FedALA's local aggregation reads."""
+    """The settings of FedALA's local aggregation."""
 
     ala_learning_rate = Setting(1.0, "η of fed_ala: learning rate of the mixing shares.", positive=True)
     ala_fraction = Setting(
@@ -40,7 +40,7 @@ class Aggregation(Group):
 
 
 class Settings(Aggregation, method.Federated):
-    """What FedALA reads."""
+    """The settings of FedALA."""
 
     local_epochs = method.LOCAL_EPOCHS
     client_weighting = method.CLIENT_WEIGHTING
@@ -65,7 +65,7 @@ def build_fed_ala(
         server_optimizer: takes one step a round, with the mean model delta as its gradient.
         local_epochs: E, passes over a client's data in a round.
         batch_size: examples a step, of shares and of weights.
-        settings: of the local aggregation.
+        settings: those of the local aggregation.
         client_weighting: "examples" or "uniform".
         shuffle: whether clients draw D at random and permute their examples in each epoch.
         aggregator: how model deltas are aggregated; by default their weighted mean.

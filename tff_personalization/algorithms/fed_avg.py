@@ -20,7 +20,7 @@ from tff_personalization.models import functional
 
 
 class Settings(method.Federated):
-    """What FedAvg(E) reads."""
+    """The settings of FedAvg(E)."""
 
     local_epochs = method.LOCAL_EPOCHS
     client_weighting = method.CLIENT_WEIGHTING
@@ -55,7 +55,7 @@ def build_fed_avg(
 
 
 def process_of(setup: method.Setup[Any]) -> tff.learning.templates.LearningProcess:
-    """FedAvg(E) as the settings say; they have those of `Settings`."""
+    """FedAvg(E) with these settings, which include those of `Settings`."""
     settings: Settings = setup.settings
     return build_fed_avg(
         setup.model,

@@ -4,7 +4,7 @@ b: body, all but the head; h: the head, the initial one in all rounds; E, α, β
 for each round:
     sample a cohort of M clients
     for each client i of the cohort:
-        b_i ← E epochs of the client optimizer (β) on client i's data, starting at b; h stays as it is
+        b_i ← E epochs of the client optimizer (β) on client i's data, starting at b; h does not change
         g_i ← b − b_i
     b ← server optimizer (α) applied to Σ n_i g_i / Σ n_i
 
@@ -20,7 +20,7 @@ from tff_personalization.models import functional
 
 
 class Settings(method.Federated):
-    """What FedBABU reads."""
+    """The settings of FedBABU."""
 
     local_epochs = method.LOCAL_EPOCHS
     client_weighting = method.CLIENT_WEIGHTING

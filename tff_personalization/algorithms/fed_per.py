@@ -1,7 +1,7 @@
 """FedPer, Arivazhagan et al. (2019, arXiv 1912.00818), Algorithms 1 and 2, with the head as personalization layers.
 
-W_B: base layers, shared; W_Pj: client j's head, kept by it from round to round, at first the initial one; E, α, β, n_j
-as in FedAvg(E)
+W_B: base layers, shared; W_Pj: client j's head, which the client keeps and which starts as the initial head; E, α, β,
+    n_j as in FedAvg(E)
 for each round:
     sample a cohort of M clients          # the paper: all clients
     for each client j of the cohort:
@@ -22,7 +22,7 @@ from tff_personalization.models import functional
 
 
 class Settings(method.Federated):
-    """What FedPer reads."""
+    """The settings of FedPer."""
 
     local_epochs = method.LOCAL_EPOCHS
     client_weighting = method.CLIENT_WEIGHTING
@@ -41,7 +41,7 @@ def build_fed_per(
     """Builds FedPer as a process whose clients keep their heads.
 
     Args:
-        model: the model, of which the head is local.
+        model: the model, whose head is local.
         client_optimizer: takes the local steps.
         server_optimizer: takes one step a round, on the base layers.
         local_epochs: E, passes over a client's data in a round.

@@ -9,13 +9,13 @@ for each round:
     g ← Σ n_i g_i / Σ n_i
     θ ← server optimizer applied to g
 
-Each step's gradient is that of L_i plus μ (w − θ); with μ = 0 this is FedAvg(E). The paper lets every client stop where
-its subproblem is solved well enough; here, as in the paper's experiments, that is after E epochs. Algorithm 2 draws
+Each step's gradient is that of L_i plus μ (w − θ); with μ = 0 this is FedAvg(E). The paper lets every client stop when
+its subproblem is solved well enough. Here, as in the paper's experiments, it stops after E epochs. Algorithm 2 draws
 client i with probability p_i, its weight in the objective (n_i / Σ n), and replaces θ by the plain mean of the θ_i.
-Here, as in FedAvg, all clients are drawn alike, and weighted by n_i in the mean; replacing θ by it takes a server
-learning rate of 1 and no momentum.
+Here, as in FedAvg, all clients are drawn with equal probability and weighted by n_i in the mean. A server learning rate
+of 1 without momentum replaces θ by this mean.
 
-TFF 0.87's own `build_weighted_fed_prox` adds μ (θ − w), of the opposite sign, to the gradient.
+TFF 0.87's own `build_weighted_fed_prox` adds μ (θ − w) to the gradient, which has the opposite sign.
 """
 
 import tensorflow_federated as tff
@@ -27,7 +27,7 @@ from tff_personalization.settings import Setting
 
 
 class Settings(method.Federated):
-    """What FedProx reads."""
+    """The settings of FedProx."""
 
     local_epochs = method.LOCAL_EPOCHS
     client_weighting = method.CLIENT_WEIGHTING

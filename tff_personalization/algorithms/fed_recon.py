@@ -6,17 +6,17 @@ for each round:
     sample a cohort of M clients
     for each client i of the cohort:
         D_s, D_q ← the support and the query half of client i's data, dealt again
-        l_i ← E_h epochs of SGD (γ) on D_s, starting at L; g stays as it is     # without γ: the client optimizer
-        g_i ← E epochs of the client optimizer (β) on D_q, starting at g; l_i stays as it is
+        l_i ← E_h epochs of SGD (γ) on D_s, starting at L; g does not change    # without γ: the client optimizer
+        g_i ← E epochs of the client optimizer (β) on D_q, starting at g; l_i does not change
         Δ_i ← g − g_i,   n_i ← |D_q|
     g ← server optimizer (α) applied to Σ n_i Δ_i / Σ n_i
 
-Clients keep nothing: a head is made whenever one is needed, so new clients get theirs as old ones do, by the strategy
-`reconstruct_head`, which is what the paper judges. `reconstruct` fine-tunes all layers after that.
+Clients keep nothing. A head is made whenever it is needed, so new clients get theirs in the same way as old ones: by
+the strategy `reconstruct_head`, which the paper evaluates. `reconstruct` fine-tunes all layers after that.
 
-TFF has this algorithm as `tff.learning.algorithms.build_fed_recon`, for Keras models and batched `tf.data`; every
-second batch is support. Broadcast, aggregation and finalizer are TFF's here too. The client work is ours, for the
-models, inner loop and seeds that all methods here have, and halves are dealt by example.
+TFF has this algorithm as `tff.learning.algorithms.build_fed_recon`, for Keras models and batched `tf.data`; there every
+second batch is support. Broadcast, aggregation and finalizer are TFF's here too. The client work is this project's,
+with the models, inner loop and seeds of all methods here; it deals the halves by example.
 """
 
 import tensorflow as tf
@@ -30,7 +30,7 @@ from tff_personalization.models import functional
 def halves(
     examples: local_training.Examples, seed: tf.Tensor | None
 ) -> tuple[local_training.Examples, local_training.Examples]:
-    """Support and query: examples dealt in turns, from a permutation if there is a seed. One example is support."""
+    """Deals examples by turns to support and query, in random order if there is a seed. A single example is support."""
     order = tf.range(tf.shape(examples.y)[0])
     if seed is not None:
         order = tf.random.experimental.stateless_shuffle(order, seed)
@@ -38,7 +38,7 @@ def halves(
 
 
 class Settings(method.Federated):
-    """What FedRecon reads."""
+    """The settings of FedRecon."""
 
     local_epochs = method.LOCAL_EPOCHS
     head_epochs = method.HEAD_EPOCHS
@@ -58,16 +58,16 @@ def build_fed_recon(
     aggregator: tff.aggregators.WeightedAggregationFactory | None = None,
     head_learning_rate: float | None = None,
 ) -> tff.learning.templates.LearningProcess:
-    """Builds FedRecon as a learning process; its metrics are of the steps on query halves.
+    """Builds FedRecon as a learning process. Its metrics come from the steps on query halves.
 
     Args:
-        model: the model, of which the head is local.
-        client_optimizer: takes the local steps, afresh for the head and for the rest.
+        model: the model, whose head is local.
+        client_optimizer: takes the local steps, with a fresh state for the head and for the rest.
         server_optimizer: takes one step a round, on the rest.
         head_epochs: E_h, passes over the support half.
         local_epochs: E, passes over the query half.
         batch_size: examples a local step.
-        client_weighting: "examples", of the query half, or "uniform".
+        client_weighting: "examples" (of the query half) or "uniform".
         shuffle: whether halves are dealt at random, and permuted in each epoch.
         aggregator: how deltas of the rest are aggregated; by default their weighted mean.
         head_learning_rate: γ; None for the client optimizer.

@@ -1,12 +1,12 @@
 """FedRep, Collins et al. (ICML 2021, arXiv 2102.07078), Algorithm 1.
 
-φ: representation, shared; h_i: client i's head, kept by it from round to round, at first the initial one; E_h: head
-epochs; E, α, β, n_i as in FedAvg(E)
+φ: representation, shared; h_i: client i's head, which the client keeps and which starts as the initial head; E_h: head
+    epochs; E, α, β, n_i as in FedAvg(E)
 for each round:
     sample a cohort of M clients
     for each client i of the cohort:
-        h_i ← E_h epochs of the client optimizer (β) on client i's data, starting at h_i; φ stays as it is
-        φ_i ← E epochs of the client optimizer (β) on client i's data, starting at φ; h_i stays as it is
+        h_i ← E_h epochs of the client optimizer (β) on client i's data, starting at h_i; φ does not change
+        φ_i ← E epochs of the client optimizer (β) on client i's data, starting at φ; h_i does not change
         g_i ← φ − φ_i
     φ ← server optimizer (α) applied to Σ n_i g_i / Σ n_i          # the paper: the plain mean, with uniform weights
 
@@ -24,7 +24,7 @@ from tff_personalization.models import functional
 
 
 class Settings(method.Federated):
-    """What FedRep reads."""
+    """The settings of FedRep."""
 
     local_epochs = method.LOCAL_EPOCHS
     head_epochs = method.HEAD_EPOCHS
@@ -42,14 +42,14 @@ def build_fed_rep(
     shuffle: bool = True,
     aggregator: tff.aggregators.WeightedAggregationFactory | None = None,
 ) -> stateful_clients.StatefulProcess:
-    """Builds FedRep as a process whose clients keep their heads; its metrics are of the steps on the representation.
+    """Builds FedRep as a process whose clients keep their heads. Its metrics come from the steps on the representation.
 
     Args:
-        model: the model, of which the head is local.
-        client_optimizer: takes the local steps, afresh for the head and for the representation.
+        model: the model, whose head is local.
+        client_optimizer: takes the local steps, with a fresh state for the head and for the representation.
         server_optimizer: takes one step a round, on the representation.
-        head_epochs: E_h, passes over a client's data that train its head.
-        local_epochs: E, passes that train the representation.
+        head_epochs: E_h, passes over a client's data to train its head.
+        local_epochs: E, passes to train the representation.
         batch_size: examples a local step.
         client_weighting: "examples" or "uniform".
         shuffle: whether clients permute their examples in each epoch.

@@ -1,22 +1,22 @@
 """FedRoD, Chen and Chao (ICLR 2022, arXiv 2107.00778), with linear personal heads: two predictors, two accuracies.
 
-θ: generic model, which is the global one; p_i: client i's personal head, kept by it from round to round, zeros at
-first; G(x; θ): the generic logits; H(x; θ, p): those of θ with the head p; n_ic: client i's examples of class c;
-E, α, β, n_i as in FedAvg(E)
+θ: generic model, which is the global one; p_i: client i's personal head, which the client keeps and which starts as
+    zeros; G(x; θ): the generic logits; H(x; θ, p): those of θ with the head p; n_ic: client i's examples of class c;
+    E, α, β, n_i as in FedAvg(E)
 for each round:
     sample a cohort of M clients
     for each client i of the cohort:
         θ_i ← θ
-        for each batch of E epochs, both with what there was before the batch:
+        for each batch of E epochs, both from the values before the batch:
             θ_i ← θ_i − β ∇_θ of the cross-entropy of G(x; θ_i) + log n_i        # balanced softmax
             p_i ← p_i − β ∇_p of the cross-entropy of G(x; θ_i) + H(x; θ_i, p_i)   # or any other client optimizer
         g_i ← θ − θ_i
     θ ← server optimizer (α) applied to Σ n_i g_i / Σ n_i
 
-The generic predictor answers with G, which is what epoch 0 judges; a participant's personal one with G + H, which is
-what `kept` judges. p_i learns nothing of θ and θ nothing of p_i. The paper's server has no momentum:
---server_sgd_momentum=0. Its other variants (hypernetworks that make p_i, other balanced losses) are not here. A
-held-out client has no p_i: strategies start from θ.
+The generic predictor answers with G, which epoch 0 evaluates. A participant's personal predictor answers with G + H,
+which `kept` evaluates. No gradient of p_i's loss reaches θ, and none of θ's loss reaches p_i. The paper's server has no
+momentum: --server_sgd_momentum=0. The paper's other variants (hypernetworks that make p_i, other balanced losses) are
+not implemented. A held-out client has no p_i: strategies start from θ.
 """
 
 import numpy as np
@@ -29,14 +29,14 @@ from tff_personalization.models import functional
 
 
 class Settings(method.Federated):
-    """What FedRoD reads."""
+    """The settings of FedRoD."""
 
     local_epochs = method.LOCAL_EPOCHS
     client_weighting = method.CLIENT_WEIGHTING
 
 
 class TwoPredictors(local_training.LocalTraining):
-    """Local training of θ_i, then p_i in the weights, side by side; the metrics are those of the personal predictor."""
+    """Local training of θ_i and p_i together. The weights have this order; the metrics are the personal predictor's."""
 
     def __init__(
         self,
@@ -66,7 +66,7 @@ class TwoPredictors(local_training.LocalTraining):
 def predictors(
     model: functional.SeededModel, weights: client_work.Weights, x: tf.Tensor, dropout_seed: tf.Tensor | None
 ) -> tuple[tf.Tensor, tf.Tensor]:
-    """G and H of the weights θ, p, in one dropout; H has no gradient with respect to θ."""
+    """G and H of the weights θ, p, with the same dropout; H has no gradient with respect to θ."""
     size = len(model.initial_weights[0])
     theta, p = weights[:size], weights[size:]
     rest = tuple(map(tf.stop_gradient, theta[model.rest]))

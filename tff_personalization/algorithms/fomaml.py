@@ -11,8 +11,8 @@
         θ ← server optimizer (α) applied to g
 
 The query gradient is that of a training pass, with the network's dropout. The factor β gives the delta the size of a
-local step, as in FedSGD, so that one server optimizer suits both. With the same data
-in every step, the delta of J steps of FedAvg is that of FedSGD + FOMAML(1) + … + FOMAML(J−1).
+local step, as in FedSGD, so the same server optimizer suits both. With the same data in every step, the delta of J
+steps of FedAvg is that of FedSGD + FOMAML(1) + … + FOMAML(J−1).
 """
 
 import tensorflow as tf
@@ -24,7 +24,7 @@ from tff_personalization.models import functional
 
 
 class Settings(method.Federated):
-    """What FOMAML(K) reads."""
+    """The settings of FOMAML(K)."""
 
     local_steps = method.LOCAL_STEPS
     query_fraction = method.QUERY_FRACTION
@@ -51,7 +51,7 @@ def build_fomaml(
         batch_size: examples a local step.
         query_fraction: the share of a client's examples that is the query part, drawn again in each round; see
             `meta_learning.support_and_query`.
-        scale: β, by which the query part's gradient is multiplied; as the learning rate, times the schedule's factor.
+        scale: β, the factor of the query part's gradient. Like the learning rate, it follows the schedule.
         shuffle: whether clients permute the support part in each epoch.
         aggregator: how deltas are aggregated; by default their mean.
     """

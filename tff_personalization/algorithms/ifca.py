@@ -1,13 +1,13 @@
 """IFCA with model averaging, Ghosh et al. (NeurIPS 2020, arXiv 2006.04088), Algorithm 1, option II.
 
-HypCluster, Mansour et al. (2020, arXiv 2002.10619), is the same loop: k models; a client trains the one that fits it.
+HypCluster, Mansour et al. (2020, arXiv 2002.10619), is the same loop: k models; a client trains the one that fits best.
 
-    θ_1 … θ_k: a model for each cluster, drawn differently at first; E, β, n_i as in FedAvg(E)
+    θ_1 … θ_k: a model for each cluster, with different initial weights; E, β, n_i as in FedAvg(E)
     for each round:
         sample a cohort of M clients
         for each client i of the cohort:
             j ← argmin_j L_i(θ_j)           # on all of client i's train part
-            s_i ← one-hot(j)                # s_i1 … s_ik: whose member the client is
+            s_i ← one-hot(j)                # s_i1 … s_ik: the client's cluster
             θ̃_i ← E epochs of the client optimizer (β) on client i's data, starting at θ_j
             g_i ← θ_j − θ̃_i
         for each cluster j that has members in the cohort:
@@ -16,12 +16,12 @@ HypCluster, Mansour et al. (2020, arXiv 2002.10619), is the same loop: k models;
 
 The paper's server has no momentum: --server_sgd_momentum=0.
 
-A client sends k blocks, g_i in its cluster's and zeros in the others', and s_i. The aggregator of the flags takes the
-blocks as it takes one model's delta, so it clips or compresses g_i itself; a plain weighted mean takes s_i; g_j is the
-quotient of both. The server learns the shares Σ s_ij n_i / Σ n_i whatever the aggregator.
+A client sends s_i and k blocks: g_i in its cluster's block and zeros in the others. The aggregator of the flags treats
+the blocks like one model's delta, so it clips or compresses g_i itself. A plain weighted mean aggregates s_i. g_j is
+the quotient of both. With any aggregator, the server learns the shares Σ s_ij n_i / Σ n_i.
 
-The strategy `best_cluster` chooses a model as a client of a cohort does; to any other, θ is θ_1. Models drawn at random
-can lose all their members for good to one that was trained first: the shares in the metrics show it.
+The strategy `best_cluster` chooses a model in the same way as a client of a cohort. For any other strategy, θ is θ_1. A
+cluster can lose all its members permanently to a model that was trained first; the shares in the metrics show this.
 """
 
 import collections
@@ -36,16 +36,16 @@ from tff_personalization.algorithms import client_work, method
 from tff_personalization.models import functional
 from tff_personalization.settings import Setting
 
-SEVERAL_MODELS = "several models"  # what strategies that choose among models need
+SEVERAL_MODELS = "several models"  # needed by strategies that choose among models
 
 
 def models_of(weights: global_weights.GlobalWeights) -> list[client_work.Weights]:
-    """The weights of the k models, θ_1 first; or what else has their structure."""
+    """The weights of the k models, θ_1 first, or other values in their structure."""
     return [weights.model, *weights.added(SEVERAL_MODELS)]
 
 
 def first_models(*models: functional.SeededModel) -> global_weights.GlobalWeights:
-    """The global weights before the first round, from the untrained models, one for each cluster."""
+    """The global weights before the first round, from one untrained model for each cluster."""
     first, *further = (model.initial_weights[0] for model in models)
     return global_weights.GlobalWeights(first, SEVERAL_MODELS, tuple(further))
 
@@ -53,7 +53,7 @@ def first_models(*models: functional.SeededModel) -> global_weights.GlobalWeight
 def choose(
     model: functional.SeededModel, models: Sequence[client_work.Weights], examples: local_training.Examples
 ) -> tf.Tensor:
-    """int32: which of the models has the lowest loss on the examples; the first of them if there are no examples."""
+    """int32, the model with the lowest loss on the examples; the first model if there are no examples."""
     losses = tf.stack([local_training.evaluate(model, weights, examples)[0] for weights in models])
     return tf.argmin(tf.where(tf.math.is_finite(losses), losses, np.inf), output_type=tf.int32)
 
@@ -64,7 +64,7 @@ def take(models: Sequence[client_work.Weights], chosen: tf.Tensor) -> client_wor
 
 
 class _MeanOfMembers(tff.aggregators.WeightedAggregationFactory):
-    """From <blocks…, s_i> to g_1 … g_k in one flat tuple; the delta of a cluster without members is zero."""
+    """Aggregates <blocks…, s_i> to g_1 … g_k in one flat tuple. The delta of a cluster without members is zero."""
 
     def __init__(self, inner: tff.aggregators.WeightedAggregationFactory, weights: global_weights.GlobalWeights):
         self._inner = inner
@@ -107,7 +107,7 @@ class _MeanOfMembers(tff.aggregators.WeightedAggregationFactory):
 
 
 class _StepOfMembers(tff.learning.optimizers.Optimizer):
-    """The server optimizer of each cluster; one without members, whose delta is zero, keeps its model and its state."""
+    """The server optimizer of each cluster. A cluster without members (its delta is zero) keeps model and state."""
 
     def __init__(self, inner: tff.learning.optimizers.Optimizer, weights: global_weights.GlobalWeights):
         self._inner = inner
@@ -130,7 +130,7 @@ class _StepOfMembers(tff.learning.optimizers.Optimizer):
 
 
 class Settings(method.Federated):
-    """What IFCA reads."""
+    """The settings of IFCA."""
 
     local_epochs = method.LOCAL_EPOCHS
     client_weighting = method.CLIENT_WEIGHTING
@@ -159,8 +159,8 @@ def build_ifca(
         batch_size: examples a local step.
         client_weighting: "examples" or "uniform".
         shuffle: whether clients permute their examples in each epoch.
-        aggregator: makes the mean of the blocks; by default their weighted mean. Its aggregate must be a weighted mean
-            of what it makes of each client's delta.
+        aggregator: makes the mean of the blocks; by default their weighted mean. It must be a weighted mean of deltas
+            that were each transformed by themselves.
     """
     training = local_training.LocalTraining(model, client_optimizer, batch_size, shuffle=shuffle)
 

@@ -10,9 +10,9 @@
         g ← (1/M) Σ g_i
         θ ← server optimizer (α) applied to g
 
-It is FOMAML(K) with the derivative of the local steps, which are differentiated through, whatever the client optimizer.
-The query gradient is that of a training pass, with the network's dropout.
-That takes two to three times FOMAML's time, and memory for the activations of all K steps.
+It is FOMAML(K) with the derivative of the local steps. The gradient goes through them, for any client optimizer. This
+takes two to three times FOMAML's time, and memory for the activations of all K steps. The query gradient is that of a
+training pass, with the network's dropout.
 """
 
 import tensorflow as tf
@@ -24,7 +24,7 @@ from tff_personalization.models import functional
 
 
 class Settings(method.Federated):
-    """What MAML(K) reads."""
+    """The settings of MAML(K)."""
 
     local_steps = method.LOCAL_STEPS
     query_fraction = method.QUERY_FRACTION

@@ -1,4 +1,4 @@
-"""What the meta-learning methods share: two parts of a client's data, and the client's update from a meta-gradient.
+"""Shared parts of the meta-learning methods: two parts of a client's data, and the update from a meta-gradient.
 
 θ: global model, U: local adaptation, K steps on the support part, L: loss on the query part
 meta-objective: mean over clients of L(U(θ)), the loss on new data *after* adaptation
@@ -16,11 +16,11 @@ from tff_personalization.models import functional
 def support_and_query(
     examples: local_training.Examples, query_fraction: float, seed: tf.Tensor
 ) -> tuple[local_training.Examples, local_training.Examples]:
-    """Deals a client's examples at random into a support part, to adapt to, and a query part, to judge on.
+    """Deals a client's examples at random into a support part, to adapt to, and a query part, to evaluate on.
 
     Args:
         examples: the client's examples, n of them.
-        query_fraction: the share of the query part, rounded, but each part gets one example at least. With 0, or for a
+        query_fraction: the share of the query part, rounded; each part gets at least one example. With 0, or for a
             client with a single example, both parts are all of the examples.
         seed: int32, shape (2,), from which the parts are drawn.
     """
@@ -35,7 +35,7 @@ def support_and_query(
 
 
 def draw_batch(examples: local_training.Examples, size: int, seed: tf.Tensor) -> local_training.Examples:
-    """`size` examples at random without replacement; all of them where there are no more."""
+    """Draws `size` examples at random without replacement, or all if there are no more."""
     order = tf.random.experimental.stateless_shuffle(tf.range(tf.shape(examples.y)[0]), seed)
     return local_training.take(examples, order[:size])
 
@@ -46,7 +46,7 @@ def update_from(
     adapted: local_training.LocalState,
     query: local_training.MeanGradient,
 ) -> client_work.ClientUpdate:
-    """The update of a client: its delta is `scale` times the meta-gradient; its visits those of both parts."""
+    """The update of a client. Its delta is `scale` times the meta-gradient; its visits are those of both parts."""
     return client_work.ClientUpdate(
         tuple(scale * part for part in meta_gradient),
         adapted.loss_sum + query.loss_sum,
@@ -59,7 +59,7 @@ def update_from(
 def training_at_rates(
     model: functional.Classifier, batch_size: int, *, shuffle: bool = True
 ) -> local_training.LocalTraining:
-    """The inner loop of Meta-SGD, whose steps are to be adjusted by `at_rates`."""
+    """The inner loop of Meta-SGD; adjust its steps with `at_rates`."""
     return local_training.LocalTraining(model, tff.learning.optimizers.build_sgdm(1.0), batch_size, shuffle=shuffle)
 
 

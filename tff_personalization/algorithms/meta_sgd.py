@@ -1,6 +1,6 @@
 """Meta-SGD(K), Li et al. (2017, arXiv 1707.09835, Algorithm 1), federated as in Chen et al. (2018, arXiv 1802.07876).
 
-    θ: global model, a: a local learning rate for each weight of θ, a ← a_0 at first; α: server learning rate
+    θ: global model, a: a local learning rate for each weight of θ, which starts as a_0; α: server learning rate
     for each round:
         sample a cohort of M clients
         for each client i of the cohort:
@@ -10,10 +10,10 @@
         g ← (1/M) Σ g_i
         (θ, a) ← server optimizer (α) applied to g
 
-Li et al. take K = 1. The query gradient is that of a training pass, with the network's dropout. The derivative goes
-through all K steps, as in MAML, which this is with a held at a_0. A rate's
-gradient is a product of two gradients of its weight, orders of magnitude smaller than one of them: Adam on the server,
-which scales each by itself, learns rates; SGD hardly moves them. The strategy `meta_sgd` fine-tunes with learnt rates.
+Li et al. use K = 1. The query gradient is that of a training pass, with the network's dropout. The derivative goes
+through all K steps, as in MAML; with a fixed at a_0 this is MAML. A rate's gradient is a product of two gradients of
+its weight, and so orders of magnitude smaller than either. Adam on the server scales each gradient by itself and learns
+the rates; SGD hardly moves them. The strategy `meta_sgd` fine-tunes with the learnt rates.
 """
 
 import numpy as np
@@ -24,17 +24,17 @@ from tff_personalization import aggregators, cohorts, global_weights, optimizers
 from tff_personalization.algorithms import client_work, meta_learning, method
 from tff_personalization.models import functional
 
-RATES = "rates"  # what it adds to the global weights
+RATES = "rates"  # the name of what it adds to the global weights
 
 
 def initial_weights(model: functional.SeededModel, inner_learning_rate: float) -> global_weights.GlobalWeights:
-    """The global weights before the first round: the model's own, and a rate for each of them, of the same shapes."""
+    """The global weights before the first round: the model's own, and a rate for each of them, in the same shapes."""
     theta = model.initial_weights[0]
     return global_weights.GlobalWeights(theta, RATES, (tuple(np.full_like(w, inner_learning_rate) for w in theta),))
 
 
 class Settings(cohorts.WithStragglers):
-    """What Meta-SGD(K) reads: the local steps have no optimizer besides the rates that it learns."""
+    """The settings of Meta-SGD(K). Its local steps use only the learnt rates and no optimizer."""
 
     server = optimizers.SERVER
     batch_size = method.BATCH_SIZE
@@ -62,7 +62,7 @@ def build_meta_sgd(
         local_steps: K.
         batch_size: examples a local step.
         query_fraction: as in `fomaml.build_fomaml`.
-        inner_learning_rate: a_0, at which all rates start, and by which the gradient is multiplied.
+        inner_learning_rate: a_0, the initial value of all rates and the factor of the gradient.
         shuffle: whether clients permute the support part in each epoch.
         aggregator: how deltas are aggregated; by default their mean.
     """

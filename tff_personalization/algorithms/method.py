@@ -1,7 +1,7 @@
-"""What a method is: how a global model is trained, what it reads, and which strategies may follow.
+"""Defines a method: how it trains a global model, the settings that it reads, and the strategies that may follow.
 
-A method is a file with a `METHOD` and a line in `methods.METHODS`. Running it (cohorts, evaluation, checkpoints) is the
-same for all.
+A method is a file with a `METHOD` and a line in `methods.METHODS`. Cohorts, evaluation and checkpoints are the same for
+all methods.
 """
 
 import dataclasses
@@ -22,7 +22,7 @@ S = TypeVar("S", bound=Group)
 
 SERVES = ("held-out", "participants", "both")
 
-# Settings that several methods read.
+# Settings of several methods.
 BATCH_SIZE = Setting(20, "Examples in a batch of local training.", least=1)
 CLIENT_WEIGHTING = Setting(
     "examples",
@@ -56,7 +56,7 @@ INNER_LEARNING_RATE = Setting(
 
 
 class Federated(cohorts.WithStragglers):
-    """What most federated methods read."""
+    """The settings of most federated methods."""
 
     client = optimizers.CLIENT
     server = optimizers.SERVER
@@ -66,17 +66,17 @@ class Federated(cohorts.WithStragglers):
 
 @dataclasses.dataclass(frozen=True)
 class Setup(Generic[S]):
-    """What a method is built from.
+    """The inputs from which a method is built.
 
     Attributes:
         model: the model to train.
         train_data: the train part of the clients' data.
         train_clients: the ids of the clients that train.
         settings: the method's own.
-        rounds: how many there will be, for schedules of learning rates.
+        rounds: the number of rounds, for schedules of learning rates.
         seed: the run's seed.
-        build_model: makes the model, untrained, its initial weights drawn from a generator.
-        aggregator: how the model deltas of a cohort become one; None for a method without this choice.
+        build_model: makes the untrained model, with initial weights drawn from a generator.
+        aggregator: how the model deltas of a cohort are aggregated; None for a method without this choice.
     """
 
     model: functional.SeededModel
@@ -112,9 +112,9 @@ class Setup(Generic[S]):
 
 @dataclasses.dataclass(frozen=True)
 class Stage:
-    """A learning process and the round that it begins with. It starts from the model that the stage before leaves.
+    """A learning process and its first round. It starts from the model of the previous stage.
 
-    If the process is a stateful one, a stage starts with fresh client states.
+    A stage of a stateful process starts with fresh client states.
     """
 
     name: str
@@ -124,11 +124,12 @@ class Stage:
 
 @dataclasses.dataclass(frozen=True)
 class Training:
-    """How a global model comes about.
+    """How a global model is trained.
 
     Attributes:
-        stages: in order of their first round; the first begins with round 1. None: the model stays untrained.
-        cohort: the clients of a round, by its number.
+        stages: in the order of their first rounds; the first begins with round 1. Without any, the model stays
+            untrained.
+        cohort: maps a round's number to its clients.
         initial_weights: the global weights before the first round.
     """
 
@@ -137,7 +138,7 @@ class Training:
     initial_weights: global_weights.GlobalWeights
 
     def stage_of(self, round_number: int) -> Stage:
-        """The stage that a round belongs to."""
+        """The stage of a round."""
         return [stage for stage in self.stages if stage.first_round <= round_number][-1]
 
 
@@ -147,20 +148,20 @@ class Method(Generic[S]):
 
     Attributes:
         description: what it is, in a line.
-        settings: what it reads besides what every run reads.
+        settings: the settings that it reads besides those of every run.
         build: makes the training from a setup.
         strategies: the strategies evaluated unless `--strategies` says otherwise.
-        trains: whether there are rounds at all.
-        pooled: whether a round is the work of one client that holds all the data; it gets all cores.
+        trains: whether it has rounds.
+        pooled: whether a round is the work of one client that holds all the data. That client gets all cores.
         provides: the name of what it adds to the global weights, for strategies that need it; "" for nothing.
-        complete: from the values of all settings: fills in what others decide, or raises UserError where they do not
-            fit together.
-        plain_sgd: whether the client optimizer has to be SGD without momentum.
-        means_only: whether the aggregate has to be a weighted mean of what the aggregator makes of each delta.
-        first_stage: the method whose rounds are its own before `stage_2_round`; "" without a second stage.
+        complete: given the values of all settings, fills in those that depend on others. Raises UserError if values do
+            not fit together.
+        plain_sgd: whether the client optimizer must be SGD without momentum.
+        means_only: whether the aggregate must be a weighted mean of deltas that were each transformed by themselves.
+        first_stage: the method that has the same rounds before `stage_2_round`; "" without a second stage.
         serves: whom it is for, one of `SERVES`: held-out clients by strategies, participants with what they keep, or
             both.
-        differs: how it differs from its source with default settings, for tables; "" for nothing known.
+        differs: how it differs from its source with default settings, for tables; "" if no difference is known.
     """
 
     description: str

@@ -1,23 +1,25 @@
-"""MimeLite, Karimireddy et al. (2021), "Breaking the centralized barrier for cross-device federated learning",
-arXiv 2008.03606, Algorithm 1 without the control variates.
+"""MimeLite, Karimireddy et al. (2021), arXiv 2008.03606, Algorithm 1 without the control variates.
+
+The paper is "Breaking the centralized barrier for cross-device federated learning".
 
 x: global model, s: state of the base optimizer (such as its momentum), E: local epochs, n_i: examples of client i
 for each round:
     sample a cohort of M clients
     for each client i of the cohort:
         y_i ← x
-        for E epochs, each batch: y_i ← base optimizer's step with the gradient at y_i and the state s, which stays
+        for E epochs, each batch: y_i ← base optimizer's step with the gradient at y_i and the fixed state s
         g_i ← ∇L_i(x; all n_i examples)
     x ← Σ n_i y_i / Σ n_i                                    # or the plain mean, with uniform weights
     s ← base optimizer's state after the gradient Σ n_i g_i / Σ n_i
 
-So clients take steps of centralized momentum SGD, Adam, …, whose state is of all clients and not biased by any.
+So clients take steps of centralized momentum SGD, Adam, …. The optimizer's state comes from all clients, and no single
+client biases it.
 
-TFF has it as `tff.learning.algorithms.build_weighted_mime_lite`. From TFF are the base optimizers, broadcast, mean and
-server step here; the client work is this project's: TFF's draws dropout without a seed, so no run could be repeated,
-and takes batches of a `tf.data` pipeline. Where nothing is random both give the same numbers. As in TFF, g_i is a
-gradient of training, dropout included. With a base optimizer that has no state this is FedAvg(E) with server learning
-rate 1.
+TFF has it as `tff.learning.algorithms.build_weighted_mime_lite`. This implementation uses TFF's base optimizers,
+broadcast, mean and server step, but its own client work. TFF's client work draws dropout without a seed, so its runs
+cannot be repeated, and it reads a `tf.data` pipeline. Without randomness both give the same numbers. As in TFF, g_i is
+the gradient of a training pass, with dropout. If the base optimizer has no state, this is FedAvg(E) with server
+learning rate 1.
 """
 
 import tensorflow as tf
@@ -29,7 +31,7 @@ from tff_personalization.models import functional
 
 
 class Settings(cohorts.WithStragglers):
-    """What MimeLite reads. It has no aggregator: gradients are summed as they are."""
+    """The settings of MimeLite. It has no aggregator, because gradients are summed directly."""
 
     base = optimizers.BASE
     batch_size = method.BATCH_SIZE
@@ -45,7 +47,7 @@ def build_mime_lite(
     client_weighting: str = "examples",
     shuffle: bool = True,
 ) -> tff.learning.templates.LearningProcess:
-    """Builds MimeLite as a learning process; arguments as `fed_avg.build_fed_avg`, but one optimizer for both sides."""
+    """Builds MimeLite as a learning process; arguments as `fed_avg.build_fed_avg`, with one optimizer on both sides."""
     training = local_training.LocalTraining(model, _StateStays(base_optimizer), batch_size, shuffle=shuffle)
 
     def update(x, client, state):
@@ -62,7 +64,7 @@ def build_mime_lite(
     def next_state(optimizer_state, report):
         gradients, weight = report
         mean = tuple(g / weight for g in gradients)
-        # The weights have no part in the new state.
+        # The new state does not depend on the weights.
         new_state, _ = base_optimizer.next(optimizer_state, tuple(tf.zeros_like(g) for g in mean), mean)
         return new_state
 
@@ -74,7 +76,7 @@ def build_mime_lite(
 
 
 class _StateStays(tff.learning.optimizers.Optimizer):
-    """An optimizer whose state stays as it is, whatever the gradients."""
+    """An optimizer whose state never changes."""
 
     def __init__(self, optimizer: tff.learning.optimizers.Optimizer):
         self._optimizer = optimizer

@@ -12,10 +12,9 @@ for each round:
         g_i ← w − w_i;  client i keeps θ_i
     w ← w − β (1/M) Σ g_i          # or another server optimizer; β: its learning rate
 
-As in the authors' code, θ_i carries over from batch to batch, and ηλ is 0.075 by default. There, all clients do local
-steps in each round and only a cohort is averaged. Here only the cohort does local steps. The paper's server has no
-momentum: --server_sgd_momentum=0.
-A held-out client has no θ_i: the strategy `p_fed_me` finds one from w.
+As in the authors' code, θ_i carries over from batch to batch, and ηλ is 0.075 by default. In that code all clients do
+local steps in each round, and only a cohort is averaged. Here only the cohort does local steps. The paper's server has
+no momentum: --server_sgd_momentum=0. A held-out client has no θ_i; the strategy `p_fed_me` finds one from w.
 """
 
 from typing import Any
@@ -30,7 +29,7 @@ from tff_personalization.settings import Group, Setting
 
 
 class Envelope(Group):
-    """What pFedMe's local steps read, as a method and as a strategy."""
+    """The settings of pFedMe's local steps, as a method and as a strategy."""
 
     p_fed_me_lambda = Setting(
         15.0,
@@ -48,13 +47,13 @@ class Envelope(Group):
 
 
 class Settings(Envelope, method.Federated):
-    """What pFedMe reads."""
+    """The settings of pFedMe."""
 
     local_steps = method.LOCAL_STEPS
 
 
 class EnvelopeTraining(local_training.LocalTraining):
-    """Local training of which a step is pFedMe's: its weights are w_i, then θ_i."""
+    """Local training with pFedMe's step. Its weights are w_i, then θ_i."""
 
     def __init__(
         self,
@@ -64,7 +63,7 @@ class EnvelopeTraining(local_training.LocalTraining):
         settings: Envelope,
         shuffle: bool = True,
     ):
-        """See the class; `optimizer` takes the steps of the inner problem, with a state that is new in each batch."""
+        """See the class; `optimizer` takes the steps of the inner problem, with a fresh state in each batch."""
         self._size = len(model.initial_weights[0])
         super().__init__(model, optimizer, batch_size, trained=slice(self._size, None), shuffle=shuffle)
         self._inner = local_training.LocalTraining(model, optimizer, batch_size=None, shuffle=False)
@@ -77,7 +76,7 @@ class EnvelopeTraining(local_training.LocalTraining):
         dropout_seed: tf.Tensor,
         adjust: local_training.AdjustFn | None = None,
     ) -> local_training.LocalState:
-        """θ_i moves by K steps of the inner problem on the batch, then w_i by ηλ of the way to it."""
+        """Moves θ_i by K steps of the inner problem on the batch, then moves w_i a fraction ηλ of the way to θ_i."""
         del adjust
         strength = self._settings.p_fed_me_lambda
         w, theta = state.weights[: self._size], state.weights[self._size :]
@@ -97,11 +96,11 @@ class EnvelopeTraining(local_training.LocalTraining):
         )
 
     def of_w(self, state: local_training.LocalState) -> local_training.LocalState:
-        """The state with the weights w_i only."""
+        """The state with only the weights w_i."""
         return state._replace(weights=state.weights[: self._size])
 
     def theta(self, weights: tuple[Any, ...]) -> tuple[Any, ...]:
-        """θ_i, of the weights of a state."""
+        """θ_i, from the weights of a state."""
         return weights[self._size :]
 
 
@@ -115,13 +114,13 @@ def build_p_fed_me(
     shuffle: bool = True,
     aggregator: tff.aggregators.WeightedAggregationFactory | None = None,
 ) -> stateful_clients.StatefulProcess:
-    """Builds pFedMe as a process whose clients keep θ_i; the visits of examples are those of all inner steps.
+    """Builds pFedMe as a process whose clients keep θ_i. Its visits count the examples of all inner steps.
 
     Args:
         model: the model.
         client_optimizer: takes the steps of the inner problem.
         server_optimizer: takes one step a round, with the plain mean of the deltas as its gradient.
-        local_steps: R, batches of a client in a round.
+        local_steps: R, a client's batches in a round.
         batch_size: examples in a batch.
         settings: λ, K and η.
         shuffle: whether clients permute their examples in each epoch.
@@ -130,7 +129,7 @@ def build_p_fed_me(
     training = EnvelopeTraining(model, client_optimizer, batch_size, settings, shuffle)
 
     def update(w, client, state):
-        del state  # θ_i is for the client itself: its next round starts from the global model
+        del state  # only the client itself uses θ_i: its next round starts from the global model
         end = training.train((*w, *w), client, local_steps)
         return client_work.update_from(w, training.of_w(end), state=training.theta(end.weights))
 

@@ -1,8 +1,8 @@
-"""Models of which each client has a part of its own: the head is local, the rest is shared.
+"""Models with a local head for each client; the rest is shared.
 
-What FedPer, FedRep and FedRecon have in common. Clients send deltas of
-only the rest, and the server steps only the rest: the head among the global weights is the initial one in all rounds,
-whatever the aggregator and the server optimizer do. A client that has no head of its own starts from it.
+FedPer, FedRep and FedRecon share this code. Clients send deltas of only the rest, and the server steps only the rest.
+So the head in the global weights stays the initial head, for any aggregator and server optimizer. A client without its
+own head starts from it.
 """
 
 from typing import Any
@@ -18,7 +18,7 @@ from tff_personalization.models import functional
 def update_of_rest(
     model: functional.SeededModel, theta: client_work.Weights, end: local_training.LocalState
 ) -> client_work.ClientUpdate:
-    """The update of a client whose local training ended with `end`; its delta is that of the rest."""
+    """The update of a client whose local training ended with `end`. Only the rest has a delta."""
     found = client_work.update_from(theta, end)
     return found._replace(model_delta=found.model_delta[model.rest])
 
@@ -26,7 +26,7 @@ def update_of_rest(
 def head_optimizer(
     learning_rate: float | None, other: tff.learning.optimizers.Optimizer
 ) -> tff.learning.optimizers.Optimizer:
-    """What trains heads: plain SGD at `--head_learning_rate` if that is given, or else the `other` optimizer."""
+    """The optimizer of heads: plain SGD at `--head_learning_rate` if that is given, else `other`."""
     return other if learning_rate is None else tff.learning.optimizers.build_sgdm(learning_rate)
 
 
@@ -39,14 +39,14 @@ def train_head(
     epochs: int,
     shuffle: bool = True,
 ) -> client_work.Weights:
-    """The weights after `epochs` epochs in which only the head is trained, the rest frozen.
+    """The weights after `epochs` epochs that train only the head; the rest is frozen.
 
     Args:
         model: the model.
         optimizer: takes the steps; its state is fresh.
         batch_size: examples a step.
         weights: where training starts.
-        client: its examples with features of these weights in place of images: the frozen stem is computed once.
+        client: its examples, with features of these weights instead of images, so the frozen stem is computed once.
         epochs: passes over the examples.
         shuffle: whether they are permuted in each epoch.
     """
@@ -57,7 +57,7 @@ def train_head(
 
 
 class AggregationOfRest(tff.aggregators.WeightedAggregationFactory):
-    """From deltas of the rest to a delta of all weights: what `inner` makes of them, and zeros for the head."""
+    """Aggregates deltas of the rest with `inner` to a delta of all weights, with zeros for the head."""
 
     def __init__(self, inner: tff.aggregators.WeightedAggregationFactory | None, model: functional.SeededModel):
         self._inner = inner or tff.aggregators.MeanFactory()
@@ -85,7 +85,7 @@ class AggregationOfRest(tff.aggregators.WeightedAggregationFactory):
 
 
 class StepOfRest(tff.learning.optimizers.Optimizer):
-    """Steps the rest as `inner` does and leaves the head as it is, whatever decay or momentum `inner` has."""
+    """Steps the rest as `inner` does, and leaves the head unchanged even if `inner` has decay or momentum."""
 
     def __init__(self, inner: tff.learning.optimizers.Optimizer, model: functional.SeededModel):
         self._inner = inner
@@ -108,7 +108,7 @@ def build_with_kept_heads(
     server_optimizer: tff.learning.optimizers.Optimizer,
     aggregator: tff.aggregators.WeightedAggregationFactory | None,
 ) -> stateful_clients.StatefulProcess:
-    """A process whose clients keep their heads from round to round; `update` finds the head in `state.client`."""
+    """Builds a process whose clients keep their heads between rounds. `update` finds the head in `state.client`."""
     return stateful_clients.build_stateful_process(
         model,
         update,
@@ -121,7 +121,7 @@ def build_with_kept_heads(
 
 
 def check_model(setup: method.Setup[Any], name: str) -> None:
-    """Raises UserError if the model is nothing but a head, which the method of this name keeps local."""
+    """Raises UserError if the model is only a head, which the method of this name keeps local."""
     if setup.model.rest.stop == 0:
         raise errors.UserError(
             f"--model: the whole network is its head, which --method={name} keeps local: choose another --model."

@@ -7,7 +7,7 @@
         for each client i of the cohort:
             w ← θ
             K times:
-                draw batches D, D′, D″ of i's examples, each by itself
+                draw batches D, D′, D″ of i's examples, independently
                 v ← ∇f_i(w − α ∇f_i(w; D); D′)
                 d ← (∇f_i(w + δ v; D″) − ∇f_i(w − δ v; D″)) / 2δ      # HF: about ∇²f_i(w; D″) v. FO: d ← 0
                 w ← w − β (v − α d)
@@ -15,8 +15,8 @@
         g ← (1/M) Σ g_i
         θ ← server optimizer applied to g              # the paper's mean of the w: --server_sgd_momentum=0
 
-FOMAML and MAML of one inner step take one such step a round, from a client; this takes K. The batches D go through the
-client's examples epoch by epoch; D′ and D″ are drawn again each time. The dropout of both gradients of d is the same.
+FOMAML and MAML with one inner step take one such step for each client and round; this takes K. The batches D go through
+the client's examples epoch by epoch; D′ and D″ are drawn again each time. Both gradients of d use the same dropout.
 """
 
 import tensorflow as tf
@@ -29,7 +29,7 @@ from tff_personalization.settings import Setting
 
 
 class Settings(method.Federated):
-    """What Per-FedAvg reads."""
+    """The settings of Per-FedAvg."""
 
     local_steps = method.LOCAL_STEPS
     inner_learning_rate = method.INNER_LEARNING_RATE
@@ -53,7 +53,7 @@ def build_per_fed_avg(
 ) -> tff.learning.templates.LearningProcess:
     """Builds Per-FedAvg as a learning process; other arguments as `reptile.build_reptile`.
 
-    The measurements of a round are those of D: how the model does before each local step's inner step.
+    A round's measurements are those on D, before the inner step of each local step.
 
     Args:
         model: the model θ to train.

@@ -4,9 +4,9 @@
     2. θ ← Reptile(K) from that θ, with Adam as server optimizer: fine-tune the initial model
     3. personalize θ with the client optimizer that was used in training
 
-Both stages count on one round axis. The second begins with round `stage_2_round`, with a fresh server optimizer. Step 3
-is the strategies': the personalization optimizer is a role of its own (--personalization_…). Its defaults are those of
-the client optimizer; it does not follow what --client_… says.
+The stages share one count of rounds. The second begins with round `stage_2_round`, with a fresh server optimizer.
+Strategies do step 3: the personalization optimizer is a separate role (--personalization_…). It has the client
+optimizer's defaults, but does not follow the flags --client_….
 """
 
 from typing import Any
@@ -19,7 +19,7 @@ _STAGE_1_SHARE = 0.8
 
 
 class Settings(reptile.Settings, fed_avg.Settings):
-    """What both stages read, and when the second begins."""
+    """The settings of both stages, and when the second begins."""
 
     stage_2_server = optimizers.STAGE_2_SERVER
     stage_2_round = Setting(
@@ -38,7 +38,7 @@ class Settings(reptile.Settings, fed_avg.Settings):
 
 
 def _complete(values: dict[str, Any]) -> None:
-    """Says when the second stage begins by its round. UserError if that is said twice, or is after the last round."""
+    """Sets the round in which the second stage begins. UserError if it is given twice or is after the last round."""
     share, given_round = values["stage_1_share"], values["stage_2_round"]
     if given_round is None:
         first = max(2, round((_STAGE_1_SHARE if share is None else share) * values["rounds"]) + 1)
@@ -58,7 +58,7 @@ def _complete(values: dict[str, Any]) -> None:
             f"{whose}the second stage of --method={values['method']} {after}: give more --rounds, or a smaller "
             "--stage_1_share."
         )
-    values.update(stage_2_round=first, stage_1_share=None)  # the round says it
+    values.update(stage_2_round=first, stage_1_share=None)  # given by the round
 
 
 def _build(setup: method.Setup[Settings]) -> method.Training:

@@ -23,7 +23,7 @@ from tff_personalization.models import functional
 
 
 class Settings(method.Federated):
-    """What Reptile(K) reads."""
+    """The settings of Reptile(K)."""
 
     local_steps = method.LOCAL_STEPS
 
@@ -50,7 +50,7 @@ def build_reptile(
 def process_of(
     setup: method.Setup[Any], server: optimizers.Role = optimizers.SERVER
 ) -> tff.learning.templates.LearningProcess:
-    """Reptile(K) as the settings say; they have those of `Settings`, and the role of the server optimizer."""
+    """Reptile(K) with these settings, which include those of `Settings` and the server optimizer's role."""
     settings: Settings = setup.settings
     return build_reptile(
         setup.model,

@@ -1,20 +1,20 @@
 """SCAFFOLD, Karimireddy et al. (2020), arXiv 1910.06378, Algorithm 1 with option II for the control variates.
 
-x: global model, c: server control variate, c_i: control variate of client i, all c's zero at first
+x: global model, c: server control variate, c_i: control variate of client i; c and all c_i start as zero
 η_l: client learning rate, K: local steps, N: clients altogether
 for each round:
     sample a cohort S
     for each client i of S:
         y_i ← x
         K times: y_i ← y_i − η_l (g_i(y_i) − c_i + c)      # g_i: gradient on the next batch
-        c_i⁺ ← c_i − c + (x − y_i) / (K η_l)               # option II; client i keeps it
+        c_i⁺ ← c_i − c + (x − y_i) / (K η_l)               # option II; kept by client i
     x ← x + η_g (1/|S|) Σ (y_i − x)                        # or another server optimizer; η_g: its learning rate
     c ← c + (1/N) Σ (c_i⁺ − c_i)
 
-c − c_i corrects the client's own direction towards that of all clients; c_i⁺ is the mean of the gradients g_i on the
-client's path. K is what E epochs take on client i's data, so it differs from client to client. In the first round this
-is FedAvg(E) with uniform weights. Local steps are plain SGD; the server may have momentum, and has it by default:
-Algorithm 1 is --server_sgd_momentum=0.
+c − c_i corrects the client's own direction towards that of all clients. c_i⁺ is the mean of the gradients g_i on the
+client's path. K is the number of steps of E epochs on client i's data, so it differs between clients. In the first
+round this is FedAvg(E) with uniform weights. Local steps are plain SGD. The server has momentum by default; Algorithm 1
+is --server_sgd_momentum=0.
 """
 
 import numpy as np
@@ -27,7 +27,7 @@ from tff_personalization.models import functional
 
 
 class Settings(cohorts.WithStragglers):
-    """What SCAFFOLD reads. It has no aggregator: changes of control variates are summed as they are."""
+    """The settings of SCAFFOLD. It has no aggregator, because changes of control variates are summed directly."""
 
     client = optimizers.CLIENT
     server = optimizers.SERVER
@@ -52,7 +52,7 @@ def build_scaffold(
         server_optimizer: takes one step a round, with the mean model delta as its gradient.
         local_epochs: E, passes over a client's data in a round.
         batch_size: examples a local step.
-        population: N, how many clients cohorts are drawn from.
+        population: N, the number of clients from which cohorts are drawn.
         shuffle: whether clients permute their examples in each epoch.
     """
     training = local_training.LocalTraining(model, client_optimizer, batch_size, shuffle=shuffle)

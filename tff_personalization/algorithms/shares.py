@@ -1,4 +1,4 @@
-"""Shares that are trained beside weights or in their place, and stay within [0, 1]."""
+"""Shares that are trained with weights or instead of them, and stay within [0, 1]."""
 
 from typing import Any
 
@@ -11,7 +11,7 @@ class WithShares(local_training.LocalTraining):
     """Local training of which some weights are shares, projected onto [0, 1] after each step."""
 
     def __init__(self, *arguments: Any, shares: slice, **named: Any):
-        """See the class; `shares` says which of the weights are. Other arguments as `LocalTraining`."""
+        """See the class; `shares` says which weights are shares. Other arguments as in `LocalTraining`."""
         super().__init__(*arguments, **named)
         self._shares = shares
 

@@ -1,7 +1,7 @@
 """Methods whose clients keep something from round to round, such as SCAFFOLD's control variates.
 
-In a deployment a client keeps its state on its device, and only clients that come back make use of it. In simulation
-the program keeps all of them (`records/client_states.py`), hands the cohort's to the process, and takes back new ones:
+In a deployment a client keeps its state on its device, and only clients that return use it. In simulation the program
+keeps all states (`records/client_states.py`). It gives the cohort's states to the process and stores the new ones:
 
     for each round:
         s_i ← what client i of the cohort kept, or the initial state in its first round
@@ -21,12 +21,12 @@ from tff_personalization import global_weights
 from tff_personalization.algorithms import client_work
 from tff_personalization.models import functional
 
-# From the global weights, flat, and what a client keeps to the model that the client uses, and its weights.
+# Maps the flat global weights and what a client keeps to the client's model and its weights.
 PersonalFn = Callable[[client_work.Weights, Any], tuple[functional.Classifier, client_work.Weights]]
 
 
 def type_of(client_state: Any) -> tff.Type:
-    """The type of what a client keeps, from what it has before its first round."""
+    """The type of a client's state, from its value before the first round."""
     specs = tf.nest.map_structure(lambda leaf: tf.TensorSpec(leaf.shape, leaf.dtype), client_state)
     return tff.types.tensorflow_to_type(specs)
 
@@ -37,7 +37,7 @@ class StatefulOutput(NamedTuple):
     Attributes:
         state: the server's state of the next round.
         metrics: as those of a TFF learning process.
-        client_states: what each client of the cohort keeps, in the cohort's order.
+        client_states: the new state of each client of the cohort, in the cohort's order.
     """
 
     state: Any
@@ -47,16 +47,16 @@ class StatefulOutput(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class StatefulProcess:
-    """A learning process whose clients keep states. `tff.learning.templates.LearningProcess` has no place for them.
+    """A learning process whose clients keep states, which `tff.learning.templates.LearningProcess` does not support.
 
     Attributes:
         initialize: `( -> S@SERVER)`.
-        next: `(<S@SERVER, {<x, y, seed, round>*}@CLIENTS, C@CLIENTS> -> <S@SERVER, M@SERVER, C@CLIENTS>)`. A
-            client without examples, or with an update that is not finite, gets back the state it came with.
+        next: `(<S@SERVER, {<x, y, seed, round>*}@CLIENTS, C@CLIENTS> -> <S@SERVER, M@SERVER, C@CLIENTS>)`. A client
+            without examples, or with an update that is not finite, keeps its old state.
         get_model_weights: `(S -> W)`.
         set_model_weights: `(<S, W> -> S)`.
-        client_state: what a client has before its first round, a structure of NumPy arrays of type C.
-        personal: the model that a client has of its own, with what it keeps; None where it keeps no model.
+        client_state: a client's state before its first round, a structure of NumPy arrays of type C.
+        personal: makes a client's own model from its state; None if it keeps no model.
     """
 
     initialize: tff.Computation
@@ -79,20 +79,20 @@ def build_stateful_process(
     server_state: client_work.ServerState = client_work.NO_SERVER_STATE,
     personal: PersonalFn | None = None,
 ) -> StatefulProcess:
-    """Builds what `client_work.build_client_work` and `client_work.compose` build, for clients that keep states.
+    """As `client_work.build_client_work` and `client_work.compose`, for clients that keep states.
 
-    All clients of a cohort are computed in one call, since each gives back a value of its own.
+    One call computes all clients of a cohort, because each returns its own value.
 
     Args:
         model: the model to train.
         update: what a client does; it finds its state in `state.client` and leaves the new one in `ClientUpdate.state`.
         weighting: "examples" weights a client's delta by its number of examples, "uniform" by 1.
-        client_state: what a client has before its first round, a structure of NumPy arrays.
+        client_state: a client's state before its first round, a structure of NumPy arrays.
         server_optimizer: takes a step with the aggregate as its gradient.
         aggregator: makes one delta of the clients' deltas; by default their weighted mean.
-        initial_weights: the global weights before the first round, where a method adds to the model's.
+        initial_weights: the global weights before the first round, if a method adds to the model's.
         server_state: what the server keeps besides them; by default nothing.
-        personal: the model that a client has of its own, if what it keeps is part of one.
+        personal: makes a client's own model from its state, if it keeps one.
     """
     work = client_work.client_work_parts(model, update, weighting, initial_weights, server_state, type_of(client_state))
     initial_model_weights, broadcast, aggregation, finalizer = client_work.surroundings(

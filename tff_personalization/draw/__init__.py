@@ -1,1 +1,1 @@
-"""The drawing page: a run's model meets a person's own handwriting, in a browser on the same machine."""
+"""The drawing page: personalizes a run's model to a person's own handwriting, in a browser on the same machine."""

@@ -1,9 +1,9 @@
 """The drawing page: draw characters in a browser, and see a run's model learn your handwriting.
 
     python -m tff_personalization.draw RUN              # a run directory, such as runs/fed_avg-handwriting-seed1-…
-    python -m tff_personalization.draw --train          # trains configs/quick.flags first, unless it has been
+    python -m tff_personalization.draw --train          # trains configs/quick.flags first, if there is no such run
 
-It listens only on 127.0.0.1 and keeps nothing: docs/draw.md.
+It listens only on 127.0.0.1 and stores nothing: docs/draw.md.
 """
 
 import pathlib
@@ -31,7 +31,7 @@ _EXAMPLES = flags.DEFINE_integer("examples", 400, "Examples kept for each visito
 
 
 def _quick_run() -> pathlib.Path:
-    """The directory of the small default run, trained unless it has been."""
+    """The directory of the small default run; trains it if there is none."""
     flag_values = flags.FlagValues()
     config.define_flags(flag_values)
     flag_values(["run_experiment", f"--flagfile={_QUICK}"])
@@ -50,7 +50,7 @@ def _without_run() -> errors.UserError:
 
 
 def pages_of(trained: personalizer.TrainedModel, run: pathlib.Path, visitors: int, examples: int) -> server.Pages:
-    """What is served for a run's model, ready to answer."""
+    """The pages for a run's model, ready to answer."""
     maker = personalizer.Personalizer(trained)
     maker.warm_up()
     settings = trained.experiment.config

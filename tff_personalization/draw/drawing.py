@@ -1,7 +1,7 @@
-"""From the strokes of a pen to the image that a model sees, by the convention of the data.
+"""Draws the strokes of a pen as the image that a model sees, by the convention of the data.
 
-A round pen of 2 pixels draws them, scaled with their proportions kept, so that the longer side of the ink fills a box
-of 20×20 pixels in the middle of 28×28: ink 255 on background 0, antialiased.
+A round pen of 2 pixels draws the strokes: ink 255 on background 0, antialiased. They are scaled with their proportions
+kept, so that the longer side of the ink fills a box of 20×20 pixels in the middle of 28×28.
 """
 
 from collections.abc import Sequence
@@ -14,18 +14,18 @@ from tff_personalization.tasks import archives
 BOX, PEN = 20.0, 2.0
 MOST_STROKES, MOST_POINTS = 64, 5000
 _LARGEST = 1e6
-# Pixels whose distances from all segments are looked at together: 784 pixels × as many segments of floats.
+# Segments whose distances from all pixels are computed together: 784 pixels × this many floats.
 _SEGMENTS_AT_ONCE = 512
 
 
 def checked(strokes: object) -> list[np.ndarray]:
-    """Strokes out of JSON: a list of lists of [x, y], y downward, in any unit.
+    """Reads strokes from JSON: a list of lists of [x, y], y downward, in any unit.
 
     Returns:
-        For each stroke a float array of shape (points, 2).
+        A float array of shape (points, 2) for each stroke.
 
     Raises:
-        UserError: it is something else, nothing, or too much.
+        UserError: it is something else, empty, or too large.
     """
     if not isinstance(strokes, list) or not all(isinstance(stroke, list) and stroke for stroke in strokes):
         raise errors.UserError("strokes: a list of lists of points [x, y] is expected.")
@@ -35,7 +35,7 @@ def checked(strokes: object) -> list[np.ndarray]:
         raise errors.UserError(f"strokes: at most {MOST_STROKES} of {MOST_POINTS} points altogether are read.")
     for stroke in strokes:
         for point in stroke:
-            # JSON as Python reads it has booleans, NaN and infinity too; of the latter, neither is within bounds.
+            # Python's JSON also has booleans, NaN and infinity; the last two are never within bounds.
             if not (
                 isinstance(point, list)
                 and len(point) == 2
@@ -57,7 +57,7 @@ def image_of(strokes: Sequence[np.ndarray]) -> np.ndarray:
     points = np.concatenate(strokes)
     low, high = points.min(axis=0), points.max(axis=0)
     longer_side = float((high - low).max())
-    # The pen is round and wide: half of it lies outside of its line, on both sides.
+    # The pen is round and wide: half of its width is on each side of the line.
     scale = (BOX - PEN) / longer_side if longer_side > 0 else 1.0
     middle = np.array(archives.IMAGE_SHAPE[::-1]) / 2
     placed = [(stroke - (low + high) / 2) * scale + middle for stroke in strokes]

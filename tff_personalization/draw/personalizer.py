@@ -1,8 +1,8 @@
-"""A run's model outside of TFF: what it says of an image, and fine-tuning it on one person's examples.
+"""A run's model outside of TFF: predicts images, and is fine-tuned on one person's examples.
 
-Both are TensorFlow functions for any number of examples, traced once. Fine-tuning is the run's own strategy with its
-optimizer, epochs and batch size, by the code that its evaluation runs; with the same examples in the same order and the
-same name of the writer, so are the seed and the result.
+Both are TensorFlow functions for any number of examples, traced once. Fine-tuning uses the run's own strategy,
+optimizer, epochs and batch size, and the code of its evaluation. With the same examples in the same order and the same
+writer's name, the seed and the result are also the same.
 """
 
 import dataclasses
@@ -31,10 +31,10 @@ class TrainedModel:
         experiment: the run's settings.
         model: the run's network.
         weights: the global weights.
-        round_number: the round that they are of.
+        round_number: their round.
         strategy: the strategy's name.
         run_name: the run's name.
-        source: what its data is, in words; begins with "synthetic" if it was generated.
+        source: what the run's data is, in words; begins with "synthetic" if it was generated.
     """
 
     experiment: config_lib.Experiment
@@ -47,7 +47,7 @@ class TrainedModel:
 
     @property
     def classes(self) -> tuple[str, ...]:
-        """The characters that are told apart."""
+        """The characters that the model distinguishes."""
         return registry.TASKS[self.experiment.config.task].classes
 
 
@@ -60,7 +60,8 @@ def load(run: pathlib.Path, round_number: int | None = None, strategy: str | Non
         strategy: one of the run's; None for its main one.
 
     Raises:
-        UserError: it is no finished run of a task with images, has kept no such model, or its strategy cannot be used.
+        UserError: it is not a finished run of a task with images, has kept no such model, or its strategy cannot be
+            used.
     """
     opened = finished_run.FinishedRun.open(run)
     task = opened.experiment.config.task
@@ -83,7 +84,7 @@ def load(run: pathlib.Path, round_number: int | None = None, strategy: str | Non
 
 
 class Personalizer:
-    """Says what a model sees in images, and makes a person's own model from their examples."""
+    """Predicts images, and makes a person's own model from their examples."""
 
     def __init__(self, trained: TrainedModel):
         config = trained.experiment.config
@@ -116,26 +117,26 @@ class Personalizer:
 
     @property
     def initial(self) -> Weights:
-        """The weights of the initial model, which all visitors begin with."""
+        """The weights of the initial model, with which all visitors begin."""
         return self._global_weights.model
 
     def probabilities(self, weights: Weights, image: np.ndarray) -> np.ndarray:
-        """What a model says of an image, uint8 of shape (28, 28): the probability of each class, float32."""
+        """The probability of each class, float32, for an image, uint8 of shape (28, 28)."""
         return self._probabilities(weights, tf.constant(image[np.newaxis])).numpy()[0]
 
     def hits(self, weights: Weights, images: np.ndarray, labels: np.ndarray) -> np.ndarray:
-        """Of which images, uint8 of shape (n, 28, 28), a model says what they are: bool, shape (n,)."""
+        """Which images, uint8 of shape (n, 28, 28), a model predicts rightly: bool, shape (n,)."""
         if not len(labels):
             return np.zeros(0, bool)
         return self._hits(weights, tf.constant(images), tf.constant(labels, tf.int32)).numpy()
 
     def personalize(self, images: np.ndarray, labels: np.ndarray, writer: str) -> Weights:
-        """The weights of the model that the run's strategy makes, from the initial model, of a person's examples.
+        """The weights that the run's strategy makes from the initial model and a person's examples.
 
         Args:
             images: uint8, shape (n, 28, 28), n ≥ 1.
             labels: int, shape (n,).
-            writer: the person's name, from which the seed is drawn that shuffling and dropout depend on.
+            writer: the person's name, which gives the seed of shuffling and dropout.
         """
         trained = self.trained
         seed = seeds.stateless(trained.experiment.config.seed, "personalization", trained.round_number, writer)
@@ -152,7 +153,7 @@ class Personalizer:
         )
 
     def warm_up(self) -> None:
-        """Traces all functions, so that the first visitor need not wait for it."""
+        """Traces all functions, so that the first visitor does not wait for it."""
         images, labels = np.zeros((2, *self.model.input_spec[0].shape[1:]), np.uint8), np.zeros(2, np.int32)
         weights = self.personalize(images, labels, "warm-up")
         self.probabilities(weights, images[0])

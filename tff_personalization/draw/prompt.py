@@ -1,4 +1,4 @@
-"""The short prompt: characters that are easily taken for one another, each a few times."""
+"""The short prompt: characters that are easily confused, each a few times."""
 
 from collections.abc import Sequence
 
@@ -7,7 +7,7 @@ MOST_CHARACTERS, TIMES = 12, 3
 
 
 def characters(classes: Sequence[str]) -> list[str]:
-    """What is asked for, in order: look-alikes of which a task has at least two, over and over.
+    """The characters to draw, in order: groups of look-alikes of which the task has at least two, repeatedly.
 
     Args:
         classes: the task's characters.

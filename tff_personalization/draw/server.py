@@ -5,13 +5,13 @@
 | GET / | | the page; gives the browser a random token, its visitor's name |
 | GET /api/run | | the run, its classes, the prompt, its held-out writers |
 | GET /api/state | | `Visitor.state` |
-| POST /api/look | `{"strokes"}` | the image, and what both models say of it |
+| POST /api/look | `{"strokes"}` | the image, and both models' predictions |
 | POST /api/examples | `{"strokes", "label"}` | adds, trains; then as `look`, with the state |
-| POST /api/undo, POST /api/forget | `{}` | takes the last example, or all, back; the state |
+| POST /api/undo, POST /api/forget | `{}` | removes the last example, or all; the state |
 | GET /api/archive | | the examples as a by-writer .npz |
-| POST /api/archive | an .npz | takes its examples in place of those there are, trains; the state |
+| POST /api/archive | an .npz | replaces the examples, trains; the state |
 
-What is refused gets a status of 400 or more and `{"error": one line}`.
+A refused call gets a status of 400 or more and `{"error": one line}`.
 """
 
 import base64
@@ -50,7 +50,7 @@ _HEADERS = {
 
 
 class Pages:
-    """What the server answers; see the head of this file."""
+    """The server's answers; see the head of this file."""
 
     def __init__(
         self,
@@ -63,11 +63,11 @@ class Pages:
         """See the class.
 
         Args:
-            maker: the run's model, and what personalizes it.
+            maker: the run's model and its personalization.
             writers: the run's held-out writers, if it has records of them.
-            about: what is said of the run.
+            about: a description of the run.
             most_visitors: how many visitors are kept.
-            most_examples: how many examples of each.
+            most_examples: how many examples of each visitor are kept.
         """
         self._maker = maker
         self._writers = writers
@@ -151,7 +151,7 @@ class Pages:
             return visitor.state(self._writers)
 
     def _seen(self, image: np.ndarray, weights: personalizer.Weights) -> dict[str, Any]:
-        """An image as the models see it, and the likeliest classes by the initial and by the personalized model."""
+        """An image as the models see it, and its likeliest classes by the initial and by the personalized model."""
         said = {}
         for name, of in (("initial", self._maker.initial), ("personalized", weights)):
             probabilities = self._maker.probabilities(of, image)
@@ -164,9 +164,9 @@ def create_app(pages: Pages, hosts: Collection[str]) -> flask.Flask:
     """The application.
 
     Args:
-        pages: what it answers.
-        hosts: the names, with the port, under which a browser may ask for it. Other names are refused: a page of
-            another site could have its own name lead here.
+        pages: its answers.
+        hosts: the host names, with the port, that a browser may use. Others are refused, because another site could
+            point its own name here.
     """
     app = flask.Flask(__name__, static_folder="static", static_url_path="/static")
     app.config["MAX_CONTENT_LENGTH"] = MAX_BYTES
@@ -178,7 +178,7 @@ def create_app(pages: Pages, hosts: Collection[str]) -> flask.Flask:
             raise exceptions.MisdirectedRequest(f"Host: this server must be {' or '.join(sorted(hosts))}.")
         origin, site = request.headers.get("Origin"), request.headers.get("Sec-Fetch-Site", "none")
         elsewhere = origin not in (None, f"http://{request.host}") or site not in ("none", "same-origin")
-        # A link from elsewhere may open the page; nothing else may come from there.
+        # A link from another site may open the page; any other request from there is refused.
         if elsewhere and (request.method, request.path) != ("GET", "/"):
             raise exceptions.Forbidden("Origin: calls from other sites are refused.")
         if request.method == "POST" and request.path != "/api/archive":
@@ -217,7 +217,7 @@ def create_app(pages: Pages, hosts: Collection[str]) -> flask.Flask:
 
     @app.errorhandler(Exception)
     def _fail(error: Exception):
-        if isinstance(error, TimeoutError | ConnectionError):  # the client sent half a body
+        if isinstance(error, TimeoutError | ConnectionError):  # the client sent an incomplete body
             return {"error": "The body did not come in time."}, http.HTTPStatus.REQUEST_TIMEOUT
         traceback.print_exception(error, file=sys.stderr)
         return {"error": "Something failed in the server; what, stands on its terminal."}, 500
@@ -226,7 +226,7 @@ def create_app(pages: Pages, hosts: Collection[str]) -> flask.Flask:
 
 
 def _cookie() -> str:
-    """The name of the token's cookie: with the port, since servers on one host share their cookies."""
+    """The name of the token's cookie. It has the port, because servers on one host share cookies."""
     return f"visitor_{flask.request.host.rpartition(':')[2]}"
 
 
@@ -249,7 +249,7 @@ def _json(name: str) -> Any:
 
 
 class _Quiet(serving.WSGIRequestHandler):
-    """Prints no line for each request, and waits for no client forever."""
+    """A handler that logs no requests and limits how long it waits for a client."""
 
     timeout = 30
 
@@ -261,11 +261,11 @@ class _Quiet(serving.WSGIRequestHandler):
 
 
 class Server:
-    """Serves pages on the loopback address, each request in a thread of its own."""
+    """Serves pages on the loopback address, with a thread for each request."""
 
     def __init__(self, pages: Pages, port: int):
-        """Binds the port; 0 for a free one. UserError if it cannot be had."""
-        # Not left to werkzeug, which ends the program where a port is taken.
+        """Binds the port; 0 for a free one. UserError if it is not available."""
+        # Bound here, because werkzeug ends the program if a port is in use.
         listening = socket.socket()
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
@@ -276,7 +276,7 @@ class Server:
             ) from error
         listening.listen()
         self.port = listening.getsockname()[1]
-        # A browser leaves out the port of HTTP.
+        # A browser omits HTTP's default port.
         suffix = "" if self.port == 80 else f":{self.port}"
         app = create_app(pages, {f"{name}{suffix}" for name in (LOOPBACK, "localhost")})
         self._server = serving.make_server(
@@ -289,7 +289,7 @@ class Server:
         return f"http://{LOOPBACK}:{self.port}/"
 
     def serve(self) -> None:
-        """Serves until `stop`, Ctrl-C or the end of the program."""
+        """Serves until `stop`, Ctrl-C or the program's end."""
         self._server.serve_forever()
 
     def stop(self) -> None:

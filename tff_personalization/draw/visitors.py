@@ -1,11 +1,10 @@
-"""The visitors of the page: each one's examples and models, only in memory, and bounded.
+"""The visitors of the page: their examples and models, in memory only, and limited in number.
 
-A visitor's k-th example of a character is held back, to judge by, for k = 2, 5, 8, …: of every three the second. The
-others train. What is shown of a model is judged on all that is held back so far.
+Of every three examples of a character, the second (k = 2, 5, 8, …) is held back for testing. The others train. The page
+shows a model's accuracy on all examples held back so far.
 
-A visitor has the models of their first 1, 2, 4, 8, … train examples, for the curve, and of all of them. Each is made
-from the initial model. With many examples the last is made again only when a fortieth
-of them is new.
+A visitor has one model from each of the first 1, 2, 4, 8, … train examples, for the curve, and one from all of them.
+Each is made from the initial model. With many examples, the last one is made again only when a fortieth of them is new.
 """
 
 import collections
@@ -37,7 +36,7 @@ class _Model:
 
     Attributes:
         weights: its weights.
-        right: whether it is right, for each of the held-back examples that it has been judged on, in their order.
+        right: whether it is right on each held-back example that it was tested on, in their order.
     """
 
     weights: personalizer_lib.Weights
@@ -55,7 +54,7 @@ class Visitor:
     """One visitor. Hold `lock` while using it."""
 
     def __init__(self, personalizer: personalizer_lib.Personalizer, most_examples: int):
-        """Takes what makes models, and how many examples are kept at most."""
+        """Takes the maker of models and the largest number of examples."""
         self.lock = threading.Lock()
         self._personalizer = personalizer
         self._classes = personalizer.trained.classes
@@ -66,14 +65,14 @@ class Visitor:
 
     @property
     def personalized(self) -> personalizer_lib.Weights:
-        """The weights of the newest model; of the initial one before there is another."""
+        """The weights of the newest model, or of the initial model if there is no other yet."""
         return self._models[max(self._models)].weights
 
     def add(self, image: np.ndarray, label: int) -> bool:
         """Adds an example, a uint8 image of shape (28, 28) and its class. Returns whether it is held back.
 
         Raises:
-            UserError: there are as many as are kept.
+            UserError: the visitor has the largest number of examples already.
         """
         if len(self._examples) >= self._most_examples:
             raise errors.UserError(f"At most {self._most_examples} examples are kept: save them and start again.")
@@ -83,7 +82,7 @@ class Visitor:
         return held_back
 
     def undo(self) -> None:
-        """Takes the last example back, if there is one."""
+        """Removes the last example, if there is one."""
         if not self._examples:
             return
         self._examples.pop()
@@ -93,7 +92,7 @@ class Visitor:
             del model.right[held_back:]
 
     def train(self, at_once: bool = False) -> None:
-        """Makes the models that are due, as the head of this file says; `at_once`, that of all train examples too."""
+        """Makes the models that are due, see the head of this file; with `at_once`, also that of all train examples."""
         train = self._part(False)
         count = len(train)
         sizes = {2**power for power in range(count.bit_length()) if 2**power <= count}
@@ -106,7 +105,7 @@ class Visitor:
         self._models = {k: model for k, model in self._models.items() if k in {0, *sizes, newest}}
 
     def state(self, writers: held_out_writers.HeldOutWriters | None) -> dict[str, Any]:
-        """Numbers of examples, and how many of the held-back ones each model is right about, as plain values."""
+        """The numbers of examples, and of held-back examples that each model predicts rightly, as plain values."""
         held_back = self._part(True)
         curve = []
         for size, model in sorted(self._models.items()):
@@ -151,12 +150,12 @@ class Visitor:
         return stream.getvalue()
 
     def load(self, archive: bytes) -> None:
-        """Takes the examples of a by-writer archive in place of those there are.
+        """Replaces the examples by those of a by-writer archive.
 
-        Parts are as the archive says, or split as for a run (a fifth of the examples is held back).
+        Parts are those of the archive, or split as for a run (a fifth of the examples is held back).
 
         Raises:
-            UserError: it is malformed, too large, or of several writers; nothing has changed then.
+            UserError: it is malformed, too large, or has several writers. Nothing is changed then.
         """
         trained = self._personalizer.trained
         name = "the archive"
@@ -172,7 +171,7 @@ class Visitor:
         if len(writers) > 1:
             raise errors.UserError(f"{name} is of {len(writers)} writers: one writer is expected.")
         self._writer = writers[0]
-        # Synthetic examples are called so when they are saved again.
+        # Synthetic examples are still called synthetic when they are saved again.
         self._source = read.source if read.source.startswith("synthetic") else SOURCE
         self._examples = [
             _Example(image, int(label), bool(held_back))
@@ -188,7 +187,7 @@ def _arrays(examples: list[_Example]) -> tuple[np.ndarray, np.ndarray]:
 
 
 class Visitors:
-    """The visitors by their token; beyond the limit, the one who has been away longest is forgotten."""
+    """The visitors by token. Beyond the limit, the least recent one is forgotten."""
 
     def __init__(self, new_visitor: Callable[[], Visitor], most: int):
         self._new_visitor = new_visitor
@@ -200,7 +199,7 @@ class Visitors:
         return len(self._visitors)
 
     def get(self, token: str) -> Visitor:
-        """The visitor with a token: a new one, who is not kept, if there is none."""
+        """The visitor with a token, or a new visitor who is not kept."""
         with self._lock:
             if token in self._visitors:
                 self._visitors.move_to_end(token)
@@ -208,7 +207,7 @@ class Visitors:
         return self._new_visitor()
 
     def get_or_keep(self, token: str) -> Visitor:
-        """The visitor with a token: a new one, who is kept, if there is none."""
+        """The visitor with a token, or a new visitor who is kept."""
         with self._lock:
             visitor = self._visitors.setdefault(token, self._new_visitor())
             self._visitors.move_to_end(token)

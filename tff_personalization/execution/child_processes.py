@@ -1,4 +1,4 @@
-"""Child processes that never outlive this one, and that nobody else reaches: see `launch.py`."""
+"""Child processes that end with this one and that nobody else can reach; see `launch.py`."""
 
 import contextlib
 import os
@@ -16,28 +16,28 @@ PORT = 8000
 """On which a closed command is to listen: its network is its own."""
 
 _LAUNCH = [sys.executable, "-I", "-S", str(pathlib.Path(__file__).with_name("launch.py"))]
-_LONGEST_PATH = 90  # of a Unix socket: the kernel takes 107 characters
+_LONGEST_PATH = 90  # longest path of a Unix socket; the kernel's limit is 107 characters
 
 
 class NotClosed(Exception):
-    """A command cannot be closed off from the network here, for a reason in words."""
+    """A command cannot be isolated from the network on this machine; the message says why."""
 
 
 def ending_with_parent(command: Sequence[str]) -> list[str]:
-    """The command such that the kernel (Linux) ends it when the thread that starts it ends, however that comes about.
+    """A command that the kernel (Linux) ends when the thread that started it ends, in any way.
 
-    A little Python goes before it, and no `preexec_fn`: that would run in a copy of this process, which gRPC does not
-    always survive.
+    A small Python program starts it. A `preexec_fn` would run in a copy of this process, which gRPC does not always
+    survive.
     """
     return [*_LAUNCH, str(os.getpid()), *command] if sys.platform == "linux" else list(command)
 
 
 class Closed:
-    """A command in a network of its own, which ends with this process. Only this user reaches it, at `target`.
+    """A command in its own network, which ends with this process. Only this user can reach it, at `target`.
 
     Attributes:
-        process: the command; it starts to listen on `PORT` of its own network when it is ready to.
-        target: what gRPC connects to: a Unix socket in a folder of this user's.
+        process: the command. When it is ready, it listens on `PORT` of its own network.
+        target: gRPC's address of it: a Unix socket in a folder of this user.
     """
 
     def __init__(self, command: Sequence[str], environment: Mapping[str, str], output: IO[Any]):
@@ -46,7 +46,7 @@ class Closed:
         Args:
             command: listens on `PORT`.
             environment: its variables.
-            output: where what it says goes.
+            output: the file for its output.
 
         Raises:
             NotClosed: the kernel gives it no network of its own, or there is no place for a Unix socket.
@@ -74,15 +74,15 @@ def start_closed(
     parent: int,
     folder: str = "",
 ) -> subprocess.Popen:
-    """Starts a command that listens on `PORT` of a network of its own, to which connections to `listener` are passed.
+    """Starts a command that listens on `PORT` of its own network. Connections to `listener` are passed to it.
 
     Args:
         command: as in `Closed`, as are `environment` and `output`.
         environment: its variables.
         output: None for this process's own.
         listener: a socket that listens.
-        parent: the process that it ends with; 0: none.
-        folder: is removed when it ends.
+        parent: the process with which it ends; 0 for none.
+        folder: is deleted when it ends.
 
     Raises:
         NotClosed: the kernel gives it no network of its own.
@@ -105,7 +105,7 @@ def start_closed(
         os.close(tell)
     with os.fdopen(hear, "rb") as told:
         answer = told.read().decode()
-    if answer in ("closed", ""):  # It says nothing if it was killed, which whoever waits for it sees.
+    if answer in ("closed", ""):  # It says nothing if it was killed; the process that waits for it sees that.
         return process
     process.wait()
     raise NotClosed(answer)
@@ -124,7 +124,7 @@ def _listening(path: str) -> socket.socket:
 
 def _folder_for_socket() -> str:
     for place in (tempfile.gettempdir(), "/tmp", "/dev/shm"):
-        # gRPC would take other characters for parts of an address.
+        # gRPC would read other characters as parts of an address.
         if len(place) < _LONGEST_PATH - 30 and re.fullmatch(r"[\w./-]+", place, re.ASCII):
             with contextlib.suppress(OSError):
                 return tempfile.mkdtemp(prefix="tff_worker-", dir=place)

@@ -1,4 +1,4 @@
-"""Connections to workers: without a proxy to this machine; to others through the one that the environment names."""
+"""Connections to workers: to this machine without a proxy, to others through the environment's proxy."""
 
 import os
 import socket
@@ -9,7 +9,7 @@ import grpc
 from tff_personalization import errors
 
 _OPTIONS = [(f"grpc.max_{kind}message_length", 2_000_000_000) for kind in ("", "receive_", "send_")]
-# In the order in which gRPC looks at them; upper case means nothing to it.
+# In the order in which gRPC reads them; it ignores upper-case names.
 _PROXIES, _EXCEPTIONS = ("grpc_proxy", "https_proxy", "http_proxy"), ("no_grpc_proxy", "no_proxy")
 
 
@@ -19,9 +19,9 @@ def channel(target: str) -> grpc.Channel:
 
 
 def proxy_to(target: str) -> str:
-    """The proxy through which a worker is reached, without its password; "" if it is reached directly.
+    """The proxy of connections to a worker, without its password; "" if there is none.
 
-    Loopback and Unix sockets never use one.
+    Loopback and Unix sockets never use a proxy.
     """
     proxy = next((os.environ[name] for name in _PROXIES if os.environ.get(name)), "")
     host = target.rpartition(":")[0].strip("[]").lower()

@@ -1,4 +1,4 @@
-"""Computations over many clients in parts, on one worker or on several: what TFF's context does with a computation."""
+"""A TFF context that computes over many clients in parts, on one worker or on several."""
 
 import asyncio
 import functools
@@ -16,20 +16,20 @@ _PARTS_PER_WORKER = 2
 
 
 class Workers(Protocol):
-    """Where computations are done: the worker process of this machine, or those of others."""
+    """The workers that compute: this machine's worker process, or those of other machines."""
 
     def attempt(self, compute: Callable[[list[tff.framework.AsyncContext]], Any]) -> Any:
-        """What `compute` makes of the contexts of all workers that are there; again, if one is lost meanwhile."""
+        """The result of `compute` on the contexts of all available workers; again, if a worker is lost meanwhile."""
 
 
 class Context(tff.framework.SyncContext):
     """Computes on workers; a computation over many clients in parts of at most `clients_per_call` of them.
 
-    A worker holds each client's result until all are aggregated, some 20 MB for the paper's network, so its memory
-    grows with the clients of a call. TFF can split a computation that aggregates once: partial aggregates over parts of
-    the clients are merged, and what follows sees the whole. Sums, (weighted) means, and clipping or zeroing by norms
-    known from earlier rounds are of this kind. What is not, such as an aggregate over results that depend on another
-    one of the same round, is computed in one piece, by one worker.
+    A worker holds each client's result until all are aggregated (about 20 MB for the paper's network), so its memory
+    grows with the clients of a call. TFF can split a computation that aggregates once. It merges partial aggregates
+    over parts of the clients, and the next steps get the whole aggregate. Sums, (weighted) means, and clipping or
+    zeroing by norms from earlier rounds can be split. Other computations, such as an aggregate that depends on another
+    one of the same round, are computed in one piece by one worker.
     """
 
     def __init__(self, workers: Workers, clients_per_call: int):
@@ -44,7 +44,7 @@ class Context(tff.framework.SyncContext):
 
     def _compute(self, comp: tff.Computation, arg: Any, contexts: list[tff.framework.AsyncContext]) -> Any:
         clients = _count_clients(comp, arg)
-        # Several parts for each of several workers: a faster one takes more of them.
+        # With several workers, several parts for each, so that a faster worker takes more of them.
         wanted = min(clients, _PARTS_PER_WORKER * len(contexts)) if len(contexts) > 1 else 1
         parts = max(wanted, -(-clients // self._clients_per_call))
         if parts > 1 and len(contexts) > 1 and _is_placed_at_clients(comp.type_signature.result):
@@ -57,9 +57,9 @@ class Context(tff.framework.SyncContext):
     def _merging_context(
         self, contexts: list[tff.framework.AsyncContext], parts: int
     ) -> tff.framework.MergeableCompExecutionContext:
-        """A context that merges this many parts; it is reused, since each has a thread and an event loop without end.
+        """A context that merges this many parts. It is reused, because each has a thread and a loop that never end.
 
-        The thread must not end either: with it would the worker, if it was restarted there.
+        The thread must not end: a worker that was restarted there would end with it.
         """
         gone = [key for key in self._merging if not set(key[0]) <= set(contexts)]
         for key in gone:
@@ -92,7 +92,7 @@ class Context(tff.framework.SyncContext):
 
 
 def worker_context(executor_fn: Callable[[dict], tff.framework.RemoteExecutor]) -> tff.framework.AsyncExecutionContext:
-    """A context of one worker, whose executors `executor_fn` makes from numbers of clients."""
+    """A context of one worker. `executor_fn` makes its executor for a number of clients."""
     return tff.framework.AsyncExecutionContext(
         executor_fn=tff.framework.ResourceManagingExecutorFactory(executor_fn),
         compiler_fn=lambda comp: tff.backends.native.desugar_and_transform_to_native(_with_plain_sums(comp)),
@@ -106,7 +106,7 @@ def _is_placed_at_clients(type_: tff.Type) -> bool:
 
 
 def _parts_of_clients(comp: tff.Computation, arg: Any, parts: int) -> list[Any]:
-    """The argument of a computation of several values, once for each part of the clients."""
+    """The argument of a computation, once for each part of the clients."""
     elements = list(zip(arg, comp.type_signature.parameter, strict=True))
     places = np.array_split(np.arange(_count_clients(comp, arg)), parts)
     return [
@@ -121,7 +121,7 @@ def _parts_of_clients(comp: tff.Computation, arg: Any, parts: int) -> list[Any]:
 
 
 async def _in_turns(comp: tff.Computation, arguments: list[Any], contexts: list[Any]) -> list[Any]:
-    """What a computation gives for each argument, one list after the other; a context takes one when it is free."""
+    """The results of a computation for each argument, in order. A context takes the next argument when it is free."""
     results: list[Any] = [None] * len(arguments)
     waiting = iter(range(len(arguments)))
 
@@ -134,7 +134,7 @@ async def _in_turns(comp: tff.Computation, arguments: list[Any], contexts: list[
 
 
 def _with_plain_sums(comp: tff.Computation) -> tff.Computation:
-    """`comp` with secure sums taken in the clear: TFF's worker has no cryptography. The values stay as they are."""
+    """`comp` with plain sums for secure ones, because TFF's worker has no cryptography. The values are the same."""
     plain = tff.backends.test.replace_secure_intrinsics_with_bodies(comp)
     return tff.framework.ConcreteComputation.with_type(plain, comp.type_signature)  # which names Python's containers
 

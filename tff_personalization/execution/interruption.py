@@ -1,4 +1,4 @@
-"""Ctrl-C, SIGTERM and SIGHUP as one exception, `errors.Interrupted`, raised where the program can stand it."""
+"""Raises Ctrl-C, SIGTERM and SIGHUP as one exception, `errors.Interrupted`, where the program can handle it."""
 
 import contextlib
 import signal
@@ -9,11 +9,11 @@ from tff_personalization import errors
 
 
 class Interruption:
-    """A context in which SIGINT, SIGTERM and SIGHUP are `errors.Interrupted`, at once or at the end of `postponed()`.
+    """Raises `errors.Interrupted` inside the context on SIGINT, SIGTERM and SIGHUP, at once or after `postponed()`.
 
-    Raised in the middle of a call from C++ back to Python, as when TensorFlow builds a graph, the exception comes out
-    as another one, or not at all. So another one leaves the context as `errors.Interrupted`, and one that was lost is
-    raised where files are written next.
+    If it is raised during a call from C++ back to Python, as when TensorFlow builds a graph, another exception arrives
+    or none. So after a signal any exception leaves the context as `errors.Interrupted`, and a lost one is raised when
+    files are written next.
     """
 
     def __init__(self) -> None:
@@ -45,9 +45,9 @@ class Interruption:
 
     @contextlib.contextmanager
     def postponed(self) -> Iterator[None]:
-        """Inside, nothing is interrupted but by a second signal: files are written whole.
+        """Postpones the first signal, so that files are written whole. A second signal interrupts.
 
-        A second one is for a write that does not end. Python waits for ever for a thread that has no memory to start.
+        The second signal is for a write that never ends: Python waits forever for a thread that has no memory to start.
         """
         self._postponing = True
         try:

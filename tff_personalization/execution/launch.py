@@ -1,14 +1,14 @@
-"""Becomes a command that ends with its parent, and that nobody reaches through the network if it is to be closed.
+"""Becomes a command that ends with its parent and, if closed, cannot be reached through the network.
 
     python -I -S launch.py PARENT COMMAND…
     python -I -S launch.py PARENT --closed=TELL,LISTEN,PORT,FOLDER COMMAND…
 
-A closed command gets a network of its own from the kernel (a Linux network namespace) with nothing but loopback in it:
-what it listens on is not there for anybody else. A relay, a child of the command, passes connections to the socket
-LISTEN, which was made outside, on to PORT inside. It ends with the command and removes FOLDER. The pipe TELL hears
-"closed", or why that cannot be; the command is not started then. With PARENT 0, the command does not end with it.
+A closed command gets its own network from the kernel (a Linux network namespace) with only a loopback, so nobody else
+can reach its ports. A relay, a child of the command, passes connections from the socket LISTEN, which was made outside,
+to PORT inside. It ends with the command and deletes FOLDER. The pipe TELL receives "closed", or the reason why the
+command cannot be closed; then it is not started. With PARENT 0, the command does not end with its parent.
 
-This runs in a process of its own, before any thread, and imports only the standard library: it takes 20 ms.
+This runs in its own process, before any thread, and imports only the standard library: it takes 20 ms.
 """
 
 import contextlib
@@ -45,21 +45,21 @@ def main(arguments: list[str]) -> None:
         for descriptor in (int(tell), int(listen)):
             os.set_inheritable(descriptor, False)
     if parent:
-        _end_with(parent, signal.SIGKILL)  # After the namespace: a change of credentials forgets it.
+        _end_with(parent, signal.SIGKILL)  # After the namespace, because a change of credentials clears this setting.
     os.execv(command[0], command)
 
 
 def _end_with(parent: int, number: signal.Signals) -> None:
-    """Asks for a signal at the parent's end, and ends if it has ended already."""
+    """Asks the kernel for a signal when the parent ends. Exits if it has ended already."""
     _libc.prctl(_PR_SET_PDEATHSIG, int(number))
     if os.getppid() != parent:
         sys.exit(1)
 
 
 def _enter_own_network() -> None:
-    """A network namespace with its loopback up; OSError if the kernel gives none.
+    """Enters a network namespace and starts its loopback; OSError if the kernel gives none.
 
-    Who may not have one gets it in a user namespace, in which files belong to the same users as before.
+    Users without this right get it in a user namespace, in which files belong to the same users as before.
     """
     user, group = os.geteuid(), os.getegid()
     if _libc.unshare(_CLONE_NEWNET):
@@ -92,7 +92,7 @@ def _start_relay(listen: int, port: int, folder: str, tell: int) -> None:
 
 
 def _relay(outside: socket.socket, port: int) -> None:
-    """Passes on what comes from either end, until both have ended."""
+    """Passes data in both directions until both ends are closed."""
     inside = _connect(port)
     if inside is None:
         outside.close()
@@ -106,7 +106,7 @@ def _relay(outside: socket.socket, port: int) -> None:
 
 
 def _connect(port: int) -> socket.socket | None:
-    """A connection to the command, as soon as it listens."""
+    """Connects to the command as soon as it listens."""
     deadline = time.monotonic() + _SECONDS_TO_LISTEN
     while time.monotonic() < deadline:
         try:
@@ -118,7 +118,7 @@ def _connect(port: int) -> socket.socket | None:
 
 def _pass_on(source: socket.socket, target: socket.socket) -> None:
     buffer = memoryview(bytearray(_BYTES))
-    with contextlib.suppress(OSError):  # The other end is gone.
+    with contextlib.suppress(OSError):  # The other end is closed.
         while count := source.recv_into(buffer):
             target.sendall(buffer[:count])
     for end, how in ((target, socket.SHUT_WR), (source, socket.SHUT_RD)):

@@ -1,13 +1,13 @@
-"""TFF workers on other machines: clients spread over them, their loss noticed, their return too.
+"""TFF workers on other machines: spreads clients over them, and handles workers that are lost or return.
 
-Each worker is one of TFF's `worker_binary` processes; `python -m tff_personalization.execution.worker` starts one. A
-call of TFF's to a worker that hangs or is gone waits without end. So each worker is asked for a sign of life every few
-seconds, on a connection of its own. When none comes, its connection for work is closed, which ends the calls that wait
-for it. The workers that are left then repeat the computation. A worker that comes back is used from the next
-computation on.
+Each worker is one of TFF's `worker_binary` processes; `python -m tff_personalization.execution.worker` starts one.
+TFF's call to a worker that hangs or is lost never returns. So each worker is asked for a sign of life every few
+seconds, on a separate connection. If it does not answer, its connection for work is closed, which ends the calls that
+wait for it. The remaining workers then repeat the computation. A worker that returns is used from the next computation
+on.
 
-Parts of a round are merged in the order in which they are done, so that sums of floats differ in their last digits from
-run to run.
+Parts of a round are merged in the order in which they finish. So sums of floats differ in their last digits from run to
+run.
 """
 
 import contextlib
@@ -35,11 +35,11 @@ _GONE = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED, grpc.St
 
 
 class _Lost(Exception):
-    """A worker is gone."""
+    """A worker was lost."""
 
 
 class _InItsThread(tff.framework.AsyncContext):
-    """A context that waits for its worker in a thread of its own: TFF's calls block the thread they are made in."""
+    """A context that waits for its worker in its own thread, because TFF's calls block their thread."""
 
     def __init__(self, context: tff.framework.AsyncExecutionContext):
         self._context = context
@@ -50,7 +50,7 @@ class _InItsThread(tff.framework.AsyncContext):
 
 
 class _Remote:
-    """One worker, and the thread that watches over it."""
+    """One worker, and the thread that watches it."""
 
     def __init__(self, address: str):
         self.address = address
@@ -74,7 +74,7 @@ class _Remote:
     def answers(self) -> bool:
         """Whether the worker gives a sign of life."""
         with connections.channel(self.address) as channel:
-            # No executor has this name: what counts is that the worker says so.
+            # No executor has this name; an answer that says so is a sign of life.
             request = executor_pb2.DisposeExecutorRequest(executor=executor_pb2.ExecutorId(id="none"))
             try:
                 executor_pb2_grpc.ExecutorGroupStub(channel).DisposeExecutor(request, timeout=PING_DEADLINE_SECONDS)
@@ -99,7 +99,7 @@ class _Remote:
         self, channel: grpc.Channel, stub: tff.framework.RemoteExecutorGrpcStub, cardinalities: dict
     ) -> tff.framework.RemoteExecutor:
         if channel is not self._channel:
-            raise _Lost(self.address)  # ends TFF's own attempts, which would continue for ever
+            raise _Lost(self.address)  # ends TFF's own attempts, which would continue forever
         return runtime.remote_executor(stub, cardinalities)
 
     def _disconnect(self) -> None:
@@ -108,7 +108,7 @@ class _Remote:
             channel.close()
 
     def stop(self) -> None:
-        """Ends the watching and the connection."""
+        """Stops watching and closes the connection."""
         self._stopping.set()
         self._thread.join(timeout=PING_DEADLINE_SECONDS + PING_SECONDS)
 
@@ -144,8 +144,8 @@ class RemoteWorkers:
         """See `in_parts.Workers`.
 
         Raises:
-            UserError: no worker answers for `patience_seconds`, workers were lost in several attempts in a row, or one
-                that answers has no memory left.
+            UserError: no worker answered for `patience_seconds`, workers were lost in several attempts in a row, or a
+                worker is out of memory.
         """
         for _ in range(_MOST_ATTEMPTS):
             used = {remote.address: remote.context for remote in self._wait_for_some()}
@@ -184,7 +184,7 @@ class RemoteWorkers:
         return present
 
     def _any_lost(self, used: dict[str, Any]) -> bool:
-        """Whether a worker that was used is gone; waits for as long as it takes to notice."""
+        """Whether a worker in use was lost. Waits until a loss would be noticed."""
         deadline = time.monotonic() + PING_DEADLINE_SECONDS + 2 * PING_SECONDS
         while time.monotonic() < deadline:
             if any(remote.context is not used.get(remote.address, remote.context) for remote in self._remotes):
@@ -193,7 +193,7 @@ class RemoteWorkers:
         return False
 
     def stop(self) -> None:
-        """Ends all connections; the workers continue."""
+        """Closes all connections. The workers continue."""
         for remote in self._remotes:
             remote.stop()
 

@@ -1,8 +1,8 @@
-"""TFF's execution context for one machine: its worker process, the cores it uses, and its end.
+"""TFF's execution context for one machine: starts, restarts and ends its worker process.
 
-TFF does the federated work in a child process, `worker_binary`. It is started here, and not by TFF, so that
-it has the settings that were measured to be fastest (one thread for each client, as many clients at once as there are
-cores), so that its log goes to a file, and so that it never outlives this process, however that ends.
+TFF does the federated work in a child process, `worker_binary`. This module starts it instead of TFF, for three
+reasons. It has the settings that were measured to be fastest: one thread for each client, and one client for each core.
+Its log goes to a file. It always ends with this process.
 """
 
 import atexit
@@ -25,17 +25,17 @@ from tff_personalization import errors
 from tff_personalization.execution import child_processes, connections, in_parts, watchdog, worker_binary
 
 _START_SECONDS = 60.0
-# A computation during which the worker ends this often is given up.
+# A computation is given up when the worker has ended this often.
 _MOST_RESTARTS = 3
 _WANT_OF_MEMORY = ("OOM when allocating", "Unexpected error in RPC handling", "Server Threadpool Exhausted")
-# With the paper's network TFF's worker holds some 20 MB for each client of a call.
+# With the paper's network TFF's worker holds about 20 MB for each client of a call.
 CLIENTS_PER_CALL = 50
 
 
 def return_free_memory() -> None:
-    """Gives memory that this process has freed back to the operating system, where the C library can (glibc).
+    """Returns freed memory of this process to the operating system, if the C library can (glibc).
 
-    The buffers of a round are large and of many sizes; without this the heap between them grows for hours.
+    The buffers of a round are large and have many sizes. Without this, the heap between them grows for hours.
     """
     gc.collect()
     with contextlib.suppress(AttributeError, OSError):
@@ -48,12 +48,12 @@ class _Nowhere(tff.framework.SyncContext):
 
 
 def forget_default_context() -> None:
-    """Takes TFF's own context away: unused, it ends with complaints about what Python has already cleared."""
+    """Removes TFF's own context. Unused, it complains at exit about objects that Python has cleared already."""
     tff.framework.set_default_context(_Nowhere())
 
 
 class Worker:
-    """The worker process: started at once, restarted if it died, ended with this process."""
+    """The worker process. It starts at once, is restarted if it dies, and ends with this process."""
 
     def __init__(self, cores: int, threads_per_client: int, log: IO[bytes] | None, require_closed: bool = False):
         """Starts the worker.
@@ -61,11 +61,11 @@ class Worker:
         Args:
             cores: clients that are computed at once.
             threads_per_client: threads that one operation of a client may use.
-            log: where the worker's output goes; None lets it write to this process's standard error.
-            require_closed: whether a worker that others reach through the network is refused.
+            log: the file for the worker's output; None for this process's standard error.
+            require_closed: whether to refuse a worker that others can reach through the network.
 
         Raises:
-            UserError: it would be one, or loopback is down.
+            UserError: others could reach it, or loopback is down.
         """
         self._require_closed = require_closed
         self._closed: child_processes.Closed | None = None
@@ -87,7 +87,7 @@ class Worker:
         return self._process.pid
 
     def attempt(self, compute: Callable[[list[tff.framework.AsyncContext]], Any]) -> Any:
-        """See `in_parts.Workers`. A worker that is out of memory or hangs is ended, and another one computes again."""
+        """See `in_parts.Workers`. A worker that is out of memory or hangs is killed, and a new one computes again."""
         self._restarts = 0
         while True:
             try:
@@ -99,13 +99,13 @@ class Worker:
                 self._restart("because it seems to be out of memory")
 
     def stub(self) -> tff.framework.RemoteExecutorGrpcStub:
-        """A connection to a worker that answers: another one if it has ended.
+        """A connection to a worker that answers. Starts a new worker if the last one has ended.
 
-        TFF asks for it when a computation begins and, after the connection broke, again: a round during which the
+        TFF asks for it when a computation begins, and again after the connection broke. So a round during which the
         worker is killed is computed again.
 
         Raises:
-            UserError: none can be started, or it ended too often during one computation.
+            UserError: no worker can be started, or it ended too often during one computation.
         """
         deadline = time.monotonic() + _START_SECONDS
         while True:
@@ -114,7 +114,7 @@ class Worker:
             elif self._process.poll() is not None:
                 self._restart(f"with status {self._process.returncode}")
             elif self._answered or self._stub.is_ready:
-                self._answered = True  # A connection that idles for long is not ready, and is when it is used.
+                self._answered = True  # A connection that was idle for long is not ready until it is used.
                 return self._stub
             elif time.monotonic() > deadline:
                 self.stop()
@@ -125,7 +125,7 @@ class Worker:
                 time.sleep(0.05)
 
     def _restart(self, how: str) -> None:
-        """Starts another worker in place of one that ended, or is to end, unless that happens too often."""
+        """Replaces a worker that ended or must end by a new one, unless that happens too often."""
         self.stop()
         self._restarts += 1
         if self._restarts > _MOST_RESTARTS:
@@ -139,7 +139,7 @@ class Worker:
         self._start()
 
     def _start(self) -> None:
-        """Starts the process; it answers a second later."""
+        """Starts the process, which answers a second later."""
         self._answered = False
         try:
             command, environment = worker_binary.command(child_processes.PORT, self._cores, self._threads_per_client)
@@ -183,10 +183,10 @@ class Worker:
 
 
 def is_want_of_memory(error: grpc.RpcError) -> bool:
-    """Whether a worker's answer is that it could not allocate memory.
+    """Whether a worker's error says that it is out of memory.
 
-    TensorFlow says so; a C++ exception in the worker, of which bad_alloc is the usual one, is "unexpected" to gRPC, and
-    its threads are "exhausted" when there is no memory for another.
+    TensorFlow says so itself. gRPC calls a C++ exception in the worker (usually bad_alloc) "unexpected", and says that
+    threads are "exhausted" if there is no memory for another one.
     """
     details = error.details() if isinstance(error, grpc.Call) else str(error)
     return any(words in (details or "") for words in _WANT_OF_MEMORY)
@@ -194,7 +194,7 @@ def is_want_of_memory(error: grpc.RpcError) -> bool:
 
 @functools.cache
 def _warn_of_open_worker(reason: str) -> None:
-    """Says it once, not at each start."""
+    """Warns once, not at each start."""
     logging.warning(
         "TFF's worker cannot be isolated from the network here (%s): it listens on a port of all interfaces; "
         "--require_closed_worker would refuse to run here.",
@@ -207,7 +207,7 @@ def _executor(worker: Worker, cardinalities: dict) -> tff.framework.RemoteExecut
 
 
 def remote_executor(stub: tff.framework.RemoteExecutorGrpcStub, cardinalities: dict) -> tff.framework.RemoteExecutor:
-    """An executor for a number of clients at the other end of a connection."""
+    """An executor for a number of clients, at the other end of a connection."""
     cardinalities.setdefault(tff.CLIENTS, 0)
     remote = tff.framework.RemoteExecutor(stub)
     remote.set_cardinalities(cardinalities)
@@ -226,13 +226,13 @@ def execution_context(
 
     Args:
         cores: clients computed at once; 0 for all available cores.
-        log: where the worker's output goes; None for standard error.
-        threads_per_client: more than one pays only where there is one client at a time.
-        clients_per_call: a computation over more clients than this is done in parts, if it can be.
-        require_closed: whether a worker that others reach through the network is refused.
+        log: the file for the worker's output; None for standard error.
+        threads_per_client: more than one is faster only if clients are computed one at a time.
+        clients_per_call: a computation over more clients than this is split into parts, if possible.
+        require_closed: whether to refuse a worker that others can reach through the network.
 
     Yields:
-        The worker, which ends with the context, and with this process however that ends.
+        The worker. It ends with the context, and always with this process.
     """
     worker = Worker(cores or worker_binary.available_cores(), threads_per_client, log, require_closed)
     try:

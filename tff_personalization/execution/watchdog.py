@@ -1,4 +1,4 @@
-"""Ends a worker process that hangs, so that another one does its work."""
+"""Kills a worker process that hangs, so that a new one can do its work."""
 
 import contextlib
 import subprocess
@@ -11,23 +11,23 @@ from absl import logging
 
 STILL_SECONDS = 60.0
 _POLL_SECONDS = 1.0
-# What this process may do meanwhile, in seconds of processor time a second: waiting in event loops takes less.
+# This process counts as waiting below this many seconds of processor time a second; event loops use less.
 _IDLE = 0.2
 
 
 class Watchdog:
-    """Kills a process that has done nothing for a while, though this one waits for it and does nothing either.
+    """Kills a process that has been idle for a while, although this process waits for it and is idle too.
 
-    A process that has no memory for a thread, or is stopped, does not end and does not answer. Time is counted in looks
-    of a second, in which both were there: a machine that was suspended is no reason.
+    A process that has no memory for a thread, or is stopped, neither ends nor answers. Time is counted in checks, one a
+    second, that saw both processes, so a suspended machine does not count.
     """
 
     def __init__(self, process: Callable[[], subprocess.Popen | None], seconds: float = STILL_SECONDS):
-        """Begins to watch, in a thread of its own.
+        """Begins to watch, in its own thread.
 
         Args:
-            process: says which process is waited for.
-            seconds: how long it may be still.
+            process: returns the process that is waited for.
+            seconds: how long it may be idle.
         """
         self._process = process
         self._seconds = seconds
@@ -36,7 +36,7 @@ class Watchdog:
 
     @contextlib.contextmanager
     def waiting(self) -> Iterator[None]:
-        """While the process is waited for."""
+        """A context in which this process waits for the other one."""
         self._waiting.set()
         try:
             yield
@@ -63,6 +63,6 @@ class Watchdog:
 
 
 def _seconds(process: psutil.Process) -> float:
-    """Processor time that a process has had."""
+    """The processor time that a process has used."""
     times = process.cpu_times()
     return times.user + times.system

@@ -3,8 +3,8 @@
     python -m tff_personalization.execution.worker --port=8000                       # through a tunnel: docs/scaling.md
     python -m tff_personalization.execution.worker --port=8000 --address=10.0.0.5    # on that network
 
-It computes for whoever connects, without asking who that is. So it listens only on the address that it is given, by
-default this machine's loopback. Give one that only your own machines reach.
+It computes for anyone who connects, without authentication. So it listens only on the given address, by default this
+machine's loopback. Give an address that only your own machines can reach.
 """
 
 import os
@@ -19,7 +19,7 @@ from tff_personalization.execution import child_processes, worker_binary
 
 
 def listening(address: str, port: int) -> socket.socket:
-    """A socket that listens on an address of this machine, by name or number; UserError if that cannot be."""
+    """A socket that listens on an address of this machine, by name or number; UserError if that fails."""
     try:
         family, _, _, _, place = socket.getaddrinfo(address, port, type=socket.SOCK_STREAM)[0]
         return socket.create_server(place[:2], family=family)
@@ -57,5 +57,5 @@ if __name__ == "__main__":
     flags.DEFINE_integer("port", 8000, "Port to listen on.", lower_bound=1, upper_bound=65535)
     flags.DEFINE_integer("cores", 0, "Clients computed at once, one core each; 0: all cores.", lower_bound=0)
     flags.DEFINE_integer("threads_per_client", 1, "Threads for each client.", lower_bound=1)
-    signal.signal(signal.SIGINT, signal.SIG_DFL)  # it has nothing to save: the kernel ends the worker with it
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # it has nothing to save, and the kernel ends the worker with it
     app.run(startup.with_plain_errors(main), flags_parser=startup.parse_flags)

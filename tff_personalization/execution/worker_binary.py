@@ -1,4 +1,4 @@
-"""TFF's worker program: where it is, how it is called, how many cores it may use. Nothing of TFF is imported."""
+"""TFF's worker program: its path, its command and its number of cores. Does not import TFF."""
 
 import importlib.util
 import os
@@ -9,7 +9,7 @@ PATH = pathlib.Path((_TFF and _TFF.origin) or "").parent / "data" / "worker_bina
 
 
 def available_cores() -> int:
-    """The cores that this process may use: the scheduler's affinity, cut to the container's CPU quota."""
+    """The number of cores that this process may use: the scheduler's affinity, limited by the container's CPU quota."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     try:
         quota, period = pathlib.Path("/sys/fs/cgroup/cpu.max").read_text().split()
@@ -20,6 +20,6 @@ def available_cores() -> int:
 
 
 def command(port: int, cores: int, threads_per_client: int) -> tuple[list[str], dict[str, str]]:
-    """The command of TFF's worker, and its environment: with one thread a client and a client a core it is fastest."""
+    """The command of TFF's worker, and its environment. One thread a client and one client a core are fastest."""
     arguments = [str(PATH), f"--port={port}", f"--max_concurrent_computation_calls={cores}"]
     return arguments, {**os.environ, "TF_NUM_INTRAOP_THREADS": str(threads_per_client)}

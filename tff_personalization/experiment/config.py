@@ -1,4 +1,4 @@
-"""From flags to a checked experiment."""
+"""Turns flags into a checked experiment."""
 
 import dataclasses
 import hashlib
@@ -23,7 +23,7 @@ def define_flags(flag_values: flags.FlagValues = flags.FLAGS) -> None:
     """Defines every flag of a run, and those of a sweep.
 
     Raises:
-        UserError: a plugin has a setting whose name is taken.
+        UserError: a plugin's setting has a name that is in use.
     """
     for name, setting in settings_lib.all_flags().items():
         define_flag(name, setting, flag_values)
@@ -39,7 +39,7 @@ def define_flags(flag_values: flags.FlagValues = flags.FLAGS) -> None:
 
 
 class _Choice(flags.EnumParser):
-    """absl's parser, whose error names the choice that was probably meant."""
+    """absl's parser, with an error that names the choice that was probably meant."""
 
     def parse(self, argument: str) -> str:
         if argument not in self.enum_values:
@@ -73,11 +73,11 @@ class Experiment:
     """A checked experiment.
 
     Attributes:
-        config: what every run reads.
-        values: the value of every setting by name, of those that the run does not read too.
-        optimizers: the optimizer of each role that the method has, and that of personalization.
+        config: the settings of every run.
+        values: the value of every setting by name, including those that the run does not read.
+        optimizers: the optimizer of each of the method's roles, and that of personalization.
         plugins: the SHA-256 of each plugin's source, by the plugin's name.
-        given: the values of the flags that were not left at their defaults, by name.
+        given: the values of the flags that differ from their defaults, by name.
     """
 
     config: settings_lib.RunSettings
@@ -87,16 +87,16 @@ class Experiment:
     given: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
     def read(self, group: type[G]) -> G:
-        """The values of a group of settings."""
+        """The group with this experiment's values."""
         return group(**{name: self.optimizers.get(name, self.values.get(name)) for name in group.parts()})
 
     def as_json(self) -> dict[str, Any]:
-        """Every setting and optimizer as plain values, and the source of each plugin as its hash."""
+        """Every setting and optimizer as plain values, and the hash of each plugin's source."""
         specs = {role: dataclasses.asdict(spec) for role, spec in self.optimizers.items()}
         return {**self.values, "optimizers": specs, "plugin_sources": dict(self.plugins)}
 
     def run_name(self) -> str:
-        """The name of the run directory: the one given, or one that differs whenever a number could differ."""
+        """The name of the run directory: the given one, or one that differs if any result could differ."""
         if self.config.run_name:
             return self.config.run_name
         settings = identity.of(self.as_json(), settings_lib.defaults())
@@ -109,20 +109,20 @@ def from_flags(flag_values: flags.FlagValues = flags.FLAGS) -> Experiment:
     """The experiment that the flags describe.
 
     Raises:
-        UserError: a value is out of range, two do not fit together, or a flag is given that nothing would read.
+        UserError: a value is out of range, two values do not fit together, or a given flag has no effect.
     """
     of_flags = {name: flag_values[name].value for name in settings_lib.all_flags()}
     return from_values(of_flags, given(flag_values))
 
 
 def from_settings(given: Mapping[str, Any]) -> Experiment:
-    """The experiment of settings by the names of their flags; its plugins are imported if need be.
+    """The experiment that settings describe, by the names of their flags. Imports its plugins if necessary.
 
     Args:
-        given: values as Python has them, or the text that a flag would be given; None leaves a default.
+        given: Python values, or text as in a flag; None leaves a default.
 
     Raises:
-        UserError: as in `from_flags`, or there is no such setting.
+        UserError: as in `from_flags`, or a setting does not exist.
     """
     arguments = [argument(name, value) for name, value in given.items() if value is not None]
     flag_values = flags.FlagValues()
@@ -141,12 +141,12 @@ def _listed(value: Any) -> list[str]:
 
 
 def theme_of(name: str) -> str:
-    """What a setting is about: data, training, personalization or run."""
+    """The theme of a setting: data, training, personalization or run."""
     return settings_lib.all_flags()[name].theme
 
 
 def from_values(of_flags: Mapping[str, Any], given: Mapping[str, Any]) -> Experiment:
-    """The experiment that the values of all flags describe; `given` are those that the user gave. See `from_flags`."""
+    """The experiment that the values of all flags describe. `given` are those that the user gave. See `from_flags`."""
     of_flags = {**of_flags, "plugin": plugins.split(of_flags["plugin"])}
     values = {name: part.of(of_flags) for name, part in settings_lib.all_parts().items() if isinstance(part, Setting)}
     _choose_by_task(values)
@@ -180,12 +180,12 @@ def from_values(of_flags: Mapping[str, Any], given: Mapping[str, Any]) -> Experi
 
 
 def argument(name: str, value: Any) -> str:
-    """A flag with its value, as the command line has it."""
+    """A flag with its value, as on the command line."""
     return f"--{name}={text(value)}"
 
 
 def text(value: Any) -> str:
-    """A flag's value as the command line has it."""
+    """A flag's value, as on the command line."""
     if isinstance(value, list | tuple):
         return ",".join(map(text, value))
     return str(value).lower() if isinstance(value, bool) else str(value)
@@ -215,7 +215,7 @@ def _check_strategies(values: Mapping[str, Any], method: Method) -> None:
 
 
 def _check_combinations(values: Mapping[str, Any], method: Method, given: Collection[str]) -> None:
-    """What settings of every run must have to do with each other."""
+    """Checks that settings of every run fit together."""
     if not values["straggler_probability"] and "straggler_step_fraction" in given:
         raise errors.UserError(
             "--straggler_step_fraction has no effect without stragglers: give --straggler_probability, or remove it."
@@ -252,7 +252,7 @@ def _check_client_optimizer(name: str, method: Method, specs: Mapping[str, optim
 
 
 def _choose_by_task(values: dict[str, Any]) -> None:
-    """Fills in the client data and the model of the task; refuses those of another task."""
+    """Fills in the task's default client data and model. Refuses those of another task."""
     task = registry.TASKS[values["task"]]
     if values["client_data"] is None:
         values["client_data"] = task.sources.default
@@ -270,10 +270,10 @@ def _choose_by_task(values: dict[str, Any]) -> None:
 
 
 def _refuse_unread(values: Mapping[str, Any], method: Method, given: Collection[str]) -> None:
-    """A flag that has no effect is a mistake of the user's: refuse it by name."""
+    """Refuses a flag that has no effect, by name: the user made a mistake."""
     chosen = settings_lib.chosen(values)
     read = {flag for groups in chosen.values() for group in groups for flag in group.flags()}
-    # What a strategy could read is its to refuse: a method may read it too.
+    # Settings of strategies are checked separately, because a method may read them too.
     for chooser, groups in settings_lib.choices().items():
         for flag in sorted({flag for group in groups.values() for flag in group.flags()} - read):
             if flag in given:

@@ -1,4 +1,4 @@
-"""What `--help` says: the flags that matter most or, with a choice, those that the choice reads."""
+"""The text of `--help`: the most important flags or, with a choice, the flags that this choice reads."""
 
 from absl import flags
 
@@ -35,7 +35,7 @@ FIRST_FLAGS = {
 
 
 def of_first_flags(flag_values: flags.FlagValues = flags.FLAGS) -> str:
-    """The help of `FIRST_FLAGS`, a line each, and how to see the others."""
+    """The help of `FIRST_FLAGS`, one line each, and how to see the others."""
     lines = []
     for name, text in FIRST_FLAGS.items():
         default = (flag_values[name].default_as_str or "").strip("'")
@@ -45,7 +45,7 @@ def of_first_flags(flag_values: flags.FlagValues = flags.FLAGS) -> str:
 
 
 def of_choices(flag_values: flags.FlagValues = flags.FLAGS) -> str:
-    """The help of the flags that the given choices read besides what every run reads; "" if none was given."""
+    """The help of the flags that the given choices read, besides those of every run; "" if none was given."""
     values = {name: flag_values[name].value for name in ("task", *settings_lib.choices())}
     values["client_data"] = values["client_data"] or registry.TASKS[values["task"]].sources.default
     helped = flags.FlagValues()
@@ -62,7 +62,7 @@ def of_choices(flag_values: flags.FlagValues = flags.FLAGS) -> str:
 
 
 def _flags_of(group: type[Group], flag_values: flags.FlagValues) -> list[str]:
-    """The flags of a group, without the options of optimizers that were not chosen."""
+    """The flags of a group, without the options of other optimizers than the chosen ones."""
     names = []
     for part in group.parts().values():
         others: tuple[str, ...] = ()

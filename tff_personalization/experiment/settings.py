@@ -1,4 +1,4 @@
-"""The settings of a run that do not belong to one method, strategy or aggregator, and the union of all settings."""
+"""The settings of a run that belong to no single method, strategy or aggregator, and the union of all settings."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -34,7 +34,7 @@ def _networks() -> str:
 
 
 class EvaluationsBetweenRounds(Group):
-    """What is read where --rounds_per_evaluation is not 0."""
+    """The settings that are read if --rounds_per_evaluation is not 0."""
 
     evaluation_clients = Setting(
         50,
@@ -52,7 +52,7 @@ class EvaluationsBetweenRounds(Group):
 
 
 class Rounds(EvaluationsBetweenRounds):
-    """What is read where there are rounds."""
+    """The settings of methods with rounds."""
 
     rounds = Setting(500, "Rounds of training.", least=0)
     rounds_per_evaluation = Setting(
@@ -85,7 +85,7 @@ class Rounds(EvaluationsBetweenRounds):
 
 
 class RunSettings(Rounds, federated_data.Settings):
-    """What every run reads."""
+    """The settings of every run."""
 
     method = Setting("fed_avg", listing("How the global model is trained.", _methods), choices=methods.METHODS)
     model = Setting(None, _networks, kind=str, choices=registry.MODELS)
@@ -157,7 +157,7 @@ class RunSettings(Rounds, federated_data.Settings):
 
 
 def choices() -> dict[str, dict[str, type[Group]]]:
-    """What each choice reads besides what every run reads, by the flag that chooses and the choice's name."""
+    """The group of settings of each choice, besides those of every run, by the flag and the choice's name."""
     sources = [group for task in registry.TASKS.values() for group in task.sources.settings.items()]
     return {
         "strategies": {name: strategy.settings for name, strategy in strategies.STRATEGIES.items()},
@@ -169,7 +169,7 @@ def choices() -> dict[str, dict[str, type[Group]]]:
 
 
 def all_parts() -> dict[str, Part[Any]]:
-    """Every setting and optimizer of the program by name. UserError if a plugin's has a name that is taken."""
+    """Every setting and optimizer of the program by name. UserError if a plugin uses an existing name."""
     return union([RunSettings, *(group for of_choices in choices().values() for group in of_choices.values())])
 
 
@@ -179,7 +179,7 @@ def all_flags() -> dict[str, Setting[Any]]:
 
 
 def reads() -> dict[str, dict[str, frozenset[str]]]:
-    """The names of what each choice reads, an optimizer's by its role, by the flag that chooses and the choice."""
+    """The names of the settings of each choice, by flag and choice. An optimizer has the name of its role."""
     return {
         chooser: {name: frozenset(group.parts()) for name, group in groups.items()}
         for chooser, groups in choices().items()
@@ -187,7 +187,7 @@ def reads() -> dict[str, dict[str, frozenset[str]]]:
 
 
 def reader_of_rounds(values: Mapping[str, Any]) -> str:
-    """What of an experiment (as `Experiment.as_json` has it) makes its rounds depend on how many there are; or ""."""
+    """The setting in `Experiment.as_json` that makes the rounds depend on their number; "" if there is none."""
     for role, spec in values["optimizers"].items():
         if spec["schedule"]["name"] in schedules.OF_ALL_ROUNDS:
             return f"--{role}_learning_rate_schedule={spec['schedule']['name']}"
@@ -195,7 +195,7 @@ def reader_of_rounds(values: Mapping[str, Any]) -> str:
 
 
 def defaults() -> dict[str, Any]:
-    """The value of each setting that is not given; None where other settings decide."""
+    """The default of each setting; None if other settings decide."""
     return {name: part.of({}) for name, part in all_parts().items() if isinstance(part, Setting)}
 
 
@@ -211,7 +211,7 @@ def read_by(values: Mapping[str, Any]) -> frozenset[str]:
 
 
 def chosen(values: Mapping[str, Any]) -> dict[str, list[type[Group]]]:
-    """The groups that a run reads besides `RunSettings`, by the flag that chooses them."""
+    """The groups that a run reads besides `RunSettings`, by the flag that chooses each."""
     method = methods.get(values["method"])
     has_aggregator = "aggregator" in method.settings.parts()
     source = registry.TASKS[values["task"]].sources.settings_of(str(homes.expand(values["client_data"])))

@@ -1,4 +1,4 @@
-"""From an experiment and its client data to what its method is built from."""
+"""Prepares the inputs of a method from an experiment and its client data."""
 
 import functools
 from collections.abc import Callable
@@ -15,12 +15,12 @@ from tff_personalization.tasks import federated_data, registry
 
 
 def model_builder(config: settings.RunSettings) -> Callable[[np.random.Generator], functional.SeededModel]:
-    """Makes the network that the settings name, untrained, its weights drawn from a generator."""
+    """Makes the untrained network that the settings name, with weights drawn from a generator."""
     return functools.partial(registry.TASKS[config.task].build, config.model)
 
 
 def setup(experiment: config_lib.Experiment, data: federated_data.FederatedData) -> method.Setup[Any]:
-    """What the experiment's method is built from, its untrained model included."""
+    """The inputs of the experiment's method, including its untrained model."""
     config, group = experiment.config, methods.get(experiment.config.method).settings
     build_model = model_builder(config)
     aggregator = None

@@ -1,1 +1,1 @@
-"""Global models outside of the project: as Keras and SavedModel files, and as one that keeps learning on a device."""
+"""Exports global models: as Keras and SavedModel files, and as a file that keeps learning on a device."""

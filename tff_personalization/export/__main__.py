@@ -5,7 +5,7 @@
     python -m tff_personalization.export RUN --format=tflite         # one file that is personalized on a device
     python -m tff_personalization.export RUN --format=tflite --quantize   # one that only predicts, a quarter as large
 
-Beside what it writes, a file with the same name and .json says what the model takes and where it is from.
+A file with the same name and .json, beside the output, describes the model's input and origin.
 """
 
 import pathlib
@@ -29,21 +29,21 @@ def export(
     strategy: str | None = None,
     quantize: bool = False,
 ) -> pathlib.Path:
-    """Writes a run's global model, and beside it what has to be known of it.
+    """Writes a run's global model, and its description beside it.
 
     Args:
         run: the run directory.
         form: one of `FORMATS`.
-        which: the round, as `FinishedRun.round_number` takes it.
-        path: where to; None for a place in the run directory.
-        strategy: that a tflite file follows; None for the run's main one.
+        which: the round, as in `FinishedRun.round_number`.
+        path: the output's path; None for a place in the run directory.
+        strategy: the strategy of a tflite file; None for the run's main one.
         quantize: whether the weights of a tflite file are int8; it then only predicts.
 
     Returns:
-        What was written.
+        The path of the output.
 
     Raises:
-        UserError: the run, the round, the strategy or the place is not one that can be used.
+        UserError: the run, the round, the strategy or the path cannot be used.
     """
     if form != _TFLITE and (strategy or quantize):
         name = "strategy" if strategy else "quantize"

@@ -1,8 +1,8 @@
 """The network's operations, with their gradients and its dropout, in terms of TensorFlow Lite's built-in operations.
 
-TensorFlow Lite has no operation for the gradient of a convolution, or for numbers that depend only on a seed. Both are
-made here of operations that it has, so that an app needs its ordinary runtime and no TensorFlow beside it. Values are
-those of TensorFlow, gradients too, except for the order of float additions; random numbers are the same to the bit.
+TensorFlow Lite has no operation for the gradient of a convolution, or for random numbers that depend only on a seed.
+Here both consist of its own operations, so an app needs its ordinary runtime and no TensorFlow. Values and gradients
+equal TensorFlow's, except for the order of float additions. Random numbers are equal bit by bit.
 """
 
 from typing import TypeAlias
@@ -11,8 +11,8 @@ import tensorflow as tf
 
 from tff_personalization.models import functional
 
-# Philox 4×32-10, Salmon et al., "Parallel random numbers: as easy as 1, 2, 3" (SC 2011): the products' factors, and
-# what is added to the key from round to round.
+# Philox 4×32-10, Salmon et al., "Parallel random numbers: as easy as 1, 2, 3" (SC 2011): the factors of the products,
+# and the increments of the key in each round.
 _FACTORS = (0xD2511F53, 0xCD9E8D57)
 _WEYL = (0x9E3779B9, 0xBB67AE85)
 _ROUNDS = 10
@@ -23,7 +23,7 @@ _Words: TypeAlias = tuple[tf.Tensor, ...]
 
 
 def conv2d(h: tf.Tensor, kernel: tf.Tensor) -> tf.Tensor:
-    """As `functional.conv2d`: the gradient by the kernel is a matrix product, that by `h` a convolution."""
+    """As `functional.conv2d`. The gradient by the kernel is a matrix product, that by `h` a convolution."""
     size, _, inputs, outputs = kernel.shape
     rows, columns = h.shape[1] - size + 1, h.shape[2] - size + 1
 
@@ -35,7 +35,7 @@ def conv2d(h: tf.Tensor, kernel: tf.Tensor) -> tf.Tensor:
             by_kernel = tf.matmul(patches, tf.reshape(upstream, [-1, outputs]), transpose_a=True)
             around = [size - 1, size - 1]
             padded = tf.pad(upstream, [[0, 0], around, around, [0, 0]])
-            # Along one axis: TensorFlow Lite's reversal along two at once is wrong.
+            # One axis at a time: TensorFlow Lite's reversal along two at once is wrong.
             turned = tf.reverse(tf.reshape(kernel, [size * size, inputs, outputs]), [0])
             turned = tf.reshape(tf.transpose(turned, [0, 2, 1]), [size, size, outputs, inputs])
             return functional.conv2d(padded, turned), tf.reshape(by_kernel, kernel.shape)
@@ -56,7 +56,7 @@ def max_pool(h: tf.Tensor) -> tf.Tensor:
             left, parts = upstream, []
             for entry in tf.split(tf.nn.space_to_depth(h, 2), 4, axis=3)[:3]:
                 part = tf.where(entry >= pooled, left, tf.zeros_like(left))
-                left -= part  # exactly zero where this entry has taken it
+                left -= part  # exactly zero where this entry took it
                 parts.append(part)
             return tf.nn.depth_to_space(tf.concat([*parts, left], axis=3), 2)
 
@@ -79,7 +79,7 @@ def relu(h: tf.Tensor) -> tf.Tensor:
 
 @tf.custom_gradient
 def _times(h: tf.Tensor, factor: tf.Tensor) -> tf.Tensor:
-    """`h` times a tensor of its shape that is not differentiated by."""
+    """`h` times a tensor of its shape, which gets no gradient."""
     return h * factor, lambda upstream: (upstream * factor, None)
 
 
@@ -100,7 +100,7 @@ def dropout(h: tf.Tensor, rate: float, seed: tf.Tensor) -> tf.Tensor:
     """As `functional.dropout`; `units` must be a multiple of 16."""
     units = h.shape[1]
     words = random_words(seed, tf.shape(h)[0] * (units // 16))
-    # Not compared as bytes, which TensorFlow Lite takes for quantized numbers.
+    # Not compared as bytes, because TensorFlow Lite treats bytes as quantized numbers.
     values = tf.cast(tf.reshape(tf.bitcast(words, tf.uint8), [-1, units]), tf.int32)
     return _times(h, tf.cast(values >= round(256 * rate), tf.float32) / (1 - rate))
 

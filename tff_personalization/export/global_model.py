@@ -1,4 +1,4 @@
-"""The global model of a run, read from its directory, and what is said of it wherever it goes."""
+"""Reads a run's global model from its directory, and describes it."""
 
 import dataclasses
 from typing import Any
@@ -18,7 +18,7 @@ class GlobalModel:
 
     Attributes:
         run: the run.
-        round_number: the round after which the model is what it is.
+        round_number: the round after which the model was kept.
         weights: its weights, in the model's order.
     """
 
@@ -32,7 +32,7 @@ class GlobalModel:
         return registry.TASKS[self.run.experiment.config.task]
 
     def metadata(self) -> dict[str, Any]:
-        """What someone who meets the model without the run has to know of it, as plain values."""
+        """A description of the model for users without the run, as plain values."""
         record, config = self.run.config, self.run.experiment.config
         names = ("method", "task", "seed", "git_commit", "source", "synthetic", "data_sha256", "clients")
         return {
@@ -57,10 +57,10 @@ def read(run: finished_run.FinishedRun, which: str = finished_run.LAST) -> Globa
 
     Args:
         run: the run.
-        which: the round, as `FinishedRun.round_number` takes it.
+        which: the round, as in `FinishedRun.round_number`.
 
     Raises:
-        UserError: it has not kept that model, or has no single one.
+        UserError: the run has not kept that model, or has no single global model.
     """
     method = run.experiment.config.method
     if methods.get(method).provides == ifca.SEVERAL_MODELS:

@@ -1,4 +1,4 @@
-"""The global model as a Keras model of ordinary layers, as a .keras file or as a SavedModel, which need no project."""
+"""Writes the global model as a Keras model of ordinary layers: a .keras file or a SavedModel, free of this project."""
 
 import pathlib
 
@@ -17,8 +17,8 @@ def write_keras(found: global_model.GlobalModel, path: pathlib.Path) -> None:
 def write_saved_model(found: global_model.GlobalModel, path: pathlib.Path) -> None:
     """Writes a SavedModel, whose `serving_default` gives `logits` and `probabilities` of `x`; Keras loads it too.
 
-    A network that ends with softmax or sigmoid gives only probabilities; one with several inputs has the signature of
-    Keras.
+    A network that ends with softmax or sigmoid gives only probabilities. A network with several inputs has Keras'
+    signature.
 
     Raises OSError if it cannot be written.
     """

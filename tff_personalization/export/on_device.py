@@ -1,7 +1,7 @@
-"""What an app does with the TensorFlow Lite file, in Python: predict, fine-tune, keep or go back.
+"""What an app does with the TensorFlow Lite file, in Python: predict, fine-tune, keep the result or go back.
 
-It needs TensorFlow's interpreter and nothing of the run. Permutations and dropout are drawn here as the inner loop
-draws them, so that both can be compared; an app may draw them from any generator.
+It needs only TensorFlow's interpreter and the file, not the run. It draws permutations and dropout as the inner loop
+does, so that both can be compared. An app may use any generator.
 """
 
 import json
@@ -19,22 +19,23 @@ _BATCH_SIZE = 100
 
 
 class Judgement(NamedTuple):
-    """How the model does on some examples: right answers, and the losses (nats), summed."""
+    """The model's right answers on some examples, and its losses (nats), summed."""
 
     correct: int
     loss_sum: float
 
     def better_than(self, other: "Judgement") -> bool:
-        """Whether it has more right answers, or as many and less loss; not finite is the greatest."""
+        """Whether it has more right answers, or equally many and less loss. A loss that is not finite is the
+        greatest."""
         ranks = [(j.correct, -j.loss_sum if math.isfinite(j.loss_sum) else -math.inf) for j in (self, other)]
         return ranks[0] > ranks[1]
 
 
 class OnDevice:
-    """A file that `tflite.py` made, in an interpreter of its own.
+    """A file of `tflite.py`, in its own interpreter.
 
     Attributes:
-        metadata: what the file says of itself.
+        metadata: the file's description of itself.
     """
 
     def __init__(self, content: bytes, threads: int = 1):
@@ -42,10 +43,10 @@ class OnDevice:
 
         Args:
             content: the file's bytes.
-            threads: that an operation may use.
+            threads: the number of threads of an operation.
 
         Raises:
-            ValueError: it is no such file.
+            ValueError: it is not such a file.
         """
         self._interpreter = tf.lite.Interpreter(model_content=content, num_threads=threads)
         self._run = {name: self._interpreter.get_signature_runner(name) for name in self._signatures()}
@@ -77,21 +78,21 @@ class OnDevice:
         return float(self._run["train"](x=x, y=y, dropout_seed=dropout_seed)["loss"])
 
     def save(self) -> dict[str, np.ndarray]:
-        """What training changes, by name."""
+        """The values that training changes, by name."""
         return self._run["save"]()
 
     def restore(self, saved: dict[str, np.ndarray]) -> None:
-        """Goes back to what `save` returned."""
+        """Restores values that `save` returned."""
         self._run["restore"](**saved)
 
     def initialize(self) -> None:
-        """Goes back to the global model, with a fresh optimizer."""
+        """Restores the global model, with a fresh optimizer."""
         self._run["initialize"]()
 
     def fine_tune(
         self, x: np.ndarray, y: np.ndarray, seed: np.ndarray, after_epoch: Callable[[int], None] = lambda epoch: None
     ) -> None:
-        """Fine-tunes on a client's examples, as the inner loop does.
+        """Fine-tunes on a client's examples in the same way as the inner loop.
 
         Args:
             x: images, uint8 of shape (n, 28, 28).
@@ -118,8 +119,8 @@ class OnDevice:
     ) -> int:
         """Fine-tunes on all but a share of the examples, and keeps the epoch that is best on that share.
 
-        The rule of the strategy `fine_tune_early_stopping`: most right answers, of several the least loss, of several
-        the first; the global model, epoch 0, is one of the candidates.
+        This is the rule of the strategy `fine_tune_early_stopping`: the most right answers, then the least loss, then
+        the first epoch. The global model, epoch 0, is one of the candidates.
 
         Args:
             x: as in `fine_tune`.
@@ -129,7 +130,7 @@ class OnDevice:
             after_epoch: as in `fine_tune`; the model is then the best so far.
 
         Returns:
-            The number of the epoch that was kept.
+            The number of the kept epoch.
         """
         order = shuffled(len(y), seed, int(tf.int32.min))
         size = int(np.floor(np.float32(fraction) * np.float32(len(y))))
@@ -159,7 +160,7 @@ def open_file(path: pathlib.Path, threads: int = 1) -> OnDevice:
     """The file at `path`.
 
     Raises:
-        UserError: it cannot be read, or is not a file that `tflite.py` made.
+        UserError: it cannot be read, or is not a file of `tflite.py`.
     """
     try:
         return OnDevice(path.read_bytes(), threads)

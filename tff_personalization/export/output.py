@@ -1,4 +1,4 @@
-"""Writing what is exported: whole or not at all."""
+"""Writes exported files whole or not at all."""
 
 import contextlib
 import os
@@ -12,10 +12,10 @@ from tff_personalization.records import files
 
 @contextlib.contextmanager
 def whole(path: pathlib.Path, suffix: str = "") -> Iterator[pathlib.Path]:
-    """A path with a suffix to write a file or directory to, which takes the place of `path` when it is whole.
+    """A temporary path with a suffix, for a file or directory. It replaces `path` when it is whole.
 
     Raises:
-        OSError: it cannot be written, or a directory is there that is not one of a model.
+        OSError: it cannot be written, or `path` is a directory that is not a model's.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     if path.is_dir() and not (path / "saved_model.pb").exists():

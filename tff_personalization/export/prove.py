@@ -1,4 +1,4 @@
-"""Compares personalization through a TensorFlow Lite file with that of the evaluation, on held-out clients of the run.
+"""Compares personalization by a TensorFlow Lite file with the evaluation's, on held-out clients of the run.
 
     python -m tff_personalization.export RUN --format=tflite
     python -m tff_personalization.export.prove RUN RUN/export/round_150_fine_tune.tflite
@@ -28,7 +28,7 @@ from tff_personalization.programs import client_evaluation
 from tff_personalization.records import files, finished_run, run_directory
 from tff_personalization.tasks import federated_data
 
-_STEPS, _PREDICTIONS = 30, 100  # how many are timed
+_STEPS, _PREDICTIONS = 30, 100  # how many clients are timed
 
 
 def chosen_clients(run: finished_run.FinishedRun, count: int) -> list[str]:
@@ -70,7 +70,7 @@ def compare(
 
 
 def _curve(found: global_model.GlobalModel, device: on_device.OnDevice, client: str) -> list[on_device.Judgement]:
-    """How a client's model does on its test part before personalization through the file, and after each epoch."""
+    """The results of a client's model on its test part before personalization by the file, and after each epoch."""
     seed = seeds.stateless(found.run.experiment.config.seed, "personalization", found.round_number, client)
     train, test = found.run.data.train.examples(client), found.run.data.test.examples(client)
     device.initialize()
@@ -93,7 +93,7 @@ def measure(
     data: federated_data.FederatedData,
     clients: Sequence[str],
 ) -> dict[str, Any]:
-    """Milliseconds (medians), and what quantization does to the accuracy of the global model, a mean over clients."""
+    """Times in milliseconds (medians), and the change of the global model's mean accuracy by quantization."""
     x, y = (np.concatenate(parts) for parts in zip(*map(data.test.examples, clients), strict=True))
     size = device.metadata["personalization"]["batch_size"]
     x_of_step, y_of_step = (np.concatenate([part] * -(-size // len(y)))[:size] for part in (x, y))
@@ -123,7 +123,7 @@ def _milliseconds(call: Callable[[], Any], count: int) -> float:
     call()  # allocates
     times = []
     for _ in range(count):
-        started = time.process_time()  # of the one core: other work on the machine does not count
+        started = time.process_time()  # processor time of one core, so other work on the machine does not count
         call()
         times.append(time.process_time() - started)
     return round(1000 * statistics.median(times), 3)
@@ -160,10 +160,10 @@ def _largest(table: pd.DataFrame, name: str) -> float:
 def prove(
     run: pathlib.Path, path: pathlib.Path, count: int, client_data: str | None = None
 ) -> tuple[pd.DataFrame, dict[str, Any]]:
-    """The table of `compare` for a number of clients, and what the proof found, as plain values.
+    """The table of `compare` for a number of clients, and the findings, as plain values.
 
     Raises:
-        UserError: the file is not one of the run, or the run's data is not there any more.
+        UserError: the file does not belong to the run, or the run's data is missing.
     """
     device = on_device.open_file(path)
     said = device.metadata
@@ -201,7 +201,7 @@ def main(argv: Sequence[str]) -> int:
     path = pathlib.Path(argv[2])
     place = pathlib.Path(flags.FLAGS.output_dir) if flags.FLAGS.output_dir else path.parent
     try:
-        place.mkdir(parents=True, exist_ok=True)  # now and not after minutes
+        place.mkdir(parents=True, exist_ok=True)  # checked now, not after minutes
     except OSError as error:
         raise errors.UserError(f"--output_dir={place}: cannot be made ({error.strerror}): give another.") from error
     table, found = prove(pathlib.Path(argv[1]), path, flags.FLAGS.clients, flags.FLAGS.client_data)

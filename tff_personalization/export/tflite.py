@@ -1,14 +1,14 @@
-"""The global model as one TensorFlow Lite file that is personalized on the device, with only built-in operations.
+"""Writes the global model as a TensorFlow Lite file of built-in operations that a device can personalize.
 
-    infer(x)                    logits and probabilities under the weights as they are
+    infer(x)                    logits and probabilities with the present weights
     train(x, y, dropout_seed)   one step of the personalization optimizer on a batch; the loss before it
-    save()                      what training changes: the trained weights and the optimizer's state
-    restore(…)                  takes what `save` gave
-    initialize()                back to the global model, with a fresh optimizer
-    metadata()                  JSON: classes, input, strategy, optimizer, epochs, batch size, where the model is from
+    save()                      the values that training changes: the trained weights and the optimizer's state
+    restore(…)                  restores the values of `save`
+    initialize()                restores the global model, with a fresh optimizer
+    metadata()                  JSON: classes, input, strategy, optimizer, epochs, batch size, the model's origin
 
-A step is `LocalTraining.step`, the one of the inner loop, with the network's operations replaced by those of
-`built_ins.py`. Batches may have any size. Which weights are trained follows the strategy; the others are constants.
+A step is `LocalTraining.step` of the inner loop, with the network's operations replaced by those of `built_ins.py`.
+Batches may have any size. The strategy decides which weights are trained; the others are constants.
 """
 
 import dataclasses
@@ -41,7 +41,7 @@ def _biases(model: functional.SeededModel) -> list[int]:
     return [place for place, w in enumerate(model.initial_weights[0]) if w.ndim == 1]
 
 
-# The strategies that a device can follow, with the places of the weights that they train.
+# The strategies that a device supports, with the indices of the weights that they train.
 TRAINED: dict[str, Callable[[functional.SeededModel], list[int]]] = {
     "fine_tune": _all,
     "fine_tune_head": _head,
@@ -63,9 +63,9 @@ class Personalization:
     """How the model is personalized on a device.
 
     Attributes:
-        strategy: its name, of `TRAINED`.
-        optimizer: what takes the steps.
-        settings: what else the app follows: epochs, batch size.
+        strategy: its name in `TRAINED`.
+        optimizer: takes the steps.
+        settings: other settings for the app: epochs, batch size.
     """
 
     strategy: str
@@ -80,10 +80,10 @@ class Personalization:
 
 
 def personalization(found: global_model.GlobalModel, strategy: str | None = None) -> Personalization:
-    """How a run personalizes its model: as its main strategy does, or as another with the run's settings.
+    """How a run personalizes its model: by its main strategy, or by another one with the run's settings.
 
     Raises:
-        UserError: a device cannot follow the strategy, or the model is one that it cannot train.
+        UserError: a device does not support the strategy, or cannot train the model.
     """
     config, settings = found.run.experiment.config, found.run.experiment.values
     name = strategy or config.strategies[0]
@@ -106,7 +106,7 @@ def personalization(found: global_model.GlobalModel, strategy: str | None = None
 
 
 def metadata(found: global_model.GlobalModel, how: Personalization) -> dict[str, Any]:
-    """What the file says of itself."""
+    """The file's description of itself."""
     model = found.run.model
     weights = [f"weight_{place}" for place in TRAINED[how.strategy](model)]
     return {**found.metadata(), "personalization": {**how.as_json(), "trained": weights}}
@@ -128,7 +128,7 @@ def convert(found: global_model.GlobalModel, how: Personalization) -> bytes:
     """The TensorFlow Lite file.
 
     Raises:
-        UserError: the network has layers, or the optimizer takes steps, that TensorFlow Lite does not have.
+        UserError: TensorFlow Lite does not support a layer of the network or the optimizer's step.
     """
     device = _OnDevice(found, how)
     try:
@@ -142,7 +142,7 @@ def convert(found: global_model.GlobalModel, how: Personalization) -> bytes:
 
 
 def convert_quantized(found: global_model.GlobalModel) -> bytes:
-    """A file that predicts with the global model, weights as int8, and cannot be trained: `infer` and `metadata`."""
+    """A file that only predicts with the global model, with int8 weights. It has `infer` and `metadata`."""
     module = tf.Module()
     weights = tuple(map(tf.constant, found.weights))
 
@@ -155,7 +155,7 @@ def convert_quantized(found: global_model.GlobalModel) -> bytes:
 
 
 def _portable(found: global_model.GlobalModel) -> functional.SeededModel:
-    """The run's network, of operations that TensorFlow Lite has. Raises UserError if there is none."""
+    """The run's network, made of TensorFlow Lite's operations. Raises UserError if that is not possible."""
     rebuilt, name = found.run.model.rebuilt, found.run.experiment.config.model
     if rebuilt is None or not found.task.predicts.one_class:
         reason = f"predicts {found.task.predicts.words}" if rebuilt else "has layers without a counterpart there"
@@ -170,7 +170,7 @@ class _OnDevice:
     """The weights and the optimizer's state as variables, and the functions that become signatures.
 
     Attributes:
-        module: what holds the variables.
+        module: holds the variables.
     """
 
     def __init__(self, found: global_model.GlobalModel, how: Personalization):
@@ -200,7 +200,7 @@ class _OnDevice:
         self.module.kept = self._variables
 
     def _changing(self, state: Mapping[str, Any]) -> dict[str, tf.Tensor]:
-        """What of the optimizer's state changes from step to step, by name."""
+        """The parts of the optimizer's state that change from step to step, by name."""
         named = (zip(names, tf.nest.flatten(state[key]), strict=True) for key, names in self._parts.items())
         return dict(itertools.chain.from_iterable(named))
 
@@ -208,7 +208,7 @@ class _OnDevice:
         return tuple(self._variables[name].read_value() for name in names)
 
     def _state(self) -> local_training.LocalState:
-        """The weights and the optimizer's state as they are, as tensors."""
+        """The present weights and optimizer state, as tensors."""
         state = self._fresh.copy()
         for key, names in self._parts.items():
             state[key] = tf.nest.pack_sequence_as(state[key], self._read(names))

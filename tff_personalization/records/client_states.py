@@ -62,8 +62,7 @@ class ClientStates:
             self._rounds[key].append(round_number)
 
     def take_over(self, path: pathlib.Path, round_number: int) -> None:
-        """Takes over the clients' states after a round from another directory. They share the files, which never
-        change."""
+        """Takes over clients' states after a round from another directory. Both share the files, which never change."""
         other = ClientStates(path)
         for key, rounds in other._rounds.items():
             newest = max((number for number in rounds if number <= round_number), default=0)

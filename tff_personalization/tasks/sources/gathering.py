@@ -244,8 +244,7 @@ def cached(
     files: Iterable[pathlib.Path] | None = None,
     variant: str = "all",
 ) -> archives.CharacterArchive:
-    """The archive that `make` makes from `options.client_data`, a file or folder; cached until one of its files
-    changes.
+    """The archive that `make` makes from the file or folder `options.client_data`; cached until a file changes.
 
     Args:
         options: names the client data and the cache directory.

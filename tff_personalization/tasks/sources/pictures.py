@@ -181,8 +181,7 @@ def read(where: str, content: bytes, sizes: set[tuple[int, int]] | None = None) 
 
 
 def _grey(picture: Image.Image) -> np.ndarray:
-    """The grey levels of a picture: uint8, shape (height, width). Transparent pixels get the level opposite to the
-    ink."""
+    """A picture's grey levels: uint8, shape (height, width). Transparent pixels get the level opposite to the ink."""
     if picture.mode.startswith("I") or picture.mode == "F":
         values = np.asarray(picture, np.float64)
         highest = 65535 if picture.mode.startswith("I") and values.max() > 255 else 255
