@@ -325,23 +325,23 @@ def evaluate(
 
 
 def features(model: functional.SeededModel, weights: tuple[tf.Tensor, ...], examples: Examples) -> Examples:
-    """The examples with the model's features, float32 of shape (n, …), in place of what they are computed from.
+    """The examples with the model's features, of shape (n, …), in place of what they are computed from.
 
-    The features of all examples are held: 36,864 bytes an example of the CNN, 81,920 of char_lstm.
+    The features of all examples are held: 36,864 bytes an example of the CNN, 81,920 of char_lstm. Those of a network
+    without a stem are the examples, of their own type.
     """
     count, batch_size = tf.shape(examples.y)[0], model.scoring.batch_size
-    shape = model.stem(weights, examples.x[:1]).shape[1:]  # for its static shape; the graph does not keep it
+    of_one = model.stem(weights, examples.x[:1])  # for its type; the graph does not keep it
 
     def add_batch(start, number, batches):
-        return (
-            start + batch_size,
-            number + 1,
-            batches.write(number, model.stem(weights, examples.x[start:][:batch_size])),
-        )
+        computed = model.stem(weights, examples.x[start:][:batch_size])
+        return start + batch_size, number + 1, batches.write(number, computed)
 
     # In batches: what the stem needs besides is bounded, and convolutions, which fail on none, never see a client
     # without examples.
-    batches = tf.TensorArray(tf.float32, 0, dynamic_size=True, infer_shape=False, element_shape=[None, *shape])
+    batches = tf.TensorArray(
+        of_one.dtype, 0, dynamic_size=True, infer_shape=False, element_shape=[None, *of_one.shape[1:]]
+    )
     *_, batches = tf.while_loop(lambda start, *_: start < count, add_batch, (0, 0, batches), parallel_iterations=1)
     return Examples(batches.concat(), examples.y)
 

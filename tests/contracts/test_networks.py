@@ -1,0 +1,106 @@
+"""Every method and strategy takes networks of the user's own: a Keras model, and TFF's `FunctionalModel`.
+
+The two networks compute the same, with the same weights. So do a round and an evaluation with them.
+"""
+
+from unittest import mock
+
+import numpy as np
+import pytest
+import tensorflow as tf
+import tensorflow_federated as tff
+
+from tests.contracts import test_methods, test_strategies
+from tff_personalization import global_weights
+from tff_personalization.models import functional, outputs
+from tff_personalization.personalization import evaluation
+from tff_personalization.personalization.strategies import STRATEGIES
+from tff_personalization.tasks import registry, sources
+
+CLASSES, HIDDEN = test_strategies.CLASSES, 6
+
+
+def initial_weights(num_classes, rng):
+    """Of two dense layers, the first without a bias."""
+    kernels = (functional.glorot_uniform(rng, *shape) for shape in ((784, HIDDEN), (HIDDEN, num_classes)))
+    return (*kernels, np.zeros(num_classes, np.float32))
+
+
+def functional_model(num_classes, rng):
+    @tf.function(autograph=False)
+    def predict(model_weights, x, training):
+        del training
+        hidden, kernel, bias = model_weights[0]
+        return tf.reshape(x / 255, [-1, 784]) @ hidden @ kernel + bias
+
+    return tff.learning.models.FunctionalModel(
+        initial_weights=(initial_weights(num_classes, rng), ()),
+        predict_on_batch_fn=predict,
+        loss_fn=lambda output, label, sample_weight=None: functional.cross_entropy(output, label),
+        input_spec=(tf.TensorSpec([None, 28, 28]), functional.LABELS),
+    )
+
+
+def keras_model(num_classes, rng):
+    layers = tf.keras.layers
+    scaled = [tf.keras.Input([28, 28]), layers.Rescaling(1 / 255), layers.Flatten()]
+    model = tf.keras.Sequential([*scaled, layers.Dense(HIDDEN, use_bias=False), layers.Dense(num_classes)])
+    model.set_weights(initial_weights(num_classes, rng))
+    return registry.Network(model, keep_weights=True)
+
+
+NETWORKS = {"keras": keras_model, "functional": functional_model}
+
+
+def after_a_round(program, method, network):
+    """The global weights before and after a round of each stage."""
+    with mock.patch.dict(registry.EMNIST_MODELS, linear=network):
+        training = program.training(method, **test_methods.SETTINGS[method])
+    for round_ in (test_methods.Round(stage.process) for stage in training.stages):
+        yield round_.weights_of(round_.start), round_([test_methods.client(8), test_methods.client(5)])[0]
+
+
+@test_methods.EVERY_TRAINED
+def test_a_round_with_a_functional_model_is_that_with_a_keras_model(program, method):
+    both = (after_a_round(program, method, network) for network in NETWORKS.values())
+    for (start, with_keras), (_, with_functional) in zip(*both, strict=True):
+        assert test_methods.differ(start, with_keras)
+        for one, other in zip(with_keras, with_functional, strict=True):
+            np.testing.assert_allclose(one, other, atol=1e-5)
+
+
+@pytest.fixture(scope="module")
+def curves(plugin, worker):
+    """What each strategy makes of a client, with both networks: (losses, right answers), each (networks, epochs)."""
+    task = registry.Task(outputs.classes(range(CLASSES)), tf.TensorSpec([28, 28], tf.uint8), NETWORKS, sources.IMAGES)
+    theta = initial_weights(CLASSES, np.random.default_rng(1))
+    rates, other = tuple(np.full_like(w, 0.2) for w in theta), tuple(-w for w in theta)
+    found = {}
+    for needs, added in {"": (), "rates": (rates,), "several models": (other,)}.items():
+        weights = global_weights.GlobalWeights(theta, needs, added)
+        names = [name for name in test_strategies.NAMES if STRATEGIES[name].needs == needs]
+        records = []
+        for network in NETWORKS:
+            evaluate = evaluation.build_personalization_evaluation(
+                task.build(network, np.random.default_rng(0)),
+                tff.learning.optimizers.build_sgdm(0.2),
+                epochs=2,
+                batch_size=4,
+                strategies=names,
+                release="records",
+                own_settings=lambda group: group.read(test_strategies.VALUES),
+                initial_weights=weights,
+            )
+            global_model = tff.learning.models.ModelWeights(weights.flat, ())
+            records += evaluate(global_model, [test_strategies.client(12, 9)])
+        for i, name in enumerate(names):
+            found[name] = [np.stack([record[key][i] for record in records]) for key in ("loss_sum", "correct")]
+    return found
+
+
+@test_strategies.EVERY
+def test_a_strategy_with_a_functional_model_is_that_with_a_keras_model(curves, strategy):
+    losses, correct = curves[strategy]
+    assert losses[0, -1] != losses[0, 0]
+    np.testing.assert_allclose(losses[0], losses[1], rtol=1e-3)
+    np.testing.assert_array_equal(correct[0], correct[1])
