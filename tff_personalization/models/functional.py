@@ -57,8 +57,8 @@ class SeededModel(tff.learning.models.FunctionalModel):
     are, so do an example's features, which then need to be computed only once.
 
     Attributes:
-        stem: `(weights, x) -> features`, of shape (batch, …), from the first `stem_size` weights: float32, or `x` itself
-            in a network without a stem.
+        stem: `(weights, x) -> features`, of shape (batch, …), from the first `stem_size` weights: float32, or `x`
+            itself in a network without a stem.
         after_stem: the rest, whose `logits` takes features in place of examples.
         scoring: loss, right predictions and number of predictions.
         stem_size: how many of the first weights make up the stem.
