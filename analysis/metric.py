@@ -6,14 +6,15 @@ Records call it accuracy in the names of their columns, whatever it is. Tables, 
 import json
 import re
 from collections.abc import Iterable
-
-import plotly.graph_objects as go
-from matplotlib.figure import Figure
-from matplotlib.text import Text
+from typing import TYPE_CHECKING
 
 from analysis import runs as runs_lib
 from tff_personalization.errors import UserError
 from tff_personalization.records import run_records
+
+if TYPE_CHECKING:  # Every run reads the metric's name, and few draw: these take half a second to import.
+    import plotly.graph_objects as go
+    from matplotlib.figure import Figure
 
 ACCURACY = run_records.ACCURACY
 _WORD = re.compile(r"\b(accurac(?:y|ies)(?: \(fraction correct\))?)(?![\w/]|\.\w)", re.IGNORECASE)
@@ -40,14 +41,16 @@ def named(text: str, metric: str) -> str:
     return _WORD.sub(lambda found: metric[0].upper() + metric[1:] if found[0][0] == "A" else metric, text)
 
 
-def name_in_plot(figure: Figure, metric: str) -> None:
+def name_in_plot(figure: "Figure", metric: str) -> None:
     """As `named`, of all texts in a plot."""
+    from matplotlib.text import Text
+
     for text in figure.findobj(Text) if metric != ACCURACY else ():
         text.set_text(named(text.get_text(), metric))
 
 
-def name_in_figure(figure: go.Figure, metric: str) -> go.Figure:
+def name_in_figure(figure: "go.Figure", metric: str) -> "go.Figure":
     """As `named`, of all texts in an interactive figure."""
     if metric == ACCURACY:
         return figure
-    return go.Figure(json.loads(named(figure.to_json(), json.dumps(metric)[1:-1])))
+    return type(figure)(json.loads(named(figure.to_json(), json.dumps(metric)[1:-1])))
