@@ -1,6 +1,6 @@
-"""Global weights by name: the model's own, and what a method adds to them.
+"""Names global weights: the model's own, and those that a method adds.
 
-TFF's processes, aggregators, checkpoints and saved models hold them as one flat tuple: the model's weights in its
+TFF's processes, aggregators, checkpoints and saved models hold one flat tuple: the model's weights in the model's
 order, then each added part. A part has the structure of the model's weights: another model, or a rate for each weight.
 """
 
@@ -15,7 +15,7 @@ Weights = tuple[Any, ...]
 
 @dataclasses.dataclass(frozen=True)
 class GlobalWeights:
-    """What the server sends to clients, or a delta, gradient or type of the same structure.
+    """The weights that the server sends to clients, or a delta, gradient or type of the same structure.
 
     >>> weights = GlobalWeights(theta, "rates", (rates,))
     >>> weights.like(weights.flat).added("rates") == (rates,)
@@ -33,7 +33,7 @@ class GlobalWeights:
 
     @classmethod
     def initial(cls, model: functional.SeededModel) -> "GlobalWeights":
-        """Those of a method that adds nothing, before the first round."""
+        """The global weights before the first round, for a method that adds nothing."""
         return cls(tuple(model.initial_weights[0]))
 
     @classmethod
@@ -42,7 +42,7 @@ class GlobalWeights:
         return cls(tuple(model.initial_weights[0]), name).like(flat)
 
     def like(self, flat: Sequence[Any]) -> "GlobalWeights":
-        """Values of a flat tuple under these names; there may be another number of added parts."""
+        """The values of a flat tuple under these names. The number of added parts may differ."""
         size = len(self.model)
         model, *parts = (tuple(flat[first : first + size]) for first in range(0, len(flat), size))
         return GlobalWeights(model, self.name, tuple(parts))
@@ -53,7 +53,7 @@ class GlobalWeights:
         return sum(self.parts, self.model)
 
     def added(self, name: str) -> tuple[Weights, ...]:
-        """The added parts, which are to have the given name.
+        """The added parts, whose name must be the given one.
 
         Raises:
             KeyError: the method adds something else, or nothing.

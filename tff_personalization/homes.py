@@ -1,4 +1,4 @@
-"""Paths below homes: `~` in what the user gives, and where data is kept unless the user says where."""
+"""Paths in home directories: `~` in a user's paths, and the default places of data."""
 
 import functools
 import os
@@ -10,10 +10,10 @@ from tff_personalization import environment, errors
 
 
 def expand(path: str | os.PathLike[str]) -> pathlib.Path:
-    """A path with the home in place of `~` or `~user`.
+    """Replaces `~` or `~user` in a path by the home.
 
     Raises:
-        UserError: there is no such home; a folder named `~` is never meant.
+        UserError: there is no such home. A folder named `~` is never used.
     """
     expanded = os.path.expanduser(path)
     if os.fspath(expanded).startswith("~"):
@@ -22,7 +22,7 @@ def expand(path: str | os.PathLike[str]) -> pathlib.Path:
 
 
 def kept(*below_home: str) -> pathlib.Path:
-    """A folder below the home that can be written; without one, a temporary folder, after a warning.
+    """A writable folder below the home or, after a warning, a temporary folder.
 
     Args:
         below_home: its path there, such as ".cache", "tff_personalization".

@@ -1,11 +1,11 @@
-"""Which settings make a run another run, for resuming it and for comparing it with others."""
+"""The settings that identify a run, for resuming it and for comparing it with others."""
 
 from collections.abc import Mapping
 from typing import Any
 
-# Settings that change where or how fast a run happens, and not what it computes. Only with `workers` do sums of floats
-# differ in their last digits: parts of a round are merged in the order in which they are done.
-# What a plugin computes depends on its source (`plugin_sources`), not on how the flag names it.
+# Settings that change where or how fast a run computes, but not its results. With `workers`, sums of floats differ in
+# their last digits, because parts of a round are merged in the order in which they finish. A plugin's results depend on
+# its source (`plugin_sources`), not on its name in the flag.
 WITHOUT_EFFECT_ON_NUMBERS = (
     "cache_dir",
     "output_dir",
@@ -22,10 +22,10 @@ WITHOUT_EFFECT_ON_NUMBERS = (
 
 
 def of(settings: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict[str, Any]:
-    """What makes a run the run it is: the settings that are not at their defaults and may change a number.
+    """The identity of a run: the settings that differ from their defaults and may change a result.
 
-    A setting that a later version adds does not change earlier runs' identity. A file of client data is known by its
-    name; its contents are checked when it is read.
+    A setting that a later version adds does not change the identity of earlier runs. A file of client data is
+    identified by its name; its contents are checked when it is read.
     """
     found = {
         name: value

@@ -1,18 +1,18 @@
-"""The inner loop: how a model is trained on one client's data.
+"""The inner loop: trains a model on one client's data.
 
-FedAvg(E), Reptile(K), FedSGD, fine-tuning, local-only and pooled training all run `LocalTraining.steps`; they differ in
-the number of steps, the batch size and which weights are trained. In the symbols of arXiv 1909.12488, with β the client
-optimizer's learning rate:
+FedAvg(E), Reptile(K), FedSGD, fine-tuning, local-only and pooled training all run `LocalTraining.steps`. They differ in
+the number of steps, the batch size and the trained weights. In the symbols of arXiv 1909.12488, with the client
+optimizer's learning rate β:
 
     θ_i ← θ
     for j = 1 … K:                      # FedAvg(E): K = E × (batches of the client)
         if the epoch is over: reshuffle
-        g_j ← ∇ L_i(θ_i; next batch)    # adjusted, where the method has another local objective
+        g_j ← ∇ L_i(θ_i; next batch)    # adjusted, if the method has another local objective
         θ_i ← θ_i − β g_j               # or any other client optimizer
     return θ − θ_i                      # the model delta
 
-An epoch is one pass over the client's data, freshly permuted, its last short batch kept. The loop is one
-`tf.while_loop` over dense tensors: no `tf.data` pipeline, no variables.
+An epoch is one pass over a new permutation of the client's data; the last short batch is kept. The loop is one
+`tf.while_loop` over dense tensors, without a `tf.data` pipeline and without variables.
 """
 
 from collections.abc import Callable
@@ -25,25 +25,25 @@ from tff_personalization import schedules
 from tff_personalization.models import functional
 
 Tensors = tuple[tf.Tensor, ...]
-# From the trained weights and the gradient at them to what the optimizer is given in the gradient's place.
+# Maps the trained weights and their gradient to the gradient that the optimizer gets.
 AdjustFn = Callable[[Tensors, Tensors], Tensors]
 
 
 class Examples(NamedTuple):
-    """A client's examples: `x` such as images (uint8) or features (float32), and `y`, labels; shape (n, …) each."""
+    """A client's examples: `x`, such as images (uint8) or features (float32), and `y`, labels; each of shape (n, …)."""
 
     x: tf.Tensor
     y: tf.Tensor
 
 
 class ClientRound(NamedTuple):
-    """What a client trains with in one round.
+    """A client's input in one round.
 
     Attributes:
         examples: its train examples.
         seed: int32, shape (2,), from which permutations and dropout are drawn.
         round_number: int32, counted from 1; learning rates with a schedule depend on it. None outside of a round.
-        step_share: float32 in (0, 1], the share of its local steps that it gets done; 1 unless it is a straggler.
+        step_share: float32 in (0, 1], the share of its local steps that it finishes; 1 unless it is a straggler.
     """
 
     examples: Examples
@@ -52,19 +52,19 @@ class ClientRound(NamedTuple):
     step_share: tf.Tensor | float = 1.0
 
     def steps_done(self, planned: tf.Tensor | int) -> tf.Tensor:
-        """int32: how many of the planned local steps the client gets done, its share rounded up."""
+        """int32, how many of the planned local steps the client finishes; its share is rounded up."""
         return tf.cast(tf.math.ceil(self.step_share * tf.cast(planned, tf.float32)), tf.int32)
 
 
 class LocalState(NamedTuple):
-    """Where local training stands.
+    """The state of local training.
 
     Attributes:
         weights: all trainable weights θ_i.
-        optimizer_state: of the trained weights.
-        loss_sum: float32, the loss of each prediction on the visited examples, summed.
-        correct: int32, how many of these predictions were right, before the step that used the example.
-        predictions: int32, how many there were: one for each visited example, or many.
+        optimizer_state: the optimizer's state for the trained weights.
+        loss_sum: float32, the sum of the losses of all predictions on the visited examples.
+        correct: int32, the number of right predictions, each before the step that used the example.
+        predictions: int32, the number of predictions: one or more for each visited example.
         examples: int32, visited examples.
         steps: int32, steps taken.
     """
@@ -82,11 +82,11 @@ class MeanGradient(NamedTuple):
     """The gradient of the mean loss over some examples.
 
     Attributes:
-        gradients: with respect to the trained weights; zero where there are no examples.
-        loss_sum: float32, the loss of each prediction on the examples, summed.
-        correct: int32, how many of these predictions are right.
-        predictions: int32, how many there are.
-        examples: int32, how many examples there are.
+        gradients: with respect to the trained weights; zero if there are no examples.
+        loss_sum: float32, the sum of the losses of all predictions on the examples.
+        correct: int32, the number of right predictions.
+        predictions: int32, the number of predictions.
+        examples: int32, the number of examples.
     """
 
     gradients: Tensors
@@ -111,11 +111,11 @@ class LocalTraining:
         """See the class.
 
         Args:
-            model: the model to train; one that follows a stem trains on features in place of examples as they are.
+            model: the model to train. The part of a model after its stem trains on features instead of examples.
             optimizer: the client (or personalization) optimizer.
             batch_size: examples a step; None takes all of the client's examples at once.
-            trained: which of the weights are trained; the others stay as they are.
-            shuffle: whether examples are permuted again in each epoch.
+            trained: which weights are trained; the others do not change.
+            shuffle: whether each epoch permutes the examples again.
         """
         self._model = model
         self._optimizer = optimizer
@@ -129,8 +129,8 @@ class LocalTraining:
         """The state before the first step, from the weights θ.
 
         Args:
-            weights, optimizer_state: θ, and the optimizer's state; a fresh one unless given.
-            round_number: the round, on which a fresh optimizer's learning rate depends if it has a schedule.
+            weights, optimizer_state: θ, and the optimizer's state; by default a fresh one.
+            round_number: the round; a fresh optimizer's learning rate depends on it if it has a schedule.
         """
         if optimizer_state is None:
             optimizer_state = schedules.at_round(self._optimizer, self.initial_optimizer_state(weights), round_number)
@@ -138,12 +138,12 @@ class LocalTraining:
         return LocalState(tuple(weights), optimizer_state, tf.constant(0.0), zero, zero, zero, zero)
 
     def initial_optimizer_state(self, weights: tuple[Any, ...]) -> Any:
-        """The optimizer's state before the first step for weights of these shapes, as tensors."""
+        """The optimizer's state before the first step, for weights of these shapes, as tensors."""
         specs = tuple(tf.TensorSpec(w.shape, w.dtype) for w in weights[self._trained])
         return tf.nest.map_structure(tf.convert_to_tensor, self._optimizer.initialize(specs))
 
     def steps_per_epoch(self, examples: Examples) -> tf.Tensor:
-        """int32: the batches of one pass over `examples`, the last short one included; 0 if there are no examples."""
+        """int32, the batches of one pass over `examples`, including the last short one; 0 if there are no examples."""
         count = tf.shape(examples.y)[0]
         return tf.minimum(count, 1) if self._batch_size is None else -(-count // self._batch_size)
 
@@ -155,7 +155,7 @@ class LocalTraining:
         adjust: AdjustFn | None = None,
         optimizer_state: Any = None,
     ) -> LocalState:
-        """A client's local training in a round: from `weights`, as many of `num_steps` steps as it gets done.
+        """A client's local training in a round, from `weights`: as many of `num_steps` steps as the client finishes.
 
         Args:
             weights, optimizer_state: as in `initial_state`.
@@ -175,15 +175,15 @@ class LocalTraining:
         last: tf.Tensor | int,
         adjust: AdjustFn | None = None,
     ) -> LocalState:
-        """The state after the steps first, first + 1, …, last − 1; an epoch ends every `steps_per_epoch` of them.
+        """The state after the steps first, first + 1, …, last − 1. An epoch has `steps_per_epoch` steps.
 
         Args:
-            state: where training stands.
-            examples: the client's examples; with none, nothing happens.
+            state: the state before them.
+            examples: the client's examples; without any, nothing happens.
             seed: int32, shape (2,), from which permutations and dropout are drawn.
-            first: int32, the number of the first step, counted from 0 since training began.
+            first: int32, the number of the first step, counted from 0 at the start of training.
             last: int32, the number of the step after the last one.
-            adjust: changes each step's gradient, for methods whose local objective is another one than the loss.
+            adjust: changes each step's gradient, for methods with another local objective than the loss.
         """
         count = tf.shape(examples.y)[0]
         batch_size = count if self._batch_size is None else tf.constant(self._batch_size)
@@ -214,10 +214,10 @@ class LocalTraining:
         return state
 
     def gradient(self, weights: tuple[tf.Tensor, ...], examples: Examples, seed: tf.Tensor) -> MeanGradient:
-        """The gradient on all of `examples`, in a training pass; in batches, so that memory is bounded.
+        """The gradient of a training pass on all of `examples`, computed in batches to limit memory.
 
         Args:
-            weights: all trainable weights, where the gradient is taken.
+            weights: all trainable weights, at which the gradient is taken.
             examples: any number of examples.
             seed: int32, shape (2,), from which dropout is drawn.
         """
@@ -242,7 +242,7 @@ class LocalTraining:
         return MeanGradient(gradients, loss_sum, correct, predictions, count)
 
     def _gradient(self, weights: tuple[tf.Tensor, ...], batch: Examples, dropout_seed: tf.Tensor):
-        """The gradient of the trained weights on a batch; its mean loss and its logits."""
+        """The gradient of the trained weights on a batch, the mean loss, and the logits."""
         trained = weights[self._trained]
         with tf.GradientTape(watch_accessed_variables=False) as tape:
             tape.watch(trained)
@@ -256,7 +256,7 @@ class LocalTraining:
         """Takes one step on a batch.
 
         Args:
-            state: where training stands.
+            state: the state before it.
             batch: the examples of the step.
             dropout_seed: int32, shape (2,), from which dropout is drawn.
             adjust: as in `steps`.
@@ -298,17 +298,17 @@ def proximal(strength: float, anchor: Tensors) -> AdjustFn:
 
 
 def take(examples: Examples, places: tf.Tensor) -> Examples:
-    """The examples at `places`, int32 of shape (m,)."""
+    """The examples at the indices `places`, int32 of shape (m,)."""
     return Examples(tf.gather(examples.x, places), tf.gather(examples.y, places))
 
 
 def evaluate(
     model: functional.Classifier, weights: tuple[tf.Tensor, ...], examples: Examples, batch_size: int | None = None
 ) -> tuple[tf.Tensor, tf.Tensor]:
-    """Loss and accuracy of `weights` on `examples`, in batches (the model's, unless given): memory is bounded.
+    """Loss and right predictions of `weights` on `examples`, in batches (by default the model's) to limit memory.
 
     Returns:
-        float32, the loss of each prediction summed; int32, how many predictions are right.
+        float32, the sum of the losses of all predictions; int32, the number of right predictions.
     """
     count = tf.shape(examples.y)[0]
     scoring = model.scoring
@@ -325,10 +325,10 @@ def evaluate(
 
 
 def features(model: functional.SeededModel, weights: tuple[tf.Tensor, ...], examples: Examples) -> Examples:
-    """The examples with the model's features, of shape (n, …), in place of what they are computed from.
+    """The examples with the model's features, of shape (n, …), instead of `x`.
 
-    The features of all examples are held: 36,864 bytes an example of the CNN, 81,920 of char_lstm. Those of a network
-    without a stem are the examples, of their own type.
+    Features of all examples are held in memory: 36,864 bytes an example for the CNN, 81,920 for char_lstm. A network
+    without a stem has the examples themselves as features, in their own type.
     """
     count, batch_size = tf.shape(examples.y)[0], model.scoring.batch_size
     of_one = model.stem(weights, examples.x[:1])  # for its type; the graph does not keep it
@@ -337,8 +337,7 @@ def features(model: functional.SeededModel, weights: tuple[tf.Tensor, ...], exam
         computed = model.stem(weights, examples.x[start:][:batch_size])
         return start + batch_size, number + 1, batches.write(number, computed)
 
-    # In batches: what the stem needs besides is bounded, and convolutions, which fail on none, never see a client
-    # without examples.
+    # In batches, which limits the stem's memory and never calls a convolution without examples, where it fails.
     batches = tf.TensorArray(
         of_one.dtype, 0, dynamic_size=True, infer_shape=False, element_shape=[None, *of_one.shape[1:]]
     )

@@ -1,11 +1,11 @@
-"""The methods by name: ways to train a global model. Adding one is one line here."""
+"""The methods, which train a global model, by name. Adding one is one line here."""
 
 import importlib
 
 from tff_personalization import registries
 from tff_personalization.algorithms.method import Method
 
-# A module that has a METHOD, or the method itself.
+# A module with a METHOD, or the method itself.
 METHODS: dict[str, "str | Method"] = {
     "fed_avg": "tff_personalization.algorithms.fed_avg",
     "reptile": "tff_personalization.algorithms.reptile",
@@ -35,7 +35,7 @@ METHODS: dict[str, "str | Method"] = {
 
 
 def get(name: str) -> Method:
-    """The method with a name in `METHODS`."""
+    """The method with this name in `METHODS`."""
     method = METHODS[name]
     return importlib.import_module(method).METHOD if isinstance(method, str) else method
 

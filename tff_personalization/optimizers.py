@@ -28,11 +28,11 @@ OPTIMIZERS: dict[str, Callable[..., tff.learning.optimizers.Optimizer]] = {
 
 
 def register(name: str, builder: Callable[..., tff.learning.optimizers.Optimizer]) -> None:
-    """Makes an optimizer a choice of every role; its arguments besides `learning_rate` become flags of the role.
+    """Makes an optimizer a choice of every role. Its arguments besides `learning_rate` become flags of the role.
 
     Args:
-        name: as in `--server_optimizer=name`. Raises UserError if it is taken.
-        builder: from `learning_rate` and numbers by name, each with a default, to the optimizer.
+        name: as in `--server_optimizer=name`. Raises UserError if it is in use.
+        builder: makes the optimizer from `learning_rate` and numbers by name, each with a default.
     """
     registries.add(OPTIMIZERS, "optimizer", name, builder)
 
@@ -52,7 +52,7 @@ class OptimizerSpec:
 
 
 class Role(Part[OptimizerSpec]):
-    """What an optimizer is for, and what it is unless flags say otherwise."""
+    """The purpose of an optimizer, and its defaults."""
 
     def __init__(
         self,
@@ -80,14 +80,14 @@ class Role(Part[OptimizerSpec]):
 
     def flags(self) -> Mapping[str, Setting[Any]]:
         """The role's flags by name: the optimizer, its learning rate and schedule, and every optimizer's options."""
-        return _flags(self, tuple(OPTIMIZERS.items()))  # to which a plugin may add
+        return _flags(self, tuple(OPTIMIZERS.items()))  # a plugin may add one
 
     def of(self, values: Mapping[str, Any], given: Collection[str] = ()) -> OptimizerSpec:
         """The optimizer that the values of the role's flags describe.
 
         Raises:
-            UserError: a flag of an optimizer that was not chosen is given, a learning rate is missing, or a number is
-                one that the optimizer does not take.
+            UserError: a flag belongs to another optimizer than the chosen one, a learning rate is missing, or the
+                optimizer refuses a number.
         """
         settings = self.flags()
         value = {flag: values.get(flag, setting.default) for flag, setting in settings.items()}

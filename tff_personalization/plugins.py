@@ -1,7 +1,7 @@
-"""The user's own modules: imported at the start, they register tasks, methods, strategies, aggregators and optimizers.
+"""The user's own modules, which register tasks, methods, strategies, aggregators and optimizers at the start.
 
-A plugin is imported before the program's flags are defined, since what it registers are choices of flags. The settings
-of what it registers are flags like any others. See docs/extending.md.
+A plugin is imported before the program's flags are defined, because it adds choices to flags. Its settings become flags
+like any others. See docs/extending.md.
 """
 
 import ast
@@ -26,9 +26,9 @@ _loaded: dict[str, str] = {}  # the SHA-256 of the source by the plugin's name
 
 
 def split(values: Sequence[str]) -> list[str]:
-    """The plugins that the values of `--plugin` name, each once, those between commas one by one.
+    """The plugins that the values of `--plugin` name, separated by commas, each once.
 
-    The path of a file that exists may have commas in it.
+    The path of an existing file may contain commas.
     """
     names: dict[str, None] = {}
     for value in values:
@@ -42,15 +42,15 @@ def split(values: Sequence[str]) -> list[str]:
 
 
 def load(argv: Sequence[str]) -> None:
-    """Imports the plugins that a command line names, in flag files too. Call it before flags are defined.
+    """Imports the plugins that a command line names, also in flag files. Call this before flags are defined.
 
     Raises:
-        UserError: a plugin does not exist, cannot be imported, registers nothing, or a name that is taken.
+        UserError: a plugin does not exist, cannot be imported, registers nothing, or registers a name in use.
         flags.Error: a flag file cannot be read.
     """
     values = flags.FlagValues()
     flags.DEFINE_multi_string("plugin", [], "", flag_values=values)
-    values.set_gnu_getopt()  # what follows a flag that is not known yet may be its value
+    values.set_gnu_getopt()  # the text after a flag that is not known yet may be its value
     values(list(argv), known_only=True)
     for name in split(values["plugin"].value):
         flags_before, registered_before = set(flags.FLAGS), _count_registered()
@@ -73,14 +73,14 @@ def load(argv: Sequence[str]) -> None:
 
 
 def load_again(names: Sequence[str], sources: Mapping[str, str]) -> None:
-    """Imports the plugins of an earlier run, those that are not there yet.
+    """Imports the plugins of an earlier run that are not imported yet.
 
     Args:
-        names: the plugins, as `--plugin` named them.
-        sources: the SHA-256 of their sources then, as `sources` gave them.
+        names: the plugins, as in `--plugin`.
+        sources: the SHA-256 of their sources in that run, as in `sources`.
 
     Raises:
-        UserError: a plugin is missing, cannot be imported, or has another source than then.
+        UserError: a plugin is missing, cannot be imported, or has changed.
     """
     missing = [name for name in names if (pathlib.Path(name).stem if name.endswith(".py") else name) not in _loaded]
     load(["", *(f"--plugin={name}" for name in missing)])
@@ -96,7 +96,7 @@ def load_again(names: Sequence[str], sources: Mapping[str, str]) -> None:
 def sources() -> dict[str, str]:
     """The SHA-256 of each loaded plugin's source (of all its modules, if it is a package), by its name.
 
-    So are those of the modules and packages beside its file that it imports.
+    It also has those of the modules and packages beside its file that it imports.
     """
     return dict(_loaded)
 
@@ -138,7 +138,7 @@ def _import_file(path: pathlib.Path) -> types.ModuleType:
     module = importlib.util.module_from_spec(spec)
     sys.modules[path.stem] = module
     if str(path.parent) not in sys.path:
-        sys.path.append(str(path.parent))  # last: what lies beside a plugin does not hide what is installed
+        sys.path.append(str(path.parent))  # last, so that files beside a plugin do not hide installed packages
     try:
         spec.loader.exec_module(module)
     except BaseException:
@@ -148,7 +148,7 @@ def _import_file(path: pathlib.Path) -> types.ModuleType:
 
 
 def _beside(files: Sequence[pathlib.Path]) -> dict[str, list[pathlib.Path]]:
-    """The files of each module and package beside a plugin's file that it or another of them imports, by name."""
+    """The files of each module and package beside a plugin's file that it imports, directly or not, by name."""
     found: dict[str, list[pathlib.Path]] = {}
     folder = files[0].parent
     waiting = list(files)
@@ -165,7 +165,7 @@ def _beside(files: Sequence[pathlib.Path]) -> dict[str, list[pathlib.Path]]:
 
 
 def _files_in(folder: pathlib.Path, name: str) -> list[pathlib.Path]:
-    """The files of a module or package in a folder, if an import of its name finds it there."""
+    """The files of a module or package in a folder, if importing its name finds it there."""
     try:
         spec = importlib.util.find_spec(name)
     except ValueError:  # a module without a specification, such as __main__

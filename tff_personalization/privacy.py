@@ -1,15 +1,17 @@
-"""What `--aggregator=dp` promises: (ε, δ) of the trained model, by Rényi accounting (Mironov, 2017, arXiv 1702.07476).
+"""The guarantee of `--aggregator=dp`: the trained model's (ε, δ) by Rényi accounting (Mironov, 2017, arXiv 1702.07476).
 
-Two figures, since cohorts are drawn in one way here and are counted in another way in most papers:
+There are two figures, because this program samples cohorts in another way than most papers assume:
 
-- `epsilon` is of what the program does: cohorts of M of N clients drawn without replacement, and neighbours that differ
-  in one client's data, replaced by any other. Replacing a client moves the sum of clipped deltas by up to 2C, where
-  adding one moves it by C: the noise multiplier counts as z/2 (Wang, Balle, Kasiviswanathan, 2019, arXiv 1808.00087).
-- `epsilon_poisson` is as papers give it: each client in each cohort independently with probability M/N, and neighbours
-  that differ in one client's being there (Mironov, Talwar, Zhang, 2019, arXiv 1908.10530). It does not hold here.
+- `epsilon` holds for this program: it draws cohorts of M of N clients without replacement. Neighbours differ in one
+  client's data, which any other data may replace. Replacing a client moves the sum of clipped deltas by up to 2C, where
+  adding one moves it by C. So the noise multiplier counts as z/2 (Wang, Balle, Kasiviswanathan, 2019, arXiv
+  1808.00087).
+- `epsilon_poisson` is the figure of most papers. Each client is in each cohort independently with probability M/N, and
+  neighbours differ in the presence of one client (Mironov, Talwar, Zhang, 2019, arXiv 1908.10530). It does not hold
+  here.
 
-Both are of one client's whole data (user level) and of what the server optimizer is given, hence of the model and of
-the learnt clipping norm. The metrics of rounds and evaluations are exact sums over clients and are not covered.
+Both protect one client's whole data (user level) in the input of the server optimizer, and so in the model and the
+learnt clipping norm. They do not cover the metrics of rounds and evaluations, which are exact sums over clients.
 """
 
 import math
@@ -27,7 +29,7 @@ def default_delta(population: int) -> float:
 
 
 def epsilon_of_fixed_cohorts(noise_multiplier: float, cohort: int, population: int, rounds: int, delta: float) -> float:
-    """ε after `rounds` cohorts drawn without replacement; neighbours replace one client. Infinite without noise."""
+    """ε after `rounds` cohorts drawn without replacement. Neighbours replace one client. Infinite without noise."""
     accountant = dp_accounting.rdp.RdpAccountant(neighboring_relation=dp_accounting.NeighboringRelation.REPLACE_ONE)
     event = dp_accounting.GaussianDpEvent(noise_multiplier / 2)
     sampled = dp_accounting.SampledWithoutReplacementDpEvent(population, cohort, event)
@@ -37,7 +39,7 @@ def epsilon_of_fixed_cohorts(noise_multiplier: float, cohort: int, population: i
 def epsilon_of_poisson_cohorts(
     noise_multiplier: float, cohort: int, population: int, rounds: int, delta: float
 ) -> float:
-    """ε after `rounds` cohorts of each client with probability cohort/population; neighbours add or remove one."""
+    """ε after `rounds` cohorts with each client at probability cohort/population. Neighbours add or remove one."""
     accountant = dp_accounting.rdp.RdpAccountant()
     event = dp_accounting.GaussianDpEvent(noise_multiplier)
     sampled = dp_accounting.PoissonSampledDpEvent(cohort / population, event)
@@ -54,10 +56,10 @@ def _epsilon(accountant, event, noise_multiplier, rounds, delta):
 
 
 def spent(noise_multiplier: float, cohort: int, population: int, rounds: int, delta: float | None) -> dict[str, Any]:
-    """What a run has spent, for summary.json; an infinite ε is None there.
+    """The privacy loss of a run, for summary.json. An infinite ε is None there.
 
     Args:
-        noise_multiplier: z of the sum and the clipping norm's count together.
+        noise_multiplier: z, of the sum and the clipping norm's count together.
         cohort: M, clients a round.
         population: N, train clients.
         rounds: rounds of training.

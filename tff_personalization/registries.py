@@ -6,10 +6,10 @@ from tff_personalization import errors
 
 
 def add(registry: dict[str, Any], kind: str, name: str, value: Any) -> None:
-    """Adds `value` to a registry under a name that a flag can be given.
+    """Adds `value` to a registry under a name that can be a flag's value.
 
     Raises:
-        UserError: the name is taken, or is not one word.
+        UserError: the name is in use, or is not one word.
     """
     if name in registry:
         raise errors.UserError(f"{kind} {name!r} exists already: choose another name.")

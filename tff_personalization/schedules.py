@@ -1,10 +1,10 @@
 """Learning rates that change from round to round.
 
-In round t of T, counted from 1, an optimizer's learning rate is its own times a factor: the schedule's, times
-min(1, t / W) while it warms up over W rounds. The server optimizer counts its steps, one a round; so its t lags by one
-for each round that is rejected, as one in which no client has a finite update, and in IFCA, where each cluster counts
-its own, for each round without members of the cluster. A client begins each round with a fresh optimizer, so the
-round's number comes with its data. Adding a schedule is one line in `SCHEDULES`.
+In round t of T, counted from 1, an optimizer's learning rate is multiplied by a factor: the schedule's factor times
+min(1, t / W), with a warm-up over W rounds. The server optimizer counts its steps, one a round. So its t does not count
+rounds that are rejected, such as those without a finite update. In IFCA each cluster counts its own steps, and so not
+the rounds without its members. A client begins each round with a fresh optimizer, so the round's number comes with its
+data. Adding a schedule is one line in `SCHEDULES`.
 """
 
 import dataclasses
@@ -16,7 +16,7 @@ import tensorflow as tf
 import tensorflow_federated as tff
 
 CONSTANT = "constant"
-# From t and T, float32, and the schedule with its parameters to the factor.
+# Maps t and T, float32, and the schedule with its parameters to the factor.
 SCHEDULES: dict[str, Callable[[tf.Tensor, tf.Tensor, "Schedule"], tf.Tensor]] = {
     CONSTANT: lambda t, total, schedule: tf.ones_like(t),
     # decay^(t − 1)
@@ -38,7 +38,7 @@ class Schedule:
 
     Attributes:
         name: in `SCHEDULES`.
-        decay: the factor from a round to the next; for "exponential".
+        decay: the factor from one round to the next, for "exponential".
         warmup_rounds: W, the rounds over which the learning rate rises in equal steps; 0 for none.
     """
 
@@ -47,7 +47,7 @@ class Schedule:
     warmup_rounds: int = 0
 
     def factor(self, round_number: tf.Tensor | int, rounds: int) -> tf.Tensor:
-        """float32: what the learning rate is multiplied by in a round, counted from 1, of `rounds`."""
+        """float32, the factor of the learning rate in a round, counted from 1, of `rounds`."""
         t, total = tf.cast(round_number, tf.float32), tf.cast(rounds, tf.float32)
         factor = SCHEDULES[self.name](t, total, self)
         return factor * tf.minimum(1.0, t / self.warmup_rounds) if self.warmup_rounds else factor
@@ -56,7 +56,7 @@ class Schedule:
 def for_server(
     optimizer: tff.learning.optimizers.Optimizer, learning_rate: float, schedule: Schedule, rounds: int
 ) -> tff.learning.optimizers.Optimizer:
-    """The optimizer, its learning rate in its t-th step that of round t. The count is in its state."""
+    """The optimizer, with the learning rate of round t in its t-th step. Its state holds the count."""
     return tff.learning.optimizers.schedule_learning_rate(
         optimizer, lambda steps_before: learning_rate * schedule.factor(steps_before + 1, rounds)
     )
@@ -65,7 +65,7 @@ def for_server(
 def for_clients(
     optimizer: tff.learning.optimizers.Optimizer, schedule: Schedule, rounds: int
 ) -> tff.learning.optimizers.Optimizer:
-    """The optimizer, with a schedule that `at_round` and `client_factor` read."""
+    """The optimizer, with a schedule for `at_round` and `client_factor`."""
     return _ByRound(optimizer, schedule, rounds)
 
 
@@ -86,7 +86,7 @@ class _ByRound(tff.learning.optimizers.Optimizer):
 
 
 def client_factor(optimizer: tff.learning.optimizers.Optimizer, round_number: tf.Tensor | None) -> tf.Tensor | float:
-    """What a client optimizer's learning rate is multiplied by in a round; 1 without a schedule.
+    """The factor of a client optimizer's learning rate in a round; 1 without a schedule.
 
     Raises:
         ValueError: the optimizer has a schedule, and there is no round.
@@ -99,6 +99,6 @@ def client_factor(optimizer: tff.learning.optimizers.Optimizer, round_number: tf
 
 
 def at_round(optimizer: tff.learning.optimizers.Optimizer, state: Any, round_number: tf.Tensor | None) -> Any:
-    """A client optimizer's fresh state, its learning rate that of the round; raises as `client_factor`."""
+    """A client optimizer's fresh state, with the round's learning rate; raises as `client_factor`."""
     key, factor = tff.learning.optimizers.LEARNING_RATE_KEY, client_factor(optimizer, round_number)
     return state | {key: state[key] * factor} if isinstance(optimizer, _ByRound) else state

@@ -1,8 +1,7 @@
-"""Every random choice depends on the run's seed by a named path.
+"""Derives every random choice from the run's seed and a named path.
 
-A path says what is drawn: `("init",)`, `("cohort", round)`, `("local_training", round, client)`, `("split",)`.
-The same seed and path give the same draw whatever was drawn before, so a resumed run
-repeats an uninterrupted one.
+A path says what is drawn: `("init",)`, `("cohort", round)`, `("local_training", round, client)`, `("split",)`. The same
+seed and path always give the same draw, independent of earlier draws. So a resumed run repeats an uninterrupted one.
 """
 
 import hashlib

@@ -1,4 +1,4 @@
-"""Settings: typed values with a default, help and bounds, in groups that live beside the code that reads them.
+"""Settings: typed values with a default, help and bounds, in groups beside the code that reads them.
 
     LOCAL_EPOCHS = Setting(10, "E of FedAvg(E): passes over a client's data in a round.", least=1)
 
@@ -8,8 +8,8 @@
     Settings(local_epochs=2).local_epochs    # 2
     Settings(local_epochs=0)                 # UserError: --local_epochs=0: give 1 or more.
 
-Every setting is a flag of the same name. Several groups may share a setting: it is one object, with one name. The flags
-of the program are the union of all groups; what a run reads is the union of the groups of what it chose.
+Every setting is a flag of the same name. Several groups may share a setting, which is one object with one name. The
+flags of the program are the union of all groups. A run reads the union of the groups of its choices.
 """
 
 import difflib
@@ -24,10 +24,10 @@ Item = tuple[Callable[[str], Any], str]
 
 
 class Part(Generic[T]):
-    """An attribute of a group: a setting, or what is made of several flags, such as an optimizer.
+    """An attribute of a group: a setting, or a value that several flags describe, such as an optimizer.
 
     Attributes:
-        name: of the attribute, the same in every group that has it.
+        name: the attribute's name, the same in every group that has it.
     """
 
     name = ""
@@ -47,14 +47,14 @@ class Part(Generic[T]):
         return self if group is None else group.values[self.name]
 
     def flags(self) -> "Mapping[str, Setting[Any]]":
-        """The flags that it is made of, by name."""
+        """Its flags, by name."""
         raise TypeError(f"{type(self).__name__} has no flags")
 
     def of(self, values: Mapping[str, Any], given: Collection[str] = ()) -> T:
         """Its value.
 
         Args:
-            values: of its flags; defaults where there are none.
+            values: the values of its flags; flags without a value have their defaults.
             given: the flags that the user gave.
 
         Raises:
@@ -83,15 +83,16 @@ class Setting(Part[T]):
         """See the class.
 
         Args:
-            default: the value unless another one is given. None: other settings decide, as the help says.
-            help_text: the flag's help; a function where plugins may change it.
+            default: the default value. None: other settings decide, and the help says how.
+            help_text: the flag's help; a function if plugins may change it.
             theme: the group of flags that `--help` shows it in.
             kind: int, float, bool, str or list; the default's type, unless that is None.
             least: the smallest value.
             most: the largest value.
             positive: whether the value must be above 0 and finite.
-            choices: the values, or items of the list, to choose from. A registry itself, where plugins may add to it.
-            item: what makes an item of a list from its text, or raises ValueError; and what it takes, in words.
+            choices: the allowed values, or items of the list; a registry itself if plugins may add to it.
+            item: a function that makes an item of a list from its text, or raises ValueError; and what it accepts, in
+                words.
             several: whether the flag may be given several times.
         """
         self.default = default
@@ -103,7 +104,7 @@ class Setting(Part[T]):
 
     @property
     def help(self) -> str:
-        """What the setting is, in a sentence or a few."""
+        """A description of the setting in a few sentences."""
         return self._help() if callable(self._help) else self._help
 
     def flags(self) -> "Mapping[str, Setting[Any]]":
@@ -111,16 +112,16 @@ class Setting(Part[T]):
         return {self.name: self}
 
     def of(self, values: Mapping[str, Any], given: Collection[str] = ()) -> T:
-        """The value, checked; the default if there is none."""
+        """The checked value, or the default."""
         del given
         return self.checked(values[self.name]) if self.name in values else self.checked(self.default)
 
     def checked(self, value: Any) -> T:
-        """The value, the items of a list converted. Raises UserError if it is not one that the setting takes."""
+        """The value, with the items of a list converted. Raises UserError if the setting does not allow it."""
         if self.kind is list:
             return self._checked_list(list(value))  # type: ignore[return-value]
         if value is None:
-            return value  # type: ignore[return-value]  # T has None where the default is None
+            return value  # type: ignore[return-value]  # T includes None if the default is None
         if self.positive and not (math.isfinite(value) and value > 0):
             raise errors.UserError(f"--{self.name}={value}: give a positive, finite number.")
         if self.least is not None and not value >= self.least:
@@ -151,17 +152,17 @@ class Setting(Part[T]):
 
 
 class Group:
-    """The values of some settings: an attribute for each, read-only.
+    """The values of some settings, as read-only attributes.
 
     Attributes:
         values: the values by name.
     """
 
     def __init__(self, **values: Any):
-        """Takes values by name; the others are the defaults.
+        """Takes values by name; other settings have their defaults.
 
         Raises:
-            UserError: a setting does not take its value.
+            UserError: a setting does not allow its value.
             TypeError: the group has no such setting.
         """
         parts = self.parts()
@@ -178,7 +179,7 @@ class Group:
 
     @classmethod
     def parts(cls) -> dict[str, Part[Any]]:
-        """Its settings by name, in the order in which they are written, those of its base classes first."""
+        """Its settings by name, in the order of the code, those of its base classes first."""
         return {
             name: part for base in reversed(cls.__mro__) for name, part in vars(base).items() if isinstance(part, Part)
         }
@@ -190,7 +191,7 @@ class Group:
 
     @classmethod
     def read(cls, values: Mapping[str, Any], given: Collection[str] = ()) -> Self:
-        """The group with its values among those of more flags; see `Part.of`."""
+        """The group, with its values from those of all flags; see `Part.of`."""
         return cls(**{name: part.of(values, given) for name, part in cls.parts().items()})
 
 
@@ -214,11 +215,11 @@ def union(groups: Iterable[type[Group]]) -> dict[str, Part[Any]]:
 
 
 def listing(help_text: str, choices: Callable[[], Mapping[str, Any]]) -> Callable[[], str]:
-    """Help that says what each choice is: each has a `description`."""
+    """Help that describes each choice by its `description`."""
     return lambda: f"{help_text} {'; '.join(f'{name}: {choice.description}' for name, choice in choices().items())}."
 
 
 def choose_from(choices: Iterable[str], value: str) -> str:
-    """What to do about a value that is no choice: the choices, and the one that was probably meant."""
+    """Advice for a value that is not a choice: the choices, and the one that was probably meant."""
     near = difflib.get_close_matches(str(value), list(choices), 1)
     return f"choose from {', '.join(choices)}.{f' Did you mean {near[0]}?' if near else ''}"

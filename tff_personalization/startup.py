@@ -1,4 +1,4 @@
-"""What a command does first and last: keep TensorFlow's start-up noise from the user, and put errors plainly."""
+"""The start and end of every command: silences TensorFlow's start-up messages, and prints errors plainly."""
 
 import contextlib
 import errno
@@ -21,14 +21,14 @@ from absl.flags import _flagvalues
 
 from tff_personalization import errors
 
-# absl reads flag files with it: in UTF-8 whatever the locale, and with the byte order mark that Windows' editors write.
+# absl opens flag files with it: as UTF-8 in any locale, with or without the byte order mark of Windows' editors.
 _flagvalues.open = functools.partial(open, encoding="utf-8-sig")  # type: ignore[attr-defined]
 
 OF_PLUGINS: dict[str, str] = {}
 """The plugin that each of their files belongs to, as --plugin names it."""
 
 _Hook = Callable[[Any], object]
-# What RuntimeError, ImportError and SystemError say of it.
+# The texts of RuntimeError, ImportError and SystemError when memory runs out.
 _WANT_OF_MEMORY = (
     *("can't start new thread", "failed to map segment", "annot allocate memory"),
     "error return without exception set",
@@ -43,17 +43,17 @@ _WITHOUT_MEMORY = f"Error: memory ran out: {_MEND}\n".encode()
 def quiet(argv: list[str]) -> None:
     """Silences TensorFlow's, XLA's and gRPC's start-up messages, unless `--verbosity` asks for them (0 or more).
 
-    The package calls it when it is imported: TensorFlow looks at this once, when it is imported itself.
+    The package calls it at import, because TensorFlow reads this only once, at its own import.
     """
     if _verbosity(argv) >= 0:
         return
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")
-    warnings.filterwarnings("ignore", message="pkg_resources is deprecated")  # of what TensorFlow Federated imports
+    warnings.filterwarnings("ignore", message="pkg_resources is deprecated")  # in TensorFlow Federated's imports
 
 
 def _verbosity(argv: list[str]) -> int:
-    """The value of --verbosity, read before absl can: absl parses flags only after TensorFlow is imported."""
+    """The value of --verbosity, read here because absl parses flags only after TensorFlow is imported."""
     for i, argument in enumerate(argv):
         name, _, value = argument.lstrip("-").partition("=")
         if argument.startswith("-") and name in ("verbosity", "v"):
@@ -66,17 +66,17 @@ def _verbosity(argv: list[str]) -> int:
 
 
 def parse_flags(argv: list[str]) -> list[str]:
-    """Parses flags; a mistake among them is one line on standard error and exit status 1, `--help` exit status 0."""
+    """Parses flags. A mistake prints one line on standard error, with exit status 1. `--help` has exit status 0."""
     with plain_flag_errors(), plain_ends_of_pipes():
         try:
             return flags.FLAGS(argv)
-        except SystemExit:  # --help and its like have printed their text; absl calls this a failure
+        except SystemExit:  # --help and the like have printed their text; absl exits with 1
             sys.exit(0)
 
 
 @contextlib.contextmanager
 def plain_flag_errors() -> Iterator[None]:
-    """Where flags are defined and parsed: a mistake is one line on standard error and exit status 1."""
+    """A context for defining and parsing flags: a mistake prints one line on standard error, with exit status 1."""
     try:
         yield
     except errors.UserError as error:
@@ -89,7 +89,7 @@ def plain_flag_errors() -> Iterator[None]:
 
 @contextlib.contextmanager
 def plain_ends_of_pipes() -> Iterator[None]:
-    """Where the program prints: a reader that leaves, as in `… | head`, ends it without a word, as SIGPIPE would."""
+    """A context for printing: if the reader leaves, as in `… | head`, the program ends silently, as with SIGPIPE."""
     try:
         try:
             yield
@@ -106,7 +106,8 @@ def plain_ends_of_pipes() -> Iterator[None]:
 
 @contextlib.contextmanager
 def without_collections() -> Iterator[None]:
-    """Python collects no garbage: that takes a quarter of the time of imports and graphs, which leave next to none."""
+    """Turns garbage collection off: it takes a quarter of the time of imports and graphs, which leave little
+    garbage."""
     before = gc.isenabled()
     gc.disable()
     try:
@@ -118,10 +119,10 @@ def without_collections() -> Iterator[None]:
 
 @contextlib.contextmanager
 def plain_memory_errors() -> Iterator[None]:
-    """Where modules are imported and the program runs: running out of memory is one line and exit status 1.
+    """A context for imports and the program: running out of memory prints one line, with exit status 1.
 
-    It ends at once, in whichever thread memory ran out: what comes after would want memory too, and a thread that
-    could not begin would be waited for without end.
+    The program ends at once, in any thread. Later code would need memory too, and Python would wait forever for a
+    thread that could not start.
     """
     hooks: tuple[_Hook, _Hook] = sys.unraisablehook, threading.excepthook
     sys.unraisablehook, threading.excepthook = (_ends_without_memory(hook) for hook in hooks)
@@ -136,7 +137,7 @@ def plain_memory_errors() -> Iterator[None]:
 
 
 def _ends_without_memory(hook: _Hook) -> _Hook:
-    """A hook for errors that nobody can catch, which ends the program if there was no memory."""
+    """A hook for errors that cannot be caught. It ends the program if memory ran out."""
 
     def told(args: Any) -> None:
         if _is_want_of_memory(args.exc_value):
@@ -153,12 +154,12 @@ def _end_without_memory(error: BaseException | None) -> NoReturn:
         os.write(2, f"Error: memory ran out ({told}): {_MEND}\n".encode())
     except MemoryError:
         os.write(2, _WITHOUT_MEMORY)
-    finally:  # also where nobody hears it
+    finally:  # even if standard error is closed
         os._exit(1)
 
 
 def _is_want_of_memory(error: BaseException | None) -> bool:
-    """Whether an error, or one that it was raised from or because of, is that there was no memory."""
+    """Whether an error, or one of its causes, is that memory ran out."""
     seen = set()
     while error is not None and id(error) not in seen:
         seen.add(id(error))
@@ -170,7 +171,7 @@ def _is_want_of_memory(error: BaseException | None) -> bool:
 
 
 def with_plain_errors(main: Callable[[list[str]], int]) -> Callable[[list[str]], int]:
-    """`main`, with errors that a user can mend as one line and exit status 1, and signals as 128 + their number."""
+    """Runs `main`. A user's error prints one line, with exit status 1; a signal gives status 128 + its number."""
 
     def run(argv: list[str]) -> int:
         if _verbosity(sys.argv) < 0:
@@ -179,9 +180,9 @@ def with_plain_errors(main: Callable[[list[str]], int]) -> Callable[[list[str]],
             logging.set_verbosity(logging.WARNING)
             tensorflow = python_logging.getLogger("tensorflow")
             tensorflow.setLevel(python_logging.ERROR)
-            # Of parts of a round that end with an error after another one did: the first error is told.
+            # If several parts of a round fail, only the first error is shown.
             python_logging.getLogger("asyncio").setLevel(python_logging.CRITICAL)
-            # Of each assertion in TFF's secure sums, ten lines long.
+            # Each assertion in TFF's secure sums would print ten lines.
             tensorflow.addFilter(lambda record: "Object was never used" not in record.getMessage())
         try:
             with plain_memory_errors(), plain_ends_of_pipes():
@@ -203,7 +204,7 @@ def with_plain_errors(main: Callable[[list[str]], int]) -> Callable[[list[str]],
                 _leave(f"--plugin={name}: {type(error).__name__}: {' '.join(str(error).split())[:500]}")
             raise
         except errors.Interrupted as interrupted:
-            with contextlib.suppress(OSError):  # The terminal may be gone, which SIGHUP says.
+            with contextlib.suppress(OSError):  # After SIGHUP the terminal may be closed.
                 print(f"\n{interrupted}: stopped. The same command resumes from here.", file=sys.stderr)
             sys.exit(128 + interrupted.signal_number)
 
@@ -211,7 +212,7 @@ def with_plain_errors(main: Callable[[list[str]], int]) -> Callable[[list[str]],
 
 
 def _frames_of_plugin(error: BaseException | None) -> tuple[str, types.TracebackType] | None:
-    """The plugin in which an error, or one that led to it, was raised, and the traceback from its first frame on."""
+    """The plugin that raised an error or one of its causes, and the traceback from the plugin's first frame on."""
     seen = set()
     while error is not None and id(error) not in seen:
         seen.add(id(error))

@@ -273,7 +273,7 @@ def _refuse_unread(values: Mapping[str, Any], method: Method, given: Collection[
     """Refuses a flag that has no effect, by name: the user made a mistake."""
     chosen = settings_lib.chosen(values)
     read = {flag for groups in chosen.values() for group in groups for flag in group.flags()}
-    # Settings of strategies are checked separately, because a method may read them too.
+    # Strategies come first: a setting that both a strategy and a method may read is refused with --strategies.
     for chooser, groups in settings_lib.choices().items():
         for flag in sorted({flag for group in groups.values() for flag in group.flags()} - read):
             if flag in given:

@@ -25,8 +25,7 @@ class Judgement(NamedTuple):
     loss_sum: float
 
     def better_than(self, other: "Judgement") -> bool:
-        """Whether it has more right answers, or equally many and less loss. A loss that is not finite is the
-        greatest."""
+        """Whether it has more right answers, or as many with less loss. A loss that is not finite is the greatest."""
         ranks = [(j.correct, -j.loss_sum if math.isfinite(j.loss_sum) else -math.inf) for j in (self, other)]
         return ranks[0] > ranks[1]
 

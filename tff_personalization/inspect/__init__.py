@@ -1,1 +1,1 @@
-"""Looks at client data without training: what there is of it, and what looks wrong."""
+"""Inspects client data without training: what it contains, and what looks wrong."""

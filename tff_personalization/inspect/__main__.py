@@ -1,10 +1,10 @@
-"""Looks at client data before anything trains: what there is, twelve writers, and what looks wrong.
+"""Inspects client data before training: what it contains, twelve writers, and what looks wrong.
 
     python -m tff_personalization.inspect DATA [--html=page.html] [--task=emnist10] [--partition=dirichlet …]
     python -m tff_personalization.inspect --plugin=my_task.py --task=mine
 
-DATA is what --client_data takes; without it, the task's own clients are looked at. Exit status 1 if it cannot be read;
-findings do not change the status.
+DATA is a value of --client_data; without it, the task's own clients are inspected. The exit status is 1 if the data
+cannot be read; findings do not change it.
 """
 
 import sys
@@ -19,7 +19,7 @@ from tff_personalization.tasks import archives, checks, partitions, registry, so
 
 
 def look(options: sources.SourceOptions, catalogue: sources.Catalogue, partition: dict) -> archives.Archive:
-    """The archive that is inspected, dealt to made-up clients if `partition` names a kind of it."""
+    """The archive to inspect, dealt to made-up clients if `partition` is given."""
     archive = sources.load(options, catalogue)
     kind = partition.pop("kind")
     if kind != partitions.NATURAL:
@@ -28,7 +28,7 @@ def look(options: sources.SourceOptions, catalogue: sources.Catalogue, partition
 
 
 def describe(archive: archives.Archive) -> list[str]:
-    """What there is, a line each."""
+    """Describes the archive, one fact a line."""
     counts = np.bincount(archive.client_index, minlength=len(archive.clients))
     counts = counts[counts > 0]
     test = int(archive.is_test.sum())

@@ -1,4 +1,4 @@
-"""The page of an inspection: lines, findings, a contact sheet, and the classes of each client."""
+"""The page of an inspection: facts, findings, a contact sheet, and the classes of each client."""
 
 import base64
 import html
@@ -19,7 +19,7 @@ _STYLE = "body{font:16px/1.5 system-ui,sans-serif;max-width:60rem;margin:2rem au
 
 
 def write(path: str, archive: archives.Archive, lines: Sequence[str], found: Sequence[checks.Finding]) -> None:
-    """Writes the page to one file without references to others. Raises UserError if it cannot be written."""
+    """Writes the page to one self-contained file. Raises UserError if it cannot be written."""
     said = [f"<p>{html.escape(line)}</p>" for line in lines]
     findings = "".join(f"<li><b>{html.escape(one.kind)}</b>: {html.escape(one.text)}</li>" for one in found)
     parts = [*said, "<h2>Findings</h2>", f"<ul>{findings}</ul>" if found else "<p>None.</p>"]
@@ -48,7 +48,7 @@ def _image(png: bytes, words: str) -> str:
 
 
 def clients_by_classes(archive: archives.Archive) -> bytes:
-    """A plot of clients × classes, as PNG: the area of a dot is how many examples a client has of a class."""
+    """A plot of clients × classes, as PNG. The area of a dot is a client's number of examples of a class."""
     present = np.unique(archive.client_index)
     present = present[np.unique(np.linspace(0, len(present) - 1, _MOST_CLIENTS).astype(int))]
     counts = np.zeros((len(archive.clients), len(archive.classes)), int)

@@ -10,7 +10,7 @@ _SHADES = " ░▒▓█"
 
 
 def chosen(archive: archives.CharacterArchive, columns: int) -> list[tuple[str, np.ndarray]]:
-    """Twelve clients from all over the archive: the name of each, and the places of its first examples by class."""
+    """Twelve clients, spread over the archive: each one's name, and the indices of its first examples by class."""
     order = np.lexsort((archive.labels, archive.client_index))
     present, starts, counts = np.unique(archive.client_index[order], return_index=True, return_counts=True)
     rows = []
@@ -23,7 +23,7 @@ def chosen(archive: archives.CharacterArchive, columns: int) -> list[tuple[str, 
 
 
 def text(archive: archives.CharacterArchive) -> str:
-    """A row of characters for each writer, drawn in blocks: seven lines of fourteen columns a character."""
+    """A row of characters for each writer, as block characters: seven lines of fourteen columns each."""
     lines = []
     for name, places in chosen(archive, _TEXT_COLUMNS):
         small = archive.images[places].reshape(-1, 7, 4, 14, 2).mean(axis=(2, 4))

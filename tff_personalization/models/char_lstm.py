@@ -4,9 +4,9 @@ The network of McMahan et al. (2017) for Shakespeare with the sizes of Reddi et 
 ICLR 2021) and of TFF's `tff.simulation.baselines.shakespeare`: 820,522 weights for 90 logits. Its weights are plain
 tensors.
 
-Every character of a sequence is predicted from those before it in the sequence. Padding counts neither in the loss nor
-in the accuracy; the end of a snippet and characters out of the vocabulary do, as in TFF's task. The beginning is never
-predicted: it stands first.
+Every character of a sequence is predicted from the characters before it. Padding counts neither in the loss nor in the
+accuracy. The end of a snippet and characters outside the vocabulary count, as in TFF's task. The beginning comes first
+and is never predicted.
 """
 
 import functools
@@ -84,8 +84,9 @@ def lstm(x: tf.Tensor, kernel: tf.Tensor, recurrent: tf.Tensor, bias: tf.Tensor)
         z_t = x_t W + h_{t−1} U + b,  i, f, o = σ(z_t^i), σ(z_t^f), σ(z_t^o),  g = tanh(z_t^g)
         c_t = f c_{t−1} + i g,  h_t = o tanh(c_t)
 
-    What does not depend on the step before is one product over all steps: x W ahead of the loop, and those for W, U, b
-    and x after the gradient's loop. TensorFlow's own gradient of a loop computes them in every step.
+    Products that do not depend on the previous step are computed once for all steps: x W before the loop, and the
+    gradients of W, U, b and x after the gradient's loop. TensorFlow's own gradient of a loop computes them in every
+    step.
 
     Args:
         x: shape (steps, batch, inputs).

@@ -4,9 +4,9 @@ The vocabulary is that of `tff.simulation.baselines.shakespeare`: 86 characters 
 padding (0), out of vocabulary (87), the beginning (88) and the end (89) of a snippet. So a model of it has 90 logits
 (Reddi et al., "Adaptive Federated Optimization", ICLR 2021).
 
-A snippet is what is said in one go. With its beginning and end it is cut into pieces of 81 ids, the last one padded at
-its end; the first 80 ids of a piece are `x`, the last 80 are `y`, so that `y` is the character that follows. A last
-piece of a single id has nothing to predict and is left out.
+A snippet is one utterance. With its beginning and end it is cut into pieces of 81 ids; the last piece is padded at its
+end. The first 80 ids of a piece are `x` and the last 80 are `y`, so `y` has the next character for each place. A last
+piece with a single id is left out, because it has nothing to predict.
 """
 
 from collections.abc import Iterable

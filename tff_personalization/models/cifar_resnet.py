@@ -1,8 +1,8 @@
 """ResNet-18 with group normalization for federated CIFAR-100, as TFF builds it.
 
-Hsieh et al. (2020) and Hsu et al. (2020, "Federated Visual Classification with Real-World Data Distribution") put group
-normalization in the place of batch normalization, which clients with few classes break. TFF's network has a weight
-decay of 1e-4 as a loss of its own; it is left out here.
+Hsieh et al. (2020) and Hsu et al. (2020, "Federated Visual Classification with Real-World Data Distribution") replace
+batch normalization by group normalization, because clients with few classes break batch normalization. TFF's network
+adds a loss for weight decay of 1e-4; it is left out here.
 """
 
 import numpy as np

@@ -18,14 +18,14 @@ def build_cnn(
 ) -> functional.SeededModel:
     """Conv 32 3×3 – conv 64 3×3 – max-pool 2 – dropout ¼ – dense 128 – dropout ½ – dense `num_classes`; ReLU between.
 
-    The network of TFF's EMNIST-62 personalization example, with which the paper's experiments were set up
-    (1,206,590 weights for 62 classes). Kernels are Glorot uniform, biases zero.
+    The network of TFF's EMNIST-62 personalization example, which the paper's experiments use (1,206,590 weights for 62
+    classes). Kernels are Glorot uniform, biases zero.
 
     Args:
         num_classes: number of logits.
         rng: source of the initial weights.
         dropout: whether the training pass drops units.
-        operations: what it is made of; TensorFlow's, unless it is for another runtime.
+        operations: the operations of the network; TensorFlow's, unless it is for another runtime.
     """
     initial_weights = (
         functional.glorot_uniform(rng, 3, 3, 1, 32),
@@ -42,7 +42,7 @@ def build_cnn(
         kernel_1, bias_1, kernel_2, bias_2 = weights[:4]
         h = tf.cast(x, tf.float32)[..., tf.newaxis] / 255
         h = operations.relu(tf.nn.bias_add(operations.conv2d(h, kernel_1), bias_1))
-        # The maximum commutes with adding a bias and with ReLU, which then have a quarter of the entries to go through.
+        # The maximum commutes with adding a bias and with ReLU, which then process only a quarter of the entries.
         h = operations.max_pool(operations.conv2d(h, kernel_2))
         return tf.reshape(operations.relu(tf.nn.bias_add(h, bias_2)), [-1, 12 * 12 * 64])
 

@@ -1,7 +1,7 @@
 """A TFF functional model whose training pass takes the seed of its dropout.
 
-TFF's `FunctionalModel` has no place for a seed, so its dropout cannot be repeated. `SeededModel` keeps that
-interface, for use with any TFF algorithm, and adds `logits`, which is a function of only its arguments.
+TFF's `FunctionalModel` takes no seed, so its dropout cannot be repeated. `SeededModel` keeps that interface, so it
+works with any TFF algorithm, and adds `logits`, which depends only on its arguments.
 """
 
 from collections.abc import Callable, Sequence
@@ -18,13 +18,13 @@ LABELS = tf.TensorSpec([None], tf.int32)
 
 
 class Scoring(NamedTuple):
-    """How the logits of a batch of examples are judged.
+    """Computes the loss and the right predictions of a batch's logits.
 
     Attributes:
         loss: `(logits, labels) -> float32`, the mean loss (nats) of a prediction.
-        count_correct: `(logits, labels) -> int32`, how many predictions are right.
-        count_predictions: `(labels) -> int32`, how many predictions there are.
-        batch_size: how many examples are judged at once, so that memory is bounded.
+        count_correct: `(logits, labels) -> int32`, the number of right predictions.
+        count_predictions: `(labels) -> int32`, the number of predictions.
+        batch_size: how many examples are evaluated at once, to limit memory.
     """
 
     loss: Callable[[tf.Tensor, tf.Tensor], tf.Tensor]
@@ -34,7 +34,7 @@ class Scoring(NamedTuple):
 
 
 class Classifier(Protocol):
-    """What training and evaluation need: a `SeededModel`, or the part of one that follows its stem."""
+    """The interface that training and evaluation need: a `SeededModel`, or its part after the stem."""
 
     @property
     def logits(self) -> LogitsFn: ...
@@ -51,10 +51,10 @@ class AfterStem(NamedTuple):
 
 
 class SeededModel(tff.learning.models.FunctionalModel):
-    """A classifier: trainable weights, a function from examples (such as images) to logits, and how they are judged.
+    """A classifier: trainable weights, a function from examples (such as images) to logits, and their scoring.
 
-    The function is a stem, which draws nothing at random, and what follows it. While the stem's weights stay as they
-    are, so do an example's features, which then need to be computed only once.
+    The function is a stem, which has no randomness, and the layers after it. While the stem's weights do not change, an
+    example's features do not change either, and are computed only once.
 
     Attributes:
         stem: `(weights, x) -> features`, of shape (batch, …), from the first `stem_size` weights: float32, or `x`
@@ -62,11 +62,11 @@ class SeededModel(tff.learning.models.FunctionalModel):
         after_stem: the rest, whose `logits` takes features in place of examples.
         scoring: loss, right predictions and number of predictions.
         stem_size: how many of the first weights make up the stem.
-        head: which of the weights, the last ones, make up the head, the part that maps features to logits.
-        rest: which of the weights are not the head's.
-        to_keras: makes a Keras model of ordinary layers that holds the given weights; None where there is none.
-        rebuilt: makes the network again, with the same weights, of the operations of another runtime; None where it
-            consists of others.
+        head: which weights (the last ones) make up the head, the part that maps features to logits.
+        rest: which weights do not belong to the head.
+        to_keras: makes a Keras model of ordinary layers with the given weights; None if there is none.
+        rebuilt: makes the network again, with the same weights, from the operations of another runtime; None if it has
+            other operations.
     """
 
     def __init__(
@@ -92,8 +92,8 @@ class SeededModel(tff.learning.models.FunctionalModel):
             stem_size: as the attribute.
             head_size: how many of the last weights make up the head.
             x_spec: the type of a batch of examples.
-            y_spec: the type of their labels; one class for each example, unless given.
-            scoring: as the attribute; one prediction for each example, unless given.
+            y_spec: the type of their labels; by default one class for each example.
+            scoring: as the attribute; by default one prediction for each example.
             to_keras: as the attribute.
             rebuilt: as the attribute.
         """
@@ -123,7 +123,7 @@ class SeededModel(tff.learning.models.FunctionalModel):
 
         Args:
             weights: all trainable weights.
-            x: examples, as the model's input spec says.
+            x: examples of the model's input spec.
             dropout_seed: int32, shape (2,), in a training pass; None in an evaluation pass.
         """
         return self.after_stem.logits(weights, self.stem(weights, x), dropout_seed)
@@ -136,12 +136,12 @@ def from_tff(
     y_spec: tf.TensorSpec,
     head_size: int = 2,
 ) -> SeededModel:
-    """TFF's functional model as a seeded one; what it draws at random itself does not follow the seed.
+    """Makes a seeded model from TFF's functional model. The model's own randomness does not follow the seed.
 
     Args:
-        model: gives logits, and has the loss that is minimized: the mean over a batch.
-        scoring: what counts as right.
-        x_spec: the type of a batch of examples, which are cast to what the model takes.
+        model: gives logits, and has the loss to minimize: the mean over a batch.
+        scoring: counts right predictions.
+        x_spec: the type of a batch of examples, which are cast to the model's input type.
         y_spec: the type of their labels.
         head_size: how many of its last weights make up the head, such as a kernel and a bias.
     """
@@ -171,7 +171,7 @@ def cross_entropy(logits: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
 def hits(logits: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
     """Which of `labels`, of any shape, are the argmax of `logits`, shape (…, classes): bool, shape of `labels`.
 
-    A row of logits that is not finite classifies nothing: its argmax would name the first class.
+    A row of logits that is not finite predicts no class; its argmax would be the first class.
     """
     # tf.equal: in the graphs that TFF builds, `==` compares tensors by identity.
     matches = tf.equal(tf.argmax(logits, axis=-1, output_type=tf.int32), labels)
@@ -190,8 +190,8 @@ ONE_PREDICTION = Scoring(cross_entropy, count_correct, lambda labels: tf.shape(l
 def dropout(h: tf.Tensor, rate: float, seed: tf.Tensor) -> tf.Tensor:
     """Inverted dropout of `h`, float32 of shape (batch, units): a unit is zeroed with probability `rate`, else scaled.
 
-    One random byte decides each unit, which costs a third of TensorFlow's one float; so `rate` must be a multiple
-    of 1/256 and `units` one of 4. `seed` is int32 of shape (2,).
+    One random byte decides each unit, which takes a third of the time of TensorFlow's random float. So `rate` must be a
+    multiple of 1/256 and `units` a multiple of 4. `seed` is int32 of shape (2,).
     """
     units = h.shape[1]
     if (256 * rate) % 1 or units is None or units % 4:
@@ -204,9 +204,9 @@ def dropout(h: tf.Tensor, rate: float, seed: tf.Tensor) -> tf.Tensor:
 def max_pool(h: tf.Tensor) -> tf.Tensor:
     """The maximum of each 2×2 square of `h`, float32 of shape (batch, 2r, 2c, channels): shape (batch, r, c, channels).
 
-    Value and gradient are those of `tf.nn.max_pool2d`: where several entries of a square are largest, the first of them
-    gets the gradient. TensorFlow's own gradient finds the places of the maxima again, one by one, on one thread: a
-    sixth of the time of a training step of the paper's network.
+    Value and gradient are those of `tf.nn.max_pool2d`: if several entries of a square are largest, the first one gets
+    the gradient. TensorFlow's own gradient searches the maxima again, one by one, on one thread. That takes a sixth of
+    a training step of the paper's network.
     """
     _, rows, columns, channels = h.shape
 
@@ -219,7 +219,7 @@ def max_pool(h: tf.Tensor) -> tf.Tensor:
             left, parts = upstream, []
             for i, j in ((0, 0), (0, 1), (1, 0)):
                 part = tf.where(squares[:, :, i, :, j] >= pooled, left, tf.zeros_like(left))
-                left -= part  # exactly zero where this entry has taken it
+                left -= part  # exactly zero where this entry took it
                 parts.append(part)
             upper, lower = tf.stack(parts[:2], axis=3), tf.stack([parts[2], left], axis=3)
             return tf.reshape(tf.stack([upper, lower], axis=2), tf.shape(h))
@@ -240,7 +240,7 @@ def dense(h: tf.Tensor, kernel: tf.Tensor, bias: tf.Tensor) -> tf.Tensor:
 
 
 class Operations(NamedTuple):
-    """The operations of networks that runtimes other than TensorFlow lack, or lack the gradient of.
+    """The operations of networks that other runtimes than TensorFlow lack, or whose gradient they lack.
 
     Attributes:
         conv2d: as `conv2d`.

@@ -1,4 +1,4 @@
-"""Keras layers as the functional form of a model calls them: their order, and the operations that they consist of."""
+"""Keras layers in the functional form of a model: their order, and the operations that replace them."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeAlias
@@ -9,11 +9,11 @@ import tensorflow as tf
 from tff_personalization import errors
 from tff_personalization.models import functional, named_inputs
 
-Layer: TypeAlias = Any  # tf.keras.layers.Layer, of which type checkers know nothing
+Layer: TypeAlias = Any  # tf.keras.layers.Layer, which type checkers do not know
 
 
 def flat(model: tf.keras.Model) -> list[Layer]:
-    """The layers of a model in their order, those of models in it in the place of the models."""
+    """The layers of a model in their order. The layers of nested models replace these models."""
     found: list[Layer] = []
     for layer in model.layers:
         found += flat(layer) if isinstance(layer, tf.keras.Model) else [layer]
@@ -21,13 +21,13 @@ def flat(model: tf.keras.Model) -> list[Layer]:
 
 
 def output_layer(model: tf.keras.Model) -> Layer:
-    """The layer that gives a model's output, also where it is in a model in the model."""
+    """The layer that gives a model's output, also inside a nested model."""
     layer = model.outputs[0].node.layer
     return output_layer(layer) if isinstance(layer, tf.keras.Model) else layer
 
 
 def gives_probabilities(model: tf.keras.Model) -> bool:
-    """Whether a model ends with softmax or sigmoid, and gives no logits."""
+    """Whether a model ends with softmax or sigmoid, so that it gives no logits."""
     ends = (tf.keras.activations.softmax, tf.keras.activations.sigmoid)
     return getattr(output_layer(model), "activation", None) in ends
 
@@ -38,7 +38,7 @@ def variables(layers: Sequence[Layer]) -> list[tf.Variable]:
 
 
 def refuse(model: tf.keras.Model, inputs: named_inputs.Inputs | None) -> None:
-    """Refuses a model that the functional form would not equal."""
+    """Refuses a model whose functional form would give other results."""
     if not isinstance(model, tf.keras.Model) or not model.built:
         raise errors.UserError("a Keras model with a known input is expected: begin it with tf.keras.Input(…).")
     if len(model.outputs) != 1:
@@ -69,7 +69,7 @@ def refuse(model: tf.keras.Model, inputs: named_inputs.Inputs | None) -> None:
 
 
 def refuse_penalties(model: tf.keras.Model) -> None:
-    """Refuses a model with losses of its own, which the functional form leaves out."""
+    """Refuses a model with its own losses, which the functional form leaves out."""
     if model.losses:
         raise errors.UserError(
             f"the Keras model {model.name!r} has losses of its own, such as a kernel_regularizer's, which nothing "
@@ -78,7 +78,7 @@ def refuse_penalties(model: tf.keras.Model) -> None:
 
 
 def head_layers(model: tf.keras.Model, layers: list[Layer], head: int | Sequence[str]) -> list[Layer]:
-    """The layers of the head, of those with weights."""
+    """The head's layers, among the layers with weights."""
     if isinstance(head, int):
         if not 0 < head <= len(layers):
             raise errors.UserError(
@@ -95,7 +95,7 @@ def head_layers(model: tf.keras.Model, layers: list[Layer], head: int | Sequence
 
 
 def chain(model: tf.keras.Model) -> list[Layer]:
-    """The layers of a model in which one follows the other, without its input; empty for any other model."""
+    """The layers of a purely sequential model, without its input; empty for any other model."""
     layers = [layer for layer in model.layers if not isinstance(layer, tf.keras.layers.InputLayer)]
     if isinstance(model, tf.keras.Sequential):
         follows = True
@@ -106,13 +106,13 @@ def chain(model: tf.keras.Model) -> list[Layer]:
             inputs = layer.inbound_nodes[0].keras_inputs if len(layer.inbound_nodes) == 1 else []
             follows = follows and len(inputs) == 1 and inputs[0] is before[0]
             before = [layer.output] if follows else before
-    # A mask belongs to a tensor and would be lost where the stem ends.
+    # A mask belongs to a tensor and would be lost at the end of the stem.
     masks = any(isinstance(layer, tf.keras.layers.Masking) or getattr(layer, "mask_zero", False) for layer in layers)
     return layers if follows and not masks else []
 
 
 def stem(chain: Sequence[Layer], after: set[int]) -> int:
-    """How many layers of a chain come before the first one that `after` has."""
+    """The number of layers of a chain before the first one in `after`."""
     for place, layer in enumerate(chain):
         inside = flat(layer) if isinstance(layer, tf.keras.Model) else [layer]
         if after & set(map(id, inside)):
@@ -134,7 +134,7 @@ def dropped(
     inputs: tf.Tensor,
     training: bool | None = None,
 ) -> tf.Tensor:
-    """What a dropout layer gives, by the seed; `number` counts the model's dropout layers from 0."""
+    """The output of a dropout layer, by the seed. `number` counts the model's dropout layers from 0."""
     del training
     if seed is None or layer.rate == 0:
         return inputs
@@ -147,7 +147,7 @@ def dropped(
 
 
 def call_of(layer: Layer, operations: functional.Operations) -> Callable[..., tf.Tensor] | None:
-    """What a layer is called by in place of Keras' own code; None for that."""
+    """The function that replaces Keras' own code of a layer; None to keep Keras' code."""
     kind, layers = type(layer), tf.keras.layers
     if kind is layers.MaxPooling2D and _plain(layer, pool_size=(2, 2), strides=(2, 2)):
         rows, columns = layer.input_shape[1:3]
@@ -162,7 +162,7 @@ def call_of(layer: Layer, operations: functional.Operations) -> Callable[..., tf
 
 
 def _plain(layer: Layer, **settings: Any) -> bool:
-    """Whether a layer of images has these settings, its channels last and no padding."""
+    """Whether a layer of images has these settings, channels last and no padding."""
     wanted = {"padding": "valid", "data_format": "channels_last", **settings}
     return all(getattr(layer, name) == value for name, value in wanted.items())
 
@@ -176,7 +176,7 @@ def _activation(layer: Layer, operations: functional.Operations) -> Callable[[tf
 
 
 def drawn(model: tf.keras.Model, rng: np.random.Generator) -> dict[int, np.ndarray]:
-    """New values of the trainable variables by their id, from copies of the layers whose initializers have seeds."""
+    """New values of the trainable variables by id, from copies of the layers with seeded initializers."""
     values: dict[int, np.ndarray] = {}
     for layer in flat(model):
         if layer.trainable_weights:
@@ -187,7 +187,7 @@ def drawn(model: tf.keras.Model, rng: np.random.Generator) -> dict[int, np.ndarr
 
 
 def _with_seeds(config: Any, rng: np.random.Generator) -> Any:
-    """A layer's configuration in which each initializer that draws at random has a seed."""
+    """A layer's configuration, with a seed for each random initializer."""
     if isinstance(config, Mapping):
         return {
             name: int(rng.integers(2**31)) if name == "seed" and value is None else _with_seeds(value, rng)

@@ -1,15 +1,15 @@
-"""A Keras model as the project's functional form: its weights are arguments, its dropout takes a seed.
+"""Converts a Keras model to the project's functional form: weights are arguments, and dropout takes a seed.
 
-The model itself is called, on ordinary tensors: while it is traced, every variable that a layer holds as an attribute
-is replaced by the tensor of that weight. So nothing is created inside the computation. TFF's own
-`functional_model_from_keras` builds a copy of the model there; in a graph, Keras makes a placeholder for each input of
-that copy, which stays in the function and which TFF's worker cannot feed.
+The model itself is called on ordinary tensors. During tracing, each variable that a layer holds as an attribute is
+replaced by the tensor of that weight. So nothing is created inside the computation. TFF's own
+`functional_model_from_keras` builds a copy of the model there. In a graph, Keras makes a placeholder for each input of
+that copy; it stays in the function, and TFF's worker cannot feed it.
 
     network = from_keras(model, functional.ONE_PREDICTION, x_spec=…)
     network.logits(weights, x, dropout_seed)
 
-A layer is called as Keras calls it, except: dropout draws from the seed as the built-in networks do, 2×2 max-pooling
-uses `functional.max_pool`, whose gradient is faster, and the softmax or sigmoid that ends a model is left out, because
+A layer is called as Keras calls it, with three exceptions. Dropout draws from the seed, as in the built-in networks.
+2×2 max-pooling uses `functional.max_pool`, whose gradient is faster. A final softmax or sigmoid is left out, because
 losses take logits.
 """
 
@@ -40,23 +40,23 @@ def from_keras(
 ) -> functional.SeededModel:
     """The functional form of a Keras model.
 
-    The stem is what comes before the first layer that draws at random, or before the head, in a model whose layers
-    follow one another; in others there is none.
+    In a sequential model, the stem is the part before the first random layer, or before the head. Other models have no
+    stem.
 
     Args:
-        model: a `Sequential` or functional model with one output: logits, or what softmax or sigmoid makes of them.
-        scoring: how its output is judged.
-        x_spec: the type of a batch of examples. They are cast to what the model takes; an axis of length 1 is added at
-            the end where it takes one more.
+        model: a `Sequential` or functional model with one output: logits, or their softmax or sigmoid.
+        scoring: the loss and the right predictions of its output.
+        x_spec: the type of a batch of examples. They are cast to the model's input type. A last axis of length 1 is
+            added if the model has one more axis.
         y_spec: the type of their labels.
-        inputs: the named inputs of one example, for a model that has several; examples are these, packed.
-        head: the layers that make up the head, by name, or how many of the last layers with weights.
+        inputs: the named inputs of one example, for a model with several; examples are these inputs, packed.
+        head: the layers of the head, by name, or the number of last layers with weights.
         rng: draws the initial weights by each layer's initializers; None keeps the model's own.
-        with_penalties: False leaves out the losses that the model adds; otherwise a model with such losses is refused.
-        operations: what it is made of; TensorFlow's, unless it is for another runtime.
+        with_penalties: False leaves out the losses that the model adds. Otherwise a model with such losses is refused.
+        operations: the operations of the network; TensorFlow's, unless it is for another runtime.
 
     Raises:
-        UserError: a layer cannot be used; the message says what to use in its place.
+        UserError: a layer cannot be used; the message says what to use instead.
     """
     if with_penalties:
         keras_layers.refuse_penalties(model)
@@ -116,7 +116,7 @@ class _Network:
         self.stem_size = len(keras_layers.variables(self._stem))
 
     def initial_weights(self, rng: np.random.Generator | None) -> tuple[np.ndarray, ...]:
-        """The weights before training, drawn from `rng`, or as the model has them."""
+        """The weights before training, drawn from `rng`, or the model's own."""
         drawn = {} if rng is None else keras_layers.drawn(self._model, rng)
         return tuple(drawn.get(id(w.variable), w.variable.numpy()) for w in self._weights)
 
@@ -142,7 +142,7 @@ class _Network:
         return self._model
 
     def _as_input(self, x: tf.Tensor) -> Any:
-        """Examples as the model takes them: in its type, with an axis of length 1 at the end where it has one."""
+        """Examples in the model's input type, with a last axis of length 1 if the model has one."""
         if self._inputs is not None:
             return named_inputs.unpack(x, self._inputs)
         (spec,) = self._model.inputs
@@ -152,7 +152,7 @@ class _Network:
 
     @contextlib.contextmanager
     def _swapped(self, weights: functional.Weights, dropout_seed: tf.Tensor | None) -> Iterator[None]:
-        """While it lasts, layers hold tensors in place of variables, and calls of their own for some operations."""
+        """A context in which layers hold tensors instead of variables, and some layers call other operations."""
         changes: list[tuple[Any, str, Any]] = []
         for weight, value in zip(self._weights, weights, strict=True):
             value = _dense_gradient(value) if _is_table(weight) else tf.convert_to_tensor(value)
@@ -171,7 +171,7 @@ class _Network:
         before = [(vars(holder), name, vars(holder).get(name, missing)) for holder, name, _ in changes]
         try:
             for holder, name, value in changes:
-                vars(holder)[name] = value  # not setattr, by which Keras tracks what a layer holds
+                vars(holder)[name] = value  # not setattr, which Keras tracks
             yield
         finally:
             for attributes, name, value in before:
@@ -195,7 +195,7 @@ def _holders(model: tf.keras.Model, variable: tf.Variable) -> list[tuple[Any, st
 
 
 def _constants(model: tf.keras.Model, trained: Sequence[tf.Variable]) -> list[tuple[Any, str, np.ndarray]]:
-    """What layers hold that is not trained, such as the weights of frozen layers: the holder, attribute and value."""
+    """The untrained values that layers hold, such as weights of frozen layers: holder, attribute and value."""
     known = set(map(id, trained))
     return [
         (module, name, value.numpy())
@@ -207,11 +207,11 @@ def _constants(model: tf.keras.Model, trained: Sequence[tf.Variable]) -> list[tu
 
 
 def _is_table(weight: _Weight) -> bool:
-    """Whether the weight is looked up by rows, as an embedding."""
+    """Whether the weight is looked up by rows, like an embedding."""
     return any(isinstance(holder, tf.keras.layers.Embedding) for holder, _ in weight.holders)
 
 
 @tf.custom_gradient
 def _dense_gradient(table: tf.Tensor) -> tf.Tensor:
-    """The table itself; its gradient is a tensor and not some rows of one, which no method would expect."""
+    """The table itself, with a dense gradient: methods do not expect a gradient of only some rows."""
     return tf.identity(table), tf.convert_to_tensor

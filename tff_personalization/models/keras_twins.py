@@ -1,4 +1,4 @@
-"""The built-in networks as Keras models of ordinary layers, which hold a run's weights without this project."""
+"""The built-in networks as Keras models of ordinary layers, for a run's weights outside this project."""
 
 from collections.abc import Sequence
 
@@ -9,7 +9,7 @@ Weights = Sequence[np.ndarray]
 
 
 def _divided_by_255() -> tf.keras.layers.Layer:
-    """(x − 0) / √255². `Rescaling` would multiply by a rounded 1 / 255: 1e-5 in logits of a trained model."""
+    """(x − 0) / √255². `Rescaling` multiplies by a rounded 1 / 255, which changes logits of a trained model by 1e-5."""
     return tf.keras.layers.Normalization(axis=None, mean=0.0, variance=255.0**2)
 
 

@@ -1,6 +1,6 @@
-"""Examples with several named inputs as one array: side by side, as float32, and apart again inside of the network.
+"""Packs several named inputs of examples into one float32 array, which the network unpacks.
 
-So client data, the inner loop and records know one array of features, whatever a network takes.
+So client data, the inner loop and records handle one array of features for any network.
 """
 
 import math
@@ -10,7 +10,7 @@ import numpy as np
 import tensorflow as tf
 
 Inputs = Mapping[str, tf.TensorSpec]
-_LARGEST = 2**24  # the integers up to it are float32 numbers too
+_LARGEST = 2**24  # float32 represents all integers up to this one
 
 
 def packed_spec(inputs: Inputs) -> tf.TensorSpec:

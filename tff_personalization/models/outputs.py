@@ -1,4 +1,4 @@
-"""What a network predicts for an example, and how that is judged: classes, several labels, or real numbers."""
+"""What a network predicts for an example, and its scoring: classes, several labels, or real numbers."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -10,17 +10,17 @@ from tff_personalization.models import functional
 
 @dataclasses.dataclass(frozen=True)
 class Output:
-    """What a task's networks predict.
+    """The predictions of a task's networks.
 
     Attributes:
         names: of the classes or labels, one for each logit.
-        label: the type of what is right for one example.
+        label: the type of the right answer for one example.
         scoring: the loss, the right predictions and the number of predictions.
         words: what is predicted, for messages.
-        activation: the name of what makes probabilities of logits.
+        activation: the name of the function from logits to probabilities.
         one_class: whether an example has exactly one class.
-        by_place: whether there is a class at each place of an example, such as of a text.
-        metric: what the share of right predictions is called in tables, plots and messages.
+        by_place: whether there is a class at each place of an example, such as a text.
+        metric: the name of the share of right predictions in tables, plots and messages.
     """
 
     names: tuple[str, ...]
@@ -39,21 +39,22 @@ class Output:
 
 
 def classes(names: Sequence[str]) -> Output:
-    """One class for each example; labels int32, of no axis; the loss is the mean cross-entropy of softmax, in nats."""
+    """One class for each example. Labels are int32 scalars; the loss is the mean cross-entropy of softmax, in nats."""
     label = tf.TensorSpec([], tf.int32)
     return Output(tuple(names), label, functional.ONE_PREDICTION, "one class for each example", one_class=True)
 
 
 def classes_by_place(names: Sequence[str], length: int, padding: int | None = None, batch_size: int = 128) -> Output:
-    """A class at each place of an example, such as the next word; labels int32, shape (length,).
+    """A class at each place of an example, such as the next word. Labels are int32 of shape (length,).
 
-    A prediction is of one place. Accuracy is the share of places, over all examples, and the loss the mean over them.
+    A prediction is for one place. Accuracy is the share of right places over all examples; the loss is the mean over
+    places.
 
     Args:
         names: of the classes.
-        length: places of an example.
+        length: the number of places of an example.
         padding: the label of places that count neither in the loss nor in the accuracy; None if all count.
-        batch_size: how many examples are judged at once.
+        batch_size: how many examples are evaluated at once.
     """
 
     def counted(labels):
@@ -76,10 +77,10 @@ def classes_by_place(names: Sequence[str], length: int, padding: int | None = No
 
 
 def several_labels(names: Sequence[str]) -> Output:
-    """Any number of labels for an example, such as tags; labels int32 of 0 and 1, shape (len(names),).
+    """Any number of labels for an example, such as tags. Labels are int32 of 0 and 1, shape (len(names),).
 
-    A prediction is whether one label applies: it does if its logit is above 0. Accuracy is the share of right ones over
-    all examples and labels; the loss is the mean cross-entropy of the sigmoid, in nats.
+    A prediction says whether one label applies: yes if its logit is above 0. Accuracy is the share of right predictions
+    over all examples and labels; the loss is the mean cross-entropy of the sigmoid, in nats.
     """
 
     def mean_loss(logits, labels):
@@ -89,7 +90,7 @@ def several_labels(names: Sequence[str]) -> Output:
 
     def count_correct(logits, labels):
         right = tf.equal(logits > 0, tf.equal(labels, 1))
-        # Where a logit is not finite, nothing is said.
+        # A logit that is not finite is no prediction.
         return tf.reduce_sum(tf.cast(tf.logical_and(right, tf.math.is_finite(logits)), tf.int32))
 
     scoring = functional.Scoring(mean_loss, count_correct, lambda labels: tf.size(labels))
@@ -98,15 +99,15 @@ def several_labels(names: Sequence[str]) -> Output:
 
 
 def real_numbers(names: Sequence[str], within: float, unit: str = "") -> Output:
-    """Real numbers for an example, as in regression; labels float32, shape (len(names),).
+    """Real numbers for an example, as in regression. Labels are float32 of shape (len(names),).
 
-    The loss is the mean squared error. A prediction is of one number, and right if its error is at most `within`. The
-    metric is the share of right predictions over all examples and numbers, and is called so.
+    The loss is the mean squared error. A prediction is one number, and is right if its error is at most `within`. The
+    metric is the share of right predictions over all examples and numbers, and its name says so.
 
     Args:
-        names: of the numbers.
+        names: the names of the numbers.
         within: the largest error of a right prediction, in the unit of the labels.
-        unit: what the labels are measured in, for the metric's name.
+        unit: the unit of the labels, for the metric's name.
 
     Raises:
         ValueError: `within` is not above 0.

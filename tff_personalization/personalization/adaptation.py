@@ -1,8 +1,8 @@
-"""What adapting a global model to a client is made of: the client, its curve, the loop over epochs.
+"""The parts of adapting a global model to a client: the client, its curve, the loop over epochs.
 
-A strategy is a function from a client and a `Tuning` to a `Curve`: how good the adapted model is before (epoch 0) and
-after each epoch of adapting it. Where the adapted model itself is wanted, the same function gives its weights in place
-of how good they are: see `adapted_weights`.
+A strategy is a function from a client and a `Tuning` to a `Curve`: how good the model is before (epoch 0) and after
+each epoch of adapting it. For the adapted model itself, the same function returns the weights instead; see
+`adapted_weights`.
 """
 
 import dataclasses
@@ -31,7 +31,7 @@ def _learning_rate(text: str) -> float:
 
 
 class FineTuning(Group):
-    """What strategies read that train on the client's data with the personalization optimizer."""
+    """The settings of strategies that train on the client's data with the personalization optimizer."""
 
     personalization = optimizers.PERSONALIZATION
     personalization_batch_size = BATCH_SIZE
@@ -46,13 +46,13 @@ class FineTuning(Group):
 
 @dataclasses.dataclass(frozen=True)
 class Tuning(Generic[S]):
-    """What a strategy is tuned by.
+    """The tuning of a strategy.
 
     Attributes:
         optimizer: the personalization optimizer.
         epochs: E, the epochs of local training.
         batch_size: examples a step.
-        settings: the strategy's own.
+        settings: the strategy's own settings.
     """
 
     optimizer: tff.learning.optimizers.Optimizer
@@ -62,18 +62,18 @@ class Tuning(Generic[S]):
 
 
 class Curve(NamedTuple):
-    """How the adapted model does on a client's test part, before (epoch 0) and after each epoch of adapting it.
+    """The results of the adapted model on a client's test part, before (epoch 0) and after each epoch of adapting it.
 
     Attributes:
-        loss_sum: float32, shape (E + 1,), the losses of the test examples (nats), summed.
-        correct: int32, shape (E + 1,), how many of them are classified rightly.
+        loss_sum: float32, shape (E + 1,), the sum of the losses of the test examples (nats).
+        correct: int32, shape (E + 1,), the number of right predictions.
     """
 
     loss_sum: tf.Tensor
     correct: tf.Tensor
 
 
-# From a classifier, weights of it and the test part to what a strategy gives for an epoch.
+# Maps a classifier, its weights and the test part to a strategy's result for an epoch.
 JudgeFn = Callable[[functional.Classifier, Weights, local_training.Examples], Any]
 
 
@@ -82,17 +82,17 @@ def _judge(model: functional.Classifier, weights: Weights, test: local_training.
 
 
 class Client:
-    """A client under evaluation, inside the computation. What strategies share is computed once, when first needed.
+    """A client under evaluation, inside the computation. Results that strategies share are computed once, at first use.
 
     Attributes:
         model: the model that θ are the weights of.
-        weights: the global weights: θ, and what a method adds.
+        weights: the global weights: θ, and those that a method adds.
         theta: the global model's weights.
         train: the client's train part, to adapt to.
-        test: its test part, to judge on.
-        seed: int32, shape (2,), for all that the strategy draws.
-        judge: gives loss (summed) and right answers of weights, as a `Curve` of scalars; the weights for
-            `adapted_weights`.
+        test: its test part, to evaluate on.
+        seed: int32, shape (2,), for all random choices of the strategy.
+        judge: evaluates weights: the summed loss and the right answers, as a `Curve` of scalars. For `adapted_weights`,
+            returns the weights.
     """
 
     def __init__(
@@ -120,7 +120,7 @@ class Client:
 
     @functools.cached_property
     def on_features(self) -> tuple[functional.AfterStem, local_training.Examples, local_training.Examples]:
-        """What follows the stem, and both parts with features under θ in place of images."""
+        """The model after the stem, and both parts with features under θ instead of images."""
         train, test = (local_training.features(self.model, self.theta, part) for part in (self.train, self.test))
         return self.model.after_stem, train, test
 
@@ -134,13 +134,13 @@ class Strategy:
 
     Attributes:
         description: what it does, for tables and help.
-        curve: does it, and judges on the way.
-        settings: what it reads, besides what every strategy reads.
+        curve: adapts the model, and evaluates it after each epoch.
+        settings: the settings that it reads, besides those of every strategy.
         needs: the name of what a method must add to the global weights, its `Method.provides`; "" for most.
-        gives_weights: whether `adapted_weights` can be had: `curve` judges only by `client.judge`, and what it judges
-            are weights of the client's model.
-        one_label: whether it is only for models whose examples have one label each; a text has one at each place.
-        differs: how it differs from its source with default settings, for tables; "" for nothing known.
+        gives_weights: whether `adapted_weights` works: `curve` evaluates only by `client.judge`, and only weights of
+            the client's model.
+        one_label: whether it needs examples with one label each; a text has one at each place.
+        differs: how it differs from its source with default settings, for tables; "" if no difference is known.
     """
 
     description: str
@@ -164,17 +164,17 @@ def by_epoch(
     before: Any,
     epochs: int,
 ) -> Any:
-    """Judges what is left of `state` after each of `epochs` epochs.
+    """Evaluates the state before and after each of `epochs` epochs.
 
     Args:
-        state: before the first epoch.
-        one_epoch: from the epoch's number, counted from 0, and the state before it to the state after it.
-        judge: from a state to a structure of tensors.
-        before: the judgement of `state`, of that structure.
+        state: the state before the first epoch.
+        one_epoch: maps an epoch's number, counted from 0, and the state before it to the state after it.
+        judge: evaluates a state; returns a structure of tensors.
+        before: the result for `state`, of the same structure.
         epochs: E.
 
     Returns:
-        The structure with a tensor of shape (E + 1, …) in the place of each of shape (…): before, and after each epoch.
+        The structure with a tensor of shape (E + 1, …) for each of shape (…): before, and after each epoch.
     """
     size = epochs + 1
     rows = tf.nest.map_structure(lambda value: tf.TensorArray(value.dtype, size).write(0, value), before)
@@ -189,7 +189,7 @@ def by_epoch(
 
 
 def same_from_epoch_1(before: Any, after: Any, epochs: int) -> Any:
-    """The curve of what trains nothing by epochs: `before` at epoch 0, and `after` at each of `epochs` epochs."""
+    """The curve of a strategy without epochs: `before` at epoch 0, and `after` at each of `epochs` epochs."""
     return tf.nest.map_structure(lambda first, then: tf.stack([first, *[then] * epochs]), before, after)
 
 
@@ -203,7 +203,7 @@ def curve_by_epoch(
     epochs: int,
     adjust: local_training.AdjustFn | None = None,
 ) -> Any:
-    """Trains for `epochs` epochs on `train`; `judge` judges after each, `before` is the judgement of `weights`."""
+    """Trains for `epochs` epochs on `train`. `judge` evaluates after each; `before` is the result of `weights`."""
     per_epoch = training.steps_per_epoch(train)
     return by_epoch(
         training.initial_state(weights),
@@ -222,15 +222,15 @@ def adapted_weights(
     seed: tf.Tensor,
     tuning: Tuning[Any],
 ) -> Weights:
-    """The weights of the model that a strategy makes for a client: those that its evaluation judges last.
+    """The weights that a strategy makes for a client: those after the last epoch.
 
     Args:
-        strategy: one that gives weights.
+        strategy: a strategy that gives weights.
         model: the model.
         weights: the global weights.
         train: the client's train part.
-        seed: int32, shape (2,), for all that the strategy draws.
-        tuning: what the strategy is tuned by.
+        seed: int32, shape (2,), for all random choices of the strategy.
+        tuning: the strategy's tuning.
     """
     assert strategy.gives_weights
     nothing = local_training.Examples(train.x[:0], train.y[:0])
@@ -245,11 +245,11 @@ def _weights_of_model(model: functional.Classifier, weights: Weights, test: loca
 
 @dataclasses.dataclass(frozen=True)
 class Reparameterized:
-    """A classifier whose weights are a function of others, which are the ones that are trained.
+    """A classifier whose weights are a function of other weights, which are trained.
 
     Attributes:
         model: the classifier.
-        weights_of: from the weights that are trained to the model's.
+        weights_of: maps the trained weights to the model's weights.
     """
 
     model: functional.SeededModel

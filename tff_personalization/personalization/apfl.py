@@ -1,18 +1,18 @@
-"""APFL's personal step only: a mixture of a local and the global model, its share α fixed or learnt by the client.
+"""APFL's personal step only: mixes a local model with the global model; the client fixes or learns its share α.
 
 Deng, Kamani, Mahdavi, "Adaptive Personalized Federated Learning" (2020), arXiv 2003.13461, Algorithm 1, for a client
-that takes no part in training, so that the global model w = θ stays; the model interpolation (MAPPER) of Mansour et
-al., "Three Approaches for Personalization with Applications to Federated Learning" (2020), arXiv 2002.10619, in the
-space of weights. The method `apfl` trains local models and shares from round to round.
+that takes no part in training, so the global model w = θ does not change. It is also the model interpolation (MAPPER)
+of Mansour et al., "Three Approaches for Personalization with Applications to Federated Learning" (2020), arXiv
+2002.10619, on weights. The method `apfl` trains local models and shares from round to round.
 
-    v ← θ;  α ← the given one
+    v ← θ;  α ← the given share
     for each batch of each epoch:
         v̄ ← α v + (1 − α) θ
         v ← v − η ∇_v f_i(v̄)                        # ∇_v f_i(v̄) = α ∇ f_i(v̄)
         α ← [0, 1] ∩ α − η ⟨v − θ, ∇ f_i(v̄)⟩        # projected; unless α is fixed; with v and α from before the step
 
-After an epoch v̄ is judged. With a fixed α and plain SGD, v̄ is what fine-tuning at α² times the learning rate gives; a
-learnt α makes the difference.
+After an epoch v̄ is evaluated. With a fixed α and plain SGD, v̄ equals fine-tuning at α² times the learning rate. Only
+a learnt α makes a difference.
 """
 
 import tensorflow as tf
@@ -23,7 +23,7 @@ from tff_personalization.personalization.adaptation import Client, Curve, FineTu
 
 
 class Settings(apfl.Mixture, FineTuning):
-    """What APFL reads."""
+    """The settings of APFL."""
 
 
 def _curve(client: Client, tuning: Tuning[Settings]) -> Curve:

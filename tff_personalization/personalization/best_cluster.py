@@ -1,4 +1,4 @@
-"""Fine-tuning of the model, among those of `ifca`, that fits the client's train part.
+"""Fine-tunes the model of `ifca` that fits the client's train part best.
 
 j ← argmin_j f_i(θ_j)          # on client i's train part
 φ_0 ← θ_j

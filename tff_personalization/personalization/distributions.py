@@ -1,7 +1,7 @@
 """Distributions of accuracy over clients, before and after personalization, from records or from aggregates.
 
-A client without test examples counts in no average. "Share" is a fraction of the clients that count. Standard
-deviations are over those clients (population form, so that records and aggregates agree).
+A client without test examples counts in no average. A share is a fraction of the clients that count. Standard
+deviations are over these clients, in population form, so that records and aggregates agree.
 """
 
 import dataclasses
@@ -17,15 +17,15 @@ def client_table(records: Sequence[Mapping], client_ids: Sequence[str], strategi
     """One row per client × strategy × epoch from the `records` release of the evaluation.
 
     Args:
-        records: what each client measured; see `evaluation.build_personalization_evaluation`.
-        client_ids: the client that each record's `index` stands for.
+        records: the measurements of each client; see `evaluation.build_personalization_evaluation`.
+        client_ids: the clients, by the `index` of the records.
         strategies: the names of the S rows of `correct` and `loss_sum`.
 
     Returns:
         Columns client, strategy, epoch, accuracy, loss (of a prediction, in nats; both NaN for a client without test
         examples), train_examples, test_examples, test_predictions, correct; ordered by client index, strategy, epoch.
-        Accuracy is `correct` / `test_predictions`, the share of right predictions; there is one for each test example,
-        unless the task says otherwise.
+        Accuracy is `correct` / `test_predictions`, the share of right predictions. By default there is one prediction
+        for each test example.
     """
     rows = []
     for record in sorted(records, key=lambda record: int(record["index"])):
@@ -52,7 +52,7 @@ def client_table(records: Sequence[Mapping], client_ids: Sequence[str], strategi
 
 @dataclasses.dataclass(frozen=True)
 class AccuracyDistribution:
-    """How accuracy is spread over clients for one strategy at one epoch, and how it differs from epoch 0."""
+    """The distribution of accuracy over clients for one strategy at one epoch, and its change from epoch 0."""
 
     clients: int
     mean: float
@@ -99,7 +99,7 @@ def from_table(table: pd.DataFrame, strategy: str, epoch: int, bins: int) -> Acc
 def from_sums(sums: Mapping, strategy: int, epoch: int) -> AccuracyDistribution:
     """The same from the `aggregates` release, `evaluation.client_sums` summed over clients.
 
-    Quantiles are read from the histogram, so they are right to the width of a bin.
+    Quantiles come from the histogram, so their error is at most the width of a bin.
     """
     clients = int(sums["clients"])
     histogram = np.asarray(sums["histogram"])[strategy, epoch]

@@ -1,4 +1,4 @@
-"""Ditto's personal step only: fine-tuning that is pulled back to the global model.
+"""Ditto's personal step only: fine-tuning that is pulled towards the global model.
 
 Li et al., "Ditto: Fair and Robust Federated Learning Through Personalization" (2021), arXiv 2012.04221, Algorithm 1:
 the personal model v of client i minimizes h_i(v) = F_i(v) + λ/2 ‖v − w*‖², where the global model w* is θ. Here v
@@ -16,7 +16,7 @@ from tff_personalization.personalization.adaptation import FineTuning, Strategy
 
 
 class Settings(FineTuning):
-    """What Ditto reads."""
+    """The settings of Ditto."""
 
     ditto_lambda = ditto.LAMBDA
 

@@ -1,13 +1,13 @@
-"""Fine-tuning that each client stops early, by examples that it holds back from its train part.
+"""Fine-tuning with early stopping: each client holds back some of its train examples to choose the epoch.
 
     H ← a random share of client i's train part, rounded down to whole examples;  T ← the rest
     for e = 1 … E:
         φ_e ← one epoch of fine-tuning on T, starting at φ_{e−1};  φ_0 = θ
     the model of epoch e is φ_b with b the epoch of 0 … e that is best on H
 
-Best is the one with the most right answers on H, of several the one with the least loss on H, of several the first. So
-a client that fine-tuning would hurt can keep the global model. A client with too few train examples to hold one back
-(fewer than 1 / share) has nothing to show that another model is better, and keeps the global model.
+The best epoch has the most right answers on H, then the least loss on H, then the lowest number. So a client that
+fine-tuning would hurt can keep the global model. A client with fewer than 1 / share train examples cannot hold one
+back, and keeps the global model.
 """
 
 import tensorflow as tf
@@ -19,7 +19,7 @@ from tff_personalization.settings import Setting
 
 
 class Settings(FineTuning):
-    """What early stopping reads."""
+    """The settings of early stopping."""
 
     early_stopping_fraction = Setting(
         0.2,
@@ -55,7 +55,7 @@ def split(
 ) -> tuple[local_training.Examples, local_training.Examples]:
     """The held-back examples and the rest, drawn by the client's seed."""
     count = tf.shape(train.y)[0]
-    # A number that neither a step nor an epoch of training folds in.
+    # A number that no step or epoch of training folds into the seed.
     seed = tf.random.fold_in(client_seed, tf.int32.min)
     order = tf.random.experimental.stateless_shuffle(tf.range(count), seed)
     size = tf.cast(tf.floor(share * tf.cast(count, tf.float32)), tf.int32)
@@ -63,7 +63,7 @@ def split(
 
 
 def best_so_far(correct: tf.Tensor, loss_sum: tf.Tensor) -> tf.Tensor:
-    """For each epoch e, the one of 0 … e with the most `correct`, of those the least `loss_sum`, of those the first.
+    """For each epoch e, the best of 0 … e: the most `correct`, then the least `loss_sum`, then the first.
 
     Args:
         correct: int32, shape (E + 1,).
@@ -76,7 +76,7 @@ def best_so_far(correct: tf.Tensor, loss_sum: tf.Tensor) -> tf.Tensor:
     by_loss = tf.argsort(loss_sum, stable=True)
     order = tf.gather(by_loss, tf.argsort(-tf.gather(correct, by_loss), stable=True))
     rank = tf.math.invert_permutation(order)
-    # Row e has the ranks of the epochs 0 … e, and what comes after them behind all ranks.
+    # Row e has the ranks of the epochs 0 … e; later epochs rank last.
     seen = tf.sequence_mask(tf.range(1, tf.size(rank) + 1), tf.size(rank))
     return tf.argmin(tf.where(seen, rank, tf.size(rank)), axis=1, output_type=tf.int32)
 

@@ -1,4 +1,4 @@
-"""Personalization evaluation as a TFF computation: each client judges the global model before and after adapting it.
+"""Personalization evaluation as a TFF computation: clients evaluate the global model before and after adapting it.
 
     θ: global model
     broadcast θ
@@ -9,9 +9,9 @@
             φ_e ← one epoch of the personalization optimizer on client i's train part, starting at φ_{e−1}
             record loss and accuracy of φ_e on client i's test part
 
-The same work is released in one of two forms. `records` gives what each client measured, with the client's index: for
+The result is released in one of two forms. `records` gives each client's measurements with its index. It is for
 simulation, where every number may be traced to its client. `aggregates` gives only sums over clients: counts, moments
-and a histogram of accuracy, from which the distribution is read; no per-client value leaves a client.
+and a histogram of accuracy. The distribution is computed from these, and no per-client value leaves a client.
 """
 
 import collections
@@ -37,7 +37,7 @@ KEPT = "kept"
 def evaluation_data_type(model: functional.SeededModel, client_state: Any = None) -> tff.Type:
     """The type of one client's data: `<index=int32, seed=int32[2], test=<x, y>, train=<x, y>>`.
 
-    With `client_state`, what a client has before its first round, there is also `kept`, of the type of that.
+    With `client_state`, a client's state before its first round, it also has `kept`, of that state's type.
     """
     examples = tff.types.tensorflow_to_type(model.input_spec)
     fields: dict[str, Any] = {
@@ -78,11 +78,12 @@ def build_personalization_evaluation(
             test_predictions=int32, correct=int32[S,E+1], loss_sum=float32[S,E+1]>@CLIENTS`: how many predictions on the
             test examples there are, how many are right, and their losses (nats), summed. "aggregates" returns the
             sums of `client_sums` at the server.
-        own_settings: gives a strategy's own settings, of its `Strategy.settings`; by default their defaults.
-        initial_weights: global weights of the names and shapes to come, where a method adds to the model's.
-        personal: for participants of a method whose clients keep a model: makes it of what the client keeps. It is
-            judged as one more strategy, the last: epoch 0 is the global model, from epoch 1 on it is the kept one.
-        client_state: what a client has before its first round, with `personal`; clients' data have theirs as `kept`.
+        own_settings: returns a strategy's own settings, of its `Strategy.settings`; by default their defaults.
+        initial_weights: global weights with the final names and shapes, if a method adds to the model's.
+        personal: makes a participant's own model from what it keeps, if the method's clients keep one. It is evaluated
+            as one more strategy, the last: epoch 0 is the global model, later epochs are the kept model.
+        client_state: a client's state before its first round, with `personal`; the clients' data has their states as
+            `kept`.
 
     Raises:
         ValueError: if `release` is neither.
@@ -132,7 +133,7 @@ def build_personalization_evaluation(
 
 
 def _check(name: str, curve: Any, epochs: int) -> None:
-    """Raises UserError unless what a strategy gives is a curve."""
+    """Raises UserError if a strategy does not return a curve."""
     values = tuple(curve) if isinstance(curve, tuple) else ()
     if len(values) != len(adaptation.Curve._fields):
         raise errors.UserError(f"--strategies: {name} gives a {type(curve).__name__}; an adaptation.Curve is expected.")
@@ -148,7 +149,7 @@ def _check(name: str, curve: Any, epochs: int) -> None:
 def client_sums(
     correct: tf.Tensor, loss_sum: tf.Tensor, test_predictions: tf.Tensor
 ) -> collections.OrderedDict[str, tf.Tensor]:
-    """What one client adds to the aggregates: all zero, except the count, if it has nothing to predict.
+    """What one client adds to the aggregates. If it has nothing to predict, only its count is not zero.
 
     Args:
         correct: int32, shape (S, E + 1), right answers by strategy and epoch; epoch 0 is before personalization.
@@ -167,7 +168,7 @@ def client_sums(
     accuracy = tf.cast(correct, tf.float32) / tf.cast(divisor, tf.float32)
     before = correct[:, :1]
     gain = accuracy - accuracy[:, :1]
-    # Integer arithmetic: an accuracy of exactly k / bins falls into bin k whatever the rounding.
+    # Integer arithmetic, so that an accuracy of exactly k / bins always falls into bin k.
     bins = tf.minimum(correct * HISTOGRAM_BINS // divisor, HISTOGRAM_BINS - 1)
     return collections.OrderedDict(
         clients=has_test,

@@ -1,4 +1,4 @@
-"""Fine-tuning: local training on the client's train part, of all weights or some, from θ or elsewhere.
+"""Fine-tuning: local training on the client's train part, of all or some weights, from θ or another start.
 
 φ_0 ← θ                                         # local-only: the untrained model
 for e = 1 … E:
@@ -30,15 +30,15 @@ def fine_tuning(
     Args:
         trained: which of the model's weights are trained.
         start: where training starts; None for the global model θ.
-        optimizer: what takes the steps; the personalization optimizer unless given.
-        adjust: what changes each step's gradient, where the objective is more than the loss.
+        optimizer: takes the steps; by default the personalization optimizer.
+        adjust: changes each step's gradient, if the objective is more than the loss.
     """
 
     def curve(client: Client, tuning: Tuning) -> Curve:
         model: functional.Classifier = client.model
         train, test = client.train, client.test
         which = trained(client.model)
-        # Features are the same in all epochs where the stem of the global model stays as it is.
+        # If the stem of the global model is not trained, features are the same in all epochs.
         if start is None and min(range(len(client.theta))[which]) >= client.model.stem_size:
             model, train, test = client.on_features
         training = local_training.LocalTraining(model, optimizer(tuning), tuning.batch_size, trained=which)
@@ -60,7 +60,7 @@ def fine_tuning(
 
 
 def _fine_tuning_of_biases(client: Client, tuning: Tuning) -> Curve:
-    """The curve of fine-tuning with all weights but the biases, which are those of rank 1, left as they are."""
+    """The curve of fine-tuning only the biases (the weights of rank 1)."""
     places = [i for i, w in enumerate(client.theta) if w.shape.rank == 1]
     if not places:
         raise errors.UserError("--strategies: fine_tune_biases: the network has no biases: leave the strategy out.")
@@ -87,7 +87,7 @@ def _untrained_model(client: Client, tuning: Tuning) -> Weights:
 
 
 class Adam(Group):
-    """What fine-tuning with Adam reads: the optimizer has a learning rate of its own."""
+    """The settings of fine-tuning with Adam, which has its own learning rate."""
 
     personalization_batch_size = adaptation.BATCH_SIZE
     fine_tune_adam_learning_rate = Setting(
@@ -107,6 +107,6 @@ ALL_LAYERS_WITH_ADAM = Strategy(
     gives_weights=True,
 )
 HEAD = Strategy("fine-tune the last layer", fine_tuning(trained=lambda model: model.head), gives_weights=True)
-# Ben Zaken et al., "BitFit" (2021), arXiv 2106.10199: there for transformers.
+# Ben Zaken et al., "BitFit" (2021), arXiv 2106.10199, for transformers.
 BIASES = Strategy("fine-tune the biases", _fine_tuning_of_biases, gives_weights=True)
 LOCAL_ONLY = Strategy("train an untrained model", fine_tuning(start=_untrained_model), gives_weights=True)

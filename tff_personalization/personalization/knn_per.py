@@ -1,20 +1,20 @@
-"""kNN-Per: the global model's probabilities, mixed with a vote of the nearest of the client's train examples.
+"""kNN-Per: mixes the global model's probabilities with a vote of the client's nearest train examples.
 
-Marfoq et al., "Personalized Federated Learning through Local Memorization" (2021), arXiv 2111.09360. With φ(x) what the
-global model's last layer is given, D its width, d the Euclidean distance and k by flag:
+Marfoq et al., "Personalized Federated Learning through Local Memorization" (2021), arXiv 2111.09360. φ(x) is the input
+of the global model's last layer, D its width, d the Euclidean distance; a flag sets k:
 
     N(x) ← the k train examples x' of client i with the smallest d(φ(x), φ(x'))
     p_kNN(y | x) ∝ Σ_{(x', y') ∈ N(x), y' = y} κ(φ(x), φ(x'))
     p(y | x) = λ p_kNN(y | x) + (1 − λ) p_θ(y | x)
 
-`knn_per` has the paper's formula κ = exp(−d) and one λ for all clients, by flag. `knn_per_tuned` does as the authors'
-code and experiments: κ = exp(−d² / D), and each client chooses λ from 0, 0.1, …, 1 on a random fifth of its train part,
-by the vote of the others: the λ with the most right answers, of several the least loss, of several the smallest. Then
-all of its train examples vote. A client with fewer than five train examples has λ = 0.
+`knn_per` uses the paper's formula κ = exp(−d) and one λ for all clients, by flag. `knn_per_tuned` follows the authors'
+code and experiments: κ = exp(−d² / D), and each client chooses λ from 0, 0.1, …, 1. It does so on a random fifth of its
+train part, with the votes of the others: the λ with the most right answers, then the least loss, then the smallest.
+Then all of its train examples vote. A client with fewer than five train examples has λ = 0.
 
-Nothing is trained: the curve is that of the global model at epoch 0 and the same from epoch 1 on. A client with fewer
-than k train examples asks all of them; one with none keeps the global model. An example has one φ(x) and one y: models
-that predict a label at each place of an example, such as char_lstm, are refused.
+Nothing is trained: the curve has the global model at epoch 0 and the mixture at every later epoch. A client with fewer
+than k train examples uses all of them; one with none keeps the global model. An example has one φ(x) and one y. So
+models that predict a label at each place of an example, such as char_lstm, are refused.
 """
 
 import functools
@@ -31,12 +31,12 @@ from tff_personalization.settings import Group, Setting
 
 HELD_BACK = 0.2  # the share of its train part on which a client chooses λ
 SHARES = np.linspace(0, 1, 11, dtype=np.float32)
-# From the logits of a vote, shape (n, k), for squared distances of that shape and the width D.
+# Logits of a vote, shape (n, k), from squared distances of that shape and the width D.
 KernelFn = Callable[[tf.Tensor, int], tf.Tensor]
 
 
 class TunedSettings(Group):
-    """What kNN-Per reads with λ chosen by each client: it trains nothing."""
+    """The settings of kNN-Per when each client chooses λ. It trains nothing."""
 
     knn_neighbours = Setting(
         10, "k of kNN-Per: how many of the nearest train examples vote.", theme="personalization", least=1
@@ -44,7 +44,7 @@ class TunedSettings(Group):
 
 
 class Settings(TunedSettings):
-    """What kNN-Per reads."""
+    """The settings of kNN-Per."""
 
     knn_lambda = Setting(
         0.5, "λ of kNN-Per: weight of the vote in the mixed probabilities.", theme="personalization", least=0, most=1
@@ -55,7 +55,7 @@ class _Memory:
     """A client's train examples, which vote."""
 
     def __init__(self, client: Client, train: local_training.Examples, neighbours: int, kernel: KernelFn):
-        # With the identity in place of the last layer, the logits are what that layer is given.
+        # With the identity as last layer, the logits are the last layer's input.
         shapes = [tuple(weight.shape) for weight in client.theta[client.model.head]]
         if len(shapes) != 2 or len(shapes[0]) != 2 or shapes[1] != shapes[0][1:]:
             raise errors.UserError(
@@ -87,7 +87,7 @@ class _Memory:
 
 
 def _logits(probabilities: tf.Tensor) -> tf.Tensor:
-    """Logits that give these probabilities. One may be 0; its logarithm may not."""
+    """Logits that give these probabilities. A probability may be 0, so it is clipped before the logarithm."""
     return tf.math.log(tf.maximum(probabilities, 1e-30))
 
 
@@ -106,7 +106,7 @@ def _given_share(client: Client, train: local_training.Examples, settings: Setti
 
 
 def _chosen_share(client: Client, train: local_training.Examples, settings: TunedSettings) -> tf.Tensor:
-    """The λ that is best on examples that the client holds back."""
+    """The best λ on examples that the client holds back."""
     held_back, rest = early_stopping.split(client.seed, train, HELD_BACK)
 
     def choose():

@@ -12,7 +12,7 @@ from tff_personalization.settings import Group
 
 
 class Settings(Group):
-    """What fine-tuning at learnt rates reads: no optimizer."""
+    """The settings of fine-tuning at learnt rates, without an optimizer."""
 
     personalization_batch_size = adaptation.BATCH_SIZE
 

@@ -1,14 +1,14 @@
 """pFedMe's personal step only: the point that defines the Moreau envelope of the client's loss at the global model.
 
-Dinh et al., "Personalized Federated Learning with Moreau Envelopes" (2020), arXiv 2006.08848: the local steps of a
-client, as in the method `p_fed_me`, by a client that takes no part in training:
+Dinh et al., "Personalized Federated Learning with Moreau Envelopes" (2020), arXiv 2006.08848: the method `p_fed_me`'s
+local steps, by a client that takes no part in training:
 
     w_i ← θ;  θ_i ← θ
     for each batch D of each epoch:
         K times: θ_i ← personalization optimizer on ∇ f_i(θ_i; D) + λ (θ_i − w_i)
         w_i ← w_i − η λ (w_i − θ_i)
 
-After an epoch θ_i is judged.
+After an epoch θ_i is evaluated.
 """
 
 from tff_personalization.algorithms import p_fed_me
@@ -17,7 +17,7 @@ from tff_personalization.personalization.adaptation import Client, Curve, FineTu
 
 
 class Settings(p_fed_me.Envelope, FineTuning):
-    """What pFedMe reads."""
+    """The settings of pFedMe."""
 
 
 def _curve(client: Client, tuning: Tuning[Settings]) -> Curve:

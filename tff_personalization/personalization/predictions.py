@@ -1,4 +1,4 @@
-"""What a global model says to a client's test examples, before and after fine-tuning on its train part."""
+"""A global model's predictions for a client's test examples, before and after fine-tuning on its train part."""
 
 import tensorflow as tf
 import tensorflow_federated as tff
@@ -18,9 +18,9 @@ def build_predictions(
 ) -> tff.Computation:
     """Builds `(<θ@SERVER, {<index, seed, test, train>}@CLIENTS> -> {<index, before, after>}@CLIENTS)`.
 
-    `before` and `after`, int32 of shape (n,), are the classes that θ, and θ after `epochs` epochs of fine-tuning on the
-    client's train part, give the client's test examples; −1 where the logits are not finite. `kept` are global
-    weights of the names and shapes of θ.
+    `before` and `after`, int32 of shape (n,), are the predicted classes of the client's test examples: by θ, and by θ
+    after `epochs` epochs of fine-tuning on the client's train part. They are −1 where the logits are not finite. `kept`
+    are global weights with the names and shapes of θ.
     """
     weights_type = client_work.weights_type(kept)
     data_type = evaluation.evaluation_data_type(model)
@@ -47,7 +47,7 @@ def build_predictions(
 
 
 def _predictions(model: functional.SeededModel, weights: tuple[tf.Tensor, ...], x: tf.Tensor) -> tf.Tensor:
-    """The class of each of `x`, int32 of shape (n,), in the batches in which the evaluation judges them."""
+    """The predicted class of each of `x`, int32 of shape (n,), in the same batches as in the evaluation."""
     count, size = tf.shape(x)[0], model.scoring.batch_size
 
     def add_batch(start, found):

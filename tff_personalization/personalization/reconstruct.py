@@ -1,11 +1,11 @@
 """Reconstruction of the head as in FedRecon, Singhal et al. (NeurIPS 2021, arXiv 2102.03448).
 
-ψ ← θ; for `head_epochs` epochs: train the head of ψ on client i's train part, the rest as it is
+ψ ← θ; for `head_epochs` epochs: train the head of ψ on client i's train part; the rest is fixed
 `reconstruct_head`: the model is ψ from epoch 1 on; epoch 0 is θ
 `reconstruct`: φ_0 ← ψ;  φ_1 … φ_E ← fine-tuning of all layers of φ_0
 
-ψ is what FedRecon's paper judges, and what a new client of FedPer and FedRep gets. After these methods θ has the
-initial head, from which the head is made. Epoch 0 of `reconstruct` has seen the client's train part already.
+FedRecon's paper evaluates ψ, and a new client of FedPer and FedRep gets ψ. After these methods θ has the initial head,
+from which the head's training starts. Epoch 0 of `reconstruct` has already used the client's train part.
 """
 
 import tensorflow as tf
@@ -17,7 +17,7 @@ from tff_personalization.personalization.adaptation import Client, Curve, FineTu
 
 
 class Settings(FineTuning):
-    """What reconstruction reads."""
+    """The settings of reconstruction."""
 
     head_epochs = method.HEAD_EPOCHS
     head_learning_rate = method.HEAD_LEARNING_RATE

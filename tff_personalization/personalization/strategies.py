@@ -1,4 +1,4 @@
-"""The strategies by name: ways to adapt a global model to a client. Adding one is one line here."""
+"""The strategies, which adapt a global model to a client, by name. Adding one is one line here."""
 
 from tff_personalization import registries
 from tff_personalization.personalization import (
@@ -34,5 +34,5 @@ STRATEGIES: dict[str, Strategy] = {
 
 
 def register(name: str, strategy: Strategy) -> None:
-    """Makes a strategy a choice of `--strategies`. Raises UserError if the name is taken."""
+    """Makes a strategy a choice of `--strategies`. Raises UserError if the name is in use."""
     registries.add(STRATEGIES, "strategy", name, strategy)

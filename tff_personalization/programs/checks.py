@@ -1,4 +1,4 @@
-"""Whether what methods and strategies give can be: a plugin's may not. One line says what was expected."""
+"""Checks the results of methods and strategies, since a plugin's may be impossible. One line says what was expected."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -13,7 +13,7 @@ _MEASURED = ("clients", "examples", "train_loss", "train_accuracy", "non_finite_
 
 
 def check_training(name: str, training: Any) -> None:
-    """Raises UserError unless what a method has built is a `Training`."""
+    """Raises UserError if a method did not build a `Training`."""
     if not isinstance(training, method.Training):
         raise errors.UserError(
             f"--method={name}: build gives {_kind(training)}; an algorithms.method.Training is expected."
@@ -26,11 +26,11 @@ def check_training(name: str, training: Any) -> None:
 
 
 def check_round(name: str, output: Any, weights: Sequence[np.ndarray], round_number: int) -> None:
-    """Raises UserError unless a round has the metrics of one, and weights and shares that can be.
+    """Raises UserError if a round lacks a metric, or has impossible weights or shares.
 
     Args:
         name: the method.
-        output: of its learning process.
+        output: the output of its learning process.
         weights: the global weights after the round.
         round_number: the round.
     """
@@ -55,13 +55,13 @@ def check_round(name: str, output: Any, weights: Sequence[np.ndarray], round_num
 
 
 def check_counts(strategies: Sequence[str], correct: np.ndarray, predictions: int, where: str) -> None:
-    """Raises UserError if a strategy has more right answers than there are predictions, or fewer than none.
+    """Raises UserError if a strategy has more right answers than predictions, or a negative number.
 
     Args:
         strategies: the S strategies.
         correct: right answers, shape (S, E + 1).
-        predictions: how many there are.
-        where: whose they are, in words.
+        predictions: the number of predictions.
+        where: whose predictions they are, in words.
     """
     for name, row in zip(strategies, np.asarray(correct), strict=True):
         wrong = np.flatnonzero((row < 0) | (row > predictions))
@@ -73,12 +73,12 @@ def check_counts(strategies: Sequence[str], correct: np.ndarray, predictions: in
 
 
 def warn_of_losses(strategies: Sequence[str], losses: np.ndarray, round_number: int) -> None:
-    """Says which strategy has losses that are not finite: it diverges, or is wrong.
+    """Warns of strategies with losses that are not finite: they diverge, or have a defect.
 
     Args:
         strategies: the S strategies.
         losses: sums of losses, shape (n, S, E + 1), of n clients or of all.
-        round_number: after which they were judged.
+        round_number: the round after which they were evaluated.
     """
     finite = np.isfinite(losses).all(axis=(0, 2))
     for name in (name for name, is_finite in zip(strategies, finite, strict=True) if not is_finite):

@@ -1,4 +1,4 @@
-"""Runs the personalization evaluation over many clients, a bounded number at a time, and tabulates it."""
+"""Runs the personalization evaluation over many clients, a limited number at a time, and makes tables of it."""
 
 import collections
 import dataclasses
@@ -22,12 +22,12 @@ from tff_personalization.tasks import federated_data
 
 @dataclasses.dataclass(frozen=True)
 class EvaluationResult:
-    """What an evaluation of some clients measured.
+    """The result of an evaluation of some clients.
 
     Attributes:
         distributions: the distribution of accuracy by (strategy, epoch), strategies in the order of the flag.
         clients: one row per client × strategy × epoch, or None if only aggregates were released.
-        without_test_examples: how many clients had nothing to test on and count in no average.
+        without_test_examples: how many clients had no test examples, and so count in no average.
     """
 
     distributions: Mapping[tuple[str, int], distributions.AccuracyDistribution]
@@ -58,7 +58,7 @@ class EvaluationResult:
     def accuracies(self, strategy: str, epoch: int) -> np.ndarray:
         """The accuracy of each client that has test examples.
 
-        Where only aggregates were released, the middle of each bin of their histogram, as often as it counts clients.
+        If only aggregates were released, each client has the middle of its bin of the histogram.
         """
         if self.clients is not None:
             rows = self.clients[(self.clients["strategy"] == strategy) & (self.clients["epoch"] == epoch)]
@@ -77,12 +77,12 @@ class EvaluationResult:
 
 
 class Kept(NamedTuple):
-    """What clients keep, for the evaluation of their own models.
+    """The states that clients keep, for the evaluation of their own models.
 
     Attributes:
-        personal: the model that a client has of its own.
-        initial: what a client has before its first round.
-        read: what some clients keep.
+        personal: makes a client's own model from its state.
+        initial: a client's state before its first round.
+        read: returns the states of some clients.
     """
 
     personal: stateful_clients.PersonalFn
@@ -91,7 +91,7 @@ class Kept(NamedTuple):
 
 
 class PersonalizationEvaluator:
-    """Evaluates a global model on clients before and after personalization, as an experiment's flags say."""
+    """Evaluates a global model on clients before and after personalization, with an experiment's settings."""
 
     def __init__(
         self,
@@ -113,7 +113,7 @@ class PersonalizationEvaluator:
         self._computations: dict[tuple[Sequence[str], float, bool], tff.Computation] = {}
 
     def _computation(self, strategies: Sequence[str], learning_rate: float, kept: Kept | None) -> tff.Computation:
-        # Built when it is first needed: the first round need not wait for it.
+        # Built at first use, so that the first round does not wait for it.
         key = (tuple(strategies), learning_rate, kept is not None)
         if key not in self._computations:
             optimizer = dataclasses.replace(self._optimizer, learning_rate=learning_rate)
@@ -146,19 +146,19 @@ class PersonalizationEvaluator:
     ) -> EvaluationResult:
         """Evaluates the global model `weights` on the given clients.
 
-        Shuffling and dropout are drawn from the run's seed, the round and the client.
+        Shuffling and dropout depend on the run's seed, the round and the client.
 
         Args:
             weights: the global model.
-            clients: their ids.
-            round_number: the round after which the model is what it is.
-            line: counts clients, if given.
-            strategies: None for those of the flags.
-            learning_rate: of the personalization optimizer; None for that of the flags.
+            clients: the ids of the clients.
+            round_number: the round after which the model was kept.
+            line: a progress line that counts clients, if given.
+            strategies: their names; None for those of the flags.
+            learning_rate: that of the personalization optimizer; None for that of the flags.
             most_examples: cuts each client's train part to this many examples, the first of a permutation that depends
-                on the seed and the client; None leaves it whole.
-            seed: in place of the run's.
-            kept: judges also the models that these clients keep, as a strategy of the name `evaluation.KEPT`.
+                on the seed and the client; None keeps all.
+            seed: replaces the run's seed.
+            kept: also evaluates the models that these clients keep, as a strategy with the name `evaluation.KEPT`.
         """
         strategies = self._strategies if strategies is None else list(strategies)
         computation = self._computation(
@@ -201,7 +201,7 @@ class PersonalizationEvaluator:
         most_examples: int | None = None,
         seed: int | None = None,
     ) -> collections.OrderedDict:
-        """What the computation takes of a client, which is the `index`-th; the rest is as in `evaluate`."""
+        """The computation's input for the `index`-th client; the other arguments are as in `evaluate`."""
         train, seed = self._data.train.examples(client), self._seed if seed is None else seed
         if most_examples is not None:
             places = first_of_permutation(
@@ -217,9 +217,9 @@ class PersonalizationEvaluator:
 
 
 def first_of_permutation(count: int, most: int, rng: np.random.Generator) -> np.ndarray:
-    """The places of the first `most` of `count` items in a random order, or of all if they are no more; ascending.
+    """The indices of the first `most` of `count` items in a random order, or of all if there are no more; ascending.
 
-    With generators of the same seed, the fewer are among the more; and all of them lie as they did.
+    With generators of the same seed, a smaller selection is part of a larger one, and a full one keeps the order.
     """
     return np.sort(rng.permutation(count)[:most])
 

@@ -1,10 +1,10 @@
-"""The judgement of a finished model: as the flags say, as validation clients choose, and with fewer examples.
+"""The final evaluation of a model: with the flags' settings, as validation clients choose, and with fewer examples.
 
     test:         every strategy, at every epoch, on the test clients
     choice:       every strategy, epoch and learning rate on the validation clients; the best on the test clients
     by examples:  as `test`, with each client's train part cut to its first k examples of a permutation
     at round:     as `test`, with the model of the evaluated round that was best on the validation clients
-    participants: the main strategy on clients that took part, and the models that they keep, on their own test parts
+    participants: the main strategy, and the models that participants keep, on the participants' own test parts
 
 Nothing is ever chosen on test clients.
 """
@@ -26,14 +26,14 @@ from tff_personalization.tasks import federated_data
 
 @dataclasses.dataclass(frozen=True)
 class Choice:
-    """What is best on the validation clients, and what it does on the test clients.
+    """The best candidate on the validation clients, and its results on the test clients.
 
     Attributes:
-        candidates: one row per learning rate, strategy and epoch, judged on the validation clients; `chosen` is true in
-            one of them. `learning_rate` is missing where a strategy does not read the personalization optimizer.
+        candidates: one row per learning rate, strategy and epoch, evaluated on the validation clients; `chosen` is true
+            in one of them. `learning_rate` is missing if a strategy does not read the personalization optimizer.
         before: the distribution of accuracy over test clients at epoch 0 of the chosen strategy.
-        after: that at the chosen epoch, with the chosen learning rate.
-        clients: one row per test client at epoch 0 and at the chosen one; None if only aggregates are released.
+        after: the distribution at the chosen epoch, with the chosen learning rate.
+        clients: one row per test client at epoch 0 and at the chosen epoch; None if only aggregates are released.
     """
 
     candidates: pd.DataFrame
@@ -43,13 +43,13 @@ class Choice:
 
     @property
     def chosen(self) -> pd.Series:
-        """The row of the candidate that was chosen."""
+        """The row of the chosen candidate."""
         return self.candidates[self.candidates.chosen].iloc[0]
 
 
 @dataclasses.dataclass(frozen=True)
 class AtRound:
-    """The test clients, judged with the model of another round than the last one.
+    """The test clients, evaluated with the model of another round than the last one.
 
     Attributes:
         round_number: the round.
@@ -69,14 +69,14 @@ class AtRound:
 
 @dataclasses.dataclass(frozen=True)
 class FinalEvaluation:
-    """What the final evaluation measured.
+    """The results of the final evaluation.
 
     Attributes:
-        test: the test clients, as the flags say.
-        choice: what the validation clients choose; None without any that has test examples.
+        test: the test clients, with the flags' settings.
+        choice: the choice of the validation clients; None if none of them has test examples.
         by_examples: the test clients with fewer train examples, by their number or "all", in the order of the flag.
-        at_round: the round that the validation clients choose of those evaluated; None without such evaluations.
-        participants: clients that took part in training; None if none are judged.
+        at_round: the evaluated round that the validation clients choose; None without such evaluations.
+        participants: the participants; None if none are evaluated.
     """
 
     test: client_evaluation.EvaluationResult
@@ -86,7 +86,7 @@ class FinalEvaluation:
     participants: client_evaluation.EvaluationResult | None = None
 
     def tables(self, config: settings.RunSettings) -> dict[str, pd.DataFrame]:
-        """What is recorded in tables of its own, by file name; clients' only where what they measured is released."""
+        """The tables to record, by file name. Per-client tables are among them only if records are released."""
         found = {
             "distribution.csv": self.test.histogram_table(),
             "clients.csv": self.test.clients,
@@ -118,17 +118,17 @@ def evaluate(
     participants: Sequence[str] = (),
     kept: client_evaluation.Kept | None = None,
 ) -> FinalEvaluation:
-    """Judges a global model.
+    """Evaluates a global model.
 
     Args:
-        evaluator: judges.
-        experiment: whose flags say how.
+        evaluator: runs the evaluations.
+        experiment: the settings.
         data: the clients.
         weights: the global model after the last round.
-        line: says how far each pass over clients is.
+        line: shows the progress of each pass over clients.
         chosen: the round that was best on validation clients, and the global model after it.
-        participants: the clients that took part and are judged.
-        kept: how the models are had that they keep, if they keep any.
+        participants: the participants to evaluate.
+        kept: gives the models that they keep, if they keep any.
     """
     config = experiment.config
 
@@ -165,7 +165,7 @@ def _choose(
     tuned = [name for name in config.strategies if strategies_lib.STRATEGIES[name].tuned]
     tables: list[pd.DataFrame] = []
     for rate in experiment.values["personalization_learning_rates"] or [given_rate]:
-        names = tuned if tables else config.strategies  # what no rate has an effect on is judged once
+        names = tuned if tables else config.strategies  # strategies without a rate are evaluated once
         result = judge(data.split.validation, f"validation, rate {rate:g}", strategies=names, learning_rate=rate)
         table = result.table(config.rounds, "validation")
         table.insert(0, "learning_rate", table.strategy.isin(tuned).map({True: rate, False: math.nan}))
@@ -186,7 +186,7 @@ def _choose(
 
 
 def best_candidate(candidates: pd.DataFrame) -> int | None:
-    """The label of the row with the greatest `accuracy_mean`; of several that with the least `epoch`, then the first.
+    """The label of the row with the greatest `accuracy_mean`, then the lowest `epoch`, then the first.
 
     None if no row has an accuracy.
     """

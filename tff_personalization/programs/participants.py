@@ -1,9 +1,9 @@
-"""Participants: clients that took part in training, judged on their own test parts beside the held-out clients.
+"""Participants: clients that took part in training, evaluated on their own test parts in addition to held-out clients.
 
     participants ← the clients of all rounds' cohorts that reported;  N of them, drawn by the run's seed
     for each of them: the main strategy from the global model, and the model that the client keeps, if it keeps one
 
-Runs with the same data, seed, rounds and cohorts have the same participants, whatever their method.
+Runs with the same data, seed, rounds and cohorts have the same participants, with any method.
 """
 
 from collections.abc import Sequence
@@ -21,9 +21,9 @@ from tff_personalization.tasks import federated_data
 def drawn(
     training: method.Training, config: settings.RunSettings, data: federated_data.FederatedData
 ) -> tuple[str, ...]:
-    """The participants that are judged: `--participants` of them, or all if there are no more.
+    """The participants to evaluate: `--participants` of them, or all if there are no more.
 
-    By default as many as there are test clients if clients keep models of their own, else none.
+    The default is the number of test clients if clients keep their own models, else none.
     """
     most = config.participants
     if most is None:
@@ -31,7 +31,7 @@ def drawn(
     if not most or not config.rounds:
         return ()
     took_part = {member for number in range(1, config.rounds + 1) for member in training.cohort(number).members}
-    # Of pooled training all train clients are participants: its cohort is the pool.
+    # In pooled training all train clients are participants, because its cohort is the pool.
     candidates = [client for client in data.split.train if client in took_part] or list(data.split.train)
     order = seeds.generator(config.seed, "participants").permutation(len(candidates))
     return tuple(candidates[i] for i in order[:most])
@@ -40,7 +40,7 @@ def drawn(
 def kept(
     training: method.Training, round_number: int, states: client_states.ClientStates, clients: Sequence[str]
 ) -> client_evaluation.Kept | None:
-    """How participants' own models are had after a round; None where they keep none, or none is on disk."""
+    """Gives participants' own models after a round; None if they keep none, or none is on disk."""
     personal = _personal(training, round_number)
     if personal is None:
         return None

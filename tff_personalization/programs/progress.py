@@ -1,4 +1,4 @@
-"""The progress line of a run: what is being done, how far it is, and how long it will take."""
+"""The progress line of a run: the present task, its progress, and the time left."""
 
 import contextlib
 import sys
@@ -10,13 +10,13 @@ _FIRST_SECONDS, _TERMINAL_SECONDS, _OTHER_SECONDS = 1.0, 0.5, 20.0
 
 
 class Line:
-    """A line on standard error, written by a thread of its own, so that it is alive while a round computes.
+    """A line on standard error. Its own thread writes it, so it is updated while a round computes.
 
-    On a terminal it is rewritten in place; elsewhere a new one is written every 20 seconds.
+    On a terminal it is rewritten in place. Elsewhere a new line is written every 20 seconds.
     """
 
     def __init__(self, what: str, stream: IO[str] | None = None, seconds: float | None = None):
-        """Says `what` until the first `step`; `seconds` pass between two writes, by default as the stream needs."""
+        """Shows `what` until the first `step`. `seconds` pass between two writes; the default depends on the stream."""
         self._stream = sys.stderr if stream is None else stream
         self._terminal = self._stream.isatty()
         self._seconds = seconds or (_TERMINAL_SECONDS if self._terminal else _OTHER_SECONDS)
@@ -26,13 +26,13 @@ class Line:
         self._done = self._first = self._total = 0
 
     def step(self, what: str, total: int = 0, done: int = 0, unit: str = "") -> None:
-        """Begins the next thing to do.
+        """Begins the next task.
 
         Args:
-            what: a few words.
-            total: how many units it has; 0 if they are not counted.
+            what: the task in a few words.
+            total: its number of units; 0 if they are not counted.
             done: how many of them were done before.
-            unit: what is counted, in the singular.
+            unit: the name of a unit, in the singular.
         """
         with self._lock:
             self._what, self._unit, self._note = what, unit, ""
@@ -42,14 +42,14 @@ class Line:
             self._write()
 
     def update(self, count: int = 1, note: str | None = None) -> None:
-        """Counts units that are done; `note` stands at the end of the line until the next one."""
+        """Counts finished units. `note` stands at the end of the line until the next note."""
         with self._lock:
             self._done += count
             self._counted = time.monotonic()
             self._note = self._note if note is None else note
 
     def text(self) -> str:
-        """What the line says now."""
+        """The present text of the line."""
         with self._lock:
             now = time.monotonic()
             parts = [f"{self._what}: {self._done} of {self._total} {self._unit}s" if self._total else self._what]
@@ -61,7 +61,7 @@ class Line:
             return " · ".join([*parts, self._note] if self._note else parts)
 
     def __enter__(self) -> "Line":
-        with contextlib.suppress(RuntimeError):  # no memory for a thread: the run goes without the line
+        with contextlib.suppress(RuntimeError):  # no memory for a thread: the run continues without the line
             threading.Thread(target=self._watch, name="progress", daemon=True).start()
         return self
 
@@ -74,20 +74,20 @@ class Line:
                 self._stream.write("\n")
 
     def _watch(self) -> None:
-        seconds = min(_FIRST_SECONDS, self._seconds)  # what is refused at once is refused in one line
+        seconds = min(_FIRST_SECONDS, self._seconds)  # an early refusal prints only its one line
         while not self._end.wait(seconds):
             self._write()
             seconds = self._seconds
 
     def _write(self) -> None:
         line = f"\r\x1b[2K{self.text()}" if self._terminal else f"{self.text()}\n"
-        with contextlib.suppress(OSError, ValueError):  # the terminal may be gone; the run continues
+        with contextlib.suppress(OSError, ValueError):  # the terminal may be closed; the run continues
             self._stream.write(line)
             self._stream.flush()
 
 
 def accuracies(initial: float, personalized: float, before: tuple[float, float] | None) -> str:
-    """The two accuracies of an evaluation, each with its change since the evaluation before."""
+    """The two accuracies of an evaluation, each with its change since the previous evaluation."""
     changes = ("", "") if before is None else (f" ({initial - before[0]:+.3f})", f" ({personalized - before[1]:+.3f})")
     return f"initial {initial:.3f}{changes[0]}, personalized {personalized:.3f}{changes[1]}"
 

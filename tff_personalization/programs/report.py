@@ -1,4 +1,4 @@
-"""What the user sees at the end of a run: a short table, a sentence, and the page."""
+"""The end of a run for the user: a short table, a sentence, and the page."""
 
 import contextlib
 import io
@@ -13,7 +13,7 @@ from tff_personalization.records import run_directory
 
 
 def print_report(directory: run_directory.RunDirectory) -> None:
-    """Prints the figures of a finished run and makes its plots and its page, unless --noplots."""
+    """Prints the figures of a finished run and, without --noplots, makes its plots and page."""
     path, text = directory.path / "summary.json", io.StringIO()
     try:
         with contextlib.redirect_stdout(text):
@@ -110,13 +110,13 @@ def _print_privacy(spent: dict) -> None:
 
 
 def draw(directory: run_directory.RunDirectory) -> None:
-    """Draws the plots and writes the page; the last line printed names the page."""
-    from analysis import plot_all  # matplotlib and Plotly take a while to import: not before the first round
+    """Draws the plots and writes the page. The last printed line names the page."""
+    from analysis import plot_all  # Matplotlib and Plotly take a while to import, so not before the first round
     from analysis.report import __main__ as page
 
     try:
         plots = plot_all.plot_run(directory.path)
         print(f"Plots: {directory.path / 'plots'} ({len(plots)} files)")
         print(f"Page:  {page.write(directory.path)}")
-    except (OSError, errors.UserError) as error:  # The figures are safe; plots and page can be made again.
+    except (OSError, errors.UserError) as error:  # The records are safe; plots and page can be made again.
         logging.warning("Plots or page not written: %s", error)

@@ -1,7 +1,7 @@
 """The rounds of a run: train, evaluate, record, checkpoint, until all of them are done.
 
-For each round: the cohort trains; some clients judge the model, every --rounds_per_evaluation rounds; metrics,
-evaluation and model are recorded; and every --rounds_per_checkpoint rounds the state is saved, to resume from.
+In each round the cohort trains. Every --rounds_per_evaluation rounds some clients evaluate the model. Metrics,
+evaluation and model are recorded. Every --rounds_per_checkpoint rounds a checkpoint is saved, to resume from.
 """
 
 import collections
@@ -27,19 +27,19 @@ from tff_personalization.tasks import federated_data
 
 @dataclasses.dataclass(frozen=True)
 class Program:
-    """What stays as it is in all rounds.
+    """Everything that is the same in all rounds.
 
     Attributes:
         experiment: the settings.
         data: the clients.
         model: the network, untrained.
         training: the learning processes and the cohorts.
-        evaluator: judges a model.
-        sample: the clients that judge between rounds: validation clients, or else test clients.
-        split: what evaluations.csv calls them.
+        evaluator: evaluates a model.
+        sample: the clients that evaluate between rounds: validation clients, or else test clients.
+        split: their name in evaluations.csv.
         writer: the run directory.
         interrupt: postpones signals while files are written.
-        line: says how far the run is.
+        line: shows the run's progress.
         took_over: whether the first rounds are those of an earlier run.
     """
 
@@ -58,17 +58,17 @@ class Program:
 
 @dataclasses.dataclass(frozen=True)
 class State:
-    """What changes from round to round: where a run stands after one.
+    """Everything that changes from round to round, after a round.
 
     Attributes:
         learning: the state of the learning process; None before the first round.
         round_number: the last whole round; 0 before the first.
-        train_seconds: of the rounds that this run computed itself, as all that follows.
-        evaluation_seconds: of evaluations.
-        examples: that clients trained on, with repetitions.
-        expected_seconds: for all rounds, as it looked after a tenth of them; 0 before.
+        train_seconds: the time of training. This and the next three count only rounds that this run computed itself.
+        evaluation_seconds: the time of evaluations.
+        examples: visits of examples in training.
+        expected_seconds: the time of all rounds, estimated after a tenth of them; 0 before.
         best: the evaluated round that is best on validation clients so far.
-        accuracies: initial and personalized, of the newest evaluation and of the one before it, if there are any.
+        accuracies: initial and personalized accuracy of the last two evaluations, newest first, if there are any.
     """
 
     learning: Any = None
@@ -81,21 +81,21 @@ class State:
     accuracies: tuple[tuple[float, float], ...] = ()
 
     def as_program_state(self) -> collections.OrderedDict:
-        """What a checkpoint holds; the rest is read from the records."""
+        """The contents of a checkpoint. The rest is read from the records."""
         names = ("learning", "round_number", "train_seconds", "evaluation_seconds", "examples", "expected_seconds")
         return collections.OrderedDict((name, getattr(self, name)) for name in names)
 
 
 @dataclasses.dataclass(frozen=True)
 class Trained:
-    """What a round of training leaves.
+    """The result of a round of training.
 
     Attributes:
         round_number: the round.
-        stage: of the training.
+        stage: the stage of the training.
         cohort: the clients that reported.
-        output: of the learning process.
-        seconds: that it took.
+        output: the output of the learning process.
+        seconds: the time of the round.
     """
 
     round_number: int
@@ -112,18 +112,18 @@ class Trained:
 
 @dataclasses.dataclass(frozen=True)
 class Evaluated:
-    """What an evaluation between rounds found, and the seconds that it took."""
+    """The result of an evaluation between rounds, and its seconds."""
 
     result: client_evaluation.EvaluationResult
     seconds: float
 
 
 def run(program: Program, state: State) -> State:
-    """Does the rounds that are left, and returns the state after the last one."""
+    """Runs the remaining rounds, and returns the state after the last one."""
     config = program.experiment.config
     program.line.step(names.method(config.method), config.rounds, state.round_number, "round")
     gc.collect()
-    gc.freeze()  # Collections between rounds need not look at all that TensorFlow and the graphs consist of.
+    gc.freeze()  # Garbage collection between rounds skips the objects of TensorFlow and the graphs.
     try:
         while state.round_number < config.rounds:
             trained = train(program, state)
@@ -132,9 +132,9 @@ def run(program: Program, state: State) -> State:
                 state = record(program, state, trained, evaluated)
                 checkpoint(program, state)
             _show(program, state, trained)
-            del trained, evaluated  # a cohort's data and what its clients keep, before the next one is there
+            del trained, evaluated  # frees a cohort's data and its clients' states before the next cohort is made
     except BaseException:
-        # Ctrl-C, SIGTERM, SIGHUP or a fault: the last whole round is kept.
+        # After Ctrl-C, SIGTERM, SIGHUP or an error, the last whole round is kept.
         if state.learning is not None:
             with program.interrupt.postponed():
                 save(program, state)
@@ -159,7 +159,7 @@ def train(program: Program, state: State) -> Trained:
 
 
 def _state_for(program: Program, state: State, stage: method.Stage) -> Any:
-    """The state that a round begins with: a stage begins afresh, except for the model that the one before left."""
+    """The state at the start of a round. A new stage takes over only the model of the previous stage."""
     if state.learning is not None and state.round_number + 1 != stage.first_round:
         return state.learning
     learning = stage.process.initialize()
@@ -170,18 +170,18 @@ def _state_for(program: Program, state: State, stage: method.Stage) -> Any:
 
 
 def evaluate(program: Program, trained: Trained) -> Evaluated | None:
-    """Judges the model after a round by the main strategy; None where no evaluation is due."""
+    """Evaluates the model after a round with the main strategy; None if no evaluation is due."""
     config = program.experiment.config
     if not config.rounds_per_evaluation or trained.round_number % config.rounds_per_evaluation:
         return None
     started = time.monotonic()
-    main = config.strategies[:1]  # the others are judged in the end
+    main = config.strategies[:1]  # the others are evaluated at the end
     result = program.evaluator.evaluate(trained.weights, program.sample, trained.round_number, strategies=main)
     return Evaluated(result, time.monotonic() - started)
 
 
 def record(program: Program, state: State, trained: Trained, evaluated: Evaluated | None) -> State:
-    """Records a round, and returns the state after it. A fault here leaves the state as it was before the round."""
+    """Records a round, and returns the state after it. An error here leaves the state from before the round."""
     config, writer, round_number = program.experiment.config, program.writer, trained.round_number
     measured = trained.output.metrics["client_work"]
     seconds = state.train_seconds + trained.seconds, state.evaluation_seconds + (evaluated.seconds if evaluated else 0)
@@ -193,7 +193,7 @@ def record(program: Program, state: State, trained: Trained, evaluated: Evaluate
         accuracies = before, after
         best = _better(best, evaluated.result.table(round_number, program.split), config)
     if isinstance(trained.output, stateful_clients.StatefulOutput):
-        # First of all: a fault here leaves the states of the rounds before as they are.
+        # This comes first: an error here does not change the states of earlier rounds.
         writer.client_states.write(trained.cohort.members, trained.output.client_states, round_number)
     writer.release(_metrics(trained, accuracies), round_number, _histograms(program, trained, evaluated))
     if evaluated is not None:
@@ -213,7 +213,7 @@ def record(program: Program, state: State, trained: Trained, evaluated: Evaluate
 
 
 def checkpoint(program: Program, state: State) -> None:
-    """Saves a checkpoint if one is due, and removes what clients kept that no checkpoint needs."""
+    """Saves a checkpoint if one is due, and deletes client states that no checkpoint needs."""
     config = program.experiment.config
     if state.round_number % config.rounds_per_checkpoint == 0 or state.round_number == config.rounds:
         save(program, state)
@@ -251,7 +251,7 @@ def _metrics(trained: Trained, accuracies: tuple[float, float] | None) -> dict[s
 
 
 def _histograms(program: Program, trained: Trained, evaluated: Evaluated | None) -> dict[str, np.ndarray]:
-    """Distributions over clients: of the cohort's train examples, and of accuracies where they were evaluated."""
+    """Distributions over clients: the cohort's numbers of train examples and, after an evaluation, accuracies."""
     found, config = {}, program.experiment.config
     if config.evaluation_release == "records":
         train, trains = program.data.train, frozenset(program.data.split.train)
@@ -264,18 +264,18 @@ def _histograms(program: Program, trained: Trained, evaluated: Evaluated | None)
 
 
 def _main(config: Any) -> tuple[tuple[str, int], tuple[str, int]]:
-    """The main strategy with its epochs before and after personalization."""
+    """The main strategy, with its epochs before and after personalization."""
     return (config.strategies[0], 0), (config.strategies[0], config.personalization_epochs)
 
 
 def _better(best: saved_models.Best | None, table: Any, config: Any) -> saved_models.Best | None:
-    """The best round so far and after one more evaluation; of several the first."""
+    """The best round, including one more evaluation; the first one of several."""
     found = saved_models.best_on_validation(table, *_main(config)[1])
     return found if best is None or (found is not None and found.accuracy > best.accuracy) else best
 
 
 def _show(program: Program, state: State, trained: Trained) -> None:
-    """Says what a round has come to, on the progress line and in the log."""
+    """Shows the result of a round on the progress line and in the log."""
     note = f"{state.examples / state.train_seconds:,.0f} examples/s"
     if state.accuracies:
         newest, *before = state.accuracies

@@ -20,13 +20,13 @@ def build_summary(
 ) -> dict[str, Any]:
     """The summary of a run from its final evaluation.
 
-    Accuracies are over the test clients that have test examples; standard deviations are over clients. Everything but
-    `times` is the same for the same settings. `choice` is what the validation clients choose in the end, if there are
-    any, `validation_round` what the model of the evaluated round that was best on them does on test clients, and
-    `by_examples` the main strategy after all epochs with fewer train examples. `participants`, if any are judged, are
-    clients that took part in training, with the main strategy and with the model that each keeps. `times` are of what
-    the run did itself, without rounds that it took over; in it, `expected_seconds_of_rounds` is what training with its
-    evaluations was expected to take after a tenth of the rounds.
+    Accuracies are over the test clients with test examples; standard deviations are over clients. Everything except
+    `times` is the same for the same settings. `choice` is the final choice of the validation clients, if there are any.
+    `validation_round` is the evaluated round that was best on them, with its model's results on test clients.
+    `by_examples` is the main strategy after all epochs with fewer train examples. `participants`, if evaluated, are
+    clients that took part in training, with the main strategy and with the model that each keeps. `times` leaves out
+    rounds that the run took over. Its `expected_seconds_of_rounds` is the time of training and evaluations as estimated
+    after a tenth of the rounds.
     """
     config, result = directory.experiment.config, final.test
     strategy, epochs = config.strategies[0], config.personalization_epochs
@@ -131,7 +131,7 @@ def _gain(d: distributions.AccuracyDistribution) -> dict[str, Any]:
 
 
 def _privacy(experiment: config_lib.Experiment, population: int) -> dict[str, Any]:
-    """What training has spent, if its aggregator is differentially private."""
+    """The privacy loss of training, if its aggregator is differentially private."""
     if experiment.values["aggregator"] != "dp":
         return {}
     dp, cohort = experiment.read(aggregators.DifferentialPrivacy), experiment.read(cohorts.Settings)

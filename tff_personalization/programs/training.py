@@ -1,4 +1,4 @@
-"""The program: one run, from an experiment to its summary."""
+"""One run, from an experiment to its summary."""
 
 import contextlib
 import dataclasses
@@ -40,7 +40,7 @@ from tff_personalization.tasks import federated_data
 
 
 def run(experiment: config_lib.Experiment, interrupt: interruption.Interruption) -> run_directory.RunDirectory:
-    """Runs an experiment, or resumes it where an earlier start was stopped, until its summary is written.
+    """Runs an experiment until its summary is written, or resumes it from an earlier start.
 
     Args:
         experiment: what to run.
@@ -51,7 +51,7 @@ def run(experiment: config_lib.Experiment, interrupt: interruption.Interruption)
 
     Raises:
         UserError: the data cannot be read, or the run directory belongs to another experiment.
-        Interrupted: by a signal; what was computed is saved.
+        Interrupted: a signal stopped the run. All results so far are saved.
     """
     coroutines.start()
     directory = _directory(experiment)
@@ -67,9 +67,9 @@ def run(experiment: config_lib.Experiment, interrupt: interruption.Interruption)
         how["clients_of_a_round"] = cohort
     if earlier is not None:
         how["rounds_taken_over"] = earlier.origin
-    with run_writer.opened(directory, data, how) as writer:  # not before: what cannot be read leaves nothing behind
+    with run_writer.opened(directory, data, how) as writer:  # not earlier, so that unreadable data leaves no directory
         _say(directory, data, f"{cores} at once, threads for each: {threads}")
-        # Not before: what is refused is refused in one line.
+        # Not earlier, so that a refusal prints only its one line.
         with progress.Line("starting TFF's worker") as line, _computing(config, cores, threads, writer):
             line.step(f"building {names.method(config.method)}")
             program = _program(experiment, interrupt, data, writer, line, took_over=earlier is not None)
@@ -78,7 +78,7 @@ def run(experiment: config_lib.Experiment, interrupt: interruption.Interruption)
 
 
 def _directory(experiment: config_lib.Experiment) -> run_directory.RunDirectory:
-    """The experiment's run directory. A finished run there that has its first rounds gets another name."""
+    """The experiment's run directory. A finished run there that has the experiment's first rounds is renamed."""
     try:
         return run_directory.RunDirectory(experiment)
     except run_directory.OtherSettings as refusal:
@@ -92,7 +92,7 @@ def _directory(experiment: config_lib.Experiment) -> run_directory.RunDirectory:
 def _earlier(
     directory: run_directory.RunDirectory, data: federated_data.FederatedData
 ) -> earlier_run.EarlierRounds | None:
-    """The rounds that the run takes over: of the run that --rounds_from names, or of one beside it that has them."""
+    """The rounds that the run takes over: from the run of --rounds_from, or from one in the same directory."""
     experiment = directory.experiment
     given = experiment.config.rounds_from
     if directory.has_checkpoints or given == earlier_run.NONE:
@@ -115,7 +115,7 @@ def _earlier(
 
 
 def _say(directory: run_directory.RunDirectory, data: federated_data.FederatedData, how: str) -> None:
-    """Says on standard error what was found and what is about to happen."""
+    """Describes the data and the next steps on standard error."""
     for note in data.notes:
         print(note, file=sys.stderr)
     for finding in data.findings:
@@ -140,7 +140,7 @@ def _say(directory: run_directory.RunDirectory, data: federated_data.FederatedDa
 
 
 def _cohort(experiment: config_lib.Experiment, data: federated_data.FederatedData) -> int | None:
-    """How many clients a round has; None for a method that does not draw them."""
+    """The number of clients in a round; None for a method that does not draw them."""
     if "clients_per_round" not in methods.get(experiment.config.method).settings.parts():
         return None
     return min(experiment.values["clients_per_round"], len(data.split.train))
@@ -173,7 +173,7 @@ def _program(
     line: progress.Line,
     took_over: bool,
 ) -> rounds.Program:
-    """Builds what stays as it is in all rounds."""
+    """Builds everything that is the same in all rounds."""
     config, setup = experiment.config, setup_lib.setup(experiment, data)
     with startup.without_collections():
         training = methods.get(config.method).build(setup)
@@ -196,7 +196,7 @@ def _program(
 
 
 def _restore(program: rounds.Program, earlier: earlier_run.EarlierRounds | None) -> rounds.State:
-    """The state after the newest checkpoint, or after the rounds taken over; the records are made those of it."""
+    """The state after the newest checkpoint or the rounds taken over. Cuts the records to it."""
     newest = program.writer.checkpoints.load_newest(functools.partial(_structure, program))
     program.writer.go_on_after(newest[0] if newest else 0)
     if newest is not None:
@@ -218,13 +218,13 @@ def _restore(program: rounds.Program, earlier: earlier_run.EarlierRounds | None)
 
 
 def _structure(program: rounds.Program, round_number: int) -> Any:
-    """The structure of what a checkpoint after a round holds."""
+    """The structure of the contents of a checkpoint after a round."""
     process = program.training.stage_of(round_number).process
     return rounds.State(learning=process.initialize()).as_program_state()
 
 
 def _take_over(program: rounds.Program, earlier: earlier_run.EarlierRounds) -> rounds.State:
-    """Makes the rounds of another run the first ones of this."""
+    """Makes another run's rounds the first rounds of this run."""
     if earlier.with_state:
         learning = checkpoints.read(earlier.checkpoints, earlier.rounds, functools.partial(_structure, program))[
             "learning"
@@ -241,7 +241,7 @@ def _take_over(program: rounds.Program, earlier: earlier_run.EarlierRounds) -> r
 
 
 def _best_so_far(program: rounds.Program) -> saved_models.Best | None:
-    """The evaluated round on record that is best on validation clients."""
+    """The recorded round that is best on validation clients."""
     config, directory = program.experiment.config, program.writer.directory.path
     if program.split != "validation" or not (directory / "evaluations.csv").exists():
         return None
@@ -250,7 +250,7 @@ def _best_so_far(program: rounds.Program) -> saved_models.Best | None:
 
 
 def _finish(program: rounds.Program, state: rounds.State) -> None:
-    """The final evaluation, on all test clients, and what is left behind."""
+    """Runs the final evaluation on all test clients, and writes its records."""
     config, writer, started = program.experiment.config, program.writer, time.monotonic()
     last, chosen = _weights_after(program, state), None
     if state.best is not None:

@@ -1,4 +1,4 @@
-"""gallery.npz of a run that draws its plots: what its model says to the images of the clients that change most."""
+"""gallery.npz of a run with plots: the model's predictions for images of the clients that change most."""
 
 import numpy as np
 import tensorflow_federated as tff
@@ -22,10 +22,9 @@ def predict(
     weights: tff.learning.models.ModelWeights,
     test: client_evaluation.EvaluationResult,
 ) -> dict[str, np.ndarray] | None:
-    """The arrays of gallery.npz (see `tools.gallery`) for the clients of which most images change to right.
+    """The arrays of gallery.npz (see `tools.gallery`), for the clients with the most images that become right.
 
-    None where there is nothing to show: plots are off, the task has no images, the strategy is another one, or only
-    aggregates are released.
+    None if plots are off, the task has no images, the strategy is another one, or only aggregates are released.
     """
     config = experiment.config
     task = registry.TASKS[config.task]
@@ -57,7 +56,7 @@ def predict(
 
 
 def _most_changed(test: client_evaluation.EvaluationResult) -> list[str]:
-    """The clients with the most images that are right after personalization and were wrong before, net."""
+    """The clients with the largest net number of images that become right by personalization."""
     assert test.clients is not None
     table = test.clients[(test.clients["strategy"] == STRATEGY) & (test.clients["test_examples"] > 0)]
     if table.empty:

@@ -1,4 +1,4 @@
-"""Runs as processes of their own, some at once, and what they say."""
+"""Runs in separate processes, several at once, and shows their output."""
 
 import concurrent.futures
 import contextlib
@@ -23,7 +23,7 @@ class Ended(Generic[_Key]):
     """A process that has ended.
 
     Attributes:
-        key: what it was started as.
+        key: the key with which it was started.
         error: why it failed, in words; "" if it did not.
         seconds: how long it took.
     """
@@ -34,10 +34,10 @@ class Ended(Generic[_Key]):
 
 
 class RunProcesses(Generic[_Key]):
-    """Processes by a key. Their standard output is not shown: their directories hold it."""
+    """Processes by key. Their standard output is not shown, because their directories hold the results."""
 
     def __init__(self, at_once: int):
-        """Makes room for a number of processes at the same time."""
+        """Allows this many processes at the same time."""
         self._at_once = at_once
         self._readers = concurrent.futures.ThreadPoolExecutor(at_once)
         self._interrupted = threading.Event()
@@ -50,29 +50,29 @@ class RunProcesses(Generic[_Key]):
 
     @property
     def full(self) -> bool:
-        """Whether another one has to wait."""
+        """Whether another process must wait."""
         return len(self._running) >= self._at_once
 
     def start(self, key: _Key, command: Sequence[str], name: str) -> None:
         """Starts a process.
 
         Args:
-            key: tells it from others.
+            key: identifies it.
             command: its program and arguments.
-            name: begins the lines that say how it gets on, where there are several at once.
+            name: the beginning of its progress lines, if several processes run at once.
         """
         process = subprocess.Popen(
             child_processes.ending_with_parent(list(command)),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
-            start_new_session=True,  # Ctrl-C is for this process to pass on, once.
+            start_new_session=True,  # This process passes Ctrl-C on, once.
         )
         reader = self._readers.submit(self._read, process, name if self._at_once > 1 else "")
         self._running[reader] = key, process, time.monotonic()
 
     def wait(self) -> Ended[_Key]:
-        """Waits for the first one that ends."""
+        """Waits for the first process that ends."""
         done, _ = concurrent.futures.wait(self._running, return_when=concurrent.futures.FIRST_COMPLETED)
         reader = next(iter(done))
         key, process, started = self._running.pop(reader)
@@ -82,7 +82,7 @@ class RunProcesses(Generic[_Key]):
         return Ended(key, error, time.monotonic() - started)
 
     def interrupt(self, signal_number: int) -> None:
-        """Sends all a signal, and waits until they have saved what they have and ended; a second signal kills them."""
+        """Sends all processes a signal and waits until they have saved their work. A second signal kills them."""
         self._interrupted.set()
         processes = [process for _, process, _ in self._running.values()]
         for process in processes:
@@ -95,9 +95,9 @@ class RunProcesses(Generic[_Key]):
                 process.wait()
 
     def _read(self, process: subprocess.Popen, name: str) -> str:
-        """Shows what a process says on standard error until it ends or is interrupted, and returns its last line.
+        """Shows a process's standard error until it ends or is interrupted, and returns its last line.
 
-        Without a name all of it is shown; with one, its newest line now and then.
+        Without a name it shows all lines; with a name, only the newest line at intervals.
         """
         assert process.stderr is not None
         end, shown, last = b"", "", time.monotonic()
@@ -105,7 +105,7 @@ class RunProcesses(Generic[_Key]):
             end = (end + piece)[-4096:]
             if self._interrupted.is_set():
                 continue
-            with contextlib.suppress(OSError):  # Nobody hears it, and the process must not wait for that.
+            with contextlib.suppress(OSError):  # Nobody reads it, and the process must not wait for a reader.
                 if not name:
                     sys.stderr.write(piece.decode(errors="replace"))
                     sys.stderr.flush()

@@ -1,10 +1,9 @@
-"""Learning rates to try, and which was best: the `[search]` of a sweep.
+"""The `[search]` of a sweep: suggests learning rates and finds the best.
 
-The space and the trials are Vizier's (`vizier.pyvizier`, installed with TFF); the points are of a scrambled Halton
-sequence (SciPy), log-uniform between the bounds. Vizier's own designers, which TFF's `train_model_with_vizier` asks for
-suggestions, do not import with the packages that TFF 0.87 brings: they need chex and equinox. A point depends neither
-on earlier results nor on the number of trials, so a search that was stopped, or has more trials now, reuses its
-finished runs.
+The space and the trials are Vizier's (`vizier.pyvizier`, installed with TFF). The points come from a scrambled Halton
+sequence (SciPy), log-uniform between the bounds. Vizier's own designers, which TFF's `train_model_with_vizier` uses,
+need chex and equinox, which TFF 0.87 does not install. A point depends neither on earlier results nor on the number of
+trials. So a search that was stopped, or now has more trials, reuses its finished runs.
 """
 
 from collections.abc import Mapping, Sequence
@@ -26,7 +25,7 @@ def problem(bounds: Mapping[str, tuple[float, float]]) -> pyvizier.ProblemStatem
 
 
 def suggest(statement: pyvizier.ProblemStatement, count: int, seed: int) -> list[pyvizier.Trial]:
-    """The first `count` points of the seed's sequence as trials, values rounded to four digits."""
+    """The first `count` points of the seed's sequence as trials, with values rounded to four digits."""
     parameters = statement.search_space.parameters
     points = qmc.Halton(len(parameters), scramble=True, seed=seed).random(count)
     trials = []
@@ -40,7 +39,7 @@ def suggest(statement: pyvizier.ProblemStatement, count: int, seed: int) -> list
 
 
 def complete(trial: pyvizier.Trial, measured: float | None) -> None:
-    """Completes a trial with what its run measured; None: its run failed, which makes it infeasible."""
+    """Completes a trial with its run's result. None means that the run failed, which makes the trial infeasible."""
     if measured is None:
         trial.complete(pyvizier.Measurement(), infeasibility_reason="the run failed")
     else:
@@ -48,12 +47,12 @@ def complete(trial: pyvizier.Trial, measured: float | None) -> None:
 
 
 def best(trials: Sequence[pyvizier.Trial]) -> pyvizier.Trial | None:
-    """The completed trial with the highest objective, the earliest of several; None if there is none."""
+    """The completed trial with the highest objective, the earliest one of several; None if there is none."""
     feasible = [trial for trial in trials if trial.is_completed and not trial.infeasible]
     return max(feasible, key=objective, default=None)
 
 
 def objective(trial: pyvizier.Trial) -> float:
-    """What a feasible trial measured."""
+    """The result of a feasible trial."""
     assert trial.final_measurement is not None
     return trial.final_measurement.metrics[OBJECTIVE].value

@@ -1,14 +1,14 @@
 """`--sweep=FILE`: many runs, one after another or some at once, each in its own run directory, and a table at the end.
 
-The file is TOML (`sweep_file.py`). Every key is a flag; what is the same for all runs stays on the command line.
+The file is TOML (`sweep_file.py`). Every key is a flag. Flags that are the same for all runs stay on the command line.
 
-    [search]                                  # instead of [grid] and [[runs]]: rates, judged by validation clients
+    [search]                                  # instead of [grid] and [[runs]]: rates, chosen by validation clients
     trials = 20
     client_learning_rate = [0.003, 0.3]       # between these, on a logarithmic scale
     server_learning_rate = [0.1, 2.0]
 
-All runs are checked before the first one starts. They are made in <output_dir>/<name of the file>/; the same command
-again skips the finished ones and continues with the others, also after the file has been given more runs.
+All runs are checked before the first one starts. They are made in <output_dir>/<name of the file>/. The same command
+again skips the finished runs and continues with the others, also if the file has more runs now.
 """
 
 import copy
@@ -32,7 +32,7 @@ from tff_personalization.sweeps import run_processes, search, sweep_file
 from tff_personalization.tasks import federated_data
 
 _PROGRAM = pathlib.Path(__file__).parents[2] / "run_experiment.py"
-# What belongs to the sweep as a whole, not to one of its runs.
+# Flags of the sweep as a whole, not of its runs.
 _OF_THE_SWEEP = (
     *("sweep", "scale", "sweep_runs_at_once", "sweep_stop_on_failure"),
     *("plugin", "flagfile", "output_dir", "run_name"),
@@ -42,9 +42,9 @@ _FIGURES = ("initial_accuracy_mean", "personalized_accuracy_mean", "gain_mean", 
 
 @dataclasses.dataclass
 class Run:
-    """One run of a sweep: the flags that set it apart, its directory, and how it went.
+    """One run of a sweep: the flags that distinguish it, its directory, and its outcome.
 
-    `earlier` is the run that the sweep has found to have its rounds; `alone`, that it computes them itself.
+    `earlier` is a run of the sweep that has its rounds. `alone` says that it computes them itself.
     """
 
     overrides: Mapping[str, Any]
@@ -67,10 +67,10 @@ class Sweep:
 
         Args:
             flag_values: the command line.
-            name: of the directory in --output_dir for the runs; by default the file's.
+            name: the name of the runs' directory in --output_dir; by default the file's name.
 
         Raises:
-            UserError: it cannot be read, or one of its runs is one that the program would refuse.
+            UserError: the file cannot be read, or the program would refuse one of its runs.
         """
         self.path = homes.expand(flag_values["sweep"].value)
         self._at_once = flag_values["sweep_runs_at_once"].value
@@ -101,10 +101,10 @@ class Sweep:
                 raise errors.UserError(f"{self.path}: runs {earlier} and {number} are the same ({run}): leave one out.")
 
     def run(self) -> bool:
-        """Runs what is not finished, then prints the table and writes it to sweep.csv; returns whether no run failed.
+        """Runs the unfinished runs, prints the table, and writes it to sweep.csv. Returns whether all succeeded.
 
         Raises:
-            Interrupted: by a signal, after the current run has saved what it has.
+            Interrupted: a signal stopped the sweep, after the current run saved its work.
         """
         self._say(f"{self.path}: {len(self.runs)} runs in {self.directory}")
         self.start()
@@ -112,7 +112,7 @@ class Sweep:
         return all(run.status == "finished" for run in self.runs)
 
     def start(self, select: Callable[[Run], bool] = lambda run: True) -> None:
-        """Runs those of the selected runs that are not finished, some at once; as `run`, without the table."""
+        """Runs the unfinished ones of the selected runs, several at once. As `run`, without the table."""
         waiting = self._unfinished(select)
         self._check_places(waiting)
         processes = run_processes.RunProcesses[int](self._at_once)
@@ -138,7 +138,7 @@ class Sweep:
             raise
 
     def _unfinished(self, select: Callable[[Run], bool]) -> list[int]:
-        """The numbers of the selected runs that are to be made, counted from 1; says which are finished."""
+        """The numbers, counted from 1, of the selected runs that are not finished. Prints which are finished."""
         numbers = [number for number, run in enumerate(self.runs, start=1) if select(run)]
         for number in numbers:
             run = self.runs[number - 1]
@@ -148,7 +148,7 @@ class Sweep:
         return [number for number in numbers if not self.runs[number - 1].directory.finished]
 
     def _check_places(self, numbers: Sequence[int]) -> None:
-        """Refuses runs whose client data is not there, and a directory that cannot be written: before the first."""
+        """Before the first run, refuses missing client data and a directory that cannot be written."""
         for number in numbers:
             run = self.runs[number - 1]
             try:
@@ -161,7 +161,7 @@ class Sweep:
             raise errors.UserError(f"--output_dir: {self.directory} cannot be made ({error.strerror}).") from error
 
     def _is_to_compute_itself(self, ended: run_processes.Ended[int]) -> bool:
-        """Whether a run failed because the rounds to take over were missing; it then computes them itself."""
+        """Whether a run failed because the rounds to take over were missing. It then computes them itself."""
         run = self.runs[ended.key - 1]
         if run.earlier is None or not ended.error.startswith("Error: --rounds_from="):
             return False
@@ -180,7 +180,7 @@ class Sweep:
         return f"[{number}/{len(self.runs)}]"
 
     def _next(self, waiting: Sequence[int], running: Sequence[int]) -> int | None:
-        """The number of the first run that waits for none of those under way: it does for one that has its rounds."""
+        """The number of the first run that can start. A run waits while another one computes its rounds."""
         for number in waiting:
             ours = self.runs[number - 1].directory.experiment
             if not any(earlier_run.may_serve(self.runs[other - 1].directory.experiment, ours) for other in running):
@@ -191,7 +191,7 @@ class Sweep:
         print(message, file=sys.stderr, flush=True)
 
     def _checked(self, number: int, point: sweep_file.Point) -> Run:
-        """The run of a point; refused, by its number and flags, as the program would refuse it."""
+        """The run of a point. If the program would refuse it, raises an error with its number and flags."""
         overrides = point.overrides
         values = copy.deepcopy(self._flag_values)
         for name in overrides:
@@ -241,7 +241,7 @@ class Sweep:
         return search.suggest(search.problem(bounds), count, values["seed"].value)
 
     def _command(self, run: Run) -> list[str]:
-        """The command of a run, in a process of its own."""
+        """The command of a run, in its own process."""
         given = {name: flag for name, flag in self._flag_values.flag_values_dict().items() if self._is_given(name)}
         values = {**given, **run.overrides}
         if "rounds_from" not in values and run.directory.experiment.config.rounds:
@@ -278,7 +278,7 @@ class Sweep:
         row: dict[str, Any] = {**label, **run.overrides, "status": run.status}
         if run.status == "finished":
             record = runs.read(run.directory.path)
-            if self._trials is None:  # A search must not be judged by test clients, not even by who reads its table.
+            if self._trials is None:  # A search must not be chosen by test clients, so its table omits them.
                 row |= compare_runs.per_run([record]).iloc[0][list(_FIGURES)].to_dict()
             row |= _on_validation_clients(record)
         return {**row, "run_directory": str(run.directory.path), "error": run.error}
@@ -298,7 +298,7 @@ class Sweep:
 
 
 def _on_validation_clients(record: Any) -> dict[str, float]:
-    """Initial and personalized accuracy of the main strategy on validation clients, if the last round was judged."""
+    """Initial and personalized accuracy of the main strategy on validation clients, if the last round was evaluated."""
     summary, evaluations = record.summary, record.evaluations
     last = evaluations[
         (evaluations["split"] == "validation")

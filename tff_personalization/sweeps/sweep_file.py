@@ -1,6 +1,6 @@
-"""What a sweep's file says: which runs there are, and which of their flags a scale changes.
+"""A sweep's file: its runs, and the flags that each scale changes.
 
-[about]                                   # what the sweep is for, in words; see analysis/study.py
+[about]                                   # the purpose of the sweep, in words; see analysis/study.py
 title = "Who gains"
 
 [grid]                                    # every combination of these
@@ -8,13 +8,13 @@ method = ["fed_avg", "fed_sgd"]
 seed = [1, 2, 3]
 
 [[runs]]                                  # each of these, with every combination of the grid if there is one
-label = "half"                            # what to call them, if they are to be found by a name
+label = "half"                            # a name to find them by, if needed
 server_learning_rate = 0.5
 
-[scale.small]                             # with --scale=small: in place of what the grid has, or added to it
+[scale.small]                             # with --scale=small: replaces the grid's values, or adds to them
 rounds = [60]
 
-[[scale.small.runs]]                      # in place of [[runs]]
+[[scale.small.runs]]                      # replaces [[runs]]
 server_learning_rate = 1.0
 
 [search]                                  # instead of grid and runs: see sweep.py
@@ -34,7 +34,7 @@ _SECTIONS: dict[str, type] = {"grid": dict, "runs": list, "search": dict, "about
 
 @dataclasses.dataclass(frozen=True)
 class Point:
-    """One run of a sweep: the flags that set it apart from the others, and what it is called ("" for most)."""
+    """One run of a sweep: the flags that distinguish it, and its name ("" for most)."""
 
     overrides: Mapping[str, Any]
     label: str = ""
@@ -42,7 +42,7 @@ class Point:
 
 @dataclasses.dataclass(frozen=True)
 class SweepFile:
-    """A sweep's file, its structure checked; whether its flags exist is not its business.
+    """A sweep's file with a checked structure. Whether its flags exist is checked elsewhere.
 
     Attributes:
         path: the file.
@@ -54,7 +54,7 @@ class SweepFile:
 
     @property
     def about(self) -> Mapping[str, Any]:
-        """What the sweep is for, in words."""
+        """The purpose of the sweep, in words."""
         return self.contents.get("about", {})
 
     @property
@@ -64,14 +64,14 @@ class SweepFile:
 
     @property
     def search(self) -> Mapping[str, Any] | None:
-        """The section [search], if it is a search."""
+        """The section [search], if the sweep is a search."""
         return self.contents.get("search")
 
     def points(self, scale: str = "") -> Iterator[Point]:
-        """Each of [[runs]] with each combination of the grid, as the scale has it.
+        """Each of [[runs]] with each combination of the grid, at the scale.
 
         Raises:
-            UserError: there is no such scale, or one is needed; a flag stands in two places, or has no list of values.
+            UserError: the scale does not exist or is missing, or a flag is in two places or has no list of values.
         """
         changes = dict(self._scale(scale))
         runs = changes.pop("runs", self.contents.get("runs", [{}]))
@@ -110,13 +110,13 @@ def read(path: pathlib.Path) -> SweepFile:
     """Reads a sweep's file.
 
     Raises:
-        UserError: it cannot be read, or is no sweep.
+        UserError: it cannot be read, or is not a sweep.
     """
     try:
         contents = tomllib.loads(path.read_text(encoding="utf-8-sig"))
     except OSError as error:
         raise errors.UserError(f"--sweep={path}: cannot be read ({error.strerror}).") from error
-    except ValueError as error:  # of which tomllib's is a kind; it names line and column
+    except ValueError as error:  # includes tomllib's error, which names line and column
         raise errors.UserError(f"--sweep={path}: not TOML: {error}.") from error
     unknown = sorted(set(contents) - set(_SECTIONS))
     if unknown:

@@ -1,10 +1,10 @@
-"""Converts a by-writer archive to the SQLite form that TFF's `SqlClientData` opens, that of Federated EMNIST's file.
+"""Converts a by-writer archive to the SQLite form of TFF's `SqlClientData` and of Federated EMNIST's file.
 
     python -m tff_personalization.tools.convert_archive ARCHIVE.npz OUT.sqlite [--seed=0]
 
-The splits are all_train and all_test and, when there are digits, digits_only_train and digits_only_test. As in
-Federated EMNIST, pixels have 1.0 for background and 0.0 for ink. What the archive says it is goes along, in a table
-of its own, so that converted data is not taken for anything else.
+The splits are all_train and all_test and, if there are digits, digits_only_train and digits_only_test. As in Federated
+EMNIST, pixels are 1.0 for background and 0.0 for ink. A separate table holds the archive's description, so that
+converted data is not mistaken for other data.
 """
 
 import contextlib
@@ -63,7 +63,7 @@ def convert(archive_path: str, database_path: str, seed: int, progress: bool = T
 
 @contextlib.contextmanager
 def _new_database(path: str) -> Iterator[sqlite3.Connection]:
-    """A database that gets its name when it is whole, so that no half of one is ever found there."""
+    """A database under a temporary name, which is renamed when it is whole."""
     try:
         with tempfile.TemporaryDirectory(prefix="convert_", dir=os.path.dirname(path) or ".") as directory:
             partial = os.path.join(directory, "partial.sqlite")
@@ -105,7 +105,7 @@ def _part(is_test: bool) -> str:
 
 def _serialize(image: np.ndarray, label: int) -> bytes:
     """The `tf.Example` of an image, shape (28, 28), with ink 255 on 0."""
-    import tensorflow as tf  # Here, since it takes seconds that a mistaken path should not cost.
+    import tensorflow as tf  # Imported here: it takes seconds, which a wrong path should not cost.
 
     pixels = 1 - image.ravel().astype(np.float32) / 255
     feature = {

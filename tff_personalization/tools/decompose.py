@@ -1,15 +1,16 @@
-"""Takes FedAvg's updates apart into FedSGD's term and FOMAML's, along a run: how much of FedAvg is meta-learning.
+"""Decomposes FedAvg's updates in a run into FedSGD's and FOMAML's terms: how much of FedAvg is meta-learning.
 
     python run_experiment.py --method=fed_avg --rounds_per_model=10 …
     python -m tff_personalization.tools.decompose RUN
 
-For each global model that the run has kept, the cohort of the next round does its local training once more, and its
-update is decomposed (`algorithms/decomposition.py`): the whole one, of E local epochs, and what it was after each
-epoch before. Writes RUN/decomposition.csv, one row for each round, level (`client`: mean over the cohort's clients;
-`cohort`: the mean update itself), number of epochs (e = 1 … E: the update of the first e epochs) and part (0: FedSGD; 1
-to e: FOMAML's terms of that epoch): its norm over that of the update, the cosine between it and FedSGD's term, and its
-share of the update. A model after which the client learning rate is zero, as that of a cosine schedule after the last
-round, is left out.
+For each global model that the run has kept, the next round's cohort repeats its local training. Its update is
+decomposed (`algorithms/decomposition.py`), for all E local epochs and for the first 1, 2, … of them.
+
+Writes RUN/decomposition.csv, with one row for each round, level, number of epochs and part. The level is `client` (mean
+over the cohort's clients) or `cohort` (the mean update itself). The number of epochs is e = 1 … E, for the update of
+the first e epochs. Part 0 is FedSGD's term; parts 1 to e are FOMAML's terms of that epoch. A row has the part's norm
+relative to the update's, its cosine with FedSGD's term, and its share of the update. A model is left out if the next
+client learning rate is zero, as after the last round of a cosine schedule.
 """
 
 import pathlib
@@ -30,8 +31,8 @@ def decompose(run: pathlib.Path, progress: bool = True) -> pd.DataFrame:
     """The rows of decomposition.csv of a run.
 
     Raises:
-        UserError: it is no run of FedAvg with SGD whose updates are means, by examples, of all that clients do, has
-            kept no models, or its data cannot be read.
+        UserError: it is not a run of FedAvg with SGD whose updates are plain means by examples, it has kept no models,
+            or its data cannot be read.
     """
     opened = finished_run.FinishedRun.open(run)
     settings, client = opened.experiment.config, opened.experiment.optimizers.get("client")
@@ -39,7 +40,7 @@ def decompose(run: pathlib.Path, progress: bool = True) -> pd.DataFrame:
         raise errors.UserError(
             f"{run}: a run of --method=fed_avg with --client_optimizer=sgd, without momentum, is needed."
         )
-    # Clients that drop out are no hindrance: those that report are the cohort.
+    # Dropout of clients is allowed: the clients that report are the cohort.
     for flag, needed in (("aggregator", "mean"), ("client_weighting", "examples"), ("straggler_probability", 0)):
         if (value := opened.experiment.values[flag]) != needed:
             raise errors.UserError(

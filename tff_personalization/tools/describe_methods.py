@@ -1,8 +1,8 @@
-"""Writes docs/methods.md: each method and strategy, its source and flags, and what can be combined.
+"""Writes docs/methods.md: each method and strategy, its source and flags, and the possible combinations.
 
     python -m tff_personalization.tools.describe_methods > docs/methods.md
 
-All of it is read from the registries and from the heads of the files.
+It reads the registries and the module docstrings.
 """
 
 import importlib
@@ -103,7 +103,7 @@ def page() -> str:
 
 
 def _needs(strategy: adaptation.Strategy) -> str:
-    """What a strategy needs of the method, and of the model."""
+    """What a strategy needs from the method and the model."""
     one_label = "one label an example: not for text" if strategy.one_label else ""
     return ", ".join(filter(None, [strategy.needs, one_label]))
 
@@ -127,17 +127,17 @@ def _flags(names: Iterable[str], dashes: str = "--") -> str:
 
 
 def _module(method: str) -> types.ModuleType:
-    """The module that `METHODS` names for a method, or that of a method's own function."""
+    """The module that `METHODS` names for a method, or that defines the method's function."""
     named = methods.METHODS[method]
     return importlib.import_module(named) if isinstance(named, str) else _module_of(named.build)
 
 
 def _module_of(function: Callable[..., Any]) -> types.ModuleType:
-    return sys.modules[getattr(function, "func", function).__module__]  # of what functools.partial wraps
+    return sys.modules[getattr(function, "func", function).__module__]  # the function inside functools.partial
 
 
 def _module_of_strategy(strategy: adaptation.Strategy) -> types.ModuleType:
-    """The module of this package that has the strategy under a name, or that of a strategy's own function."""
+    """The module of this package that has the strategy under a name, or that defines the strategy's function."""
     modules = [module for module in vars(strategies).values() if isinstance(module, types.ModuleType)]
     owners = [module for module in modules if any(value is strategy for value in vars(module).values())]
     return owners[0] if owners else _module_of(strategy.curve)
@@ -149,7 +149,7 @@ def _papers(module: types.ModuleType) -> str:
 
 
 def _source(module: types.ModuleType) -> str:
-    """The papers that the head of a file names, with the file."""
+    """The papers that a module docstring names, with the file."""
     papers = _papers(module)
     file = f"[file](../{module.__name__.replace('.', '/')}.py)"
     return f"{papers} ({file})" if papers else file

@@ -1,11 +1,11 @@
-"""What a run's model says to each test image of its test clients, before and after personalization.
+"""A run's predictions for each test image of its test clients, before and after personalization.
 
     python -m tff_personalization.tools.gallery RUN [--clients=N]
 
-The model after the last round, which the run has kept, is fine-tuned on each client once more, with the same seeds; the
-accuracies must come out as in RUN/clients.csv. Writes RUN/gallery.npz: `images` (n, 28, 28) uint8, `labels`, `before`
-and `after` (n,) int32, the classes (−1: none, where the model's output is not finite), `client` (n,) their writers,
-`classes` their names. For tasks with images, strategy fine_tune.
+Fine-tunes the model after the last round on each client again, with the same seeds. The accuracies must equal those in
+RUN/clients.csv. Writes RUN/gallery.npz: `images` (n, 28, 28) uint8; the classes `labels`, `before` and `after` (n,)
+int32 (−1: none, because the model's output is not finite); `client` (n,), the writers; `classes`, the names of the
+classes. For tasks with images and the strategy fine_tune.
 """
 
 import pathlib
@@ -26,11 +26,11 @@ STRATEGY = "fine_tune"
 
 
 def gallery(run: pathlib.Path, most_clients: int | None = None, progress: bool = True) -> dict[str, np.ndarray]:
-    """The arrays of gallery.npz, of the first `most_clients` test clients of clients.csv, or of all.
+    """The arrays of gallery.npz, for the first `most_clients` test clients of clients.csv, or for all.
 
     Raises:
-        UserError: the run is unfinished, of another task or strategy, has released only aggregates, its data has
-            changed, or its accuracies do not come out again.
+        UserError: the run is unfinished, has another task or strategy, or released only aggregates; or its data has
+            changed, or its accuracies cannot be reproduced.
     """
     opened = finished_run.FinishedRun.open(run)
     recorded = _recorded(opened)
@@ -68,7 +68,7 @@ def gallery(run: pathlib.Path, most_clients: int | None = None, progress: bool =
 
 
 def _recorded(run: finished_run.FinishedRun) -> pd.DataFrame:
-    """The rows of clients.csv under the strategy, by client and epoch, in the file's order of clients."""
+    """The strategy's rows of clients.csv, by client and epoch, in the file's order of clients."""
     if not run.task.drawn:
         raise errors.UserError(
             f"{run.directory}: --task={run.config['task']} has no characters; give a run of a task with characters."
@@ -84,7 +84,7 @@ def _recorded(run: finished_run.FinishedRun) -> pd.DataFrame:
 
 
 def _check(run: pathlib.Path, client: str, recorded: pd.DataFrame, labels: np.ndarray, found: dict) -> None:
-    """Refuses predictions of which other numbers are right than recorded, before or after the last epoch."""
+    """Refuses predictions if the numbers of right ones, before or after the last epoch, differ from the records."""
     for name, epoch in (("before", 0), ("after", recorded.index.max())):
         right = int(np.count_nonzero(found[name] == labels))
         expected = recorded.loc[epoch, "correct"]

@@ -1,10 +1,10 @@
-"""Judges models that a run has kept on its test clients: how personalizable the global model was at other rounds.
+"""Evaluates models that a run has kept on its test clients: how personalizable the global model was at other rounds.
 
     python run_experiment.py --rounds_per_model=10 …
     python -m tff_personalization.tools.judge_rounds RUN --rounds=20,40
 
-Writes RUN/by_round.csv: one row for each round, test client and epoch of the main strategy, as clients.csv has them for
-the last round. Rounds that it has already stay as they are.
+Writes RUN/by_round.csv: one row for each round, test client and epoch of the main strategy, like clients.csv for the
+last round. Rounds that are in it already do not change.
 """
 
 import pathlib
@@ -23,10 +23,10 @@ FILE = "by_round.csv"
 
 
 def judge(run: pathlib.Path, rounds: Iterable[int], progress: bool = True) -> pd.DataFrame:
-    """The rows of by_round.csv of a run, with those of `rounds` among them.
+    """The rows of a run's by_round.csv, including those of `rounds`.
 
     Raises:
-        UserError: it is no run directory, a model of one of the rounds was not kept, or its data cannot be read.
+        UserError: it is not a run directory, a model of one of the rounds was not kept, or its data cannot be read.
     """
     opened = finished_run.FinishedRun.open(run)
     tables = [opened.by_round] if len(opened.by_round) else []

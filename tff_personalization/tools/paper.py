@@ -1,15 +1,15 @@
-"""`make paper`: every experiment of the paper, one after the other, then what they say of its claims, and the report.
+"""`make paper`: runs every experiment of the paper, then gives verdicts on its claims and writes the report.
 
     python -m tff_personalization.tools.paper --scale=smoke                               # minutes, synthetic writers
     python -m tff_personalization.tools.paper --scale=small --client_data=mine.npz        # hours, your own archive
     python -m tff_personalization.tools.paper --scale=paper --cache_dir=DIR               # Federated EMNIST
 
-The experiments are the sweeps in configs/paper/; what their runs share is in configs/paper/SCALE.flags, and flags of
-run_experiment.py given here go before that. --experiments=table1,terms makes some of them. All runs are checked before
-the first one starts. The same command again resumes it, and makes only what is missing.
+The experiments are the sweeps in configs/paper/. configs/paper/SCALE.flags has the flags that their runs share; flags
+of run_experiment.py on this command line take precedence. --experiments=table1,terms runs only some of them. All runs
+are checked before the first one starts. Run the same command again to resume; only missing runs are made.
 
-All runs of the first seed come before those of the second, so that a study that is stopped early has every experiment.
-A run that several experiments ask for is made once.
+All runs of the first seed come before those of the second, so a study that is stopped early has every experiment. A run
+that several experiments need is made once.
 """
 
 import functools
@@ -40,7 +40,7 @@ _DATA_FLAGS = frozenset(
 
 
 class Paper:
-    """The experiments, checked."""
+    """The checked experiments."""
 
     def __init__(
         self,
@@ -54,13 +54,13 @@ class Paper:
 
         Args:
             given: flags of run_experiment.py, with their values.
-            scale: of the experiments.
-            names: of the experiments; none for all.
-            folder: where they are.
+            scale: the scale of the experiments.
+            names: the names of the experiments; empty for all.
+            folder: the folder of the experiments.
             runs_at_once: how many runs of an experiment are made at the same time.
 
         Raises:
-            UserError: there is no such scale or experiment, one of the runs is one that the program would refuse, or no
+            UserError: the scale or an experiment does not exist, the program would refuse one of the runs, or no
                 experiment reads one of the flags.
         """
         known = {path.stem: path for path in sorted(folder.glob("*.toml"))}
@@ -71,7 +71,7 @@ class Paper:
             if name not in known:
                 raise errors.UserError(f"--experiments: {name!r} is unknown; choose from {', '.join(known)}.")
         shared = settings_of([f"--flagfile={folder / scale}.flags"])
-        if "client_data" in given and "client_data" in shared:  # what the scale says is about its own data
+        if "client_data" in given and "client_data" in shared:  # the scale's data flags are for its own data
             shared = {name: value for name, value in shared.items() if name not in _DATA_FLAGS}
         output = homes.expand(given.get("output_dir", "runs"))
         self.directory = output / f"paper-{scale}"
@@ -81,7 +81,7 @@ class Paper:
         self.sweeps: dict[str, sweep.Sweep] = {}
         unread = set(given) - {"output_dir"}
         sweeps = {name: sweep_file.read(known[name]) for name in names or known}
-        if not names:  # an experiment that the scale does not have is not part of it
+        if not names:  # an experiment without this scale is left out
             sweeps = {name: file for name, file in sweeps.items() if scale in file.scales}
         for name, file in sorted(sweeps.items(), key=lambda item: item[1].about.get("order", 0)):
             own = {"output_dir", *(flag for point in file.points(scale) for flag in point.overrides)}
@@ -102,10 +102,10 @@ class Paper:
         return sweep.Sweep(values, study.RUNS)
 
     def run(self) -> bool:
-        """Makes what is missing; returns whether no run failed.
+        """Makes missing runs. Returns whether all succeeded.
 
         Raises:
-            Interrupted: by a signal, after the current run has saved what it has.
+            Interrupted: a signal stopped it, after the current run saved its work.
         """
         for name, made in self.sweeps.items():
             self._describe(name, made)
@@ -135,7 +135,7 @@ class Paper:
         files.write_text(place / "experiment.json", json.dumps(contents, indent=2) + "\n")
 
     def _complete(self, name: str, made: sweep.Sweep, seed: int) -> None:
-        """What is read off the finished runs of a seed besides their own records."""
+        """Makes the further records of a seed's finished runs that the claims need."""
         about = made.file.about
         finished = any(_is_of_seed(seed, run) and run.directory.finished for run in made.runs)
         if not finished or not {"decompose", "match", "match_examples", "gallery"} & set(about):
@@ -160,15 +160,15 @@ class Paper:
             self._judge(reference, filter(None, rounds))
 
     def _judge(self, run: runs.Run, rounds: Iterable[int]) -> None:
-        """Has test clients judge the models of these rounds, if they have not."""
+        """Evaluates the models of these rounds on the test clients, unless that is on record."""
         missing = [str(number) for number in sorted(rounds) if not compared_runs.has_round(run, number)]
         if missing:
             self._tool("judge_rounds", str(run.directory), f"--rounds={','.join(missing)}")
 
     def _tool(self, name: str, *arguments: str) -> None:
-        """Runs one of the tools; Ctrl-C reaches it, as part of this process's group. The others do not wait for it."""
+        """Runs one of the tools; if it fails, notes that and continues. Ctrl-C reaches it too."""
         command = [sys.executable, "-m", f"tff_personalization.tools.{name}", *arguments]
-        # Paths in flags and arguments are seen from where this process is, which may be elsewhere than the project.
+        # Paths in flags and arguments are relative to this process's folder, which may be outside the project.
         path = os.pathsep.join(filter(None, [str(FOLDER.parents[1]), os.environ.get("PYTHONPATH")]))
         code = subprocess.run(
             child_processes.ending_with_parent(command),
@@ -185,7 +185,7 @@ def _is_of_seed(seed: int, run: sweep.Run) -> bool:
 
 
 def settings_of(arguments: Sequence[str]) -> dict[str, Any]:
-    """The flags of run_experiment.py that the arguments give, with their values."""
+    """The flags of run_experiment.py in the arguments, with their values."""
     values = flags.FlagValues()
     config.define_flags(values)
     with startup.plain_flag_errors():
@@ -221,7 +221,7 @@ def _main() -> None:
 
 
 def _parse(argv: Sequence[str]) -> list[str]:
-    """Takes this tool's own flags; leaves those of run_experiment.py."""
+    """Parses this tool's own flags, and leaves those of run_experiment.py."""
     with startup.plain_flag_errors():
         return flags.FLAGS(argv, known_only=True)
 
