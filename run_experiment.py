@@ -12,12 +12,12 @@ import os
 import signal
 import sys
 
-sys.path[:0] = [os.path.dirname(os.path.abspath(__file__))]  # also where PYTHONSAFEPATH leaves it out
+sys.path[:0] = [os.path.dirname(os.path.abspath(__file__))]  # needed with PYTHONSAFEPATH
 
 from tff_personalization import startup  # noqa: E402
 
 if __name__ == "__main__":
-    # Until there is something to save, Ctrl-C ends the program at once: an import would swallow the exception.
+    # Until there is something to save, Ctrl-C ends the program at once, because an import would swallow the exception.
     signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 with startup.plain_memory_errors(), startup.without_collections():
@@ -29,14 +29,14 @@ with startup.plain_memory_errors(), startup.without_collections():
     from tff_personalization.programs import report, training
 
 with startup.plain_memory_errors(), startup.plain_flag_errors():
-    plugins.load(sys.argv)  # What they register are choices of flags.
+    plugins.load(sys.argv)  # Plugins add choices to flags.
     config.define_flags()
     if __name__ == "__main__":
         runtime.forget_default_context()
 
 
 def parse_flags(argv: list[str]) -> list[str]:
-    """As `startup.parse_flags`; `--help` lists the first flags, or those that a choice, such as `--method=…`, reads."""
+    """As `startup.parse_flags`. `--help` lists the first flags, or those that a choice such as `--method=…` reads."""
     others = [argument for argument in argv if argument not in flag_help.ASKING]
     if len(others) < len(argv):
         startup.parse_flags(others)

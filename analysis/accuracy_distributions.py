@@ -2,8 +2,8 @@
 
     python -m analysis.accuracy_distributions RUN [RUN ...] [--output=FILE]
 
-Per-client values (clients.csv) are used where the run has them, else the histogram that it released
-(distribution.csv); the histogram is the same either way, the CDF is then known at the edges of the bins only.
+It uses per-client values (clients.csv) if the run has them, else the released histogram (distribution.csv). The
+histogram is the same in both cases; from a released one, the CDF is known only at the edges of the bins.
 """
 
 from collections.abc import Sequence
@@ -19,7 +19,7 @@ from analysis import command_line, style
 from analysis import runs as runs_lib
 from tff_personalization.errors import UserError
 
-_BARS = 20  # at most; finer bars only show that an accuracy is a fraction of few test examples
+_BARS = 20  # most bars: finer ones only show that accuracies are fractions of few test examples
 _LOOKS = {"initial": style.INITIAL, "personalized": style.PERSONALIZED}
 
 
@@ -54,8 +54,8 @@ def histogram(run: runs_lib.Run, kind: str) -> tuple[np.ndarray, np.ndarray]:
         kind: "initial" or "personalized".
 
     Returns:
-        Bin edges, shape (bins + 1,), as the run released them, and counts of clients, shape (bins,). A bin holds
-        its lower edge; the last bin also holds its upper edge.
+        The released bin edges, shape (bins + 1,), and counts of clients, shape (bins,). A bin includes its lower edge;
+        the last bin also includes its upper edge.
     """
     strategy, last = run.summary["strategy"], run.summary["personalization_epochs"]
     epoch = 0 if kind == "initial" else last
@@ -67,13 +67,13 @@ def histogram(run: runs_lib.Run, kind: str) -> tuple[np.ndarray, np.ndarray]:
     edges = np.append(released["bin_low"].to_numpy(), released["bin_high"].to_numpy()[-1])
     if run.clients is None:
         return edges, released["clients"].to_numpy()
-    # The margin keeps an accuracy such as 7/10 in the bin that starts at 0.7, whatever the last digits of either.
+    # The margin puts an accuracy such as 7/10 into the bin that starts at 0.7, despite rounding of either.
     bins = np.searchsorted(edges, run.client_gains()[kind].to_numpy() + 1e-6, side="right") - 1
     return edges, np.bincount(bins.clip(0, len(edges) - 2), minlength=len(edges) - 1)
 
 
 def merged(edges: np.ndarray, counts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The histogram with equal numbers of neighbouring bins merged, so that at most 20 bars are left."""
+    """The histogram with neighbouring bins merged in equal numbers, to at most 20 bars."""
     together = next(
         size for size in range(1, len(counts) + 1) if len(counts) % size == 0 and len(counts) / size <= _BARS
     )
@@ -89,7 +89,7 @@ def _draw(run: runs_lib.Run, kind: str, edges: np.ndarray, counts: np.ndarray, l
     hatch = "////" if kind == "personalized" else None
     fill = {"facecolor": look["color"], "edgecolor": look["color"], "alpha": 0.35, "linewidth": 0, "hatch": hatch}
     left.stairs(heights, bars, fill=True, **fill)
-    # The dashed outline of the initial accuracies lies over the solid one, so that both are seen where they coincide.
+    # The dashed outline of initial accuracies lies over the solid one, so both are visible where they coincide.
     left.stairs(heights, bars, **look, linewidth=1.6, zorder=4 if kind == "initial" else 3)
     if run.clients is None:
         right.plot(edges, np.append(0, counts.cumsum()) / counts.sum(), **look)
@@ -102,7 +102,7 @@ def _draw(run: runs_lib.Run, kind: str, edges: np.ndarray, counts: np.ndarray, l
 
 
 def _legend(runs: Sequence[runs_lib.Run]) -> list[Line2D]:
-    """One entry per kind, with the mean when there is one run to speak of."""
+    """One entry per kind, with the mean if there is only one run."""
     entries: list[Line2D] = []
     for kind, look in _LOOKS.items():
         mean = f", mean {runs[0].summary[f'{kind}_accuracy']['mean']:.3f}" if len(runs) == 1 else ", vertical: mean"

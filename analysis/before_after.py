@@ -1,8 +1,8 @@
-"""Each test client's accuracy before and after personalization, clients in order of initial accuracy.
+"""Each test client's accuracy before and after personalization, ordered by initial accuracy.
 
     python -m analysis.before_after RUN [RUN ...] [--output=FILE]
 
-A vertical line joins a client's two accuracies; it is purple where the client is hurt. Needs per-client records.
+A vertical line joins a client's two accuracies; it is purple if the client is hurt. Needs per-client records.
 """
 
 from collections.abc import Sequence

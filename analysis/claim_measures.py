@@ -1,4 +1,4 @@
-"""What the claims of a study are measured by: for each seed, the values whose mean is an effect."""
+"""The measures of a study's claims: for each seed, the values whose mean is an effect."""
 
 import dataclasses
 import itertools
@@ -17,12 +17,12 @@ class Measured:
     """The values of an effect.
 
     Attributes:
-        values: for each seed, one number per unit, indexed by what the unit is called; empty if there is nothing to
-            compare. A name in several seeds is one unit.
-        runs: what was compared.
-        missing: what is missing, if there is nothing.
-        note: what belongs beside the verdict.
-        undecided: why the values decide nothing, if they do not.
+        values: for each seed, one number per unit, indexed by the unit's name; empty if nothing can be compared. A name
+            in several seeds is one unit.
+        runs: the compared runs.
+        missing: what is missing, if nothing can be compared.
+        note: a remark to show with the verdict.
+        undecided: why the values cannot decide, if so.
     """
 
     values: list[pd.Series]
@@ -33,12 +33,12 @@ class Measured:
 
     @property
     def seeds(self) -> int:
-        """How many seeds were compared."""
+        """The number of compared seeds."""
         return len(self.values)
 
 
 Measure = Callable[[study.Experiment, bool], Measured]
-MATCH_TOLERANCE = 0.005  # of initial accuracies that are called the same
+MATCH_TOLERANCE = 0.005  # initial accuracies within this difference count as equal
 NOTHING_CHOSEN = Measured([], missing="This comparison is not made for the rounds that validation clients choose.")
 
 
@@ -49,7 +49,7 @@ def _gains(run: runs_lib.Run, chosen: bool, strategy: str | None = None) -> pd.D
 def _by_seed(
     groups: Mapping[str, Mapping[int, runs_lib.Run]], values: Callable[..., pd.Series], chosen: bool
 ) -> Measured:
-    """`values` of the runs of each seed that all groups have."""
+    """`values` for each seed that all groups have, from their runs."""
     for name, group in groups.items():
         if not group:
             return Measured([], missing=f"No finished run of {name}.")
@@ -70,7 +70,7 @@ def _by_seed(
 
 
 def _by_client(ours: pd.Series, theirs: pd.Series) -> pd.Series:
-    """Ours less theirs, for each client that both have."""
+    """Our value minus theirs, for each common client."""
     return (ours - theirs).dropna()
 
 
@@ -79,7 +79,7 @@ def _name(selection: Mapping[str, Any]) -> str:
 
 
 def paired(ours: Mapping[str, Any], theirs: Mapping[str, Any], metric: str) -> Measure:
-    """Client by client: a metric (initial, personalized, gain) in our runs less in theirs of the same seed."""
+    """Per client: a metric (initial, personalized, gain) in our runs minus that in theirs, in the same seed."""
 
     def measure(experiment, chosen):
         def difference(a, b):
@@ -92,7 +92,7 @@ def paired(ours: Mapping[str, Any], theirs: Mapping[str, Any], metric: str) -> M
 
 
 def gain(selection: Mapping[str, Any]) -> Measure:
-    """Client by client: the gain."""
+    """Per client: the gain."""
 
     def measure(experiment, chosen):
         groups = {_name(selection): compared_runs.selected(experiment, **selection)}
@@ -102,7 +102,7 @@ def gain(selection: Mapping[str, Any]) -> Measure:
 
 
 def strategies(label: str, first: str, second: str, metric: str) -> Measure:
-    """Client by client: a metric (personalized, hurt) under one strategy less under another, in the last round."""
+    """Per client: a metric (personalized, hurt) under one strategy minus that under another, in the last round."""
 
     def measure(experiment, chosen):
         if chosen:
@@ -120,16 +120,16 @@ def strategies(label: str, first: str, second: str, metric: str) -> Measure:
 
 
 def most_gain(experiment: study.Experiment, chosen: bool) -> Measured:
-    """Client by client: ½ for one that gains, −½ for one that does not."""
+    """Per client: ½ for a client that gains, −½ for one that does not."""
     groups = {"Personalized FedAvg": compared_runs.selected(experiment, "Personalized FedAvg")}
     return _by_seed(groups, lambda run: (_gains(run, chosen)["gain"] > 0) - 0.5, chosen)
 
 
 def more_examples(experiment: study.Experiment, chosen: bool) -> Measured:
-    """Client by client: twice the gain less the mean gain, its sign turned for the half with fewer train examples.
+    """Per client: twice the gain minus the mean gain, with the sign reversed for the half with fewer train examples.
 
-    Ties go by name. The mean is the mean gain of the one half less that of the other, and resamples in which the
-    halves have unequal sizes vary no more than their gains do.
+    Ties are ordered by name. The mean of these values is the mean gain of one half minus that of the other. Resamples
+    with unequal halves vary no more than the gains do.
     """
 
     def signed(run):
@@ -143,7 +143,7 @@ def more_examples(experiment: study.Experiment, chosen: bool) -> Measured:
 
 
 def after_as_many_examples(ours: str, theirs: str, metric: str) -> Measure:
-    """Client by client: a metric in our last round less in their first evaluated round after as many examples."""
+    """Per client: a metric in our last round minus that in their first evaluated round after as many examples."""
 
     def measure(experiment, chosen):
         if chosen:
@@ -175,11 +175,11 @@ def after_as_many_examples(ours: str, theirs: str, metric: str) -> Measure:
 
 
 def at_matched_initial(reference: str, other: str) -> Measure:
-    """Client by client: personalized accuracy in the reference's last round less that of the other where it is equally
-    good initially: linearly between two of its `matched_rounds`, so that mean initial accuracies over test clients
-    agree.
+    """Per client: personalized accuracy of the reference minus that of the other run at the same initial accuracy.
 
-    A seed without matched rounds, or without test clients judged in them, is left out and named beside the verdict.
+    The reference's is that of its last round. The other's is interpolated linearly between two of its `matched_rounds`,
+    so that the mean initial accuracies over test clients agree. A seed without matched rounds, or without test clients
+    evaluated in them, is left out and named with the verdict.
     """
 
     def measure(experiment, chosen):
@@ -219,8 +219,9 @@ def at_matched_initial(reference: str, other: str) -> Measure:
 
 
 def _between(judged: Sequence[pd.DataFrame], initial: float) -> pd.DataFrame:
-    """The tables' interpolation whose mean initial accuracy is this one: between the first two that have it between
-    them, or else between the two whose means are nearest to it."""
+    """Interpolates the tables to this mean initial accuracy.
+
+    It takes the first two tables with the accuracy between their means, or else the two with the nearest means."""
     means = [table["initial"].mean() for table in judged]
     pairs = list(itertools.pairwise(range(len(judged))))
     outside = [max(min(means[a], means[b]) - initial, initial - max(means[a], means[b]), 0.0) for a, b in pairs]
@@ -233,7 +234,7 @@ def _between(judged: Sequence[pd.DataFrame], initial: float) -> pd.DataFrame:
 def _without(
     left_out: Mapping[int, str], groups: Mapping[str, Mapping[int, runs_lib.Run]], values: Callable[..., pd.Series]
 ) -> Measured:
-    """`_by_seed` without some seeds, each with the reason why."""
+    """`_by_seed` without some seeds, with a reason for each."""
     kept = {name: {s: run for s, run in group.items() if s not in left_out} for name, group in groups.items()}
     if left_out and not all(kept.values()):
         return Measured([], missing=next(iter(left_out.values())))
@@ -242,7 +243,7 @@ def _without(
 
 
 def as_chosen(ours: str, theirs: str) -> Measure:
-    """Client by client: personalized accuracy, ours less theirs, each with what validation clients choose."""
+    """Per client: our personalized accuracy minus theirs, each with the choice of validation clients."""
 
     def measure(experiment, chosen):
         if chosen:
@@ -266,8 +267,9 @@ def as_chosen(ours: str, theirs: str) -> Measure:
 
 
 def chosen_by_initial(experiment: study.Experiment, chosen: bool) -> Measured:
-    """Client by client: personalized accuracy of the experiment's model that is best on validation clients by
-    personalized accuracy less that of the one best by initial accuracy, of the runs of a seed in their last round."""
+    """Per client: personalized accuracy of one chosen model minus that of another.
+
+    Validation clients choose both among the last models of a seed's runs: by personalized and by initial accuracy."""
     if chosen:
         return NOTHING_CHOSEN
     by_seed: dict[int, list[runs_lib.Run]] = {}

@@ -1,20 +1,20 @@
-"""What a study says of the paper's claims (`paper_claims`).
+"""The verdicts of a study on the paper's claims (`paper_claims`).
 
-    python -m analysis.claims DIR            # DIR: what `make paper` wrote; writes DIR/verdicts.json
+    python -m analysis.claims DIR            # DIR: the study of `make paper`; writes DIR/verdicts.json
 
-An effect is a mean over seeds of means over units (clients, mostly). Its interval holds a t interval over seeds and a
-bootstrap of units by identity (`inference`). A claim says that an effect is above 0, and names a margin: a difference
-within it does not matter. Holm's method corrects p-values for the comparisons that bear on one claim of the paper and
+An effect is a mean over seeds of means over units (usually clients). Its interval contains a t interval over seeds and
+a bootstrap of units by identity (`inference`). A claim says that an effect is above 0, and names a margin: a difference
+within it does not matter. Holm's method corrects p-values for the comparisons that belong to one claim of the paper and
 have enough seeds. The verdict, at 5 % after that correction, is
 
     supported                       the effect is above 0
     no difference that matters      it is within ± the margin
-    not supported                   it is below the margin: too small to matter, or of the other sign
+    not supported                   it is below the margin: too small to matter, or negative
     not decided by this data        none of these, or fewer than three seeds
-    nothing to compare              what is compared has not been run, or was not recorded
+    nothing to compare              the runs or records to compare are missing
 
-Effects are those of the last round. Where the model of the round that was best on validation clients was judged too,
-the same comparison with these models stands beside it (`chosen`), uncorrected. No test round is ever chosen.
+    Effects are those of the last round. If the model of the round that was best on validation clients was evaluated
+    too, `chosen` has the same comparison with these models, uncorrected. No round is ever chosen by test clients.
 """
 
 import json
@@ -36,11 +36,11 @@ def judge(of: study.Study, claims: Sequence[Claim] = CLAIMS) -> list[dict[str, A
     """The verdicts on the claims whose experiments the study has.
 
     Returns:
-        For each: id, claim, statement, metric, margin, unit, test, experiment; effect, low, high (None if not to be
-        had); verdict; why; before_correction (the verdict by the interval only); p (after correction; None where
-        nothing is tested); seeds (their number); runs (names of the run directories); data; synthetic; missing (the
-        runs of the experiment that are planned and not finished); and `chosen`:
-        effect, low, high and verdict with the models of the rounds that validation clients choose, or None.
+        For each: id, claim, statement, metric, margin, unit, test, experiment; effect, low, high (None if unknown);
+        verdict; why; before_correction (the verdict by the interval only); p (after correction; None if nothing is
+        tested); seeds (their number); runs (names of the run directories); data; synthetic; missing (planned runs of
+        the experiment that are not finished); and `chosen`: effect, low, high and verdict with the models of the rounds
+        that validation clients choose, or None.
     """
     judged = [(claim, of.by_name[claim.experiment]) for claim in claims if claim.experiment in of.by_name]
     measured = [claim.measure(experiment, False) for claim, experiment in judged]
@@ -86,7 +86,7 @@ def judge(of: study.Study, claims: Sequence[Claim] = CLAIMS) -> list[dict[str, A
 
 
 def _corrected(raw: Mapping[int, float], families: Sequence[Any]) -> tuple[dict[int, float], dict[int, int]]:
-    """p-values after Holm's correction within each family, by place; and how many p-values the family has."""
+    """p-values after Holm's correction within each family, by index, and the number of p-values in the family."""
     corrected: dict[int, float] = {}
     size: dict[int, int] = {}
     for family in set(families):
@@ -97,7 +97,7 @@ def _corrected(raw: Mapping[int, float], families: Sequence[Any]) -> tuple[dict[
 
 
 def verdict(experiment: study.Experiment, claim: Claim) -> dict[str, Any]:
-    """The verdict on a claim by itself, as `judge` gives it."""
+    """The verdict on a single claim, as in `judge`."""
     return judge(study.Study(pathlib.Path(), (experiment,)), [claim])[0]
 
 
@@ -111,12 +111,12 @@ def _as_chosen(experiment: study.Experiment, claim: Claim) -> dict[str, Any] | N
 
 
 def _p_value(estimate: inference.Estimate, claim: Claim) -> float:
-    """Of the best supported one of what may be decided."""
+    """The p-value of the best supported of the possible verdicts."""
     return min(estimate.p_above(0), estimate.p_below(claim.margin))
 
 
 def _undecidable(found: claim_measures.Measured, claim: Claim) -> str:
-    """Why values decide nothing, whatever they are; empty if they may."""
+    """Why any values could decide nothing; empty if they can decide."""
     few = f"Fewer than {claim.least_seeds} seeds decide nothing." if found.seeds < claim.least_seeds else ""
     return " ".join(filter(None, (few, found.undecided)))
 
@@ -128,7 +128,7 @@ def _decided(
     factor: float = 1.0,
     family: int = 1,
 ) -> tuple[str, str]:
-    """The verdict and why; p-values times `factor` are those after the correction for a family of claims."""
+    """The verdict and its reason. p-values times `factor` are those after the correction for a family of claims."""
     if estimate is None:
         return NO_RUNS, found.missing
     note = f" {found.note}" if found.note else ""
@@ -151,14 +151,14 @@ def _decided(
 
 
 def contents(of: study.Study) -> dict[str, Any]:
-    """What verdicts.json says of a study; UserError where its metric is not accuracy, which the claims are about."""
+    """The contents of verdicts.json for a study; UserError if its metric is not accuracy, as in the claims."""
     if (called := metric.of(of.runs)) != metric.ACCURACY:
         raise UserError(f"{of.directory}: the paper's claims are about accuracy, and these runs measure {called!r}")
     return {"verdicts": judge(of)}
 
 
 def write(directory: str | os.PathLike[str]) -> pathlib.Path:
-    """Judges the study in `directory`, writes verdicts.json into it, whole or not at all, and returns its path."""
+    """Writes the verdicts on the study in `directory` to verdicts.json, whole or not at all, and returns its path."""
     if not study.is_study(directory):
         raise UserError(f"{directory}: no experiments in it; give the folder that make paper wrote")
     found = study.read(directory)

@@ -1,8 +1,8 @@
-"""Each test client's accuracy before and after personalization; above the diagonal a client gains.
+"""Each test client's accuracy before and after personalization. Above the diagonal a client gains.
 
     python -m analysis.client_scatter RUN [RUN ...] [--output=FILE]
 
-Accuracies are fractions of few test examples, so clients coincide: the area of a marker grows with their number.
+Accuracies are fractions of few test examples, so clients coincide. The area of a marker grows with their number.
 """
 
 import itertools
@@ -16,7 +16,7 @@ from matplotlib.lines import Line2D
 from analysis import command_line, style
 from analysis import runs as runs_lib
 
-_AREA = 16.0  # of a marker for one client, in square points
+_AREA = 16.0  # area of one client's marker, in square points
 # Sign of the gain, marker and colour of each kind of client.
 _KINDS = {"gaining": (1, "^", style.GREEN), "unchanged": (0, "o", style.GREY), "hurt": (-1, "v", style.PURPLE)}
 
@@ -37,7 +37,7 @@ def plot(runs: Sequence[runs_lib.Run]) -> Figure:
             points = chosen.groupby(["initial", "personalized"], as_index=False).size()
             most = max([most, *points["size"]])
             look: dict[str, Any] = {"marker": marker, "color": colour, "alpha": 0.7, "linewidth": 0, "zorder": 3}
-            look["clip_on"] = False  # a client at accuracy 1 is seen whole
+            look["clip_on"] = False  # shows the whole marker of a client at accuracy 1
             panel.scatter(points["initial"], points["personalized"], s=_AREA * points["size"], **look)
         panel.set_title(f"n = {len(table)}: {', '.join(shares)}", fontsize=8)
         panel.set(xlim=(low, high), ylim=(low, high), box_aspect=1)
@@ -49,7 +49,7 @@ def plot(runs: Sequence[runs_lib.Run]) -> Figure:
 
 
 def _legend(most: int) -> list[Line2D]:
-    """What marker and size mean; a column of the legend is a kind of client above a number of coinciding clients."""
+    """The legend of markers and sizes. Each column has a kind of client above a number of coinciding clients."""
     kinds = [
         Line2D([], [], linestyle="", marker=marker, color=colour, label=name)
         for name, (_, marker, colour) in _KINDS.items()

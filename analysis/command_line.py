@@ -1,4 +1,4 @@
-"""What the analysis scripts share: flags, errors on one line, where a plot is written."""
+"""Shared parts of the analysis scripts: flags, errors on one line, paths of plots."""
 
 import pathlib
 from collections.abc import Callable, Sequence
@@ -12,7 +12,7 @@ from tff_personalization import startup
 from tff_personalization.errors import UserError
 from tff_personalization.records import places
 
-# The flags defined here count as the flags of the script that asks for them, so that its --help lists them.
+# The flags defined here count as flags of the calling script, so that its --help lists them.
 flags.disclaim_key_flags()
 
 
@@ -27,15 +27,15 @@ def run_script(main: Callable[[Sequence[str]], None]) -> None:
 
 
 def positional(arguments: Sequence[str], *names: str) -> Sequence[str]:
-    """The positional arguments, as many as there are names; UserError if they are more or fewer."""
+    """The positional arguments, one for each name; UserError if there are more or fewer."""
     if len(arguments) != len(names):
         raise UserError(f"{' '.join(names)}: give exactly these; got {' '.join(arguments) or 'nothing'}")
     return arguments
 
 
 def run_plot_script(name: str, plot: Callable[[Sequence[runs_lib.Run]], Figure]) -> None:
-    """The whole of a plot script: draws the runs given as positional arguments, prints the path written."""
-    # Defined when a script starts and not on import, so that a program that imports the plots keeps its own flags.
+    """A complete plot script: draws the runs in the positional arguments, and prints the path of the plot."""
+    # Defined when a script starts, not on import, so that programs that import the plots keep their own flags.
     output = flags.DEFINE_string(
         "output",
         None,
@@ -65,6 +65,6 @@ def write(content: str, output: str | None) -> None:
 
 
 def default_output(name: str, runs: Sequence[runs_lib.Run]) -> pathlib.Path:
-    """Where plot `name` goes: RUN/plots for one run, plots/ beside the first run for several."""
+    """The path of plot `name`: in RUN/plots for one run, in plots/ beside the first run for several."""
     place = places.outside(runs[0].directory)
     return (place if len(runs) == 1 else place.parent) / "plots" / f"{name}.png"

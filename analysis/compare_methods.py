@@ -1,14 +1,13 @@
-"""How far each method and strategy is from a reference: one table of several runs, over the same test clients.
+"""Compares each method and strategy with a reference: one table of several runs, over the same test clients.
 
     python -m analysis.compare_methods RUN [RUN ...] [--reference=RUN] [--format=…] [--output=FILE]
 
-The reference is the main strategy of a run, of the first one unless --reference names it, such as FedAvg with
-fine-tuning. Runs that differ in their seed and in the strategies they were evaluated with are one method, and each
-strategy is a row, over the seeds that have it. A row is compared with the reference client by client, in runs of the
-same seed, which have the same test clients. Its other figures are those of its own seeds: where rows have only some of
-the reference's, the reference has a second row in the table, over only these.
-The interval of the difference and what is said of it ("ahead", "behind", "no difference that matters") are those of
-`inference`, after Holm's correction for all rows that have three seeds.
+The reference is the main strategy of one run, such as FedAvg with fine-tuning: the first run, or that of --reference.
+Runs that differ only in their seed and strategies are one method. Each strategy is a row, over the seeds that have it.
+A row is compared with the reference client by client, in runs of the same seed, which have the same test clients. Its
+other figures are those of its own seeds. If rows have only some of the reference's seeds, the reference has a second
+row over these seeds. The interval of the difference and the verdict ("ahead", "behind", "no difference that matters")
+are those of `inference`, after Holm's correction for all rows with three seeds.
 """
 
 import math
@@ -32,30 +31,29 @@ _NOT_SHOWN = {*identity.WITHOUT_EFFECT_ON_NUMBERS, "method", "seed", "strategies
 
 
 def worst_mean(accuracies: np.ndarray) -> float:
-    """Mean of the lowest tenth of some accuracies, of one of them at least."""
+    """The mean of the lowest tenth of some accuracies (at least one of them)."""
     count = math.ceil(WORST_SHARE * len(accuracies))
     return float(np.sort(accuracies)[:count].mean())
 
 
 def compare(runs: Sequence[runs_lib.Run]) -> pd.DataFrame:
-    """One row per method, its settings, and strategy; the first is the reference, the main strategy of the first run.
+    """One row per method, its settings, and strategy. The first is the reference: the main strategy of the first run.
 
-    It is followed by the reference over those of its seeds that other rows have, once for each such choice of seeds.
+    Then follows the reference over the seeds of other rows, once for each such set of seeds.
 
     Returns:
         method; settings (flags that differ from the reference's); strategy; seeds (their number) and which_seeds (in
         words); initial_accuracy and personalized_accuracy, after all epochs, with their standard deviations over
-        clients; difference to the reference's personalized accuracy with difference_low and difference_high,
-        and `judged`, what is said of it;
-        share_hurt; worst_accuracy, of the worst tenth of clients; participants_accuracy, of clients that took part,
-        with the models that they keep or else with the main strategy, in its row, where they were judged; examples
-        processed in training; wall_seconds. All are averaged over seeds.
+        clients; difference to the reference's personalized accuracy with difference_low and difference_high, and
+        `judged`, its verdict; share_hurt; worst_accuracy, of the worst tenth of clients; participants_accuracy, of
+        participants with the models that they keep, or else with the main strategy, if they were evaluated (only in the
+        main strategy's row); examples processed in training; wall_seconds. All are averaged over seeds.
 
     Raises:
-        UserError: a run has no per-client records, the reference has no run of a seed, its clients are others, or a run
-            is given twice.
+        UserError: a run has no per-client records, the reference lacks a seed, has other clients, or a run is given
+            twice.
     """
-    metric.of(runs)  # one, or nothing can be compared
+    metric.of(runs)  # one, so that there is something to compare
     groups = compare_runs.by_settings(runs, apart_from=["strategies"])
     reference = next(iter(groups.values()))  # that of the first run
     main = runs[0].summary["strategy"]
@@ -74,7 +72,7 @@ def compare(runs: Sequence[runs_lib.Run]) -> pd.DataFrame:
         _row(runs_of, main, reference, main)
         for runs_of in (whole, *({seed: reference[seed] for seed in part} for part in parts))
     ]
-    for row in of_reference:  # no interval: it is what others are compared with
+    for row in of_reference:  # no interval, because others are compared with it
         row |= {"difference_low": math.nan, "difference_high": math.nan, "judged": REFERENCE}
     _judge(rows)
     table = pd.DataFrame(of_reference + rows).drop(columns="estimate")
@@ -83,7 +81,7 @@ def compare(runs: Sequence[runs_lib.Run]) -> pd.DataFrame:
 
 
 def _judge(rows: list[dict]) -> None:
-    """Says of each row what its difference is after Holm's correction; rows with fewer seeds than three stay out."""
+    """Gives each row a verdict on its difference, after Holm's correction. Rows need three seeds for that."""
     judged = [row for row in rows if row["seeds"] >= inference.LEAST_SEEDS]
     raw = []
     for row in rows:
@@ -99,7 +97,7 @@ def _judge(rows: list[dict]) -> None:
 
 
 def render(table: pd.DataFrame, form: str, without: Sequence[str] = ()) -> str:
-    """The table of `compare` in one of `compare_runs.FORMATS`; for reading, some columns may be left out."""
+    """The table of `compare` in one of `compare_runs.FORMATS`. For reading, some columns may be left out."""
     if form == "csv":
         return table.to_csv(index=False)
     with_participants = table["participants_accuracy"].notna().any()
@@ -129,7 +127,7 @@ def _strategies(run: runs_lib.Run) -> list[str]:
 
 
 def _row(group: dict[int, runs_lib.Run], strategy: str, reference: dict[int, runs_lib.Run], main: str) -> dict:
-    """A row of `compare`: a strategy in the runs of `group`, beside `main` in the reference's of the same seeds."""
+    """A row of `compare`: a strategy in the runs of `group`, compared with `main` in the reference's same seeds."""
     measured, differences = [], []
     for seed, run in group.items():
         if seed not in reference:
@@ -180,7 +178,7 @@ def _row(group: dict[int, runs_lib.Run], strategy: str, reference: dict[int, run
 
 
 def _of_participants(run: runs_lib.Run, strategy: str) -> float:
-    """Mean accuracy of participants in the row of the main strategy: of the models that they keep, if they keep any."""
+    """Mean accuracy of participants, in the row of the main strategy: with the models that they keep, if any."""
     figures = run.summary.get("participants", {}).get("strategies", {})
     if strategy != run.summary["strategy"] or strategy not in figures:
         return math.nan
@@ -188,7 +186,7 @@ def _of_participants(run: runs_lib.Run, strategy: str) -> float:
 
 
 def _settings(run: runs_lib.Run, reference: runs_lib.Run) -> str:
-    """The flags that a run was given and the reference was not, or not with the same value."""
+    """The flags of a run that the reference does not have, or has with another value."""
     theirs = reference.config.get("given", {})
     given = {
         name: value
@@ -227,7 +225,7 @@ def _readable(row: pd.Series) -> dict[str, str]:
 
 
 def _main() -> None:
-    # Defined when the script starts and not on import, so that a program that imports the tables keeps its own flags.
+    # Defined when the script starts, not on import, so that programs that import the tables keep their own flags.
     form = flags.DEFINE_enum("format", "text", compare_runs.FORMATS, "Format of the table.")
     output = flags.DEFINE_string("output", None, "File to write the table to. Default: print it.")
     reference = flags.DEFINE_string("reference", None, "Run directory of the reference. Default: the first run.")

@@ -3,7 +3,7 @@
     python -m analysis.compare_runs RUN [RUN ...] [--format=text|csv|markdown|latex] [--over_seeds] [--output=FILE]
 
 A row is a run; with --over_seeds it is the runs that differ only in their seed, as mean (standard deviation).
-CSV has every number in a column of its own, unrounded; the other formats are rounded for reading.
+CSV has each number in its own column, unrounded. The other formats are rounded for reading.
 """
 
 import json
@@ -20,27 +20,27 @@ from tff_personalization.errors import UserError
 LAYOUTS = {"text": tables.text, "markdown": tables.markdown, "latex": tables.latex}
 FORMATS = ("text", "csv", "markdown", "latex")
 _TEXT = ("run", "method", "data", "seed")
-_SETTINGS = ("rounds", "target_accuracy")  # the same in runs that differ only in their seed
+_SETTINGS = ("rounds", "target_accuracy")  # columns that are equal in runs that differ only in their seed
 _MISSING = "–"
 
 
 def per_run(runs: Sequence[runs_lib.Run]) -> pd.DataFrame:
-    """One row per run: run, method, data, seed and its numbers, unrounded; standard deviations are over clients."""
+    """One row per run: run, method, data, seed and unrounded numbers. Standard deviations are over clients."""
     table = pd.DataFrame([_row(run, label) for run, label in zip(runs, runs_lib.labels(runs), strict=True)])
     numbers = table.columns.difference(_TEXT)
     table.attrs["metric"] = metric.of(runs)
-    return table.astype(dict.fromkeys(numbers, float))  # a target not reached is None in the record, missing here
+    return table.astype(dict.fromkeys(numbers, float))  # None in the record if not reached; missing here
 
 
 def by_settings(runs: Sequence[runs_lib.Run], apart_from: Collection[str] = ()) -> dict[str, dict[int, runs_lib.Run]]:
-    """The runs that differ only in their seed, by seed, under what they have in common; in the order of the runs.
+    """Groups runs that differ only in their seed: by common settings, then by seed, in the order of the runs.
 
     Args:
-        runs: to be grouped.
-        apart_from: more flags that may differ in a group.
+        runs: the runs to group.
+        apart_from: other flags that may differ in a group.
 
     Raises:
-        UserError: two runs have the same settings and the same seed, or data of one name with other contents.
+        UserError: two runs have the same settings and seed, or data with the same name and other contents.
     """
     runs_lib.check_same_data(runs)
     groups: dict[str, dict[int, runs_lib.Run]] = {}
@@ -58,12 +58,12 @@ def over_seeds(runs: Sequence[runs_lib.Run]) -> pd.DataFrame:
 
     Returns:
         The columns of `per_run`, each result averaged over the group's seeds, and beside each a column
-        <result>_sd_over_seeds (missing for a single seed). Rounds to a target are averaged over the seeds that
-        reached it, which <result>_reached counts. `seed` lists the seeds, `seeds` counts them.
+        <result>_sd_over_seeds (missing for a single seed). Rounds to a target are averaged over the seeds that reached
+        it; <result>_reached counts these. `seed` lists the seeds, `seeds` counts them.
 
     Raises:
-        UserError: two runs have the same settings and the same seed, which would count one result twice, or data of
-            one name with other contents.
+        UserError: two runs have the same settings and seed, so that one result would count twice, or data with the same
+            name and other contents.
     """
     runs_lib.check_same_data(runs)
     table = per_run(runs)
@@ -98,7 +98,7 @@ def render(table: pd.DataFrame, form: str) -> str:
 
 
 def in_layout(form: str, cells: pd.DataFrame, note: str, table: pd.DataFrame) -> str:
-    """Cells to read in one of `LAYOUTS`, with the name of the metric of the table that they are made of."""
+    """Readable cells in one of `LAYOUTS`, with the name of the table's metric."""
     called = table.attrs.get("metric", metric.ACCURACY)
     return LAYOUTS[form](cells.rename(columns=lambda name: metric.named(name, called)), metric.named(note, called))
 
@@ -127,7 +127,7 @@ def _row(run: runs_lib.Run, label: str) -> dict:
 
 
 def settings_without_seed(run: runs_lib.Run, apart_from: Collection[str] = ()) -> str:
-    """All that makes a run what it is, apart from its seed and some more flags, as one comparable text."""
+    """The identity of a run without its seed and some other flags, as one comparable text."""
     excluded = {*identity.WITHOUT_EFFECT_ON_NUMBERS, "seed", *apart_from}
     chosen = {name: value for name, value in run.config["flags"].items() if name not in excluded}
     return json.dumps([run.config["method"], run.config["task"], run.source, chosen], sort_keys=True)
@@ -140,7 +140,7 @@ def _readable(row: pd.Series, seeds: bool) -> dict[str, str]:
         if pd.isna(row[name]):
             return _MISSING
         spread = row.get(f"{name}_sd_over_seeds")
-        # What every seed has alike, such as the number of test clients, needs no spread beside it.
+        # A figure that is the same in all seeds, such as the number of test clients, needs no spread.
         return f"{row[name]:{form}}" + (f" ({spread:{form.lstrip('+')}})" if spread and not pd.isna(spread) else "")
 
     def accuracy(kind: str) -> str:
@@ -172,7 +172,7 @@ def _readable(row: pd.Series, seeds: bool) -> dict[str, str]:
 
 
 def _main() -> None:
-    # Defined when the script starts and not on import, so that a program that imports the tables keeps its own flags.
+    # Defined when the script starts, not on import, so that programs that import the tables keep their own flags.
     form = flags.DEFINE_enum("format", "text", FORMATS, "Format of the table.")
     grouped = flags.DEFINE_bool("over_seeds", False, "Give one row to runs that differ only in their seed.")
     output = flags.DEFINE_string("output", None, "File to write the table to. Default: print it.")

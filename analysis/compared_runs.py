@@ -1,4 +1,4 @@
-"""Which runs of an experiment are compared, and in which rounds: by what validation clients saw, and by examples."""
+"""Chooses the runs of an experiment to compare, and their rounds: by validation clients, and by numbers of examples."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -9,7 +9,7 @@ import pandas as pd
 from analysis import run_labels, study
 from analysis import runs as runs_lib
 
-CONVERGED_WITHIN = 0.005  # of the mean personalized accuracies of two fifths of the rounds
+CONVERGED_WITHIN = 0.005  # largest difference of the mean personalized accuracies of two fifths of the rounds
 
 
 def chosen_round(run: runs_lib.Run) -> int | None:
@@ -18,7 +18,7 @@ def chosen_round(run: runs_lib.Run) -> int | None:
 
 
 def has_round(run: runs_lib.Run, round_number: int) -> bool:
-    """Whether the test clients were judged with the model of a round."""
+    """Whether the test clients were evaluated with the model of a round."""
     return round_number == run.summary["rounds"] or (run.by_round["round"] == round_number).any()
 
 
@@ -35,7 +35,8 @@ def validation_curve(run: runs_lib.Run) -> pd.DataFrame:
 def selected(experiment: study.Experiment, label: str | None = None, **overrides: Any) -> dict[int, runs_lib.Run]:
     """The finished runs with a label and overrides, by seed.
 
-    Of several of a seed, it is the one whose last model validation clients personalize best, the first of equal ones.
+    If a seed has several, it takes the run whose last model has the best personalized accuracy on validation clients;
+    the first of equal ones.
     """
     found: dict[int, list[runs_lib.Run]] = {}
     for entry in experiment.matching(label, **overrides):
@@ -47,10 +48,10 @@ def selected(experiment: study.Experiment, label: str | None = None, **overrides
 
 
 def still_changing(runs: Sequence[runs_lib.Run]) -> str:
-    """A sentence that names the runs that have not converged; empty if all have, or it cannot be known.
+    """A sentence that names the runs that have not converged; empty if all have, or if that is unknown.
 
-    A run has converged if the mean personalized accuracy of validation clients over the evaluations of the last fifth
-    of its rounds is within `CONVERGED_WITHIN` of that over the fifth before.
+    A run has converged if the mean personalized accuracy of validation clients in the last fifth of its rounds differs
+    from that in the fifth before by at most `CONVERGED_WITHIN`.
     """
     changes = {label: _late_change(run) for label, run in zip(run_labels.of(runs), runs, strict=True)}
     changing = [f"{label} ({change:+.3f})" for label, change in changes.items() if abs(change) > CONVERGED_WITHIN]
@@ -64,13 +65,13 @@ def _late_change(run: runs_lib.Run) -> float:
 
 
 def matched_rounds(run: runs_lib.Run, reference: runs_lib.Run) -> list[int]:
-    """The evaluated rounds around the place where `run` first has the reference's last initial accuracy.
+    """The evaluated rounds around the point at which `run` first reaches the reference's last initial accuracy.
 
-    They are the two between which that is, by validation clients, and one more on each side: test clients cross it in
-    another place, which should be among them.
+    They are the rounds before and after that point, by validation clients, and one more on each side, because test
+    clients reach it at another point.
 
-    Empty if `run` is never on both sides of it, one of them has no validation clients, or the reference's last round
-    was not evaluated.
+    Empty if `run` is never on both sides of it, if one of the runs has no validation clients, or if the reference's
+    last round was not evaluated.
     """
     ours, theirs = validation_curve(run)["initial"].dropna(), validation_curve(reference)["initial"].dropna()
     if theirs.empty or theirs.index[-1] != reference.summary["rounds"]:
@@ -84,9 +85,9 @@ def matched_rounds(run: runs_lib.Run, reference: runs_lib.Run) -> list[int]:
 
 
 def round_of_as_many_examples(run: runs_lib.Run, reference: runs_lib.Run) -> int | None:
-    """The first evaluated round after which `run` has visited as many examples as the reference did in all its rounds.
+    """The first evaluated round after which `run` has at least the visits of all of the reference's rounds.
 
-    None if it has not, or has no validation clients.
+    None if there is none, or if it has no validation clients.
     """
     visited = run.metrics.set_index("round")["examples"].cumsum()
     rounds = validation_curve(run).index
@@ -95,8 +96,8 @@ def round_of_as_many_examples(run: runs_lib.Run, reference: runs_lib.Run) -> int
 
 
 def on_validation(run: runs_lib.Run) -> pd.Series:
-    """The last model on all validation clients, as the flags say: mean accuracy, initial and personalized."""
+    """The last model's mean initial and personalized accuracy on all validation clients, with the flags' settings."""
     judged = run.choice[run.choice["strategy"] == run.summary["strategy"]]
-    by_epoch = judged.drop_duplicates("epoch").set_index("epoch")["accuracy_mean"]  # of the first learning rate
+    by_epoch = judged.drop_duplicates("epoch").set_index("epoch")["accuracy_mean"]  # for the first learning rate
     epochs = [0, run.summary["personalization_epochs"]]
     return by_epoch.reindex(epochs).set_axis(["initial", "personalized"])

@@ -1,8 +1,8 @@
-"""FedSGD's and FOMAML's terms in FedAvg's updates, by round: shares of the cohort's update, and cosines.
+"""FedSGD's and FOMAML's terms of FedAvg's updates, by round: shares of the cohort's update, and cosines.
 
     python -m analysis.decomposition RUN [RUN ...] [--output=FILE]
 
-From runs that `python -m tff_personalization.tools.decompose` has decomposed.
+It needs runs that `python -m tff_personalization.tools.decompose` has decomposed.
 """
 
 from collections.abc import Sequence
@@ -22,7 +22,7 @@ def plot(runs: Sequence[runs_lib.Run]) -> Figure:
     figure, axes = style.panels(2 * len(runs), 2, (3.8, 2.9))
     tables = [run.decomposition[run.decomposition["level"] == "cohort"] for run in runs]
     parts = sorted({int(part) for table in tables for part in table["part"]})
-    # The later the paler, and the first ones far apart: few epochs must be told apart too.
+    # Later epochs are paler. The first ones differ strongly, so that few epochs can be distinguished.
     blues = matplotlib.colormaps["Blues"]([0.35 + 0.6 * 0.75**later for later in range(len(parts) - 1)])
     colours = [style.VERMILLION, *blues]
     colour_of = dict(zip(parts, colours, strict=True))
@@ -44,7 +44,7 @@ def plot(runs: Sequence[runs_lib.Run]) -> Figure:
 
 
 def part_name(part: int) -> str:
-    """What a part of FedAvg's update is called: 0 is FedSGD's term, n FOMAML's of the n-th local epoch."""
+    """The name of a part of FedAvg's update: 0 is FedSGD's term, n is FOMAML's terms of the n-th local epoch."""
     return "FedSGD" if part == 0 else f"FOMAML, epoch {part:.0f}"
 
 

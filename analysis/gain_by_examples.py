@@ -1,4 +1,4 @@
-"""Gain of each test client against the number of train examples that it personalizes with.
+"""Gain of each test client against its number of train examples.
 
     python -m analysis.gain_by_examples RUN [RUN ...] [--output=FILE]
 
@@ -62,7 +62,7 @@ def binned_gain(gains: pd.DataFrame, bins: int = 6) -> pd.DataFrame:
         One row per group; columns train_examples (mean), gain (mean), standard_error (of the mean gain, missing for
         a group of one client), clients.
     """
-    # Of few clients no more groups than hold together.
+    # With few clients, only as many groups as have enough clients.
     grouped = gains.groupby(groups(gains["train_examples"], min(bins, max(1, len(gains) // 5))))
     return pd.DataFrame(
         {
@@ -75,8 +75,9 @@ def binned_gain(gains: pd.DataFrame, bins: int = 6) -> pd.DataFrame:
 
 
 def groups(train_examples: pd.Series, count: int) -> pd.Series:
-    """The number of each client's group, of at most `count` of about equal size, by ascending train examples; fewer
-    when many clients have the same number."""
+    """Each client's group, by ascending train examples: at most `count` groups of about equal size.
+
+    There are fewer groups if many clients have the same number."""
     if train_examples.nunique() <= 1:
         return pd.Series(0, train_examples.index)
     return pd.qcut(train_examples, count, labels=False, duplicates="drop")

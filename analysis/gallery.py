@@ -1,6 +1,6 @@
-"""What a run's model says to the test images of test clients before and after personalization (gallery.npz).
+"""A run's predictions for the test images of test clients before and after personalization (gallery.npz).
 
-`python -m tff_personalization.tools.gallery RUN` writes the file; it is read here without TensorFlow.
+`python -m tff_personalization.tools.gallery RUN` writes the file. This module reads it without TensorFlow.
 """
 
 import dataclasses
@@ -13,7 +13,7 @@ from analysis import runs as runs_lib
 from tff_personalization.errors import UserError
 
 FILE = "gallery.npz"
-# What became of an image: (right before, right after).
+# The outcomes of an image: (right before, right after).
 OUTCOMES = {
     "put right": (False, True),
     "put wrong": (True, False),
@@ -37,7 +37,7 @@ class Gallery:
     table: pd.DataFrame
 
     def counts(self) -> pd.DataFrame:
-        """How many images of each client had each outcome: indexed by client, a column an outcome."""
+        """The number of images with each outcome: one row per client, one column per outcome."""
         counts = self.table.groupby("client", sort=False)["outcome"].value_counts().unstack(fill_value=0)
         return counts.reindex(columns=list(OUTCOMES), fill_value=0)
 

@@ -1,13 +1,14 @@
-"""What an effect is judged by: an interval over seeds and one over clients, both needed, and Holm's correction.
+"""Statistical inference on an effect: an interval over seeds, one over clients, and Holm's correction.
 
-An effect is the mean over seeds of means over units (clients, mostly). Two intervals are made of it:
+An effect is the mean over seeds of means over units (usually clients). It has two intervals:
 
-    t           of the seeds' means, with one degree of freedom fewer than seeds: holds how seeds differ
-    bootstrap   of units, by identity, and of seeds, both drawn with replacement: holds how clients differ; a client
-                that several seeds have is drawn once for all of them (the pigeonhole bootstrap of Owen, 2007)
+    t           of the seeds' means, with one degree of freedom less than seeds, for the variation of seeds
+    bootstrap   of units, by identity, and of seeds, both drawn with replacement, for the variation of clients; a
+                client of several seeds is drawn once for all of them (the pigeonhole bootstrap of Owen, 2007)
 
-The interval of an effect holds both. With few seeds, the bootstrap by itself is too narrow where seeds differ, and t by
-itself is too narrow where seeds share their clients. Fewer than three seeds decide nothing.
+    The interval of an effect contains both. With few seeds, the bootstrap by itself is too narrow if seeds differ, and
+    t by
+    itself is too narrow if seeds share clients. Fewer than three seeds decide nothing.
 """
 
 import dataclasses
@@ -28,7 +29,7 @@ class Estimate:
 
     Attributes:
         effect: mean over seeds of means over units.
-        seeds: how many there are.
+        seeds: the number of seeds.
         resampled: the effect of each resample, shape (resamples,).
         error: standard error of the mean of the seeds' means; NaN for one seed.
     """
@@ -39,10 +40,10 @@ class Estimate:
     error: float
 
     def interval(self, confidence: float = CONFIDENCE) -> tuple[float, float]:
-        """The interval that holds both; for one seed that of the bootstrap, which says nothing of other seeds."""
+        """The interval that contains both. For one seed, the bootstrap's, which says nothing about other seeds."""
         low, high = np.quantile(self.resampled, [(1 - confidence) / 2, (1 + confidence) / 2])
         if self.seeds > 1:
-            from scipy import stats  # Here, since it takes long to import, and a single run does not need it.
+            from scipy import stats  # Imported here, because it takes long and a single run does not need it.
 
             reach = stats.t.ppf((1 + confidence) / 2, self.seeds - 1) * self.error
             low, high = min(low, self.effect - reach), max(high, self.effect + reach)
@@ -51,7 +52,7 @@ class Estimate:
     def p_above(self, bound: float) -> float:
         """Two-sided p-value of the effect being above a bound: the larger one of t and bootstrap.
 
-        Between them, p_above(b) ≤ 1 − confidence where `interval(confidence)` lies above b.
+        If `interval(confidence)` lies above b, then p_above(b) ≤ 1 − confidence.
         """
         count = len(self.resampled)
         by_bootstrap = (np.count_nonzero(self.resampled <= bound) + 1) / (count + 1)
@@ -73,11 +74,10 @@ class Estimate:
 
 
 def estimate(values: Sequence[pd.Series]) -> Estimate:
-    """The estimate of an effect; the same values give the same resamples.
+    """The estimate of an effect. The same values give the same resamples.
 
     Args:
-        values: for each seed one number per unit, indexed by what the unit is called. A name in several seeds is one
-            unit.
+        values: for each seed one number per unit, indexed by the unit's name. A name in several seeds is one unit.
     """
     table = pd.concat(values, axis=1, keys=range(len(values))).sort_index()
     found, present = table.fillna(0).to_numpy(), table.notna().to_numpy(float)  # shape (units, seeds)
@@ -88,7 +88,7 @@ def estimate(values: Sequence[pd.Series]) -> Estimate:
     means = np.divide(drawn @ found, counts, out=np.zeros(counts.shape), where=counts > 0)
     weights = rng.multinomial(seeds, np.full(seeds, 1 / seeds), size=RESAMPLES) * (counts > 0)
     by_seed = found.sum(axis=0) / present.sum(axis=0)
-    kept = weights.sum(axis=1) > 0  # some seed drawn has a unit that was drawn
+    kept = weights.sum(axis=1) > 0  # a drawn seed has a drawn unit
     resampled = (weights * means).sum(axis=1)[kept] / weights.sum(axis=1)[kept]
     error = by_seed.std(ddof=1) / np.sqrt(seeds) if seeds > 1 else np.nan
     return Estimate(float(by_seed.mean()), seeds, resampled, float(error))

@@ -1,8 +1,8 @@
-"""Accuracy of test clients against the number of train examples that each personalizes with, for every strategy.
+"""Accuracy of test clients against the number of train examples for personalization, for every strategy.
 
     python -m analysis.k_shot RUN [RUN ...] [--output=FILE]
 
-From runs with --personalization_examples, after all personalization epochs.
+It needs runs with --personalization_examples, and shows accuracy after all personalization epochs.
 """
 
 from collections.abc import Sequence
@@ -25,12 +25,12 @@ def plot(runs: Sequence[runs_lib.Run]) -> Figure:
     tables = [table[table["epoch"] == table["epoch"].max()].dropna(subset=["accuracy_mean"]) for table in tables]
     looks = style.looks(strategy for table in tables for strategy in table["strategy"])
     for panel, table in zip(axes, tables, strict=True):
-        # Evenly spaced: the numbers span orders of magnitude, and "all" is none.
+        # Evenly spaced, because the numbers span orders of magnitude, and "all" is not a number.
         places = {examples: place for place, examples in enumerate(dict.fromkeys(table["examples"]))}
         for number, (strategy, rows) in enumerate(table.groupby("strategy", sort=False)):
             x, look = rows["examples"].map(places), looks[str(strategy)]
             panel.plot(x, rows["accuracy_mean"], **look)
-            if number == 0:  # one band: those of several strategies would hide each other
+            if number == 0:  # one band, because those of several strategies would hide each other
                 panel.fill_between(x, *(rows[edge] for edge in _BAND), color=look["color"], alpha=0.12)
         panel.set_xticks(list(places.values()), list(places))
         panel.set_xlabel("train examples of the client")

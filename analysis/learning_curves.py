@@ -2,8 +2,8 @@
 
     python -m analysis.learning_curves RUN [RUN ...] [--output=FILE]
 
-Colour and marker tell the run, line style tells initial (dashed) from personalized (solid) accuracy; a vertical line
-marks the round at which a multi-stage method enters its next stage. Unfinished runs are drawn as far as they have come.
+Colour and marker show the run; the line style shows initial (dashed) or personalized (solid) accuracy. A vertical line
+marks the round in which a multi-stage method enters its next stage. Unfinished runs are drawn up to their last round.
 """
 
 import collections
@@ -29,7 +29,7 @@ def plot(runs: Sequence[runs_lib.Run]) -> Figure:
         if evaluated.empty:
             raise runs_lib.NotRecordedError(f"{run.directory / 'metrics.csv'}: no round was evaluated, nothing to draw")
         look: dict[str, Any] = {"color": _colour(number), "marker": style.MARKERS[number % len(style.MARKERS)]}
-        every = max(1, len(evaluated) // 12)  # as many markers as can be told apart
+        every = max(1, len(evaluated) // 12)  # as many markers as can be distinguished
         for kind, line_style in style.LINES.items():
             accuracy = evaluated[f"{kind}_accuracy"]
             axes.plot(evaluated["round"], accuracy, **look, linestyle=line_style, markevery=every)
@@ -50,14 +50,14 @@ def _colour(number: int) -> str:
 
 
 def _who(runs: Sequence[runs_lib.Run]) -> str:
-    """Which clients the evaluations between rounds are about."""
+    """The clients of the evaluations between rounds, in words."""
     splits = set().union(*(run.evaluations["split"] for run in runs)) - {"test"}
     names = {"validation": "validation clients", "test_sample": "a fixed sample of test clients"}
     return " or ".join(names.get(split, split) for split in sorted(splits))
 
 
 def _mark_stages(axes: Axes, runs: Sequence[runs_lib.Run]) -> None:
-    """A vertical line between the last round of a stage and the first of the next, named after the next."""
+    """A vertical line between the last round of a stage and the first round of the next, with the next stage's name."""
     owners: dict[tuple[float, str], list[int]] = collections.defaultdict(list)
     for number, run in enumerate(runs):
         metrics = run.metrics

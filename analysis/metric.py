@@ -1,6 +1,6 @@
-"""What the metric of runs is called: accuracy, or what their task names; see `outputs.Output.metric`.
+"""The name of the runs' metric: accuracy, or the task's name for it; see `outputs.Output.metric`.
 
-Records call it accuracy in the names of their columns, whatever it is. Tables, plots and pages call it by its name.
+The columns of records always call it accuracy. Tables, plots and pages use its name.
 """
 
 import json
@@ -21,7 +21,7 @@ _WORD = re.compile(r"\b(accurac(?:y|ies)(?: \(fraction correct\))?)(?![\w/]|\.\w
 
 
 def of(runs: Iterable[runs_lib.Run]) -> str:
-    """The metric that all of some runs have; UserError where they have several."""
+    """The common metric of some runs; UserError if they have several."""
     first: dict[str, runs_lib.Run] = {}
     for run in runs:
         first.setdefault(run.metric, run)
@@ -35,14 +35,14 @@ def of(runs: Iterable[runs_lib.Run]) -> str:
 
 
 def named(text: str, metric: str) -> str:
-    """A text that speaks of accuracy, with the name of another metric in its place."""
+    """A text about accuracy, with the name of another metric instead."""
     if metric == ACCURACY:
         return text
     return _WORD.sub(lambda found: metric[0].upper() + metric[1:] if found[0][0] == "A" else metric, text)
 
 
 def name_in_plot(figure: "Figure", metric: str) -> None:
-    """As `named`, of all texts in a plot."""
+    """As `named`, for all texts in a plot."""
     from matplotlib.text import Text
 
     for text in figure.findobj(Text) if metric != ACCURACY else ():
@@ -50,7 +50,7 @@ def name_in_plot(figure: "Figure", metric: str) -> None:
 
 
 def name_in_figure(figure: "go.Figure", metric: str) -> "go.Figure":
-    """As `named`, of all texts in an interactive figure."""
+    """As `named`, for all texts in an interactive figure."""
     if metric == ACCURACY:
         return figure
     return type(figure)(json.loads(named(figure.to_json(), json.dumps(metric)[1:-1])))

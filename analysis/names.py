@@ -1,4 +1,4 @@
-"""What methods, strategies, tasks and optimizers are called in pictures and sentences.
+"""The names of methods, strategies, tasks and optimizers in pictures and sentences.
 
 The keys are their names on the command line.
 """
@@ -68,20 +68,20 @@ OPTIMIZERS = {
 
 
 def method(name: str) -> str:
-    """The name of a method, or of a stage of one, in pictures; a plugin's own name stays as it is."""
+    """The name of a method, or of its stage, in pictures. A plugin's name is not changed."""
     return METHODS.get(name, name)
 
 
 def strategy(name: str) -> str:
-    """The name of a strategy in pictures; a plugin's own name stays as it is."""
+    """The name of a strategy in pictures. A plugin's name is not changed."""
     return KEPT[1] if name == KEPT[0] else STRATEGIES.get(name, name)
 
 
 def task(name: str) -> str:
-    """What a task predicts, in pictures; a plugin's own name stays as it is."""
+    """The name of what a task predicts, in pictures. A plugin's name is not changed."""
     return TASKS.get(name, name)
 
 
 def optimizer(name: str) -> str:
-    """The name of an optimizer in pictures; a plugin's own name stays as it is."""
+    """The name of an optimizer in pictures. A plugin's name is not changed."""
     return OPTIMIZERS.get(name, name)

@@ -1,4 +1,4 @@
-"""What a finished run found, in one sentence."""
+"""The result of a finished run in one sentence."""
 
 import math
 
@@ -11,7 +11,7 @@ _NORMAL = 1.96  # standard errors on each side of a mean, for 95 %
 def gain_interval(run: runs_lib.Run) -> tuple[float, float]:
     """The 95 % interval of the mean gain over test clients, under the main strategy.
 
-    A percentile bootstrap over clients; from mean and standard deviation where the run released only aggregates.
+    A percentile bootstrap over clients. If the run released only aggregates, it uses mean and standard deviation.
     """
     try:
         gains = run.client_gains()["gain"]
@@ -23,7 +23,7 @@ def gain_interval(run: runs_lib.Run) -> tuple[float, float]:
 
 
 def sentence(run: runs_lib.Run) -> str:
-    """What personalization did to the test clients, with the interval of the mean gain."""
+    """The effect of personalization on the test clients, with the interval of the mean gain."""
     summary = run.summary
     clients = _clients(run)
     if not clients:
@@ -43,5 +43,5 @@ def sentence(run: runs_lib.Run) -> str:
 
 
 def _clients(run: runs_lib.Run) -> int:
-    """How many test clients have test examples."""
+    """The number of test clients with test examples."""
     return run.summary["test_clients"] - run.summary.get("test_clients_without_test_data", 0)

@@ -1,7 +1,7 @@
-"""The paper's claims: each is a comparison that was stated here before the runs were made; `claims` judges them.
+"""The paper's claims. Each is a comparison that was stated here before the runs; `claims` gives verdicts on them.
 
-Where an experiment has several runs of a label and a seed, such as second stages with several rates, the one is
-compared whose last model validation clients personalize best.
+If an experiment has several runs with the same label and seed, such as second stages with several rates, the one is
+compared whose last model has the best personalized accuracy on validation clients.
 """
 
 import dataclasses
@@ -11,7 +11,7 @@ from analysis import claim_measures, inference, setting_measures, study
 
 ACCURACY_MARGIN = 0.01  # of accuracies, gains and their standard deviations
 SHARE_MARGIN = 0.05  # of shares of clients, of rounds, of an update
-LEAST_SEEDS_AS_UNITS = 6  # where seeds are the unit
+LEAST_SEEDS_AS_UNITS = 6  # if seeds are the unit
 
 
 @dataclasses.dataclass(frozen=True)
@@ -21,13 +21,13 @@ class Claim:
     Attributes:
         id: such as "C2.1".
         experiment: the experiment whose runs are compared.
-        statement: what is claimed, in a sentence.
-        metric: what the effect is a difference of.
-        unit: what the interval's resamples draw.
+        statement: the claim, in a sentence.
+        metric: the metric; the effect is a difference of it.
+        unit: the unit of the interval's resamples.
         measure: the values whose mean is the effect, by seed; `(experiment, chosen) -> measure`.
-        margin: a difference within ± this one does not matter; in the unit of the metric.
-        least_seeds: how many a verdict takes.
-        synthetic: whether it is about synthetic writers only.
+        margin: a difference within ± this one does not matter, in the unit of the metric.
+        least_seeds: the number of seeds that a verdict needs.
+        synthetic: whether it is only about synthetic writers.
     """
 
     id: str
@@ -42,12 +42,12 @@ class Claim:
 
     @property
     def of_paper(self) -> str:
-        """The claim of the paper that it belongs to, such as "C2"."""
+        """The paper's claim to which it belongs, such as "C2"."""
         return self.id.split(".")[0]
 
     @property
     def family(self) -> tuple[str, bool]:
-        """The claims that Holm's method corrects together: those of one claim of the paper on one kind of data."""
+        """The claims that Holm's method corrects together: those of one claim of the paper, on one kind of data."""
         return self.of_paper, self.synthetic
 
 

@@ -2,7 +2,7 @@
 
     python -m analysis.personalization_epochs RUN [RUN ...] [--output=FILE]
 
-Drawn from the aggregates that every run has, of its final evaluation on all test clients.
+It uses the aggregates of the final evaluation on all test clients, which every run has.
 """
 
 from collections.abc import Sequence
@@ -17,7 +17,7 @@ from analysis import command_line, names, style
 from analysis import runs as runs_lib
 
 _BAND = ("accuracy_q25", "accuracy_q75")
-_MOST_BANDS = 3  # more of them in one panel hide each other: then only the main strategy has one
+_MOST_BANDS = 3  # more of them in one panel would hide each other; then only the main strategy has one
 
 
 @style.styled
@@ -35,7 +35,7 @@ def plot(runs: Sequence[runs_lib.Run]) -> Figure:
             if strategy not in banded:
                 continue
             panel.fill_between(rows["epoch"], *(rows[edge] for edge in _BAND), color=look["color"], alpha=0.1)
-            for edge in _BAND:  # where bands overlap, their edges tell them apart
+            for edge in _BAND:  # edges distinguish overlapping bands
                 panel.plot(rows["epoch"], rows[edge], color=look["color"], linestyle=look["linestyle"], linewidth=0.7)
         panel.xaxis.set_major_locator(MaxNLocator(integer=True))
         panel.set(xlabel="personalization epoch (0: initial model)")

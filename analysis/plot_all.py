@@ -2,7 +2,7 @@
 
     python -m analysis.plot_all RUN [RUN ...]
 
-Plots that need a record which the run does not hold, such as per-client accuracies, are left out.
+Plots that need a missing record, such as per-client accuracies, are left out.
 """
 
 import pathlib
@@ -38,16 +38,16 @@ _PLOTS = {
 
 
 def plot_run(run_directory: places.Named) -> list[pathlib.Path]:
-    """Writes every plot that the records of a finished run allow, and returns the paths written.
+    """Writes every plot that a finished run's records allow, and returns their paths.
 
-    A plot whose record the run does not hold (per-client accuracies when it released only aggregates, learning
-    curves when it was never evaluated) is left out with a line in the log.
+    A plot without its record is left out, with a line in the log. Per-client accuracies are missing if the run released
+    only aggregates, learning curves if it was never evaluated.
 
     Raises:
         UserError: not a run directory, unfinished run, or malformed record.
     """
     run = runs_lib.read(run_directory)
-    _ = run.summary  # an unfinished run is told of before anything is written
+    _ = run.summary  # refuses an unfinished run before anything is written
     written = []
     for name, plot in _PLOTS.items():
         try:

@@ -1,4 +1,4 @@
-"""What tells runs from each other, in words: method, settings that differ, seed."""
+"""Labels that distinguish runs: method, different settings, seed."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -7,7 +7,7 @@ from analysis import names
 from analysis import runs as runs_lib
 from tff_personalization import identity
 
-# How a flag is called in a label; others by their name with spaces.
+# Names of flags in labels; other flags have their name with spaces.
 SHORT = {
     "clients_per_round": "cohort",
     "local_epochs": "E",
@@ -27,7 +27,7 @@ _STRATEGIES = "strategies"
 
 
 def of(runs: Sequence[runs_lib.Run]) -> list[str]:
-    """What to call each run in a figure: the name that it was given, else its method, what differs, and its seed."""
+    """The label of each run in a figure: its given name, or else its method, different settings, and seed."""
     made = differing(runs)
     if len({run.config["seed"] for run in runs}) > 1:
         made = [f"{label} · seed {run.config['seed']}" for label, run in zip(made, runs, strict=True)]
@@ -37,14 +37,14 @@ def of(runs: Sequence[runs_lib.Run]) -> list[str]:
 
 
 def differing(runs: Sequence[runs_lib.Run], label: str = "") -> list[str]:
-    """What tells each run from the others: its label or method, and the settings that not all of them have alike.
+    """What distinguishes each run: its label or method, and the settings in which runs differ.
 
-    Runs of one method are called by their settings only. Labels are not unique where only the seed differs.
+    Runs of the same method are labelled by their settings only. Labels are not unique if only the seed differs.
     """
     table = [{name: value for name, value in given(run).items() if name not in _NOT_SHOWN} for run in runs]
     flags = list(dict.fromkeys(flag for row in table for flag in row))
     differ = [flag for flag in flags if len({str(row.get(flag)) for row in table}) > 1]
-    # What else a run was evaluated with is told only where nothing else tells two runs apart.
+    # Settings of the evaluation are shown only if nothing else distinguishes two runs.
     made = _labels(runs, table, [flag for flag in differ if flag != _STRATEGIES], label)
     if _STRATEGIES in differ:
         longer = _labels(runs, table, differ, label)
@@ -62,7 +62,7 @@ def settings(run: runs_lib.Run) -> dict[str, Any]:
 
 
 def given(run: runs_lib.Run) -> dict[str, Any]:
-    """The flags that a run was given, without paths of the machine; every flag where that is not recorded."""
+    """The flags that were given to a run, without paths of the machine; every flag if that is not recorded."""
     chosen = run.config.get("given") or settings(run)
     return runs_lib.without_paths(chosen)
 
@@ -77,7 +77,7 @@ def setting(flag: str, value: Any) -> str:
 
 
 def as_text(value: Any) -> str:
-    """A value as the command line has it."""
+    """A value, as on the command line."""
     if isinstance(value, list):
         return ",".join(map(as_text, value))
     return f"{value:g}" if isinstance(value, float) else str(value)
@@ -88,7 +88,7 @@ def _labels(runs: Sequence[runs_lib.Run], table: list[dict], flags: list[str], l
     one_method = len(set(methods)) == 1
     made = []
     for run, row, method in zip(runs, table, methods, strict=True):
-        # A flag that another method was given says nothing of this one, which may not read it.
+        # A flag given to another method says nothing about this one, which may not read it.
         shown = {flag: row.get(flag, settings(run).get(flag) if one_method else None) for flag in flags}
         parts = [label] if label else [] if one_method and shown else [names.method(method)]
         parts += [setting(flag, value) for flag, value in shown.items() if value is not None]

@@ -1,4 +1,4 @@
-"""The runs that a command of the analysis is given."""
+"""Reads the runs given to an analysis command."""
 
 import os
 from collections.abc import Iterable, Sequence
@@ -10,7 +10,7 @@ from tff_personalization.records.run_records import NotRecordedError, Run, read
 
 __all__ = ["NotRecordedError", "Run", "check_same_data", "labels", "read", "read_all", "without_paths"]
 
-# Settings that decide which examples there are, and which of them test; a seed and these, the same data.
+# Settings that decide which examples there are, and which test. The same seed and settings give the same data.
 _CHOOSING_DATA = (
     *("num_clients", "writer_heterogeneity", "deal_examples_at_random", "split_seed"),
     *("partition", "partition_clients", "partition_alpha", "partition_classes"),
@@ -18,10 +18,10 @@ _CHOOSING_DATA = (
 
 
 def read_all(directories: Iterable[places.Named]) -> list[Run]:
-    """The runs in `directories`, in that order; UserError when there are none or one is not a run directory.
+    """The runs in `directories`, in that order; UserError if there are none or one is not a run directory.
 
-    A folder or zip file of runs stands for all of them, by name. A directory named "plots" that is no run is ignored:
-    plots of several runs are written beside the runs, where a pattern such as `runs/*` finds them the next time.
+    A folder or zip file of runs stands for all of its runs, by name. A directory named "plots" that is not a run is
+    ignored: plots of several runs are written beside the runs, where a pattern such as `runs/*` would match them later.
     """
     paths: list[places.Place] = []
     for path in map(places.place, directories):
@@ -38,16 +38,16 @@ def read_all(directories: Iterable[places.Named]) -> list[Run]:
 
 
 def check_same_data(runs: Sequence[Run]) -> None:
-    """Refuses runs whose client data has one name and other contents, as when a file was mended between them.
+    """Refuses runs whose client data has the same name and other contents, as when a file was changed between them.
 
     Raises:
-        UserError: there are such runs; it names two.
+        UserError: there are such runs. It names two of them.
     """
     first: dict[tuple[str, ...], Run] = {}
     for run in runs:
         name = str(run.config["flags"].get("client_data", "")).replace("\\", "/").rsplit("/", 1)[-1]
         for kind, contents in _contents(run).items():
-            # A seed may divide the examples of an archive into parts, or generate them.
+            # A seed may split the examples of an archive into parts, or generate them.
             seed = str(run.config["seed"]) if kind == "data_sha256" else ""
             other = first.setdefault((run.config["task"], name, kind, seed, *_of_data(run, kind)), run)
             if _contents(other)[kind] != contents:
@@ -59,7 +59,7 @@ def check_same_data(runs: Sequence[Run]) -> None:
 
 
 def _contents(run: Run) -> dict[str, str]:
-    """The hashes of a run's client data that it has recorded, by what they are of."""
+    """The recorded hashes of a run's client data, by kind."""
     file = run.config.get("client_data_file") or {}
     found = {
         "examples_sha256": run.config.get("examples_sha256"),
@@ -70,13 +70,13 @@ def _contents(run: Run) -> dict[str, str]:
 
 
 def _of_data(run: Run, kind: str) -> list[str]:
-    """The settings with which a run has other data, of a kind of hash, by intention."""
+    """For a kind of hash, the settings that intentionally change the data."""
     chosen = run.config["flags"] if kind == "data_sha256" else {}
     return [f"{name}={chosen[name]}" for name in _CHOOSING_DATA if name in chosen]
 
 
 def without_paths(value: Any) -> Any:
-    """A value of a record with each path of the machine cut to its last part."""
+    """A record's value, with each path of the machine cut to its last part."""
     if isinstance(value, dict):
         return {key: without_paths(item) for key, item in value.items()}
     if isinstance(value, list):
@@ -85,6 +85,6 @@ def without_paths(value: Any) -> Any:
 
 
 def labels(runs: Sequence[Run]) -> list[str]:
-    """What to call each run in a legend or table: its name, or its directory where two runs share a name."""
+    """The label of each run in a legend or table: its name, or its directory if two runs share a name."""
     names = [run.name for run in runs]
     return [str(run.directory) if names.count(run.name) > 1 else run.name for run in runs]

@@ -1,4 +1,4 @@
-"""What claims about the settings of training, and about an update, are measured by; see `claim_measures`."""
+"""The measures of claims about training settings and about updates; see `claim_measures`."""
 
 import pandas as pd
 
@@ -7,11 +7,11 @@ from analysis import runs as runs_lib
 
 
 def spread_over_seeds(experiment: study.Experiment, chosen: bool) -> claim_measures.Measured:
-    """Seed by seed: what it adds to the standard deviation over seeds of initial less that of personalized accuracy,
-    averaged over settings (cohort and E).
+    """Per seed: its part of the standard deviation over seeds of initial accuracy minus that of personalized accuracy.
 
-    All settings of a seed have the same clients, so a seed is the unit. Its value is the jackknife's pseudo-value: n
-    times the figure of all n seeds less n − 1 times that of the others.
+    The difference is averaged over settings (cohort and E). All settings of a seed have the same clients, so a seed is
+    the unit. Its value is the jackknife's pseudo-value: n times the figure of all n seeds minus n − 1 times that of the
+    others.
     """
     table = _means(experiment, chosen)
     if chosen and table.empty:
@@ -47,7 +47,7 @@ def _means(experiment: study.Experiment, chosen: bool) -> pd.DataFrame:
 
 
 def more_local_epochs(experiment: study.Experiment, chosen: bool) -> claim_measures.Measured:
-    """Client by client, in the largest cohort: personalized accuracy, the largest E up to 10 less the smallest."""
+    """Per client, in the largest cohort: personalized accuracy with the largest E up to 10 minus the smallest E's."""
     tried = [(entry.overrides["clients_per_round"], entry.overrides["local_epochs"]) for entry in experiment.entries]
     cohort = max((cohort for cohort, _ in tried), default=0)
     epochs = sorted({epochs for of, epochs in tried if of == cohort and epochs <= 10})
@@ -58,9 +58,9 @@ def more_local_epochs(experiment: study.Experiment, chosen: bool) -> claim_measu
 
 
 def rounds_saved(experiment: study.Experiment, chosen: bool) -> claim_measures.Measured:
-    """Run by run: rounds to the target, initial less personalized, over all rounds.
+    """Per run: the rounds that personalized accuracy reaches the target earlier than initial accuracy, over all rounds.
 
-    Where initial accuracy never reaches it, all rounds count; runs in which neither does are left out.
+    If initial accuracy never reaches the target, all rounds count. Runs in which neither does are left out.
     """
     if chosen:
         return claim_measures.NOTHING_CHOSEN
@@ -83,8 +83,9 @@ def rounds_saved(experiment: study.Experiment, chosen: bool) -> claim_measures.M
 
 
 def share_of_fomaml(experiment: study.Experiment, chosen: bool) -> claim_measures.Measured:
-    """Model by model, of those that the run with the largest E has kept: the share of FOMAML's terms in a cohort's
-    update of that many epochs less that in the update of the smallest E, from the same model."""
+    """Per model: the share of FOMAML's terms in a cohort's update of the largest E minus that of the smallest E.
+
+    The models are those that the run with the largest E has kept. Both updates start from the same model."""
     if chosen:
         return claim_measures.NOTHING_CHOSEN
     by_seed: dict[int, dict[int, runs_lib.Run]] = {}

@@ -1,10 +1,10 @@
-"""Copies what finished runs measured into one zip file that can be published: no checkpoints, no paths of the machine.
+"""Copies the records of finished runs into one zip file for publication, without checkpoints and machine paths.
 
     python -m analysis.share_runs RUN [RUN ...] --to=docs/results/mine.zip
-    python -m analysis.share_runs STUDY --to=docs/results/mine.zip      # what `make paper` wrote; its claims are judged
+    python -m analysis.share_runs STUDY --to=docs/results/mine.zip      # a study of `make paper`, with verdicts
 
-Each run becomes a folder of its name in the file, with config.json, summary.json and its tables, which hold every
-client that the run recorded. Every other script here reads `mine.zip` like a study or a folder of runs, and
+Each run becomes a folder with its name in the file, with config.json, summary.json and its tables, which have every
+client that the run recorded. All other scripts here read `mine.zip` like a study or a folder of runs, and
 `mine.zip/NAME` like a run. Paths of the machine are cut to their last part. The same records give the same bytes.
 """
 
@@ -27,11 +27,11 @@ TABLES = (
     *("metrics.csv", "evaluations.csv", "clients.csv", "by_round.csv", "distribution.csv", "choice.csv", "k_shot.csv"),
     *("decomposition.csv", "chosen_clients.csv", "participants.csv"),
 )
-_EARLIEST = (1980, 1, 1, 0, 0, 0)  # that a zip file can hold
+_EARLIEST = (1980, 1, 1, 0, 0, 0)  # the earliest date of a zip file
 
 
 def of_run(run: runs_lib.Run) -> dict[str, bytes]:
-    """What is shared of a finished run: each file by its name; UserError when the run is unfinished."""
+    """The files of a finished run to share, by name; UserError if the run is unfinished."""
     contents = {"config.json": runs_lib.without_paths(run.config), "summary.json": run.summary}
     files = {f"{run.name}/{name}": _json(content) for name, content in contents.items()}
     tables = {name: run.directory / name for name in TABLES}
@@ -39,7 +39,7 @@ def of_run(run: runs_lib.Run) -> dict[str, bytes]:
 
 
 def of_study(of: study.Study) -> dict[str, bytes]:
-    """What is shared of a study: its experiments, their finished runs, and the verdicts on its claims."""
+    """The files of a study to share: its experiments, their finished runs, and the verdicts."""
     files = {"verdicts.json": _json(claims.contents(of))}
     for experiment in of.experiments:
         path = of.directory / experiment.name / study.RECORD
@@ -53,11 +53,11 @@ def write(files: Mapping[str, bytes], to: pathlib.Path) -> pathlib.Path:
     """Writes a zip file, whole or not at all, and returns its path.
 
     Args:
-        files: each file by its name.
-        to: the zip file; one that is there is replaced.
+        files: the files by name.
+        to: the zip file; an existing one is replaced.
 
     Raises:
-        UserError: a run in the file that is there would be lost, or the file cannot be written.
+        UserError: a run in the existing file would be lost, or the file cannot be written.
     """
     if to.suffix != ".zip":
         raise UserError(f"--to: {to} does not end in .zip; give a file name that does")
@@ -90,7 +90,7 @@ def _json(contents: Any) -> bytes:
 
 
 def _main() -> None:
-    # Defined when the script starts and not on import, so that a program that imports it keeps its own flags.
+    # Defined when the script starts, not on import, so that programs that import it keep their own flags.
     to = flags.DEFINE_string("to", None, "Zip file to write.", required=True)
 
     def main(arguments: Sequence[str]) -> None:

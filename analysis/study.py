@@ -1,11 +1,11 @@
 """A study: experiments that share a folder, as `make paper` leaves them.
 
-DIR/<experiment>/experiment.json    what it is about, and which runs are its own
+DIR/<experiment>/experiment.json    the experiment's purpose, and its runs
 DIR/runs/<run>/                     the run directories; one may belong to several experiments
-DIR/verdicts.json                   what analysis/claims.py says of them
+DIR/verdicts.json                   the verdicts of analysis/claims.py
 
-A folder of runs is a study of one experiment, and so is one run directory. DIR may be a zip file, such as
-`analysis.share_runs` writes.
+A folder of runs is a study of one experiment, and so is one run directory. DIR may be a zip file of
+`analysis.share_runs`.
 """
 
 import dataclasses
@@ -31,8 +31,8 @@ class Entry:
 
     Attributes:
         run: its run directory.
-        label: what the experiment calls it; "" for most.
-        overrides: the flags that set it apart within the experiment.
+        label: its name in the experiment; "" for most.
+        overrides: the flags that distinguish it in the experiment.
     """
 
     run: runs_lib.Run
@@ -50,14 +50,14 @@ class Experiment:
     """The runs that answer one question.
 
     Attributes:
-        name: that of its folder, such as "table1".
-        title: in words.
-        question: what it asks; may be empty.
+        name: the name of its folder, such as "table1".
+        title: its title.
+        question: its question; may be empty.
         paper: the place in the paper, such as "Table 1"; may be empty.
-        claim: the claim of the paper that it is about, such as "C2"; may be empty.
-        scale: how large its runs are made, such as "small"; may be empty.
-        planned: how many runs belong to it; None if that is not recorded.
-        entries: its finished runs, in the order in which they were planned.
+        claim: the paper's claim, such as "C2"; may be empty.
+        scale: the size of its runs, such as "small"; may be empty.
+        planned: how many runs it should have; None if that is not recorded.
+        entries: its finished runs, in the planned order.
         unfinished: how many more have begun.
         missing: the planned runs that are not finished, each in words.
     """
@@ -79,7 +79,7 @@ class Experiment:
         return tuple(entry.run for entry in self.entries)
 
     def matching(self, label: str | None = None, **overrides: Any) -> list[Entry]:
-        """The entries with a label (any, if None) and with these overrides."""
+        """The entries with this label (None for any) and these overrides."""
         return [
             entry
             for entry in self.entries
@@ -90,10 +90,10 @@ class Experiment:
 
 @dataclasses.dataclass(frozen=True)
 class Study:
-    """All experiments below a folder, in the order that they have.
+    """All experiments below a folder, in their order.
 
     Attributes:
-        directory: the folder; that of the runs if the study is one of them.
+        directory: the folder; for a study of one run, the folder of that run.
         experiments: the experiments.
         one_run: the run, if the study is one run directory.
     """
@@ -113,7 +113,7 @@ class Study:
         return list({run.directory: run for experiment in self.experiments for run in experiment.runs}.values())
 
     def key(self, run: runs_lib.Run) -> str:
-        """Where a run is in the study: its folder, seen from the study's."""
+        """A run's key in the study: its folder, relative to the study's."""
         return pathlib.PurePath(str(run.directory)).relative_to(str(self.directory)).as_posix()
 
 
@@ -123,22 +123,22 @@ def is_study(directory: places.Named) -> bool:
 
 
 def read(directory: places.Named) -> Study:
-    """The study in `directory`; a folder of runs without experiments is one experiment, and so is a run directory.
+    """The study in `directory`. A folder of runs without experiments is one experiment, and so is a run directory.
 
     Raises:
-        UserError: there is no finished run in it, a record is damaged, or data of one name has other contents.
+        UserError: it has no finished run, a record is damaged, or data with the same name has other contents.
     """
     folder = places.place(directory)
     if not folder.is_dir():
         raise UserError(f"{folder}: no such folder; give a run directory, a study, or a folder of runs")
     if (folder / "config.json").exists():
         run = runs_lib.read(folder)
-        _ = run.summary  # says how to finish a run that is unfinished
+        _ = run.summary  # explains how to finish an unfinished run
         only = Experiment(ONE_RUN, "Results", "", "", "", "", None, (Entry(run),), 0)
         return Study(places.place(folder.parent), (only,), run)
     records = places.folders_with(folder, RECORD)
     if records:
-        read_runs = functools.cache(runs_lib.read)  # of several experiments: its records are read once
+        read_runs = functools.cache(runs_lib.read)  # several experiments may share a run; its records are read once
         ordered = [_read(found, folder / RUNS, read_runs) for found in records]
         experiments = [experiment for _, experiment in sorted(ordered, key=lambda pair: (pair[0], pair[1].name))]
     else:
@@ -149,7 +149,7 @@ def read(directory: places.Named) -> Study:
 
 
 def _read(folder: places.Place, runs: places.Place, read_run: Any) -> tuple[int, Experiment]:
-    """An experiment and its place among the others."""
+    """An experiment and its position in the order."""
     path = folder / RECORD
     try:
         record = json.loads(places.read_text(path))

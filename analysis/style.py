@@ -1,4 +1,4 @@
-"""How every plot looks: readable in print, told apart without colour, the same bytes each time."""
+"""The look of every plot: readable in print, distinguishable without colour, the same bytes each time."""
 
 import io
 import pathlib
@@ -30,7 +30,7 @@ ACCURACY = "accuracy (fraction correct)"
 
 _TITLE_SIZE, _LEGEND_SIZE = 10, 8.5
 _DPI = 200
-# Without dates and version numbers the same run gives the same bytes.
+# No dates and version numbers, so that the same run gives the same bytes.
 _METADATA: dict[str, dict[str, Any]] = {
     ".png": {"Software": None},
     ".pdf": {"CreationDate": None, "Creator": None, "Producer": None},
@@ -57,12 +57,12 @@ _RC: Any = {
     "svg.hashsalt": "analysis",
 }
 
-# Decorator of every plot function: the style holds while the function draws and leaves no trace in matplotlib.
+# Decorator of every plot function: the style applies while it draws, and Matplotlib's own settings do not change.
 styled = matplotlib.rc_context(_RC)
 
 
 def panels(count: int, columns: int, size: tuple[float, float], **subplots) -> tuple[Figure, list[Axes]]:
-    """A figure of `count` panels, at most `columns` side by side, each of `size` (width, height) in inches."""
+    """A figure with `count` panels, at most `columns` side by side, each of `size` (width, height) in inches."""
     columns = min(columns, count)
     rows = -(-count // columns)
     figure = Figure(figsize=(size[0] * columns, size[1] * rows))
@@ -73,9 +73,9 @@ def panels(count: int, columns: int, size: tuple[float, float], **subplots) -> t
 
 
 def title(figure: Figure, what: str, runs: Sequence[runs_lib.Run]) -> None:
-    """Writes above `figure` what it shows and the methods, tasks and data of `runs`, wrapped to the figure's width.
+    """Writes a title above `figure`, with the methods, tasks and data of `runs`, wrapped to the figure's width.
 
-    The figure grows by the height of the lines, so that the panels keep theirs.
+    The figure grows by the height of these lines, so the panels keep their size.
     """
     characters = _characters(figure.get_figwidth(), _TITLE_SIZE)
     methods = ", ".join(dict.fromkeys(names.method(run.config["method"]) for run in runs))
@@ -90,33 +90,33 @@ def title(figure: Figure, what: str, runs: Sequence[runs_lib.Run]) -> None:
 
 
 def run_titles(axes: Sequence[Axes], runs: Sequence[runs_lib.Run]) -> None:
-    """Heads each panel with its run, above any title it has, when there are several runs."""
+    """If there are several runs, writes each panel's run above its title."""
     for panel, label in zip(axes, run_labels.of(runs), strict=True):
         if len(runs) > 1:
             panel.set_title("\n".join([*textwrap.wrap(label, 38), *filter(None, [panel.get_title()])]))
 
 
 def legend_below(figure: Figure, handles: Sequence[Artist | Container], columns: int = 3) -> None:
-    """Puts a legend of `handles` under the panels, where it covers nothing; fewer columns when its labels are long.
+    """Puts a legend of `handles` under the panels, where it covers nothing. Long labels give fewer columns.
 
-    The figure grows by the height of the legend, so that the panels keep theirs.
+    The figure grows by the height of the legend, so the panels keep their size.
     """
     longest = max(len(str(handle.get_label())) for handle in handles)
     room = _characters(figure.get_figwidth(), _LEGEND_SIZE)
-    columns = max(1, min(columns, len(handles), room // (longest + 8)))  # 8: the sample of the line and the gap
+    columns = max(1, min(columns, len(handles), room // (longest + 8)))  # 8: the line's sample and the gap
     figure.legend(handles=list(handles), loc="outside lower center", ncols=columns)
     figure.set_figheight(figure.get_figheight() + 1.5 * -(-len(handles) // columns) * _LEGEND_SIZE / 72)
 
 
 def _characters(width: float, size: float) -> int:
-    """How many characters of font size `size` (points) fit into `width` (inches), on average."""
+    """The mean number of characters of font size `size` (points) that fit into `width` (inches)."""
     return int(width * 72 / (0.56 * size))
 
 
 def looks(names: Iterable[str]) -> dict[str, dict[str, Any]]:
-    """The colour, marker and line style of each distinct strategy, in the order in which they first come.
+    """The colour, marker and line style of each distinct strategy, in the order of their first occurrence.
 
-    The first, main one has the colour of personalized accuracy; that of initial accuracy comes last.
+    The first, main strategy has the colour of personalized accuracy. The colour of initial accuracy comes last.
     """
     return {
         name: {
@@ -129,7 +129,7 @@ def looks(names: Iterable[str]) -> dict[str, dict[str, Any]]:
 
 
 def accuracy_limits(*values: np.ndarray, step: float = 0.1) -> tuple[float, float]:
-    """Axis limits that hold every accuracy in `values`: whole `step`s, within 0 to 1."""
+    """Axis limits that include every accuracy in `values`: multiples of `step`, within 0 to 1."""
     everything = np.concatenate([np.ravel(value) for value in values])
     everything = everything[np.isfinite(everything)]
     if not everything.size:
@@ -140,7 +140,7 @@ def accuracy_limits(*values: np.ndarray, step: float = 0.1) -> tuple[float, floa
 
 
 def save(figure: Figure, path: pathlib.Path) -> pathlib.Path:
-    """Writes `figure` to `path`, whose suffix says the format (png, pdf, svg), and returns `path`."""
+    """Writes `figure` to `path`, whose suffix gives the format (png, pdf, svg), and returns `path`."""
     if path.suffix not in _METADATA:
         raise UserError(f"--output: {path} does not end in {', '.join(_METADATA)}; give a file name that does")
     try:
@@ -152,11 +152,11 @@ def save(figure: Figure, path: pathlib.Path) -> pathlib.Path:
 
 
 def as_bytes(figure: Figure, suffix: str) -> bytes:
-    """What a file of `figure` holds; the suffix says the format: .png, .pdf or .svg."""
+    """The contents of a file of `figure`. The suffix gives the format: .png, .pdf or .svg."""
     stream = io.BytesIO()
     with matplotlib.rc_context(_RC):
         figure.savefig(stream, format=suffix[1:], dpi=_DPI, metadata=_METADATA[suffix])
-    if suffix == ".png":  # a third of the size; the 256 colours are chosen so that all are near one of them
+    if suffix == ".png":  # a third of the size; the 256 colours are chosen to be near all of the figure's
         image = Image.open(stream).convert("RGB").quantize(method=Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE)
         stream = io.BytesIO()
         image.save(stream, "PNG", optimize=True)

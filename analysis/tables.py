@@ -1,4 +1,4 @@
-"""A table of readable cells as plain text, Markdown or LaTeX (pandas would need Jinja2 and tabulate for it)."""
+"""A table of readable cells as plain text, Markdown or LaTeX (pandas would need Jinja2 and tabulate for this)."""
 
 import pandas as pd
 

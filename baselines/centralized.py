@@ -1,10 +1,11 @@
-"""Pooled (datacenter) training: the train clients' examples in one place, in random order, whose they are forgotten.
+"""Pooled (datacenter) training: all train clients' examples in one place, in random order, without their clients.
 
     one stream: all train clients' examples, permuted again in each pass
     for each round: take the next R examples of the stream; θ ← client optimizer, in batches of b; keep its state
 
-A "round" is only the unit of evaluation: R defaults to what FedAvg with the same flags visits in a round on average
-(clients a round × local epochs × mean examples a client), so that runs of as many rounds match in examples.
+A "round" is only the unit of evaluation. R defaults to the mean number of examples that FedAvg with the same flags
+visits in a round (clients a round × local epochs × mean examples a client). So runs with the same number of rounds
+visit the same number of examples.
 """
 
 from typing import Any
@@ -19,7 +20,7 @@ from tff_personalization.settings import Group, Setting
 
 
 class Settings(Group):
-    """What pooled training reads. FedAvg's cohort and E say how many examples a round has by default."""
+    """The settings of pooled training. FedAvg's cohort and E give the default number of examples in a round."""
 
     client = optimizers.CLIENT
     batch_size = method.BATCH_SIZE
@@ -38,8 +39,8 @@ def build_centralized(
 ) -> tff.learning.templates.LearningProcess:
     """Builds pooled training as a learning process whose cohort is one client: the next examples of the stream.
 
-    The optimizer's state lives on from round to round; the server takes over the client's weights as they are. The
-    examples are taken in the order given.
+    The optimizer's state is kept from round to round, and the server takes over the client's weights unchanged.
+    Examples are used in the given order.
     """
     training = local_training.LocalTraining(model, optimizer, batch_size, shuffle=False)
 

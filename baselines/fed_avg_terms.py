@@ -2,11 +2,11 @@
 
     θ, φ_j, J as in `algorithms/decomposition.py`: a client's update is θ − φ_J = (θ − φ_1) + (φ_1 − φ_J)
     --update_term=fed_sgd: each client sends θ − φ_1, its first gradient
-    --update_term=fomaml:  each client sends φ_1 − φ_J, the gradients after that, all of them FOMAML's
+    --update_term=fomaml:  each client sends φ_1 − φ_J, the later gradients, all of them FOMAML's
 
-Both clients do all of the local work, so that both see the same examples: what differs is what they send. With both
-terms this is FedAvg(E). One gradient is far shorter than the sum of all the others: with --equal_norms, a client scales
-its term to the norm of its whole update, so that the two terms differ only in direction.
+In both cases clients do all of the local work, so they see the same examples and differ only in what they send. The
+sum of both terms is FedAvg(E). One gradient is far shorter than the sum of all others. With --equal_norms, a client
+scales its term to the norm of its whole update, so the two terms differ only in direction.
 """
 
 import tensorflow as tf
@@ -21,7 +21,7 @@ TERMS = ("fed_sgd", "fomaml")
 
 
 class Settings(method.Federated):
-    """What FedAvg with one term reads."""
+    """The settings of FedAvg with one term."""
 
     local_epochs = method.LOCAL_EPOCHS
     client_weighting = method.CLIENT_WEIGHTING
@@ -50,7 +50,8 @@ def build_fed_avg_terms(
 
     Args:
         model: the model θ to train.
-        client_optimizer: takes the local steps; SGD without momentum, for else the terms are no gradients.
+        client_optimizer: takes the local steps. It must be SGD without momentum, because only then are the terms
+            gradients.
         server_optimizer: takes one step a round, with the mean term as its gradient.
         update_term: "fed_sgd" or "fomaml".
         local_epochs: E.

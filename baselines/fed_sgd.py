@@ -1,12 +1,12 @@
-"""FedSGD, McMahan et al. (2017): the gradient on all of a client's data, once a round; no local training.
+"""FedSGD, McMahan et al. (2017): one gradient on all of a client's data in each round, and no local training.
 
     for each round:
         sample a cohort of M clients
         for each client i of the cohort: g_i ← ∇ L_i(θ; all n_i examples)
         θ ← server optimizer applied to β Σ n_i g_i / Σ n_i
 
-It is the inner loop with one step of plain SGD on one batch of all examples, with β the client learning rate. Memory
-grows with the largest client's examples: by some 0.65 MB for each with the CNN, 2.1 MB with char_lstm.
+It is the inner loop with one step of plain SGD on one batch of all examples; β is the client learning rate. Memory
+grows with the largest client: by about 0.65 MB an example with the CNN, 2.1 MB with char_lstm.
 """
 
 import tensorflow as tf
@@ -18,7 +18,7 @@ from tff_personalization.models import functional
 
 
 class Settings(cohorts.Settings):
-    """What FedSGD reads."""
+    """The settings of FedSGD."""
 
     client = optimizers.CLIENT
     server = optimizers.SERVER

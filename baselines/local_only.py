@@ -1,6 +1,6 @@
 """Local-only training: no federation. Each test client trains an untrained model on its own train part.
 
-What a client could do by itself; the strategy `local_only` does the work, in `personalization_epochs` epochs.
+It shows what a client can do by itself. The strategy `local_only` does the work, in `personalization_epochs` epochs.
 """
 
 from tff_personalization import cohorts, global_weights

@@ -17,7 +17,7 @@ import tempfile
 
 DOCS = pathlib.Path(__file__).resolve().parent
 ROOT = DOCS.parent
-# The packages of the API pages, and which of their modules, as patterns of `glob`.
+# The sections of the API pages, and their modules as `glob` patterns.
 PACKAGES = {
     "Methods": "tff_personalization/algorithms/*.py",
     "Baselines": "baselines/*.py",
@@ -54,7 +54,7 @@ def main(arguments: list[str]) -> int:
 
 
 def prepare(work: pathlib.Path, report: pathlib.Path | None) -> None:
-    """Puts what mkdocs reads into a folder: pages, with links that hold there, pictures, and the report."""
+    """Makes the input of mkdocs in a folder: pages with working links, pictures, and the report."""
     pages = work / "pages"
     shutil.copytree(DOCS, pages, ignore=shutil.ignore_patterns("*.py", "*.yml", "__pycache__", "*.tex"))
     shutil.copy(ROOT / "README.md", pages / "index.md")
@@ -88,7 +88,7 @@ def prepare(work: pathlib.Path, report: pathlib.Path | None) -> None:
 
 
 def rewritten(text: str, original: pathlib.Path, page: pathlib.Path, pages: pathlib.Path) -> str:
-    """A page with links that hold in the site; what is outside of docs/, or a folder, is named in place of linked."""
+    """A page with links that work in the site. Links to folders and to files outside docs/ become plain names."""
 
     def target(address: str) -> str | None:
         path, _, anchor = address.partition("#")
@@ -102,7 +102,7 @@ def rewritten(text: str, original: pathlib.Path, page: pathlib.Path, pages: path
         elif place.is_file() and place.is_relative_to(DOCS):
             found = pages / place.relative_to(DOCS)
         else:
-            return None if place.exists() else address  # mkdocs warns of what is nowhere
+            return None if place.exists() else address  # mkdocs warns of missing files
         return os.path.relpath(found, page.parent) + (f"#{anchor}" if anchor else "")
 
     def link(match: re.Match) -> str:
@@ -117,7 +117,7 @@ def rewritten(text: str, original: pathlib.Path, page: pathlib.Path, pages: path
     def source(match: re.Match) -> str:
         return f'src="{target(match["target"]) or match["target"]}"'
 
-    parts = re.split(r"(```.*?```)", text, flags=re.DOTALL)  # code stays as it is
+    parts = re.split(r"(```.*?```)", text, flags=re.DOTALL)  # code is not changed
     return "".join(part if part.startswith("```") else _SOURCE.sub(source, _LINK.sub(link, part)) for part in parts)
 
 
@@ -131,7 +131,7 @@ def _api_page(name: str, pattern: str) -> str:
 
 
 def _python() -> str:
-    """The project's own Python, which has what a report needs."""
+    """The project's own Python, which has the packages for a report."""
     own = ROOT / ".venv" / "bin" / "python"
     return str(own) if own.exists() else sys.executable
 

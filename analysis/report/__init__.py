@@ -1,1 +1,1 @@
-"""One self-contained page from a study: folders of runs, one folder an experiment, and the verdicts on them."""
+"""Makes one self-contained page from a study: a folder of runs for each experiment, and the verdicts."""

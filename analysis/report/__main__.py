@@ -24,10 +24,10 @@ def write(directory: places.Named, output: str | os.PathLike[str] | None = None)
 
     Args:
         directory: the folder or zip file of the study, or the run directory.
-        output: the file; unless given report.html in that folder, or in one beside the zip file.
+        output: the file; by default report.html in that folder, or in a folder beside the zip file.
 
     Raises:
-        UserError: there is no finished run in it, a record is damaged, or the file cannot be written.
+        UserError: it has no finished run, a record is damaged, or the file cannot be written.
     """
     path = places.outside(places.place(directory)) / "report.html" if output is None else pathlib.Path(output)
     content = page.build(directory)

@@ -1,7 +1,7 @@
-"""Interactive figures in which a mark is a client, or clients are counted, as Plotly figures; see `figures`.
+"""Interactive figures with a mark for each client, or with counts of clients, as Plotly figures; see `figures`.
 
-A client's mark has its place in `layout.meta["clients"]`, rows of run, client, train examples, initial and personalized
-accuracy as they are in the records: what the page shows of a client beside the figure.
+A client's mark has its index in `layout.meta["clients"]`. Its rows have run, client, train examples, initial and
+personalized accuracy from the records, which the page shows beside the figure.
 """
 
 from collections.abc import Callable
@@ -14,13 +14,13 @@ from analysis import accuracy_distributions, gain_by_examples
 from analysis import runs as runs_lib
 from analysis.report import figures, look
 
-# Marks of a configuration beyond which further seeds add none: a page with tens of thousands of marks is slow.
+# Beyond this number of marks, further seeds of a configuration add none: tens of thousands of marks are slow.
 MOST_MARKS = 1_500
 RunKey = Callable[[runs_lib.Run], str]
 
 
 def distributions(configurations: figures.Configurations) -> go.Figure:
-    """Histogram of accuracy over test clients before and after personalization; the clients of all seeds together."""
+    """Histogram of accuracy over the test clients of all seeds, before and after personalization."""
     figure = look.figure(look.ACCURACY, "test clients", barmode="overlay", bargap=0)
     for configuration in configurations:
         for kind, colour in look.KIND_COLOURS.items():
@@ -44,7 +44,7 @@ def distributions(configurations: figures.Configurations) -> go.Figure:
 
 
 def before_after(configurations: figures.Configurations, key: RunKey = lambda run: run.name) -> go.Figure:
-    """Each test client's two accuracies, joined by a line, clients in order of initial accuracy."""
+    """Each test client's two accuracies, joined by a line, ordered by initial accuracy."""
     figure = look.figure("test clients, by initial accuracy", look.ACCURACY)
     figure.update_xaxes(showticklabels=False, ticks="", showgrid=False, zeroline=False)
     _clients(figure, configurations, key, "place", "initial")
@@ -71,7 +71,7 @@ def before_after(configurations: figures.Configurations, key: RunKey = lambda ru
 
 
 def cumulative(configurations: figures.Configurations) -> go.Figure:
-    """Share of test clients below an accuracy, before and after; the clients of all seeds together."""
+    """Share of the test clients of all seeds below an accuracy, before and after."""
     figure = look.figure(look.ACCURACY, "share of test clients below")
     for number, configuration in enumerate(configurations):
         for kind in look.KINDS:
@@ -89,7 +89,7 @@ def cumulative(configurations: figures.Configurations) -> go.Figure:
 
 
 def client_scatter(configurations: figures.Configurations, key: RunKey = lambda run: run.name) -> go.Figure:
-    """Each test client's accuracy before and after personalization; above the diagonal a client gains."""
+    """Each test client's accuracy before and after personalization. Above the diagonal a client gains."""
     figure = look.figure(f"initial {look.ACCURACY}", f"personalized {look.ACCURACY}")
     _clients(figure, configurations, key, "initial", "personalized")
     figure.add_scatter(
@@ -130,7 +130,7 @@ def gains(configurations: figures.Configurations, key: RunKey = lambda run: run.
 def _clients(
     figure: go.Figure, configurations: figures.Configurations, key: RunKey, x: str, y: str
 ) -> dict[str, pd.DataFrame]:
-    """Adds a mark for each client of runs that have records; the tables of `Run.client_gains` of all runs, by label."""
+    """Adds a mark for each client with records. Returns the tables of `Run.client_gains` of all runs, by label."""
     rows: list[list] = []
     tables = {}
     for number, configuration in enumerate(configurations):

@@ -1,4 +1,4 @@
-"""Tables of how clients are adapted and who they are: strategies, what is chosen, numbers of examples; see `tables`."""
+"""Tables of strategies, participants, choices and numbers of examples; see `tables`."""
 
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -19,7 +19,7 @@ _OF_STRATEGIES: list[tables.Column] = [
 
 
 def strategies(configurations: tables.Configurations) -> tables.Table:
-    """Every strategy that the runs were evaluated with: personalized accuracy after all epochs, gain, who is hurt.
+    """Every strategy of the runs: personalized accuracy after all epochs, gain, share hurt.
 
     Raises:
         NotRecordedError: there is only one strategy.
@@ -32,10 +32,10 @@ def strategies(configurations: tables.Configurations) -> tables.Table:
 
 
 def participants(configurations: tables.Configurations) -> tables.Table:
-    """Clients that took part in training, on their own test parts: the main strategy, and the model that each keeps.
+    """Participants on their own test parts: the main strategy, and the model that each keeps.
 
     Raises:
-        NotRecordedError: no run judged participants.
+        NotRecordedError: no run evaluated participants.
     """
     tidy = _by_strategy(configurations, lambda run: run.summary.get("participants", {}).get("strategies", {}))
     if tidy.empty:
@@ -50,7 +50,7 @@ def participants(configurations: tables.Configurations) -> tables.Table:
 def _by_strategy(
     configurations: tables.Configurations, figures_of: Callable[[runs_lib.Run], Mapping[str, Any]]
 ) -> pd.DataFrame:
-    """One row per configuration and strategy: the means over its runs' figures, and their spread."""
+    """One row per configuration and strategy: means over its runs, and their spread."""
     rows = []
     for configuration in configurations:
         found = [
@@ -72,7 +72,7 @@ def _by_strategy(
 
 
 def choices(configurations: tables.Configurations) -> tables.Table:
-    """What validation clients choose of strategies, epochs and learning rates, and its accuracy on test clients.
+    """The strategy, epoch and learning rate that validation clients choose, and their accuracy on test clients.
 
     Raises:
         NotRecordedError: no run has validation clients.
@@ -113,10 +113,10 @@ def choices(configurations: tables.Configurations) -> tables.Table:
 
 
 def by_examples(configurations: tables.Configurations) -> tables.Table:
-    """Accuracies of clients with similar numbers of train examples: where a comparison of configurations holds.
+    """Accuracies of clients with similar numbers of train examples: for which clients a comparison holds.
 
-    The groups are the quarters of all configurations' clients by number of train examples, and fewer where many clients
-    have the same number.
+    The groups are the quarters of all configurations' clients by number of train examples. There are fewer groups if
+    many clients have the same number.
 
     Raises:
         NotRecordedError: a run released only aggregates, or all clients have the same number of train examples.

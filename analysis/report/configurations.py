@@ -24,8 +24,8 @@ class Configuration:
     """Runs that differ only in their seed.
 
     Attributes:
-        label: what tells it from the others of its experiment, such as "FedAvg · E 5".
-        runs: one a seed, by seed.
+        label: what distinguishes it in its experiment, such as "FedAvg · E 5".
+        runs: one run for each seed, by seed.
     """
 
     label: str
@@ -38,7 +38,7 @@ class Configuration:
 
     @functools.cached_property
     def first_by_label(self) -> runs_lib.Run:
-        """The run of the lowest seed under the name `label`; kept, since it reads its records for itself, once."""
+        """The run of the lowest seed with the name `label`. It is kept, so that its records are read once."""
         config = self.first.config
         named = {"run_name": self.label, "given": {**config.get("given", {}), "run_name": self.label}}
         return dataclasses.replace(self.first, config=config | named)
@@ -49,12 +49,12 @@ class Configuration:
         return [run.config["seed"] for run in self.runs]
 
     def setting(self, flag: str) -> Any:
-        """The value of a flag in all of its runs; None where it is not recorded."""
+        """The value of a flag in all of its runs; None if it is not recorded."""
         return run_labels.settings(self.first).get(flag)
 
 
 def of_experiment(experiment: study.Experiment) -> list[Configuration]:
-    """The configurations of an experiment's runs, under the labels that it gives them."""
+    """The configurations of an experiment's runs, with the experiment's labels."""
     return of(experiment.runs, [entry.label for entry in experiment.entries])
 
 
@@ -63,10 +63,10 @@ def of(runs: Sequence[runs_lib.Run], labels: Sequence[str] = ()) -> list[Configu
 
     Args:
         runs: finished runs.
-        labels: what each is called, for names that begin with it; "" or none for names from flags only.
+        labels: the beginning of each one's name; "" or none for names from flags only.
 
     Returns:
-        With labels in the order of the runs; else by their names, numbers as numbers.
+        With labels, in the order of the runs; else sorted by name, with numbers as numbers.
 
     Raises:
         UserError: two runs have the same settings and the same seed.
@@ -85,10 +85,10 @@ def of(runs: Sequence[runs_lib.Run], labels: Sequence[str] = ()) -> list[Configu
 
 
 def per_run(run: runs_lib.Run) -> dict[str, float]:
-    """The `MEASURES` of a run; NaN for what it has not.
+    """The `MEASURES` of a run; NaN for missing ones.
 
-    Accuracies are means over test clients after the last round; `chosen_…` are those of the evaluated round that was
-    best on validation clients. `worst_tenth` is the mean personalized accuracy of the tenth of clients with the lowest.
+    Accuracies are means over test clients after the last round. `chosen_…` are those of the evaluated round that was
+    best on validation clients. `worst_tenth` is the mean of the lowest tenth of personalized accuracies.
     """
     summary = run.summary
     chosen = summary.get("validation_round") or {}
@@ -118,8 +118,8 @@ def over_seeds(configurations: Sequence[Configuration]) -> pd.DataFrame:
     """One row per configuration.
 
     Returns:
-        configuration (its label), seeds (how many), target_accuracy; of each of `MEASURES` the mean over the seeds that
-        have it, <measure>_sd (over seeds, NaN for one), <measure>_seeds (how many have it).
+        configuration (its label), seeds (their number), target_accuracy; for each of `MEASURES` the mean over the seeds
+        that have it, <measure>_sd (over seeds, NaN for one), <measure>_seeds (how many have it).
     """
     rows = []
     for configuration in configurations:
@@ -141,20 +141,20 @@ def _worst_tenth(run: runs_lib.Run) -> float | None:
 
 
 def _examples(run: runs_lib.Run) -> float | None:
-    """Examples processed in training, each counted as often as it was."""
+    """Visits of examples in training."""
     if not run.summary["rounds"] or "examples" not in run.metrics:
         return None
     return run.metrics["examples"].sum()
 
 
 def _names(runs: Sequence[runs_lib.Run], label: str) -> list[str]:
-    """What tells each run from the others, and its name where nothing else does."""
+    """What distinguishes each run; its name if nothing else does."""
     made = run_labels.differing(runs, label)
     return [name if made.count(name) == 1 else f"{name} · {run.name}" for name, run in zip(made, runs, strict=True)]
 
 
 def _order(configuration: Configuration) -> list[tuple[int, Any]]:
-    """By the parts of the name, numbers as numbers."""
+    """Sorts by the parts of the name, with numbers as numbers."""
     words = configuration.label.replace(" · ", " ").split()
     return [(0, float(word)) if _is_number(word) else (1, word.casefold()) for word in words]
 

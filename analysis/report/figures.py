@@ -1,8 +1,8 @@
 """Interactive figures of configurations, as Plotly figures: over rounds, epochs, settings and ranks.
 
 Each function takes configurations (`configurations.of(runs)`) and returns a `plotly.graph_objects.Figure`. It raises
-NotRecordedError when no run has the records. A trace's `meta` names its configuration (`choice`), so that a reader can
-choose, and whether it is of initial or personalized accuracy (`kind`).
+NotRecordedError if no run has the records. A trace's `meta` has its configuration (`choice`), which a reader can
+choose, and its `kind`: initial or personalized accuracy.
 """
 
 from collections.abc import Callable, Sequence
@@ -20,7 +20,7 @@ Configurations = Sequence[configurations_lib.Configuration]
 
 
 def learning_curves(configurations: Configurations) -> go.Figure:
-    """Initial and personalized accuracy by round: mean over seeds, and each seed as a thin line."""
+    """Initial and personalized accuracy by round: the mean over seeds, and each seed as a thin line."""
     figure = look.figure("communication round", look.ACCURACY)
     for number, configuration in enumerate(configurations):
         curves = [table for run in configuration.runs if (table := _evaluated(run)) is not None]
@@ -40,7 +40,7 @@ def learning_curves(configurations: Configurations) -> go.Figure:
 
 
 def matched_initial(configurations: Configurations) -> go.Figure:
-    """Personalized against initial accuracy along training: at the same initial accuracy, higher is easier to adapt."""
+    """Personalized against initial accuracy in training. At the same initial accuracy, higher is easier to adapt."""
     figure = look.figure(f"initial {look.ACCURACY}", f"personalized {look.ACCURACY}")
     for number, configuration in enumerate(configurations):
         for run in configuration.runs:
@@ -67,7 +67,7 @@ def personalization_curves(configurations: Configurations) -> go.Figure:
     """Accuracy of test clients by personalization epoch, after the last round, for every strategy: mean over seeds."""
     figure = look.figure("personalization epoch", look.ACCURACY)
     figure.update_xaxes(dtick=1)
-    number = int(len(configurations) == 1)  # of one run, the main strategy has the colour of personalized accuracy
+    number = int(len(configurations) == 1)  # with one run, the main strategy has the colour of personalized accuracy
     several = len({name for c in configurations for run in c.runs for name in _final(run)["strategy"]}) > 1
     for configuration in configurations:
         table = pd.concat([_final(run).assign(seed=run.config["seed"]) for run in configuration.runs])
@@ -82,7 +82,7 @@ def personalization_curves(configurations: Configurations) -> go.Figure:
 
 
 def k_shot(configurations: Configurations) -> go.Figure:
-    """Personalized accuracy by number of train examples that each client has, main strategy: mean over seeds."""
+    """Personalized accuracy by each client's number of train examples, main strategy: the mean over seeds."""
     figure = look.figure("train examples of the client, at most", f"personalized {look.ACCURACY}")
     figure.update_xaxes(type="category")
     for number, configuration in enumerate(configurations):
@@ -124,11 +124,11 @@ def learning_rates(configurations: Configurations) -> go.Figure:
 
 
 def by_setting(flag: str, title: str) -> Callable[[Configurations], go.Figure]:
-    """The figure of initial and personalized accuracy against a flag's value, one line for what else differs.
+    """Makes a figure of initial and personalized accuracy by a flag's value; other differences get separate lines.
 
     Args:
         flag: its name on the command line; its values are numbers.
-        title: what it is, for the axis.
+        title: the title of the axis.
     """
 
     def draw(configurations: Configurations) -> go.Figure:
@@ -149,7 +149,7 @@ def by_setting(flag: str, title: str) -> Callable[[Configurations], go.Figure]:
 
 
 def ranking(configurations: Configurations) -> go.Figure:
-    """Each configuration's initial against its personalized accuracy, over seeds, with their ranks when hovered."""
+    """Each configuration's initial against its personalized accuracy, over seeds. Hovering shows the ranks."""
     if len(configurations) < 2:
         raise runs_lib.NotRecordedError("one configuration has no rank")
     figure = look.figure(f"initial {look.ACCURACY}", f"personalized {look.ACCURACY}")
@@ -177,7 +177,7 @@ def ranking(configurations: Configurations) -> go.Figure:
 
 
 def decomposition_by_round(configurations: Configurations) -> go.Figure:
-    """The share of each part of FedAvg's update by round, of a cohort's mean update: FedSGD's term and each epoch's."""
+    """The share of each part of a cohort's mean FedAvg update, by round: FedSGD's term and each epoch's."""
     figure = look.figure("round", "share of the cohort's update")
     tables = _decompositions(configurations)
     for label, table in tables.items():
@@ -225,7 +225,7 @@ def _decompositions(configurations: Configurations) -> dict[str, pd.DataFrame]:
 
 
 def _part_colour(part: int) -> str:
-    """Vermillion for FedSGD's term; for the epochs blues, the later the paler, to read on light and on dark."""
+    """Vermillion for FedSGD's term; blues for the epochs, paler for later ones, readable on light and dark."""
     return "#D55E00" if part == 0 else f"hsl(204, 80%, {80 - 46 * 0.75 ** (part - 1):.0f}%)"
 
 
@@ -252,13 +252,13 @@ def _evaluated(run: runs_lib.Run) -> pd.DataFrame | None:
 
 
 def _final(run: runs_lib.Run) -> pd.DataFrame:
-    """The rows of evaluations.csv about all test clients, in the last round that has them."""
+    """The rows of evaluations.csv for all test clients, in the last round that has them."""
     rows = run.evaluations[run.evaluations["split"] == "test"].dropna(subset=["accuracy_mean"])
     return rows[rows["round"] == rows["round"].max()]
 
 
 def _mean_line(figure: go.Figure, number: int, label: str, by_seed: pd.DataFrame) -> None:
-    """Adds a configuration's line: the mean of a column a seed, with their standard deviation."""
+    """Adds a configuration's line: the mean over seeds, with their standard deviation."""
     _line(figure, number, label, None, by_seed.mean(axis=1), by_seed.std(axis=1, ddof=1), markers=True)
 
 
@@ -274,7 +274,7 @@ def _line(
     width: float = 2,
     opacity: float = 1,
 ) -> None:
-    """Adds a configuration's line; `values` by their place on the x axis, with error bars where `sd` has any."""
+    """Adds a configuration's line: `values` by x, with error bars if `sd` has them."""
     error: dict[str, Any] = {}
     if sd is not None and sd.notna().any():
         error = {"error_y": {"type": "data", "array": look.rounded(sd), "thickness": 1, "width": 2}}
@@ -296,7 +296,7 @@ def _line(
 
 
 def _diagonal(figure: go.Figure) -> None:
-    """A dotted line where personalized accuracy is initial accuracy, inside what the traces span."""
+    """A dotted line where personalized accuracy equals initial accuracy, within the range of the traces."""
     places = [x for trace in figure.data for x in trace.x]
     ends = [min(places), max(places)]
     line = {"color": look.COLOURS[-1], "dash": "dot", "width": 1}
@@ -304,7 +304,7 @@ def _diagonal(figure: go.Figure) -> None:
 
 
 def _name_kinds(figure: go.Figure) -> None:
-    """Gives the lines of the only configuration the colours of initial and personalized accuracy, and their names."""
+    """If there is one configuration, its lines get the names and colours of initial and personalized accuracy."""
     for trace in figure.data:
         kind = trace.meta["kind"]
         trace.line.color = look.KIND_COLOURS[kind]

@@ -1,4 +1,4 @@
-"""How the interactive figures look: the plots' palette, a light and a dark template, hover texts that are escaped."""
+"""The look of interactive figures: the plots' palette, a light and a dark template, escaped hover texts."""
 
 import html
 from typing import Any
@@ -7,7 +7,7 @@ import plotly.graph_objects as go
 
 from analysis import style
 
-# The plots' palette without its black, which a dark page hides.
+# The plots' palette without black, which is invisible on a dark page.
 COLOURS = (*style.COLOURS[:-1], style.GREY)
 HURT = style.PURPLE
 SYMBOLS = ("circle", "square", "triangle-up", "diamond", "triangle-down", "cross", "x", "star", "triangle-left")
@@ -60,10 +60,10 @@ def symbol(number: int) -> str:
 
 
 def escaped(text: Any) -> str:
-    """Text from records, for Plotly, which reads some HTML in names and hover texts."""
+    """Escapes text from records for Plotly, which interprets some HTML in names and hover texts."""
     return html.escape(str(text), quote=False)
 
 
 def rounded(values: Any) -> list[Any]:
-    """Numbers as a page holds them: six digits, None for what is missing."""
+    """Numbers for a page: six digits, None for missing ones."""
     return [None if value != value else float(f"{value:.6g}") for value in values]

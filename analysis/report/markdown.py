@@ -1,4 +1,4 @@
-"""The report as Markdown with images and tables beside it, for a repository or a paper."""
+"""Writes the report as Markdown with separate images and tables, for a repository or a paper."""
 
 import pathlib
 
@@ -9,11 +9,11 @@ from tff_personalization.records import places
 
 
 def write(directory: places.Named, to: pathlib.Path) -> pathlib.Path:
-    """Writes the report of a study into a folder: README.md, an image a figure, and CSV and LaTeX a table.
+    """Writes the report of a study into a folder: README.md, an image of each figure, CSV and LaTeX of each table.
 
     Args:
         directory: the study's folder or zip file.
-        to: the folder, which may be the study's own; files of these names in it are replaced.
+        to: the folder, which may be the study's own. Files with the same names are replaced.
 
     Returns:
         The path of README.md.

@@ -1,4 +1,4 @@
-"""The page of a study or of one run: one file, made only from records; the same records give the same bytes."""
+"""The page of a study or of one run: one file, made only from records. The same records give the same bytes."""
 
 import base64
 import gzip
@@ -25,7 +25,7 @@ _COMPRESSED_FROM = 100_000  # bytes of a CSV file
 
 
 def contents(directory: places.Named) -> dict[str, Any]:
-    """What the report of the study in a folder says, in whatever form: by the names that its templates have for it.
+    """The contents of a study's report in any form, by their names in the templates.
 
     Raises:
         UserError: there is no finished run in it, or a record is damaged.
@@ -47,7 +47,7 @@ def contents(directory: places.Named) -> dict[str, Any]:
 
 
 def environment(autoescape: bool) -> jinja2.Environment:
-    """Where the templates are."""
+    """The environment of the templates."""
     return jinja2.Environment(
         loader=jinja2.FileSystemLoader(_HERE),
         autoescape=autoescape,
@@ -65,7 +65,7 @@ def build(directory: places.Named) -> str:
     """
     said = contents(directory)
     templates = environment(autoescape=True)
-    templates.policies["json.dumps_kwargs"] = {"separators": (",", ":")}  # in the order in which things are shown
+    templates.policies["json.dumps_kwargs"] = {"separators": (",", ":")}  # in the order of the page
     templates.filters |= {"uri": data_uri, "svg": _svg, "plotly": as_dict, "tidy": tidy_csv, "slug": slug}
     return templates.get_template("template.html").render(
         **said,
@@ -81,14 +81,14 @@ def build(directory: places.Named) -> str:
 
 
 def as_dict(figure: go.Figure) -> dict[str, Any]:
-    """An interactive figure as the page holds it: without its template, which follows the page's light or dark."""
+    """An interactive figure for the page: without its template, which depends on light or dark."""
     made = json.loads(figure.to_json())
     made["layout"].pop("template", None)
     return made
 
 
 def tidy(figure: go.Figure) -> pd.DataFrame:
-    """The numbers of an interactive figure: one row a mark, with the axes' titles as columns."""
+    """The numbers of an interactive figure: one row per mark, with the axes' titles as columns."""
     x, y = (
         axis.title.text or name for axis, name in ((figure.layout.xaxis, "configuration"), (figure.layout.yaxis, "y"))
     )
@@ -112,7 +112,7 @@ def tidy_csv(figure: go.Figure) -> str:
 
 
 def data_uri(content: str, kind: str) -> tuple[str, str]:
-    """A file inside the page, compressed if it is large: its address, and what its name ends with beyond its kind."""
+    """A file inside the page, compressed if it is large: its address, and the further ending of its name."""
     content_bytes, ending = content.encode(), ""
     if len(content_bytes) > _COMPRESSED_FROM:
         content_bytes, kind, ending = gzip.compress(content_bytes, mtime=0), "application/gzip", ".gz"
@@ -120,7 +120,7 @@ def data_uri(content: str, kind: str) -> tuple[str, str]:
 
 
 def slug(name: str) -> str:
-    """A name as part of an address within the page and of file names."""
+    """A name in the form for addresses within the page and for file names."""
     return re.sub(r"[^A-Za-z0-9._]+", "-", name).strip("-")
 
 
@@ -138,7 +138,7 @@ def _sources(found: study.Study) -> dict[str, bool]:
 
 
 def _of_run(run: runs_lib.Run) -> dict[str, Any]:
-    """What the page of one run says at its top and its end."""
+    """The texts at the top and end of the page of one run."""
     summary, target = run.summary, run.summary["rounds_to_target"]
     strategy, epochs = names.strategy(summary["strategy"]), summary["personalization_epochs"]
     return {
@@ -169,7 +169,7 @@ def _spread(figures: Mapping[str, float], sign: str = "") -> str:
 
 
 def _galleries(found: study.Study) -> Mapping[str, Any]:
-    """The writers of the runs that have a gallery, by the runs' folders; of each configuration one run."""
+    """The writers of runs with a gallery, by the runs' folders; one run for each configuration."""
     galleries: dict[str, Any] = {}
     for experiment in found.experiments:
         for configuration in configurations_lib.of_experiment(experiment):

@@ -1,4 +1,4 @@
-"""Where an experiment's figures come from: flags, seeds, commits, data, versions, time."""
+"""The origin of an experiment's figures: flags, seeds, commits, data, versions, time."""
 
 import dataclasses
 from collections.abc import Iterable
@@ -11,12 +11,12 @@ from analysis.report import configurations as configurations_lib
 
 @dataclasses.dataclass(frozen=True)
 class Provenance:
-    """Of the finished runs of an experiment.
+    """The provenance of an experiment's finished runs.
 
     Attributes:
-        facts: what the runs have in common or add up to, by what it is.
-        flags: for each configuration its flags that are not at their defaults, as the command line has them, and the
-            folders of its runs.
+        facts: common or summed values of the runs, by their titles.
+        flags: for each configuration its flags that differ from the defaults, as on the command line, and the folders
+            of its runs.
     """
 
     facts: dict[str, str]
@@ -32,7 +32,7 @@ def of(
     runs = experiment.runs
     planned = "" if experiment.planned is None else f" of {experiment.planned} planned"
     begun = f", {experiment.unfinished} begun and passed over" if experiment.unfinished else ""
-    starts = [start for run in runs for start in run.config.get("starts") or [run.config]]  # a run may have had several
+    starts = [start for run in runs for start in run.config.get("starts") or [run.config]]  # a run may have several
     versions = [f"{name} {version}" for start in starts for name, version in start.get("versions", {}).items()]
     seconds = sum(run.summary["times"]["wall_seconds"] for run in runs)
     facts = {

@@ -1,4 +1,4 @@
-"""What the page shows of each experiment: its tables and figures, by the experiment's name."""
+"""The tables and figures of each experiment on the page, by the experiment's name."""
 
 import dataclasses
 from collections.abc import Callable, Sequence
@@ -28,18 +28,18 @@ TableFn = Callable[[figures.Configurations], tables.Table]
 
 @dataclasses.dataclass(frozen=True)
 class Spec:
-    """How a figure is made and what is said of it.
+    """How a figure is made, and its texts.
 
     Attributes:
         title: what it shows.
         caption: how to read it.
-        about_seeds: what the interactive figure makes of several seeds.
+        about_seeds: how the interactive figure shows several seeds.
         hint: what a reader can do with it on the page.
         draw: makes the interactive figure.
-        plot: makes the one for print from runs; None where the interactive figure is drawn again.
-        most: of how many configurations the one for print is.
+        plot: makes the figure for print from runs; None to draw the interactive figure again.
+        most: the largest number of configurations in print.
         shown: how many configurations are shown at first; None for all.
-        one: whether one is shown at a time.
+        one: whether one configuration is shown at a time.
         of_clients: whether `draw` also takes a function from a run to its key, for the marks of clients.
     """
 
@@ -61,11 +61,11 @@ class Shown:
 
     Attributes:
         name: a word for file names.
-        spec: what it is.
-        figure: the interactive figure, with what is shown at first.
-        choices: the configurations to choose from and their colours, with whether they are shown at first.
+        spec: how it is made, and its texts.
+        figure: the interactive figure, in its first state.
+        choices: the configurations to choose from, their colours, and whether they are shown at first.
         seeds: whether a configuration has several seeds.
-        print_runs: what the figure for print shows, where there are several runs.
+        print_runs: the runs that the figure for print shows, if there are several.
         drawn: the figure for print.
     """
 
@@ -80,14 +80,14 @@ class Shown:
 
 @dataclasses.dataclass(frozen=True)
 class Section:
-    """What the page shows of an experiment.
+    """An experiment on the page.
 
     Attributes:
         experiment: the experiment.
         tables: its tables.
         figures: its figures.
         missing: what is not shown, and why.
-        provenance: where it comes from.
+        provenance: the origin of the figures.
     """
 
     experiment: study_lib.Experiment
@@ -218,7 +218,7 @@ FIGURES = {
         of_clients=True,
     ),
 }
-# Tables and figures of each experiment; of others all that their records allow.
+# Tables and figures of each experiment; other experiments show all that their records allow.
 _SHOWN: dict[str, tuple[tuple[TableFn, ...], tuple[str, ...]]] = {
     "table1": (
         (tables.table_1, tables.results),
@@ -265,7 +265,7 @@ _ALL = (
 
 
 def build(study: study_lib.Study, experiment: study_lib.Experiment) -> Section:
-    """The section of an experiment: what its records allow of its tables and figures."""
+    """The section of an experiment, with the tables and figures that its records allow."""
     configurations = configurations_lib.of_experiment(experiment)
     table_fns, names = _SHOWN.get(experiment.name, _ALL)
     made_tables, made_figures, missing = [], [], []
@@ -288,7 +288,7 @@ def show(
     configurations: Sequence[configurations_lib.Configuration],
     key: Callable[[runs_lib.Run], str] = lambda run: run.name,
 ) -> Shown:
-    """The figure of a name in `FIGURES`, with what is shown of it at first and how it is printed.
+    """The figure with a name in `FIGURES`, its first state, and its form for print.
 
     Raises:
         NotRecordedError: the runs do not have its records.
@@ -322,5 +322,5 @@ def show(
 
 
 def _shortened(reason: Exception, study: study_lib.Study) -> str:
-    """A reason without the folder of the study, which is the machine's."""
+    """A reason without the study's folder, which is a path of the machine."""
     return str(reason).replace(f"{study.directory}/", "")

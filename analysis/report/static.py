@@ -1,4 +1,4 @@
-"""The figures for print: the plots of `analysis` where there is one, else a plain drawing of the interactive figure."""
+"""The figures for print: a plot of `analysis` if there is one, else a plain drawing of the interactive figure."""
 
 import colorsys
 import html
@@ -23,9 +23,9 @@ _MARKERS |= {"x": "X", "star": "*", "triangle-left": "<"}
 
 
 def from_plot(plot: PlotFn, configurations: figures.Configurations, most: int) -> Figure:
-    """What a plot of `analysis` shows of the lowest seed of each configuration, of the first `most` that have it.
+    """A plot of `analysis` with the lowest seed of each configuration, for the first `most` that have the records.
 
-    Runs are called by their configurations' labels.
+    Runs have their configurations' labels.
     """
     runs = [configuration.first_by_label for configuration in configurations]
     try:
@@ -47,7 +47,7 @@ def from_figure(figure: go.Figure, title: str) -> Figure:
         name = html.unescape(trace.name)
         if trace.type == "bar":
             names = [", ".join(map(html.unescape, several)) for several in zip(*trace.x, strict=True)]
-            heights = np.nan_to_num(np.array(trace.y, float))  # a part that a configuration has not
+            heights = np.nan_to_num(np.array(trace.y, float))  # a part that the configuration does not have
             below = [bottoms.get(place, 0.0) for place in names]
             handles[name] = axes.bar(names, heights, bottom=below, color=_colour(trace.marker.color), label=name)
             bottoms |= {place: low + height for place, low, height in zip(names, below, heights, strict=True)}
@@ -96,7 +96,7 @@ def _scatter(axes: Axes, trace: go.Scatter, name: str) -> Container:
 
 
 def _colour(colour: str) -> str | tuple[float, float, float]:
-    """A colour as Matplotlib has it; Plotly's `hsl(hue, saturation%, lightness%)` too."""
+    """A colour for Matplotlib, also from Plotly's `hsl(hue, saturation%, lightness%)`."""
     if not colour.startswith("hsl"):
         return colour
     hue, saturation, lightness = (float(part.strip(" %")) for part in colour[4:-1].split(","))

@@ -1,4 +1,4 @@
-"""Tables of the report: numbers to compute with, and the same as cells to read."""
+"""Tables of the report: unrounded numbers, and the same as readable cells."""
 
 import dataclasses
 import math
@@ -31,11 +31,11 @@ class Table:
 
     Attributes:
         name: a word for file names.
-        title: what a row is and what the columns are about.
+        title: what rows and columns are.
         note: how to read the cells.
         tidy: the numbers, one column each, unrounded.
         cells: the same as text, rounded for reading.
-        keys: as `cells`, what each cell is sorted by: a number (NaN last) or text.
+        keys: like `cells`, the sort key of each cell: a number (NaN last) or text.
     """
 
     name: str
@@ -46,7 +46,7 @@ class Table:
     keys: pd.DataFrame
 
     def about(self, called: str) -> "Table":
-        """The same table with the name of another metric in its words."""
+        """The same table, with the name of another metric in its texts."""
 
         def named(words: str) -> str:
             return metric.named(words, called)
@@ -70,12 +70,12 @@ class Table:
         return tables.latex(self.cells, self.note)
 
 
-# Heading, and from a row of the tidy table to the cell's text and what it is sorted by.
+# A heading, and a function from a row of the tidy table to the cell's text and sort key.
 Column = tuple[str, Callable[[Any], tuple[str, Any]]]
 
 
 def make(name: str, title: str, note: str, tidy: pd.DataFrame, columns: Sequence[Column]) -> Table:
-    """A table from its numbers and what its columns show of them."""
+    """Makes a table from its numbers and its columns."""
     rows = [row for _, row in tidy.iterrows()]
     shown = {heading: [show(row) for row in rows] for heading, show in columns}
     cells = pd.DataFrame({heading: [text for text, _ in column] for heading, column in shown.items()}, dtype=object)
@@ -84,17 +84,17 @@ def make(name: str, title: str, note: str, tidy: pd.DataFrame, columns: Sequence
 
 
 def text(name: str) -> Callable[[Any], tuple[str, Any]]:
-    """Shows a column as it is."""
+    """Shows a column unchanged."""
     return lambda row: (str(row[name]), str(row[name]))
 
 
 def named(name: str, called: Callable[[str], str]) -> Callable[[Any], tuple[str, Any]]:
-    """Shows a column of names of the command line by what they are called."""
+    """Shows a column of command-line names by their full names."""
     return lambda row: (called(row[name]), called(row[name]))
 
 
 def number(name: str, form: str, spread: bool = True) -> Callable[[Any], tuple[str, Any]]:
-    """Shows a number, with its standard deviation over seeds in parentheses where there is one."""
+    """Shows a number, with its standard deviation over seeds in parentheses if there is one."""
 
     def show(row: Any) -> tuple[str, Any]:
         value, sd = row.get(name), row.get(f"{name}_sd")
@@ -107,7 +107,7 @@ def number(name: str, form: str, spread: bool = True) -> Callable[[Any], tuple[s
 
 
 def rounds_to_target(kind: str) -> Callable[[Any], tuple[str, Any]]:
-    """Shows the round to the target, and how many seeds reach it where not all do."""
+    """Shows the round to the target, and how many seeds reach it if not all do."""
     name = f"rounds_to_target_{kind}"
     plain = number(name, ".1f", spread=False)
 
@@ -122,12 +122,12 @@ def rounds_to_target(kind: str) -> Callable[[Any], tuple[str, Any]]:
 
 
 def seeds_note(configurations: Configurations) -> str:
-    """What stands in parentheses; nothing where each configuration has one seed."""
+    """The meaning of the parentheses; empty if each configuration has one seed."""
     return _SEEDS_NOTE if any(len(configuration.runs) > 1 for configuration in configurations) else ""
 
 
 def results(configurations: Configurations) -> Table:
-    """One row per configuration: accuracies, gain, who is hurt, rounds to the target, the chosen round, cost."""
+    """One row per configuration: accuracies, gain, share hurt, rounds to the target, the chosen round, cost."""
     tidy = configurations_lib.over_seeds(configurations)
     targets = ", ".join(f"{target:g}" for target in tidy["target_accuracy"].unique())
     columns: list[Column] = [
@@ -163,7 +163,7 @@ def results(configurations: Configurations) -> Table:
 
 
 def table_1(configurations: Configurations) -> Table:
-    """The paper's Table 1: what it has for Federated EMNIST beside what these runs have for their data.
+    """The paper's Table 1: its values for Federated EMNIST beside those of these runs on their data.
 
     Raises:
         NotRecordedError: no configuration is one of the paper's cells.
@@ -205,7 +205,7 @@ def table_1(configurations: Configurations) -> Table:
 
 
 def ranking(configurations: Configurations) -> Table:
-    """The configurations ranked by initial and by personalized accuracy; the note has Kendall's τ between the two."""
+    """The configurations, ranked by initial and by personalized accuracy. The note has Kendall's τ between the two."""
     tidy = configurations_lib.over_seeds(configurations)[
         ["configuration", "seeds", *(f"{kind}_accuracy{sd}" for kind in _KINDS for sd in ("", "_sd"))]
     ].copy()
@@ -273,7 +273,7 @@ def decomposition(configurations: Configurations) -> Table:
 
 
 def all_runs(study: study_lib.Study) -> Table:
-    """One row per finished run of the study, with the experiments that it belongs to and what they call it."""
+    """One row per finished run of the study, with its experiments and its names in them."""
     called: dict[str, list[str]] = {}
     for experiment in study.experiments:
         for configuration in configurations_lib.of_experiment(experiment):

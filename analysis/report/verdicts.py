@@ -1,4 +1,4 @@
-"""Verdicts on the paper's claims, as `analysis.claims` leaves them in verdicts.json, and their intervals to draw."""
+"""Verdicts on the paper's claims, from the verdicts.json of `analysis.claims`, and their intervals as pictures."""
 
 import dataclasses
 import json
@@ -10,7 +10,7 @@ from tff_personalization.errors import UserError
 from tff_personalization.records import places
 
 FILE = "verdicts.json"
-# The claims of arXiv 1909.12488 by their names in the verdicts, and what else it says.
+# The claims of arXiv 1909.12488 by their names in the verdicts, and other statements of the paper.
 CLAIMS = {
     "C1": "FedAvg can be read as a meta-learning algorithm: its update is FedSGD's term and FOMAML's terms.",
     "C2": "Careful fine-tuning (stage 2) gives a global model with higher initial accuracy that is at the same time "
@@ -23,7 +23,7 @@ CLAIMS = {
     "S": "Server optimizers.",
     "L": "Shakespeare.",
 }
-# A verdict's class in the style sheet, and the sign that says it without colour.
+# A verdict's class in the style sheet, and its sign, which needs no colour.
 _LOOKS = {
     claims_lib.SUPPORTED: ("supported", "✓"),
     claims_lib.NOT_SUPPORTED: ("not-supported", "✗"),
@@ -37,7 +37,7 @@ _WIDTH = 100.0
 
 @dataclasses.dataclass(frozen=True)
 class Verdict:
-    """A claim, made precise, and what the runs say to it.
+    """A precise claim, and the verdict of the runs.
 
     Attributes:
         id: such as "C2.1".
@@ -53,10 +53,11 @@ class Verdict:
         why: one line.
         experiment: the name of the experiment whose runs are compared.
         runs: their folders.
-        data: what they are on.
-        synthetic: whether that is synthetic.
-        seeds: how many there are.
-        chosen: the same comparison with the models of the rounds that validation clients choose, in words; "" without.
+        data: their data.
+        synthetic: whether the data is synthetic.
+        seeds: the number of seeds.
+        chosen: the same comparison with the models of the rounds that validation clients choose, in words; "" if there
+            is none.
     """
 
     id: str
@@ -79,12 +80,12 @@ class Verdict:
 
     @property
     def look(self) -> str:
-        """The class of the style sheet."""
+        """Its class in the style sheet."""
         return _LOOKS[self.verdict][0]
 
     @property
     def sign(self) -> str:
-        """A character that stands for the verdict."""
+        """The character of the verdict."""
         return _LOOKS[self.verdict][1]
 
 
@@ -93,8 +94,8 @@ class Interval:
     """An effect and its interval on a scale from 0 to 100, for a picture.
 
     Attributes:
-        zero: where no effect is.
-        effect: where the effect is.
+        zero: the place of no effect.
+        effect: the place of the effect.
         low: the lower end.
         high: the upper end.
     """
@@ -106,7 +107,7 @@ class Interval:
 
 
 def read(directory: places.Place) -> list[Verdict]:
-    """The verdicts of a study, in the file's order; none if it has not been judged.
+    """The verdicts of a study, in the file's order; empty if there is no such file.
 
     Raises:
         UserError: the file is damaged.
@@ -124,22 +125,22 @@ def read(directory: places.Place) -> list[Verdict]:
 
 
 def by_claim(found: list[Verdict]) -> dict[str, list[Verdict]]:
-    """The verdicts of each claim that has some: claims in the order of `CLAIMS`, then others in that of the file."""
+    """The verdicts by claim: claims in the order of `CLAIMS`, then others in the file's order."""
     claims = dict.fromkeys((*CLAIMS, *(verdict.claim for verdict in found)))
     groups = {claim: [verdict for verdict in found if verdict.claim == claim] for claim in claims}
     return {claim: group for claim, group in groups.items() if group}
 
 
 def counts(found: list[Verdict]) -> dict[str, tuple[str, str, int]]:
-    """How many verdicts there are of each kind that occurs, with the kind's class of the style sheet and its sign."""
+    """The number of verdicts of each kind, with the kind's class in the style sheet and its sign."""
     numbers = {kind: sum(verdict.verdict == kind for verdict in found) for kind in _LOOKS}
     return {kind: (*_LOOKS[kind], number) for kind, number in numbers.items() if number}
 
 
 def interval(verdict: Verdict, others: list[Verdict]) -> Interval | None:
-    """The interval on the scale of the claim's verdicts about the same metric; None without one.
+    """The interval on the scale of the claim's verdicts about the same metric; None if it has no interval.
 
-    Those of other claims may be far larger: an interval would be a dot beside them.
+    Other claims may have far larger effects; on a common scale an interval would be a dot.
     """
     group = [other for other in others if (other.claim, other.metric) == (verdict.claim, verdict.metric)]
     ends = [end for other in group for end in (other.low, other.high, other.effect)]

@@ -1,4 +1,4 @@
-"""The gallery of writers: their characters as one strip of images each, with what the model said before and after."""
+"""The gallery of writers: a strip of each writer's characters, with the model's predictions before and after."""
 
 import base64
 import io
@@ -12,11 +12,11 @@ from analysis import gallery
 from analysis import runs as runs_lib
 
 MOST_WRITERS = 24
-_MOST_IMAGES = 60  # of a writer; those whose outcome changed come first
+_MOST_IMAGES = 60  # most images of a writer; those with a changed outcome come first
 
 
 def writers(run: runs_lib.Run) -> dict[str, dict[str, Any]]:
-    """The writers of a run's gallery with the most characters put right or wrong, as the page holds them, by client.
+    """The writers of a run's gallery with the most changed characters, in the page's form, by client.
 
     Returns:
         For each client `counts` (images by outcome), `strip` (a PNG in base64, its images side by side), `size` (of
