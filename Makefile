@@ -1,20 +1,22 @@
 # make run    the main job on built-in data: minutes, then a table and one page to open in a browser
 # make test   lint, types and tests; UNIPEN62=/path/to/unipen62.npz make test: on that archive too
 # make paper  the paper's experiments, verdicts on its claims and a report; SCALE=smoke (minutes), small, medium or paper; see docs/paper.md
-# make comparison CLIENT_DATA=femnist.npz   the methods beside each other (configs/femnist/comparison.toml): many hours;
-#             before it make comparison-rates, whose chosen rates go into that file by hand
-# make benchmark   speed beside the alternatives, growth, a round's parts, a picture of them: some 25 minutes; peers where
-#                  benchmarks/peers/environments.py has installed them
-# make compare BESIDE=DIR    speed and start-up of this checkout beside those of another one: some 15 minutes
-# make stress faults of every kind at every moment of a run, 3,000 malformed inputs and 215 through the program itself,
-#             three workers of which some fail, memory over 2,000 rounds and with 10,000 clients, 16 environments, 200 runs
-#             that are killed at random: some hours; records in docs/reliability
+# make comparison CLIENT_DATA=femnist.npz   compares the methods (configs/femnist/comparison.toml): many hours; run
+# #             make comparison-rates before it and put the chosen rates into that file by hand
+# # make benchmark   speed compared with the alternatives, growth, the parts of a round, a picture: about 25 minutes;
+# peers
+# #                  take part if benchmarks/peers/environments.py has installed them
+# # make compare BESIDE=DIR    speed and start-up of this checkout compared with another one: about 15 minutes
+# # make stress faults of every kind at every moment of a run, 3,000 malformed inputs and 215 to the program itself,
+# #             three workers of which some fail, memory over 2,000 rounds and with 10,000 clients, 16 environments, 200
+# runs
+# #             that are killed at random: some hours; records in docs/reliability
 # make draw RUN=runs/…    a page to draw on, in a browser: the run's model learns your handwriting; FLAGS=--train makes a run first
 # make worker FLAGS=--port=8000    a worker for --workers of runs on other machines
 # make docs   these pages as a site in site/, with search and pages from docstrings; installs into .venv-docs (once)
 # All make .venv first. Another Python: make PYTHON=/path/to/python3.11 run
 
-# With these, `python -m …` would not find the project, or not what TensorFlow reads
+# With these, `python -m …` would not find the project, or TensorFlow would not find docstrings
 unexport PYTHONSAFEPATH PYTHONOPTIMIZE
 
 PYTHON ?= $(shell command -v python3.11 || echo python3)
@@ -32,7 +34,7 @@ BESIDE ?=
 CLIENT_DATA ?=
 COMPARISON = $(VENV)/bin/python run_experiment.py --flagfile=configs/femnist/common.flags --client_data=$(CLIENT_DATA)
 
-# What `make stress` watches the memory of: many short rounds, and many clients
+# The runs whose memory `make stress` watches: many short rounds, and many clients
 SHORT_ROUNDS := --model=linear --local_epochs=1 --personalization_epochs=1 --strategies=fine_tune --noplots
 MANY_ROUNDS := $(SHORT_ROUNDS) --rounds=2000 --num_clients=60 --clients_per_round=5 --rounds_per_evaluation=200 \
 	--evaluation_clients=5 --at=10,100,250,500,1000,1500,2000

@@ -1,11 +1,11 @@
-"""Whether a plain PyTorch loop finds what FedAvg with fine-tuning finds here: same data, clients and protocol.
+"""Checks that a plain PyTorch loop gives the same results as FedAvg with fine-tuning: same data, clients and protocol.
 
     python -m benchmarks.agreement RUN… --output=agreement.csv
 
-Each RUN is a finished run of fed_avg with SGD on clients and server, fine-tuned by SGD, one for each seed. PyTorch
-trains again with the run's settings, data, and train and test clients, with random choices of its own. The table has a
-row for each seed, framework and test client; seeds that are in it already are not made again. Printed are each seed's
-mean accuracies, and the difference of the frameworks' means beside its standard error over seeds (Welch).
+Each RUN is a finished run of fed_avg with SGD on clients and server and fine-tuning by SGD, one for each seed. PyTorch
+trains again with the run's settings, data, and train and test clients, but its own random choices. The table has a row
+for each seed, framework and test client. Seeds that are in the table already are not made again. It prints each seed's
+mean accuracies, and the difference of the frameworks' means with its standard error over seeds (Welch).
 PyTorch's environment: python -m benchmarks.peers.environments pytorch.
 """
 
@@ -31,7 +31,7 @@ SHOWN = {"initial": "initial accuracy", "personalized": "personalized accuracy"}
 
 
 def settings_of(run: finished_run.FinishedRun) -> dict:
-    """What the other framework needs to know of a run. Raises UserError if it is not the protocol that it has."""
+    """The settings of a run for the other framework. Raises UserError if the run has another protocol."""
     config = run.config["flags"]
     client, server, own = (config["optimizers"][role] for role in ("client", "server", "personalization"))
     plain = {
@@ -82,7 +82,7 @@ def write_data(run: finished_run.FinishedRun, clients: list[str], path: pathlib.
 
 
 def ours(run: finished_run.FinishedRun) -> pd.DataFrame:
-    """A row for each test client of a run: examples right before and after the last epoch of fine-tuning."""
+    """A row for each test client of a run: right examples before fine-tuning and after its last epoch."""
     assert run.clients is not None  # a FinishedRun has them
     table = run.clients[run.clients["strategy"] == "fine_tune"]
     right = table.pivot(index="client", columns="epoch", values="correct").astype(int)
@@ -104,7 +104,7 @@ def theirs(run: finished_run.FinishedRun, clients: list[str], python: pathlib.Pa
 
 
 def rows(runs: list[finished_run.FinishedRun], known: pd.DataFrame, python: pathlib.Path) -> Iterator[pd.DataFrame]:
-    """The rows of each run that are not known yet, seed by seed."""
+    """The missing rows of each run, seed by seed."""
     for run in runs:
         seed = run.config["seed"]
         if len(known) and (known["seed"] == seed).any():
@@ -116,7 +116,7 @@ def rows(runs: list[finished_run.FinishedRun], known: pd.DataFrame, python: path
 
 
 def summary(table: pd.DataFrame) -> str:
-    """Each seed's mean accuracies by framework, and what separates the frameworks."""
+    """Each seed's mean accuracies by framework, and the difference of the frameworks."""
     accuracy = table.assign(**{name: table[name] / table["test_examples"] for name in SHOWN})
     means = accuracy.groupby(["framework", "seed"])[list(SHOWN)].mean()
     lines = [means.rename(columns=SHOWN).round(4).to_string(), ""]

@@ -1,4 +1,4 @@
-"""Bounds of the speed benchmark: the work of a task without TFF, and the arithmetic of it as matrix products."""
+"""Bounds of the speed benchmark: a task's work without TFF, and its arithmetic as matrix products."""
 
 import functools
 import multiprocessing
@@ -57,7 +57,7 @@ def _islands(model: Any) -> tuple[Any, Callable[..., Any]]:
 def _raw_client(
     task: str, work: workload.Workload, fused: bool = False
 ) -> Callable[[tuple[np.ndarray, np.ndarray]], Any]:
-    """One client's work in a loop of plain TensorFlow: the order of examples is given, nothing is measured."""
+    """One client's work in a loop of plain TensorFlow, with a given order of examples and without metrics."""
     import tensorflow as tf
 
     model = tasks.model(task)
@@ -77,7 +77,7 @@ def _raw_client(
             with tf.GradientTape() as tape:
                 tape.watch(weights)
                 loss = model.scoring.loss(model.logits(weights, images, tf.stack([7, step])), labels)
-            # That of an embedding is sparse.
+            # The gradient of an embedding is sparse.
             gradients = [tf.convert_to_tensor(g) for g in tape.gradient(loss, weights)]
             weights = update(weights, gradients, work.learning_rate)
         return weights

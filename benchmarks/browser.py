@@ -1,4 +1,4 @@
-"""A browser that draws on the drawing page: for its tests, its latency and its pictures."""
+"""A browser that draws on the drawing page, for tests, latency and pictures."""
 
 import contextlib
 import pathlib
@@ -24,7 +24,7 @@ class Browser:
         self.driver = driver
 
     def run(self, script: str, *arguments: Any) -> Any:
-        """What a function with this body returns in the page."""
+        """The result of a function with this body in the page."""
         return self.driver.execute_script(script, *arguments)
 
     def wait(self, condition: str, *arguments: Any, seconds: float = 30) -> Any:
@@ -76,11 +76,11 @@ class Browser:
     def _perform(self, source: dict) -> None:
         from selenium.webdriver.remote import command
 
-        # Selenium's own chains of actions put a quarter of a second between two moves.
+        # Selenium's own action chains wait a quarter of a second between moves.
         self.driver.execute(command.Command.W3C_ACTIONS, {"actions": [source]})
 
     def log(self) -> list[str]:
-        """What the page has written to its console since the last call, errors of loading included."""
+        """The page's console output since the last call, including loading errors."""
         return [f"{entry['level']}: {entry['message']}" for entry in self.driver.get_log("browser")]
 
     def show(self, width: int, height: int, dark: bool = False, phone: bool = False) -> None:

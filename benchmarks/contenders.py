@@ -16,7 +16,7 @@ from benchmarks import bounds, recording, stock, tasks, workload
 
 
 def build_ours(task: str, work: workload.Workload) -> tasks.Run:
-    """The product's own computations and settings, data handed over again in each round."""
+    """The product's own computations and settings; data is handed over again in each round."""
     import tensorflow_federated as tff
 
     from baselines import fed_sgd

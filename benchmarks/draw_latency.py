@@ -2,14 +2,14 @@
 
     python -m benchmarks.draw_latency RUN [--corrections=50]
 
-A visitor writes as a synthetic writer does. Each example is labelled, the model is fine-tuned and says again what it
-sees in it. Measured twice, each with a visitor of its own:
+A visitor writes like a synthetic writer. After each labelled example the model is fine-tuned and predicts the example
+again. It is measured in two ways, each with a new visitor:
 
-    http       from sending the label to having the answer, over one loopback connection each
+    http       from sending the label to receiving the answer, each over a new loopback connection
     browser    from the key to the frame that shows the answer, in headless Chromium, where it is installed
 
-draw_latency.csv in --output_dir has a row for each correction: train examples, and milliseconds; a held-back example
-trains nothing and is marked. Printed are medians over all corrections and over those that trained.
+draw_latency.csv in --output_dir has a row for each correction: train examples, and milliseconds. A held-back example
+trains nothing and is marked. It prints medians over all corrections and over those that trained.
 """
 
 import argparse
@@ -34,7 +34,7 @@ SEED, WRITER = 1, 3
 
 
 def over_http(url: str, characters: list[str]) -> Iterator[dict]:
-    """Labels the drawings one after another; a row for each."""
+    """Labels the drawings one by one; a row for each."""
     session = requests.Session()
     session.trust_env = False
     session.get(url, timeout=30)

@@ -1,19 +1,19 @@
-"""How speed and memory grow with what is asked for.
+"""How speed and memory grow with clients, epochs and evaluations.
 
-    python -m benchmarks.growth                          # all sweeps, some 10 minutes on two cores
+    python -m benchmarks.growth                          # all sweeps, about 10 minutes on two cores
     python -m benchmarks.growth --sweeps=cohort,evaluation
 
 | sweep | what grows | the rest |
 |---|---|---|
 | `cohort` | clients in a round | FedAvg, 40 examples a client, 1 local epoch |
-| `population` | clients that there are | FedAvg, cohorts of 20, 10 examples a client, 1 local epoch |
+| `population` | clients in total | FedAvg, cohorts of 20, 10 examples a client, 1 local epoch |
 | `local_epochs` | E of FedAvg | cohorts of 20, 180 examples a client |
 | `evaluation` | evaluated clients | 40 train and 10 test examples a client, 1 epoch of fine-tuning |
-| `client_cost` | cohort and local steps | Reptile; `round_cost` reads from it what a round, a client and a step cost |
+| `client_cost` | cohort and local steps | Reptile; `round_cost` computes the cost of a round, a client and a step |
 
-The network is the paper's with dropout, batches are of 20, pixels are random. Every point has a process of its own
-(`benchmarks.growth_point`), which takes the client data from the product's cache and does one round to warm up, for
-`local_epochs` with two clients.
+The network is the paper's with dropout, batches have 20 examples, pixels are random. Every point has its own process
+(`benchmarks.growth_point`), which takes the client data from the product's cache and does one round to warm up (for
+`local_epochs`, with two clients).
 `growth.csv` in --output_dir has a row for each point, with the versions and the commit.
 """
 
@@ -67,10 +67,10 @@ _SHOWN = {
 
 
 def row(point: Point, measured: dict) -> dict:
-    """A row of growth.csv from a point and what `growth_point.measure` gives for it.
+    """A row of growth.csv, from a point and its result of `growth_point.measure`.
 
-    `seconds` is the median of the rounds, `seconds_least` and `seconds_most` are their extremes; `visits` is what a
-    round counts and `per_second` counts by the median.
+    `seconds` is the median of the rounds; `seconds_least` and `seconds_most` are their extremes. `visits` is the count
+    of a round, and `per_second` is that count divided by the median.
     """
     seconds = measured["seconds"]
     median = statistics.median(seconds)
@@ -88,13 +88,13 @@ def row(point: Point, measured: dict) -> dict:
 
 
 def round_cost(table: pd.DataFrame) -> tuple[float, float, float]:
-    """What a round costs, by the sweep `client_cost`: seconds ≈ a + clients × (b + K × c).
+    """The cost of a round, from the sweep `client_cost`: seconds ≈ a + clients × (b + K × c).
 
     Least squares of the relative errors, over the sweep's rows.
 
     Returns:
-        a, b and c in seconds: of a round, of a client in it, and of a local step of a client; with all cores at work,
-        so on two cores a step keeps a core for 2 × c.
+        a, b and c in seconds, for a round, a client in it, and a local step of a client. All cores work, so on two
+        cores a step uses one core for 2 × c.
     """
     rows = table[table["sweep"] == "client_cost"]
     clients, steps, seconds = (rows[name].to_numpy(float) for name in ("clients", "local_steps", "seconds"))
@@ -104,7 +104,7 @@ def round_cost(table: pd.DataFrame) -> tuple[float, float, float]:
 
 
 def _run(point: Point, cache_dir: str) -> dict | None:
-    """Measures a point in a process of its own; None, after a line that says why, if that fails."""
+    """Measures a point in its own process. If that fails, prints why and returns None."""
     growth_point.archive(point, cache_dir)
     process = subprocess.run(
         [sys.executable, "-m", "benchmarks.growth_point", cache_dir, json.dumps(dataclasses.asdict(point))],

@@ -1,9 +1,9 @@
-"""One point of the growth benchmark, in a process of its own so that its memory peaks are its own.
+"""One point of the growth benchmark, in its own process, so that memory peaks belong to it.
 
     python -m benchmarks.growth_point CACHE_DIR POINT     # POINT: the attributes of `Point` as JSON
 
-Everything is the product's own: its data cache, cohorts, methods, evaluator and worker, with their settings. What is
-measured goes to standard output as a line of JSON, see `measure`.
+It uses the product's own data cache, cohorts, methods, evaluator and worker, with their settings. The result goes to
+standard output as a line of JSON, see `measure`.
 """
 
 import dataclasses
@@ -28,19 +28,19 @@ _BLOCK = 10_000
 
 @dataclasses.dataclass(frozen=True)
 class Point:
-    """What is measured.
+    """A point of a sweep.
 
     Attributes:
-        sweep: what it belongs to.
+        sweep: the name of the sweep.
         method: a name in `methods.METHODS`, or `EVALUATION`.
-        clients: in a cohort, or how many are evaluated.
-        population: how many there are.
+        clients: the size of a cohort, or the number of evaluated clients.
+        population: the number of all clients.
         examples: train examples of each client.
         test_examples: test examples of each client.
         local_epochs: E of FedAvg, and the epochs of fine-tuning in the evaluation.
         local_steps: K of Reptile.
-        rounds: how many are timed, after one to warm up.
-        warm_up_clients: at most how many take part in the round to warm up.
+        rounds: how many rounds are timed, after one to warm up.
+        warm_up_clients: the largest number of clients in the round to warm up.
     """
 
     sweep: str
@@ -56,12 +56,12 @@ class Point:
 
     @property
     def unit(self) -> str:
-        """What `visits` counts."""
+        """The unit of `visits`."""
         return "clients" if self.method == EVALUATION else "examples"
 
     @property
     def visits(self) -> int:
-        """What a round counts: visited examples, each epoch counted, or evaluated clients."""
+        """The count of a round: visits of examples, or evaluated clients."""
         if self.method == EVALUATION:
             return self.clients
         if self.method == "reptile":
@@ -70,7 +70,7 @@ class Point:
 
 
 def archive(point: Point, cache_dir: str) -> archives.CharacterArchive:
-    """A point's clients from the product's cache, where they are made of random pixels at the first call."""
+    """A point's clients from the product's cache. The first call makes them of random pixels."""
     counts = np.repeat([[point.examples], [point.test_examples]], point.population, axis=1)
 
     def make(allocate: archive_cache.Allocate) -> archives.CharacterArchive:
@@ -155,14 +155,14 @@ def _model(rng: np.random.Generator):
 
 
 def _check(counted: int, point: Point, clients: int) -> None:
-    """Whether a round with a number of clients counted what the point says. Raises RuntimeError otherwise."""
+    """Raises RuntimeError if a round with this number of clients did not count the point's visits."""
     expected = dataclasses.replace(point, clients=clients).visits
     if counted != expected:
         raise RuntimeError(f"a round counted {counted} {point.unit} and not {expected}")
 
 
 def _training(point: Point, train, test) -> RunRound:
-    """Rounds of training, one after another as a run has them: each with a cohort drawn again."""
+    """Rounds of training as in a run, each with a new cohort."""
     from tff_personalization import methods
     from tff_personalization.algorithms import method as method_lib
 

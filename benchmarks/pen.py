@@ -1,4 +1,4 @@
-"""The strokes of synthetic writers, for what draws on the drawing page."""
+"""The strokes of synthetic writers, for programs that draw on the drawing page."""
 
 from collections.abc import Sequence
 
@@ -12,7 +12,7 @@ _EVERY = 6  # of the points along a stroke, which lie closer than a pointer's
 
 
 def strokes_of_writer(seed: int, writer: int, labels: Sequence[int]) -> list[list[list[list[float]]]]:
-    """For each label, a class's index, a writer's strokes: lists of points [x, y], in shares of the image's side."""
+    """A writer's strokes for each label (a class's index): lists of points [x, y], as shares of the image's side."""
     paths, joined, _ = handwriting.pen_paths(seed, writer, np.asarray(labels), HETEROGENEITY)
     drawn = []
     for points, down in zip(paths / archives.IMAGE_SHAPE[0], joined, strict=True):

@@ -1,9 +1,9 @@
-"""One picture of speed.csv, growth.csv and profile.csv, as `make benchmark` leaves them.
+"""One picture of speed.csv, growth.csv and profile.csv from `make benchmark`.
 
     python -m benchmarks.plot [--output_dir=benchmark_results] [--speed=FILE …] [--output=FILE]
 
-All three tables are read from --output_dir, unless named one by one; the picture is `performance.png` there unless
---output says otherwise.
+The three tables are read from --output_dir, unless they are named one by one. The picture is `performance.png` in the
+same folder, unless --output says otherwise.
 """
 
 import argparse
@@ -19,7 +19,7 @@ from analysis import style
 from benchmarks import recording, speed
 from tff_personalization import errors
 
-# The contenders' names as the plot has them; bounds, which are no alternatives, are drawn hatched.
+# The contenders' names in the plot. Bounds, which are not alternatives, are hatched.
 LABELS = {
     "ours": "ours",
     "stock": "TFF's FedAvg, default context",
@@ -42,7 +42,7 @@ _NEEDED = {
 
 
 def read(path: pathlib.Path, name: str) -> pd.DataFrame:
-    """The table `name` of the benchmarks; UserError if the file is not there or is another."""
+    """The table `name` of the benchmarks; UserError if the file is missing or is another table."""
     try:
         table = pd.read_csv(path)
     except OSError as error:
@@ -57,9 +57,9 @@ def read(path: pathlib.Path, name: str) -> pd.DataFrame:
 
 @style.styled
 def plot(speeds: pd.DataFrame, growth: pd.DataFrame, profile: pd.DataFrame) -> Figure:
-    """The picture; a sweep that was left out leaves its panel empty."""
+    """The picture. A sweep that was left out leaves its panel empty."""
     figure = Figure(figsize=(9.0, 6.4))
-    # Two rows with layouts of their own: the names in the upper one need more room than the panels of the lower.
+    # Two rows with separate layouts, because the names in the upper row need more room.
     rows = figure.add_gridspec(2, 1, height_ratios=[1.2, 1])
     above, below = figure.add_subfigure(rows[0]), figure.add_subfigure(rows[1])
     relative_speed, parts = above.subplots(1, 2)

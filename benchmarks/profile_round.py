@@ -2,26 +2,26 @@
 
     python -m benchmarks.profile_round [--repetitions=7]
 
-The calls that TFF makes to its worker are timed, each moment counting for the innermost of them; so the parts of a
-round sum to the round. What the worker does between the call and its result (`computing`) cannot be seen from here. It
-is divided by three shorter computations on the same cohort and weights, measured in turn with the round:
+It times TFF's calls to its worker. Each moment counts for the innermost call, so the parts of a round add up to the
+round. The worker's time between a call and its result (`computing`) cannot be observed directly. It is divided by three
+shorter computations on the same cohort and weights, measured in turn with the round:
 
     still      the round without local steps
-    clients    `still` without the mean of the deltas and the server step: a client releases its delta's sum, a number
-    echo       the server's weights, handed over and back
+    clients    `still` without the mean of the deltas and the server step: a client returns its delta's sum, a number
+    echo       the server's weights, sent to the worker and back
 
 | part | how it is measured |
 |---|---|
 | client data | making the cohort's values in Python |
 | serialization | `RemoteExecutor.create_value`, without the call to the worker in it |
 | sending | all calls to the worker that create or dispose of something |
-| start of clients | computing of `clients`: weights and data brought to each client, and its computation started |
+    | start of clients | computing of `clients`: weights and data sent to each client, and its computation started |
 | local steps | computing of the round − computing of `still` |
 | mean of deltas, server step | computing of `still` − computing of `clients` − computing of `echo` |
-| result | computing of `echo`, and what the worker's answer takes to become arrays |
-| the rest in Python | what TFF does besides, and Python's collection of garbage |
+| result | computing of `echo`, and converting the worker's answer to arrays |
+    | the rest in Python | other work of TFF, and Python's garbage collection |
 
-The round is the one of the median time; the computing of the others is a median. `profile.csv` in --output_dir has a
+The round is the one with the median time; the computing of the others is a median. `profile.csv` in --output_dir has a
 row for each part: `milliseconds` and `share` of the round, with the versions and the commit.
 """
 
@@ -70,10 +70,10 @@ SEED = np.array([3, 4], np.int32)
 
 
 class Clock:
-    """Deals out the time that passes to the innermost of the parts that are going on.
+    """Adds the time that passes to the innermost of the active parts.
 
     Attributes:
-        seconds: what each part has been given.
+        seconds: the time of each part.
     """
 
     def __init__(self) -> None:
@@ -89,7 +89,7 @@ class Clock:
 
     @contextlib.contextmanager
     def part(self, name: str) -> Iterator[None]:
-        """A part of what is going on, for as long as the context lasts."""
+        """A context in which a part is active."""
         self._deal()
         self._parts.append(name)
         try:
@@ -99,7 +99,7 @@ class Clock:
             self._parts.pop()
 
     def timed(self, name: str, function: Callable) -> Callable:
-        """`function` as a part of what is going on."""
+        """`function`, timed as a part."""
 
         def call(*args, **kwargs):
             with self.part(name):
@@ -108,7 +108,7 @@ class Clock:
         return call
 
     def timed_coroutine(self, name: str, function: Callable) -> Callable:
-        """`function`, which gives a coroutine that awaits nothing that is not ready, as a part of what is going on."""
+        """`function`, timed as a part. It returns a coroutine that awaits only results that are ready."""
 
         async def call(*args, **kwargs):
             with self.part(name):
@@ -119,7 +119,7 @@ class Clock:
 
 @contextlib.contextmanager
 def _timed_executor(clock: Clock, stub: tff.framework.RemoteExecutorGrpcStub) -> Iterator[None]:
-    """Has TFF's calls to the worker timed."""
+    """Times TFF's calls to the worker."""
     executor = tff.framework.RemoteExecutor
     with contextlib.ExitStack() as stack:
         for method, name in (("create_value", SERIALIZATION), ("_compute", RESULT)):
@@ -135,7 +135,7 @@ def _timed_executor(clock: Clock, stub: tff.framework.RemoteExecutorGrpcStub) ->
 def _computations(
     model: functional.SeededModel, work: workload.Workload
 ) -> dict[str, Callable[[list[tf.data.Dataset]], Any]]:
-    """The round and the three shorter ones, each as a function of the cohort's values."""
+    """The round and the three shorter computations, each as a function of the cohort's values."""
     client, server = (tff.learning.optimizers.build_sgdm(rate) for rate in (work.learning_rate, 1.0))
     training = local_training.LocalTraining(model, client, work.batch_size)
     no_steps = client_work.local_steps(training, lambda *_: tf.constant(0))
@@ -173,7 +173,7 @@ def _computations(
 
 
 def measure(work: workload.Workload, repetitions: int) -> dict[str, list[dict[str, float]]]:
-    """The seconds of each part as the clock tells them, for each repetition of each computation, taking turns."""
+    """The seconds of each part, for each repetition of each computation; the computations take turns."""
     examples = work.cohort()
     model = emnist_cnn.build_cnn(workload.NUM_CLASSES, np.random.default_rng(0))
     measured: dict[str, list[dict[str, float]]] = collections.defaultdict(list)
@@ -192,7 +192,7 @@ def measure(work: workload.Workload, repetitions: int) -> dict[str, list[dict[st
 
 
 def parts_of_round(measured: Mapping[str, list[dict[str, float]]]) -> pd.DataFrame:
-    """The parts of the round of the median time, see the head of the file: part, milliseconds, share."""
+    """The parts of the round with the median time, see the head of the file: part, milliseconds, share."""
     rounds = sorted(measured["whole"], key=lambda seconds: sum(seconds.values()))
     seconds = rounds[(len(rounds) - 1) // 2].copy()
     still, clients, echo = (

@@ -2,8 +2,8 @@
 
     python -m benchmarks.profile_step [--repetitions=9]
 
-The inner loop runs in a session that traces each operation. `step.csv` in --output_dir has the operations that take
-most: the kernel, its place in the step, and microseconds a step, a median.
+The inner loop runs in a session that traces each operation. `step.csv` in --output_dir has the slowest operations: the
+kernel, its place in the step, and the median microseconds a step.
 """
 
 import argparse

@@ -1,4 +1,4 @@
-"""What the benchmarks' commands share: the choice of what to measure, memory, and where the figures go."""
+"""Shared parts of the benchmarks' commands: the choice of measurements, memory, and the output files."""
 
 import argparse
 import importlib.metadata
@@ -24,7 +24,7 @@ def add_output_dir(parser: argparse.ArgumentParser) -> None:
 
 
 def _directory(name: str) -> pathlib.Path:
-    """A directory to write to, made now: a benchmark is long, and its end is late to learn that it cannot be."""
+    """A directory to write to. It is made at once, so that a long benchmark does not fail at its end."""
     path = pathlib.Path(name)
     try:
         path.mkdir(parents=True, exist_ok=True)
@@ -34,7 +34,7 @@ def _directory(name: str) -> pathlib.Path:
 
 
 def chosen(parser: argparse.ArgumentParser, flag: str, value: str, known: Collection[str]) -> list[str]:
-    """The names in `value`, separated by commas; ends the program with a line if one is not among `known`."""
+    """The names in `value`, separated by commas. Ends the program with a line if one is not in `known`."""
     names = list(dict.fromkeys(value.split(",")))
     for name in names:
         if name not in known:
@@ -48,12 +48,12 @@ def versions_of(packages: Iterable[str]) -> dict[str, str]:
 
 
 def words(versions: Mapping[str, str]) -> str:
-    """Versions as they stand in a table's cell."""
+    """Versions in the form of a table's cell."""
     return " ".join(f"{name}={version}" for name, version in versions.items())
 
 
 def answer(lines: Iterable[str]) -> dict | None:
-    """The first line that is a JSON object, among whatever else a process has printed; None without one."""
+    """The first line of a process's output that is a JSON object; None if there is none."""
     for line in lines:
         try:
             value = json.loads(line)
@@ -65,7 +65,7 @@ def answer(lines: Iterable[str]) -> dict | None:
 
 
 def peak_mb(pid: int) -> float:
-    """The most resident memory that a process has had, in MB (10⁶ bytes); where Linux does not say, what it has now."""
+    """The peak resident memory of a process, in MB (10⁶ bytes); if Linux does not tell, the present memory."""
     try:
         status = pathlib.Path(f"/proc/{pid}/status").read_text()
     except OSError:
@@ -75,8 +75,8 @@ def peak_mb(pid: int) -> float:
 
 
 def write(table: pd.DataFrame, path: pathlib.Path) -> None:
-    """Writes a table with the number of cores and the commit added to each row, and says where it is."""
-    # Imported here: they need TensorFlow, without which the picture is drawn.
+    """Writes a table, with the number of cores and the commit in each row, and prints its path."""
+    # Imported here, because they need TensorFlow and the picture does not.
     from tff_personalization.execution import worker_binary
     from tff_personalization.records import run_directory
 

@@ -1,12 +1,12 @@
-"""Several workers, as on several machines: rounds on 1, 2 and 3 of them, and rounds during which one is lost.
+"""Several workers, as on several machines: rounds on 1, 2 and 3 workers, and rounds in which one is lost.
 
     python -m benchmarks.scale_out --output_dir=benchmark_results
 
-The workers are processes of this machine with a core each, reached through its loopback: the speed of three on two
-cores says what spreading costs, not what it gains. Then a worker is killed, stopped (as one that hangs), slowed
-(stopped for half of the time) and started again while rounds continue. A row of scale_out.csv for each round: what
-happened, seconds, how many workers were there afterwards, and the largest difference of a weight from the first round
-on one worker.
+The workers are processes of this machine with one core each, reached through loopback. So the speed of three workers on
+two cores shows the cost of spreading, not its gain. Then a worker is killed, stopped (like one that hangs), slowed
+(stopped for half of the time) and started again while rounds continue. scale_out.csv has a row for each round: the
+event, seconds, the number of workers afterwards, and the largest difference of a weight from the first round on one
+worker.
 """
 
 import argparse
@@ -30,7 +30,7 @@ SEED = np.array([3, 4], np.int32)
 
 
 class Worker:
-    """A worker process, as one on another machine."""
+    """A worker process that stands for one on another machine."""
 
     def __init__(self):
         self.port = portpicker.pick_unused_port()
@@ -59,7 +59,7 @@ class Worker:
 
 @contextlib.contextmanager
 def _slowed(worker: Worker) -> Iterator[None]:
-    """The worker is stopped for half of each tenth of a second."""
+    """Stops the worker for half of each tenth of a second."""
     done = threading.Event()
 
     def alternate():
@@ -150,7 +150,7 @@ def main() -> None:
     table = pd.DataFrame(rows)
     print(table.groupby("event", sort=False)["examples_per_second"].median().to_string())
     recording.write(table, options.output_dir / "scale_out.csv")
-    os._exit(0)  # TFF's threads would wait for workers that are gone
+    os._exit(0)  # TFF's threads would wait for lost workers
 
 
 def _wait_for(workers: remote_workers.RemoteWorkers, count: int) -> None:

@@ -1,14 +1,14 @@
-"""Speed beside the alternatives, from one interleaved run on this machine.
+"""Speed compared with the alternatives, from one interleaved run on this machine.
 
     python -m benchmarks.speed                          # all tasks, 5 rounds each, as in `make benchmark`
     python -m benchmarks.speed --tasks=reptile --repetitions=9
     python -m benchmarks.speed --tasks=training --beside=../before --contenders ours before raw
 
-All contenders of a task stand ready in processes of their own and take turns, one round at a time, so that what else
-the machine does falls on all of them alike: compare ratios, not seconds. Peers (PyTorch, pfl-research, FedJAX, Flower)
-take part in `training` where `python -m benchmarks.peers.environments all` has made their environments. Every round
-goes to `speed.csv` in --output_dir, with the versions and the commit. `processor_seconds` are those of the contender's
-processes: where other programs run too, they tell more than the clock. With --beside, ours in another checkout of this
+All contenders of a task wait in their own processes and take turns, one round at a time. So other work of the machine
+affects all of them equally: compare ratios, not seconds. Peers (PyTorch, pfl-research, FedJAX, Flower) take part in
+`training` if `python -m benchmarks.peers.environments all` has made their environments. Every round is written to
+`speed.csv` in --output_dir, with the versions and the commit. `processor_seconds` are those of the contender's
+processes. If other programs run too, they are more reliable than wall time. With --beside, another checkout of this
 project takes part as `before`.
 """
 
@@ -38,7 +38,7 @@ PEERS = {
 
 
 class _Contender:
-    """A contender's process, which does a round when it is told to."""
+    """A contender's process, which does a round on request."""
 
     def __init__(self, command: list[str], directory: pathlib.Path):
         self._process = subprocess.Popen(
@@ -52,7 +52,7 @@ class _Contender:
         self.versions = self._answer()["ready"]
 
     def round_seconds(self) -> tuple[float, float]:
-        """The seconds of a round by the clock, and of the processor in all of the contender's processes."""
+        """The wall seconds of a round, and the processor seconds of all of the contender's processes."""
         assert self._process.stdin is not None
         before = self._processor_seconds()
         print(file=self._process.stdin, flush=True)
@@ -98,12 +98,12 @@ def _commands(task: str) -> dict[str, list[str] | None]:
 def measure(
     task: str, repetitions: int, beside: pathlib.Path | None = None, chosen: Container[str] | None = None
 ) -> pd.DataFrame:
-    """One row per contender and round of a task: seconds by the clock and of the processor, visits a second, versions.
+    """One row per contender and round of a task: wall and processor seconds, visits a second, versions.
 
     Args:
         task: one of `TASKS`.
         repetitions: rounds of each contender.
-        beside: another checkout, whose ours takes part as `before`.
+        beside: another checkout of this project, which takes part as `before`.
         chosen: which contenders take part; None for all.
     """
     rows, ready = [], {}
@@ -142,9 +142,9 @@ def measure(
 
 
 def summarize(table: pd.DataFrame) -> pd.DataFrame:
-    """Median, least and most per second of each contender, and how many times as fast ours is, by the medians.
+    """Median, least and most visits per second of each contender, and the ratio of our median to its median.
 
-    Where processor seconds are recorded: also how many times as many of them the contender needs, by the medians.
+    If processor seconds are recorded, also the ratio of its median processor seconds to ours.
     """
     by_contender = table.groupby("contender", sort=False)
     speeds = by_contender["per_second"].agg(["median", "min", "max"])

@@ -1,10 +1,10 @@
-"""What a user waits for: `--help`, the first round of a small run, and a small run as a whole.
+"""A user's waiting times: `--help`, the first round of a small run, and a whole small run.
 
     python -m benchmarks.start_up [--repetitions=7] [--beside=../before] [--quick]
 
-Each command runs in a process of its own; those of this checkout and of the one `--beside` it take turns. The first
-round is counted from the command to its line in metrics.csv, the cache warm. With --quick, `make run` takes part too.
-`start_up.csv` in --output_dir has a row for each: seconds by the clock, and of the processor in all of its processes.
+Each command runs in its own process. Commands of this checkout and of that of `--beside` take turns. The first round is
+timed from the command to its line in metrics.csv, with a warm cache. With --quick, `make run` takes part too.
+`start_up.csv` in --output_dir has a row for each: wall seconds, and processor seconds of all of its processes.
 """
 
 import argparse
@@ -30,7 +30,7 @@ QUICK = ("--flagfile=configs/quick.flags",)
 
 
 def _seconds(checkout: pathlib.Path, flags: tuple[str, ...], until: Callable[[], bool] | None) -> tuple[float, float]:
-    """Wall and processor seconds of a command; with `until`, the command is stopped when it says so."""
+    """Wall and processor seconds of a command. With `until`, the command is stopped when it prints that."""
     used = _processor_seconds()
     started = time.perf_counter()
     command = [sys.executable, "run_experiment.py", *flags]

@@ -1,4 +1,4 @@
-"""TFF's stock recipes for the tasks of the speed benchmark: its own algorithms, as its tutorials use them."""
+"""TFF's stock recipes for the tasks of the speed benchmark: its own algorithms, used as in its tutorials."""
 
 import collections
 import functools
@@ -53,7 +53,7 @@ def _keras_model():
 
 
 def _stock_dataset(client):
-    """A client's examples as TFF's tutorials hand them over: floats in [0, 1], one element an example."""
+    """A client's examples in the form of TFF's tutorials: floats in [0, 1], one element for each example."""
     import tensorflow as tf
 
     x, y = client
@@ -95,7 +95,7 @@ def _accuracy(model, data):
 
 
 def build_stock(task: str, work: workload.Workload) -> tasks.Run:
-    """TFF's own algorithms, with a Keras model and data prepared as in TFF's tutorials."""
+    """TFF's own algorithms, with a Keras model and data as in TFF's tutorials."""
     import tensorflow as tf
     import tensorflow_federated as tff
 

@@ -1,8 +1,8 @@
-"""The tasks of the speed benchmark: their work, and the network and the examples that contenders have of them.
+"""The tasks of the speed benchmark: their work, and the contenders' network and examples.
 
 Tasks: `training` (FedAvg with the epochs of the workload), `reptile` (10 local steps), `fed_sgd` (one full-batch
-gradient a client), `evaluation` (20 of a client's examples test, the others train; 5 epochs of fine-tuning, judged
-before and after each) and `text` (FedAvg on sequences of characters, with the LSTM).
+    gradient a client), `evaluation` (20 of a client's examples test, the others train; 5 epochs of fine-tuning,
+    evaluated before and after each) and `text` (FedAvg on sequences of characters, with the LSTM).
 """
 
 from collections.abc import Callable
@@ -22,7 +22,7 @@ Run = Callable[[], Any]
 
 
 def visits(task: str, work: workload.Workload) -> int:
-    """What a round of a task counts: visited examples, or evaluated clients."""
+    """The count of a round of a task: visits of examples, or evaluated clients."""
     return {
         "training": work.visits,
         "text": work.visits,

@@ -1,8 +1,8 @@
-"""The work that every contender does, and how the benchmark talks to a contender's process.
+"""The work of every contender, and the benchmark's protocol with a contender's process.
 
 One round: 20 clients × 180 examples × 2 local epochs of SGD (0.02) in batches of 20 on the paper's CNN with dropout,
 from the same weights, then the mean of the model deltas, weighted by examples. "Examples per second" counts every visit
-of an example. Only NumPy is imported here, since other frameworks live in environments of their own.
+of an example. This module imports only NumPy, because other frameworks have their own environments.
 """
 
 import dataclasses
@@ -20,7 +20,7 @@ CHARACTERS, SEQUENCE = 90, 80
 
 @dataclasses.dataclass(frozen=True)
 class Workload:
-    """What one round of training is."""
+    """One round of training."""
 
     clients: int = 20
     examples: int = 180
@@ -30,11 +30,11 @@ class Workload:
 
     @property
     def visits(self) -> int:
-        """How many examples are visited in a round, each epoch counted."""
+        """The number of visits in a round."""
         return self.clients * self.examples * self.local_epochs
 
     def cohort(self, seed: int = 0) -> list[tuple[np.ndarray, np.ndarray]]:
-        """Each client's images, uint8 (n, 28, 28), and labels, int32 (n,): at random; speed does not depend on them."""
+        """Each client's random images, uint8 (n, 28, 28), and labels, int32 (n,). Speed does not depend on them."""
         rng = np.random.default_rng(seed)
         return [
             (
@@ -47,20 +47,20 @@ class Workload:
 
 @dataclasses.dataclass(frozen=True)
 class TextWorkload(Workload):
-    """The same with sequences of character ids for examples."""
+    """The same, with sequences of character ids as examples."""
 
     def cohort(self, seed: int = 0) -> list[tuple[np.ndarray, np.ndarray]]:
-        """Each client's sequences, uint8 (n, 80), and what follows each character, int32 (n, 80): random, unpadded."""
+        """Each client's random unpadded sequences, uint8 (n, 80), and the character after each, int32 (n, 80)."""
         rng = np.random.default_rng(seed)
         text = rng.integers(1, CHARACTERS - 4, (self.clients, self.examples, SEQUENCE + 1), np.int32)
         return [(sequences[:, :-1].astype(np.uint8), sequences[:, 1:].copy()) for sequences in text]
 
 
 def serve(run_round: Callable[[], Any], **versions: str) -> None:
-    """Does a round for each line on standard input and answers with its seconds; ends when the input ends.
+    """Does a round for each line on standard input and answers with its seconds. Ends when the input ends.
 
-    Answers are lines of JSON on standard output: first the `versions`, when ready, after two rounds to warm up; then
-    `seconds` (wall time) for each round. So contenders that all stand ready take turns, and only one works at a time.
+    Answers are lines of JSON on standard output: first, after two rounds to warm up, the `versions`; then `seconds`
+    (wall time) for each round. So contenders wait and take turns, and only one works at a time.
     """
     for _ in range(2):
         run_round()

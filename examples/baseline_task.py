@@ -1,4 +1,4 @@
-"""A task of TFF's own (`tff.simulation.baselines`): its client data, preprocessing and network, in a few lines.
+"""One of TFF's own tasks (`tff.simulation.baselines`), with its client data, preprocessing and network, in a few lines.
 
     python run_experiment.py --plugin=examples/baseline_task.py --task=tff_tags --test_clients=1
 

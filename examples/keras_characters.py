@@ -1,4 +1,4 @@
-"""A Keras network of your own on handwritten characters, in any form that `--client_data` takes for emnist62.
+"""Your own Keras network on handwritten characters, in any form that `--client_data` accepts for emnist62.
 
 python run_experiment.py --plugin=examples/keras_characters.py --task=my_characters --client_data=mine.npz
 """

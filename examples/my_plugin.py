@@ -1,4 +1,4 @@
-"""A method and a strategy in a file of your own.
+"""Your own method and strategy in one file.
 
     python run_experiment.py --plugin=examples/my_plugin.py --method=fed_prox_example --strategies=fine_tune,recentre
 

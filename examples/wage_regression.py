@@ -1,4 +1,4 @@
-"""Regression on real people, one client each: a man's log wage in a year, from his work.
+"""Regression with real people as clients: predicts a man's log wage in a year from his work.
 
     pip install --no-deps linearmodels==6.1      # for its table; its code is not run
     python run_experiment.py --plugin=examples/wage_regression.py --task=wage_regression
@@ -20,7 +20,7 @@ FEATURES = ("exper", "educ", "thousand_hours", "years", "black", "hisp", "marrie
 
 
 def load(options):
-    del options  # --seed, --cache_dir and others, for a source that needs them
+    del options  # --seed, --cache_dir and others, if a source needs them
     try:
         files = importlib.metadata.files("linearmodels") or []
     except importlib.metadata.PackageNotFoundError:

@@ -1,4 +1,4 @@
-"""Real people, one client each: whether a year finds them married and in a union, from their work. Two labels at once.
+"""Real people as clients: predicts from a year's work whether a man is married and in a union. Two labels at once.
 
     pip install --no-deps linearmodels==6.1      # for its table; its code is not run
     python run_experiment.py --plugin=examples/wages.py --task=wages
@@ -22,7 +22,7 @@ GROUPS = ("black", "hisp", *(f"occupation_{number}" for number in range(1, 10)))
 
 
 def load(options):
-    del options  # --seed, --cache_dir and others, for a source that needs them
+    del options  # --seed, --cache_dir and others, if a source needs them
     try:
         files = importlib.metadata.files("linearmodels") or []
     except importlib.metadata.PackageNotFoundError:

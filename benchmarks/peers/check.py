@@ -1,4 +1,4 @@
-"""Whether a peer's round is the workload: every example visited in every epoch, and every weight array moved."""
+"""Checks that a peer's round is the workload: it visits every example in every epoch and changes every weight array."""
 
 import sys
 from collections.abc import Callable, Sequence
@@ -11,9 +11,9 @@ WORK = workload.Workload()
 
 
 def check_training(run_round: Callable[[], int], weights: Callable[[], Sequence[np.ndarray]]) -> None:
-    """Does one round, which must return how many examples it visited; ends the process with status 1 if it is wrong.
+    """Does one round, which must return its number of visits. If it is wrong, exits with status 1.
 
-    `weights` gives the global model's arrays, of any shapes, in the order of the layers, copied.
+    `weights` returns copies of the global model's arrays, of any shapes, in the order of the layers.
     """
     before = weights()
     visited = run_round()

@@ -16,13 +16,13 @@ ENVIRONMENTS = HERE.parent.parent / ".peers"
 
 
 def python_of(name: str) -> pathlib.Path | None:
-    """The Python of a peer's environment, or None if the environment has not been made whole."""
+    """The Python of a peer's environment; None if the environment is missing or incomplete."""
     directory = ENVIRONMENTS / name
     return directory / "bin" / "python" if (directory / "installed").exists() else None
 
 
 def make(name: str) -> str | None:
-    """Makes one peer's environment again; returns what went wrong in one line, or None."""
+    """Makes one peer's environment again. Returns the error in one line, or None."""
     directory = ENVIRONMENTS / name
     try:
         venv.create(directory, clear=True, with_pip=True)

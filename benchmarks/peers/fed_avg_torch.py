@@ -2,9 +2,9 @@
 
     python -m benchmarks.peers.fed_avg_torch DATA.npz
 
-`benchmarks.agreement` starts it and writes DATA.npz: what to train on and with which settings. Nothing here comes from
-the project but that file: the network is PyTorch's with Keras's initial weights (Glorot's uniform, biases 0), the
-cohorts, batches and dropout masks are its own. On standard output: a line of JSON for each test client.
+`benchmarks.agreement` starts it and writes DATA.npz with the data and the settings. Only that file comes from the
+project. The network is PyTorch's with Keras's initial weights (Glorot's uniform, biases 0); cohorts, batches and
+dropout masks are its own. It writes a line of JSON for each test client to standard output.
 """
 
 import json

@@ -2,9 +2,9 @@
 
     python -m benchmarks.peers.flower
 
-Won: one CPU and one thread for each of Ray's processes (35 % over one process with two threads), a client's tensors
-kept by the process, no federated evaluation, freed memory kept (some 12 %), `channels_last`. A round includes Flower's
-own polling for messages (every 0.1 s), as for any user of its simulation.
+Fastest: one CPU and one thread for each of Ray's processes (35 % over one process with two threads), clients' tensors
+    kept in the process, no federated evaluation, freed memory kept (about 12 %), `channels_last`. A round includes
+    Flower's own polling for messages (every 0.1 s), as for any user of its simulation.
 """
 
 import logging

@@ -2,9 +2,9 @@
 
     python -m benchmarks.peers.pytorch [--processes]
 
-Won: `channels_last` (about 10 % more examples/s), in-place ReLUs, PyTorch's default SGD, data as tensors in memory,
-freed memory kept (some 6 % with processes, nothing with threads). No faster, within noise: fused, foreach and
-hand-written SGD, transparent huge pages, OMP's active waiting. Slower: `torch.compile` (a quarter).
+Fastest: `channels_last` (about 10 % more examples/s), in-place ReLUs, PyTorch's default SGD, data as tensors in memory,
+    freed memory kept (about 6 % with processes, nothing with threads). Equal within noise: fused, foreach and
+    hand-written SGD, transparent huge pages, OMP's active waiting. Slower: `torch.compile` (by a quarter).
 """
 
 import contextlib
@@ -23,7 +23,7 @@ CORES = len(os.sched_getaffinity(0))
 
 
 class Trainer:
-    """Trains some of the clients, one after another, and sums their weighted deltas."""
+    """Trains some of the clients, one by one, and sums their weighted deltas."""
 
     def __init__(self, threads: int, clients: slice) -> None:
         torch_cnn.set_up(threads)
@@ -32,7 +32,7 @@ class Trainer:
 
     @torch.no_grad()
     def weighted_deltas(self, weights: list[np.ndarray]) -> tuple[list[np.ndarray], int, int]:
-        """The sum of examples × delta for each of the weights, the sum of examples, and the count of visits."""
+        """The sum of examples × delta for each weight, the sum of examples, and the number of visits."""
         initial = [torch.from_numpy(array) for array in weights]
         total = [torch.zeros_like(array) for array in initial]
         examples = visited = 0

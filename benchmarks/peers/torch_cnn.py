@@ -1,4 +1,4 @@
-"""What the PyTorch peers share: the paper's network, the clients' tensors and the local training."""
+"""Shared parts of the PyTorch peers: the paper's network, the clients' tensors and the local training."""
 
 import ctypes
 import functools
@@ -14,7 +14,7 @@ _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
 
 
 def set_up(threads: int) -> None:
-    """Sets this process's threads, and lets the C library keep freed memory instead of giving it back each step."""
+    """Sets this process's threads, and makes the C library keep freed memory instead of returning it in each step."""
     torch.set_num_threads(threads)
     libc = ctypes.CDLL(None)
     libc.mallopt(_M_MMAP_THRESHOLD, 32 << 20)
@@ -51,7 +51,7 @@ def clients() -> list[tuple[torch.Tensor, torch.Tensor]]:
 
 
 def train(model: nn.Module, x: torch.Tensor, y: torch.Tensor) -> int:
-    """Trains on one client's examples in place and returns how many it visited."""
+    """Trains in place on one client's examples, and returns the number of visits."""
     optimizer = torch.optim.SGD(model.parameters(), lr=WORK.learning_rate)
     model.train()
     visited = 0
