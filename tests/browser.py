@@ -1,4 +1,4 @@
-"""Headless Chromium, driven by tests; without Debian's chromium and chromium-driver they are skipped."""
+"""Headless Chromium for tests. Without Debian's chromium and chromium-driver these tests are skipped."""
 
 import contextlib
 import shutil
@@ -17,7 +17,7 @@ _FLAGS = (
 
 @contextlib.contextmanager
 def chromium(width: int = 1280, height: int = 900, dark: bool = False) -> Iterator:
-    """A browser of a size in CSS pixels, as a Selenium driver; what its console says is in `get_log("browser")`."""
+    """A browser with a size in CSS pixels, as a Selenium driver; its console output is in `get_log("browser")`."""
     from selenium import webdriver
     from selenium.webdriver.chrome import options, service
 
@@ -29,7 +29,7 @@ def chromium(width: int = 1280, height: int = 900, dark: bool = False) -> Iterat
             settings.add_argument(flag)
         driver = webdriver.Chrome(options=settings, service=service.Service(DRIVER))
         try:
-            # A window cannot be as narrow as a phone: the page is told that it is.
+            # A window cannot be as narrow as a phone, so the size is emulated.
             driver.execute_cdp_cmd(
                 "Emulation.setDeviceMetricsOverride",
                 {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": width < 500},

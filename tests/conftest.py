@@ -1,7 +1,7 @@
-"""What all tests share: a quiet TensorFlow, one TFF worker, and small data.
+"""Shared by all tests: a quiet TensorFlow, one TFF worker, and small data.
 
-Fixtures import what needs TensorFlow, which takes seconds: pytest's own process, which starts those that test, does not
-need it, nor do tests of `analysis`.
+Fixtures import modules that need TensorFlow, which takes seconds. Pytest's own process, which starts the workers, does
+not need it, and tests of `analysis` do not either.
 """
 
 import functools
@@ -19,14 +19,14 @@ from absl.testing import flagsaver
 
 import tff_personalization  # noqa: F401  It silences TensorFlow, if it comes first.
 
-gc.disable()  # A quarter of the time in which graphs are built would go into it: once for each file is enough.
+gc.disable()  # Garbage collection would take a quarter of the time of building graphs; once for each file is enough.
 
 
 @pytest.fixture(scope="module", autouse=True)
 def _collections():
     yield
     gc.collect()
-    gc.freeze()  # No later collection needs to look at what is left.
+    gc.freeze()  # Later collections need not look at the remaining objects.
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -41,7 +41,7 @@ def _after_the_imports():
 
 @pytest.fixture(scope="session")
 def worker(tmp_path_factory):
-    """TFF's worker process, as a run has it."""
+    """TFF's worker process, as in a run."""
     from tff_personalization.execution import runtime
 
     log_path = tmp_path_factory.mktemp("worker") / "worker.log"
@@ -51,8 +51,10 @@ def worker(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def by_writer_archive(tmp_path_factory) -> pathlib.Path:
-    """A by-writer archive of twelve made-up writers: a bar at a place for each class, but every second writer puts the
-    bars of classes 0 and 1 in each other's place, and a tenth of the labels are wrong."""
+    """A by-writer archive of twelve made-up writers.
+
+    Each class is a bar at one place. Every second writer swaps the bars of classes 0 and 1, and a tenth of the labels
+    are wrong."""
     rng = np.random.default_rng(7)
     images, labels, writers = [], [], []
     for writer in range(12):
@@ -98,7 +100,7 @@ def _run_in(by_writer_archive, worker):
             "plots": False,
             **settings,
         }
-        # A setting that the method does not read may not be given.
+        # A setting that the method does not read is refused.
         small = {name: value for name, value in small.items() if value is not None}
         with flagsaver.flagsaver(**small), shared_graphs.shared(worker):
             assert run_experiment.main(["run_experiment"]) == 0
@@ -109,7 +111,7 @@ def _run_in(by_writer_archive, worker):
 
 @pytest.fixture
 def _forked_runs(monkeypatch):
-    """Runs of a sweep in this process are forks of one that has imported TensorFlow."""
+    """Makes the runs of a sweep in this process forks of one that has imported TensorFlow."""
     from tests import forked
     from tff_personalization.execution import child_processes
     from tff_personalization.sweeps import run_processes
@@ -119,7 +121,7 @@ def _forked_runs(monkeypatch):
     monkeypatch.setattr(run_processes, "subprocess", forks)
 
 
-# Of a run whose data nobody reads, and which would take seconds to make.
+# Nobody reads this run's data, which would take seconds to make.
 _NO_DATA = types.SimpleNamespace(
     source="synthetic text",
     synthetic=True,
@@ -142,7 +144,7 @@ def _runs(tmp_path_factory, _run_in):
 
 @pytest.fixture
 def run_once(tmp_path, _runs):
-    """As `run`, but a run that another test has made with the same settings is copied; lists are given as tuples."""
+    """As `run`, but copies a run that another test made with the same settings; give lists as tuples."""
 
     def run_once(**settings):
         made = _runs(tuple(sorted(settings.items())))
@@ -153,7 +155,7 @@ def run_once(tmp_path, _runs):
 
 @pytest.fixture(scope="session")
 def finished_run(tmp_path_factory, by_writer_archive):
-    """Makes the directory of a run of four rounds that computes nothing; models like those after 2 and 4 are in it."""
+    """Makes the directory of a run of four rounds without computing it, with models of rounds 2 and 4."""
     from tff_personalization import seeds
     from tff_personalization.experiment import config
     from tff_personalization.records import run_directory, run_records, run_writer

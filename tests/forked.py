@@ -1,9 +1,9 @@
-"""The program's processes without the seconds that TensorFlow takes to import: forks of a process that has imported it.
+"""Starts the program's processes as forks of a process that has imported TensorFlow, which saves seconds.
 
-`Popen` and `run` are those of `subprocess` for commands of Python (a file or `-m module`). A server imports TensorFlow
-and TFF, starts no thread of them, and forks for each command; the fork runs the file or module as `__main__`. It is a
-child of the test's process, as with `subprocess`: the process between them ends at once, and orphans come to the
-nearest "subreaper" (Linux). What a test says of the interpreter's own start or end needs `subprocess` itself.
+`Popen` and `run` work like those of `subprocess`, for Python commands (a file or `-m module`). A server imports
+TensorFlow and TFF, starts none of their threads, and forks for each command. The fork runs the file or module as
+`__main__`. It is a child of the test's process, as with `subprocess`: the process between them ends at once, and
+orphans go to the nearest "subreaper" (Linux). Tests of the interpreter's own start or end need `subprocess` itself.
 """
 
 import atexit
@@ -28,10 +28,10 @@ _server: tuple[socket.socket, subprocess.Popen] | None = None
 
 
 class Popen(subprocess.Popen):
-    """A command of Python as a fork of the server; arguments as those of `subprocess.Popen`."""
+    """A Python command as a fork of the server; arguments as in `subprocess.Popen`."""
 
     def _execute_child(self, args: Any, *rest: Any) -> None:
-        """What Python 3.11 calls to start the process."""
+        """Python 3.11 calls this to start the process."""
         _, preexec_fn, _, _, cwd, env, _, _, _, *pipes = rest[:15]
         p2cread, _, _, c2pwrite, _, errwrite = pipes
         executable, *arguments = map(os.fspath, args)
@@ -60,7 +60,7 @@ def run(
 
 
 def _connection() -> socket.socket:
-    """To the server, which is started first if need be, and ends with this process."""
+    """Connects to the server. Starts it if necessary; it ends with this process."""
     global _server
     if _server is None:
         ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1)
@@ -96,7 +96,7 @@ def _serve(connection: socket.socket) -> None:
 
 
 def _import_all() -> None:
-    """What the program and its tools import that takes long; no threads are left."""
+    """Imports the slow modules of the program and its tools. Leaves no threads."""
     from tff_personalization.execution import runtime
     from tff_personalization.experiment import config  # noqa: F401
     from tff_personalization.programs import report, training  # noqa: F401
@@ -106,7 +106,7 @@ def _import_all() -> None:
 
 
 def _become(arguments: list[str], cwd: str, env: dict[str, str], streams: list[int]) -> None:
-    """Runs the command in this process, and ends it as Python ends."""
+    """Runs the command in this process, and exits like Python."""
     for number, stream in enumerate(streams):
         os.dup2(stream, number)
         os.close(stream)

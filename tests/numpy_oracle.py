@@ -1,4 +1,4 @@
-"""Federated training of softmax regression in a few lines of NumPy: an independent account of what must come out."""
+"""Federated training of softmax regression in a few lines of NumPy: independent expected results."""
 
 import numpy as np
 

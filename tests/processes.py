@@ -1,4 +1,4 @@
-"""The program as a process, and what its children and records are."""
+"""The program as a process, its children and its records."""
 
 import json
 import pathlib
@@ -39,7 +39,7 @@ def start(arguments):
 
 
 def wait_for_round(process, directory, round_number):
-    """Waits until metrics.csv holds a round; returns whether it does, rather than that the process ended."""
+    """Waits until metrics.csv has a round or the process ends; returns whether it has."""
     while process.poll() is None:
         path = directory / "metrics.csv"
         if path.exists() and len(path.read_text().splitlines()) > round_number:
@@ -54,7 +54,7 @@ def children(pid):
 
 
 def _state(pid):
-    """The letter that /proc has for what a process is doing; "Z" if it is no more."""
+    """The letter of a process's state in /proc; "Z" if it does not exist."""
     try:
         return pathlib.Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0]
     except (FileNotFoundError, ProcessLookupError):
@@ -77,7 +77,7 @@ def assert_all_end(pids):
 
 
 def _records(directory):
-    """The paths of a run's records in its directory; of what clients keep, what each kept last."""
+    """The paths of a run's records in its directory, including each client's last state."""
     more = (path for pattern in _MORE_RECORDS for path in directory.glob(pattern))
     states = sorted(directory.glob("client_states/*.npz"), key=lambda path: int(path.stem.split(".")[1]))
     newest = {path.stem.split(".")[0]: path for path in states}.values()

@@ -1,4 +1,4 @@
-"""ε by Rényi accounting in a few lines, from the papers' formulas: an oracle for what the program reports."""
+"""ε by Rényi accounting in a few lines, from the papers' formulas, to check the program's report."""
 
 import math
 

@@ -1,6 +1,6 @@
-"""Runs in one process that share TFF's worker and each graph: building one takes seconds, and many tests need the same.
+"""Lets runs in one process share TFF's worker and graphs, because building a graph takes seconds.
 
-A graph is built again only where something differs that building reads. What a run computes stays its own.
+A graph is built again only if an input of building differs. Each run still computes its own results.
 """
 
 import contextlib
@@ -21,7 +21,7 @@ _built: dict = {}
 
 
 def _once(kind, key, build):
-    """What `build` makes, made once for each key."""
+    """The result of `build`, made once for each key."""
     key = kind, repr(key)
     if key not in _built:
         _built[key] = build()
@@ -29,7 +29,7 @@ def _once(kind, key, build):
 
 
 def _digest(arrays):
-    """The contents of arrays in a few letters."""
+    """A hash of arrays."""
     digest = hashlib.sha256()
     for array in map(np.asarray, arrays):
         digest.update(f"{array.dtype} {array.shape}".encode() + array.tobytes())
@@ -37,13 +37,13 @@ def _digest(arrays):
 
 
 def _network(model):
-    """What a network computes: its functions, by name and what they hold, and its weights."""
+    """The identity of a network: its functions, by name and contents, and its weights."""
     functions = [_function(part) for part in (model.stem, model.after_stem.logits)]
     return functions, model.scoring, model.input_spec, _digest(model.initial_weights[0])
 
 
 def _function(function):
-    """A function's name and what it holds: a Keras model's layers, arrays, functions, or whatever has a `repr`."""
+    """A function's name and contents: a Keras model's layers, arrays, functions, or anything with a `repr`."""
     if isinstance(owner := getattr(function, "__self__", None), keras_network._Network):
         return function.__qualname__, owner._model.to_json()
     held = [cell.cell_contents for cell in function.__closure__ or ()]
@@ -58,10 +58,10 @@ def _content(held):
 
 
 def _training(name, method, setup):
-    """A method's training, built from its settings, network and clients; from the number of rounds with a schedule."""
+    """The identity of a method's training: settings, network and clients; with a schedule, the number of rounds."""
     specs = [value for value in setup.settings.values.values() if hasattr(value, "schedule")]
     scheduled = any(spec.schedule != schedules.Schedule() for spec in specs)
-    if setup.settings.values.get("aggregator", "mean") != "mean":  # which may have settings of its own
+    if setup.settings.values.get("aggregator", "mean") != "mean":  # which may have its own settings
         return method.build(setup)
     clients = [(client, _digest(setup.train_data.examples(client))) for client in setup.train_clients]
     key = name, setup.settings.values, _network(setup.model), clients, setup.seed, setup.rounds if scheduled else None
@@ -70,7 +70,7 @@ def _training(name, method, setup):
 
 @contextlib.contextmanager
 def shared(worker):
-    """Within it, runs compute on the worker, and take graphs that are there already."""
+    """A context in which runs compute on the worker and reuse graphs."""
     get, build = methods.get, evaluation.build_personalization_evaluation
 
     def get_cached(name):
@@ -86,7 +86,7 @@ def shared(worker):
             (initial_weights.name, len(initial_weights.flat)),
         )
         more = {"initial_weights": initial_weights, "own_settings": own_settings}
-        # What the key names by its address must stay where it is.
+        # Keeps objects alive that the key names by address.
         made = _once("evaluation", key, lambda: (build(model, optimizer, **more, **settings), settings))
         return made[0]
 

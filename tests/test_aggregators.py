@@ -1,4 +1,4 @@
-"""How model deltas become one: every aggregator, in one piece and in parts, with clients left out, and dp's noise."""
+"""Aggregation of model deltas: every aggregator, in one piece and in parts, with clients left out, and dp's noise."""
 
 import numpy as np
 import pytest
@@ -58,7 +58,7 @@ def test_every_aggregator_leaves_out_a_client_whose_delta_is_not_finite(context,
     assert measured["non_finite_clients"] == 1
     assert measured["clients"] == 4
     finite = np.array([5, 9, 2, 4])
-    # dp divides by the cohort, the client left out included; the others by the weights of those that sent something.
+    # dp divides by the cohort, including the client left out; the others by the weights of the clients that reported.
     expected = finite.sum() / 1000 / 5 if name == "dp" else (finite**2).sum() / finite.sum() / 1000
     assert delta[0].flat[0] == pytest.approx(expected, rel=1e-3)
     assert np.abs(delta[0]).sum() == pytest.approx(expected, rel=1e-3)

@@ -1,4 +1,4 @@
-"""The program from Python: the command's settings, files and errors, and nothing left behind."""
+"""The program from Python: the command's settings, files and errors, and no traces in the process."""
 
 import asyncio
 import doctest
@@ -19,7 +19,7 @@ from tff_personalization import api, errors
 from tff_personalization.experiment import config
 from tff_personalization.programs import rounds
 
-NOT_SAME = {"git_commit", "starts", "times"}  # of this start, or times
+NOT_SAME = {"git_commit", "starts", "times"}  # different in each start, or times
 
 
 @pytest.fixture(scope="module")

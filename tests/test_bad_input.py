@@ -1,4 +1,4 @@
-"""A slice of the stress test of malformed input, and properties of what parses and splits."""
+"""A part of the stress test of malformed input, and properties of parsers and splits."""
 
 import random
 
@@ -145,7 +145,7 @@ def test_records_cut_anywhere_are_those_of_whole_rounds_or_refused(place, cut, r
     rates=st.lists(st.floats(1e-30, 1e30), min_size=1, max_size=4),
 )
 def test_any_setting_survives_the_command_line(rate, rounds, plots, rates):
-    """As sweeps hand their runs' settings on."""
+    """As sweeps pass settings to their runs."""
     given = {
         "client_learning_rate": rate,
         "rounds": rounds,

@@ -51,7 +51,7 @@ def data():
 
 @pytest.fixture
 def tff_context():
-    """TFF's own execution context, as its programs want it."""
+    """TFF's own execution context, as its programs require."""
     context = tff.backends.native.create_async_local_cpp_execution_context()
     with tff.framework.get_context_stack().install(tff.program.NativeFederatedContext(context)):
         yield
@@ -76,7 +76,7 @@ def _cohort(model, data, round_number):
 
 
 def _batches(data):
-    """What TFF's own process takes: two epochs of batches, in the order of the examples."""
+    """The input of TFF's own process: two epochs of batches, in the order of the examples."""
     whole = (next(iter(data.create_tf_dataset_for_client(name).batch(100))) for name in CLIENTS)
     return [tf.data.Dataset.from_tensor_slices((e["x"], tf.cast(e["y"], tf.int32))).batch(3).repeat(2) for e in whole]
 
@@ -186,5 +186,5 @@ def test_the_guides_ten_lines_judge_a_process_of_tffs(worker, data):
     table = names["table"]
     assert sorted(table["client"].unique()) == list(CLIENTS)
     means = table.groupby("epoch")["loss"].mean()
-    assert means[5] < means[0]  # judged on the examples that it is adapted to
+    assert means[5] < means[0]  # evaluated on the examples that it is adapted to
     assert len([line for line in lines.splitlines() if line.strip() and not line.startswith(("import", "from"))]) <= 20

@@ -1,4 +1,4 @@
-"""What TensorFlow and TFF import for few runs is imported when it is first used, and is then the real thing."""
+"""Modules that few runs need are imported at first use, and then are the real modules."""
 
 import subprocess
 import sys

@@ -1,4 +1,4 @@
-"""What other programs put into the environment costs nothing: one line at most, and the program works."""
+"""Environment variables of other programs do no harm: one line at most, and the program works."""
 
 import os
 import pathlib
@@ -15,7 +15,7 @@ SAYS = "import os, sys, tff_personalization as t; "
 
 
 def python(code, *, executable=sys.executable, cwd=processes.ROOT, **variables):
-    """What a Python says that imports the package with these variables, and prints something."""
+    """The output of a Python that imports the package with these variables and prints something."""
     settings = {"cwd": cwd, "capture_output": True, "text": True, "check": False}
     return subprocess.run([executable, "-c", SAYS + code], env={**os.environ, **variables}, **settings)
 
@@ -99,7 +99,7 @@ def test_a_temporary_folder_of_somebody_elses_is_not_used(tmp_path, monkeypatch)
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     first = environment.temporary_folder()
     assert environment.temporary_folder() == first
-    first.chmod(0o777)  # as one that others may write to
+    first.chmod(0o777)  # as a folder that others may write to
     assert environment.temporary_folder() != first
 
 

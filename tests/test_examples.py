@@ -1,4 +1,4 @@
-"""The example plugins with tasks of their own, through two methods, four strategies, comparison, report and export."""
+"""The example plugins with their own tasks, through two methods, four strategies, comparison, report and export."""
 
 import contextlib
 import importlib.util
@@ -98,7 +98,7 @@ def test_a_regression_is_judged_by_its_own_metric_which_is_named(tmp_path, capsy
 
 
 def visible(page_text):
-    """What a page shows: its text, and the titles and hover texts of its figures; not its code and downloads."""
+    """The visible texts of a page: its text, and the titles and hover texts of its figures; not code and downloads."""
     body = page_text[page_text.index("<body>") :]
     code = r'<script>.*?</script>|href="data:[^"]*"|src="data:[^"]*"'
     return re.sub(code, "", body, flags=re.DOTALL)

@@ -1,4 +1,4 @@
-"""What is extreme but legal: few clients, few or very many examples, no updates at all."""
+"""Extreme but legal input: few clients, few or very many examples, no updates at all."""
 
 import json
 

@@ -1,4 +1,4 @@
-"""What happens around a run: a second process, data that changes, a full disk. One line each, and nothing is lost."""
+"""Faults around a run: a second process, changed data, a full disk. Each gives one line, and nothing is lost."""
 
 import functools
 import os
@@ -37,7 +37,7 @@ def refusal(arguments):
     assert completed.stdout == ""
     *before, line = completed.stderr.splitlines()
     assert line.startswith("Error: ")
-    # What was found in the data, the run, and, where it takes longer than a second, the progress line come first.
+    # Findings about the data, the run and, after a second, the progress line come first.
     expected = ("archive", "Run directory:", " · 0:")
     assert all(any(words in other for words in expected) for other in before), before
     return line
@@ -151,7 +151,7 @@ def test_a_damaged_checkpoint_is_set_aside_and_costs_nothing_but_time(stopped, u
 
 @pytest.fixture
 def small_disk(tmp_path):
-    """A file system of its own, and a function that gives it another size."""
+    """A separate file system, and a function that changes its size."""
     mounted = ["mount", "-t", "tmpfs", "-o", "size=1m", "none", str(tmp_path)]
     if subprocess.run(mounted, capture_output=True, check=False).returncode:
         pytest.skip("file systems cannot be mounted here")

@@ -1,4 +1,4 @@
-"""What makes a run the run it is."""
+"""The identity of a run."""
 
 import pytest
 from absl import flags

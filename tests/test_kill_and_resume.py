@@ -1,4 +1,4 @@
-"""The program as a process: killed and stopped at any moment, it goes on and ends with the same numbers."""
+"""The program as a process: killed and stopped at any moment, it resumes and ends with the same numbers."""
 
 import functools
 import os
@@ -100,13 +100,13 @@ def test_a_lost_terminal_is_as_sigterm(command, uninterrupted):
 
 
 def test_no_start_up_noise_reaches_the_user(uninterrupted):
-    """Standard error says what the data and the run are, and how far it is; standard output has the report."""
+    """Standard error has the data, the run and the progress; standard output has the report."""
     _, completed = uninterrupted
     data, run = completed.stderr.split("bars, 12 writers: 8 train, 4 test clients.")
     assert data.splitlines()[0].endswith("a by-writer archive; 12 writers, 420 examples.")
     assert all("archive" in line for line in data.splitlines())
     for line in run.splitlines()[1:]:
-        assert re.search(r" · \d+:\d\d", line), line  # the progress line, which tells the time
+        assert re.search(r" · \d+:\d\d", line), line  # the progress line, which shows times
     assert completed.stdout.startswith("\nPersonalized FedAvg on bars, 12 writers")
 
 

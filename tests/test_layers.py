@@ -7,7 +7,7 @@ import pathlib
 import pytest
 
 ROOT = pathlib.Path(__file__).parent.parent
-# From the bottom up: a room imports those below it, and modules of its own. Rooms of one line do not know each other.
+# From the bottom up: a room imports rooms below it and its own modules. Rooms of one line do not import each other.
 FLOORS = (
     ("errors", "deferred_imports", "environment"),
     ("registries", "startup", "homes", "seeds", "settings", "identity"),

@@ -1,4 +1,4 @@
-"""The inner loop by itself, eagerly: which examples it visits, what it trains, what it measures."""
+"""The inner loop by itself, eagerly: its visits, its training, its measurements."""
 
 import numpy as np
 import pytest
@@ -19,7 +19,7 @@ def numbered_examples(count):
 
 
 def recording_model(visits, seeds):
-    """A model that does nothing but note which examples it is shown in a training pass, and with which seed."""
+    """A model that only records the examples and the seed of each training pass."""
 
     def logits(weights, x, dropout_seed):
         if dropout_seed is not None:

@@ -1,4 +1,4 @@
-"""What methods share: cohorts, and clients that drop out or are slow."""
+"""Shared parts of methods: cohorts, and clients that drop out or are slow."""
 
 import collections
 
@@ -74,7 +74,7 @@ def test_stragglers_get_their_share_of_steps_done():
 
 @pytest.mark.usefixtures("worker")
 def test_a_round_closes_with_what_reported_and_what_stragglers_got_done():
-    """Weights are those of the clients that report; a straggler's delta is that of its first steps."""
+    """Only clients that report have weight; a straggler's delta is that of its first steps."""
     setup = make_setup(straggler_probability=0.5, client_dropout_probability=0.4)
     cohort = setup.cohorts()(2)
     assert cohort.dropped

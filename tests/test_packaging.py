@@ -1,4 +1,4 @@
-"""What `pip install` of a checkout installs."""
+"""The files that `pip install` of a checkout installs."""
 
 import pathlib
 import shutil

@@ -1,4 +1,4 @@
-"""Modules of the user's own: the documented example through the real program, and every mistake in one line."""
+"""The user's own modules: the documented example through the real program, and every mistake in one line."""
 
 import json
 import pathlib
@@ -53,7 +53,7 @@ def test_the_example_runs_outside_the_package_with_its_own_flags(tmp_path, by_wr
     assert config["flags"]["plugin_sources"] == {"a_plugin": plugins.sha256([plugin])}
     clients = pd.read_csv(tmp_path / "run" / "clients.csv")
     loss = clients.pivot_table(index=["strategy", "client"], columns="epoch", values="loss")
-    # All the way back to θ after each epoch is no personalization at all; fine-tuning is some.
+    # A full return to θ after each epoch is no personalization; fine-tuning is some.
     assert loss.loc["recentre", 2].tolist() == pytest.approx(loss.loc["recentre", 0].tolist(), rel=1e-5)
     assert (loss.loc["fine_tune", 2] < loss.loc["fine_tune", 0]).all()
 

@@ -19,7 +19,7 @@ def test_cohorts_of_everybody_are_gaussian_mechanisms(noise_multiplier, rounds):
     arguments = (noise_multiplier, 30, 30, rounds, 1e-5)
     expected = epsilon_of_gaussians(noise_multiplier, rounds, 1e-5)
     assert privacy.epsilon_of_poisson_cohorts(*arguments) == pytest.approx(expected, rel=2e-3)
-    # A client that is replaced moves the sum twice as far as one that is added.
+    # A replaced client moves the sum twice as far as an added one.
     expected = epsilon_of_gaussians(noise_multiplier / 2, rounds, 1e-5)
     assert privacy.epsilon_of_fixed_cohorts(*arguments) == pytest.approx(expected, rel=2e-3)
 

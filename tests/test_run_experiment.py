@@ -59,7 +59,7 @@ def test_training_helps_and_personalization_helps_more(run):
 def test_the_second_stage_begins_where_the_first_ended_with_another_server_optimizer(run):
     _, metrics, _ = read(run(**TWO_STAGES))
     assert metrics.stage.tolist() == ["fed_avg", "fed_avg", "reptile", "reptile"]
-    # The model is handed over: the loss goes on falling from where it was, far below an untrained model's.
+    # The model is handed over: the loss continues to fall from its last value, far below an untrained model's.
     assert metrics.train_loss[2] < metrics.train_loss[1] < metrics.train_loss[0]
 
 
@@ -119,7 +119,7 @@ def test_every_strategy_is_evaluated_in_one_pass(run, capsys):
     first = rows[rows.epoch == 0].set_index("strategy")
     assert first.drop(["local_only", "reconstruct"]).accuracy_mean.nunique() == 1
     last = rows[rows.epoch == 2].set_index("strategy")
-    # Each has a loss of its own, but that the last layer is all of a linear model: none is another in disguise.
+    # All losses differ, except that the last layer is the whole of a linear model: no strategy equals another.
     assert last.loss_mean.nunique() == len(last) - 1
     assert last.loss_mean.fine_tune == last.loss_mean.fine_tune_head
     knn = rows[rows.strategy == "knn_per"]
@@ -148,7 +148,7 @@ def test_strategy_epoch_and_learning_rate_are_chosen_on_validation_clients_alone
     assert choice["validation_accuracy"] == pytest.approx(chosen.accuracy_mean)
     assert summary["test_clients"] == 5
     assert "chosen on 2 validation clients" in capsys.readouterr().out
-    # What the choice does on test clients is what a run with these settings does there.
+    # The choice has the same results on test clients as a run with these settings.
     rate = {} if np.isnan(chosen.learning_rate) else {"personalization_learning_rate": chosen.learning_rate}
     fixed = {"personalization_learning_rates": None, "strategies": [chosen.strategy], "run_name": "fixed", **rate}
     rows = final_rows(run(**settings | fixed))

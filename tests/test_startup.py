@@ -1,4 +1,4 @@
-"""What a command does first and last."""
+"""The start and end of a command."""
 
 import errno
 import functools

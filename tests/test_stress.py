@@ -1,4 +1,4 @@
-"""The stress tests themselves: they cover what they say, and they can fail."""
+"""The stress tests themselves: they have the stated coverage, and they can fail."""
 
 import collections
 import random

@@ -1,4 +1,4 @@
-"""What leaves clients, read off the computations: only sums, in rounds and in evaluations that release aggregates."""
+"""What leaves clients, by the computations' types: only sums, in rounds and evaluations that release aggregates."""
 
 import functools
 
@@ -19,7 +19,7 @@ STRATEGIES = ("fine_tune", "fine_tune_head", "local_only")
 
 
 def aggregations(computation):
-    """Each step of a computation that takes values from clients to the server: its name, and the type that it takes."""
+    """Each step of a computation from clients to the server: its name, and its argument's type."""
     found = []
 
     def look(block):
@@ -79,9 +79,7 @@ def test_an_evaluation_that_releases_aggregates_sends_one_sum_and_nothing_else()
 def test_an_evaluation_that_releases_records_sends_nothing_to_the_server_within_the_computation():
     computation = evaluation_of("records")
     assert aggregations(computation) == []
-    assert (
-        computation.type_signature.result.placement is tff.CLIENTS
-    )  # where a simulation can look, and a server cannot
+    assert computation.type_signature.result.placement is tff.CLIENTS  # visible to a simulation, not to a server
 
 
 @pytest.mark.parametrize("name", aggregators.AGGREGATORS)

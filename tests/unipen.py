@@ -1,4 +1,4 @@
-"""The by-writer archive of UNIPEN (docs/results/README.md), where the environment variable UNIPEN62 names it."""
+"""The by-writer archive of UNIPEN (docs/results/README.md), if the environment variable UNIPEN62 names it."""
 
 import os
 import pathlib

@@ -24,7 +24,7 @@ def flat(weights):
 
 
 def parts_of(path, steps_per_epoch):
-    """θ − φ_1, φ_1 − φ_J/E, and what each further epoch adds, from the models of a client's path."""
+    """θ − φ_1, φ_1 − φ_J/E, and the part of each further epoch, from the models of a client's path."""
     ends = [0, 1, *(epoch * steps_per_epoch for epoch in range(1, EPOCHS + 1))]
     return np.stack([flat(path[a]) - flat(path[b]) for a, b in itertools.pairwise(ends)])
 
@@ -55,7 +55,7 @@ def test_parts_of_clients_and_of_their_mean_equal_numpy(schedule, round_number, 
         np.testing.assert_allclose(products, parts @ parts.T, atol=1e-5)
     mean = (10 * expected[0] + 3 * expected[1]) / 13
     np.testing.assert_allclose(found["cohort"], mean @ mean.T, atol=1e-5)
-    # A client with one batch an epoch has taken all of the first epoch's steps in part 0.
+    # For a client with one batch an epoch, part 0 has all steps of the first epoch.
     np.testing.assert_allclose(found["clients"][1][1], 0, atol=1e-9)
 
 

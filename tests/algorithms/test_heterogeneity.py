@@ -13,7 +13,7 @@ from tff_personalization.models import emnist_cnn
 pytestmark = pytest.mark.usefixtures("worker")
 CLASSES, RATE, BATCH, EPOCHS, POPULATION = 4, 0.1, 4, 2, 5
 SEED = np.array([3, 4], np.int32)
-# Client 1 comes back in the second round, clients 1 and 2 in the third.
+# Client 1 returns in the second round, clients 1 and 2 in the third.
 COHORTS = [(0, 1), (1, 2, 3), (2, 4, 1)]
 
 
@@ -207,7 +207,7 @@ def test_mime_lite_with_momentum_equals_numpy(model, clients, weighting):
 def test_mime_lite_equals_tffs(model, clients, base):
     ours = mime_lite.build_mime_lite(model, base, EPOCHS, BATCH, shuffle=False)
     stock = tff.learning.algorithms.build_weighted_mime_lite(model, base)
-    # TFF weighs a client by the examples of all its epochs: the same shares.
+    # TFF weights a client by the examples of all its epochs, which gives the same shares.
     assert_close(run_rounds(ours, clients), run_stock(stock, clients), atol=2e-5)
 
 

@@ -1,4 +1,4 @@
-"""IFCA against a few lines of NumPy: who trains which model, each cluster's mean, a cluster without members."""
+"""IFCA against a few lines of NumPy: clients' choice of models, each cluster's mean, a cluster without members."""
 
 import numpy as np
 import pytest
@@ -89,7 +89,7 @@ def test_one_cluster_is_fed_avg(models):
 
 
 def test_clipping_takes_hold_of_a_clients_own_delta(models):
-    """A cluster of one gets that client's clipped delta: its share of the cohort does not undo the clipping."""
+    """A cluster with one client gets its clipped delta: the client's share of the cohort does not undo the clipping."""
     clients, clip = oracles.make_clients(9, 6, 7, 12), 0.01
     factory = tff.aggregators.clipping_factory(clip, tff.aggregators.MeanFactory())
     process = build(models, oracles.sgd(1.0), aggregator=factory)
@@ -112,7 +112,7 @@ def test_a_model_that_is_not_finite_is_not_chosen(models):
 
 
 def test_best_cluster_starts_from_the_model_that_fits_the_train_part(models):
-    """Epoch 0 is the chosen model, judged on the test part, which has no say in the choice."""
+    """Epoch 0 is the chosen model, evaluated on the test part, which is not used for the choice."""
     clients = oracles.make_clients(9, 6, 7, 12)
     weights = ifca.first_models(*models)
     evaluate = evaluation.build_personalization_evaluation(

@@ -12,7 +12,7 @@ from tff_personalization.algorithms import fed_avg, fomaml, maml, meta_learning,
 from tff_personalization.models import emnist_cnn
 
 CLASSES, BATCH = 5, 4
-RATE = 0.2  # large for these images, so that a second derivative shows
+RATE = 0.2  # large for these images, to make second derivatives visible
 SEED = np.array([3, 4], np.int32)
 
 
@@ -39,7 +39,7 @@ def sgd(rate=RATE):
 
 
 def delta_of_round(process, clients, round_number=1):
-    """θ before less θ after one round with a server optimizer of plain SGD with rate 1: the mean delta."""
+    """θ before minus θ after one round, with plain SGD at rate 1 as server optimizer: the mean delta."""
     state = process.initialize()
     before = process.get_model_weights(state).trainable
     output = process.next(state, [cohorts.client_value(*client, SEED, round_number) for client in clients])
@@ -176,7 +176,7 @@ def test_fed_avg_is_fed_sgd_plus_fomaml_of_every_number_of_steps_and_reptile_of_
 
 
 def loss_after_adapting(theta, support, query, steps):
-    """float64: the loss of φ(θ) on the query part, which is what MAML goes down."""
+    """float64: the loss of φ(θ) on the query part, which MAML minimizes."""
     kernel, bias = numpy_oracle.local_sgd(theta, *support, RATE, BATCH, steps)[-1]
     logits = numpy_oracle.flat(query[0]) @ kernel + bias
     log_p = logits - np.log(np.exp(logits).sum(axis=1, keepdims=True))
@@ -225,7 +225,7 @@ def cnn_loss_in_plain_tensorflow(weights, x, y):
 
 @pytest.mark.usefixtures("worker")
 def test_mamls_delta_on_the_cnn_is_that_of_nested_tapes_over_plain_tensorflow():
-    """Finite differences are of no use here: where a ReLU switches, the local steps' end jumps."""
+    """Finite differences do not work here: where a ReLU switches, the result of the local steps jumps."""
     model, steps, rate = emnist_cnn.build_cnn(CLASSES, np.random.default_rng(0), dropout=False), 3, 0.03
     (client,) = make_clients(16)
     arguments = (model, sgd(rate), sgd(1.0), steps, BATCH, 0.5, 1.0)
@@ -249,7 +249,7 @@ def test_mamls_delta_on_the_cnn_is_that_of_nested_tapes_over_plain_tensorflow():
 
 
 def per_fed_avg_in_numpy(weights, client, alpha, beta, steps, correction):
-    """Per-FedAvg's end of `steps` local steps; `correction(w, v, x, y)` stands for the Hessian's product."""
+    """Per-FedAvg's weights after `steps` local steps; `correction(w, v, x, y)` gives the Hessian's product."""
     x, y = numpy_oracle.flat(client[0]), client[1]
     draws_seed = tf.random.split(SEED)[1]
     for step in range(steps):

@@ -164,7 +164,7 @@ def test_three_rounds_equal_tffs_own_fed_avg_on_the_cnn():
 
 
 def test_pooled_training_keeps_its_optimizers_state_from_round_to_round(model):
-    """Two rounds of pooled momentum SGD are one longer walk through the same examples."""
+    """Two rounds of pooled momentum SGD equal one longer pass through the same examples."""
     (client,) = make_clients(16)
     halves = [[(client[0][:8], client[1][:8])], [(client[0][8:], client[1][8:])]]
     process = centralized.build_centralized(model, sgd(RATE, 0.9), BATCH)

@@ -14,7 +14,7 @@ from tff_personalization.personalization import evaluation
 
 pytestmark = pytest.mark.usefixtures("worker")
 HIDDEN, HEAD_EPOCHS, EPOCHS = 6, 3, 2
-RATE = 0.01  # at larger ones training these two layers swings, and float32 with it
+RATE = 0.01  # at larger rates training these two layers oscillates, and so do float32 errors
 NOISE = tff.aggregators.DifferentiallyPrivateFactory.gaussian_fixed(noise_multiplier=1.0, clients_per_round=2, clip=0.1)
 
 
@@ -38,7 +38,7 @@ def model():
 
 
 def gradient(weights, x, y):
-    """Of U, V and b: the head's by the oracle, on features; U's by the chain rule, from that of the logits' kernel."""
+    """The gradient of U, V and b: the head's by the oracle, on features; U's by the chain rule."""
     u, v, b = weights
     of_kernel, _ = numpy_oracle.gradient([u @ v, b], x, y)
     return [of_kernel @ v.T, *numpy_oracle.gradient([v, b], x @ u, y)]
@@ -77,7 +77,7 @@ def build_fed_recon(model, server, **settings):
 
 @pytest.mark.parametrize("weighting", ["examples", "uniform"])
 def test_two_rounds_of_fed_recon_equal_numpy(model, weighting):
-    """Every second example is support; a client with one example has no query half and does not count."""
+    """Every second example is support. A client with one example has no query half and does not count."""
     rounds = [oracles.make_clients(9, 13, 1), oracles.make_clients(7, 10)]
     trained, _ = oracles.run_rounds(build_fed_recon(model, oracles.sgd(1.0, 0.9), client_weighting=weighting), rounds)
     u, *head = oracles.initial(model)
@@ -165,7 +165,7 @@ def test_reconstruct_trains_the_head_as_fed_recon_does_and_then_fine_tunes_all_l
 
 
 def run_rounds_with_states(process, rounds):
-    """The global weights, and what each client keeps, after rounds of clients by name."""
+    """The global weights and each client's state, after rounds of clients by name."""
     state, kept = process.initialize(), {}
     for cohort in rounds:
         states = [kept.get(name, process.client_state) for name in cohort]

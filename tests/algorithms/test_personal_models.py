@@ -1,6 +1,6 @@
-"""Methods whose clients have models of their own, against a few lines of NumPy on one or two linear layers.
+"""Methods whose clients have their own models, against a few lines of NumPy on one or two linear layers.
 
-Three rounds; one client is in all of them, one in two, one in the middle one only.
+There are three rounds: one client is in all of them, one in two, one only in the second.
 """
 
 import numpy as np
@@ -14,7 +14,7 @@ from tff_personalization.models import emnist_cnn
 
 pytestmark = pytest.mark.usefixtures("worker")
 EPOCHS, RATE, STRENGTH = 2, 0.05, 0.7
-SMALL = 0.01  # at larger ones training two layers swings, and float32 with it
+SMALL = 0.01  # at larger rates training two layers oscillates, and so do float32 errors
 
 
 @pytest.fixture
@@ -49,7 +49,7 @@ def move(weights, gradients, rate=RATE):
 
 
 def assert_rounds_equal_numpy(process, rounds, w, kept_at_first, of_a_client, uniform=False):
-    """With the server's momentum 0.9; returns the largest difference and what clients keep."""
+    """Uses server momentum 0.9. Returns the largest difference and what clients keep."""
     trained, kept = partial_models.run_rounds_with_states(process, rounds)
     velocity, states = [np.zeros_like(part) for part in w], dict.fromkeys("abc", kept_at_first)
     for cohort in rounds:
@@ -89,7 +89,7 @@ def test_p_fed_me_equals_numpy(model, rounds):
     settings = p_fed_me.Envelope(p_fed_me_lambda=2.0, p_fed_me_steps=3, p_fed_me_learning_rate=0.2)
 
     def of_a_client(w, client, theta):
-        w_i, theta = w, w  # what a client kept is not where its next round begins
+        w_i, theta = w, w  # a client's next round does not start from what it kept
         for x, y in batches(client, 5):
             for _ in range(3):
                 gradients = numpy_oracle.gradient(theta, x, y)
@@ -126,7 +126,7 @@ def test_apfl_equals_numpy(model, rounds, learn):
 
 
 def test_fed_babu_equals_numpy(two_layers):
-    """FedAvg of U; V and b stay as they were, bit by bit."""
+    """FedAvg of U; V and b do not change by a bit."""
     rounds = [oracles.make_clients(9, 13, 1), oracles.make_clients(7, 10)]
     server = oracles.sgd(1.0, 0.9)
     process = fed_babu.build_fed_babu(two_layers, oracles.sgd(SMALL), server, EPOCHS, oracles.BATCH, shuffle=False)
@@ -175,7 +175,7 @@ def test_fed_ala_equals_numpy(two_layers, rounds):
 
 
 def test_fed_rod_equals_numpy(two_layers, rounds):
-    """The generic predictor's loss is that of logits with log n_c added, as if to b; the head learns what is left."""
+    """The generic predictor's loss is that of logits with log n_c added, as if to b; the head learns the rest."""
 
     def of_a_client(theta, client, p):
         counts = np.bincount(client[1], minlength=oracles.CLASSES)

@@ -34,7 +34,7 @@ def sgd(rate):
 
 
 def counting(model, rate=0.1):
-    """FedAvg(1) whose clients count the examples they have visited in all rounds, and the server their sum."""
+    """FedAvg(1) whose clients count their visits in all rounds; the server counts the sum."""
     training = local_training.LocalTraining(model, sgd(rate), BATCH, shuffle=False)
 
     def update(theta, client, state):

@@ -1,4 +1,4 @@
-"""Run directories with synthetic numbers, as the training program would leave them."""
+"""Run directories with synthetic numbers, in the form of the training program."""
 
 import itertools
 import json
@@ -33,7 +33,7 @@ def write_run(
     given: dict | None = None,
     examples: tuple[str, ...] = ("0", "5", "all"),
 ) -> pathlib.Path:
-    """Writes a run directory whose accuracies are multiples of one over a client's few test examples."""
+    """Writes a run directory. Accuracies are multiples of 1 / (a client's few test examples)."""
     rng = np.random.default_rng(seed)
     rounds = sum(count for _, count in stages)
     directory.mkdir(parents=True)
@@ -159,7 +159,7 @@ def _histogram_rows(strategy, epoch, rows) -> list[dict]:
 
 
 def _decomposition_rows(rounds, epochs) -> list[dict]:
-    """Shares that add up to 1, FedSGD's the larger the later, cosines that fall from epoch to epoch."""
+    """Shares that add up to 1, FedSGD's growing with the round, and cosines that fall from epoch to epoch."""
     rows = []
     for number, epoch in itertools.product(range(10, rounds + 1, 10), range(1, epochs + 1)):
         first = (0.1 + 0.2 * number / rounds) * epochs / epoch
@@ -192,7 +192,7 @@ def _write_json(path: pathlib.Path, value: dict) -> None:
 
 @pytest.fixture
 def make_run(tmp_path) -> Callable[..., pathlib.Path]:
-    """Writes a run directory of the given name, with settings as `write_run` takes them, and returns its path."""
+    """Writes a run directory with the given name and settings of `write_run`, and returns its path."""
 
     def make(name: str = "run_1", **settings) -> pathlib.Path:
         return write_run(tmp_path / "runs" / name, **settings)

@@ -1,4 +1,4 @@
-"""Claims: effects by hand from the records, verdicts by where the interval lies, nothing chosen on test clients."""
+"""Claims: effects computed by hand from the records, verdicts by the interval, nothing chosen on test clients."""
 
 import json
 import pathlib
@@ -17,7 +17,7 @@ TWO = [("FedAvg", {}, {"seed": seed}) for seed in (1, 2)] + [
 
 
 def _as_seed(directory, seed):
-    """Gives a run that was drawn with another seed the seed of those that it is compared with."""
+    """Gives a run that was drawn with another seed the seed of the runs to compare."""
     for name in ("config.json", "summary.json"):
         contents = json.loads((directory / name).read_text())
         contents["seed"] = seed
@@ -49,7 +49,7 @@ def test_a_paired_effect_is_the_mean_over_seeds_of_differences_client_by_client(
             for ours, theirs in ((2, 0), (3, 1))
         ]
         found = _judge(fine_tuning, name)
-        # Only clients that both have judged count.
+        # Only clients that both runs have evaluated count.
         assert found["effect"] == pytest.approx(np.mean([values.dropna().mean() for values in by_seed]))
         assert found["low"] < found["effect"] < found["high"]
         assert found["seeds"] == 2
@@ -58,14 +58,14 @@ def test_a_paired_effect_is_the_mean_over_seeds_of_differences_client_by_client(
 
 
 def _claim(values, name="X.1", **settings):
-    """A claim with these values of one unit for each seed, which no seed's clients make less certain."""
+    """A claim with these values of one unit for each seed, without variation of clients."""
     measured = claim_measures.Measured([pd.Series({"a client": value}) for value in values])
     return paper_claims.Claim(name, "fine_tuning", "…", "…", "client", lambda experiment, chosen: measured, **settings)
 
 
 @pytest.fixture
 def judge():
-    """Judges claims as one family."""
+    """Gives verdicts on claims as one family."""
     experiment = study.Experiment("fine_tuning", "", "", "", "", "", None, (), 0)
     return lambda *family: claims.judge(study.Study(pathlib.Path(), (experiment,)), family)
 
@@ -104,7 +104,7 @@ def test_what_a_claim_decides_by_itself_may_not_hold_among_others(judge):
     several = judge(sure, unsure, few, *(_claim([-0.05, 0.05, 0.01], f"X.{number}") for number in range(4, 7)))
     assert [found["verdict"] for found in several[:3]] == [claims.SUPPORTED, claims.UNDECIDED, claims.UNDECIDED]
     assert several[1]["before_correction"] == claims.SUPPORTED
-    assert several[1]["p"] == pytest.approx(4 * by_itself["p"])  # the second smallest of five that have three seeds
+    assert several[1]["p"] == pytest.approx(4 * by_itself["p"])  # the second smallest of five with three seeds
     assert "does not hold after correction for 5 claims" in several[1]["why"]
     assert several[2]["p"] is None
 
@@ -139,7 +139,7 @@ def test_choosing_by_initial_accuracy_is_judged_by_models_that_validation_client
         experiment.entries, [(0.7, 0.8), (0.7, 0.9), (0.8, 0.7), (0.6, 0.8)], strict=True
     ):
         rows = [
-            (rate, "fine_tuning", epoch, accuracy - better)  # the second rate, better by 0.3, is not as the flags say
+            (rate, "fine_tuning", epoch, accuracy - better)  # the second rate, better by 0.3, is not that of the flags
             for rate, better in ((0.02, 0), (0.08, 0.3))
             for epoch, accuracy in ((0, initial), (3, 0.99), (5, personalized))
         ]
@@ -244,7 +244,7 @@ def test_after_as_many_examples_the_other_run_is_taken_where_it_has_visited_them
     for place, per_round in ((ours, 80), (theirs, 100)):
         table = pd.read_csv(place / "metrics.csv").assign(examples=per_round)
         table.to_csv(place / "metrics.csv", index=False)
-    _give_validation_curve(theirs, {60: 0.5, 90: 0.6, 100: 0.7})  # 80 rounds of it have as many: 90 is the first
+    _give_validation_curve(theirs, {60: 0.5, 90: 0.6, 100: 0.7})  # 80 of its rounds have as many: 90 is the first
     assert _judge(fine_tuning, "C2.5")["seeds"] == 0
     judged = pd.read_csv(theirs / "clients.csv").assign(round=90, accuracy=lambda table: table.accuracy - 0.125)
     judged.to_csv(theirs / "by_round.csv", index=False)
@@ -265,7 +265,7 @@ def test_at_the_same_initial_accuracy_the_other_model_lies_between_its_matched_r
     reference, other = (directory / "runs" / f"centralized_{number}" for number in (0, 1))
     _give_validation_curve(reference, {100: 0.6})
     _give_validation_curve(other, {10: 0.5, 20: 0.7})
-    if seeds == 2:  # the second seed's other model is never as low as the reference
+    if seeds == 2:  # the second seed's other model is always above the reference
         _give_validation_curve(directory / "runs" / "centralized_2", {100: 0.4})
         _give_validation_curve(directory / "runs" / "centralized_3", {10: 0.5, 20: 0.7})
     mine = pd.read_csv(reference / "clients.csv").assign(accuracy=lambda table: 0.4 + 0.2 * table.accuracy)

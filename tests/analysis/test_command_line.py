@@ -1,4 +1,4 @@
-"""The scripts as a user starts them: files written, exit statuses, errors on one line."""
+"""The scripts as commands: written files, exit statuses, errors on one line."""
 
 import pathlib
 import subprocess

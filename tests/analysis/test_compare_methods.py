@@ -1,4 +1,4 @@
-"""The table of methods: differences client by client, their interval, what a row averages."""
+"""The table of methods: differences per client, their interval, the averages of a row."""
 
 import csv
 import io
@@ -94,7 +94,7 @@ def test_a_strategy_is_judged_over_the_seeds_that_have_it(make_run):
     table = compare_methods.compare(runs_lib.read_all(directories))
     assert table[["strategy", "seeds", "which_seeds"]].to_numpy().tolist() == [
         ["fine_tuning", 2, "1, 2"],
-        ["fine_tuning", 1, "1"],  # what head_only stands beside
+        ["fine_tuning", 1, "1"],  # the reference for head_only
         ["head_only", 1, "1"],
     ]
     assert table["difference_low"].isna().tolist() == [True, True, False]

@@ -1,4 +1,4 @@
-"""Which runs are compared, and in which rounds; nothing of it depends on test clients."""
+"""The runs and rounds that are compared. None of it depends on test clients."""
 
 import pandas as pd
 

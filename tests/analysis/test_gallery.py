@@ -1,4 +1,4 @@
-"""gallery.npz as it is read."""
+"""Reading gallery.npz."""
 
 import numpy as np
 import pytest

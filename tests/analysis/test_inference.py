@@ -1,4 +1,4 @@
-"""What effects are judged by: closed forms, known p-values, and how often the interval holds a known effect."""
+"""Inference on effects: closed forms, known p-values, and how often the interval contains a known effect."""
 
 import numpy as np
 import pandas as pd
@@ -9,7 +9,7 @@ from analysis import inference
 
 
 def _values(seeds, clients=None):
-    """A seed's numbers by client; the same clients in each seed, unless the names say otherwise."""
+    """A seed's numbers by client. All seeds have the same clients, unless the names differ."""
     return [pd.Series(of_seed, clients or range(len(of_seed))) for of_seed in seeds]
 
 
@@ -32,7 +32,7 @@ def test_where_no_client_differs_the_interval_is_that_of_t_over_seeds():
 
 
 def test_a_client_that_all_seeds_have_is_one_unit():
-    # Four seeds of the same clients tell no more of clients than one does; four seeds of others do.
+    # Four seeds of the same clients say no more about clients than one; four seeds of other clients do.
     of_one = np.random.default_rng(1).normal(0.02, 0.1, 100)
     one = inference.estimate(_values([of_one])).interval()
     same = inference.estimate(_values([of_one] * 4)).interval()
@@ -65,7 +65,7 @@ def test_holms_p_values_are_those_of_a_worked_example():
 
 
 def _nested(values, rng):
-    """A bootstrap of seeds, and of each seed's clients for themselves: narrower than what it is to hold."""
+    """A bootstrap of seeds, and of each seed's clients separately. It is too narrow."""
     seeds, clients = values.shape
     drawn = rng.integers(seeds, size=(RESAMPLES, seeds))
     places = rng.integers(clients, size=(RESAMPLES, seeds, clients))
@@ -74,11 +74,11 @@ def _nested(values, rng):
 
 
 EFFECT, CLIENTS, RESAMPLES, TIMES = 0.02, 67, 300, 100
-KINDS = {"own clients": (0.0, 0.08), "shared clients": (0.06, 0.05)}  # deviations: of clients, and of a client's seeds
+KINDS = {"own clients": (0.0, 0.08), "shared clients": (0.06, 0.05)}  # of clients, and of a client's seeds
 
 
 def coverage(seeds, kind, deviation, times=TIMES):
-    """How often the interval, and that of a nested bootstrap, hold the effect; `deviation` is of it over seeds."""
+    """How often the interval, and a nested bootstrap's, contain the effect; `deviation` is the effect's over seeds."""
     rng, (of_clients, within) = np.random.default_rng(7), KINDS[kind]
     held = np.zeros(2)
     for _ in range(times):

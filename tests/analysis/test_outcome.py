@@ -1,4 +1,4 @@
-"""The sentence at the end of a run says what its records say."""
+"""The sentence at the end of a run agrees with its records."""
 
 import json
 

@@ -1,4 +1,4 @@
-"""What runs are called in figures: method, settings that differ, seed; never a name of the code."""
+"""Labels of runs in figures: method, different settings, seed; never a name of the code."""
 
 from analysis import run_labels
 from analysis import runs as runs_lib

@@ -1,4 +1,4 @@
-"""Reading run directories: what is refused, and with which words."""
+"""Reading run directories: what is refused, and with which message."""
 
 import json
 
@@ -177,7 +177,7 @@ def test_right_answers_that_an_earlier_version_did_not_record_are_those_of_the_a
     tested = read[read["test_examples"] > 0]
     assert (tested["correct"] / tested["test_examples"] == tested["accuracy"]).all()
     assert (read.loc[read["test_examples"] == 0, "correct"] == 0).all()
-    own = np.arange(len(table)) % (10 * table["test_examples"] + 1)  # what is recorded stands
+    own = np.arange(len(table)) % (10 * table["test_examples"] + 1)  # the record counts
     recorded = table.assign(test_predictions=10 * table["test_examples"], correct=own)
     recorded["accuracy"] = own / recorded["test_predictions"]
     recorded.to_csv(directory / "clients.csv", index=False)

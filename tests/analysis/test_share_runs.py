@@ -1,4 +1,4 @@
-"""What is published of runs: their records in one file, readable as before, without paths of the machine."""
+"""Sharing runs: their records in one file, readable as before, without paths of the machine."""
 
 import json
 import zipfile

@@ -1,4 +1,4 @@
-"""Studies: which runs an experiment has, and what is refused."""
+"""Studies: the runs of an experiment, and what is refused."""
 
 import pytest
 

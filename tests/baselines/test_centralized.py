@@ -8,7 +8,7 @@ from baselines import centralized
 
 
 class Pool:
-    """Stands in for the clients' data: five clients, whose examples are numbered through."""
+    """A fake of the clients' data: five clients with numbered examples."""
 
     sizes = types.MappingProxyType({"a": 3, "b": 5, "c": 2, "d": 4, "e": 1})
 

@@ -1,4 +1,4 @@
-"""The comparison with a plain PyTorch loop: what it is given, and what is said of both."""
+"""The comparison with a plain PyTorch loop: its input, and its table."""
 
 import json
 

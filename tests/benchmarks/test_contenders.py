@@ -1,4 +1,4 @@
-"""The TensorFlow contenders do the work they are said to do: small rounds of each, with the same network."""
+"""The TensorFlow contenders do the stated work: small rounds of each, with the same network."""
 
 import numpy as np
 import pytest
@@ -18,9 +18,9 @@ def test_ours_and_the_stock_recipe_visit_as_many_examples_in_as_many_steps(worke
     ours = contenders.build_ours(task, TINY)().metrics["client_work"]
     theirs = stock.build_stock(task, TINY)().metrics["client_work"]["train"]
     assert ours["examples"] == theirs["num_examples"] == tasks.visits(task, TINY)
-    # Ours counts no steps: its examples over the steps' size.
+    # Ours does not count steps, so they are computed: examples divided by the step's size.
     assert theirs["num_batches"] == steps == ours["examples"] // (40 if task == "fed_sgd" else 20)
-    # At random labels of 62 classes and few steps, the losses stay near that of a guess.
+    # With random labels of 62 classes and few steps, losses stay near that of guessing.
     for loss in (ours["train_loss"], theirs["loss"]):
         assert loss == pytest.approx(np.log(62), abs=0.3)
 
@@ -61,7 +61,7 @@ def test_evaluations_judge_every_client_before_and_after_each_epoch(worker, monk
     raw = bounds._raw_client("evaluation", TINY)(TINY.cohort()[0])
     assert len(raw) == 3
     assert all(0 <= correct <= 20 for correct in raw)
-    # Before any training, ours and plain TensorFlow judge the same weights.
+    # Before any training, ours and plain TensorFlow evaluate the same weights.
     assert raw[0] == ours[0]["correct"][0, 0]
 
 

@@ -1,4 +1,4 @@
-"""The parts of a round sum to it, and each is what it is said to be."""
+"""The parts of a round add up to it, and each measures what it says."""
 
 import asyncio
 import time

@@ -1,4 +1,4 @@
-"""The work of the benchmarks' contenders, and the protocol that they speak."""
+"""The work of the benchmarks' contenders, and their protocol."""
 
 import io
 import json

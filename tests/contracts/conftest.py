@@ -1,4 +1,4 @@
-"""The program in this process, for contracts that all methods or strategies keep."""
+"""The program in this process, for the contracts of all methods or strategies."""
 
 import pathlib
 import sys
@@ -23,7 +23,7 @@ PLUGIN = pathlib.Path(__file__).parents[2] / "examples" / "my_plugin.py"
 
 @pytest.fixture(scope="module")
 def plugin():
-    """The example plugin, loaded: its method and strategy are under the contracts too."""
+    """The loaded example plugin: the contracts hold for its method and strategy too."""
     registries = methods.METHODS, strategies.STRATEGIES, plugins._loaded
     before = [dict(registry_) for registry_ in registries]
     flags_before = set(flags.FLAGS)
@@ -39,7 +39,7 @@ def plugin():
 
 @pytest.fixture(scope="module")
 def archive(tmp_path_factory):
-    """A by-writer archive of bars: twelve writers, of which every third has one example and so no test example."""
+    """A by-writer archive of bars with twelve writers. Every third has one example, and so no test example."""
     rng = np.random.default_rng(7)
     counts = [1 if writer % 3 == 2 else 12 + writer for writer in range(12)]
     labels = rng.integers(0, 5, sum(counts))
@@ -54,7 +54,7 @@ def archive(tmp_path_factory):
 
 
 class Program:
-    """Runs experiments in this process, and gives their methods as they were built."""
+    """Runs experiments in this process, and gives their methods."""
 
     def __init__(self, archive, output_dir):
         self._defaults = {

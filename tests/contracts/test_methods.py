@@ -1,4 +1,4 @@
-"""What every method keeps to, the example plugin's included."""
+"""The contract of every method, including the example plugin's."""
 
 import json
 import shutil
@@ -17,7 +17,7 @@ from tff_personalization.records import client_states, saved_models
 from tff_personalization.tasks import federated_data
 
 LOCAL_STEPS = {"local_epochs": None, "local_steps": 4}
-# What a method is given besides the small settings that all have.
+# A method's settings besides the small settings of all.
 SETTINGS = {
     "fed_avg": {},
     "reptile": LOCAL_STEPS,
@@ -110,7 +110,7 @@ KEEP_A_MODEL = ("fed_per", "fed_rep", "fed_ala", "fed_rod", "ditto", "p_fed_me",
 
 @EVERY_TRAINED
 def test_participants_are_judged_on_their_own_test_parts_where_clients_keep_a_model(program, finished, method):
-    """The mean of `kept` is that of the models that clients keep, by the process's own account of them."""
+    """The mean of `kept` is that of the models that clients keep, as the process itself gives them."""
     summary = json.loads((finished / "summary.json").read_text())
     assert (finished / "participants.csv").exists() == ("participants" in summary) == (method in KEEP_A_MODEL)
     if method not in KEEP_A_MODEL:
@@ -150,7 +150,7 @@ def test_participants_of_a_method_without_kept_models_are_judged_when_asked_for(
 
 @EVERY_TRAINED
 def test_a_run_that_was_killed_is_resumed_and_ends_with_the_numbers_of_one_that_was_not(program, finished, method):
-    """As if killed after the checkpoint of round 2, with round 3 on record already."""
+    """As if it was killed after the checkpoint of round 2, with round 3 already on record."""
     cut = finished.with_name(f"{method}-cut")
     shutil.copytree(finished, cut)
     for name in ("summary.json", "clients.csv", "distribution.csv"):

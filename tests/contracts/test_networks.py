@@ -1,6 +1,6 @@
-"""Every method and strategy takes networks of the user's own: a Keras model, and TFF's `FunctionalModel`.
+"""Every method and strategy accepts a user's networks: a Keras model, and TFF's `FunctionalModel`.
 
-The two networks compute the same, with the same weights. So do a round and an evaluation with them.
+The two networks compute the same with the same weights. So a round and an evaluation give the same with both.
 """
 
 from unittest import mock
@@ -71,7 +71,7 @@ def test_a_round_with_a_functional_model_is_that_with_a_keras_model(program, met
 
 @pytest.fixture(scope="module")
 def curves(plugin, worker):
-    """What each strategy makes of a client, with both networks: (losses, right answers), each (networks, epochs)."""
+    """Each strategy's curve on a client, with both networks: (losses, right answers), each (networks, epochs)."""
     task = registry.Task(outputs.classes(range(CLASSES)), tf.TensorSpec([28, 28], tf.uint8), NETWORKS, sources.IMAGES)
     theta = initial_weights(CLASSES, np.random.default_rng(1))
     rates, other = tuple(np.full_like(w, 0.2) for w in theta), tuple(-w for w in theta)

@@ -1,4 +1,4 @@
-"""What every strategy keeps to, the example plugin's included; all are evaluated in one pass."""
+"""The contract of every strategy, including the example plugin's. All are evaluated in one pass."""
 
 import collections
 

@@ -1,4 +1,4 @@
-"""The smallest network with all that others have: a convolution, which fails on a batch of no images, and a head."""
+"""The smallest network with the parts of others: a convolution, which fails on an empty batch, and a head."""
 
 import numpy as np
 import tensorflow as tf

@@ -2,7 +2,7 @@
 
     python -m tests.docs.tables
 
-Puts each table in its place, between `<!-- table: NAME -->` and `<!-- end -->`.
+Writes each table to its place, between `<!-- table: NAME -->` and `<!-- end -->`.
 """
 
 import functools
@@ -45,7 +45,7 @@ _EVENTS = {"1 workers": "1 worker", "3 workers": "3 workers, on two cores"}
 
 
 def faults() -> str:
-    """By moment and kind: ended with the same numbers / injected; beside them the most rounds done again."""
+    """By moment and kind: ended with the same numbers / injected, and the most rounds done again."""
     rows = pd.read_csv(RECORDS / "faults.csv")
     return _markdown(
         pd.DataFrame(
@@ -71,7 +71,7 @@ def _survived(rows: pd.DataFrame) -> str:
 
 
 def bad_input() -> str:
-    """By kind: malformed input given to what reads it."""
+    """By kind: malformed input given to its reader."""
     rows = pd.read_csv(RECORDS / "bad_input.csv")
     return _markdown(
         rows[["kind", "tried", "refused", "accepted", "other"]].rename(
@@ -112,7 +112,7 @@ def environments() -> str:
 
 
 def soak() -> str:
-    """By method: runs with faults, and what was left in the end."""
+    """By method: runs with faults, and what was left at the end."""
     rows = pd.read_csv(RECORDS / "soak.csv")
     left = [column for column in rows.columns if column.endswith(" left")]
 
@@ -181,19 +181,19 @@ def _compared() -> pd.DataFrame:
 
 
 def comparison() -> str:
-    """Methods and strategies beside the first run of configs/comparison.toml."""
+    """Methods and strategies compared with the first run of configs/comparison.toml."""
     return compare_methods.render(_compared(), "markdown")
 
 
 def three_seeds() -> str:
-    """Of `comparison`, the methods that have three seeds, each with fine-tuning."""
+    """The methods of `comparison` with three seeds, each with fine-tuning."""
     rows = _compared()
     shown = rows[(rows["seeds"] == 3) & (rows["strategy"] == "fine_tune")]
     return compare_methods.render(shown, "markdown", ["settings", "strategy", "seeds"])
 
 
 def verdicts() -> str:
-    """The paper's claims, judged by the records."""
+    """The verdicts on the paper's claims, from the records."""
     return _markdown(pd.DataFrame([_of_claim(found) for found in claims.judge(study.read(PAPER))]))
 
 
@@ -234,7 +234,7 @@ def _markdown(table: pd.DataFrame) -> str:
 
 
 def filled(page: str) -> str:
-    """A page with the tables that it has places for."""
+    """A page with its tables filled in."""
 
     def place(found: re.Match) -> str:
         return f"{found[1]}\n{TABLES[found[2]]().rstrip()}\n{found[3]}"

@@ -1,4 +1,4 @@
-"""Every link and picture of every page leads somewhere."""
+"""Every link and picture of every page has a target."""
 
 import json
 import pathlib
@@ -23,7 +23,7 @@ def _text(page):
 
 
 def _headings(page):
-    """The fragments by which a page's headings are linked to, as GitHub makes them."""
+    """The link fragments of a page's headings, as GitHub makes them."""
     found, text = set(), re.sub(r"^```.*?^```", "", _text(page), flags=re.DOTALL | re.MULTILINE)
     for heading in re.findall(r"^#{1,6} +(.+?) *#*$", text, re.MULTILINE):
         plain = re.sub(r"\[([^\]]*)\]\([^)]*\)", r"\1", heading).lower()
@@ -41,7 +41,7 @@ def links(page):
 
 
 def broken(page):
-    """The links of a page to no file of the project, or to no heading."""
+    """The links of a page whose file or heading does not exist."""
     found = []
     for link in links(page):
         name, _, fragment = link.partition("#")

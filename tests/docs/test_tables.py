@@ -1,4 +1,4 @@
-"""The tables of the pages are those of the records beside them."""
+"""The tables of the pages agree with their records."""
 
 import pandas as pd
 import pytest

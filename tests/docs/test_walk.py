@@ -1,4 +1,4 @@
-"""The notebook still runs, and says what it said when it was executed."""
+"""The notebook still runs, and gives its recorded output."""
 
 import contextlib
 import io

@@ -1,4 +1,4 @@
-"""Turns of phrase over which readers stumbled are not in the pages, in help or in messages (docs/contributing.md)."""
+"""Pages, help and messages avoid phrases that readers found hard to understand (docs/contributing.md)."""
 
 import ast
 import pathlib
@@ -8,7 +8,7 @@ import pytest
 
 ROOT = pathlib.Path(__file__).parents[2]
 STUMBLED = re.compile(r"\b(anew|hangs? on|go(?:es)? on|for want of|want of memory|but for|taken apart|so many|alone)\b")
-# What the paper is quoted with, what records call a run, and a name in the code.
+# Quotations of the paper, names of runs in records, and a name in the code.
 QUOTED = ("`alone`", "FOMAML's terms alone", "FedSGD's term alone", "initial accuracy alone", "global accuracy alone")
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 PACKAGES = ("tff_personalization", "baselines", "analysis")

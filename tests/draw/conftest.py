@@ -1,4 +1,4 @@
-"""A small model for the drawing page, and the evaluation computation as judge of what the page says."""
+"""A small model for the drawing page, and the evaluation computation to check the page."""
 
 import dataclasses
 
@@ -19,7 +19,7 @@ HOST = "127.0.0.1:8765"
 
 
 def trained_model(*arguments):
-    """An untrained model in the place of a trained one, with settings as the flags say."""
+    """An untrained model instead of a trained one, with the flags' settings."""
     flag_values = flags.FlagValues()
     config.define_flags(flag_values)
     flag_values(["run_experiment", *arguments])

@@ -1,10 +1,10 @@
-"""Strokes that an image of handwriting could be of."""
+"""Strokes that could have drawn an image of handwriting."""
 
 import numpy as np
 
 
 def strokes_along_ink(image):
-    """Strokes that cover the ink of an image: from each inked pixel on to the nearest one not yet visited beside it."""
+    """Strokes that cover the ink of an image: from each inked pixel to the nearest unvisited neighbour."""
     left = set(map(tuple, np.argwhere(image > 180).tolist()))
     strokes = []
     while left:

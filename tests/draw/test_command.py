@@ -1,4 +1,4 @@
-"""The command: what it says without a run, and of runs that it cannot show."""
+"""The command: its messages without a run, and for runs that it cannot show."""
 
 import pathlib
 import types
@@ -92,7 +92,7 @@ def test_the_held_out_writers_are_those_of_the_strategys_last_epoch(finished_run
     writers = held_out_writers.read(run_records.read(directory), "fine_tune")
     assert writers.gains.round(6).tolist() == [0.2, -0.1]
     assert [writers.share_that_gains_less(more, 5) for more in (-1, 0, 1, 2)] == [0, 0.5, 0.5, 1]
-    assert writers.share_that_gains_less(-2, 20) == 0  # as much as b, of other numbers
+    assert writers.share_that_gains_less(-2, 20) == 0  # the size of b, with other numbers
     (directory / "clients.csv").write_text("client,epoch\n")
     with pytest.raises(errors.UserError, match=r"clients\.csv: no column"):
         held_out_writers.read(run_records.read(directory), "fine_tune")

@@ -1,4 +1,4 @@
-"""Strokes to images by the data's convention."""
+"""Drawing strokes as images by the data's convention."""
 
 import math
 

@@ -1,6 +1,6 @@
 """The page in a real browser: characters of a held-out writer are drawn, labelled and learnt.
 
-The writer is of real handwriting where the variable UNIPEN62 names it, else of the synthetic kind.
+The writer is real if the variable UNIPEN62 names the archive, else synthetic.
 """
 
 import threading
@@ -103,7 +103,7 @@ def rights_on_page(browser):
 
 
 def saved(browser, url):
-    """What the page's visitor would save."""
+    """The file that the page's visitor would save."""
     cookies = {cookie["name"]: cookie["value"] for cookie in browser.driver.get_cookies()}
     session = requests.Session()
     session.trust_env = False
@@ -124,7 +124,7 @@ def test_a_held_out_writers_accuracies_on_the_page_are_those_of_the_evaluation(p
     assert conftest.by_evaluation(trained, archive, tmp_path / "drawn.npz") == rights
     assert rights[1] > rights[0]
 
-    # What was drawn looks as the page's own image of it did, and is loaded again as it was.
+    # The drawn image equals the page's own image of it, and survives saving and loading.
     with np.load(tmp_path / "drawn.npz", allow_pickle=False) as arrays:
         assert arrays["labels"].tolist() == labels.tolist()
         assert arrays["images"].shape == (len(labels), 28, 28)

@@ -1,4 +1,4 @@
-"""What the page asks for."""
+"""The characters that the page asks for."""
 
 from tff_personalization.draw import prompt, visitors
 from tff_personalization.tasks import archives

@@ -1,4 +1,4 @@
-"""The server's protocol: what it answers, what it refuses, and who sees what."""
+"""The server's protocol: its answers, its refusals, and the separation of visitors."""
 
 import base64
 import io

@@ -122,7 +122,7 @@ def refused(maker, tmp_path, match, most=100, **changes):
 def test_archives_of_several_writers_or_too_many_examples_are_refused(maker, tmp_path):
     refused(maker, tmp_path, "2 writers", writer=np.array(["a", "b"]))
     refused(maker, tmp_path, "at most 1", most=1)
-    many = 20_000  # of which few bytes are left when zipped
+    many = 20_000  # only a few bytes when zipped
     blank = {"images": np.zeros((many, 28, 28), np.uint8), "labels": np.zeros(many, int), "writer": np.full(many, "a")}
     refused(maker, tmp_path, "declares 15 MiB, more than the 8 MiB", **blank)
 
@@ -166,7 +166,7 @@ def test_who_was_away_longest_is_forgotten(maker):
     assert kept.get("b") is not second
     assert len(kept) == 2
     for number in range(100):
-        kept.get(f"stranger {number}")  # only looking leaves nothing behind
+        kept.get(f"stranger {number}")  # a look stores nothing
     assert len(kept) == 2
     kept.forget("a")
     assert kept.get("a") is not first

@@ -1,4 +1,4 @@
-"""Child processes that nobody else reaches: a network of their own, and an end with their parent."""
+"""Child processes that nobody else can reach: they have their own network and end with their parent."""
 
 import concurrent.futures
 import contextlib
@@ -18,7 +18,7 @@ from tests import processes
 from tff_personalization import errors
 from tff_personalization.execution import child_processes, connections, runtime, worker
 
-# Listens where a worker would, on all interfaces, and answers in capitals.
+# Listens on all interfaces, like a worker, and answers in capitals.
 ECHO = [
     sys.executable,
     "-c",
@@ -61,7 +61,7 @@ def answer(address, family=socket.AF_UNIX, message=b"hello"):
 
 
 def listening_ports():
-    """The TCP ports on which something listens in this network."""
+    """The listening TCP ports of this network."""
     tables = (pathlib.Path(f"/proc/net/{name}").read_text().splitlines()[1:] for name in ("tcp", "tcp6"))
     lines = [line.split() for table in tables for line in table]
     return {int(line[1].rsplit(":", 1)[1], 16) for line in lines if line[3] == "0A"}

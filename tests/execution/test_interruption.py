@@ -1,4 +1,4 @@
-"""Signals as an exception: at once, or when files have been written; and whatever becomes of it on the way."""
+"""Signals as an exception, at once or when files have been written, even if it gets lost on the way."""
 
 import os
 import signal
@@ -91,7 +91,7 @@ def test_what_is_lost_on_its_way_is_raised_where_files_are_written_next():
             os.kill(os.getpid(), signal.SIGTERM)
             time.sleep(5)
         except BaseException:
-            pass  # as in what Python calls when it deletes an object
+            pass  # as in a finalizer
         with interrupt.postponed():
             written.append("a round")
         written.append("never reached")

@@ -1,4 +1,4 @@
-"""Workers at the other end of a network: work is spread, and goes on when one is killed, hangs, or comes back."""
+"""Workers at the other end of a network: work is spread, and continues when one is killed, hangs, or returns."""
 
 import contextlib
 import json
@@ -32,7 +32,7 @@ class Machines:
         self.processes = {}
 
     def start_all(self):
-        """Starts those that do not run."""
+        """Starts those that are not running."""
         for address in self.addresses:
             if address not in self.processes or self.processes[address].poll() is not None:
                 self.start(address)

@@ -1,4 +1,4 @@
-"""TFF's worker process: started, restarted, ended."""
+"""TFF's worker process: start, restart, end."""
 
 import contextlib
 import os
@@ -107,7 +107,7 @@ def test_a_computation_that_ends_every_worker_is_given_up(tmp_path):
         with pytest.raises(errors.UserError, match=r"ended 4 times .* status -9.*worker.log"):
             slow_sum_of_doubles(list(range(400)))
         killer.join()
-        assert sum_of_doubles([1]) == 2  # what comes later is another computation
+        assert sum_of_doubles([1]) == 2  # the next call is another computation
 
 
 @tff.tensorflow.computation(np.int32)
@@ -122,7 +122,7 @@ def sum_of_large(values):
 
 
 def limit_memory(pid):
-    """Lets a process have no more memory than it has."""
+    """Limits a process to its present memory."""
     pages = int(pathlib.Path(f"/proc/{pid}/statm").read_text().split()[0])
     resource.prlimit(pid, resource.RLIMIT_AS, (pages * resource.getpagesize(), resource.RLIM_INFINITY))
 
@@ -147,7 +147,7 @@ def test_a_worker_that_hangs_has_its_work_done_by_another(tmp_path, monkeypatch)
         assert sum_of_doubles([1, 2]) == 6
         assert worker.pid != pid
         pid = worker.pid
-        time.sleep(2)  # in which nobody waits for it
+        time.sleep(2)  # while nobody waits for it
         assert sum_of_doubles([3]) == 6
         assert worker.pid == pid
 

@@ -1,4 +1,4 @@
-"""`--help` beside a choice."""
+"""`--help` with a choice."""
 
 import re
 

@@ -1,4 +1,4 @@
-"""Names of run directories: the runs whose records are shared keep theirs."""
+"""Names of run directories: shared runs keep their names."""
 
 import json
 import pathlib
@@ -8,7 +8,7 @@ from absl import flags
 
 from tff_personalization.experiment import config
 
-# The flags that each run was given, without those that change no number. One run for each method and set of flags.
+# The flags of each run, without those that change no result. One run for each method and set of flags.
 SHARED = json.loads(pathlib.Path(__file__).with_name("shared_run_names.json").read_text(encoding="utf-8"))
 
 

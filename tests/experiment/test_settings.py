@@ -1,4 +1,4 @@
-"""What the flags make of an experiment, and what of them is refused."""
+"""The experiment that flags describe, and the flags that are refused."""
 
 import pathlib
 

@@ -16,6 +16,6 @@ def cnn_run(finished_run):
 
 @pytest.fixture(scope="session")
 def examples(by_writer_archive):
-    """Twenty-three images, uint8, and labels, int32: more than a batch, and no multiple of one."""
+    """Twenty-three images, uint8, and labels, int32: more than a batch, and not a multiple of it."""
     with np.load(by_writer_archive) as archive:
         return archive["images"][:23], archive["labels"][:23].astype(np.int32)

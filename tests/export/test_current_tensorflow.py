@@ -1,4 +1,4 @@
-"""Which program of today loads which form: in another environment, with a TensorFlow and Keras of its own.
+"""Which current programs load which form: in another environment with its own TensorFlow and Keras.
 
 python3.11 -m venv /tmp/current && /tmp/current/bin/pip install tensorflow-cpu
 CURRENT_TENSORFLOW=/tmp/current/bin/python python -m pytest tests/export/test_current_tensorflow.py -s

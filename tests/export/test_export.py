@@ -1,4 +1,4 @@
-"""The command: what it writes is loaded by plain TensorFlow, and what it refuses."""
+"""The command: plain TensorFlow loads its output; and what it refuses."""
 
 import json
 import pathlib

@@ -1,4 +1,4 @@
-"""The proof on a real, small run: what it compares, and that it notices a file that is another."""
+"""The proof on a real, small run: its comparison, and that it notices a wrong file."""
 
 import json
 
@@ -18,7 +18,7 @@ def test_the_file_personalizes_as_the_evaluation_does(run, linear_run, tmp_path)
     assert len(table) == 3 * 3  # clients and epochs, that before among them
     assert table["tflite_accuracy"].tolist() == table["tff_accuracy"].tolist()
     np.testing.assert_allclose(table["tflite_loss"], table["tff_loss"], atol=1e-5)
-    # The run's own final evaluation judged the same model with the same seeds.
+    # The run's own final evaluation used the same model and seeds.
     own = pd.read_csv(directory / "clients.csv")
     own = own[own["strategy"] == "fine_tune"].set_index(["client", "epoch"])["accuracy"]
     for row in table.itertuples():
@@ -33,7 +33,7 @@ def test_the_file_personalizes_as_the_evaluation_does(run, linear_run, tmp_path)
     assert table["tflite_accuracy"].tolist() == table["tff_accuracy"].tolist()
     # A file of another run.
     small_files.refusal(prove.prove, linear_run, path, 3, names=[path, linear_run])
-    # Data that is not the run's any more.
+    # Data that has changed since the run.
     config = json.loads((directory / "config.json").read_text())
     archive = np.load(config["flags"]["client_data"])
     np.savez(tmp_path / "changed.npz", **{**archive, "labels": archive["labels"][::-1]})

@@ -1,4 +1,4 @@
-"""The recurrent network against a few lines of NumPy, and what counts in its loss and accuracy."""
+"""The recurrent network against a few lines of NumPy, and the places that count in its loss and accuracy."""
 
 import numpy as np
 import pytest
@@ -87,7 +87,7 @@ def test_padding_counts_neither_in_the_loss_nor_in_the_accuracy_but_the_end_and_
     model, weights, x, y = model_and_batch()
     y[0, 3] = characters.OUT_OF_VOCABULARY
     logits = model.logits(tuple(map(tf.constant, weights)), tf.constant(x), None).numpy().astype(float)
-    logits[:, ::3, :] += 50 * np.eye(CLASSES)[y[:, ::3]]  # a third of all places right, those of padding too
+    logits[:, ::3, :] += 50 * np.eye(CLASSES)[y[:, ::3]]  # a third of all places are right, including padding
     logits[0, 3, characters.OUT_OF_VOCABULARY] += 100
     losses, right = [], 0
     for row, labels in zip(logits, y, strict=True):

@@ -36,7 +36,7 @@ def test_sequences_are_those_of_tffs_preprocessing():
 
 
 def test_a_piece_with_nothing_to_predict_is_left_out():
-    x, y = characters.to_sequences([b"d" * 80])  # 82 ids: the end is by itself in the second piece
+    x, y = characters.to_sequences([b"d" * 80])  # 82 ids: the second piece has only the end
     assert x.shape == y.shape == (1, 80)
     assert y[0].tolist() == [1] * 80
 

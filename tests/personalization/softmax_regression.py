@@ -1,4 +1,4 @@
-"""Strategies on softmax regression, and what NumPy makes of it: clients, curves, judgements."""
+"""Strategies on softmax regression, and the same in NumPy: clients, curves, evaluations."""
 
 import numpy as np
 import tensorflow as tf
@@ -29,7 +29,7 @@ VALUES = {
 
 
 def part(size, seed):
-    """Random images; the labels are such that softmax regression has something to learn."""
+    """Random images, with labels that softmax regression can learn."""
     rng = np.random.default_rng(seed)
     labels = rng.integers(0, CLASSES, size).astype(np.int32)
     images = rng.integers(0, 160, (size, 28, 28))
@@ -77,7 +77,7 @@ def batches(train, epoch, batch_size=BATCH):
 
 
 def assert_curve(measured, models, test):
-    """The curve is the judgement of the weights in `models`, one for each epoch."""
+    """Asserts that the curve evaluates the weights in `models`, one for each epoch."""
     expected = [judge(probabilities(weights, test[0]), test[1]) for weights in models]
     np.testing.assert_allclose(measured[0], [loss for loss, _ in expected], rtol=1e-4)
     np.testing.assert_array_equal(measured[1], [correct for _, correct in expected])

@@ -1,4 +1,4 @@
-"""Distributions against numbers worked out by hand."""
+"""Distributions against numbers computed by hand."""
 
 import numpy as np
 import pytest
@@ -47,7 +47,7 @@ def test_means_gains_and_shares(table):
 
 
 def test_histogram_cells_are_exact_at_their_edges():
-    """k/10 lies in bin k for every k, and 1 in the last, whatever floating point makes of it."""
+    """k/10 is in bin k for every k, and 1 is in the last, despite floating-point rounding."""
     records = [record(k, 10, [k]) for k in range(11)]
     table = distributions.client_table(records, [str(k) for k in range(11)], ["fine_tune"])
     histogram = distributions.from_table(table, "fine_tune", 0, 10).histogram

@@ -1,4 +1,4 @@
-"""Fine-tuning that stops for each client where the examples that it holds back are best."""
+"""Fine-tuning that stops at each client's best epoch on the examples that it holds back."""
 
 import numpy as np
 import tensorflow as tf
@@ -30,7 +30,7 @@ def test_early_stopping_takes_the_most_right_answers_then_the_least_loss_then_th
 def test_early_stopping_follows_the_examples_that_the_client_holds_back(model):
     """The slice is the first quarter of a permutation; fine-tuning sees the rest; the curve is the best so far."""
     images, labels = part(22, 1)
-    labels[::3] = (labels[::3] + 1) % CLASSES  # some labels are wrong, so that epochs differ in what they are good for
+    labels[::3] = (labels[::3] + 1) % CLASSES  # some labels are wrong, so that epochs differ
     order = tf.random.experimental.stateless_shuffle(tf.range(22), tf.random.fold_in(SEED, tf.int32.min)).numpy()
     held, rest = ((images[places], labels[places]) for places in (order[:5], order[5:]))
     test = part(40, 2)

@@ -44,7 +44,7 @@ def value(index, train, test, seed):
 
 @functools.cache
 def build(release, strategies=STRATEGIES, added=""):
-    """An evaluation of the CNN, built once; what is added to the global weights has the model's structure."""
+    """An evaluation of the CNN, built once. Added global weights have the model's structure."""
     weights = global_weights.GlobalWeights(THETA, added, (THETA,) if added else ())
     settings = {"epochs": EPOCHS, "batch_size": BATCH, "strategies": strategies, "release": release}
     return evaluation.build_personalization_evaluation(MODEL, SGD, **settings, initial_weights=weights)
@@ -151,7 +151,7 @@ def test_an_unknown_release_is_refused():
 
 @pytest.mark.parametrize("rate", [RATE, 0.0])
 def test_the_strategy_meta_sgd_with_equal_rates_is_fine_tuning_at_that_rate(rate):
-    """With the personalization optimizer's rate; and where all rates but the head's are 0, as fine-tuning the head."""
+    """With the personalization optimizer's rate. With rates of 0 except the head's, it is fine-tuning of the head."""
     clients = [client(1, 9, 6)]
     rates = tuple(np.full_like(w, RATE if i >= 6 else rate) for i, w in enumerate(THETA))
     (learnt,) = evaluate(clients, "records", ("meta_sgd",), global_weights.GlobalWeights(THETA, "rates", (rates,)))

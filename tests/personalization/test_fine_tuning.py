@@ -19,7 +19,7 @@ from tff_personalization.models import emnist_cnn
 
 
 def test_fine_tuning_of_biases_changes_biases_alone(model):
-    """Softmax regression with its kernel as it is, and only the bias going downhill."""
+    """Softmax regression with a fixed kernel; only the bias is trained."""
     train, test = part(10, 1), part(40, 2)
     models = [initial(model)]
     for epoch in range(EPOCHS):

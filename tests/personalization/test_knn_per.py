@@ -33,7 +33,7 @@ def test_knn_per_mixes_the_models_probabilities_with_a_vote_of_the_nearest(model
 
 
 def test_tuned_knn_per_chooses_the_share_of_the_vote_on_held_back_examples(model):
-    """A fifth of the train part is held back; then all of it votes, by the squared distances over the width."""
+    """A fifth of the train part is held back. Then all of it votes, by squared distance over width."""
     train, test, width = part(40, 3), part(40, 2), 784
     train[1][::3] = (train[1][::3] + 1) % CLASSES  # the vote is wrong about some
     order = tf.random.experimental.stateless_shuffle(tf.range(40), tf.random.fold_in(SEED, tf.int32.min)).numpy()
@@ -60,7 +60,7 @@ def test_tuned_knn_per_of_a_client_that_can_hold_nothing_back_is_the_global_mode
 
 
 def test_knn_per_sees_what_the_last_layer_is_given():
-    """On the CNN: only the vote, by the activations of its dense layer, computed by Keras' layers."""
+    """On the CNN, only the vote, from its dense layer's activations, computed by Keras' layers."""
     model = emnist_cnn.build_cnn(CLASSES, np.random.default_rng(0))
     train, test = part(12, 1), part(30, 2)
     layers = [

@@ -45,7 +45,7 @@ def test_ditto_without_a_pull_is_fine_tuning_and_with_a_strong_one_the_global_mo
         measure("ditto", model, train, test, ditto_lambda=0.0), measure("fine_tune", model, train, test), strict=True
     ):
         np.testing.assert_array_equal(a, b)
-    # η λ = 1: each step begins by going all the way back.
+    # η λ = 1: each step first returns to the start.
     losses, _ = measure("ditto", model, train, test, ditto_lambda=1 / RATE, epochs=9)
     free, _ = measure("fine_tune", model, train, test, epochs=9)
     assert abs(losses[-1] - losses[0]) < 0.2 * abs(free[-1] - free[0])
@@ -72,7 +72,7 @@ def test_p_fed_me_solves_the_inner_problem_of_each_batch_and_moves_towards_the_s
 
 
 def test_p_fed_me_with_enough_steps_is_where_the_gradient_of_the_inner_objective_vanishes(model):
-    """Of one batch, f_i(θ) + λ/2 ‖θ − w‖² is strongly convex: the curve's end is its one minimum."""
+    """For one batch, f_i(θ) + λ/2 ‖θ − w‖² is strongly convex: the curve ends at its only minimum."""
     train, test, strength = part(10, 1), part(40, 2), 2.0
     w = initial(model)
     x, y = numpy_oracle.flat(train[0]), train[1]
@@ -139,7 +139,7 @@ def test_apfl_with_a_share_of_one_is_fine_tuning(model):
 
 
 def by_character(rng):
-    """The next character from the last one only: what a text model takes and gives, without an LSTM's long graph."""
+    """Predicts the next character from the last one: the interface of a text model without an LSTM's long graph."""
     classes = len(characters.CLASSES)
     weights = functional.glorot_uniform(rng, classes, 4), functional.glorot_uniform(rng, 4, classes)
     return functional.SeededModel(
@@ -158,7 +158,7 @@ def by_character(rng):
 def test_strategies_that_are_not_refused_adapt_a_text_model_and_without_text_leave_it_alone(name):
     model = by_character(np.random.default_rng(0))
     x, y = characters.to_sequences([b"to be, or not to be, that is the question" * 4] * 4)
-    # What follows θ serves as the learning rates of meta_sgd, and as a second model of best_cluster.
+    # The weights after θ are the learning rates of meta_sgd, and a second model of best_cluster.
     theta = model.initial_weights[0]
     added = tuple(np.full_like(w, RATE) for w in theta)
     tuning = adaptation.Tuning(SGD, 1, BATCH, STRATEGIES[name].settings.read(VALUES))

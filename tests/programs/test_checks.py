@@ -1,4 +1,4 @@
-"""What methods and strategies give that cannot be: one line that says what was expected."""
+"""Impossible results of methods and strategies give one line that says what was expected."""
 
 import types
 

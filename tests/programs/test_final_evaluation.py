@@ -1,4 +1,4 @@
-"""What is chosen on validation clients, and which examples a client is left with."""
+"""The choice on validation clients, and the examples that a client is limited to."""
 
 import itertools
 
@@ -18,7 +18,7 @@ def table(*rows):
     [
         ([(0.1, "a", 0, 0.5), (0.1, "a", 1, 0.7), (0.1, "a", 2, 0.6)], 1),
         ([(0.1, "a", 5, 0.7), (0.1, "b", 0, 0.2), (0.1, "b", 2, 0.7)], 2),  # as good, in fewer epochs
-        ([(0.1, "a", 2, 0.7), (0.1, "b", 2, 0.7), (0.2, "a", 2, 0.7)], 0),  # all alike: as the flags have them
+        ([(0.1, "a", 2, 0.7), (0.1, "b", 2, 0.7), (0.2, "a", 2, 0.7)], 0),  # all equal: the flags' values
         ([(0.1, "a", 0, 0.8), (0.1, "a", 1, 0.7)], 0),  # keep the initial model
         ([(0.1, "a", 1, 0.7), (np.nan, "knn", 1, 0.8), (0.2, "a", 1, 0.75)], 1),
         ([(0.1, "a", 0, np.nan), (0.1, "a", 1, 0.3)], 1),

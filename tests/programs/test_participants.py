@@ -1,4 +1,4 @@
-"""Which clients are participants, and what of them can be judged."""
+"""Which clients are participants, and how they can be evaluated."""
 
 import types
 

@@ -1,4 +1,4 @@
-"""The progress line: alive from the first second, few lines where there is no terminal."""
+"""The progress line: alive from the first second, few lines without a terminal."""
 
 import io
 import time

@@ -1,4 +1,4 @@
-"""What is carried from round to round."""
+"""The state from round to round."""
 
 import types
 
@@ -36,7 +36,7 @@ def test_the_best_round_is_the_first_of_the_highest_accuracy_of_the_main_strateg
         found = rounds._better(found, _evaluation(number, accuracy), CONFIG)
     assert (None if found is None else found.round_number) == best
     assert rounds._better(found, _evaluation(9, 1.0, split="test_sample"), CONFIG) == found
-    # As a resumed run finds it in its records.
+    # as a resumed run finds it in its records
     table = pd.concat([_evaluation(number, accuracy) for number, accuracy in enumerate(accuracies, start=1)])
     assert rounds.saved_models.best_on_validation(table.reset_index(drop=True), "fine_tune", 2) == found
 

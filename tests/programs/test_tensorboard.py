@@ -1,4 +1,4 @@
-"""What TensorBoard shows of a running experiment: numbers by round, and distributions over clients."""
+"""TensorBoard's view of a running experiment: numbers by round, and distributions over clients."""
 
 import collections
 
@@ -13,7 +13,7 @@ from tff_personalization.programs import client_evaluation
 
 
 def histograms(directory):
-    """From tag and round to the number of values and their least and greatest bin edges."""
+    """Maps tag and round to the number of values and their least and greatest bin edges."""
     accumulator = event_accumulator.EventAccumulator(str(directory / "tensorboard"), {"tensors": 0})
     accumulator.Reload()
     found = collections.defaultdict(dict)

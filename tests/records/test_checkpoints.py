@@ -1,4 +1,4 @@
-"""Checkpoints: kept, checked, and left for the one before where they are damaged."""
+"""Checkpoints: kept, checked, and replaced by the one before if they are damaged."""
 
 import collections
 import json
@@ -85,7 +85,7 @@ def test_a_damaged_one_is_named_and_set_aside_and_the_one_before_is_used(saved, 
     assert "round_5" in caplog.text
     assert (saved / "damaged_round_5").is_dir()
     assert checkpoints.Checkpoints(saved).rounds() == [3, 4]
-    # The run goes on and saves that round again.
+    # The run continues and saves that round again.
     checkpoints.Checkpoints(saved).save(state(5), 5)
     assert_is(newest(saved), 5)
 

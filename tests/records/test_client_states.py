@@ -1,4 +1,4 @@
-"""What clients keep on disk: any checkpoint that is kept leads back to the states that it was made with."""
+"""Clients' states on disk: every kept checkpoint leads back to the states of its round."""
 
 import collections
 import random
@@ -86,7 +86,7 @@ def test_a_damaged_state_is_refused_by_name(states, tmp_path, content):
 
 
 def test_every_kept_checkpoint_leads_to_its_states_and_files_do_not_pile_up(states, tmp_path):
-    """Random cohorts; a run that goes on from any kept checkpoint sees what there was at it."""
+    """With random cohorts, a run that resumes from any kept checkpoint sees the states of its round."""
     draw, clients = random.Random(3), [f"c{i}" for i in range(12)]
     now = dict.fromkeys(clients, 0)
     at_checkpoint = {}

@@ -1,4 +1,4 @@
-"""Coroutines run in one event loop, whose thread is started once."""
+"""Coroutines run in one event loop, with a thread that is started once."""
 
 import asyncio
 import threading

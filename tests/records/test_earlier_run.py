@@ -1,4 +1,4 @@
-"""Rounds that are taken over from another run: no number changes, and what does not fit is refused."""
+"""Rounds taken over from another run: no result changes, and an unfit run is refused."""
 
 import json
 import shutil
@@ -56,7 +56,7 @@ def test_all_rounds_are_taken_over_where_the_end_alone_differs(run, method, monk
     monkeypatch.setattr(rounds, "train", None)
     taken_over = run(**settings, **at_the_end, run_name="taken_over", rounds_from=str(earlier))
     processes.assert_same_numbers(taken_over, computed)
-    times = json.loads((taken_over / "summary.json").read_text())["times"]  # of what this run did itself
+    times = json.loads((taken_over / "summary.json").read_text())["times"]  # only what this run did itself
     assert (times["train_seconds"], times["examples_per_second"]) == (0, None)
     assert times["wall_seconds"] == times["evaluation_seconds"] > 0
 
@@ -69,7 +69,7 @@ def test_it_goes_on_without_the_earlier_run_once_there_is_a_checkpoint(run, run_
     processes.assert_same_numbers(taken_over, run_once(**TWO_STAGES, run_name="computed"))
 
 
-# What the earlier run says of itself, what else the later one is given, the models that were kept, what is said.
+# Changes to the earlier run's record, further flags of the later one, the kept models, the message.
 _MISFITS = [
     ({"seed": 2}, {}, None, r"its rounds were made differently \(seed: 2 there"),
     ({"local_epochs": 1}, {}, None, "local_epochs: 1 there, 2 here"),

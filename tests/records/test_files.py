@@ -1,4 +1,4 @@
-"""Files are whole or as they were; what TensorFlow says when it writes, as Python has it."""
+"""Files are whole or unchanged; TensorFlow's file errors become Python's."""
 
 import errno
 import resource
@@ -20,7 +20,7 @@ def test_want_of_room_is_told_from_want_of_memory(tmp_path):
 
 @pytest.fixture
 def full_disk():
-    """No file may have more than 1,000 bytes."""
+    """Limits every file to 1,000 bytes."""
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (1000, before[1]))
     yield

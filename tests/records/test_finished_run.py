@@ -1,4 +1,4 @@
-"""The door to a finished run: what it opens, what opening costs, and what it refuses in one line."""
+"""Opening a finished run: its contents, the cost of opening, and refusals in one line."""
 
 import doctest
 import json

@@ -1,4 +1,4 @@
-"""File systems of clusters: without locks, and with renames that are seen late."""
+"""Cluster file systems: without locks, and with renames that become visible late."""
 
 import errno
 import fcntl

@@ -1,4 +1,4 @@
-"""More rounds, or another end, after a finished run: its rounds are taken over, and no number changes."""
+"""More rounds, or another final evaluation, after a finished run: its rounds are taken over, and no result changes."""
 
 import json
 
@@ -34,7 +34,7 @@ def taken_over(directory):
 
 @pytest.fixture
 def counted(monkeypatch):
-    """The rounds that are computed, as they are."""
+    """Records the rounds that are computed."""
     computed, train = [], rounds.train
 
     def counting(program, state):
@@ -154,7 +154,7 @@ def test_a_checkpoint_that_is_damaged_or_has_only_a_model_is_not_gone_on_from(ru
     of_models = run(**settings, rounds=4, strategies=["fine_tune_head"], rounds_from="none", run_name="head")
     config = json.loads((of_models / "config.json").read_text())
     monkeypatch.undo()
-    config["rounds_taken_over"] = {"run_name": "x", "rounds": 4, "git_commit": "x"}  # as an earlier version wrote it
+    config["rounds_taken_over"] = {"run_name": "x", "rounds": 4, "git_commit": "x"}  # in an earlier version's form
     (of_models / "config.json").write_text(json.dumps(config))
     with pytest.raises(errors.UserError, match="has 4 of the 8 rounds, but no checkpoint"):
         run(**settings, rounds=8, strategies=["fine_tune_head"], run_name="more", rounds_from=str(of_models))

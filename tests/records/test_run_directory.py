@@ -1,4 +1,4 @@
-"""The run directory: what config.json says of a run, and when a run is refused as another's."""
+"""The run directory: the contents of config.json, and when it belongs to another run."""
 
 import json
 import os
@@ -16,7 +16,7 @@ from tff_personalization.tasks import federated_data
 
 @pytest.fixture
 def directory_of(tmp_path):
-    """Makes the run directory of a file of client data, as a start of the program does."""
+    """Makes the run directory of a file of client data, as the program does."""
 
     def make(path, *arguments):
         values = flags.FlagValues()
@@ -29,7 +29,7 @@ def directory_of(tmp_path):
 
 @pytest.fixture
 def begin(directory_of):
-    """Begins a run on a file of client data, or goes on with it."""
+    """Begins or resumes a run on a file of client data."""
 
     def start(path, *arguments, after_round=None, finished=False, **how):
         directory = directory_of(path, *arguments)
@@ -60,7 +60,7 @@ def folds(tmp_path, by_writer_archive):
 def test_a_finished_run_is_not_that_of_another_file_of_the_same_name(begin, directory_of, folds):
     one, two = folds
     directory = begin(one)
-    assert directory_of(two).path == directory.path  # what is not finished reads the data
+    assert directory_of(two).path == directory.path  # an unfinished run reads the data
     begin(one, finished=True)
     assert directory_of(one).finished
     with pytest.raises(errors.UserError, match=r"--client_data=.*fold2/data.npz: this is not the file.*--run_name"):
@@ -96,9 +96,7 @@ def test_a_run_that_goes_on_with_the_same_examples_in_other_bytes_is_of_that_fil
 def test_every_start_is_on_record_and_what_begins_anew_describes_the_run(begin, by_writer_archive):
     unevaluated = "--rounds_per_evaluation=0"
     taken_over = {"rounds_taken_over": {"run_name": "earlier"}}
-    begin(
-        by_writer_archive, unevaluated, after_round=0, cores=2, **taken_over
-    )  # and nothing more: there is no checkpoint
+    begin(by_writer_archive, unevaluated, after_round=0, cores=2, **taken_over)  # nothing else: there is no checkpoint
     directory = begin(by_writer_archive, unevaluated, after_round=0, cores=3)
     (directory.path / "metrics.csv").write_text("round\n" + "".join(f"{number}\n" for number in range(1, 9)))
     begin(by_writer_archive, "--workers=there:1", unevaluated, after_round=8, cores=4)
@@ -135,7 +133,7 @@ def test_a_commit_has_changes_if_code_or_what_it_holds_is_not_as_it_was(tmp_path
 
 @pytest.fixture
 def repository(tmp_path, monkeypatch):
-    """A repository with code in it, as the project's own; returns its folder and its commit."""
+    """A repository with code, like the project's; returns its folder and commit."""
     code = tmp_path / "project" / "package" / "programs" / "code.py"
     code.parent.mkdir(parents=True)
     code.write_text("")

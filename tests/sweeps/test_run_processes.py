@@ -1,4 +1,4 @@
-"""Runs as processes: some at once, what they say, how they end."""
+"""Runs as processes: several at once, their output, their end."""
 
 import signal
 import sys
@@ -62,7 +62,7 @@ def test_a_process_is_heard_to_its_end_where_nothing_can_be_shown(monkeypatch):
     monkeypatch.setattr(sys, "stderr", types.SimpleNamespace(write=broken, flush=broken))
     processes = run_processes.RunProcesses[int](1)
     text = "import signal, sys; signal.alarm(30); sys.stderr.write('x' * 1_000_000); sys.exit('\\nError: the last')"
-    processes.start(1, command(text), "")  # It says more than a pipe holds: it ends if it is read.
+    processes.start(1, command(text), "")  # It writes more than a pipe holds, so it ends only if it is read.
     assert processes.wait().error == "Error: the last"
 
 

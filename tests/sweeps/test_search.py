@@ -19,7 +19,7 @@ def test_points_lie_between_the_bounds_evenly_on_a_logarithmic_scale():
         assert column.min() >= low
         assert column.max() <= high
         shares = np.log(column / low) / np.log(high / low)
-        # Halton points: every tenth of the range has its tenth of the points, give or take a few.
+        # Halton points: every tenth of the range has about a tenth of the points.
         assert np.histogram(shares, 10, (0, 1))[0] == pytest.approx(np.full(10, 30), abs=4)
 
 

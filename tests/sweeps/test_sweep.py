@@ -1,4 +1,4 @@
-"""Sweeps: what a file asks for, what is refused, and the whole of it as a process."""
+"""Sweeps: the runs of a file, what is refused, and a whole sweep as a process."""
 
 import math
 import pathlib
@@ -23,7 +23,7 @@ ROOT = pathlib.Path(__file__).parents[2]
 
 @pytest.fixture
 def sweep_of(tmp_path):
-    """Makes a sweep from a file's text and further flags, as the program does."""
+    """Makes a sweep from a file's text and other flags, as the program does."""
 
     def make(text, *arguments):
         path = tmp_path / "sweep.toml"
@@ -228,7 +228,7 @@ def test_a_sweep_is_stopped_goes_on_lists_what_failed_and_leaves_a_table(tmp_pat
     assert process.returncode == 130
     assert "Traceback" not in output
     assert "resumes from here" in output
-    assert list(tmp_path.glob("two/*/checkpoints/round_*"))  # the run that was under way has saved
+    assert list(tmp_path.glob("two/*/checkpoints/round_*"))  # the current run has saved
     assert not list(tmp_path.glob("two/*/summary.json"))
 
     again = forked.run(command, cwd=ROOT, capture_output=True, text=True, check=False)

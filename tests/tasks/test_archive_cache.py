@@ -1,4 +1,4 @@
-"""What is kept of client data: the same data, noticed when damaged, and never in the way."""
+"""The cache of client data: it returns the same data, notices damage, and never prevents a run."""
 
 import multiprocessing
 import os
@@ -44,7 +44,7 @@ def assert_expected(archive):
 
 @pytest.fixture
 def warnings(monkeypatch):
-    """The warnings, each as it is shown."""
+    """The warnings as shown."""
     shown = []
     monkeypatch.setattr(logging, "warning", lambda message, *arguments: shown.append(message % arguments))
     return shown

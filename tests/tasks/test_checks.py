@@ -1,4 +1,4 @@
-"""What looks wrong is found in data that is spoiled, and nothing is found in data that is not."""
+"""Checks find what is wrong in spoiled data, and nothing in clean data."""
 
 import dataclasses
 

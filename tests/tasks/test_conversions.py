@@ -1,4 +1,4 @@
-"""Client data of one's own as archives, what a task asks of it, and outputs against NumPy."""
+"""Your own client data as archives, a task's requirements, and outputs against NumPy."""
 
 import collections
 import dataclasses
@@ -133,7 +133,7 @@ def test_client_data_that_is_not_what_the_task_says_is_refused(changes, hint):
 def test_several_labels_are_judged_one_by_one_as_numpy_does():
     logits, labels = np.array([[2.0, -1, 0.5], [-3, 4, np.nan]], np.float32), np.array([[1, 0, 0], [1, 1, 1]], np.int32)
     scoring = outputs.several_labels("abc").scoring
-    assert int(scoring.count_correct(logits, labels)) == 3  # what is not finite says nothing
+    assert int(scoring.count_correct(logits, labels)) == 3  # a value that is not finite is no prediction
     assert int(scoring.count_predictions(labels)) == 6
     finite = logits[:1]
     probability = 1 / (1 + np.exp(-finite))

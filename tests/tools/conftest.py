@@ -1,4 +1,4 @@
-"""Client data that tests read is kept, where they name no place, in a home of its own."""
+"""Client data that tests read is cached in a separate home, unless they name a place."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""docs/methods.md is what the registries say."""
+"""docs/methods.md agrees with the registries."""
 
 import pathlib
 
@@ -41,7 +41,7 @@ def test_every_method_says_whom_it_serves():
 
 
 def is_accepted(method, strategy):
-    """Whether the program takes both flags."""
+    """Whether the program accepts both flags."""
     flag_values = flags.FlagValues()
     config.define_flags(flag_values)
     term = ["--update_term=fomaml"] if method == "fed_avg_terms" else []

@@ -1,4 +1,4 @@
-"""Predictions on test images come out as the run's accuracies."""
+"""Predictions on test images agree with the run's accuracies."""
 
 import json
 

@@ -1,4 +1,4 @@
-"""The command that looks at client data before anything trains."""
+"""The command that inspects client data before training."""
 
 import sys
 

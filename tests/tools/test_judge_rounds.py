@@ -1,4 +1,4 @@
-"""Judging kept models on test clients: as the run's own final evaluation, and what is refused."""
+"""Evaluating kept models on test clients: it agrees with the run's own final evaluation; and what is refused."""
 
 import json
 

@@ -1,4 +1,4 @@
-"""`make paper`: what is shared, what is made once, what a second start does; and the project's own experiments."""
+"""`make paper`: shared runs, what is made once, a second start; and the project's own experiments."""
 
 import json
 import os
@@ -16,7 +16,7 @@ ROOT = pathlib.Path(__file__).parents[2]
 
 @pytest.fixture
 def folder(tmp_path):
-    """Two experiments that share a run, one of which takes updates apart and judges a matched round."""
+    """Two experiments that share a run; one decomposes updates and evaluates a matched round."""
     place = tmp_path / "experiments"
     place.mkdir()
     shared = {

@@ -1,4 +1,4 @@
-"""A small study with synthetic numbers, as the experiments would leave it."""
+"""A small study with synthetic numbers, in the form of the experiments."""
 
 import json
 import pathlib
@@ -16,7 +16,7 @@ _COMMON = {"stages": (("fed_avg", 20),), "strategies": ("fine_tune",), "epochs":
 
 
 def write_experiment(study: pathlib.Path, name: str, cells: dict[str, dict | None], **record) -> pathlib.Path:
-    """Writes an experiment with a run of each name, with settings as `write_run` takes them; None: it has not begun."""
+    """Writes an experiment with a run for each name, with settings of `write_run`; None: the run has not begun."""
     planned = []
     for run, settings in cells.items():
         flags = (settings or {}).pop("given", {})
@@ -71,7 +71,7 @@ def verdict(**changes) -> dict:
 
 @pytest.fixture(scope="session")
 def study(tmp_path_factory) -> pathlib.Path:
-    """Table 1 of two configurations with two seeds, and an unfinished run; fine-tuning; one of another name."""
+    """Table 1 with two configurations, two seeds and an unfinished run; fine-tuning; another experiment."""
     place = tmp_path_factory.mktemp("study")
     cells = {
         f"E{epochs}_seed{seed}": {"seed": seed, "given": {"clients_per_round": 20, "local_epochs": epochs}}

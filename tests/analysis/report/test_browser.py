@@ -1,4 +1,4 @@
-"""The page in a browser: it loads, sorts, filters, draws, and shows a client that is hovered."""
+"""The page in a browser: it loads, sorts, filters, draws, and shows the hovered client."""
 
 import pytest
 
@@ -6,7 +6,7 @@ from tests import browser
 from tests.analysis.report.conftest import NASTY
 
 pytestmark = browser.needed
-# Where the mark of the client with this name is on the screen.
+# The place of this client's mark on the screen.
 _MARK = """
 const [id, client] = arguments, figure = document.getElementById(id), plot = figure.querySelector(".plot");
 const trace = plot.data.findIndex((trace) => trace.customdata), rows = plot.layout.meta.clients;

@@ -1,4 +1,4 @@
-"""The report as Markdown: it says what the page says, and what it names is there."""
+"""The report as Markdown: it says the same as the page, and its files exist."""
 
 import re
 

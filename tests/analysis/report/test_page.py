@@ -1,4 +1,4 @@
-"""The page as a file: self-contained, repeatable, and saying what the records say."""
+"""The page as a file: self-contained, repeatable, and equal to the records."""
 
 import base64
 import html.parser
@@ -18,7 +18,7 @@ from tff_personalization.errors import UserError
 
 
 class Parts(html.parser.HTMLParser):
-    """Tags with their attributes, the texts of scripts, and the text that is shown."""
+    """Tags with their attributes, the texts of scripts, and the visible text."""
 
     def __init__(self, source: str):
         super().__init__()

@@ -1,4 +1,4 @@
-"""Where figures come from: what the records of the runs say."""
+"""The provenance of figures, against the records of the runs."""
 
 import json
 

@@ -1,4 +1,4 @@
-"""The report's tables against the records they are made of."""
+"""The report's tables against their records."""
 
 import io
 import json

@@ -1,4 +1,4 @@
-"""Verdicts as they are read and drawn."""
+"""Reading and drawing verdicts."""
 
 import json
 

@@ -1,4 +1,4 @@
-"""Small client-data files that tests write, and the checks that several of them share."""
+"""Small client-data files for tests, and shared checks."""
 
 import collections
 import sqlite3
@@ -41,7 +41,7 @@ def arrays(count=12, writers=3, seed=0):
 
 
 def serialize(pixels, label):
-    """A `tf.Example` as Federated EMNIST has it; `pixels` are floats with 1.0 for background."""
+    """A `tf.Example` in Federated EMNIST's form; `pixels` are floats with 1.0 for background."""
     feature = {
         "pixels": tf.train.Feature(float_list=tf.train.FloatList(value=np.ravel(pixels))),
         "label": tf.train.Feature(int64_list=tf.train.Int64List(value=np.ravel(label))),
@@ -50,7 +50,7 @@ def serialize(pixels, label):
 
 
 def serialize_snippet(snippet):
-    """A `tf.Example` as TFF's Shakespeare has it."""
+    """A `tf.Example` in the form of TFF's Shakespeare."""
     feature = {"snippets": tf.train.Feature(bytes_list=tf.train.BytesList(value=[snippet.encode()]))}
     return tf.train.Example(features=tf.train.Features(feature=feature)).SerializeToString()
 
@@ -83,7 +83,7 @@ def write_sqlite(path, rows, metadata=None):
 
 
 def refusal(call, *args, names):
-    """The message with which `call` refuses, which is one line and has each of the strings `names`."""
+    """The message with which `call` refuses: one line with each of the strings `names`."""
     with pytest.raises(errors.UserError) as caught:
         call(*args)
     message = str(caught.value)

@@ -43,8 +43,8 @@ def test_the_form_explains_all_labels_but_one():
 
 
 def test_each_writers_hand_is_told_from_the_others_by_nearest_neighbours(archive):
-    # Were the borders between writers wrong, or two writers one, the nearest image of the same digit would not so
-    # often be of the same writer: 1 in 14 by chance.
+    # If writers' borders were wrong, or two writers were joined, the nearest image of the same digit would less often
+    # belong to the same writer: 1 in 14 by chance.
     images = archive.images.reshape(1797, -1).astype(float)
     squares = (images**2).sum(axis=1)
     distance = squares[:, None] + squares - 2 * images @ images.T
@@ -61,7 +61,7 @@ def test_missing_and_wrong_and_added_examples_do_not_move_the_borders():
     rng = np.random.default_rng(0)
     for _ in range(20):
         place = np.arange(6 * 130)
-        # Not where a border is, since an example beside it could belong to either side.
+        # Not at a border, where an example could belong to either side.
         inner = place[(place % 130 > 5) & (place % 130 < 125)]
         labels = digits.FORM[place % 130].copy()
         wrong = rng.choice(inner, 10, replace=False)
@@ -83,7 +83,7 @@ def test_images_keep_their_place_and_range(archive):
     margin = np.ones((28, 28), bool)
     margin[4:24, 4:24] = False
     assert not archive.images[:, margin].any()
-    # The mean of a box's ink is kept by interpolation, except at the edges, where the outermost pixels are stretched.
+    # Interpolation keeps the mean of a box's ink, except at the edges, where the outermost pixels are stretched.
     ratio = archive.images[:, 4:24, 4:24].mean(axis=(1, 2)) / 255 / (original.mean(axis=(1, 2)) / 16)
     np.testing.assert_allclose(ratio, 1, atol=0.1)
 

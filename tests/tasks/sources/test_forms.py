@@ -1,4 +1,4 @@
-"""Client data in every form: what is read is what was written, whatever the form."""
+"""Client data in every form: reading gives what was written."""
 
 import json
 
@@ -15,7 +15,7 @@ from tff_personalization.tasks.sources import pictures
 
 
 def content(images, labels, names):
-    """Examples in an order that depends on nothing but themselves."""
+    """Examples in an order that depends only on their contents."""
     return sorted(
         (str(name), int(label), image.tobytes()) for image, label, name in zip(images, labels, names, strict=True)
     )

@@ -1,4 +1,4 @@
-"""Synthetic handwriting: reproducible, of Federated EMNIST's shape, and personal just as far as the dial says."""
+"""Synthetic handwriting: reproducible, with Federated EMNIST's sizes, and as personal as the heterogeneity says."""
 
 import numpy as np
 import pytest
@@ -107,7 +107,7 @@ def test_writers_means_agree_at_heterogeneity_zero_and_only_there():
         means = np.stack([mean_zero(writer, heterogeneity) for writer in range(8)])
         return means.var(0).sum()
 
-    # Were nothing of the style a writer's own, the variance between means of 200 would be a 200th of that of one image.
+    # If writers had no style, the variance between means of 200 images would be a 200th of that of one image.
     chance = handwriting.draw(0, 0, np.zeros(2000, int), 0.0).var(0).sum() / 200
     assert spread(0.0) < 1.5 * chance
     assert spread(1.0) > 20 * chance

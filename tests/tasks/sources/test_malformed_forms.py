@@ -1,4 +1,4 @@
-"""Malformed data in every form is refused in one line that names it; the stress test gives the same to the program."""
+"""Malformed data in every form is refused in one line that names it. The stress test gives it to the program too."""
 
 import pathlib
 

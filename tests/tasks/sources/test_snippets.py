@@ -50,7 +50,7 @@ def test_tffs_own_loader_reads_the_same_snippets(tmp_path):
             examples = part.create_tf_dataset_for_client(client).as_numpy_iterator()
             x, _ = characters.to_sequences(example["snippets"] for example in examples)
             own = (archive.client == client) & (archive.is_test == is_test)
-            # TFF reads a client's snippets in an order of its own.
+            # TFF reads a client's snippets in its own order.
             np.testing.assert_array_equal(np.sort(archive.x[own], axis=0), np.sort(x, axis=0))
     assert archive.source == "shakespeare, 2 roles"
 

@@ -24,7 +24,7 @@ def _int64(values):
 
 @pytest.fixture
 def cache(tmp_path):
-    """A directory with a file as TFF has it: clients of the two parts share their names."""
+    """A directory with a file in TFF's form: clients of the two parts share names."""
     rng = np.random.default_rng(0)
     connection = sqlite3.connect(tmp_path / tff_cifar100.FILE_NAME)
     connection.executescript(small_files.TABLES)

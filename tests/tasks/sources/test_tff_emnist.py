@@ -26,7 +26,7 @@ class _Response(io.BytesIO):
 
 
 def _serve(monkeypatch, respond):
-    """Has every download call `respond()` for its response, and returns the list of addresses asked for."""
+    """Makes every download call `respond()`, and returns the list of requested addresses."""
     asked = []
 
     def urlopen(address):

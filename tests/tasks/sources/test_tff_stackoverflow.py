@@ -25,7 +25,7 @@ OTHER, BEGIN, END = range(10_001, 10_004)
 
 @pytest.fixture
 def cache(tmp_path):
-    """A directory with files as TFF has them."""
+    """A directory with files in TFF's form."""
     connection = sqlite3.connect(tmp_path / tff_stackoverflow.FILE_NAME)
     connection.executescript(small_files.TABLES)
     for split, clients in SENTENCES.items():

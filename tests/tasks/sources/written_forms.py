@@ -1,4 +1,4 @@
-"""One small data set, written in every form in which people have such data."""
+"""One small data set, written in every form of client data."""
 
 import gzip
 import io
@@ -60,7 +60,7 @@ def png(image):
 
 
 def table(images, labels, writer):
-    """A table as `flwrlabs/femnist` has it."""
+    """A table in the form of `flwrlabs/femnist`."""
     features = {"character": {"names": list(archives.CLASSES), "_type": "ClassLabel"}}
     columns = {
         "image": [{"bytes": png(255 - image), "path": f"{i}.png"} for i, image in enumerate(images)],
