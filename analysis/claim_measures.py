@@ -158,7 +158,7 @@ def after_as_many_examples(ours: str, theirs: str, metric: str) -> Measure:
             if number is None:
                 missing[seed] = f"{run.name}: no evaluated round after as many examples."
             elif not compared_runs.has_round(run, number):
-                missing[seed] = f"{run.name}: test clients were not judged in round {number}."
+                missing[seed] = f"{run.name}: test clients were not evaluated in round {number}."
             else:
                 matched[seed] = number
                 visited = run.metrics.loc[run.metrics["round"] <= number, "examples"].sum()
@@ -195,7 +195,7 @@ def at_matched_initial(reference: str, other: str) -> Measure:
             if not rounds:
                 unmatched[seed] = f"{run.name}: no evaluated rounds on both sides of {reference}'s initial accuracy."
             elif len(judged[seed]) < 2:
-                unmatched[seed] = f"{run.name}: test clients were not judged in the matched rounds."
+                unmatched[seed] = f"{run.name}: test clients were not evaluated in the matched rounds."
         left: list[float] = []
 
         def difference(a, b):

@@ -104,15 +104,15 @@ def render(table: pd.DataFrame, form: str, without: Sequence[str] = ()) -> str:
     without = [*without, *([] if with_participants else ["participants"])]
     cells = pd.DataFrame([_readable(row) for _, row in table.iterrows()]).drop(columns=without)
     note = (
-        "Accuracies: mean ± standard deviation over test clients. Difference: of personalized accuracy to the first "
-        f"row's in the same seeds, client by client. Its {inference.CONFIDENCE:.0%} interval contains a t interval "
-        "over seeds and a bootstrap of clients by identity; with one seed it is over clients only, and decides "
-        f"nothing. Judged: after Holm's correction for all rows with {inference.LEAST_SEEDS} seeds; a difference "
-        f"within ±{MARGIN:g} does not matter. Worst tenth: mean personalized accuracy of the {WORST_SHARE:.0%} of "
-        "clients with the lowest."
+        "Accuracies: mean ± standard deviation over test clients. Difference: personalized accuracy minus that of the "
+        f"first row in the same seeds, client by client. Its {inference.CONFIDENCE:.0%} interval contains a t interval "
+        "over seeds and a bootstrap of clients by identity. With one seed it is over clients only, and decides "
+        f"nothing. Verdict: after Holm's correction for all rows with {inference.LEAST_SEEDS} seeds. A difference "
+        f"within ±{MARGIN:g} does not matter. Worst tenth: mean of the lowest {WORST_SHARE:.0%} of personalized "
+        "accuracies."
     )
     if with_participants:
-        note += " Participants: mean accuracy of clients that took part, with the models that they keep, if they do."
+        note += " Participants: mean accuracy of participants, with the models that they keep, if any."
     return compare_runs.in_layout(form, cells, note, table)
 
 
@@ -215,7 +215,7 @@ def _readable(row: pd.Series) -> dict[str, str]:
         "initial accuracy": accuracy("initial"),
         "personalized accuracy": accuracy("personalized"),
         "difference": REFERENCE if row["judged"] == REFERENCE else difference,
-        "judged": "" if row["judged"] == REFERENCE else row["judged"],
+        "verdict": "" if row["judged"] == REFERENCE else row["judged"],
         "share hurt": f"{row['share_hurt']:.0%}",
         "worst tenth": f"{row['worst_accuracy']:.3f}",
         "participants": f"{row['participants_accuracy']:.3f}" if row["participants_accuracy"] >= 0 else "",

@@ -71,7 +71,7 @@ def setting(flag: str, value: Any) -> str:
     """A setting and its value in a label."""
     if flag == _STRATEGIES:
         several = value if isinstance(value, list) else [value]
-        return f"judged with {names.strategy(several[0]) if len(several) == 1 else f'{len(several)} strategies'}"
+        return f"evaluated with {names.strategy(several[0]) if len(several) == 1 else f'{len(several)} strategies'}"
     called = SHORT.get(flag) or " ".join(map(names.optimizer, flag.split("_")))
     return f"{called} {names.optimizer(value) if flag.endswith('_optimizer') else as_text(value)}"
 

@@ -39,7 +39,7 @@ def participants(configurations: tables.Configurations) -> tables.Table:
     """
     tidy = _by_strategy(configurations, lambda run: run.summary.get("participants", {}).get("strategies", {}))
     if tidy.empty:
-        raise runs_lib.NotRecordedError("no run judged participants (--participants)")
+        raise runs_lib.NotRecordedError("no run evaluated participants (--participants)")
     note = (
         f"{tables.seeds_note(configurations)}Clients that took part in training, on their own test parts, after the "
         "last round. A strategy starts from the global model. The gain of the clients' own models is over it."

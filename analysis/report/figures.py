@@ -117,7 +117,7 @@ def learning_rates(configurations: Configurations) -> go.Figure:
         if found:
             _mean_line(figure, number, configuration.label, pd.concat(found, axis=1).sort_index())
     if not any(len(trace.x) > 1 for trace in figure.data):
-        raise runs_lib.NotRecordedError("no run was judged with several personalization learning rates (choice.csv)")
+        raise runs_lib.NotRecordedError("no run was evaluated with several personalization learning rates (choice.csv)")
     rates = sorted({rate for trace in figure.data for rate in trace.x})
     figure.update_xaxes(tickvals=rates, ticktext=[f"{rate:g}" for rate in rates])
     return figure

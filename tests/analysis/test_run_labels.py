@@ -29,6 +29,6 @@ def test_strategies_are_named_only_where_nothing_else_tells_two_runs_apart(make_
     one, two = {"strategies": ["fine_tune_adam"]}, {"strategies": ["fine_tune", "ditto"]}
     assert _labels(make_run, "a", ("fed_avg", 1, one), ("reptile", 1, two)) == ["FedAvg", "Reptile"]
     assert _labels(make_run, "b", ("fed_avg", 1, one), ("fed_avg", 1, two)) == [
-        "judged with fine-tuning, Adam",
-        "judged with 2 strategies",
+        "evaluated with fine-tuning, Adam",
+        "evaluated with 2 strategies",
     ]

@@ -130,7 +130,7 @@ METHOD = method.Method(
     serves="participants",
     differs=(
         "--server_sgd_momentum=0 is the paper's server; the first learning of shares has a number of epochs; "
-        "judged after local training, the authors judge before it"
+        "evaluated after local training; the authors evaluate before it"
     ),
     settings=Settings,
     build=_build,

@@ -74,7 +74,7 @@ def _print_figures(summary: dict, called: str) -> None:
     if at_round:
         print(f"\n  round {at_round['round']}: best evaluated round on validation clients")
     if participants:
-        print(f"\n  participants: {participants['clients']} clients that took part, judged on their own test parts")
+        print(f"\n  participants: {participants['clients']} clients that took part, evaluated on their own test parts")
     if summary["by_examples"]:
         means = (
             f"{k}: {figures['personalized_accuracy']['mean']:.3f}" for k, figures in summary["by_examples"].items()

@@ -219,7 +219,7 @@ class Run:
             clients = self.by_round[self.by_round["round"] == round_number]
             if clients.empty:
                 raise NotRecordedError(
-                    f"{self.directory}: round {round_number} was not judged on test clients; run "
+                    f"{self.directory}: round {round_number} was not evaluated on test clients; run "
                     f"tff_personalization.tools.judge_rounds on it with --rounds={round_number}"
                 )
         strategy = summary["strategy"] if strategy is None else strategy

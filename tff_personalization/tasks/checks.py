@@ -220,7 +220,7 @@ def _parts(archive: archives.Archive) -> Iterator[Finding]:
         [np.bincount(archive.client_index[archive.is_test == part], minlength=len(archive.clients)) for part in (0, 1)]
     )
     present = counts.sum(axis=0) > 0
-    for part, word, cannot in ((0, "train", "personalized for"), (1, "test", "judged, and count in no average")):
+    for part, word, cannot in ((0, "train", "personalized for"), (1, "test", "evaluated, and count in no average")):
         lacking = np.flatnonzero((counts[part] == 0) & present)
         if len(lacking):
             yield Finding("parts", f"{_named(archive, lacking)} have no {word} example: they cannot be {cannot}.")

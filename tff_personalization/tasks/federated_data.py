@@ -168,7 +168,7 @@ def load(config: Settings, look: bool = False) -> FederatedData:
     if not np.sum([test.num_examples(client) for client in split.test]):
         raise errors.UserError(
             f"--client_data={config.client_data}: none of the {len(split.test)} test clients has a test example, so "
-            "that nothing can be judged: name others with --test_client_ids, or use clients with two examples or more."
+            "nothing can be evaluated: name others with --test_client_ids, or use clients with two examples or more."
         )
     if not np.sum([train.num_examples(client) for client in split.train]):
         raise errors.UserError(f"--client_data={config.client_data}: no train client has a training example.")

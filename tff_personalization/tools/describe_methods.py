@@ -37,11 +37,11 @@ _READ_BY_ALL = (
 
 _WHOM = "both"
 _FORMS = (
-    "A method is a training process: of the global model, and of models that participants keep, if it has such. A "
-    "strategy is a personal step from the global model, for any client. A method for *participants* says nothing of "
-    "clients that it never met; one for *both* is judged on held-out clients by strategies, and on participants with "
-    "what they keep (`kept`) or, where they keep no model, by the same strategies (`--participants`). Heads of the "
-    "files say more."
+    "A method trains the global model and, for some methods, models that participants keep. A strategy is a personal "
+    "step from the global model, for any client. A method for *participants* says nothing about clients that it never "
+    "met. A method for *both* is evaluated on held-out clients with strategies. On participants (`--participants`) it "
+    "is evaluated with the models that they keep (`kept`) or, if they keep none, with the same strategies. The files' "
+    "docstrings say more."
 )
 
 

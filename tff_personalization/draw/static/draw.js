@@ -186,7 +186,7 @@ async function label(character) {
 
 function report(answer, guessed) {
   const is = `${named(answer.label).replace(/^./, (first) => first.toUpperCase())}. `;
-  if (answer.was_held_back) return `${is}Held back: both models are judged by it and never see it.`;
+  if (answer.was_held_back) return `${is}Held back: it tests both models, and neither trains on it.`;
   const { label: now, probability } = answer.personalized[0];
   if (now !== answer.label) return `${is}The model has been fine-tuned and still sees ${now}: more examples help.`;
   const learnt = guessed && guessed !== now ? `learnt it and now sees ${now}` : `sees ${now}`;
@@ -364,7 +364,7 @@ document.addEventListener("keydown", (event) => {
 attempt(async () => {
   [run, state] = await Promise.all([call("run"), call("state")]);
   $("about").textContent = `Run ${run.name}: ${run.method}, round ${run.round}, on ${run.source}. Your model: ${run.strategy}, ${run.epochs} epochs, from the initial model.`;
-  $("rule").textContent = `Of every ${run.hold_back.of} examples of a character the second is held back to judge by; the others train.`;
+  $("rule").textContent = `Of every ${run.hold_back.of} examples of a character the second is held back for testing; the others train.`;
   $("all").replaceChildren(...run.classes.map(choice));
   $("writers").hidden = !run.writers;
   showControls();
