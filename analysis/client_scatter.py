@@ -49,12 +49,13 @@ def plot(runs: Sequence[runs_lib.Run]) -> Figure:
 
 
 def _legend(most: int) -> list[Line2D]:
-    """The legend of markers and sizes. Each column has a kind of client above a number of coinciding clients."""
+    """The legend of markers and, if clients coincide, of sizes: a kind of client above a number of clients."""
     kinds = [
         Line2D([], [], linestyle="", marker=marker, color=colour, label=name)
         for name, (_, marker, colour) in _KINDS.items()
     ]
-    numbers = {size: f"{size} clients" if size > 1 else "1 client" for size in sorted({1, (most + 1) // 2, most})}
+    different = sorted({1, (most + 1) // 2, most}) if most > 1 else []
+    numbers = {size: f"{size} clients" if size > 1 else "1 client" for size in different}
     sizes = [
         Line2D([], [], linestyle="", marker="o", color=style.GREY, markersize=np.sqrt(_AREA * size), label=label)
         for size, label in numbers.items()

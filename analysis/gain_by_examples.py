@@ -36,7 +36,7 @@ def plot(runs: Sequence[runs_lib.Run]) -> Figure:
             means["train_examples"],
             means["gain"],
             yerr=means["standard_error"],
-            color=style.VERMILLION,
+            color=style.BLUE,
             fmt="s",
             elinewidth=1.6,
             capsize=3,

@@ -30,17 +30,22 @@ def plot(runs: Sequence[runs_lib.Run]) -> Figure:
             raise runs_lib.NotRecordedError(f"{run.directory / 'metrics.csv'}: no round was evaluated, nothing to draw")
         look: dict[str, Any] = {"color": _colour(number), "marker": style.MARKERS[number % len(style.MARKERS)]}
         every = max(1, len(evaluated) // 12)  # as many markers as can be distinguished
-        for kind, line_style in style.LINES.items():
-            accuracy = evaluated[f"{kind}_accuracy"]
-            axes.plot(evaluated["round"], accuracy, **look, linestyle=line_style, markevery=every)
+        for kind, own in style.KINDS.items():
+            of_kind = own if len(runs) == 1 else {"linestyle": own["linestyle"]}
+            axes.plot(evaluated["round"], evaluated[f"{kind}_accuracy"], **{**look, **of_kind}, markevery=every)
         handles.append(Line2D([], [], **look, label=label))
     _mark_stages(axes, runs)
     _mark_target(axes, runs)
     low, high = axes.get_ylim()
     axes.set(xlabel="communication round", ylabel=style.ACCURACY, xlim=(0, None), ylim=(max(low, 0.0), min(high, 1.0)))
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, steps=[1, 2, 5, 10]))
-    kinds = [Line2D([], [], color=style.GREY, ls=ls, label=f"{kind} accuracy") for kind, ls in style.LINES.items()]
-    style.legend_below(figure, [*kinds, *handles], columns=2)
+    if len(runs) == 1:
+        last = evaluated.iloc[-1]
+        ends = [(last["round"], last[f"{kind}_accuracy"], kind, own["color"]) for kind, own in style.KINDS.items()]
+        style.label_lines(axes, ends)
+    else:
+        kinds = [Line2D([], [], color=style.GREY, ls=ls, label=f"{kind} accuracy") for kind, ls in style.LINES.items()]
+        style.legend_below(figure, [*kinds, *handles], columns=2)
     style.title(figure, f"Accuracy by round, mean over {_who(runs)}", runs)
     return figure
 

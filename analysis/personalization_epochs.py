@@ -46,6 +46,14 @@ def plot(runs: Sequence[runs_lib.Run]) -> Figure:
         panel.set_ylabel(style.ACCURACY)
     style.run_titles(axes, runs)
     lines = [Line2D([], [], **look, label=names.strategy(strategy)) for strategy, look in looks.items()]
+    if len(runs) == 1 and len(lines) <= _MOST_BANDS:
+        lines = []
+        last = finals[0][finals[0]["epoch"] == finals[0]["epoch"].max()].set_index("strategy")
+        ends = [
+            (last["epoch"][strategy], last["accuracy_mean"][strategy], names.strategy(strategy), look["color"])
+            for strategy, look in looks.items()
+        ]
+        style.label_lines(axes[0], ends)
     band = Patch(color=style.GREY, alpha=0.3, label="middle half of clients")
     style.legend_below(figure, [Line2D([], [], color=style.GREY, label="mean of clients"), band, *lines], columns=5)
     style.title(figure, "Accuracy of test clients by personalization epoch", runs)

@@ -25,7 +25,8 @@ GREY, DARK_GREY = "#7F7F7F", "#444444"
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*", "<")
 INITIAL: dict[str, Any] = {"color": BLUE, "linestyle": "--"}
 PERSONALIZED: dict[str, Any] = {"color": VERMILLION, "linestyle": "-"}
-LINES = {"initial": "--", "personalized": "-"}
+KINDS = {"initial": INITIAL, "personalized": PERSONALIZED}
+LINES = {kind: look["linestyle"] for kind, look in KINDS.items()}
 ACCURACY = "accuracy (fraction correct)"
 
 _TITLE_SIZE, _LEGEND_SIZE = 10, 8.5
@@ -94,6 +95,30 @@ def run_titles(axes: Sequence[Axes], runs: Sequence[runs_lib.Run]) -> None:
     for panel, label in zip(axes, run_labels.of(runs), strict=True):
         if len(runs) > 1:
             panel.set_title("\n".join([*textwrap.wrap(label, 38), *filter(None, [panel.get_title()])]))
+
+
+def label_lines(axes: Axes, ends: Sequence[tuple[float, float, str, str]]) -> None:
+    """Labels lines at their right ends, in their colours, and moves labels apart that would overlap.
+
+    Args:
+        axes: with its final limits.
+        ends: x and y of each line's end, its label and its colour.
+    """
+    low, high = axes.get_ylim()
+    apart = 0.07 * (high - low)
+    above = -np.inf
+    for x, y, label, colour in sorted(ends, key=lambda end: end[1]):
+        above = max(y, above + apart)
+        axes.annotate(
+            label,
+            (x, above),
+            xytext=(6, 0),
+            textcoords="offset points",
+            va="center",
+            fontsize=_LEGEND_SIZE,
+            color=colour,
+            annotation_clip=False,
+        )
 
 
 def legend_below(figure: Figure, handles: Sequence[Artist | Container], columns: int = 3) -> None:

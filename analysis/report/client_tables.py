@@ -159,5 +159,8 @@ def by_examples(configurations: tables.Configurations) -> tables.Table:
         ("gain", tables.number("gain", "+.4f")),
         ("clients of a seed" if seeds else "clients", tables.number("clients", "g", spread=False)),
     ]
-    note = f"{seeds}Quarters of the test clients by number of train examples, one where many have the same."
+    note = (
+        f"{seeds}Quarters of the test clients by number of train examples. There are fewer groups if many clients have "
+        "the same number."
+    )
     return tables.make("by_examples", "By number of train examples", note, tidy, columns)

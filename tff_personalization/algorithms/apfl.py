@@ -1,18 +1,17 @@
 """APFL, Deng, Kamani, Mahdavi (2020), arXiv 2003.13461, Algorithm 1, with shares that clients learn.
 
-w: global model; v_i, α_i: client i's local model and its share of the mixture v̄_i = α_i v_i + (1 − α_i) w_i. The
-    client
-    keeps both; they start as the initial model and the given share. E, β, n_i as in FedAvg(E)
-for each round:
-    sample a cohort of M clients
-    for each client i of the cohort:
-        w_i ← w
-        for each batch of E epochs, all three from the values before the batch:
-            w_i ← w_i − β ∇ f_i(w_i)                          # or any other client optimizer
-            v_i ← v_i − β ∇_v f_i(v̄_i)                        # ∇_v f_i(v̄_i) = α_i ∇ f_i(v̄_i)
-            α_i ← [0, 1] ∩ α_i − β ⟨v_i − w_i, ∇ f_i(v̄_i)⟩    # projected; unless α is fixed
-        g_i ← w − w_i
-    w ← server optimizer applied to Σ n_i g_i / Σ n_i          # the paper: the plain mean, with uniform weights
+    w: global model; v_i, α_i: client i's local model and its share of the mixture v̄_i = α_i v_i + (1 − α_i) w_i
+    The client keeps v_i and α_i; they start as the initial model and the given share. E, β, n_i as in FedAvg(E)
+    for each round:
+        sample a cohort of M clients
+        for each client i of the cohort:
+            w_i ← w
+            for each batch of E epochs, all three from the values before the batch:
+                w_i ← w_i − β ∇ f_i(w_i)                          # or any other client optimizer
+                v_i ← v_i − β ∇_v f_i(v̄_i)                        # ∇_v f_i(v̄_i) = α_i ∇ f_i(v̄_i)
+                α_i ← [0, 1] ∩ α_i − β ⟨v_i − w_i, ∇ f_i(v̄_i)⟩    # projected; unless α is fixed
+            g_i ← w − w_i
+        w ← server optimizer applied to Σ n_i g_i / Σ n_i          # the paper: the plain mean, with uniform weights
 
 A client's personal model is α_i v_i + (1 − α_i) w. The authors' code updates α_i only in the first batch of a round and
 adds 0.02 α_i to its slope. The paper's server has no momentum: --server_sgd_momentum=0. A held-out client has neither

@@ -1,14 +1,14 @@
 """Ditto, Li et al. (ICML 2021, arXiv 2012.04221), Algorithm 1, with FedAvg(E) as the solver of the global model.
 
-w: global model; v_i: client i's personal model, which the client keeps and which starts as the initial model; λ: how
-    strongly v_i is pulled to w; E, α, β, n_i as in FedAvg(E)
-for each round:
-    sample a cohort of M clients
-    for each client i of the cohort:
-        w_i ← E epochs of the client optimizer (β) on client i's data, starting at w
-        v_i ← E epochs of the client optimizer (β) on h_i(v) = f_i(v) + λ/2 ‖v − w‖², starting at v_i
-        g_i ← w − w_i
-    w ← server optimizer (α) applied to Σ n_i g_i / Σ n_i          # the paper: the plain mean, with uniform weights
+    w: global model; v_i: client i's personal model, which the client keeps and which starts as the initial model
+    λ: how strongly v_i is pulled to w; E, α, β, n_i as in FedAvg(E)
+    for each round:
+        sample a cohort of M clients
+        for each client i of the cohort:
+            w_i ← E epochs of the client optimizer (β) on client i's data, starting at w
+            v_i ← E epochs of the client optimizer (β) on h_i(v) = f_i(v) + λ/2 ‖v − w‖², starting at v_i
+            g_i ← w − w_i
+        w ← server optimizer (α) applied to Σ n_i g_i / Σ n_i          # the paper: the plain mean, with uniform weights
 
 Both visit the same batches. The paper's server has no momentum: --server_sgd_momentum=0. A held-out client has no v_i;
 the strategy `ditto` takes the personal step from w.

@@ -1,17 +1,17 @@
 """FedALA, Zhang et al. (AAAI 2023, arXiv 2212.01197), Algorithm 1, with the head as the higher layers.
 
-θ: global model; φ_i: client i's local model; s_i: a share of the global model for each weight of the head, ones at
-first; client i keeps φ_i and s_i; η: share learning rate; E, α, β, n_i as in FedAvg(E); ∘: weight by weight
-for each round:
-    sample a cohort of M clients
-    for each client i of the cohort:
-        D ← a random part of client i's data
-        φ̂(s) ← the head s ∘ (head of θ) + (1 − s) ∘ (head of φ_i), and the rest of θ
-        for one epoch of batches of D:                                   # not in the client's first round
-            s_i ← [0, 1] ∩ s_i − η ∇_s f(φ̂(s_i); batch)                  # projected, weight by weight
-        φ_i ← E epochs of the client optimizer (β) on client i's data, starting at φ̂(s_i)
-        g_i ← θ − φ_i
-    θ ← server optimizer (α) applied to Σ n_i g_i / Σ n_i
+    θ: global model; φ_i: client i's local model; s_i: a share of the global model for each weight of the head, ones at
+    first; client i keeps φ_i and s_i; η: share learning rate; E, α, β, n_i as in FedAvg(E); ∘: weight by weight
+    for each round:
+        sample a cohort of M clients
+        for each client i of the cohort:
+            D ← a random part of client i's data
+            φ̂(s) ← the head s ∘ (head of θ) + (1 − s) ∘ (head of φ_i), and the rest of θ
+            for one epoch of batches of D:                                   # not in the client's first round
+                s_i ← [0, 1] ∩ s_i − η ∇_s f(φ̂(s_i); batch)                  # projected, weight by weight
+            φ_i ← E epochs of the client optimizer (β) on client i's data, starting at φ̂(s_i)
+            g_i ← θ − φ_i
+        θ ← server optimizer (α) applied to Σ n_i g_i / Σ n_i
 
 In its first round a client has no local model and starts from θ. In its second round it learns s_i for a given number
 of epochs; the authors' code does so until ten losses in a row differ little. A participant's model is φ_i after its

@@ -1,13 +1,15 @@
 """FedAvg(E), Algorithm 1 of arXiv 1909.12488 with the inner loop of McMahan et al. (2017).
 
-θ: global model, α: server learning rate, β: client learning rate, E: local epochs, n_i: examples of client i
-for each round:
-    sample a cohort of M clients
-    for each client i of the cohort:
-        θ_i ← E epochs of the client optimizer (β) on client i's data, starting at θ
-        g_i ← θ − θ_i
-    g ← Σ n_i g_i / Σ n_i          # or the plain mean, with uniform weights
-    θ ← server optimizer (α) applied to g
+    θ: global model, α: server learning rate, β: client learning rate, E: local epochs, n_i: examples of client i
+    for each round:
+        sample a cohort of M clients
+        for each client i of the cohort:
+            θ_i ← E epochs of the client optimizer (β) on client i's data, starting at θ
+            g_i ← θ − θ_i
+        g ← Σ n_i g_i / Σ n_i          # or the plain mean, with uniform weights
+        θ ← server optimizer (α) applied to g
+
+`LocalTraining` in `local_training.py` runs the local epochs.
 """
 
 from typing import Any

@@ -1,12 +1,12 @@
 """FedBABU, Oh, Kim, Yun (ICLR 2022, arXiv 2106.06042), Algorithm 1: body aggregation, body update.
 
-b: body, all but the head; h: the head, the initial one in all rounds; E, α, β, n_i as in FedAvg(E)
-for each round:
-    sample a cohort of M clients
-    for each client i of the cohort:
-        b_i ← E epochs of the client optimizer (β) on client i's data, starting at b; h does not change
-        g_i ← b − b_i
-    b ← server optimizer (α) applied to Σ n_i g_i / Σ n_i
+    b: body, all but the head; h: the head, the initial one in all rounds; E, α, β, n_i as in FedAvg(E)
+    for each round:
+        sample a cohort of M clients
+        for each client i of the cohort:
+            b_i ← E epochs of the client optimizer (β) on client i's data, starting at b; h does not change
+            g_i ← b − b_i
+        b ← server optimizer (α) applied to Σ n_i g_i / Σ n_i
 
 Clients keep nothing: held-out clients and participants both fine-tune the whole model (`fine_tune`) or its head
 (`fine_tune_head`), from the head that nobody has trained. The paper's server has no momentum: --server_sgd_momentum=0.

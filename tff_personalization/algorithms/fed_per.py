@@ -1,13 +1,13 @@
 """FedPer, Arivazhagan et al. (2019, arXiv 1912.00818), Algorithms 1 and 2, with the head as personalization layers.
 
-W_B: base layers, shared; W_Pj: client j's head, which the client keeps and which starts as the initial head; E, α, β,
-    n_j as in FedAvg(E)
-for each round:
-    sample a cohort of M clients          # the paper: all clients
-    for each client j of the cohort:
-        (W_Bj, W_Pj) ← E epochs of the client optimizer (β) on client j's data, starting at (W_B, W_Pj)
-        g_j ← W_B − W_Bj
-    W_B ← server optimizer (α) applied to Σ n_j g_j / Σ n_j
+    W_B: base layers, shared; W_Pj: client j's head, which the client keeps and which starts as the initial head
+    E, α, β, n_j as in FedAvg(E)
+    for each round:
+        sample a cohort of M clients          # the paper: all clients
+        for each client j of the cohort:
+            (W_Bj, W_Pj) ← E epochs of the client optimizer (β) on client j's data, starting at (W_B, W_Pj)
+            g_j ← W_B − W_Bj
+        W_B ← server optimizer (α) applied to Σ n_j g_j / Σ n_j
 
 A held-out client has no head: strategies start from the initial head, which no client has trained. `reconstruct` trains
 one for --head_epochs epochs first; `fine_tune` is what a new client would do in its first round. The paper's server has

@@ -1,13 +1,13 @@
 """FedProx, Li et al. (2020), "Federated Optimization in Heterogeneous Networks", arXiv 1812.06127, Algorithm 2.
 
-θ: global model, μ: proximal strength, E: local epochs, n_i: examples of client i
-for each round:
-    sample a cohort of M clients
-    for each client i of the cohort:
-        θ_i ← E epochs of the client optimizer on h_i(w) = L_i(w) + μ/2 ‖w − θ‖², starting at w = θ
-        g_i ← θ − θ_i
-    g ← Σ n_i g_i / Σ n_i
-    θ ← server optimizer applied to g
+    θ: global model, μ: proximal strength, E: local epochs, n_i: examples of client i
+    for each round:
+        sample a cohort of M clients
+        for each client i of the cohort:
+            θ_i ← E epochs of the client optimizer on h_i(w) = L_i(w) + μ/2 ‖w − θ‖², starting at w = θ
+            g_i ← θ − θ_i
+        g ← Σ n_i g_i / Σ n_i
+        θ ← server optimizer applied to g
 
 Each step's gradient is that of L_i plus μ (w − θ); with μ = 0 this is FedAvg(E). The paper lets every client stop when
 its subproblem is solved well enough. Here, as in the paper's experiments, it stops after E epochs. Algorithm 2 draws

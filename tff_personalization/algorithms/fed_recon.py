@@ -1,15 +1,15 @@
 """Federated Reconstruction (FedRecon), Singhal et al. (NeurIPS 2021, arXiv 2102.03448), Algorithm 1, with local heads.
 
-g: global weights, all but the head; l: the head, local; L: the initial head; E_h: head epochs; γ: head learning rate;
-E, α, β as in FedAvg(E)
-for each round:
-    sample a cohort of M clients
-    for each client i of the cohort:
-        D_s, D_q ← the support and the query half of client i's data, dealt again
-        l_i ← E_h epochs of SGD (γ) on D_s, starting at L; g does not change    # without γ: the client optimizer
-        g_i ← E epochs of the client optimizer (β) on D_q, starting at g; l_i does not change
-        Δ_i ← g − g_i,   n_i ← |D_q|
-    g ← server optimizer (α) applied to Σ n_i Δ_i / Σ n_i
+    g: global weights, all but the head; l: the head, local; L: the initial head; E_h: head epochs
+    γ: head learning rate; E, α, β as in FedAvg(E)
+    for each round:
+        sample a cohort of M clients
+        for each client i of the cohort:
+            D_s, D_q ← the support and the query half of client i's data, dealt again
+            l_i ← E_h epochs of SGD (γ) on D_s, starting at L; g does not change    # without γ: the client optimizer
+            g_i ← E epochs of the client optimizer (β) on D_q, starting at g; l_i does not change
+            Δ_i ← g − g_i,   n_i ← |D_q|
+        g ← server optimizer (α) applied to Σ n_i Δ_i / Σ n_i
 
 Clients keep nothing. A head is made whenever it is needed, so new clients get theirs in the same way as old ones: by
 the strategy `reconstruct_head`, which the paper evaluates. `reconstruct` fine-tunes all layers after that.

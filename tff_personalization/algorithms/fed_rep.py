@@ -1,14 +1,14 @@
 """FedRep, Collins et al. (ICML 2021, arXiv 2102.07078), Algorithm 1.
 
-φ: representation, shared; h_i: client i's head, which the client keeps and which starts as the initial head; E_h: head
-    epochs; E, α, β, n_i as in FedAvg(E)
-for each round:
-    sample a cohort of M clients
-    for each client i of the cohort:
-        h_i ← E_h epochs of the client optimizer (β) on client i's data, starting at h_i; φ does not change
-        φ_i ← E epochs of the client optimizer (β) on client i's data, starting at φ; h_i does not change
-        g_i ← φ − φ_i
-    φ ← server optimizer (α) applied to Σ n_i g_i / Σ n_i          # the paper: the plain mean, with uniform weights
+    φ: representation, shared; h_i: client i's head, which the client keeps and which starts as the initial head
+    E_h: head epochs; E, α, β, n_i as in FedAvg(E)
+    for each round:
+        sample a cohort of M clients
+        for each client i of the cohort:
+            h_i ← E_h epochs of the client optimizer (β) on client i's data, starting at h_i; φ does not change
+            φ_i ← E epochs of the client optimizer (β) on client i's data, starting at φ; h_i does not change
+            g_i ← φ − φ_i
+        φ ← server optimizer (α) applied to Σ n_i g_i / Σ n_i          # the paper: the plain mean, with uniform weights
 
 A held-out client has no head: strategies start from the initial head, which no client has trained. `reconstruct_head`
 is what the paper does for new clients: E_h epochs that train the head. The paper's server has no momentum:

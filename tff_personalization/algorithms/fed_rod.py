@@ -1,17 +1,17 @@
 """FedRoD, Chen and Chao (ICLR 2022, arXiv 2107.00778), with linear personal heads: two predictors, two accuracies.
 
-θ: generic model, which is the global one; p_i: client i's personal head, which the client keeps and which starts as
-    zeros; G(x; θ): the generic logits; H(x; θ, p): those of θ with the head p; n_ic: client i's examples of class c;
+    θ: generic model, which is the global one; p_i: client i's personal head, which the client keeps, zeros at first
+    G(x; θ): the generic logits; H(x; θ, p): those of θ with the head p; n_ic: client i's examples of class c
     E, α, β, n_i as in FedAvg(E)
-for each round:
-    sample a cohort of M clients
-    for each client i of the cohort:
-        θ_i ← θ
-        for each batch of E epochs, both from the values before the batch:
-            θ_i ← θ_i − β ∇_θ of the cross-entropy of G(x; θ_i) + log n_i        # balanced softmax
-            p_i ← p_i − β ∇_p of the cross-entropy of G(x; θ_i) + H(x; θ_i, p_i)   # or any other client optimizer
-        g_i ← θ − θ_i
-    θ ← server optimizer (α) applied to Σ n_i g_i / Σ n_i
+    for each round:
+        sample a cohort of M clients
+        for each client i of the cohort:
+            θ_i ← θ
+            for each batch of E epochs, both from the values before the batch:
+                θ_i ← θ_i − β ∇_θ of the cross-entropy of G(x; θ_i) + log n_i        # balanced softmax
+                p_i ← p_i − β ∇_p of the cross-entropy of G(x; θ_i) + H(x; θ_i, p_i)   # or any other client optimizer
+            g_i ← θ − θ_i
+        θ ← server optimizer (α) applied to Σ n_i g_i / Σ n_i
 
 The generic predictor answers with G, which epoch 0 evaluates. A participant's personal predictor answers with G + H,
 which `kept` evaluates. No gradient of p_i's loss reaches θ, and none of θ's loss reaches p_i. The paper's server has no

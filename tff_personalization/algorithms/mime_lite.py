@@ -2,15 +2,15 @@
 
 The paper is "Breaking the centralized barrier for cross-device federated learning".
 
-x: global model, s: state of the base optimizer (such as its momentum), E: local epochs, n_i: examples of client i
-for each round:
-    sample a cohort of M clients
-    for each client i of the cohort:
-        y_i ← x
-        for E epochs, each batch: y_i ← base optimizer's step with the gradient at y_i and the fixed state s
-        g_i ← ∇L_i(x; all n_i examples)
-    x ← Σ n_i y_i / Σ n_i                                    # or the plain mean, with uniform weights
-    s ← base optimizer's state after the gradient Σ n_i g_i / Σ n_i
+    x: global model, s: state of the base optimizer (such as its momentum), E: local epochs, n_i: examples of client i
+    for each round:
+        sample a cohort of M clients
+        for each client i of the cohort:
+            y_i ← x
+            for E epochs, each batch: y_i ← base optimizer's step with the gradient at y_i and the fixed state s
+            g_i ← ∇L_i(x; all n_i examples)
+        x ← Σ n_i y_i / Σ n_i                                    # or the plain mean, with uniform weights
+        s ← base optimizer's state after the gradient Σ n_i g_i / Σ n_i
 
 So clients take steps of centralized momentum SGD, Adam, …. The optimizer's state comes from all clients, and no single
 client biases it.

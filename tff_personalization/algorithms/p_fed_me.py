@@ -1,16 +1,17 @@
 """pFedMe, Dinh et al. (NeurIPS 2020, arXiv 2006.08848), Algorithm 1.
 
-F_i(w) = min_θ f_i(θ) + λ/2 ‖θ − w‖² is the Moreau envelope of client i's loss; θ_i, near its minimum, is the client's
-personal model. R: local steps, each on a new batch; K: steps of the inner problem; η: outer rate; β: server rate
-for each round:
-    sample a cohort of M clients
-    for each client i of the cohort:
-        w_i ← w;  θ_i ← w
-        for each of R batches D:
-            K times: θ_i ← client optimizer on ∇ f_i(θ_i; D) + λ (θ_i − w_i), starting at the θ_i of the batch before
-            w_i ← w_i − η λ (w_i − θ_i)
-        g_i ← w − w_i;  client i keeps θ_i
-    w ← w − β (1/M) Σ g_i          # or another server optimizer; β: its learning rate
+    F_i(w) = min_θ f_i(θ) + λ/2 ‖θ − w‖² is the Moreau envelope of client i's loss
+    θ_i, near its minimum, is the client's personal model. R: local steps, each on a new batch
+    K: steps of the inner problem; η: outer rate; β: server rate
+    for each round:
+        sample a cohort of M clients
+        for each client i of the cohort:
+            w_i ← w;  θ_i ← w
+            for each of R batches D:
+                K times: θ_i ← client optimizer on ∇ f_i(θ_i; D) + λ (θ_i − w_i), starting at the last θ_i
+                w_i ← w_i − η λ (w_i − θ_i)
+            g_i ← w − w_i;  client i keeps θ_i
+        w ← w − β (1/M) Σ g_i          # or another server optimizer; β: its learning rate
 
 As in the authors' code, θ_i carries over from batch to batch, and ηλ is 0.075 by default. In that code all clients do
 local steps in each round, and only a cohort is averaged. Here only the cohort does local steps. The paper's server has

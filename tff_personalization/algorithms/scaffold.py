@@ -1,15 +1,15 @@
 """SCAFFOLD, Karimireddy et al. (2020), arXiv 1910.06378, Algorithm 1 with option II for the control variates.
 
-x: global model, c: server control variate, c_i: control variate of client i; c and all c_i start as zero
-η_l: client learning rate, K: local steps, N: clients altogether
-for each round:
-    sample a cohort S
-    for each client i of S:
-        y_i ← x
-        K times: y_i ← y_i − η_l (g_i(y_i) − c_i + c)      # g_i: gradient on the next batch
-        c_i⁺ ← c_i − c + (x − y_i) / (K η_l)               # option II; kept by client i
-    x ← x + η_g (1/|S|) Σ (y_i − x)                        # or another server optimizer; η_g: its learning rate
-    c ← c + (1/N) Σ (c_i⁺ − c_i)
+    x: global model, c: server control variate, c_i: control variate of client i; c and all c_i start as zero
+    η_l: client learning rate, K: local steps, N: clients altogether
+    for each round:
+        sample a cohort S
+        for each client i of S:
+            y_i ← x
+            K times: y_i ← y_i − η_l (g_i(y_i) − c_i + c)      # g_i: gradient on the next batch
+            c_i⁺ ← c_i − c + (x − y_i) / (K η_l)               # option II; kept by client i
+        x ← x + η_g (1/|S|) Σ (y_i − x)                        # or another server optimizer; η_g: its learning rate
+        c ← c + (1/N) Σ (c_i⁺ − c_i)
 
 c − c_i corrects the client's own direction towards that of all clients. c_i⁺ is the mean of the gradients g_i on the
 client's path. K is the number of steps of E epochs on client i's data, so it differs between clients. In the first

@@ -1,8 +1,10 @@
 """Fine-tunes the model of `ifca` that fits the client's train part best.
 
-j ← argmin_j f_i(θ_j)          # on client i's train part
-φ_0 ← θ_j
-φ_1 … φ_E ← fine-tuning of all layers of φ_0
+    j ← argmin_j f_i(θ_j)          # on client i's train part
+    φ_0 ← θ_j
+    φ_1 … φ_E ← fine-tuning of all layers of φ_0
+
+Epoch 0 is the chosen model.
 """
 
 from tff_personalization.algorithms import ifca

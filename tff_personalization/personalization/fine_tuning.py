@@ -1,10 +1,12 @@
 """Fine-tuning: local training on the client's train part, of all or some weights, from θ or another start.
 
-φ_0 ← θ                                         # local-only: the untrained model
-for e = 1 … E:
-    φ_e ← φ_{e−1}
-    for each batch b of a fresh permutation of client i's train part:
-        φ_e ← φ_e − η ∇ f_i(φ_e; b)             # or another optimizer; only the trained weights
+    φ_0 ← θ                                         # local-only: the untrained model
+    for e = 1 … E:
+        φ_e ← φ_{e−1}
+        for each batch b of a fresh permutation of client i's train part:
+            φ_e ← φ_e − η ∇ f_i(φ_e; b)             # or another optimizer; only the trained weights
+
+The strategies of this file differ in the trained weights, the start and the optimizer.
 """
 
 from collections.abc import Callable

@@ -1,8 +1,10 @@
 """Fine-tuning with the learning rates that Meta-SGD learnt, Li et al. (2017, arXiv 1707.09835): one for each weight.
 
-φ ← θ
-for each batch b of each epoch:
-    φ ← φ − a ∘ ∇ f_i(φ; b)                 # ∘: weight by weight; a is part of the global weights
+    φ ← θ
+    for each batch b of each epoch:
+        φ ← φ − a ∘ ∇ f_i(φ; b)                 # ∘: weight by weight; a is part of the global weights
+
+The rates do not change during fine-tuning.
 """
 
 from tff_personalization.algorithms import meta_learning, meta_sgd

@@ -1,8 +1,8 @@
 """Reconstruction of the head as in FedRecon, Singhal et al. (NeurIPS 2021, arXiv 2102.03448).
 
-ψ ← θ; for `head_epochs` epochs: train the head of ψ on client i's train part; the rest is fixed
-`reconstruct_head`: the model is ψ from epoch 1 on; epoch 0 is θ
-`reconstruct`: φ_0 ← ψ;  φ_1 … φ_E ← fine-tuning of all layers of φ_0
+    ψ ← θ; for `head_epochs` epochs: train the head of ψ on client i's train part; the rest is fixed
+    `reconstruct_head`: the model is ψ from epoch 1 on; epoch 0 is θ
+    `reconstruct`: φ_0 ← ψ;  φ_1 … φ_E ← fine-tuning of all layers of φ_0
 
 FedRecon's paper evaluates ψ, and a new client of FedPer and FedRep gets ψ. After these methods θ has the initial head,
 from which the head's training starts. Epoch 0 of `reconstruct` has already used the client's train part.
