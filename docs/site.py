@@ -31,6 +31,7 @@ PACKAGES = {
     "Analysis": "analysis/*.py",
 }
 _LINK = re.compile(r"(?P<image>!?)\[(?P<text>[^\]]*)\]\((?P<target>[^)\s]+)\)")
+_WORD = re.compile(r"<code>([^<\s]{1,40})</code>")
 _SOURCE = re.compile(r'src="(?P<target>[^"]+)"')
 
 
@@ -47,6 +48,10 @@ def main(arguments: list[str]) -> int:
         built = subprocess.run(command, env=environment, check=False)
         if built.returncode:
             return built.returncode
+        for page in (work / "html").glob("*.html"):  # a browser breaks flags at hyphens, unless site.css forbids it
+            page.write_text(
+                _WORD.sub(r'<code class="word">\1</code>', page.read_text(encoding="utf-8")), encoding="utf-8"
+            )
         shutil.rmtree(chosen.to, ignore_errors=True)
         shutil.copytree(work / "html", chosen.to)
     print(chosen.to / "index.html")
@@ -112,6 +117,8 @@ def rewritten(text: str, original: pathlib.Path, page: pathlib.Path, pages: path
         named = (original.parent / match["target"]).resolve()
         shown = named.relative_to(ROOT).as_posix() if named.is_relative_to(ROOT) else match["target"]
         plain = match["text"].strip("`")
+        if plain == "file":  # in the tables of methods
+            return f"`{shown.removeprefix('tff_personalization/')}`"
         return f"`{plain}`" if plain in shown else f"{match['text']} (`{shown}`)"
 
     def source(match: re.Match) -> str:
