@@ -146,11 +146,19 @@ def test_other_errors_are_not_hidden():
         startup.with_plain_errors(main)(["program"])
 
 
-def test_a_flag_that_does_not_exist_is_one_line(capsys):
+@pytest.mark.parametrize(
+    ("argument", "line"),
+    [
+        ("--no_such_flag_at_all", "--no_such_flag_at_all: there is no such flag (see --help)."),
+        ("--verbosty=1", "--verbosty: there is no such flag (see --help). Did you mean --verbosity?"),
+        ("--verbosity=much", "--verbosity=much: give a whole number (see --help)"),
+        ("--logtostderr=much", "--logtostderr=much: give true or false (see --help)"),
+    ],
+)
+def test_a_mistake_among_the_flags_is_one_plain_line(argument, line, capsys):
     with pytest.raises(SystemExit) as left:
-        startup.parse_flags(["program", "--no_such_flag_at_all"])
-    assert left.value.code == 1
-    assert capsys.readouterr().err.count("\n") == 1
+        startup.parse_flags(["program", argument])
+    assert (left.value.code, capsys.readouterr().err) == (1, f"Error: {line}\n")
     flags.FLAGS.unparse_flags()
     flags.FLAGS(["program"])
 

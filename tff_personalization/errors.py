@@ -1,6 +1,8 @@
 """Errors that a user can fix, and interruption by a signal."""
 
+import difflib
 import signal
+from collections.abc import Iterable
 
 
 class UserError(Exception):
@@ -16,3 +18,9 @@ class Interrupted(BaseException):
     def __init__(self, signal_number: int):
         super().__init__(signal.Signals(signal_number).name)
         self.signal_number = signal_number
+
+
+def did_you_mean(choices: Iterable[str], value: str, prefix: str = "") -> str:
+    """The end of a message that names the choice most like `value`; "" if no choice is like it."""
+    near = difflib.get_close_matches(value, list(choices), 1)
+    return f" Did you mean {prefix}{near[0]}?" if near else ""

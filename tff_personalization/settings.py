@@ -12,7 +12,6 @@ Every setting is a flag of the same name. Several groups may share a setting, wh
 flags of the program are the union of all groups. A run reads the union of the groups of its choices.
 """
 
-import difflib
 import math
 from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Any, Generic, Self, TypeVar, overload
@@ -221,5 +220,4 @@ def listing(help_text: str, choices: Callable[[], Mapping[str, Any]]) -> Callabl
 
 def choose_from(choices: Iterable[str], value: str) -> str:
     """Advice for a value that is not a choice: the choices, and the one that was probably meant."""
-    near = difflib.get_close_matches(str(value), list(choices), 1)
-    return f"choose from {', '.join(choices)}.{f' Did you mean {near[0]}?' if near else ''}"
+    return f"choose from {', '.join(choices)}.{errors.did_you_mean(choices, str(value))}"

@@ -6,6 +6,7 @@ import functools
 import gc
 import logging as python_logging
 import os
+import re
 import select
 import signal
 import sys
@@ -33,6 +34,12 @@ _WANT_OF_MEMORY = (
     *("can't start new thread", "failed to map segment", "annot allocate memory"),
     "error return without exception set",
 )
+# What absl's parsers say of a value, in plain words.
+_PARSERS = {
+    r"invalid literal for int\(\).*": "give a whole number",
+    r"could not convert string to float.*": "give a number",
+    r"\('Non-boolean argument to boolean flag.*": "give true or false",
+}
 _MEND = (
     "end what else runs here, or give fewer --cores; then run the same command again to resume from the last "
     "checkpoint. A smaller --clients_per_call makes it another run."
@@ -81,8 +88,14 @@ def plain_flag_errors() -> Iterator[None]:
         yield
     except errors.UserError as error:
         _leave(str(error))
+    except flags.UnrecognizedFlagError as error:
+        near = errors.did_you_mean(flags.FLAGS, error.flagname, "--")
+        _leave(f"--{error.flagname}: there is no such flag (see --help).{near}")
     except flags.Error as error:
-        _leave(f"{' '.join(str(error).split())} (see --help)")
+        text = " ".join(str(error).split()).removeprefix("flag ")
+        for found, plain in _PARSERS.items():
+            text = re.sub(found, plain, text)
+        _leave(f"{text} (see --help)")
     except UnicodeDecodeError as error:
         _leave(f"--flagfile: the file is not text ({error}): write one flag a line, in UTF-8.")
 

@@ -135,7 +135,7 @@ BAD_SWEEPS = {
     "empty": ("", [], ["sweep.toml", "[grid]"]),
     "a flag outside": ("seed = [1]\n", [], ["sweep.toml", "seed", "[grid]"]),
     "no list": ("[grid]\nseed = 1\n", [], ["grid.seed", "list"]),
-    "no flag": ("[grid]\nseeed = [1]\n", [], ["seeed", "no such flag"]),
+    "no flag": ("[grid]\nseeed = [1]\n", [], ["seeed", "no such flag", "Did you mean seed?"]),
     "no number": ("[grid]\nseed = [1, 'x']\n", [], ["run 2", "--seed=x"]),
     "out of range": ("[grid]\nbatch_size = [20, 0]\n", [], ["run 2", "--batch_size=0", "1 or more"]),
     "unread": ("[grid]\nmethod = ['fed_avg', 'reptile']\nlocal_epochs = [2]\n", [], ["run 2", "--local_epochs"]),

@@ -196,7 +196,8 @@ class Sweep:
         values = copy.deepcopy(self._flag_values)
         for name in overrides:
             if name not in values:
-                raise errors.UserError(f"{self.path}: {name}: there is no such flag (see --help).")
+                near = errors.did_you_mean(values, name)
+                raise errors.UserError(f"{self.path}: {name}: there is no such flag (see --help).{near}")
             if name in _OF_THE_SWEEP:
                 raise errors.UserError(
                     f"{self.path}: {name}: is a flag of the whole sweep: give it on the command line."
