@@ -20,7 +20,7 @@ SIZES = {"desktop": (1280, 900), "phone": (390, 844)}
 
 
 def take(run: pathlib.Path) -> None:
-    """Goes through the prompt, but for its last two characters, then draws one without labelling it."""
+    """Goes through the prompt except its last two characters, then draws one without labelling it."""
     runtime.forget_default_context()
     trained = personalizer.load(run)
     served = server.Server(draw.pages_of(trained, run, visitors=1, examples=100), 0)

@@ -8,7 +8,7 @@ import pytest
 
 @pytest.fixture
 def stopped_after():
-    """A context in which a run is stopped after so many rounds, as by Ctrl-C."""
+    """A context in which a run is stopped after a number of rounds, as by Ctrl-C."""
     from tff_personalization.programs import rounds
 
     @contextlib.contextmanager

@@ -1,12 +1,12 @@
-"""Malformed input of every kind, given to the program itself: does it end in one line that says what was wrong?
+"""Gives malformed input of every kind to the program itself: does it end in one line that says what was wrong?
 
     python -m tests.stress.bad_commands --each=20 --output=docs/reliability/bad_commands.csv
 
-Calls run_experiment.py with what `malformed_data` and `malformed_runs` make by hand, flag files and sweep files, and
-a number of random accidents (`bad_input`) of each kind that needs no run. Each must end in time: with exit status 1,
-nothing on standard output and one line `Error: …` as the last of standard error, or, where it was legal after all,
-with a run. Writes a row for each case: kind, name, `refused`, `accepted` or what else was found, the seconds (the
-program's start is some 6 of them), the most memory. Exit status 1 if there is anything else.
+Calls run_experiment.py with the cases of `malformed_data` and `malformed_runs`, flag files and sweep files, and a
+number of random accidents (`bad_input`) of each kind that needs no run. Each must end in time. It must have exit status
+1, nothing on standard output, and one line `Error: …` as the last of standard error; or, if the input was valid, a run.
+Writes a row for each case: kind, name, `refused`, `accepted` or another outcome, the seconds (about 6 for the program's
+start), and the most memory. Exit status 1 if there is another outcome.
 """
 
 import argparse
@@ -33,7 +33,7 @@ from tests.stress import bad_input, cases, malformed_data, malformed_forms, malf
 
 _LARGE, _LONG_SECONDS = "a million clients", 600.0
 _MOST_MEGABYTES = 8_000
-# What may stand on standard error before the line of the error: what the run is, progress, warnings.
+# Allowed on standard error before the error line: the run's description, progress, warnings.
 _BEFORE = re.compile(
     r".*Run directory: |The (data|archive|examples) |.* · \d+:\d\d|"
     r".*\d+%\||.*\d+ (clients?|rounds?|examples)|.*(it|s)/|W\d{4} |x\.toml: |\[\d+/\d+\]"
@@ -123,7 +123,7 @@ def _damaged_text(draw: random.Random) -> cases.Make:
 
 
 def by_chance(each: int, seed: int) -> Iterator[cases.Case]:
-    """So many accidents of each kind that needs no run."""
+    """A number of accidents of each kind that needs no run."""
     archive, database = ([*cases.IMAGES, f"--client_data=x.{kind}"] for kind in ("npz", "sqlite"))
     database.append(cases.CACHED)
     kinds = {
@@ -192,7 +192,7 @@ def run(case: cases.Case, popen: type[subprocess.Popen] = subprocess.Popen) -> O
 
 
 def judged(status: int, output: str, said: str) -> str:
-    """`refused` or `accepted`, or what is wrong with how the program ended: by exit status and what it printed."""
+    """`refused` or `accepted`, or what is wrong with the program's end: by exit status and output."""
     lines = [line for line in said.replace("\r", "\n").split("\n") if line.strip()]
     if "Traceback" in said:
         return f"a traceback: {lines[-1]}"
@@ -210,7 +210,7 @@ def judged(status: int, output: str, said: str) -> str:
 
 
 def _checked(place: pathlib.Path) -> str | None:
-    """What is wrong with the runs that came of a case; None if nothing is."""
+    """What is wrong with the runs that a case made; None if nothing is."""
     summaries = list(place.glob("runs/**/summary.json"))
     for path in summaries:
         summary = json.loads(path.read_text())

@@ -1,10 +1,10 @@
-"""Malformed input of every kind: is each refused in one line that names what was wrong, or else taken correctly?
+"""Malformed input of every kind: is each refused in one line that names what was wrong, or else read correctly?
 
     python -m tests.stress.bad_input --each=200 --output=docs/reliability/bad_input.csv
 
-Each kind of input is damaged or made up at random a given number of times, and given to what reads it. Writes a row for
-each kind: how often it was tried, refused in one line, and accepted (what was read is checked), and anything else:
-another exception, more than ten seconds, a result that cannot be right. Exit status 1 if there is anything else.
+Each kind of input is damaged or made up at random a given number of times, and given to its reader. Writes a row for
+each kind: how often it was tried, refused in one line, accepted (with checked values), or had another outcome: another
+exception, more than ten seconds, an impossible result. Exit status 1 if there is another outcome.
 """
 
 import argparse
@@ -59,7 +59,7 @@ Reader = Callable[[], None]
 
 
 def damaged(content: bytes, draw: random.Random) -> bytes:
-    """The content after one to three accidents: bits turned, cut short, bytes put in, zeroed, or written twice."""
+    """The content after one to three accidents: flipped bits, a cut, inserted, zeroed or repeated bytes."""
     data = bytearray(content)
     for _ in range(draw.randint(1, 3)):
         at = draw.randrange(max(1, len(data)))
@@ -260,7 +260,7 @@ def checkpoint(place: pathlib.Path, draw: random.Random) -> Reader:
     def read():
         try:
             round_number, state = checkpoints.Checkpoints(directory).load_newest(lambda _: {"weights": 0})
-            # The one before, or, where nothing that counts was changed, the newest.
+            # The one before, or the newest if nothing relevant was changed.
             assert (np.asarray(state["weights"]) == round_number).all()
             assert round_number == 1 or not changed or path.suffix == ".json"
         finally:

@@ -1,6 +1,6 @@
-"""What a case of malformed input is: files in a directory, and the flags with which the program is called there.
+"""A case of malformed input: files in a directory, and the flags of the program there.
 
-All cases are small runs, so that what is accepted after all ends soon.
+All cases are small runs, so that accepted ones end soon.
 """
 
 import dataclasses
@@ -27,7 +27,7 @@ class Case:
 
     Attributes:
         kind: what is malformed.
-        name: in what way.
+        name: how it is malformed.
         make: see `Make`.
         seconds: how long the program may take.
     """

@@ -1,11 +1,11 @@
-"""Environments in which people really are: does each command end right there, or in one clear line?
+"""Realistic environments: does each command work there, or end in one clear line?
 
     python -m tests.stress.environments --output=docs/reliability/environments.csv
 
 Every command (start, resume, sweep, analysis, export, draw) is tried as a process of its own in every environment of
-`ENVIRONMENTS`. *Right* means exit status 0 and the file that the command is to leave; *one clear line*, status 1 and
-one line `Error: …` that says what the environment lacks. Anything else fails. So does a folder called `~`, and a child
-process that outlives its command.
+`ENVIRONMENTS`. *Right* means exit status 0 and the command's output file. *One clear line* means status 1 and one line
+`Error: …` that says what the environment lacks. Anything else fails, and so does a folder called `~` or a child process
+that outlives its command.
 """
 
 import argparse
@@ -52,10 +52,10 @@ class Environment:
     """One environment.
 
     Attributes:
-        variables: that are set in it.
-        prefix: goes before the command.
+        variables: the variables that it sets.
+        prefix: a prefix of the command.
         customize: Python that runs in each interpreter at its start.
-        folder: the name of the folder in which runs are.
+        folder: the name of the folder of runs.
         refused: commands that end in one line there, and words of that line.
     """
 
@@ -166,10 +166,10 @@ def judged(status: int | str, said: str, left: bool, words: str) -> str:
     """How a command has ended: "right", "one clear line", or what is wrong.
 
     Args:
-        status: its exit status, or what became of it.
-        said: on standard error.
-        left: whether there is what it was to leave.
-        words: of the line with which it is expected to end; "" where it is to end right.
+        status: its exit status, or another end.
+        said: its standard error.
+        left: whether it wrote its output.
+        words: words of the expected line; "" if it should end right.
     """
     if "Traceback" in said:
         return "a traceback"

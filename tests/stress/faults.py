@@ -1,4 +1,4 @@
-"""What can happen to a running program, and how it is made to happen."""
+"""Faults of a running program, and how to inject them."""
 
 import contextlib
 import dataclasses
@@ -14,7 +14,7 @@ _SECONDS_STOPPED = 3.0
 
 
 class Disk:
-    """A file system of its own in memory, which can be filled; needs the right to mount."""
+    """A separate file system in memory, which can be filled. Needs the right to mount."""
 
     def __init__(self, path: pathlib.Path, megabytes: int = 200):
         self.path = path
@@ -64,8 +64,8 @@ class Fault:
 
     Attributes:
         name: in tables.
-        inject: does it.
-        to_the_worker: whether it takes a worker, which the program is expected to replace or to wait for.
+        inject: injects it.
+        to_the_worker: whether it hits a worker, which the program should replace or wait for.
     """
 
     name: str
@@ -78,7 +78,7 @@ def signalled(number: signal.Signals) -> Callable[[Target], None]:
 
 
 def _limit_memory(pid: int) -> None:
-    """From now on the process gets no more memory from the operating system than it has."""
+    """Limits the process to its present memory."""
     pages = int(pathlib.Path(f"/proc/{pid}/statm").read_text().split()[0])
     _, hard = resource.prlimit(pid, resource.RLIMIT_AS)
     resource.prlimit(pid, resource.RLIMIT_AS, (pages * resource.getpagesize(), hard))

@@ -1,12 +1,12 @@
-"""Coverage-guided fuzzing of every reader of foreign bytes: what is refused is refused with a UserError.
+"""Coverage-guided fuzzing of every reader of foreign bytes: every refusal must be a UserError.
 
     .venv/bin/pip install --no-deps --target=/tmp/atheris atheris==3.0.0      # once; nothing else needs it
     PYTHONPATH=/tmp/atheris python -m tests.stress.fuzz npz --runs=1000000 --findings=DIR
     PYTHONPATH=/tmp/atheris python -m tests.stress.fuzz --all --seconds=60 --output=docs/reliability/fuzz.csv
 
-Bytes that Atheris makes, guided by the branches of this project that they reach, are given to a reader of `TARGETS`. It
-begins with sound input. Whatever is not a UserError (or what the program makes one line of) is written to DIR, and ends
-the search. With --all every reader has its time, in a process of its own, and a row: executions, found or not.
+Atheris makes bytes for a reader of `TARGETS`, guided by the project's branches that they reach. It begins with valid
+input. Any other exception than a UserError (or one that the program turns into one line) is written to DIR and ends the
+search. With --all every reader has its time, in its own process, and a row: executions, found or not.
 """
 
 import argparse

@@ -1,4 +1,4 @@
-"""Damaged run directories, by hand: of a run to be resumed, or of a finished one whose plots are drawn again."""
+"""Run directories damaged by hand: of a run to resume, or of a finished one whose plots are drawn again."""
 
 import functools
 import json
@@ -19,7 +19,7 @@ Damage = Callable[[pathlib.Path], object]
 
 
 class Template:
-    """A small run that was made without faults, of which copies are damaged."""
+    """A small run without faults; its copies are damaged."""
 
     flags = (
         *(

@@ -1,4 +1,4 @@
-"""The runs that faults hit: their methods and data, the program that tells its moments, and how it ended."""
+"""The runs with faults: their methods and data, the program that reports its moments, and its end."""
 
 import collections
 import pathlib
@@ -41,7 +41,7 @@ def write_archive(path: pathlib.Path) -> pathlib.Path:
 
 
 class Run:
-    """A run that goes on from start to start, its directory, and the marks of the process that is at it."""
+    """A run that is resumed from start to start, its directory, and the marks of its process."""
 
     def __init__(self, place: pathlib.Path, archive: pathlib.Path, output_dir: pathlib.Path, name: str):
         arguments, self.directory = processes.command(archive, output_dir, "run", *METHODS[name])
@@ -87,7 +87,7 @@ def durations(run: Run) -> dict[str, list[float]]:
 
 
 def stop_at(process: subprocess.Popen, run: Run, moment: str, others_before: int, delay: float) -> bool:
-    """Stops the program a while after it has come to a moment, skipping it a few times; False if it ended before."""
+    """Stops the program `delay` seconds into a moment, after skipping some of them; False if it ended before."""
     seen = None
     while True:
         if process.poll() is not None:
@@ -106,7 +106,7 @@ def stop_at(process: subprocess.Popen, run: Run, moment: str, others_before: int
 
 
 def rounds_done(directory: pathlib.Path) -> int:
-    """The rounds of which metrics.csv tells."""
+    """The rounds in metrics.csv."""
     try:
         return len((directory / "metrics.csv").read_text().splitlines()) - 1
     except FileNotFoundError:
@@ -121,7 +121,7 @@ def newest_checkpoint(directory: pathlib.Path) -> int:
 
 
 def outcome(process: subprocess.Popen, run: Run, children: Iterable[int]) -> dict:
-    """Waits for the end of a program that a fault has hit: how it came about, and what it leaves behind."""
+    """Waits for the end of a program after a fault: how it ended, and what it left."""
     try:
         output, _ = process.communicate(timeout=_SECONDS_OF_A_RUN)
     except subprocess.TimeoutExpired:

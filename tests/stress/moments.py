@@ -1,10 +1,10 @@
-"""The program, telling at every moment what it is doing: for faults that are to hit it there.
+"""The program with marks of what it is doing, so that faults can hit it at a chosen moment.
 
     python -m tests.stress.moments FILE --method=… (the flags of run_experiment.py)
 
-Runs run_experiment.py as it is, except that some of its functions write the name of their moment to FILE when they
-begin, and that of the moment before when they end. The file is mapped into memory: what it says holds to the
-microsecond, also for a process that is stopped or was killed.
+Runs run_experiment.py unchanged, except that some functions write the name of their moment to FILE when they begin, and
+that of the previous moment when they end. The file is mapped into memory, so it is right to the microsecond, even for a
+process that is stopped or was killed.
 """
 
 import faulthandler

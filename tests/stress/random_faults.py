@@ -2,11 +2,10 @@
 
     python -m tests.stress.random_faults --faults=100 --output=docs/reliability/faults.csv
 
-Runs several methods on small data, each first without faults and then with faults until enough have been injected. A
-fault is of a kind (`faults.FAULTS`) and hits the program at a moment (`moments.MOMENTS`), after a random time of it.
-For that the program is stopped for an instant, so that what it was doing is known. When it ends by the fault, the same
-command is given again; what befalls the worker is for the program to survive by itself. Every pair of kind and moment
-has its turn, in random order.
+Runs several methods on small data, first without faults and then with faults until enough have been injected. A fault
+has a kind (`faults.FAULTS`) and hits the program at a moment (`moments.MOMENTS`), after a random time. The program is
+stopped for an instant, so that its moment is known. If the fault ends it, the same command is given again. The program
+must survive faults of the worker by itself. Every pair of kind and moment is tried, in random order.
 
 Writes one row for each fault: the method, the kind, the moment, seconds since the program's start, how it ended ("goes
 on", or its exit status), whether it said why in one line, the rounds it had done, those that were done again, whether a
@@ -40,7 +39,7 @@ _WITHOUT_WORKER = (moments.STARTING, moments.READING, moments.REPORTING)
 
 @dataclasses.dataclass
 class Planned:
-    """A fault that is to come, and how often its moment was waited for in vain."""
+    """A planned fault, and how often its moment was not reached."""
 
     fault: faults.Fault
     moment: str
@@ -48,7 +47,7 @@ class Planned:
 
 
 def plan(count: int, draw: random.Random, kinds: Iterable[faults.Fault]) -> dict[str, list[Planned]]:
-    """So many faults for each method: every kind at every moment, again and again, each time in another order."""
+    """A number of faults for each method: every kind at every moment, repeatedly, each time in another order."""
     pairs = [
         (kind, moment)
         for kind, moment in itertools.product(kinds, moments.MOMENTS)
@@ -111,7 +110,7 @@ def run_with_faults(
             waits = one.fault.name not in ("kill -9 of the worker", "worker stopped for 3 s")
             if waits:
                 rows[-1].update(marked_runs.outcome(process, run, () if one.fault.to_the_worker else children))
-                if now in _BEFORE_ROUNDS:  # What has to be done again is so by an earlier fault.
+                if now in _BEFORE_ROUNDS:  # An earlier fault already caused these rounds to be done again.
                     rows[-1]["rounds_again"] = 0
                 disk.free()
             else:

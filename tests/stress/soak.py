@@ -1,14 +1,14 @@
-"""A long sweep in short: many runs, killed at random again and again, end as their twins, and leave nothing.
+"""Many short runs that are killed at random again and again: they end like their twins, and leave nothing.
 
     python -m tests.stress.soak --runs=200 --at_once=2 --mean_seconds=2 --output=docs/reliability/soak.csv
 
-Every run is made twice: once as it is, and once with faults. After a random time, which is exponential with the given
-mean, it is killed (SIGKILL), asked to end (SIGTERM, Ctrl-C, SIGHUP), or its worker is killed; then the same command is
-given again, until the run is finished. Some runs are made at once. Methods take turns; each run has its own seed.
+Every run is made twice: once without faults, and once with faults. After a random time, exponential with the given
+mean, it is killed (SIGKILL), asked to end (SIGTERM, Ctrl-C, SIGHUP), or its worker is killed. Then the same command is
+given again, until the run is finished. Several runs are made at once. Methods take turns; each run has its own seed.
 
-Writes a row for each run: its method, its faults, and whether it ended as its twin. In the end nothing may be left: no
-process of a run, no file under a temporary name, no socket of a worker, no listening port, and no descriptor of this
-process. Exit status 1 if something is not as promised.
+Writes a row for each run: its method, its faults, and whether it ended like its twin. At the end nothing may be left:
+no process of a run, no file under a temporary name, no socket of a worker, no listening port, and no descriptor of this
+process. Exit status 1 if a promise is broken.
 """
 
 import argparse
@@ -65,7 +65,7 @@ class Run:
 def with_faults(
     run: Run, log: pathlib.Path, draw: random.Random, mean_seconds: float
 ) -> tuple[list[str], pathlib.Path]:
-    """Makes a run with faults; what befell it, start by start, and its directory."""
+    """Makes a run with faults. Returns the faults, start by start, and its directory."""
     arguments, directory = run.command("faulty")
     faults: list[str] = []
     for start in range(_MOST_STARTS):
@@ -120,7 +120,7 @@ def soak(run: Run, place: pathlib.Path, seed: int, mean_seconds: float) -> dict:
 
 
 class Left:
-    """What there is of processes, ports, sockets and descriptors; later, what has been added."""
+    """The present processes, ports, sockets and descriptors; later, what was added."""
 
     def __init__(self) -> None:
         self._before = self._now()
