@@ -91,7 +91,7 @@ def _print_figures(summary: dict, called: str) -> None:
         )
     target = summary["rounds_to_target"]
     reached = ", ".join(f"{name} {target[name] or 'never'}" for name in ("initial", "personalized"))
-    print(f"\n  first round at {target['target_accuracy']:g} (among evaluated rounds): {reached}")
+    print(f"\n  first evaluated round that reaches {target['target_accuracy']:g}: {reached}")
     if "privacy" in summary:
         _print_privacy(summary["privacy"])
     times = summary["times"]
