@@ -79,6 +79,7 @@ def by_writer_archive(tmp_path_factory) -> pathlib.Path:
 def _run_in(by_writer_archive, worker):
     import run_experiment  # which defines its flags
     from tests import shared_graphs
+    from tff_personalization import methods
 
     if not flags.FLAGS.is_parsed():
         flags.FLAGS(["run_experiment"])
@@ -93,8 +94,8 @@ def _run_in(by_writer_archive, worker):
             "local_epochs": 2,
             "personalization_epochs": 2,
             "rounds_per_evaluation": 2,
-            # One strategy, the same between rounds and at the end, is one graph.
-            "strategies": None if "method" in settings else ["fine_tune"],
+            # The main strategy, which is evaluated between rounds too: one graph.
+            "strategies": list(methods.get(settings.get("method", "fed_avg")).strategies[:1]),
             "output_dir": str(directory),
             "run_name": "run",
             "plots": False,

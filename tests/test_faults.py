@@ -1,6 +1,5 @@
 """Faults around a run: a second process, changed data, a full disk. Each gives one line, and nothing is lost."""
 
-import functools
 import os
 import shutil
 import signal
@@ -18,9 +17,13 @@ def archive(by_writer_archive, tmp_path_factory):
     return shutil.copy(by_writer_archive, tmp_path_factory.mktemp("data") / "bars.npz")
 
 
+METHOD = "--method=fed_avg", "--strategies=fine_tune"
+
+
 @pytest.fixture(scope="module")
 def command(archive, tmp_path_factory):
-    return functools.partial(processes.command, archive, tmp_path_factory.mktemp("runs"))
+    place = tmp_path_factory.mktemp("runs")
+    return lambda name: processes.command(archive, place, name, *METHOD)
 
 
 @pytest.fixture(scope="module")
@@ -166,14 +169,14 @@ def small_disk(tmp_path):
 def test_an_output_directory_that_is_read_only_is_refused(small_disk, archive):
     disk, _ = small_disk
     subprocess.run(["mount", "-o", "remount,ro", str(disk)], check=True)
-    arguments, directory = processes.command(archive, disk, "run")
+    arguments, directory = processes.command(archive, disk, "run", *METHOD)
     line = refusal(arguments)
     assert f"--output_dir={disk}: cannot write {directory} (Read-only file system)" in line
 
 
 def test_a_full_disk_is_one_line_and_costs_the_rounds_since_the_last_checkpoint(small_disk, archive, uninterrupted):
     disk, resize = small_disk
-    arguments, directory = processes.command(archive, disk, "run")
+    arguments, directory = processes.command(archive, disk, "run", *METHOD)
     line = None
     for kilobytes in (500, 1500, 20_000):  # each time it gets further
         resize(f"{kilobytes}k")

@@ -63,38 +63,46 @@ def test_so_does_a_method_whose_clients_keep_states_with_learning_rates_that_cha
     assert_same_numbers(directory, killed)
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=["SIGTERM", "Ctrl-C"])
-def test_asked_to_stop_it_saves_leaves_at_once_and_goes_on_later(command, uninterrupted, number):
-    arguments, directory = command(f"stopped-{number.name}")
+def last_round(directory):
+    """The last round on record, of which there is a checkpoint."""
+    done = len((directory / "metrics.csv").read_text().splitlines()) - 1
+    assert f"round_{done}" in os.listdir(directory / "checkpoints")
+    return done
+
+
+def ask_to_stop(arguments, directory, round_number, signal_number):
     process = start(arguments)
-    assert wait_for_round(process, directory, 10)
+    assert wait_for_round(process, directory, round_number)
     pids = children(process.pid)
-    process.send_signal(number)
+    process.send_signal(signal_number)
     started = time.monotonic()
     output, _ = process.communicate(timeout=30)
     assert time.monotonic() - started < 10
-    assert process.returncode == 128 + number
+    assert process.returncode == 128 + signal_number
     assert "Traceback" not in output
     assert "resumes from here" in output
     assert_all_end(pids)
-    done = len((directory / "metrics.csv").read_text().splitlines()) - 1
-    assert f"round_{done}" in os.listdir(directory / "checkpoints")
-    forked.run(arguments, cwd=ROOT, capture_output=True, check=True)
-    assert_same_numbers(directory, uninterrupted[0])
+    assert last_round(directory) >= round_number
 
 
-def test_a_lost_terminal_is_as_sigterm(command, uninterrupted):
-    arguments, directory = command("hung-up")
+def lose_the_terminal(arguments, directory, round_number):
     terminal, inside = os.openpty()
     process = forked.Popen(arguments, cwd=ROOT, stdout=inside, stderr=inside)
     os.close(inside)
-    assert wait_for_round(process, directory, 10)
+    assert wait_for_round(process, directory, round_number)
     os.close(terminal)  # what the program prints from now on is an error
     time.sleep(0.3)
     process.send_signal(signal.SIGHUP)
     assert process.wait(timeout=30) == 128 + signal.SIGHUP
-    done = len((directory / "metrics.csv").read_text().splitlines()) - 1
-    assert f"round_{done}" in os.listdir(directory / "checkpoints")
+    assert last_round(directory) >= round_number
+
+
+def test_asked_to_stop_it_saves_leaves_at_once_and_the_same_command_resumes(command, uninterrupted):
+    """By SIGTERM, Ctrl-C and the loss of its terminal, one after another."""
+    arguments, directory = command("stopped")
+    ask_to_stop(arguments, directory, 5, signal.SIGTERM)
+    ask_to_stop(arguments, directory, 10, signal.SIGINT)
+    lose_the_terminal(arguments, directory, 15)
     forked.run(arguments, cwd=ROOT, capture_output=True, check=True)
     assert_same_numbers(directory, uninterrupted[0])
 

@@ -2,15 +2,17 @@
 
 import json
 import shutil
-import sys
 
 import pandas as pd
 import pytest
+from absl import flags
 
-from tests import forked, processes
+from tests import processes
 from tff_personalization import errors
+from tff_personalization.experiment import config
 from tff_personalization.programs import rounds
 from tff_personalization.records import saved_models
+from tff_personalization.sweeps import sweep
 
 SHARED = {"rounds": 8, "rounds_per_model": 2, "personalization_epochs": 2}
 TWO_STAGES = {**SHARED, "method": "personalized_fed_avg", "stage_2_round": 5, "local_steps": 3}
@@ -123,7 +125,8 @@ def test_without_training_there_are_no_rounds_to_take_over(run, fed_avg):
         run(**left_open, method="local_only", rounds_from=str(fed_avg))
 
 
-def test_runs_of_a_sweep_wait_for_what_an_earlier_one_will_have_and_take_it_over(by_writer_archive, tmp_path):
+@pytest.mark.usefixtures("_forked_runs")
+def test_runs_of_a_sweep_wait_for_what_an_earlier_one_will_have_and_take_it_over(by_writer_archive, tmp_path, capsys):
     (tmp_path / "two.toml").write_text(
         "[[runs]]\nmethod = 'fed_avg'\n[[runs]]\nmethod = 'personalized_fed_avg'\nstage_2_round = 5\n"
         "[[runs]]\nmethod = 'personalized_fed_avg'\nstage_2_round = 4\n"
@@ -132,18 +135,19 @@ def test_runs_of_a_sweep_wait_for_what_an_earlier_one_will_have_and_take_it_over
         **SHARED,
         "client_data": by_writer_archive,
         "model": "linear",
+        "strategies": "fine_tune",
         "clients_per_round": 3,
         "test_clients": 4,
+        "rounds_per_evaluation": 4,
+        "sweep": tmp_path / "two.toml",
+        "sweep_runs_at_once": 2,
+        "output_dir": tmp_path,
     }
-    at_once = {"rounds_per_evaluation": 4, "sweep_runs_at_once": 2}
-    given = [f"--{name}={value}" for name, value in {**settings, **at_once}.items()]
-    said = forked.run(
-        [sys.executable, "run_experiment.py", "--sweep", tmp_path / "two.toml", "--output_dir", tmp_path, *given],
-        cwd=processes.ROOT,
-        check=True,
-        capture_output=True,
-        text=True,
-    ).stderr
+    values = flags.FlagValues()
+    config.define_flags(values)
+    values(["run_experiment", *(config.argument(*item) for item in settings.items())])
+    assert sweep.Sweep(values).run()
+    said = capsys.readouterr().err
     assert said.index("[1/3] finished") < said.index("[2/3] --method") < said.index("[3/3] --method")
     configs = [json.loads(path.read_text()) for path in tmp_path.glob("two/*/config.json")]
     earlier = {config["run_name"] for config in configs if config["method"] == "fed_avg"}

@@ -4,6 +4,7 @@ A method defines this work with an `UpdateFn`. The rest of a round is the same f
 """
 
 import collections
+import copy
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -329,10 +330,13 @@ def surroundings(
     def initial_model_weights():
         return tff.learning.models.ModelWeights(tuple(tf.constant(w) for w in start), ())
 
+    # AutoGraph would take half a second to convert TFF's optimizers, which have nothing to convert.
+    optimizer = copy.copy(server_optimizer)
+    optimizer.next = tf.autograph.experimental.do_not_convert(server_optimizer.next)  # type: ignore[method-assign]
     global_type = initial_model_weights.type_signature.result
     return Surroundings(
         initial_model_weights,
         tff.learning.templates.build_broadcast_process(global_type),
         (aggregator or tff.aggregators.MeanFactory()).create(result_type.update, result_type.update_weight),
-        tff.learning.templates.build_apply_optimizer_finalizer(server_optimizer, global_type),
+        tff.learning.templates.build_apply_optimizer_finalizer(optimizer, global_type),
     )
