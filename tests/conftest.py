@@ -112,14 +112,17 @@ def _run_in(by_writer_archive, worker):
 
 @pytest.fixture
 def _forked_runs(monkeypatch):
-    """Makes the runs of a sweep in this process forks of one that has imported TensorFlow."""
+    """Makes the runs and tools of a sweep in this process forks of one that has imported TensorFlow."""
     from tests import forked
     from tff_personalization.execution import child_processes
     from tff_personalization.sweeps import run_processes
+    from tff_personalization.tools import paper
 
     monkeypatch.setattr(child_processes, "ending_with_parent", list)
-    forks = types.SimpleNamespace(Popen=forked.Popen, DEVNULL=subprocess.DEVNULL, PIPE=subprocess.PIPE)
-    monkeypatch.setattr(run_processes, "subprocess", forks)
+    streams = {"DEVNULL": subprocess.DEVNULL, "PIPE": subprocess.PIPE}
+    forks = types.SimpleNamespace(Popen=forked.Popen, run=forked.run, **streams)
+    for starts_processes in (run_processes, paper):
+        monkeypatch.setattr(starts_processes, "subprocess", forks)
 
 
 # Nobody reads this run's data, which would take seconds to make.

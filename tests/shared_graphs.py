@@ -21,40 +21,43 @@ _built: dict = {}
 
 
 def _once(kind, key, build):
-    """The result of `build`, made once for each key."""
-    key = kind, repr(key)
-    if key not in _built:
-        _built[key] = build()
-    return _built[key]
+    """The result of `build`, made once for each key. Keeps the key: no later object gets the address of one in it."""
+    identity = kind, _identity(key)
+    if identity not in _built:
+        _built[identity] = key, build()
+    return _built[identity][1]
 
 
-def _digest(arrays):
-    """A hash of arrays."""
-    digest = hashlib.sha256()
-    for array in map(np.asarray, arrays):
-        digest.update(f"{array.dtype} {array.shape}".encode() + array.tobytes())
-    return digest.hexdigest()
+def _identity(value, within=()):
+    """Tells values apart: arrays by all their contents, functions also by what they close over, others by `repr`."""
+    if any(value is outer for outer in within):
+        return "a value that holds this one"
+    identity = functools.partial(_identity, within=(*within, value))
+    match value:
+        case np.ndarray():
+            return value.dtype.str, value.shape, hashlib.sha256(value.tobytes()).hexdigest()
+        case types.FunctionType():
+            held = [cell.cell_contents for cell in value.__closure__ or ()]
+            return repr(value.__code__), identity(held), identity(value.__defaults__)
+        case types.MethodType(__self__=keras_network._Network() as network):
+            return value.__qualname__, network._model.to_json()
+        case functools.partial():
+            return identity((value.func, value.args, value.keywords))
+        case types.MethodType():
+            return value.__qualname__, identity(value.__self__)
+        case dict() | types.MappingProxyType():
+            return tuple((identity(name), identity(held)) for name, held in value.items())
+        case tuple() | list():
+            return type(value).__qualname__, *map(identity, value)
+        case _ if dataclasses.is_dataclass(value) and not isinstance(value, type):
+            fields = {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
+            return type(value).__qualname__, identity(fields)
+    return repr(value)
 
 
 def _network(model):
-    """The identity of a network: its functions, by name and contents, and its weights."""
-    functions = [_function(part) for part in (model.stem, model.after_stem.logits)]
-    return functions, model.scoring, model.input_spec, _digest(model.initial_weights[0])
-
-
-def _function(function):
-    """A function's name and contents: a Keras model's layers, arrays, functions, or anything with a `repr`."""
-    if isinstance(owner := getattr(function, "__self__", None), keras_network._Network):
-        return function.__qualname__, owner._model.to_json()
-    held = [cell.cell_contents for cell in function.__closure__ or ()]
-    return function.__module__, function.__qualname__, owner, [_content(one) for one in held]
-
-
-def _content(held):
-    if isinstance(held, types.FunctionType):
-        return _function(held)
-    arrays = isinstance(held, tuple) and all(isinstance(array, np.ndarray) for array in held)
-    return _digest(held) if arrays else held
+    """The parts of a network that a graph depends on."""
+    return model.stem, model.after_stem.logits, model.scoring, model.input_spec, model.initial_weights[0]
 
 
 def _training(name, method, setup):
@@ -63,7 +66,7 @@ def _training(name, method, setup):
     scheduled = any(spec.schedule != schedules.Schedule() for spec in specs)
     if setup.settings.values.get("aggregator", "mean") != "mean":  # which may have its own settings
         return method.build(setup)
-    clients = [(client, _digest(setup.train_data.examples(client))) for client in setup.train_clients]
+    clients = [(client, setup.train_data.examples(client)) for client in setup.train_clients]
     key = name, setup.settings.values, _network(setup.model), clients, setup.seed, setup.rounds if scheduled else None
     return _once("training", key, lambda: method.build(setup))
 
@@ -86,9 +89,7 @@ def shared(worker):
             (initial_weights.name, len(initial_weights.flat)),
         )
         more = {"initial_weights": initial_weights, "own_settings": own_settings}
-        # Keeps objects alive that the key names by address.
-        made = _once("evaluation", key, lambda: (build(model, optimizer, **more, **settings), settings))
-        return made[0]
+        return _once("evaluation", key, lambda: build(model, optimizer, **more, **settings))
 
     with (
         mock.patch.object(methods, "get", get_cached),

@@ -91,18 +91,18 @@ def lose_the_terminal(arguments, directory, round_number):
     os.close(inside)
     assert wait_for_round(process, directory, round_number)
     os.close(terminal)  # what the program prints from now on is an error
-    time.sleep(0.3)
+    time.sleep(0.1)
     process.send_signal(signal.SIGHUP)
     assert process.wait(timeout=30) == 128 + signal.SIGHUP
     assert last_round(directory) >= round_number
 
 
 def test_asked_to_stop_it_saves_leaves_at_once_and_the_same_command_resumes(command, uninterrupted):
-    """By SIGTERM, Ctrl-C and the loss of its terminal, one after another."""
+    """By the loss of its terminal, SIGTERM and Ctrl-C, one after another."""
     arguments, directory = command("stopped")
-    ask_to_stop(arguments, directory, 5, signal.SIGTERM)
-    ask_to_stop(arguments, directory, 10, signal.SIGINT)
-    lose_the_terminal(arguments, directory, 15)
+    lose_the_terminal(arguments, directory, 5)
+    ask_to_stop(arguments, directory, 9, signal.SIGTERM)
+    ask_to_stop(arguments, directory, 13, signal.SIGINT)
     forked.run(arguments, cwd=ROOT, capture_output=True, check=True)
     assert_same_numbers(directory, uninterrupted[0])
 
@@ -119,15 +119,15 @@ def test_no_start_up_noise_reaches_the_user(uninterrupted):
 
 
 @pytest.mark.parametrize(
-    ("arguments", "names"),
+    ("run", "arguments", "names"),
     [
-        (["--rounds=many"], ["rounds", "many"]),
-        (["--client_data=no/such.npz"], ["--client_data=no/such.npz"]),
+        (forked.run, ["--rounds=many"], ["rounds", "many"]),
+        (subprocess.run, ["--client_data=no/such.npz"], ["--client_data=no/such.npz"]),
     ],
-    ids=lambda value: value[0],
+    ids=["flag", "file"],
 )
-def test_bad_input_is_one_line_and_exit_status_1(tmp_path, arguments, names):
-    completed = subprocess.run(
+def test_bad_input_is_one_line_and_exit_status_1(tmp_path, run, arguments, names):
+    completed = run(
         [sys.executable, "run_experiment.py", f"--output_dir={tmp_path}", *arguments],
         cwd=ROOT,
         capture_output=True,

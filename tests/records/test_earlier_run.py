@@ -48,7 +48,7 @@ def test_all_rounds_are_taken_over_where_the_end_alone_differs(run, method, monk
     first = "best_cluster" if method == "ifca" else "fine_tune"
     settings = {**SHARED, **clusters, "method": method, "validation_clients": 3}
     at_the_end = {
-        "strategies": [first, "fine_tune_biases", "apfl"],
+        "strategies": [first, "apfl"],
         "apfl_alpha": 0.3,
         "personalization_examples": ["1", "all"],
         "personalization_learning_rates": [0.01, 0.02],
