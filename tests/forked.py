@@ -114,6 +114,7 @@ def _become(arguments: list[str], cwd: str, env: dict[str, str], streams: list[i
     os.environ.clear()
     os.environ.update(env)
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    sys.path[1:1] = filter(None, env.get("PYTHONPATH", "").split(os.pathsep))
     status: Any = 1
     try:
         if arguments[0] == "-m":
