@@ -18,6 +18,8 @@ METHODS = {
     "fed_babu": "FedBABU",
     "fed_ala": "FedALA",
     "fed_rod": "FedRoD",
+    "fed_proto": "FedProto",
+    "fed_amp": "FedAMP",
     "ditto": "Ditto",
     "p_fed_me": "pFedMe",
     "apfl": "APFL",

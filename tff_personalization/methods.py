@@ -21,6 +21,8 @@ METHODS: dict[str, "str | Method"] = {
     "fed_babu": "tff_personalization.algorithms.fed_babu",
     "fed_ala": "tff_personalization.algorithms.fed_ala",
     "fed_rod": "tff_personalization.algorithms.fed_rod",
+    "fed_proto": "tff_personalization.algorithms.fed_proto",
+    "fed_amp": "tff_personalization.algorithms.fed_amp",
     "ditto": "tff_personalization.algorithms.ditto",
     "p_fed_me": "tff_personalization.algorithms.p_fed_me",
     "apfl": "tff_personalization.algorithms.apfl",

@@ -9,7 +9,7 @@ import pytest
 from tests import numpy_oracle
 from tests.algorithms import test_oracles as oracles
 from tests.algorithms import test_partial_models as partial_models
-from tff_personalization.algorithms import apfl, ditto, fed_ala, fed_babu, fed_rod, p_fed_me
+from tff_personalization.algorithms import apfl, ditto, fed_ala, fed_amp, fed_babu, fed_proto, fed_rod, p_fed_me
 from tff_personalization.models import emnist_cnn
 
 pytestmark = pytest.mark.usefixtures("worker")
@@ -199,6 +199,86 @@ def test_fed_rod_equals_numpy(two_layers, rounds):
     x, (u, v, b) = numpy_oracle.flat(images), start
     logits = x @ u @ (v + p[0]) + b + p[1]
     np.testing.assert_allclose(classifier.logits(weights, images, None), logits, atol=1e-4)
+
+
+def test_fed_proto_equals_numpy(two_layers, rounds):
+    """Prototypes are means of x·U by class over the cohort's examples; the loss pulls x·U towards them."""
+    start = oracles.initial(two_layers)
+    prototypes, exists = np.zeros((oracles.CLASSES, partial_models.HIDDEN)), np.zeros(oracles.CLASSES, bool)
+    kept = dict.fromkeys("abc", start)
+    received = {}
+    for cohort in rounds:
+        sums, counts = np.zeros_like(prototypes), np.zeros(oracles.CLASSES)
+        for name, client in cohort.items():
+            phi = kept[name]
+            for x, y in of_epochs(client):
+                far = (x @ phi[0] - prototypes[y]) * exists[y, np.newaxis]
+                pull = x.T @ (2 * far / far.size)
+                of_u, *of_head = partial_models.gradient(phi, x, y)
+                phi = move(phi, [of_u + STRENGTH * pull, *of_head], SMALL)
+            h, own = numpy_oracle.flat(client[0]) @ phi[0], np.zeros_like(prototypes)
+            for j in set(client[1]):
+                own[j] = h[client[1] == j].mean(axis=0)
+                sums[j] += h[client[1] == j].sum(axis=0)
+            counts += np.bincount(client[1], minlength=oracles.CLASSES)
+            kept[name] = phi
+            received[name] = np.where(exists[:, np.newaxis], prototypes, own), exists | np.isin(range(5), client[1])
+        new = counts > 0
+        prototypes[new] = sums[new] / counts[new, np.newaxis]
+        exists = exists | new
+
+    process = fed_proto.build_fed_proto(two_layers, oracles.sgd(SMALL), EPOCHS, oracles.BATCH, STRENGTH, shuffle=False)
+    trained, states = partial_models.run_rounds_with_states(process, rounds)
+    for ours, theirs in zip(trained, start, strict=True):
+        np.testing.assert_array_equal(ours, np.float32(theirs))  # no weights are shared
+    for name, state in states.items():
+        *phi, own_prototypes, seen = state
+        for ours, theirs in zip(phi, kept[name], strict=True):
+            np.testing.assert_allclose(ours, theirs, atol=1e-5)
+        np.testing.assert_allclose(own_prototypes, received[name][0], atol=1e-5)
+        np.testing.assert_array_equal(seen, received[name][1])
+
+
+def test_fed_proto_answers_with_the_nearest_prototype_that_exists(two_layers):
+    process = fed_proto.build_fed_proto(two_layers, oracles.sgd(SMALL), EPOCHS, oracles.BATCH, STRENGTH)
+    phi = tuple(two_layers.initial_weights[0])
+    images, _ = oracles.make_clients(7)[0]
+    h = numpy_oracle.flat(images) @ phi[0]
+    prototypes, seen = np.float32(h[[0, 1, 2, 3, 4]]), np.array([True, True, False, True, True])
+    classifier, weights = process.personal(phi, (*phi, prototypes, seen))
+    logits = classifier.logits(weights, images, None).numpy()
+    squares = ((h[:, np.newaxis] - prototypes) ** 2).sum(axis=2)
+    np.testing.assert_allclose(logits[:, seen], -squares[:, seen], atol=1e-4)
+    assert logits.argmax(axis=1)[[0, 1, 3, 4]].tolist() == [0, 1, 3, 4]
+    assert 2 not in logits.argmax(axis=1)
+
+
+def test_fed_amp_equals_numpy(model, rounds):
+    """u_i = w_i + α Σ_j A'(‖w_i − w_j‖²)(w_j − w_i); local steps are pulled to u_i by λ/α."""
+    attention = fed_amp.Attention(fed_amp_alpha=0.8, fed_amp_lambda=0.4, fed_amp_sigma=2.0)
+    start = oracles.initial(model)
+    w, u = dict.fromkeys("abc", start), dict.fromkeys("abc", start)
+    for cohort in rounds:
+        for name, client in cohort.items():
+            for x, y in of_epochs(client):
+                pull = [0.5 * (a - b) for a, b in zip(w[name], u[name], strict=True)]
+                gradients = [g + p for g, p in zip(numpy_oracle.gradient(w[name], x, y), pull, strict=True)]
+                w[name] = move(w[name], gradients)
+        for name in cohort:
+            u[name] = w[name]
+            for other in cohort:
+                apart = [b - a for a, b in zip(w[name], w[other], strict=True)]
+                weight = 0.8 * np.exp(-sum((d**2).sum() for d in apart) / 2.0) / 2.0
+                u[name] = [a + weight * d for a, d in zip(u[name], apart, strict=True)]
+
+    process = fed_amp.build_fed_amp(model, oracles.sgd(RATE), EPOCHS, oracles.BATCH, attention, shuffle=False)
+    trained, states = partial_models.run_rounds_with_states(process, rounds)
+    for ours, theirs in zip(trained, start, strict=True):
+        np.testing.assert_array_equal(ours, np.float32(theirs))  # there is no global model
+    for name, state in states.items():
+        for ours, theirs in zip(state, [*w[name], *u[name]], strict=True):
+            np.testing.assert_allclose(ours, theirs, atol=1e-5)
+    assert max(np.abs(a - b).max() for a, b in zip(w["a"], u["a"], strict=True)) > 1e-3
 
 
 def test_the_personal_model_is_made_of_what_a_client_keeps_and_of_the_global_one(model):

@@ -33,6 +33,8 @@ SETTINGS = {
     "fed_babu": {},
     "fed_ala": {"ala_first_epochs": 2},
     "fed_rod": {},
+    "fed_proto": {},
+    "fed_amp": {},
     "ditto": {},
     "p_fed_me": LOCAL_STEPS,
     "apfl": {},
@@ -105,7 +107,7 @@ def test_a_client_without_test_examples_has_no_accuracy_and_counts_in_no_mean(fi
     assert set(evaluations[evaluations.split == "test"].clients) == {clients[~without].client.nunique()}
 
 
-KEEP_A_MODEL = ("fed_per", "fed_rep", "fed_ala", "fed_rod", "ditto", "p_fed_me", "apfl")
+KEEP_A_MODEL = ("fed_per", "fed_rep", "fed_ala", "fed_rod", "fed_proto", "fed_amp", "ditto", "p_fed_me", "apfl")
 
 
 @EVERY_TRAINED

@@ -23,6 +23,8 @@ from tff_personalization.models import functional
 
 # Maps the flat global weights and what a client keeps to the client's model and its weights.
 PersonalFn = Callable[[client_work.Weights, Any], tuple[functional.Classifier, client_work.Weights]]
+# Maps what the clients of a cohort keep, a value at the clients, to what they keep after they exchanged parts of it.
+ExchangeFn = Callable[[tff.Value], tff.Value]
 
 
 def type_of(client_state: Any) -> tff.Type:
@@ -78,6 +80,7 @@ def build_stateful_process(
     initial_weights: global_weights.GlobalWeights | None = None,
     server_state: client_work.ServerState = client_work.NO_SERVER_STATE,
     personal: PersonalFn | None = None,
+    exchange: ExchangeFn | None = None,
 ) -> StatefulProcess:
     """As `client_work.build_client_work` and `client_work.compose`, for clients that keep states.
 
@@ -93,6 +96,7 @@ def build_stateful_process(
         initial_weights: the global weights before the first round, if a method adds to the model's.
         server_state: what the server keeps besides them; by default nothing.
         personal: makes a client's own model from its state, if it keeps one.
+        exchange: what the clients do with their new states after their work, through the server; nothing unless given.
     """
     work = client_work.client_work_parts(model, update, weighting, initial_weights, server_state, type_of(client_state))
     initial_model_weights, broadcast, aggregation, finalizer = client_work.surroundings(
@@ -116,6 +120,8 @@ def build_stateful_process(
     def next_fn(state, data, client_states):
         sent = broadcast.next(state.distributor, state.global_model_weights)
         worked, kept = work.next(state.client_work, sent.result, data, client_states)
+        if exchange is not None:
+            kept = exchange(kept)
         aggregated = aggregation.next(state.aggregator, worked.result.update, worked.result.update_weight)
         finalized = finalizer.next(state.finalizer, state.global_model_weights, aggregated.result)
         new_state = tff.learning.templates.LearningAlgorithmState(

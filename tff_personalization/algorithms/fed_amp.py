@@ -1,0 +1,125 @@
+"""FedAMP, Huang et al. (AAAI 2021, arXiv 2007.03797), Algorithm 1, for some tens of clients such as hospitals.
+
+w_i: client i's model, which starts as the initial model; u_i: its cloud model, at first the same; client i keeps both;
+A(z) = 1 − exp(−z / σ), so A'(z) = exp(−z / σ) / σ; α, λ; E, β as in FedAvg(E)
+for each round:
+    sample a cohort of M clients                                                   # the paper: all clients
+    for each client i of the cohort:
+        w_i ← E epochs of the client optimizer (β) on f_i(w) + λ / 2α ‖w − u_i‖², starting at w_i
+    for each client i of the cohort:
+        u_i ← w_i + α Σ_j A'(‖w_i − w_j‖²) (w_j − w_i), over the cohort            # attentive message passing
+
+So clients with similar models pull each other most. The server sends each client another model; here it sends all
+models of the cohort to each client, which computes its own u_i: the same numbers. A participant's model is w_i. There
+is no global model: the one on record stays the initial model, and a held-out client would train from scratch.
+"""
+
+import tensorflow as tf
+import tensorflow_federated as tff
+
+from tff_personalization import cohorts, local_training, optimizers
+from tff_personalization.algorithms import client_work, method, stateful_clients
+from tff_personalization.models import functional
+from tff_personalization.settings import Group, Setting
+
+
+class Attention(Group):
+    """The settings of FedAMP's message passing."""
+
+    fed_amp_alpha = Setting(1.0, "α of fed_amp: step size of the message passing.", positive=True)
+    fed_amp_lambda = Setting(1.0, "λ of fed_amp: pull of a client's model to its cloud model is λ/α.", least=0)
+    fed_amp_sigma = Setting(
+        10.0, "σ of fed_amp: squared distance of two models at which their attention falls to 1/e.", positive=True
+    )
+
+
+class Settings(Attention, cohorts.WithStragglers):
+    """The settings of FedAMP. It has no server optimizer and no aggregator, because there is no global model."""
+
+    client = optimizers.CLIENT
+    batch_size = method.BATCH_SIZE
+    local_epochs = method.LOCAL_EPOCHS
+
+
+def build_fed_amp(
+    model: functional.SeededModel,
+    client_optimizer: tff.learning.optimizers.Optimizer,
+    local_epochs: int,
+    batch_size: int,
+    attention: Attention,
+    shuffle: bool = True,
+) -> stateful_clients.StatefulProcess:
+    """Builds FedAMP as a process whose clients keep w_i and u_i.
+
+    Args:
+        model: the model.
+        client_optimizer: takes the local steps.
+        local_epochs: E, passes over a client's data in a round.
+        batch_size: examples a local step.
+        attention: α, λ and σ.
+        shuffle: whether clients permute their examples in each epoch.
+    """
+    training = local_training.LocalTraining(model, client_optimizer, batch_size, shuffle=shuffle)
+    initial = model.initial_weights[0]
+    size = len(initial)
+    alpha, sigma = attention.fed_amp_alpha, attention.fed_amp_sigma
+
+    def update(theta, client, state):
+        w, u = state.client[:size], state.client[size:]
+        pull = local_training.proximal(attention.fed_amp_lambda / alpha, u)
+        end = training.train(w, client, local_epochs * training.steps_per_epoch(client.examples), pull)
+        found = client_work.update_from(w, end, state=(*end.weights, *u))
+        return found._replace(model_delta=tuple(map(tf.zeros_like, theta)))
+
+    kept_type = stateful_clients.type_of((*initial, *initial))
+
+    @tff.tensorflow.computation(kept_type)
+    def own_model(kept):
+        return tuple(kept[:size])
+
+    @tff.tensorflow.computation(tff.SequenceType(own_model.type_signature.result), kept_type)
+    def attend(models, kept):
+        w = tuple(kept[:size])
+
+        def add(u, *other):
+            squared_distance = tf.add_n([tf.reduce_sum((b - a) ** 2) for a, b in zip(w, other, strict=True)])
+            weight = alpha * tf.exp(-squared_distance / sigma) / sigma
+            return tuple(c + weight * (b - a) for c, a, b in zip(u, w, other, strict=True))
+
+        return (*w, *models.reduce(w, lambda u, other: add(u, *other)))
+
+    def exchange(kept):
+        models = tff.federated_broadcast(tff.federated_collect(tff.federated_map(own_model, kept)))
+        return tff.federated_map(attend, (models, kept))
+
+    return stateful_clients.build_stateful_process(
+        model,
+        update,
+        "uniform",
+        (*initial, *initial),
+        tff.learning.optimizers.build_sgdm(1.0),
+        personal=lambda weights, kept: (model, tuple(kept[:size])),
+        exchange=exchange,
+    )
+
+
+def _build(setup: method.Setup[Settings]) -> method.Training:
+    settings = setup.settings
+    process = build_fed_amp(
+        setup.model,
+        setup.optimizer(optimizers.CLIENT),
+        local_epochs=settings.local_epochs,
+        batch_size=settings.batch_size,
+        attention=settings,
+    )
+    return setup.training("fed_amp", process)
+
+
+METHOD = method.Method(
+    description="FedAMP: each client keeps a model, which similar models of the cohort pull to themselves",
+    serves="participants",
+    differs="cohorts, where the paper uses all clients in each round; E epochs in place of the exact minimum",
+    settings=Settings,
+    build=_build,
+    strategies=("fine_tune",),
+)
