@@ -14,6 +14,7 @@ models of the cohort to each client, which computes its own u_i: the same number
 is no global model: the one on record stays the initial model, and a held-out client would train from scratch.
 """
 
+import numpy as np
 import tensorflow as tf
 import tensorflow_federated as tff
 
@@ -72,25 +73,41 @@ def build_fed_amp(
         return found._replace(model_delta=tuple(map(tf.zeros_like, theta)))
 
     kept_type = stateful_clients.type_of((*initial, *initial))
+    # The models of several clients: each weight has one axis more.
+    models_type = tff.types.tensorflow_to_type(tuple(tf.TensorSpec([None, *w.shape], w.dtype) for w in initial))
 
-    @tff.tensorflow.computation(kept_type)
-    def own_model(kept):
-        return tuple(kept[:size])
+    @tff.tensorflow.computation
+    def no_models():
+        return tuple(tf.zeros([0, *w.shape], w.dtype) for w in initial)
 
-    @tff.tensorflow.computation(tff.SequenceType(own_model.type_signature.result), kept_type)
-    def attend(models, kept):
+    @tff.tensorflow.computation(models_type, (kept_type, np.float32))
+    def add_model(models, client):
+        kept, weight = client
+        taken = tf.cast(weight > 0, tf.int32)  # nothing of a client that took no part
+        return tuple(tf.concat([ws, w[tf.newaxis][:taken]], axis=0) for ws, w in zip(models, kept[:size], strict=True))
+
+    @tff.tensorflow.computation(models_type, models_type)
+    def join(models, others):
+        return tuple(tf.concat(pair, axis=0) for pair in zip(models, others, strict=True))
+
+    @tff.tensorflow.computation(models_type)
+    def all_models(models):
+        return models
+
+    @tff.tensorflow.computation(models_type, (kept_type, np.float32))
+    def attend(models, client):
+        kept, weight = client
         w = tuple(kept[:size])
+        apart = [ws - own for ws, own in zip(models, w, strict=True)]
+        squared_distances = tf.add_n([tf.reduce_sum(d**2, axis=range(1, d.shape.rank)) for d in apart])
+        attention = alpha * tf.exp(-squared_distances / sigma) / sigma
+        u = (own + tf.tensordot(attention, d, axes=1) for own, d in zip(w, apart, strict=True))
+        return (*w, *(tf.where(weight > 0, new, old) for new, old in zip(u, kept[size:], strict=True)))
 
-        def add(u, *other):
-            squared_distance = tf.add_n([tf.reduce_sum((b - a) ** 2) for a, b in zip(w, other, strict=True)])
-            weight = alpha * tf.exp(-squared_distance / sigma) / sigma
-            return tuple(c + weight * (b - a) for c, a, b in zip(u, w, other, strict=True))
-
-        return (*w, *models.reduce(w, lambda u, other: add(u, *other)))
-
-    def exchange(kept):
-        models = tff.federated_broadcast(tff.federated_collect(tff.federated_map(own_model, kept)))
-        return tff.federated_map(attend, (models, kept))
+    def exchange(kept, weights):
+        clients = tff.federated_zip((kept, weights))
+        models = tff.federated_aggregate(clients, no_models(), add_model, join, all_models)
+        return tff.federated_map(attend, (tff.federated_broadcast(models), clients))
 
     return stateful_clients.build_stateful_process(
         model,

@@ -23,8 +23,9 @@ from tff_personalization.models import functional
 
 # Maps the flat global weights and what a client keeps to the client's model and its weights.
 PersonalFn = Callable[[client_work.Weights, Any], tuple[functional.Classifier, client_work.Weights]]
-# Maps what the clients of a cohort keep, a value at the clients, to what they keep after they exchanged parts of it.
-ExchangeFn = Callable[[tff.Value], tff.Value]
+# Maps the new states of a cohort's clients, and their weights in the mean (0: took no part), both values at the
+# clients, to their states after they exchanged parts of them.
+ExchangeFn = Callable[[tff.Value, tff.Value], tff.Value]
 
 
 def type_of(client_state: Any) -> tff.Type:
@@ -121,7 +122,7 @@ def build_stateful_process(
         sent = broadcast.next(state.distributor, state.global_model_weights)
         worked, kept = work.next(state.client_work, sent.result, data, client_states)
         if exchange is not None:
-            kept = exchange(kept)
+            kept = exchange(kept, worked.result.update_weight)
         aggregated = aggregation.next(state.aggregator, worked.result.update, worked.result.update_weight)
         finalized = finalizer.next(state.finalizer, state.global_model_weights, aggregated.result)
         new_state = tff.learning.templates.LearningAlgorithmState(
