@@ -1,10 +1,11 @@
 """Many short runs that are killed at random again and again: they end like their twins, and leave nothing.
 
-    python -m tests.stress.soak --runs=200 --at_once=2 --mean_seconds=2 --output=docs/reliability/soak.csv
+    python -m tests.stress.soak --runs=200 --at_once=2 --mean_seconds=20 --output=docs/reliability/soak.csv
 
-Every run is made twice: once without faults, and once with faults. After a random time, exponential with the given
-mean, it is killed (SIGKILL), asked to end (SIGTERM, Ctrl-C, SIGHUP), or its worker is killed. Then the same command is
-given again, until the run is finished. Several runs are made at once. Methods take turns; each run has its own seed.
+Runs are forks of a process that has imported TensorFlow, which makes them short. After a random
+time, which is exponential with the given mean, a run is killed (SIGKILL) or asked to end (SIGTERM, Ctrl-C, SIGHUP), or
+its worker is killed. Then the same command is given again, until the run is finished. Several runs are made at once.
+Methods take turns. Runs of one method and seed are compared with one twin, which is made first and without faults.
 
 Writes a row for each run: its method, its faults, and whether it ended like its twin. At the end nothing may be left:
 no process of a run, no file under a temporary name, no socket of a worker, no listening port, and no descriptor of this
@@ -12,7 +13,6 @@ process. Exit status 1 if a promise is broken.
 """
 
 import argparse
-import collections
 import concurrent.futures
 import os
 import pathlib
@@ -35,6 +35,7 @@ from tests.stress import marked_runs
 
 _SIGNALS = (signal.SIGKILL, signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 _OF_THE_WORKER = "kill -9 of the worker"
+_SEEDS = 5  # of each method
 _ROUNDS = 12
 _MOST_STARTS = 40
 _SECONDS = 600
@@ -42,34 +43,46 @@ _starting = threading.Lock()  # The server that forks takes one request at a tim
 
 
 class Run:
-    """A run and its twin."""
+    """A run of a sweep: a method and a seed, in a directory of its own.
+
+    Attributes:
+        twin: the directory of the run without faults.
+    """
 
     def __init__(self, number: int, place: pathlib.Path, archive: pathlib.Path):
-        self.method = list(marked_runs.METHODS)[number % len(marked_runs.METHODS)]
-        self._number = number
+        methods = list(marked_runs.METHODS)
+        self.number = number
+        self.method, self.seed = methods[number % len(methods)], number // len(methods) % _SEEDS + 1
+        self.log = place / f"log{number}"
         self._place = place
         self._archive = archive
+        self.twin = place / f"{self.method.split(',')[0]}{self.seed}"
 
     def command(self, name: str) -> tuple[list[str], pathlib.Path]:
         flags = [flag for flag in marked_runs.METHODS[self.method] if not flag.startswith("--stage_2_round")]
         stage = ["--stage_2_round=7"] if self.method == "personalized_fed_avg" else []
-        arguments, directory = processes.command(self._archive, self._place, f"{name}{self._number}", *flags, *stage)
-        changed = [flag for flag in arguments if not flag.startswith("--rounds=")]
-        return [*changed, f"--rounds={_ROUNDS}", f"--seed={self._number}", "--rounds_from=none"], directory
+        arguments, directory = processes.command(self._archive, self._place, name, *flags, *stage)
+        short = ["--test_clients=2", "--personalization_epochs=1", "--rounds_per_evaluation=0"]
+        # absl takes the last of what is given twice.
+        more = [f"--rounds={_ROUNDS}", *short, f"--seed={self.seed}", "--rounds_from=none"]
+        return [*arguments, *more], directory
 
-    def start(self, arguments: list[str], log: pathlib.Path) -> subprocess.Popen:
-        with _starting, log.open("ab") as output:
+    def start(self, arguments: list[str]) -> subprocess.Popen:
+        with _starting, self.log.open("ab") as output:
             return forked.Popen(arguments, cwd=processes.ROOT, stdout=output, stderr=output)
 
 
-def with_faults(
-    run: Run, log: pathlib.Path, draw: random.Random, mean_seconds: float
-) -> tuple[list[str], pathlib.Path]:
-    """Makes a run with faults. Returns the faults, start by start, and its directory."""
-    arguments, directory = run.command("faulty")
+def without_faults(run: Run) -> None:
+    """Makes the twin of a run."""
+    run.start(run.command(run.twin.name)[0]).wait(_SECONDS)
+
+
+def with_faults(run: Run, draw: random.Random, mean_seconds: float) -> tuple[list[str], pathlib.Path]:
+    """Makes a run with faults; returns the faults, start by start, and its directory."""
+    arguments, directory = run.command(f"faulty{run.number}")
     faults: list[str] = []
     for start in range(_MOST_STARTS):
-        process = run.start(arguments, log)
+        process = run.start(arguments)
         spared = start == _MOST_STARTS - 1
         while not spared:
             try:
@@ -91,23 +104,21 @@ def with_faults(
     return faults, directory
 
 
-def soak(run: Run, place: pathlib.Path, seed: int, mean_seconds: float) -> dict:
-    """Makes a run and its twin; a row."""
-    started, log = time.monotonic(), place / f"log{run._number}"
-    arguments, twin = run.command("whole")
-    process = run.start(arguments, log)
-    process.wait(_SECONDS)
-    faults, directory = with_faults(run, log, random.Random(f"{seed} {run._number}"), mean_seconds)
-    same = (twin / "summary.json").exists() and marked_runs.same_numbers(directory, twin)
+def soak(run: Run, seed: int, mean_seconds: float) -> dict:
+    """Makes a run with faults, and compares it with its twin; a row."""
+    started = time.monotonic()
+    faults, directory = with_faults(run, random.Random(f"{seed} {run.number}"), mean_seconds)
+    same = (run.twin / "summary.json").exists() and marked_runs.same_numbers(directory, run.twin)
     leftovers = [path.name for path in directory.rglob("*") if "_temp" in path.name or path.suffix == ".temp"]
-    said = log.read_text(errors="replace")
+    said = run.log.read_text(errors="replace")
     if not same or "Traceback" in said:
         print(said[-3000:], file=sys.stderr)
     row = {
-        "run": run._number,
+        "run": run.number,
         "method": run.method,
+        "seed": run.seed,
         "faults": len(faults),
-        **{name: count for name, count in sorted(collections.Counter(faults).items())},
+        **{name: faults.count(name) for name in (*(kind.name for kind in _SIGNALS), _OF_THE_WORKER)},
         "same_numbers": same,
         "traceback": "Traceback" in said,
         "files_left": len(leftovers),
@@ -115,7 +126,6 @@ def soak(run: Run, place: pathlib.Path, seed: int, mean_seconds: float) -> dict:
     }
     if same:
         shutil.rmtree(directory)
-        shutil.rmtree(twin)
     return row
 
 
@@ -148,23 +158,31 @@ class Left:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--runs", type=int, default=200, help="how many, each made twice")
+    parser.add_argument("--runs", type=int, default=200, help="how many")
     parser.add_argument("--at_once", type=int, default=2, help="how many at the same time")
-    parser.add_argument("--mean_seconds", type=float, default=2.0, help="between a start and the next fault")
+    parser.add_argument("--mean_seconds", type=float, default=20.0, help="between a start and the next fault")
     parser.add_argument("--seed", type=int, default=1, help="of faults")
+    parser.add_argument("--minutes", type=float, default=float("inf"), help="after which no other run begins")
     parser.add_argument("--output", type=pathlib.Path, help="CSV file for the rows")
     options = parser.parse_args()
     rows = []
+    last_start = time.monotonic() + 60 * options.minutes
     with tempfile.TemporaryDirectory() as temporary:
         place = pathlib.Path(temporary)
         archive = marked_runs.write_archive(place / "made_up.npz")
         forked.run([sys.executable, "-m", "tests.stress.soak", "--help"], cwd=processes.ROOT, capture_output=True)
         left = Left()
+
+        def row(run: Run) -> dict | None:
+            return soak(run, options.seed, options.mean_seconds) if time.monotonic() < last_start else None
+
         with concurrent.futures.ThreadPoolExecutor(options.at_once) as executor:
-            runs = [Run(number, place, archive) for number in range(1, options.runs + 1)]
-            for row in executor.map(lambda run: soak(run, place, options.seed, options.mean_seconds), runs):
-                rows.append(row)
-                print(row, flush=True)
+            runs = [Run(number, place, archive) for number in range(options.runs)]
+            list(executor.map(without_faults, {run.twin: run for run in runs}.values()))
+            for found in executor.map(row, runs):
+                if found is not None:
+                    rows.append(found)
+                    print(found, flush=True)
         time.sleep(3)  # for what is about to end
         added = left.added()
     table = pd.DataFrame(rows)
@@ -173,7 +191,7 @@ def main() -> None:
     same = table["same_numbers"].sum()
     print(f"{len(table)} runs, {table['faults'].sum()} faults, {same} ended as their twins; left: {added}")
     if options.output:
-        recording.write(table.fillna(0), options.output)
+        recording.write(table, options.output)
     failed = ~table["same_numbers"] | table["traceback"] | table["files_left"].astype(bool)
     sys.exit(int(failed.any() or any(added.values())))
 
