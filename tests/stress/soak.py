@@ -5,7 +5,7 @@
 Runs are forks of a process that has imported TensorFlow, which makes them short. After a random
 time, which is exponential with the given mean, a run is killed (SIGKILL) or asked to end (SIGTERM, Ctrl-C, SIGHUP), or
 its worker is killed. Then the same command is given again, until the run is finished. Several runs are made at once.
-Methods take turns. Runs of one method and seed are compared with one twin, which is made first and without faults.
+Ten runs in a row have one method and seed; they are compared with one twin, which is made first and without faults.
 
 Writes a row for each run: its method, its faults, and whether it ended like its twin. At the end nothing may be left:
 no process of a run, no file under a temporary name, no socket of a worker, no listening port, and no descriptor of this
@@ -35,7 +35,7 @@ from tests.stress import marked_runs
 
 _SIGNALS = (signal.SIGKILL, signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 _OF_THE_WORKER = "kill -9 of the worker"
-_SEEDS = 5  # of each method
+_SAME = 10  # runs in a row with one twin
 _ROUNDS = 12
 _MOST_STARTS = 40
 _SECONDS = 600
@@ -50,13 +50,13 @@ class Run:
     """
 
     def __init__(self, number: int, place: pathlib.Path, archive: pathlib.Path):
-        methods = list(marked_runs.METHODS)
+        methods, kind = list(marked_runs.METHODS), number // _SAME
         self.number = number
-        self.method, self.seed = methods[number % len(methods)], number // len(methods) % _SEEDS + 1
+        self.method, self.seed = methods[kind % len(methods)], kind // len(methods) + 1
         self.log = place / f"log{number}"
         self._place = place
         self._archive = archive
-        self.twin = place / f"{self.method.split(',')[0]}{self.seed}"
+        self.twin = place / f"twin{kind}"
 
     def command(self, name: str) -> tuple[list[str], pathlib.Path]:
         flags = [flag for flag in marked_runs.METHODS[self.method] if not flag.startswith("--stage_2_round")]
@@ -159,6 +159,7 @@ class Left:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--runs", type=int, default=200, help="how many")
+    parser.add_argument("--first", type=int, default=0, help="number of the first; 200 runs may be made in parts")
     parser.add_argument("--at_once", type=int, default=2, help="how many at the same time")
     parser.add_argument("--mean_seconds", type=float, default=20.0, help="between a start and the next fault")
     parser.add_argument("--seed", type=int, default=1, help="of faults")
@@ -177,7 +178,7 @@ def main() -> None:
             return soak(run, options.seed, options.mean_seconds) if time.monotonic() < last_start else None
 
         with concurrent.futures.ThreadPoolExecutor(options.at_once) as executor:
-            runs = [Run(number, place, archive) for number in range(options.runs)]
+            runs = [Run(number, place, archive) for number in range(options.first, options.first + options.runs)]
             list(executor.map(without_faults, {run.twin: run for run in runs}.values()))
             for found in executor.map(row, runs):
                 if found is not None:
