@@ -23,6 +23,7 @@ PYTHON ?= $(shell command -v python3.11 || echo python3)
 VENV ?= .venv
 INSTALLED := $(VENV)/installed
 SCALE ?= smoke
+# The shell reads the paths RUN, BESIDE and CLIENT_DATA as they are, quotes and all: make exports what it is given.
 # More flags for `make run`, such as FLAGS="--seed=2 --method=reptile"; for `make benchmark`, FLAGS="--output_dir=DIR"
 FLAGS ?=
 # The run directory of `make draw`
@@ -32,7 +33,7 @@ BESIDE ?=
 
 # The archive of `make comparison`
 CLIENT_DATA ?=
-COMPARISON = $(VENV)/bin/python run_experiment.py --flagfile=configs/femnist/common.flags --client_data=$(CLIENT_DATA)
+COMPARISON = $(VENV)/bin/python run_experiment.py --flagfile=configs/femnist/common.flags --client_data="$$CLIENT_DATA"
 
 # The runs whose memory `make stress` watches: many short rounds, and many clients
 SHORT_ROUNDS := --model=linear --local_epochs=1 --personalization_epochs=1 --strategies=fine_tune --noplots
@@ -70,9 +71,9 @@ benchmark: $(INSTALLED)
 	$(VENV)/bin/python -m benchmarks.plot $(FLAGS)
 
 compare: $(INSTALLED)
-	$(VENV)/bin/python -m benchmarks.speed --beside="$(BESIDE)" --tasks=training,text,evaluation --repetitions=7 \
+	$(VENV)/bin/python -m benchmarks.speed --beside="$$BESIDE" --tasks=training,text,evaluation --repetitions=7 \
 		--contenders ours before raw stock "pytorch, processes" $(FLAGS)
-	$(VENV)/bin/python -m benchmarks.start_up --beside="$(BESIDE)" $(FLAGS)
+	$(VENV)/bin/python -m benchmarks.start_up --beside="$$BESIDE" $(FLAGS)
 
 stress: $(INSTALLED)
 	$(VENV)/bin/python -m tests.stress.bad_input --each=300 --output=docs/reliability/bad_input.csv
@@ -85,7 +86,7 @@ stress: $(INSTALLED)
 	$(VENV)/bin/python -m tests.stress.soak --runs=200 --output=docs/reliability/soak.csv
 
 draw: $(INSTALLED)
-	@$(VENV)/bin/python -m tff_personalization.draw $(if $(RUN),"$(RUN)") $(FLAGS)
+	@$(VENV)/bin/python -m tff_personalization.draw $${RUN:+"$$RUN"} $(FLAGS)
 
 worker: $(INSTALLED)
 	@$(VENV)/bin/python -m tff_personalization.execution.worker $(FLAGS)

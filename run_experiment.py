@@ -24,15 +24,13 @@ with startup.plain_memory_errors(), startup.without_collections():
     from absl import app, flags
 
     from tff_personalization import errors, plugins
-    from tff_personalization.execution import interruption, runtime
+    from tff_personalization.execution import interruption
     from tff_personalization.experiment import config, flag_help
     from tff_personalization.programs import report, training
 
 with startup.plain_memory_errors(), startup.plain_flag_errors():
     plugins.load(sys.argv)  # Plugins add choices to flags.
     config.define_flags()
-    if __name__ == "__main__":
-        runtime.forget_default_context()
 
 
 def parse_flags(argv: list[str]) -> list[str]:

@@ -24,7 +24,6 @@ import pandas as pd
 
 from benchmarks.peers import environments
 from tff_personalization import errors
-from tff_personalization.execution import runtime
 from tff_personalization.records import finished_run, run_directory
 
 SHOWN = {"initial": "initial accuracy", "personalized": "personalized accuracy"}
@@ -128,7 +127,6 @@ def summary(table: pd.DataFrame) -> str:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    runtime.forget_default_context()
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("run", nargs="+", help="finished runs, one for each seed")
     parser.add_argument("--output", type=pathlib.Path, default=pathlib.Path("agreement.csv"), help="the table")

@@ -27,7 +27,6 @@ from benchmarks import browser as browser_lib
 from benchmarks import pen
 from tff_personalization.draw import __main__ as draw
 from tff_personalization.draw import personalizer, prompt, server
-from tff_personalization.execution import runtime
 from tff_personalization.tasks import archives
 
 SEED, WRITER = 1, 3
@@ -83,7 +82,6 @@ def main() -> None:
     parser.add_argument("--corrections", type=int, default=50, help="how many corrections are measured")
     recording.add_output_dir(parser)
     arguments = parser.parse_args()
-    runtime.forget_default_context()
     trained = personalizer.load(arguments.run)
     asked = prompt.characters(trained.classes)
     characters = (asked * (1 + arguments.corrections // len(asked)))[: arguments.corrections]

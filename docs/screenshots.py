@@ -11,7 +11,6 @@ from benchmarks import browser as browser_lib
 from benchmarks import pen
 from tff_personalization.draw import __main__ as draw
 from tff_personalization.draw import personalizer, prompt, server
-from tff_personalization.execution import runtime
 from tff_personalization.tasks import archives
 
 SEED, WRITER = 1, 3
@@ -21,7 +20,6 @@ SIZES = {"desktop": (1280, 900), "phone": (390, 844)}
 
 def take(run: pathlib.Path) -> None:
     """Goes through the prompt except its last two characters, then draws one without labelling it."""
-    runtime.forget_default_context()
     trained = personalizer.load(run)
     served = server.Server(draw.pages_of(trained, run, visitors=1, examples=100), 0)
     threading.Thread(target=served.serve, daemon=True).start()

@@ -9,7 +9,6 @@ import gc
 import pathlib
 import shutil
 import subprocess
-import sys
 import types
 
 import numpy as np
@@ -17,7 +16,7 @@ import pytest
 from absl import flags
 from absl.testing import flagsaver
 
-import tff_personalization  # noqa: F401  It silences TensorFlow, if it comes first.
+from tff_personalization import startup  # the package silences TensorFlow, if it comes first
 
 gc.disable()  # Garbage collection would take a quarter of the time of building graphs; once for each file is enough.
 
@@ -31,11 +30,7 @@ def _collections():
 
 @pytest.fixture(scope="session", autouse=True)
 def _after_the_imports():
-    if "tensorflow_federated" in sys.modules:
-        from tff_personalization.execution import runtime
-
-        # TFF's own default context would start a worker, and complains when Python deletes it at exit.
-        runtime.forget_default_context()
+    startup.end_default_context()  # It would start a worker.
     gc.freeze()
 
 

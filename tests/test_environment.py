@@ -52,6 +52,33 @@ def test_a_plot_is_drawn_whatever_the_backend_of_the_notebook_that_started_it(tm
         assert (tmp_path / "x.png").stat().st_size > 0
 
 
+def test_a_keras_json_of_the_users_is_not_read(tmp_path):
+    (tmp_path / ".keras").mkdir()
+    (tmp_path / ".keras" / "keras.json").write_text('{"floatx": "no such type"}')  # Keras would end with an assertion
+    said = python("import keras; print(keras.backend.floatx())", HOME=str(tmp_path))
+    assert (said.stdout, said.stderr) == ("float32\n", "")
+
+
+def test_a_path_that_python_is_told_to_keep_safe_still_has_the_project():
+    settings = {"cwd": processes.ROOT, "capture_output": True, "text": True, "check": False}
+    variables = {**os.environ, "PYTHONSAFEPATH": "1"}
+    said = subprocess.run([sys.executable, "run_experiment.py", "--rounds=no"], env=variables, **settings)
+    assert (said.returncode, said.stderr.count("\n")) == (1, 1)
+    assert said.stderr.startswith("Error: flag --rounds=no")
+
+
+def test_make_gives_the_path_of_a_run_as_it_is(tmp_path):
+    run = f'{tmp_path}/of Smith, J.\'s "best" & `last`; runs'
+    (tmp_path / "bin").mkdir()
+    python_instead = tmp_path / "bin" / "python"
+    python_instead.write_text('#!/bin/sh\nprintf "%s\\n" "$@"\n')
+    python_instead.chmod(0o755)
+    (tmp_path / "installed").touch()
+    command = ["make", "draw", f"VENV={tmp_path}", f"RUN={run}", "FLAGS=--port=0"]
+    said = subprocess.run(command, cwd=processes.ROOT, capture_output=True, text=True, check=False)
+    assert said.stdout.splitlines() == ["-m", "tff_personalization.draw", run, "--port=0"], said.stderr
+
+
 def test_packages_of_another_python_are_looked_at_last_and_modules_of_the_users_own_are_found(tmp_path):
     (tmp_path / "numpy").mkdir()
     (tmp_path / "numpy" / "__init__.py").write_text("raise ImportError('of another Python')")

@@ -85,6 +85,37 @@ BAD_PLUGINS = {
         f"{USES_METHODS}methods.register('my method', methods.get('reptile'))\n",
         ["p.py", "method 'my method'", "letters"],
     ),
+    "a strategy that is a function": (
+        "p.py",
+        "from tff_personalization.personalization import strategies\nstrategies.register('mine', lambda: 1)\n",
+        ["strategy 'mine' is registered as a function", "adaptation.Strategy is expected"],
+    ),
+    "a method that is a class": (
+        "p.py",
+        f"{USES_METHODS}methods.register('mine', Group)\n",
+        ["method 'mine' is registered as the class Group", "algorithms.method.Method is expected"],
+    ),
+    "an aggregator that is a factory": (
+        "p.py",
+        "import tensorflow_federated as tff\nfrom tff_personalization import aggregators\n"
+        "aggregators.register('mine', tff.aggregators.MeanFactory())\n",
+        ["aggregator 'mine' is registered as a MeanFactory", "aggregators.Aggregator is expected"],
+    ),
+    "an optimizer that is a number": (
+        "p.py",
+        "from tff_personalization import optimizers\noptimizers.register('mine', 0.1)\n",
+        ["optimizer 'mine' is registered as a float", "a function of learning_rate"],
+    ),
+    "an optimizer with an option without a default": (
+        "p.py",
+        "from tff_personalization import optimizers\noptimizers.register('mine', lambda learning_rate, x: 1)\n",
+        ["optimizer 'mine'", "missing a required argument: 'x'"],
+    ),
+    "an optimizer with a word for an option": (
+        "p.py",
+        "from tff_personalization import optimizers\noptimizers.register('mine', lambda learning_rate, x='y': 1)\n",
+        ["optimizer 'mine'", "option x is a str; a number is expected"],
+    ),
     "a module's name": ("json.py", "x = 1\n", ["json.py", "rename"]),
 }
 
@@ -212,3 +243,97 @@ def test_a_strategy_that_gives_no_curve_is_named_with_what_was_expected(odd, sai
             strategies=["odd"],
             release="records",
         )
+
+
+def odd_optimizer(step):
+    """A builder of plain gradient descent whose step is another."""
+    import tensorflow_federated as tff
+
+    class Odd(tff.learning.optimizers.Optimizer):
+        def initialize(self, specs):
+            return ()
+
+        def next(self, state, weights, gradients):
+            return step(state, weights)
+
+    return lambda learning_rate: Odd()
+
+
+ODD_OPTIMIZERS = {
+    "no optimizer": (lambda: lambda learning_rate: None, "gives a NoneType; a tff.learning.optimizers.Optimizer"),
+    "weights without a state": (
+        lambda: odd_optimizer(lambda state, weights: [*weights]),
+        r"next gives a list; \(state, weights\)",
+    ),
+    "one tensor": (
+        lambda: odd_optimizer(lambda state, weights: (state, weights[:1])),
+        r"as weights float32\[2\]; float32\[2\], float32\[1, 1\] as before",
+    ),
+    "another type": (
+        lambda: odd_optimizer(lambda state, weights: (state, [w.numpy().astype("float64") for w in weights])),
+        r"as weights float64\[2\], float64\[1, 1\]; float32",
+    ),
+    "another state": (lambda: odd_optimizer(lambda state, weights: (1, weights)), r"as state int32\[\]; nothing"),
+    "no numbers": (
+        lambda: odd_optimizer(lambda state, weights: (state, [w * float("nan") for w in weights])),
+        "not finite",
+    ),
+}
+
+
+@pytest.mark.parametrize(("make", "said"), ODD_OPTIMIZERS.values(), ids=ODD_OPTIMIZERS)
+def test_an_optimizer_whose_step_is_none_is_named_with_what_was_expected(make, said, monkeypatch):
+    from tff_personalization import optimizers
+
+    monkeypatch.setattr(optimizers, "OPTIMIZERS", dict(optimizers.OPTIMIZERS))
+    optimizers.register("odd", make())
+    with pytest.raises(errors.UserError, match=f"optimizer 'odd': .*{said}") as refusal:
+        optimizers.SERVER.of({"server_optimizer": "odd", "server_learning_rate": 0.1})
+    assert "\n" not in str(refusal.value)
+
+
+def odd_factory(make):
+    """A factory whose processes are what `make` makes of a type of deltas."""
+    import tensorflow_federated as tff
+
+    class Odd(tff.aggregators.WeightedAggregationFactory):
+        def create(self, value_type, weight_type):
+            return make(value_type, weight_type)
+
+    return Odd()
+
+
+def a_sum_of_weights(value_type, weight_type):
+    """A process that makes one number of deltas."""
+    import tensorflow_federated as tff
+
+    return tff.aggregators.SumFactory().create(weight_type)
+
+
+ODD_AGGREGATORS = {
+    "nothing": (lambda tff: None, "builds a NoneType; a tff.aggregators.WeightedAggregationFactory is expected"),
+    "a factory of unweighted means": (
+        lambda tff: tff.aggregators.UnweightedMeanFactory(),
+        "builds a UnweightedMeanFactory; .* wrap it in tff.aggregators.as_weighted_aggregator",
+    ),
+    "no process": (lambda tff: odd_factory(lambda *_: 1), "creates a int; a tff.templates.AggregationProcess"),
+    "a number": (
+        lambda tff: odd_factory(a_sum_of_weights),
+        r"makes float32 of the clients' deltas; <float32\[2\],float32>, the type of one delta",
+    ),
+}
+
+
+@pytest.mark.parametrize(("make", "said"), ODD_AGGREGATORS.values(), ids=ODD_AGGREGATORS)
+def test_an_aggregator_that_makes_no_delta_is_named_with_what_was_expected(make, said, monkeypatch):
+    import numpy as np
+    import tensorflow_federated as tff
+
+    from tff_personalization import aggregators
+    from tff_personalization.settings import Group
+
+    odd = aggregators.Aggregator("of a test", lambda *_: make(tff))
+    monkeypatch.setitem(aggregators.AGGREGATORS, "odd", odd)
+    deltas = tff.to_type([(np.float32, [2]), np.float32])
+    with pytest.raises(errors.UserError, match=f"--aggregator=odd: .*{said}"):
+        aggregators.build("odd", Group(), 3).create(deltas, tff.TensorType(np.float32))

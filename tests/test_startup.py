@@ -75,6 +75,16 @@ def test_another_pipe_that_breaks_is_told():
         raise BrokenPipeError
 
 
+@pytest.mark.parametrize("use", ["", "print(tff.tensorflow.computation(lambda: 7)())"], ids=["imported", "computed"])
+def test_a_program_that_imports_tff_ends_without_a_word_and_so_does_tffs_own_worker(use):
+    code = f"import tff_personalization, tensorflow_federated as tff; {use}"
+    with subprocess.Popen(
+        [sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=ROOT
+    ) as process:
+        said, complained = process.communicate()  # it waits for the worker, which has the same pipes
+    assert (said, complained, process.returncode) == ("7\n" if use else "", "", 0)
+
+
 def test_a_full_disk_is_one_line_that_names_the_file(capfd):
     code, message = leave(OSError(errno.ENOSPC, "No space left on device", "runs/metrics.csv"), capfd)
     assert code == 1

@@ -11,7 +11,7 @@ from typing import Any
 
 import tensorflow_federated as tff
 
-from tff_personalization import registries
+from tff_personalization import errors, registries
 from tff_personalization.settings import Group, Setting, listing
 
 _CLIPPED_COUNT_NOISE = 0.05  # TFF's default, as a fraction of the cohort
@@ -107,7 +107,47 @@ AGGREGATORS: dict[str, Aggregator] = {
 
 def register(name: str, aggregator: Aggregator) -> None:
     """Makes an aggregator a choice of `--aggregator`. Raises UserError if the name is taken."""
-    registries.add(AGGREGATORS, "aggregator", name, aggregator)
+    registries.add(AGGREGATORS, "aggregator", name, aggregator, Aggregator)
+
+
+class _Checked(tff.aggregators.WeightedAggregationFactory):
+    """A factory whose processes are checked: what they make of deltas must be a delta."""
+
+    def __init__(self, name: str, factory: tff.aggregators.WeightedAggregationFactory):
+        self._name = name
+        self._factory = factory
+
+    def create(self, value_type: tff.Type, weight_type: tff.Type) -> tff.templates.AggregationProcess:
+        process = self._factory.create(value_type, weight_type)
+        if not isinstance(process, tff.templates.AggregationProcess):
+            raise errors.UserError(
+                f"--aggregator={self._name}: its factory creates {registries.described(process)}; a "
+                "tff.templates.AggregationProcess is expected."
+            )
+        made = process.next.type_signature.result.result.member
+        if not value_type.is_assignable_from(made):
+            raise errors.UserError(
+                f"--aggregator={self._name}: it makes {made.compact_representation()} of the clients' deltas; "
+                f"{value_type.compact_representation()}, the type of one delta, is expected."
+            )
+        return process
+
+
+def build(name: str, settings: Group, clients_per_round: int) -> tff.aggregators.WeightedAggregationFactory:
+    """The factory of an aggregator by its name.
+
+    Raises:
+        UserError: it is none; or, when it creates a process, that does not make a delta of deltas.
+    """
+    factory = AGGREGATORS[name].build(settings, clients_per_round)
+    if not isinstance(factory, tff.aggregators.WeightedAggregationFactory):
+        unweighted = isinstance(factory, tff.aggregators.UnweightedAggregationFactory)
+        hint = ": wrap it in tff.aggregators.as_weighted_aggregator" if unweighted else ""
+        raise errors.UserError(
+            f"--aggregator={name}: it builds {registries.described(factory)}; a "
+            f"tff.aggregators.WeightedAggregationFactory is expected{hint}."
+        )
+    return _Checked(name, factory)
 
 
 AGGREGATOR = Setting(

@@ -44,4 +44,4 @@ def get(name: str) -> Method:
 
 def register(name: str, method: Method) -> None:
     """Makes a method a choice of `--method`. Raises UserError if the name is taken."""
-    registries.add(METHODS, "method", name, method)
+    registries.add(METHODS, "method", name, method, Method)

@@ -12,6 +12,7 @@ import math
 from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
+import tensorflow as tf
 import tensorflow_federated as tff
 
 from tff_personalization import errors, registries, schedules
@@ -32,8 +33,25 @@ def register(name: str, builder: Callable[..., tff.learning.optimizers.Optimizer
 
     Args:
         name: as in `--server_optimizer=name`. Raises UserError if it is in use.
-        builder: makes the optimizer from `learning_rate` and numbers by name, each with a default.
+        builder: makes the optimizer from `learning_rate` and numbers by name, each with a default. Raises UserError if
+            it cannot be called with these.
     """
+    try:
+        inspect.signature(builder).bind(0.1)
+        options = [value for key, value in inspect.signature(builder).parameters.items() if key != "learning_rate"]
+    except (TypeError, ValueError) as error:
+        raise errors.UserError(
+            f"optimizer {name!r} is registered as {registries.described(builder)}; a function of learning_rate, and of "
+            f"numbers that have defaults, is expected ({error})."
+        ) from error
+    for option in options:
+        if option.kind is not option.KEYWORD_ONLY and option.kind is not option.POSITIONAL_OR_KEYWORD:
+            raise errors.UserError(f"optimizer {name!r}: its options become flags: name {option} one by one.")
+        if not isinstance(option.default, int | float | None):
+            raise errors.UserError(
+                f"optimizer {name!r}: the default of its option {option.name} is "
+                f"{registries.described(option.default)}; a number is expected."
+            )
     registries.add(OPTIMIZERS, "optimizer", name, builder)
 
 
@@ -47,8 +65,47 @@ class OptimizerSpec:
     schedule: schedules.Schedule = schedules.Schedule()
 
     def build(self) -> tff.learning.optimizers.Optimizer:
-        """The TFF optimizer, without its schedule. Raises ValueError if TFF refuses a number."""
-        return OPTIMIZERS[self.name](self.learning_rate, **self.options)
+        """The TFF optimizer, without its schedule.
+
+        Raises:
+            ValueError: TFF refuses a number.
+            UserError: a plugin's builder gives something else, or an optimizer whose step is none.
+        """
+        optimizer = OPTIMIZERS[self.name](self.learning_rate, **self.options)
+        if not isinstance(optimizer, tff.learning.optimizers.Optimizer):
+            raise errors.UserError(
+                f"optimizer {self.name!r}: its builder gives {registries.described(optimizer)}; a "
+                "tff.learning.optimizers.Optimizer is expected."
+            )
+        if not type(optimizer).__module__.startswith("tensorflow_federated."):
+            _check_step(self.name, optimizer)
+        return optimizer
+
+
+def _check_step(name: str, optimizer: tff.learning.optimizers.Optimizer) -> None:
+    """Takes a step on made-up weights. Raises UserError unless state and weights keep their types and stay finite."""
+    weights = (tf.constant([1.0, 2.0]), tf.constant([[3.0]]))
+    state = optimizer.initialize(tuple(tf.TensorSpec(w.shape, w.dtype) for w in weights))
+    step = optimizer.next(state, weights, tuple(0.01 * w for w in weights))
+    if not (isinstance(step, tuple) and len(step) == 2):
+        raise errors.UserError(
+            f"optimizer {name!r}: its next gives {registries.described(step)}; (state, weights) is expected."
+        )
+    for what, before, after in (("state", state, step[0]), ("weights", weights, step[1])):
+        was, became = (", ".join(map(_typed, tf.nest.flatten(part))) for part in (before, after))
+        if was != became:
+            raise errors.UserError(
+                f"optimizer {name!r}: its next gives as {what} {became or 'nothing'}; {was or 'nothing'} as before is "
+                "expected."
+            )
+    if not all(bool(tf.reduce_all(tf.math.is_finite(w))) for w in tf.nest.flatten(step[1])):
+        raise errors.UserError(f"optimizer {name!r}: its next makes weights that are not finite of small gradients.")
+
+
+def _typed(value: Any) -> str:
+    """The type and shape of a value, in words."""
+    tensor = tf.convert_to_tensor(value)
+    return f"{tensor.dtype.name}{list(tensor.shape)}"
 
 
 class Role(Part[OptimizerSpec]):

@@ -59,6 +59,16 @@ def quiet(argv: list[str]) -> None:
     warnings.filterwarnings("ignore", message="pkg_resources is deprecated")  # in TensorFlow Federated's imports
 
 
+def end_default_context() -> None:
+    """Ends TFF's own context, and the worker that it may have started, while the modules that it needs are there.
+
+    TFF sets it when it is imported. Python deletes it after those modules, and then prints a traceback.
+    """
+    tff = sys.modules.get("tensorflow_federated")
+    if tff is not None and hasattr(tff, "test"):  # else its import was interrupted
+        tff.test.set_no_default_context()
+
+
 def _verbosity(argv: list[str]) -> int:
     """The value of --verbosity, read here because absl parses flags only after TensorFlow is imported."""
     for i, argument in enumerate(argv):

@@ -30,6 +30,7 @@ PAGES = (
 _KINDS = {
     "kill -9 of the program": "kill -9",
     "SIGTERM": "SIGTERM",
+    "SIGHUP": "SIGHUP",
     "Ctrl-C": "Ctrl-C",
     "no more memory for the program": "no memory",
     "disk full": "disk full",
@@ -108,7 +109,11 @@ def environments() -> str:
     table = rows.pivot(index="environment", columns="command", values="found").loc[rows["environment"].unique()]
     ended = {"right": "right", "one clear line": "one line"}
     shown = table[list(rows["command"].unique())].fillna("–").map(lambda found: ended.get(found, found))
-    return _markdown(shown.reset_index())
+    every = {"environment": f"all: {len(rows)} tried"}
+    for command, found in rows.groupby("command")["found"]:
+        counts = found.map(ended).fillna("else").value_counts()
+        every[command] = " / ".join(str(counts.get(name, 0)) for name in [*ended.values(), "else"])
+    return _markdown(pd.concat([shown.reset_index(), pd.DataFrame([every])]))
 
 
 def soak() -> str:

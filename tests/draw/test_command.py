@@ -49,7 +49,6 @@ def test_train_makes_the_quick_run_and_shows_it(main, monkeypatch):
 
     monkeypatch.setattr(draw.training, "run", run)
     monkeypatch.setattr(draw.personalizer, "load", load)
-    monkeypatch.setattr(draw.runtime, "forget_default_context", lambda: None)
     with flagsaver.flagsaver(train=True), pytest.raises(errors.UserError, match="enough of it"):
         main()
     expected = {"client_data": "handwriting", "num_clients": 120, "rounds": 45, "local_epochs": 2}

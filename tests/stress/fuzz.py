@@ -2,33 +2,42 @@
 
     .venv/bin/pip install --no-deps --target=/tmp/atheris atheris==3.0.0      # once; nothing else needs it
     PYTHONPATH=/tmp/atheris python -m tests.stress.fuzz npz --runs=1000000 --findings=DIR
-    PYTHONPATH=/tmp/atheris python -m tests.stress.fuzz --all --seconds=60 --output=docs/reliability/fuzz.csv
+    PYTHONPATH=/tmp/atheris python -m tests.stress.fuzz --all --runs=1000000 --output=docs/reliability/fuzz.csv
 
 Atheris makes bytes for a reader of `TARGETS`, guided by the project's branches that they reach. It begins with valid
 input. Any other exception than a UserError (or one that the program turns into one line) is written to DIR and ends the
-search. With --all every reader has its time, in its own process, and a row: executions, found or not.
+search. With --all every reader has its turn, in its own process, and a row: executions, found or not. A search with
+--corpus keeps its interesting inputs there, and the next one starts from them.
+
+For speed, inputs are short, files are in memory (/dev/shm), and nothing is put into the cache of client data.
 """
 
 import argparse
+import contextlib
 import dataclasses
+import functools
 import io
 import itertools
 import json
 import pathlib
 import re
+import sqlite3
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+import zipfile
+from collections.abc import Callable, Iterable, Iterator
 
 import numpy as np
 import pandas as pd
 
 _MODULE = "tests.stress.fuzz"
-_MOST_BYTES = 60_000
-_FEW = 4  # examples in a seed
-_GUIDING = [*(f"tff_personalization.{room}" for room in ("tasks", "records", "sweeps", "draw")), "tomllib"]
+_MOST_BYTES = 20_000
+_FEW = 2  # examples in a seed
+_ROOMS = ("tasks", "records", "sweeps", "draw", "experiment", "settings", "optimizers", "schedules", "plugins")
+_GUIDING = [*(f"tff_personalization.{room}" for room in _ROOMS), "tomllib"]
+_BETWEEN = b"\xff|\xff"  # arrays of an archive
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,13 +58,17 @@ def _data(name: str, text: bool = False) -> Callable[[pathlib.Path], Callable[[b
 
     def reader(place: pathlib.Path) -> Callable[[bytes], object]:
         from tests.tasks.sources import small_files
-        from tff_personalization.tasks import registry, sources
+        from tff_personalization.tasks import archive_cache, archives, registry, sources
 
         catalogue = registry.TASKS["shakespeare" if text else "emnist62"].sources
+        options = small_files.options(place / name, cache_dir=place / "cache")
+        archive_cache.load_or_make = lambda entry, make: make(
+            lambda count: np.empty((count, *archives.IMAGE_SHAPE), np.uint8)
+        )
 
         def read(content: bytes) -> object:
             (place / name).write_bytes(content)
-            return sources.load(small_files.options(place / name, cache_dir=place / "cache"), catalogue)
+            return sources.load(options, catalogue)
 
         return read
 
@@ -65,18 +78,45 @@ def _data(name: str, text: bool = False) -> Callable[[pathlib.Path], Callable[[b
 def _npz(place: pathlib.Path) -> list[bytes]:
     from tests.tasks.sources import small_files
 
+    arrays = small_files.arrays(count=3)
     found = []
     for save in (np.savez, np.savez_compressed):
         content = io.BytesIO()
-        save(content, **small_files.arrays(count=6))
+        save(content, **arrays)
         found.append(content.getvalue())
-    return found
+    members = []
+    for array in arrays.values():
+        member = io.BytesIO()
+        np.save(member, array)
+        members.append(member.getvalue())
+    return [*found, _BETWEEN.join([b"", *members])]
+
+
+def _archive(place: pathlib.Path) -> Callable[[bytes], object]:
+    """An archive; or, of bytes that begin with `_BETWEEN`, one of these arrays, whose checksums are right."""
+    read = _data("x.npz")(place)
+
+    def read_either(content: bytes) -> object:
+        if content.startswith(_BETWEEN):
+            archive = io.BytesIO()
+            with zipfile.ZipFile(archive, "w") as opened:
+                for name, member in zip(
+                    ("images", "labels", "writer", "split"), content.split(_BETWEEN)[1:], strict=False
+                ):
+                    opened.writestr(f"{name}.npy", member)
+            content = archive.getvalue()
+        return read(content)
+
+    return read_either
 
 
 def _sqlite(place: pathlib.Path) -> list[bytes]:
     from tests.tasks.sources import small_files
 
-    return [small_files.write_sqlite(place / "seed.sqlite", small_files.sqlite_rows(per_part=1)).read_bytes()]
+    path = small_files.write_sqlite(place / "seed.sqlite", small_files.sqlite_rows(clients=("f0",), per_part=1))
+    with contextlib.closing(sqlite3.connect(path)) as connection:
+        connection.executescript("PRAGMA page_size = 512; VACUUM")
+    return [path.read_bytes()]
 
 
 def _form(name: str) -> Callable[[pathlib.Path], list[bytes]]:
@@ -126,7 +166,7 @@ def _of_quick(name: str) -> Callable[[pathlib.Path], list[bytes]]:
         from tests import processes
 
         content = (processes.ROOT / "docs" / "results" / "quick" / name).read_bytes()
-        return [b"\n".join(content.split(b"\n")[:8]) + b"\n" if name.endswith("csv") else content]
+        return [b"\n".join(content.split(b"\n")[:3]) + b"\n" if name.endswith("csv") else content]
 
     return seeds
 
@@ -136,7 +176,10 @@ def _flag_file(place: pathlib.Path) -> Callable[[bytes], object]:
 
     from tff_personalization import errors
     from tff_personalization.experiment import config
+    from tff_personalization.experiment import settings as settings_lib
 
+    for function in (settings_lib.all_parts, settings_lib.all_flags, settings_lib.choices, settings_lib.roles):
+        setattr(settings_lib, function.__name__, functools.cache(function))  # No plugin comes in between.
     values = flags.FlagValues()
     config.define_flags(values)
     flags.DEFINE_string("flagfile", "", "", flag_values=values)
@@ -145,7 +188,8 @@ def _flag_file(place: pathlib.Path) -> Callable[[bytes], object]:
         (place / "x.flags").write_bytes(content)
         values.unparse_flags()
         for name in values:
-            values[name].unparse()
+            if not values[name].using_default_value:
+                values[name].unparse()
         try:
             values(["x", f"--flagfile={place / 'x.flags'}"])
             return config.from_flags(values)
@@ -202,7 +246,7 @@ def _requests(place: pathlib.Path) -> list[bytes]:
 
 
 TARGETS = {
-    "npz": Target(_npz, _data("x.npz")),
+    "npz": Target(_npz, _archive),
     "SQLite": Target(_sqlite, _data("x.sqlite")),
     "LEAF": Target(_form("leaf"), _data("x.json")),
     "HDF5": Target(_form("hdf5"), _data("x.h5")),
@@ -220,7 +264,7 @@ TARGETS = {
 }
 
 
-def search(name: str, runs: int, seconds: int, findings: pathlib.Path) -> None:
+def search(name: str, runs: int, seconds: int, findings: pathlib.Path, corpus: pathlib.Path | None = None) -> None:
     """Fuzzes one reader; the process ends with it."""
     import atheris
     from absl import logging
@@ -229,15 +273,21 @@ def search(name: str, runs: int, seconds: int, findings: pathlib.Path) -> None:
     place = pathlib.Path(
         tempfile.mkdtemp(prefix="fuzz-", dir="/dev/shm" if pathlib.Path("/dev/shm").is_dir() else None)
     )
-    # Modules that are imported here guide the search by their branches.
+    tempfile.tempdir = str(place)
+    (place / "seeds").mkdir()
+    # Modules that are imported here guide the search by their branches; some are imported when a reader is called.
     with atheris.instrument_imports(include=_GUIDING):
         from tff_personalization import errors
 
-        read = TARGETS[name].reader(place)
-    (place / "corpus").mkdir()
-    (place / "seeds").mkdir()
-    for number, content in enumerate(TARGETS[name].seeds(place / "seeds")):
-        (place / "corpus" / str(number)).write_bytes(content)
+        read, seeds = TARGETS[name].reader(place), TARGETS[name].seeds(place / "seeds")
+        for content in seeds:
+            with contextlib.suppress(errors.UserError):
+                read(content)
+    prefix = re.sub(r"\W+", "_", name)
+    kept = (corpus or place / "corpus") / prefix
+    kept.mkdir(parents=True, exist_ok=True)
+    for number, content in enumerate(seeds):
+        (kept / f"seed-{number}").write_bytes(content)
 
     def once(content: bytes) -> None:
         try:
@@ -247,11 +297,10 @@ def search(name: str, runs: int, seconds: int, findings: pathlib.Path) -> None:
                 raise AssertionError("a message of several lines") from error
 
     findings.mkdir(parents=True, exist_ok=True)
-    prefix = re.sub(r"\W+", "_", name)
     limits = [f"-max_total_time={seconds}"] if seconds else []
     bounds = [f"-runs={runs}", f"-max_len={_MOST_BYTES}", "-timeout=20", "-rss_limit_mb=4000", "-print_final_stats=1"]
     artifacts = f"-artifact_prefix={findings}/{prefix}-"
-    atheris.Setup(["fuzz", str(place / "corpus"), *bounds, artifacts, *limits], once)
+    atheris.Setup(["fuzz", str(kept), *bounds, artifacts, *limits], once)
     atheris.Fuzz()
 
 
@@ -261,11 +310,11 @@ def executions(said: str) -> int:
     return int(final[-1]) if final else max((int(number) for number in re.findall(r"^#(\d+)\s", said, re.M)), default=0)
 
 
-def search_all(names: list[str], seconds: int, findings: pathlib.Path) -> Iterator[dict]:
-    """Fuzzes readers one after the other, each in a process of its own; a row for each."""
+def search_all(names: Iterable[str], flags: Iterable[str]) -> Iterator[dict]:
+    """Fuzzes readers one after the other, each in a process of its own with flags of this module; a row for each."""
     for name in names:
         started = time.monotonic()
-        command = [sys.executable, "-m", _MODULE, name, f"--seconds={seconds}", f"--findings={findings}"]
+        command = [sys.executable, "-m", _MODULE, name, *flags]
         done = subprocess.run(command, capture_output=True, text=True, check=False, errors="replace")
         if done.returncode:
             print(done.stderr[-3000:], file=sys.stderr)
@@ -287,12 +336,15 @@ def main() -> None:
         "--findings", type=pathlib.Path, default=pathlib.Path("findings"), help="where they are written"
     )
     parser.add_argument("--output", type=pathlib.Path, help="CSV file for the rows of --all")
+    parser.add_argument("--corpus", type=pathlib.Path, help="where what is worth keeping is kept; default: nowhere")
     options = parser.parse_args()
+    corpus, findings = options.corpus and options.corpus.absolute(), options.findings.absolute()
     if not options.all:
-        search(options.reader[0], options.runs, options.seconds, options.findings.absolute())
+        search(options.reader[0], options.runs, options.seconds, findings, corpus)
         return
+    flags = [f"--runs={options.runs}", f"--seconds={options.seconds}", f"--findings={findings}"]
     rows = []
-    for row in search_all(options.reader or list(TARGETS), options.seconds, options.findings.absolute()):
+    for row in search_all(options.reader or TARGETS, [*flags, *([f"--corpus={corpus}"] if corpus else [])]):
         rows.append(row)
         print(row, flush=True)
     if options.output:

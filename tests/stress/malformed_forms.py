@@ -92,6 +92,14 @@ def _hdf5(change: Callable[[h5py.File], object]) -> cases.Make:
     return _path(make, "x.h5")
 
 
+def _damaged_group(place: pathlib.Path) -> None:
+    """A file whose clients are found, the last one's arrays are not."""
+    images, labels, writer, _ = written_forms.examples()
+    path = written_forms.hdf5(place / "x.h5", images, labels, writer)
+    before, mark, after = path.read_bytes().rpartition(b"SNOD")
+    path.write_bytes(before + mark[::-1] + after)
+
+
 def _replace(name: str, values: object) -> Callable[[h5py.File], object]:
     def change(file: h5py.File) -> None:
         del file[f"examples/w0/{name}"]
@@ -112,6 +120,7 @@ HDF5: dict[str, cases.Make] = {
     "pixels of NaN": _hdf5(_replace("pixels", np.full((20, 28, 28), np.nan))),
     "pixels as text": _hdf5(_replace("pixels", ["a"] * 20)),
     "one pixel": _hdf5(_replace("pixels", 1.0)),
+    "a damaged group": _path(_damaged_group, "x.h5"),
     "cut short": _cut("hdf5", "fed_emnist_train.h5"),
     "its first bytes alone": _path(lambda place: (place / "x.h5").write_bytes(b"\x89HDF\r\n\x1a\n"), "x.h5"),
     "empty": _path(lambda place: (place / "x.h5").write_bytes(b""), "x.h5"),

@@ -13,7 +13,7 @@ from absl import app, flags
 
 from tff_personalization import errors, startup
 from tff_personalization.draw import held_out_writers, personalizer, server
-from tff_personalization.execution import interruption, runtime
+from tff_personalization.execution import interruption
 from tff_personalization.experiment import config
 from tff_personalization.programs import training
 from tff_personalization.records import run_records
@@ -72,7 +72,6 @@ def main(argv: Sequence[str]) -> int:
     if len(argv) < 2 and not _TRAIN.value:
         raise _without_run()
     run = pathlib.Path(argv[1]) if len(argv) == 2 else _quick_run()
-    runtime.forget_default_context()
     trained = personalizer.load(run, _ROUND.value, _STRATEGY.value)
     served = server.Server(pages_of(trained, run, _VISITORS.value, _EXAMPLES.value), _PORT.value)
     print(f"Draw at {served.url} (Ctrl-C ends it)", flush=True)

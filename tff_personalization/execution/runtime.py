@@ -42,16 +42,6 @@ def return_free_memory() -> None:
         ctypes.CDLL(None).malloc_trim(0)
 
 
-class _Nowhere(tff.framework.SyncContext):
-    def invoke(self, comp: Any, arg: Any) -> Any:
-        raise RuntimeError("TFF computes only in an execution_context")
-
-
-def forget_default_context() -> None:
-    """Removes TFF's own context. Unused, it complains at exit about objects that Python has cleared already."""
-    tff.framework.set_default_context(_Nowhere())
-
-
 class Worker:
     """The worker process. It starts at once, is restarted if it dies, and ends with this process."""
 

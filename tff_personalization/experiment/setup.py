@@ -25,9 +25,9 @@ def setup(experiment: config_lib.Experiment, data: federated_data.FederatedData)
     build_model = model_builder(config)
     aggregator = None
     if "aggregator" in group.parts():
-        chosen = aggregators.AGGREGATORS[experiment.values["aggregator"]]
+        name = experiment.values["aggregator"]
         cohort = min(experiment.values["clients_per_round"], len(data.split.train))
-        aggregator = chosen.build(experiment.read(chosen.settings), cohort)
+        aggregator = aggregators.build(name, experiment.read(aggregators.AGGREGATORS[name].settings), cohort)
     return method.Setup(
         build_model(seeds.generator(config.seed, "init")),
         data.train,

@@ -14,7 +14,6 @@ from collections.abc import Sequence
 from absl import app, flags
 
 from tff_personalization import errors, startup
-from tff_personalization.execution import runtime
 from tff_personalization.export import global_model, keras_form, tflite
 from tff_personalization.records import files, finished_run
 
@@ -78,7 +77,6 @@ def export(
 def main(argv: Sequence[str]) -> int:
     if len(argv) != 2:
         raise errors.UserError("a run directory is expected: python -m tff_personalization.export RUN --format=tflite")
-    runtime.forget_default_context()
     given = flags.FLAGS
     path = export(
         pathlib.Path(argv[1]),

@@ -22,7 +22,6 @@ import tqdm
 from absl import app, flags
 
 from tff_personalization import errors, global_weights, seeds, startup
-from tff_personalization.execution import runtime
 from tff_personalization.export import global_model, on_device, tflite
 from tff_personalization.programs import client_evaluation
 from tff_personalization.records import files, finished_run, run_directory
@@ -197,7 +196,6 @@ def prove(
 def main(argv: Sequence[str]) -> int:
     if len(argv) != 3:
         raise errors.UserError("a run directory and a file are expected: prove RUN FILE.tflite")
-    runtime.forget_default_context()
     path = pathlib.Path(argv[2])
     place = pathlib.Path(flags.FLAGS.output_dir) if flags.FLAGS.output_dir else path.parent
     try:

@@ -35,4 +35,4 @@ STRATEGIES: dict[str, Strategy] = {
 
 def register(name: str, strategy: Strategy) -> None:
     """Makes a strategy a choice of `--strategies`. Raises UserError if the name is in use."""
-    registries.add(STRATEGIES, "strategy", name, strategy)
+    registries.add(STRATEGIES, "strategy", name, strategy, Strategy)

@@ -172,7 +172,7 @@ MODELS: dict[str, None] = {}
 
 def register(name: str, task: Task) -> None:
     """Makes a task a choice of `--task`, its networks of `--model`. Raises UserError if the task's name is taken."""
-    registries.add(TASKS, "task", name, task)
+    registries.add(TASKS, "task", name, task, Task)
     MODELS.update(dict.fromkeys(task.models))
 
 

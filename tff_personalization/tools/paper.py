@@ -26,7 +26,7 @@ from absl import app, flags
 from analysis import claims, compared_runs, runs, study
 from analysis.report import __main__ as report
 from tff_personalization import errors, homes, startup
-from tff_personalization.execution import child_processes, interruption, runtime
+from tff_personalization.execution import child_processes, interruption
 from tff_personalization.experiment import config, settings
 from tff_personalization.records import files
 from tff_personalization.sweeps import sweep, sweep_file
@@ -207,7 +207,6 @@ def _main() -> None:
     )
 
     def main(argv: Sequence[str]) -> int:
-        runtime.forget_default_context()
         with interruption.Interruption():
             paper = Paper(settings_of(argv[1:]), scale.value, experiments.value, runs_at_once=at_once.value)
             sound = paper.run()

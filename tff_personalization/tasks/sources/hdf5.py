@@ -9,8 +9,8 @@ pair is read with 10 classes and the other one with 62.
 """
 
 import pathlib
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Callable, Iterator
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -20,6 +20,7 @@ from tff_personalization.tasks.sources import gathering, snippets
 
 _KIND = "an HDF5 file of TFF's form"
 _ENDINGS = (".h5", ".hdf5")
+T = TypeVar("T")
 _DIGITS, _NUM_DIGITS = "digitsonly", 10
 
 
@@ -41,13 +42,7 @@ def load_text(options: sources.SourceOptions) -> archives.Archive:
     """
     files = _files(options)
     parts: tuple[dict[str, list[bytes]], ...] = ({}, {})
-    for file, client, group in _clients(options, files):
-        if "snippets" not in group:
-            raise errors.UserError(f"{file}: client {client} has no 'snippets', which TFF's Shakespeare has.")
-        values = group["snippets"][()]
-        if not all(isinstance(value, bytes | str) for value in np.ravel(values).tolist()):
-            raise errors.UserError(f"{file}: the snippets of client {client} are not strings.")
-        said = [value.encode() if isinstance(value, str) else value for value in np.ravel(values).tolist()]
+    for file, client, said in _clients(options, files, _snippets):
         parts[files[file]][client] = said
     name = gathering.name_of(options.client_data)
     clients = sorted({*parts[0], *parts[1]})
@@ -73,15 +68,27 @@ def _read_images(
     options: sources.SourceOptions, files: dict[pathlib.Path, bool], allocate: archive_cache.Allocate
 ) -> archives.CharacterArchive:
     gathered = gathering.Gathered(gathering.name_of(options.client_data))
-    for file, client, group in _clients(options, files):
-        where = f"{file}: client {client}"
-        missing = {"pixels", "label"} - set(group)
-        if missing:
-            raise errors.UserError(f"{where} has no '{min(missing)}', which TFF's Federated EMNIST has.")
-        pixels, labels = (_array(where, name, group[name]) for name in ("pixels", "label"))
-        images = gathering.to_bytes(where, pixels)
-        gathered.add(client, images, gathering.to_labels(where, labels, len(images)), files[file])
+    for file, client, (images, labels) in _clients(options, files, _images):
+        gathered.add(client, images, labels, files[file])
     return gathered.archive(allocate, _form(files))
+
+
+def _images(where: str, group: Any) -> tuple[np.ndarray, np.ndarray]:
+    missing = {"pixels", "label"} - set(group)
+    if missing:
+        raise errors.UserError(f"{where} has no '{min(missing)}', which TFF's Federated EMNIST has.")
+    pixels, labels = (_array(where, name, group[name]) for name in ("pixels", "label"))
+    images = gathering.to_bytes(where, pixels)
+    return images, gathering.to_labels(where, labels, len(images))
+
+
+def _snippets(where: str, group: Any) -> list[bytes]:
+    if "snippets" not in group:
+        raise errors.UserError(f"{where} has no 'snippets', which TFF's Shakespeare has.")
+    values = np.ravel(_array(where, "snippets", group["snippets"])).tolist()
+    if not all(isinstance(value, bytes | str) for value in values):
+        raise errors.UserError(f"{where}: the snippets are not strings.")
+    return [value.encode() if isinstance(value, str) else value for value in values]
 
 
 def _array(where: str, name: str, values: Any) -> np.ndarray:
@@ -93,9 +100,9 @@ def _array(where: str, name: str, values: Any) -> np.ndarray:
 
 
 def _clients(
-    options: sources.SourceOptions, files: dict[pathlib.Path, bool]
-) -> Iterator[tuple[pathlib.Path, str, Any]]:
-    """Each client of each file: the file, the client's name, and its group."""
+    options: sources.SourceOptions, files: dict[pathlib.Path, bool], read: Callable[[str, Any], T]
+) -> Iterator[tuple[pathlib.Path, str, T]]:
+    """Each client of each file: the file, the client's name, and what `read` makes of its place in words and group."""
     import h5py  # Imported here, because only these files need it.
 
     for file in files:
@@ -108,5 +115,5 @@ def _clients(
                     group = clients[client]
                     if not isinstance(group, h5py.Group):
                         raise errors.UserError(f"{file}: client {client} is not a group, which TFF's form has.")
-                    yield file, client, group
+                    yield file, client, read(f"{file}: client {client}", group)
                     bar.update()
