@@ -59,6 +59,31 @@ def test_a_keras_json_of_the_users_is_not_read(tmp_path):
     assert (said.stdout, said.stderr) == ("float32\n", "")
 
 
+@pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"])
+def test_streams_that_are_closed_are_nothing_and_no_file_takes_their_place(closed, tmp_path):
+    code = f"{SAYS} file = open({str(tmp_path / 'file')!r}, 'w'); file.write('z'); assert file.fileno() > 2"
+    code += "; print('x'); print('y', file=sys.stderr)"
+    command = ["sh", "-c", f'exec "$@" {closed}', "sh", sys.executable, "-c", code]
+    assert subprocess.run(command, cwd=processes.ROOT, capture_output=True, check=False).returncode == 0
+    assert (tmp_path / "file").read_text() == "z"
+
+
+def test_a_terminal_that_has_no_umlauts_shows_an_escape():
+    said = python("print('L\\xe4ufe')", PYTHONIOENCODING="ascii")
+    assert (said.returncode, said.stdout) == (0, "L\\xe4ufe\n")
+
+
+def test_variables_of_jax_and_folders_without_a_root_are_not_used():
+    variables = {"JAX_ENABLE_X64": "maybe", "XDG_CACHE_HOME": "cache", "XDG_CONFIG_HOME": "/tmp", "MPLCONFIGDIR": "x"}
+    said = python(f"print([name for name in {list(variables)} if name in os.environ])", **variables)
+    assert (said.stdout, said.stderr) == ("['XDG_CONFIG_HOME']\n", "")
+
+
+def test_a_plot_does_not_import_jax():
+    said = python("import matplotlib.cbook as c; print(c._is_jax_array(1), 'jax._src' in sys.modules)")
+    assert (said.stdout, said.stderr) == ("False False\n", "")
+
+
 def test_a_path_that_python_is_told_to_keep_safe_still_has_the_project():
     settings = {"cwd": processes.ROOT, "capture_output": True, "text": True, "check": False}
     variables = {**os.environ, "PYTHONSAFEPATH": "1"}

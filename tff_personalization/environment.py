@@ -19,6 +19,9 @@ _ENDING = ("TF_XLA_FLAGS", "GRPC_POLL_STRATEGY")
 """Variables that nothing here needs. With a value that it does not know, TensorFlow or gRPC aborts the program."""
 
 
+_FOLDERS = ("XDG_CACHE_HOME", "XDG_CONFIG_HOME", "XDG_DATA_HOME", "MPLCONFIGDIR")
+
+
 def check_interpreter() -> None:
     """If the Python is not that of `.venv`, ends a program with one line, or raises ImportError in a library.
 
@@ -41,9 +44,13 @@ def check_interpreter() -> None:
 
 def settle() -> None:
     """Repairs the environment for TensorFlow, Keras, Matplotlib and gRPC, and says what it ignores."""
+    _have_streams()
     if "IPython" not in sys.modules:  # IPython sets these itself
         os.environ.pop("MPLBACKEND", None)  # plots need no display backend
         os.environ["KERAS_HOME"] = os.devnull  # the user's keras.json would change models
+    for name in list(os.environ):
+        if name.startswith("JAX_") or (name in _FOLDERS and not os.path.isabs(os.environ[name])):
+            del os.environ[name]  # JAX is not used; a relative folder would be made wherever a program starts
     for name in _ENDING:
         if os.environ.pop(name, None) is not None:
             _say(f"{name} is set for another program: it is not used.")
@@ -59,6 +66,21 @@ def _is_program() -> bool:
     """Whether the process is a command of the project: `run_experiment.py`, or `python -m …`."""
     main = getattr(sys.modules.get("__main__"), "__file__", None)
     return sys.argv[:1] == ["-m"] or (main is not None and _ROOT in pathlib.Path(main).resolve().parents)
+
+
+def _have_streams() -> None:
+    """Opens the standard streams that are closed, on nothing: otherwise the next file that is opened becomes one.
+
+    Those that are open print what their encoding lacks as an escape.
+    """
+    for name in ("stdin", "stdout", "stderr"):
+        stream = getattr(sys, name)
+        if stream is None:
+            while (number := os.open(os.devnull, os.O_RDWR)) <= 2:  # the lowest that is free
+                os.set_inheritable(number, True)
+            setattr(sys, name, os.fdopen(number, "r" if name == "stdin" else "w", encoding="utf-8"))
+        elif name != "stdin" and hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")
 
 
 def _say(line: str) -> None:
