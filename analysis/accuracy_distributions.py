@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
-from analysis import command_line, style
+from analysis import command_line, metric, style
 from analysis import runs as runs_lib
 from tff_personalization.errors import UserError
 
@@ -37,9 +37,10 @@ def plot(runs: Sequence[runs_lib.Run]) -> Figure:
             _draw(run, kind, edges, counts, left, right)
         left.set(ylabel="test clients", ylim=(0, None))
         right.set(ylabel="share of test clients\nat or below", ylim=(-0.02, 1.02))
-    low, high = style.accuracy_limits(*supports)
+    low, high = style.accuracy_limits(runs, *supports)
+    edge = 0.01 * metric.of(runs).upper
     for panel in axes[-2:]:
-        panel.set(xlabel=style.ACCURACY, xlim=(low - 0.01, high + 0.01))
+        panel.set(xlabel=style.ACCURACY, xlim=(low - edge, high + edge))
     style.run_titles(axes[::2], runs)
     style.legend_below(figure, _legend(runs), columns=2)
     style.title(figure, "Accuracy of test clients before and after personalization", runs)
@@ -68,7 +69,7 @@ def histogram(run: runs_lib.Run, kind: str) -> tuple[np.ndarray, np.ndarray]:
     if run.clients is None:
         return edges, released["clients"].to_numpy()
     # The margin puts an accuracy such as 7/10 into the bin that starts at 0.7, despite rounding of either.
-    bins = np.searchsorted(edges, run.client_gains()[kind].to_numpy() + 1e-6, side="right") - 1
+    bins = np.searchsorted(edges, run.client_gains()[kind].to_numpy() + 1e-6 * run.metric.upper, side="right") - 1
     return edges, np.bincount(bins.clip(0, len(edges) - 2), minlength=len(edges) - 1)
 
 
@@ -95,7 +96,9 @@ def _draw(run: runs_lib.Run, kind: str, edges: np.ndarray, counts: np.ndarray, l
         right.plot(edges, np.append(0, counts.cumsum()) / counts.sum(), **look)
     else:
         values = pd.Series(np.sort(run.client_gains()[kind]))
-        right.step([0.0, *values, 1.0], [0.0, *((values.index + 1) / len(values)), 1.0], where="post", **look)
+        right.step(
+            [0.0, *values, run.metric.upper], [0.0, *((values.index + 1) / len(values)), 1.0], where="post", **look
+        )
     left.yaxis.set_major_locator(MaxNLocator(integer=True))
     for panel in (left, right):
         panel.axvline(run.summary[f"{kind}_accuracy"]["mean"], **look, linewidth=1)

@@ -23,7 +23,7 @@ def plot(runs: Sequence[runs_lib.Run]) -> Figure:
     """Draws one panel per run; NotRecordedError when a run has no per-client accuracies."""
     figure, axes = style.panels(len(runs), 2, (6.5, 3.2) if len(runs) == 1 else (3.7, 2.8), sharey=True)
     tables = [run.client_gains().sort_values(["initial", "personalized"], kind="stable") for run in runs]
-    low, high = style.accuracy_limits(*(table[["initial", "personalized"]].to_numpy() for table in tables))
+    low, high = style.accuracy_limits(runs, *(table[["initial", "personalized"]].to_numpy() for table in tables))
     for panel, table in zip(axes, tables, strict=True):
         places = np.arange(1, len(table) + 1)
         size = float(np.clip(900 / len(table), 3, 26))

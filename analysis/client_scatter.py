@@ -1,4 +1,4 @@
-"""Each test client's accuracy before and after personalization. Above the diagonal a client gains.
+"""Each test client's accuracy before and after personalization. On the diagonal, nothing changes.
 
     python -m analysis.client_scatter RUN [RUN ...] [--output=FILE]
 
@@ -13,7 +13,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from analysis import command_line, style
+from analysis import command_line, metric, style
 from analysis import runs as runs_lib
 
 _AREA = 16.0  # area of one client's marker, in square points
@@ -26,10 +26,10 @@ def plot(runs: Sequence[runs_lib.Run]) -> Figure:
     """Draws one panel per run; NotRecordedError when a run has no per-client accuracies."""
     figure, axes = style.panels(len(runs), 2, (4.6, 4.2) if len(runs) == 1 else (3.7, 4.3))
     gains = [run.client_gains() for run in runs]
-    low, high = style.accuracy_limits(*(table[["initial", "personalized"]].to_numpy() for table in gains))
-    most = 1
+    low, high = style.accuracy_limits(runs, *(table[["initial", "personalized"]].to_numpy() for table in gains))
+    most, most_accurate = 1, metric.of(runs).upper
     for panel, table in zip(axes, gains, strict=True):
-        panel.plot([0, 1], [0, 1], color=style.BLACK, linewidth=0.9, linestyle="--")
+        panel.plot([0, most_accurate], [0, most_accurate], color=style.BLACK, linewidth=0.9, linestyle="--")
         sign, shares = np.sign(table["gain"]), []
         for name, (wanted, marker, colour) in _KINDS.items():
             chosen = table[sign == wanted]

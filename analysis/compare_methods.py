@@ -24,16 +24,17 @@ from tff_personalization import identity
 from tff_personalization.errors import UserError
 
 WORST_SHARE = 0.1  # of clients
-MARGIN = 0.01  # of accuracy: a difference within ± this one does not matter
+MARGIN = 0.01  # of the metric's largest value, 1 for accuracy: a difference within ± this one does not matter
 REFERENCE, AHEAD, BEHIND, NO_DIFFERENCE = "reference", "ahead", "behind", "no difference that matters"
 UNDECIDED, FEW_SEEDS = "undecided", f"fewer than {inference.LEAST_SEEDS} seeds"
 _NOT_SHOWN = {*identity.WITHOUT_EFFECT_ON_NUMBERS, "method", "seed", "strategies"}
 
 
-def worst_mean(accuracies: np.ndarray) -> float:
-    """The mean of the lowest tenth of some accuracies (at least one of them)."""
+def worst_mean(accuracies: np.ndarray, of: runs_lib.Metric) -> float:
+    """The mean of the worst tenth of some accuracies (at least one of them)."""
     count = math.ceil(WORST_SHARE * len(accuracies))
-    return float(np.sort(accuracies)[:count].mean())
+    ascending = np.sort(accuracies)
+    return float((ascending if of.higher_is_better else ascending[::-1])[:count].mean())
 
 
 def compare(runs: Sequence[runs_lib.Run]) -> pd.DataFrame:
@@ -44,16 +45,17 @@ def compare(runs: Sequence[runs_lib.Run]) -> pd.DataFrame:
     Returns:
         method; settings (flags that differ from the reference's); strategy; seeds (their number) and which_seeds (in
         words); initial_accuracy and personalized_accuracy, after all epochs, with their standard deviations over
-        clients; difference to the reference's personalized accuracy with difference_low and difference_high, and
-        `judged`, its verdict; share_hurt; worst_accuracy, of the worst tenth of clients; participants_accuracy, of
-        participants with the models that they keep, or else with the main strategy, if they were evaluated (only in the
-        main strategy's row); examples processed in training; wall_seconds. All are averaged over seeds.
+        clients; difference to the reference's personalized accuracy, positive where it is better, with difference_low
+        and difference_high, and `judged`, its verdict; share_hurt; worst_accuracy, of the worst tenth of clients;
+        participants_accuracy, of participants with the models that they keep, or else with the main strategy, if they
+        were evaluated (only in the main strategy's row); examples processed in training; wall_seconds. All are averaged
+        over seeds.
 
     Raises:
         UserError: a run has no per-client records, the reference lacks a seed, has other clients, or a run is given
             twice.
     """
-    metric.of(runs)  # one, so that there is something to compare
+    judged_by = metric.of(runs)  # one, so that there is something to compare
     groups = compare_runs.by_settings(runs, apart_from=["strategies"])
     reference = next(iter(groups.values()))  # that of the first run
     main = runs[0].summary["strategy"]
@@ -74,13 +76,13 @@ def compare(runs: Sequence[runs_lib.Run]) -> pd.DataFrame:
     ]
     for row in of_reference:  # no interval, because others are compared with it
         row |= {"difference_low": math.nan, "difference_high": math.nan, "judged": REFERENCE}
-    _judge(rows)
+    _judge(rows, MARGIN * judged_by.upper)
     table = pd.DataFrame(of_reference + rows).drop(columns="estimate")
-    table.attrs["metric"] = metric.of(runs)
+    table.attrs["metric"] = judged_by
     return table
 
 
-def _judge(rows: list[dict]) -> None:
+def _judge(rows: list[dict], margin: float) -> None:
     """Gives each row a verdict on its difference, after Holm's correction. Rows need three seeds for that."""
     judged = [row for row in rows if row["seeds"] >= inference.LEAST_SEEDS]
     raw = []
@@ -88,7 +90,7 @@ def _judge(rows: list[dict]) -> None:
         row["judged"] = UNDECIDED if row["seeds"] >= inference.LEAST_SEEDS else FEW_SEEDS
     for row in judged:
         of = row["estimate"]
-        raw.append({AHEAD: of.p_above(0), BEHIND: of.p_below(0), NO_DIFFERENCE: of.p_within(MARGIN)})
+        raw.append({AHEAD: of.p_above(0), BEHIND: of.p_below(0), NO_DIFFERENCE: of.p_within(margin)})
     best = [min(p_values.values()) for p_values in raw]
     for row, p_values, p, corrected in zip(judged, raw, best, inference.holm(best), strict=True):
         found = [word for word, value in p_values.items() if value * corrected / p <= 1 - inference.CONFIDENCE]
@@ -103,13 +105,15 @@ def render(table: pd.DataFrame, form: str, without: Sequence[str] = ()) -> str:
     with_participants = table["participants_accuracy"].notna().any()
     without = [*without, *([] if with_participants else ["participants"])]
     cells = pd.DataFrame([_readable(row) for _, row in table.iterrows()]).drop(columns=without)
+    judged_by = table.attrs["metric"]
+    side = "" if judged_by.higher_is_better else ", with the sign changed: positive is better"
     note = (
         "Accuracies: mean ± standard deviation over test clients. Difference: personalized accuracy minus that of the "
-        f"first row in the same seeds, client by client. Its {inference.CONFIDENCE:.0%} interval contains a t interval "
-        "over seeds and a bootstrap of clients by identity. With one seed it is over clients only, and decides "
-        f"nothing. Verdict: after Holm's correction for all rows with {inference.LEAST_SEEDS} seeds. A difference "
-        f"within ±{MARGIN:g} does not matter. Worst tenth: mean of the lowest {WORST_SHARE:.0%} of personalized "
-        "accuracies."
+        f"first row in the same seeds, client by client{side}. Its {inference.CONFIDENCE:.0%} interval contains a t "
+        "interval over seeds and a bootstrap of clients by identity. With one seed it is over clients only, and "
+        f"decides nothing. Verdict: after Holm's correction for all rows with {inference.LEAST_SEEDS} seeds. A "
+        f"difference within ±{MARGIN * judged_by.upper:g} does not matter. Worst tenth: mean of the {{lowest}} "
+        f"{WORST_SHARE:.0%} of personalized accuracies."
     )
     if with_participants:
         note += " Participants: mean accuracy of participants, with the models that they keep, if any."
@@ -146,7 +150,7 @@ def _row(group: dict[int, runs_lib.Run], strategy: str, reference: dict[int, run
                 f"{run.directory}: other test clients than {reference[seed].directory}; "
                 "give runs with the same data, split and seed"
             )
-        differences.append(gains["personalized"] - theirs["personalized"])
+        differences.append(run.metric.gain(theirs["personalized"], gains["personalized"]))
         measured.append(
             {
                 "initial_accuracy": gains["initial"].mean(),
@@ -155,7 +159,7 @@ def _row(group: dict[int, runs_lib.Run], strategy: str, reference: dict[int, run
                 "personalized_accuracy_sd": gains["personalized"].std(ddof=0),
                 "difference": differences[-1].mean(),
                 "share_hurt": (gains["gain"] < 0).mean(),
-                "worst_accuracy": worst_mean(gains["personalized"].to_numpy()),
+                "worst_accuracy": worst_mean(gains["personalized"].to_numpy(), run.metric),
                 "participants_accuracy": _of_participants(run, strategy),
                 "examples": run.metrics["examples"].sum() if run.summary["rounds"] else 0,
                 "wall_seconds": run.summary["times"]["wall_seconds"],

@@ -41,10 +41,11 @@ def selected(experiment: study.Experiment, label: str | None = None, **overrides
     found: dict[int, list[runs_lib.Run]] = {}
     for entry in experiment.matching(label, **overrides):
         found.setdefault(entry.seed, []).append(entry.run)
-    return {
-        seed: runs[0] if len(runs) == 1 else max(runs, key=lambda run: on_validation(run)["personalized"])
-        for seed, runs in found.items()
-    }
+
+    def goodness(run: runs_lib.Run) -> float:
+        return run.metric.gain(0, on_validation(run)["personalized"])
+
+    return {seed: runs[0] if len(runs) == 1 else max(runs, key=goodness) for seed, runs in found.items()}
 
 
 def still_changing(runs: Sequence[runs_lib.Run]) -> str:

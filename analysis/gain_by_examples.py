@@ -44,7 +44,7 @@ def plot(runs: Sequence[runs_lib.Run]) -> Figure:
         )
         panel.set(xlabel="train examples of the client", xlim=(0, None))
     for panel in axes[::2]:
-        panel.set_ylabel("gain in accuracy\n(personalized − initial)")
+        panel.set_ylabel("gain in accuracy\n(positive: better)")
     style.run_titles(axes, runs)
     style.legend_below(figure, [clients, line], columns=2)
     style.title(figure, "Gain by number of train examples, test clients", runs)

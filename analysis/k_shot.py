@@ -35,7 +35,7 @@ def plot(runs: Sequence[runs_lib.Run]) -> Figure:
         panel.set_xticks(list(places.values()), list(places))
         panel.set_xlabel("train examples of the client")
     drawn = [table[["accuracy_mean", *_BAND]].to_numpy() for table in tables]
-    axes[0].set_ylim(*style.accuracy_limits(*drawn, step=0.05))
+    axes[0].set_ylim(*style.accuracy_limits(runs, *drawn, step=0.05))
     for panel in axes[::2]:
         panel.set_ylabel(style.ACCURACY)
     style.run_titles(axes, runs)

@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
-from analysis import command_line, names, run_labels, style
+from analysis import command_line, metric, names, run_labels, style
 from analysis import runs as runs_lib
 
 
@@ -37,7 +37,12 @@ def plot(runs: Sequence[runs_lib.Run]) -> Figure:
     _mark_stages(axes, runs)
     _mark_target(axes, runs)
     low, high = axes.get_ylim()
-    axes.set(xlabel="communication round", ylabel=style.ACCURACY, xlim=(0, None), ylim=(max(low, 0.0), min(high, 1.0)))
+    axes.set(
+        xlabel="communication round",
+        ylabel=style.ACCURACY,
+        xlim=(0, None),
+        ylim=(max(low, 0.0), min(high, metric.of(runs).upper)),
+    )
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, steps=[1, 2, 5, 10]))
     if len(runs) == 1:
         last = evaluated.iloc[-1]

@@ -1,6 +1,7 @@
-"""The name of the runs' metric: accuracy, or the task's name for it; see `outputs.Output.metric`.
+"""What plots, tables and pages say of the metric of runs: accuracy, or what their task names; see `metrics.Metric`.
 
-The columns of records always call it accuracy. Tables, plots and pages use its name.
+Records call it accuracy in the names of their columns, whatever it is. So do the texts of the analysis, which are
+changed here to the metric's name. Where a text speaks of a side that is better, it has one of `_SIDES`.
 """
 
 import json
@@ -17,40 +18,59 @@ if TYPE_CHECKING:  # Every run reads the metric's name, and few draw: these take
     from matplotlib.figure import Figure
 
 ACCURACY = run_records.ACCURACY
+# Words of direction in texts: where a higher metric is better, and where a lower one is.
+_SIDES = {
+    "{Above}": ("Above", "Below"),
+    "{below}": ("below", "above"),
+    "{higher}": ("higher", "lower"),
+    "{lowest}": ("lowest", "highest"),
+}
 _WORD = re.compile(r"\b(accurac(?:y|ies)(?: \(fraction correct\))?)(?![\w/]|\.\w)", re.IGNORECASE)
 
 
-def of(runs: Iterable[runs_lib.Run]) -> str:
-    """The common metric of some runs; UserError if they have several."""
-    first: dict[str, runs_lib.Run] = {}
+def of(runs: Iterable[runs_lib.Run]) -> run_records.Metric:
+    """The metric that all of some runs have; UserError where they have several."""
+    first: dict[run_records.Metric, runs_lib.Run] = {}
     for run in runs:
         first.setdefault(run.metric, run)
     if len(first) > 1:
         (one, run), (other, other_run) = list(first.items())[:2]
         raise UserError(
-            f"{run.directory} and {other_run.directory}: the first has the metric {one!r} and the second {other!r}; "
-            "give runs with the same metric"
+            f"{run.directory} and {other_run.directory}: the first has the metric {_said(one)} and the second "
+            f"{_said(other)}; give runs with the same metric"
         )
     return next(iter(first), ACCURACY)
 
 
-def named(text: str, metric: str) -> str:
-    """A text about accuracy, with the name of another metric instead."""
-    if metric == ACCURACY:
+def _said(metric: run_records.Metric) -> str:
+    """A metric in a message."""
+    direction = "" if metric.higher_is_better else ", of which less is better"
+    return f"{metric.name!r}{direction}"
+
+
+def named(text: str, metric: run_records.Metric) -> str:
+    """A text that speaks of accuracy, with the name of another metric in its place, and the sides that are better."""
+    for word, sides in _SIDES.items():
+        text = text.replace(word, sides[not metric.higher_is_better])
+    return _renamed(text, metric.name)
+
+
+def _renamed(text: str, name: str) -> str:
+    if name == ACCURACY.name:
         return text
-    return _WORD.sub(lambda found: metric[0].upper() + metric[1:] if found[0][0] == "A" else metric, text)
+    return _WORD.sub(lambda found: name[0].upper() + name[1:] if found[0][0] == "A" else name, text)
 
 
-def name_in_plot(figure: "Figure", metric: str) -> None:
-    """As `named`, for all texts in a plot."""
+def name_in_plot(figure: "Figure", metric: run_records.Metric) -> None:
+    """Puts the metric's name into all texts of a plot."""
     from matplotlib.text import Text
 
-    for text in figure.findobj(Text) if metric != ACCURACY else ():
-        text.set_text(named(text.get_text(), metric))
+    for text in figure.findobj(Text) if metric.name != ACCURACY.name else ():
+        text.set_text(_renamed(text.get_text(), metric.name))
 
 
-def name_in_figure(figure: "go.Figure", metric: str) -> "go.Figure":
-    """As `named`, for all texts in an interactive figure."""
-    if metric == ACCURACY:
+def name_in_figure(figure: "go.Figure", metric: run_records.Metric) -> "go.Figure":
+    """Puts the metric's name into all texts of an interactive figure."""
+    if metric.name == ACCURACY.name:
         return figure
-    return type(figure)(json.loads(named(figure.to_json(), json.dumps(metric)[1:-1])))
+    return type(figure)(json.loads(_renamed(figure.to_json(), json.dumps(metric.name)[1:-1])))

@@ -40,7 +40,7 @@ def plot(runs: Sequence[runs_lib.Run]) -> Figure:
         panel.xaxis.set_major_locator(MaxNLocator(integer=True))
         panel.set(xlabel="personalization epoch (0: initial model)")
     drawn = [final[["accuracy_mean", *_BAND]].to_numpy() for final in finals]
-    low, high = style.accuracy_limits(*drawn, step=0.05)
+    low, high = style.accuracy_limits(runs, *drawn, step=0.05)
     axes[0].set_ylim(low, high)
     for panel in axes[::2]:
         panel.set_ylabel(style.ACCURACY)

@@ -6,9 +6,9 @@ from typing import Any
 
 from tff_personalization.errors import UserError
 from tff_personalization.records import places
-from tff_personalization.records.run_records import NotRecordedError, Run, read
+from tff_personalization.records.run_records import Metric, NotRecordedError, Run, read
 
-__all__ = ["NotRecordedError", "Run", "check_same_data", "labels", "read", "read_all", "without_paths"]
+__all__ = ["Metric", "NotRecordedError", "Run", "check_same_data", "labels", "read", "read_all", "without_paths"]
 
 # Settings that decide which examples there are, and which test. The same seed and settings give the same data.
 _CHOOSING_DATA = (

@@ -153,15 +153,17 @@ def looks(names: Iterable[str]) -> dict[str, dict[str, Any]]:
     }
 
 
-def accuracy_limits(*values: np.ndarray, step: float = 0.1) -> tuple[float, float]:
-    """Axis limits that include every accuracy in `values`: multiples of `step`, within 0 to 1."""
+def accuracy_limits(runs: Sequence[runs_lib.Run], *values: np.ndarray, step: float = 0.1) -> tuple[float, float]:
+    """Axis limits that hold every accuracy in `values`: whole `step`s of the largest value, within 0 and it."""
     everything = np.concatenate([np.ravel(value) for value in values])
     everything = everything[np.isfinite(everything)]
+    most = metric.of(runs).upper
     if not everything.size:
-        return 0.0, 1.0
+        return 0.0, most
+    step *= most
     low = max(0.0, step * np.floor(everything.min() / step + 1e-6))
-    high = min(1.0, step * np.ceil(everything.max() / step - 1e-6))
-    return (low, high) if high > low else (max(0.0, low - step), min(1.0, high + step))
+    high = min(most, step * np.ceil(everything.max() / step - 1e-6))
+    return (low, high) if high > low else (max(0.0, low - step), min(most, high + step))
 
 
 def save(figure: Figure, path: pathlib.Path) -> pathlib.Path:

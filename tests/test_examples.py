@@ -20,6 +20,7 @@ from tff_personalization import errors, plugins
 from tff_personalization.export import __main__ as export
 from tff_personalization.tasks import registry
 
+TARGET = 1.5  # a mean absolute error
 ROOT = pathlib.Path(__file__).parents[1]
 GUIDE = (ROOT / "docs" / "your-own.md").read_text(encoding="utf-8")
 STRATEGIES = ["fine_tune", "fine_tune_head", "ditto", "apfl"]
@@ -80,21 +81,37 @@ def test_a_keras_network_of_ones_own_on_characters_is_exported_for_devices_too(t
 
 @pytest.mark.skipif(importlib.util.find_spec("linearmodels") is None, reason="its table is in linearmodels")
 def test_a_regression_is_judged_by_its_own_metric_which_is_named(tmp_path, capsys):
-    run, other = _two_methods(tmp_path, "wage_regression", task="wage_regression", train_clients=20, test_clients=8)
-    assert run.metric == json.loads((run.directory / "config.json").read_text())["metric"] == "share within ±0.2"
+    of_validation = {"validation_clients": 4, "rounds_per_evaluation": 1, "target_accuracy": TARGET}
+    settings = {"train_clients": 20, "test_clients": 8, **of_validation}
+    run, other = _two_methods(tmp_path, "wage_regression", task="wage_regression", **settings)
+    config = json.loads((run.directory / "config.json").read_text())
+    assert (config["metric"], config["higher_is_better"], config["largest_score"]) == ("absolute error", False, 2.0)
     client = run.clients["client"][0]
     x, y = run.data.test.examples(client)
     assert y.dtype == np.float32
     said = run.model.logits(run.global_weights().model, x, None).numpy()
     initial = run.clients[(run.clients["client"] == client) & (run.clients["epoch"] == 0)].iloc[0]
-    assert initial["correct"] == (np.abs(said - y) <= 0.2).sum()
+    assert initial["accuracy"] == pytest.approx(np.minimum(np.abs(said - y), 2).mean(), rel=1e-5)
     assert initial["loss"] == pytest.approx(np.mean((said - y) ** 2), rel=1e-5)
+    by_epoch = run.clients[run.clients["strategy"] == "fine_tune"].pivot(
+        index="client", columns="epoch", values="accuracy"
+    )
+    gain = by_epoch[0] - by_epoch[1]
+    assert run.summary["gain"]["mean"] == pytest.approx(gain.mean())
+    assert run.summary["share_hurt"] == pytest.approx((gain < 0).mean())
+    evaluations = run.evaluations
+    judged = evaluations[(evaluations["split"] == "validation") & (evaluations["strategy"] == "fine_tune")]
+    on_validation = judged[judged["epoch"] == 1].set_index("round")["accuracy_mean"]
+    assert run.summary["validation_round"]["round"] == on_validation.idxmin()
+    assert run.choice.loc[run.choice["chosen"], "accuracy_mean"].item() == run.choice["accuracy_mean"].min()
+    reached = run.metrics.loc[run.metrics["initial_accuracy"] <= TARGET, "round"]
+    assert run.summary["rounds_to_target"]["initial"] == reached.iloc[0]
     table = compare_methods.render(compare_methods.compare([run, other]), "markdown")
     shown = (table, outcome.sentence(run), visible((run.directory.parent / other.name / "report.html").read_text()))
     for text in shown:
-        assert "share within ±0.2" in text
+        assert "absolute error" in text
         assert not re.search(r"(?i)\baccurac", text)
-    with pytest.raises(errors.UserError, match="the first has the metric 'accuracy' and the second 'share within"):
+    with pytest.raises(errors.UserError, match="the first has the metric 'accuracy' and the second 'absolute error'"):
         metric.of([runs.read(ROOT / "docs" / "results" / "quick"), run])
 
 

@@ -10,7 +10,7 @@ ROOT = pathlib.Path(__file__).parent.parent
 # From the bottom up: a room imports rooms below it and its own modules. Rooms of one line do not import each other.
 FLOORS = (
     ("errors", "deferred_imports", "environment"),
-    ("registries", "startup", "homes", "seeds", "settings", "identity"),
+    ("registries", "startup", "homes", "seeds", "settings", "identity", "metrics"),
     ("tff_personalization",),
     ("schedules", "privacy", "models"),
     ("optimizers", "aggregators", "global_weights", "tasks", "execution"),

@@ -337,3 +337,56 @@ def test_an_aggregator_that_makes_no_delta_is_named_with_what_was_expected(make,
     deltas = tff.to_type([(np.float32, [2]), np.float32])
     with pytest.raises(errors.UserError, match=f"--aggregator=odd: .*{said}"):
         aggregators.build("odd", Group(), 3).create(deltas, tff.TensorType(np.float32))
+
+
+SENSORS = '''
+"""Sensors whose readings are made up."""
+import numpy as np
+import tensorflow as tf
+from tff_personalization.models import outputs
+from tff_personalization.settings import Group, Setting
+from tff_personalization.tasks import conversions, registry, sources
+
+
+class Sensors(Group):
+    sensor_noise = Setting(0.5, "How much the made-up sensors differ.", theme="data", least=0)
+
+
+def load(options):
+    rng = np.random.default_rng(options.seed)
+    x = rng.normal(options.settings.sensor_noise, 1, (60, 3)).astype(np.float32)
+    return conversions.from_arrays(
+        x, rng.integers(0, 2, 60), np.repeat([f"s{i}" for i in range(6)], 10), classes=("low", "high"), source="sensors"
+    )
+
+
+registry.register(
+    "sensors_of_a_test",
+    registry.Task(
+        outputs.classes(("low", "high")),
+        tf.TensorSpec([3]),
+        {"dense": lambda count, rng: tf.keras.Sequential([tf.keras.Input([3]), tf.keras.layers.Dense(count)])},
+        sources.own(sensors=sources.WithSettings(load, Sensors)),
+    ),
+)
+'''
+
+
+def test_a_source_of_a_plugin_has_settings_of_its_own(tmp_path):
+    plugin = tmp_path / "sensors_plugin.py"
+    plugin.write_text(SENSORS)
+    task = [f"--plugin={plugin}", "--task=sensors_of_a_test"]
+    assert "--sensor_noise: [data] How much the made-up sensors differ." in program(*task, "--help").stdout
+    settings = [*task, "--method=local_only", "--strategies=local_only", "--test_clients=2", "--noplots"]
+    settings += ["--personalization_epochs=0", f"--output_dir={tmp_path}"]
+    completed = program(*settings, "--run_name=run", "--sensor_noise=3.5")
+    assert completed.returncode == 0, completed.stderr
+    config = json.loads((tmp_path / "run" / "config.json").read_text())
+    assert config["flags"]["sensor_noise"] == config["given"]["sensor_noise"] == 3.5
+    from tff_personalization.records import finished_run
+
+    x, _ = finished_run.FinishedRun.open(tmp_path / "run").data.train.examples("s0")
+    assert x.mean() > 3  # read with the run's setting
+    refused = program(f"--client_data={tmp_path}", "--sensor_noise=3", "--rounds=1", *task[:1], "--task=emnist62")
+    assert refused.returncode == 1
+    assert "--sensor_noise" in refused.stderr

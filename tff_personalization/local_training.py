@@ -63,7 +63,7 @@ class LocalState(NamedTuple):
         weights: all trainable weights θ_i.
         optimizer_state: the optimizer's state for the trained weights.
         loss_sum: float32, the sum of the losses of all predictions on the visited examples.
-        correct: int32, the number of right predictions, each before the step that used the example.
+        correct: the number of right predictions, each before the step that used the example; see `Scoring.score`.
         predictions: int32, the number of predictions: one or more for each visited example.
         examples: int32, visited examples.
         steps: int32, steps taken.
@@ -84,7 +84,7 @@ class MeanGradient(NamedTuple):
     Attributes:
         gradients: with respect to the trained weights; zero if there are no examples.
         loss_sum: float32, the sum of the losses of all predictions on the examples.
-        correct: int32, the number of right predictions.
+        correct: the number of right predictions; see `Scoring.score`.
         predictions: int32, the number of predictions.
         examples: int32, the number of examples.
     """
@@ -135,7 +135,8 @@ class LocalTraining:
         if optimizer_state is None:
             optimizer_state = schedules.at_round(self._optimizer, self.initial_optimizer_state(weights), round_number)
         zero = tf.constant(0)
-        return LocalState(tuple(weights), optimizer_state, tf.constant(0.0), zero, zero, zero, zero)
+        no_score = tf.constant(0, self._model.scoring.score_dtype)
+        return LocalState(tuple(weights), optimizer_state, tf.constant(0.0), no_score, zero, zero, zero)
 
     def initial_optimizer_state(self, weights: tuple[Any, ...]) -> Any:
         """The optimizer's state before the first step, for weights of these shapes, as tensors."""
@@ -233,11 +234,11 @@ class LocalTraining:
             size = tf.cast(scoring.count_predictions(batch.y), tf.float32)
             share = tf.math.divide_no_nan(size, tf.cast(predictions, tf.float32))
             gradients = tuple(g + share * b for g, b in zip(gradients, of_batch, strict=True))
-            return number + 1, gradients, loss_sum + loss * size, correct + scoring.count_correct(logits, batch.y)
+            return number + 1, gradients, loss_sum + loss * size, correct + scoring.score(logits, batch.y)
 
-        zeros = tuple(tf.zeros_like(w) for w in weights[self._trained])
+        zeros, no_score = tuple(map(tf.zeros_like, weights[self._trained])), tf.constant(0, scoring.score_dtype)
         _, gradients, loss_sum, correct = tf.while_loop(
-            lambda number, *_: number < last, add_batch, (0, zeros, 0.0, 0), parallel_iterations=1
+            lambda number, *_: number < last, add_batch, (0, zeros, 0.0, no_score), parallel_iterations=1
         )
         return MeanGradient(gradients, loss_sum, correct, predictions, count)
 
@@ -271,7 +272,7 @@ class LocalTraining:
             self._with_trained(state.weights, trained),
             optimizer_state,
             state.loss_sum + loss * tf.cast(predictions, tf.float32),
-            state.correct + self._model.scoring.count_correct(logits, batch.y),
+            state.correct + self._model.scoring.score(logits, batch.y),
             state.predictions + predictions,
             state.examples + tf.shape(batch.y)[0],
             state.steps + 1,
@@ -308,7 +309,7 @@ def evaluate(
     """Loss and right predictions of `weights` on `examples`, in batches (by default the model's) to limit memory.
 
     Returns:
-        float32, the sum of the losses of all predictions; int32, the number of right predictions.
+        float32, the sum of the losses of all predictions; the number of right predictions, see `Scoring.score`.
     """
     count = tf.shape(examples.y)[0]
     scoring = model.scoring
@@ -318,10 +319,10 @@ def evaluate(
         x, y = (part[start : start + batch_size] for part in examples)
         logits = model.logits(weights, x, None)
         loss_sum += scoring.loss(logits, y) * tf.cast(scoring.count_predictions(y), tf.float32)
-        return start + batch_size, loss_sum, correct + scoring.count_correct(logits, y)
+        return start + batch_size, loss_sum, correct + scoring.score(logits, y)
 
-    _, loss_sum, correct = tf.while_loop(lambda start, *_: start < count, add_batch, (0, 0.0, 0), parallel_iterations=1)
-    return loss_sum, correct
+    start = 0, 0.0, tf.constant(0, scoring.score_dtype)
+    return tf.while_loop(lambda start, *_: start < count, add_batch, start, parallel_iterations=1)[1:]
 
 
 def features(model: functional.SeededModel, weights: tuple[tf.Tensor, ...], examples: Examples) -> Examples:

@@ -49,10 +49,11 @@ def before_after(configurations: figures.Configurations, key: RunKey = lambda ru
     figure.update_xaxes(showticklabels=False, ticks="", showgrid=False, zeroline=False)
     _clients(figure, configurations, key, "place", "initial")
     marks, figure.data = figure.data, []
+    gain = configurations[0].first.metric.gain
     for trace in marks:
         before, after = ([row[column] for row in trace.customdata] for column in (2, 3))
         for hurt, colour, name in ((False, "#A0A0A0", "gain"), (True, look.HURT, "hurt")):
-            joined = [ends for ends in zip(trace.x, before, after, strict=True) if (ends[2] < ends[1]) == hurt]
+            joined = [ends for ends in zip(trace.x, before, after, strict=True) if (gain(ends[1], ends[2]) < 0) == hurt]
             figure.add_scatter(
                 x=[place for x, *_ in joined for place in (x, x, None)],
                 y=[value for _, *both in joined for value in (*both, None)],
@@ -89,12 +90,13 @@ def cumulative(configurations: figures.Configurations) -> go.Figure:
 
 
 def client_scatter(configurations: figures.Configurations, key: RunKey = lambda run: run.name) -> go.Figure:
-    """Each test client's accuracy before and after personalization. Above the diagonal a client gains."""
+    """Each test client's accuracy before and after personalization. On the diagonal, nothing changes."""
     figure = look.figure(f"initial {look.ACCURACY}", f"personalized {look.ACCURACY}")
     _clients(figure, configurations, key, "initial", "personalized")
+    ends = [0, configurations[0].first.metric.upper]
     figure.add_scatter(
-        x=[0, 1],
-        y=[0, 1],
+        x=ends,
+        y=ends,
         mode="lines",
         line={"color": look.COLOURS[-1], "dash": "dot", "width": 1},
         hoverinfo="skip",

@@ -88,7 +88,7 @@ def per_run(run: runs_lib.Run) -> dict[str, float]:
     """The `MEASURES` of a run; NaN for missing ones.
 
     Accuracies are means over test clients after the last round. `chosen_…` are those of the evaluated round that was
-    best on validation clients. `worst_tenth` is the mean of the lowest tenth of personalized accuracies.
+    best on validation clients. `worst_tenth` is the mean of the worst tenth of personalized accuracies.
     """
     summary = run.summary
     chosen = summary.get("validation_round") or {}
@@ -135,7 +135,7 @@ def over_seeds(configurations: Sequence[Configuration]) -> pd.DataFrame:
 
 def _worst_tenth(run: runs_lib.Run) -> float | None:
     try:
-        return compare_methods.worst_mean(run.client_gains()["personalized"].to_numpy())
+        return compare_methods.worst_mean(run.client_gains()["personalized"].to_numpy(), run.metric)
     except runs_lib.NotRecordedError:
         return None
 

@@ -40,7 +40,7 @@ def learning_curves(configurations: Configurations) -> go.Figure:
 
 
 def matched_initial(configurations: Configurations) -> go.Figure:
-    """Personalized against initial accuracy in training. At the same initial accuracy, higher is easier to adapt."""
+    """Personalized against initial accuracy in training. At the same initial accuracy, better is easier to adapt."""
     figure = look.figure(f"initial {look.ACCURACY}", f"personalized {look.ACCURACY}")
     for number, configuration in enumerate(configurations):
         for run in configuration.runs:
@@ -154,7 +154,8 @@ def ranking(configurations: Configurations) -> go.Figure:
         raise runs_lib.NotRecordedError("one configuration has no rank")
     figure = look.figure(f"initial {look.ACCURACY}", f"personalized {look.ACCURACY}")
     table = configurations_lib.over_seeds(configurations)
-    ranks = {kind: table[f"{kind}_accuracy"].rank(ascending=False, method="min") for kind in look.KINDS}
+    ascending = not configurations[0].first.metric.higher_is_better
+    ranks = {kind: table[f"{kind}_accuracy"].rank(ascending=ascending, method="min") for kind in look.KINDS}
     for number, row in table.iterrows():
         place = int(str(number))
         texts = [f"rank {ranks[kind][number]:.0f} by {kind} accuracy" for kind in look.KINDS]

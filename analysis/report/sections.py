@@ -113,7 +113,7 @@ FIGURES = {
     ),
     "matched_initial": Spec(
         "Personalized against initial accuracy along training",
-        "Each mark is an evaluated round of a run. Of two curves at the same initial accuracy, the higher one is of "
+        "Each mark is an evaluated round of a run. Of two curves at the same initial accuracy, the {higher} one is of "
         "the model that is easier to personalize. Dotted: no gain.",
         figures.matched_initial,
     ),
@@ -210,7 +210,7 @@ FIGURES = {
     ),
     "client_scatter": Spec(
         "Test clients before and after personalization",
-        "Above the dotted line a client gains, below it is hurt.",
+        "{Above} the dotted line a client gains, {below} it is hurt.",
         client_figures.client_scatter,
         client_scatter.plot,
         _HOVER,

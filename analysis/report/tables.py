@@ -45,7 +45,7 @@ class Table:
     cells: pd.DataFrame
     keys: pd.DataFrame
 
-    def about(self, called: str) -> "Table":
+    def about(self, called: runs_lib.Metric) -> "Table":
         """The same table, with the name of another metric in its texts."""
 
         def named(words: str) -> str:
@@ -155,8 +155,8 @@ def results(configurations: Configurations) -> Table:
         ("wall time (s)", number("wall_seconds", ",.0f", spread=False)),
     ]
     note = (
-        f"{seeds_note(configurations)}Worst tenth: mean personalized accuracy of the tenth of clients with the lowest. "
-        f"{_ROUNDS_NOTE}"
+        f"{seeds_note(configurations)}Worst tenth: mean personalized accuracy of the tenth of clients with the "
+        f"{{lowest}}. {_ROUNDS_NOTE}"
     )
     several = any(len(configuration.runs) > 1 for configuration in configurations)
     return make("results", f"Each configuration{', over its seeds' if several else ''}", note, tidy, columns)
@@ -210,7 +210,8 @@ def ranking(configurations: Configurations) -> Table:
         ["configuration", "seeds", *(f"{kind}_accuracy{sd}" for kind in _KINDS for sd in ("", "_sd"))]
     ].copy()
     for kind in _KINDS:
-        tidy[f"rank_{kind}"] = tidy[f"{kind}_accuracy"].rank(ascending=False, method="min").astype(int)
+        better = metric.of(run for configuration in configurations for run in configuration.runs).higher_is_better
+        tidy[f"rank_{kind}"] = tidy[f"{kind}_accuracy"].rank(ascending=not better, method="min").astype(int)
     tidy = tidy.sort_values("rank_personalized", ignore_index=True)
     note = f"{seeds_note(configurations)}Ranks are of the means."
     if len(tidy) > 2:

@@ -97,7 +97,7 @@ def test_padding_counts_neither_in_the_loss_nor_in_the_accuracy_but_the_end_and_
                 right += place.argmax() == label
     logits = tf.constant(logits, tf.float32)
     assert float(model.scoring.loss(logits, y)) == pytest.approx(np.mean(losses), rel=1e-5)
-    assert int(model.scoring.count_correct(logits, y)) == right
+    assert int(model.scoring.score(logits, y)) == right
     assert int(model.scoring.count_predictions(y)) == len(losses) == (30 + 1) + (80 + 70) + (5 + 1)
 
 
@@ -105,7 +105,7 @@ def test_what_the_network_says_at_padding_does_not_matter():
     model, _, _, y = model_and_batch()
     logits = np.random.default_rng(2).normal(size=(*y.shape, CLASSES)).astype(np.float32)
     other = logits + 100 * (y == characters.PAD)[..., None] * np.eye(CLASSES)[5]
-    for score in (model.scoring.loss, model.scoring.count_correct):
+    for score in (model.scoring.loss, model.scoring.score):
         assert float(score(tf.constant(logits), y)) == float(score(tf.constant(other, tf.float32), y))
 
 

@@ -37,7 +37,7 @@ class ClientUpdate(NamedTuple):
     Attributes:
         model_delta: the server optimizer's gradient, in the structure of the global weights.
         loss_sum: float32, the sum of the losses of all predictions on the visited examples.
-        correct: int32, the number of right predictions among them.
+        correct: the number of right predictions among them; see `functional.Scoring.score`.
         predictions: int32, the number of predictions.
         examples: int32, visited examples.
         report: what the client adds to the sum from which the server's next state is made.
@@ -214,7 +214,7 @@ def client_work_parts(
             non_finite_clients=tf.cast(tf.logical_not(finite), tf.int32),
             examples=tf.where(finite, found.examples, 0),
             loss_sum=tf.where(finite, found.loss_sum, 0.0),
-            correct=tf.where(finite, found.correct, 0),
+            correct=tf.where(finite, found.correct, tf.zeros_like(found.correct)),
             predictions=tf.where(finite, found.predictions, 0),
         )
         result = tff.learning.templates.ClientResult(

@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 from absl import flags
 
-from tff_personalization import aggregators, errors, identity, methods, optimizers, plugins, schedules
+from tff_personalization import aggregators, errors, homes, identity, methods, optimizers, plugins, schedules
 from tff_personalization.algorithms.method import Method
 from tff_personalization.experiment import settings as settings_lib
 from tff_personalization.personalization import strategies
@@ -89,6 +89,12 @@ class Experiment:
     def read(self, group: type[G]) -> G:
         """The group with this experiment's values."""
         return group(**{name: self.optimizers.get(name, self.values.get(name)) for name in group.parts()})
+
+    @property
+    def of_source(self) -> Group:
+        """The values of the settings that the source of client data has of its own."""
+        catalogue = registry.TASKS[self.config.task].sources
+        return self.read(catalogue.settings_of(str(homes.expand(self.config.client_data))))
 
     def as_json(self) -> dict[str, Any]:
         """Every setting and optimizer as plain values, and the hash of each plugin's source."""
@@ -230,6 +236,12 @@ def _check_combinations(values: Mapping[str, Any], method: Method, given: Collec
             raise errors.UserError(
                 f"--{flag} has no effect with --workers, each of which is started with its own: remove it."
             )
+    metric, target = registry.TASKS[values["task"]].predicts.metric, values["target_accuracy"]
+    if "target_accuracy" in given and target > metric.upper:
+        raise errors.UserError(
+            f"--target_accuracy={target:g}: give {metric.upper:g} or less, the largest {metric.name} of "
+            f"--task={values['task']}."
+        )
     if values["personalization_learning_rates"] and not values["validation_clients"]:
         raise errors.UserError(
             "--personalization_learning_rates: the rate is chosen on validation clients; give --validation_clients, or "

@@ -51,7 +51,9 @@ def of_choices(flag_values: flags.FlagValues = flags.FLAGS) -> str:
     helped = flags.FlagValues()
     texts = []
     for chooser, groups in settings_lib.chosen(values).items():
-        if not flag_values[chooser].using_default_value:
+        # A task chooses the source of its clients too, unless another is given.
+        given = {chooser, "task"} if chooser == "client_data" else {chooser}
+        if any(not flag_values[name].using_default_value for name in given):
             title = f"{config.argument(chooser, values[chooser])} reads"
             read = {name for group in groups for name in _flags_of(group, flag_values)}
             for name in read:

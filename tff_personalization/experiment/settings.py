@@ -44,10 +44,9 @@ class EvaluationsBetweenRounds(Group):
     )
     target_accuracy = Setting(
         0.8,
-        "The summary names the first evaluated round that reaches this accuracy.",
+        "The summary names the first evaluated round that reaches this accuracy, or value of the task's metric.",
         theme="personalization",
         least=0,
-        most=1,
     )
 
 

@@ -11,6 +11,8 @@ import numpy as np
 import tensorflow as tf
 import tensorflow_federated as tff
 
+from tff_personalization import metrics
+
 Weights = tuple[Any, ...]
 StemFn = Callable[[Weights, tf.Tensor], tf.Tensor]
 LogitsFn = Callable[[Weights, tf.Tensor, tf.Tensor | None], tf.Tensor]
@@ -22,15 +24,23 @@ class Scoring(NamedTuple):
 
     Attributes:
         loss: `(logits, labels) -> float32`, the mean loss (nats) of a prediction.
-        count_correct: `(logits, labels) -> int32`, the number of right predictions.
+        score: `(logits, labels) -> int32 or float32`, the sum of the metric's scores: the number of right predictions,
+            unless the metric is no share of these.
         count_predictions: `(labels) -> int32`, the number of predictions.
         batch_size: how many examples are evaluated at once, to limit memory.
+        metric: the mean of the scores.
     """
 
     loss: Callable[[tf.Tensor, tf.Tensor], tf.Tensor]
-    count_correct: Callable[[tf.Tensor, tf.Tensor], tf.Tensor]
+    score: Callable[[tf.Tensor, tf.Tensor], tf.Tensor]
     count_predictions: Callable[[tf.Tensor], tf.Tensor]
     batch_size: int = 512
+    metric: metrics.Metric = metrics.ACCURACY
+
+    @property
+    def score_dtype(self) -> tf.DType:
+        """The type of a sum of scores: right predictions are counted."""
+        return tf.int32 if self.metric.is_share else tf.float32
 
 
 class Classifier(Protocol):

@@ -1,10 +1,12 @@
 """What a network predicts for an example, and its scoring: classes, several labels, or real numbers."""
 
 import dataclasses
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Sequence
 
 import tensorflow as tf
 
+from tff_personalization import metrics
 from tff_personalization.models import functional
 
 
@@ -20,7 +22,6 @@ class Output:
         activation: the name of the function from logits to probabilities.
         one_class: whether an example has exactly one class.
         by_place: whether there is a class at each place of an example, such as a text.
-        metric: the name of the share of right predictions in tables, plots and messages.
     """
 
     names: tuple[str, ...]
@@ -30,12 +31,26 @@ class Output:
     activation: str = "softmax"
     one_class: bool = False
     by_place: bool = False
-    metric: str = "accuracy"
+
+    @property
+    def metric(self) -> metrics.Metric:
+        """What models are judged by."""
+        return self.scoring.metric
 
     @property
     def y_spec(self) -> tf.TensorSpec:
         """The type of the labels of a batch."""
         return tf.TensorSpec([None, *self.label.shape], self.label.dtype)
+
+    def judged_by(self, metric: metrics.Metric, score: Callable[[tf.Tensor, tf.Tensor], tf.Tensor]) -> "Output":
+        """The same predictions, judged by another metric.
+
+        Args:
+            metric: its name, whether higher or lower is better, and the largest score.
+            score: `(logits, labels)` of a batch to the sum of the scores of its predictions: int32 for a share of right
+                predictions, else float32, each score from 0 to the metric's largest.
+        """
+        return dataclasses.replace(self, scoring=self.scoring._replace(metric=metric, score=score))
 
 
 def classes(names: Sequence[str]) -> Output:
@@ -98,37 +113,49 @@ def several_labels(names: Sequence[str]) -> Output:
     return Output(tuple(names), label, scoring, "several labels for each example", "sigmoid")
 
 
-def real_numbers(names: Sequence[str], within: float, unit: str = "") -> Output:
+def real_numbers(
+    names: Sequence[str], *, within: float | None = None, largest_error: float | None = None, unit: str = ""
+) -> Output:
     """Real numbers for an example, as in regression. Labels are float32 of shape (len(names),).
 
-    The loss is the mean squared error. A prediction is one number, and is right if its error is at most `within`. The
-    metric is the share of right predictions over all examples and numbers, and its name says so.
+    The loss is the mean squared error. A prediction is one number. The metric is over all examples and numbers. It is
+    the share of predictions whose error is at most `within`, or the mean absolute error, of which less is better. An
+    error above `largest_error`, or one that is not finite, counts as `largest_error`, so that one outlier does not
+    decide the mean.
 
     Args:
         names: the names of the numbers.
         within: the largest error of a right prediction, in the unit of the labels.
+        largest_error: the largest absolute error that counts, in the unit of the labels.
         unit: the unit of the labels, for the metric's name.
 
     Raises:
-        ValueError: `within` is not above 0.
+        ValueError: neither or both of `within` and `largest_error` are given, or it is not above 0.
     """
-    if not within > 0:
-        raise ValueError(f"within: a number above 0 expected, got {within}")
+    if (within is None) == (largest_error is None):
+        raise ValueError("within, largest_error: give one of the two")
+    for name, value in {"within": within, "largest_error": largest_error}.items():
+        if value is not None and not 0 < value < math.inf:
+            raise ValueError(f"{name}: a number above 0 expected, got {value}")
 
-    def count_correct(values, labels):
+    def count_within(values, labels):
         # An error that is not finite is not at most `within`.
         return tf.reduce_sum(tf.cast(tf.abs(values - labels) <= within, tf.int32))
 
+    def sum_errors(values, labels):
+        errors = tf.abs(values - labels)
+        return tf.reduce_sum(tf.where(errors <= largest_error, errors, largest_error))
+
+    of_unit = f" {unit}" if unit else ""
+    if within is None:
+        metric = metrics.Metric(f"absolute error{of_unit and f' in{of_unit}'}", False, largest_error)
+    else:
+        metric = metrics.Metric(f"share within ±{within:g}{of_unit}")
     scoring = functional.Scoring(
         lambda values, labels: tf.reduce_mean(tf.math.squared_difference(values, labels)),
-        count_correct,
+        sum_errors if within is None else count_within,
         lambda labels: tf.size(labels),
+        metric=metric,
     )
-    return Output(
-        tuple(names),
-        tf.TensorSpec([len(names)], tf.float32),
-        scoring,
-        "real numbers for each example",
-        "linear",
-        metric=f"share within ±{within:g}{f' {unit}' if unit else ''}",
-    )
+    label = tf.TensorSpec([len(names)], tf.float32)
+    return Output(tuple(names), label, scoring, "real numbers for each example", "linear")

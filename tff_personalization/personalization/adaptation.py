@@ -66,7 +66,7 @@ class Curve(NamedTuple):
 
     Attributes:
         loss_sum: float32, shape (E + 1,), the sum of the losses of the test examples (nats).
-        correct: int32, shape (E + 1,), the number of right predictions.
+        correct: shape (E + 1,), the number of right predictions; see `functional.Scoring.score`.
     """
 
     loss_sum: tf.Tensor

@@ -1,5 +1,6 @@
 """Distributions of accuracy over clients, before and after personalization, from records or from aggregates.
 
+If the task has another metric, it takes the place of accuracy, and a gain is positive if it becomes better.
 A client without test examples counts in no average. A share is a fraction of the clients that count. Standard
 deviations are over these clients, in population form, so that records and aggregates agree.
 """
@@ -9,6 +10,8 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pandas as pd
+
+from tff_personalization import metrics
 
 QUANTILES = (0.05, 0.1, 0.25, 0.5, 0.75, 0.9, 0.95)
 
@@ -24,8 +27,8 @@ def client_table(records: Sequence[Mapping], client_ids: Sequence[str], strategi
     Returns:
         Columns client, strategy, epoch, accuracy, loss (of a prediction, in nats; both NaN for a client without test
         examples), train_examples, test_examples, test_predictions, correct; ordered by client index, strategy, epoch.
-        Accuracy is `correct` / `test_predictions`, the share of right predictions. By default there is one prediction
-        for each test example.
+        Accuracy is `correct` / `test_predictions`, the share of right predictions or the mean score; there is one
+        prediction for each test example, unless the task says otherwise.
     """
     rows = []
     for record in sorted(records, key=lambda record: int(record["index"])):
@@ -43,7 +46,7 @@ def client_table(records: Sequence[Mapping], client_ids: Sequence[str], strategi
                         int(record["train_examples"]),
                         int(record["test_examples"]),
                         predictions,
-                        int(correct[s, epoch]),
+                        correct[s, epoch].item(),
                     )
                 )
     columns = "client strategy epoch accuracy loss train_examples test_examples test_predictions correct"
@@ -71,14 +74,21 @@ class AccuracyDistribution:
         return 1 - self.share_gaining - self.share_hurt
 
 
-def from_table(table: pd.DataFrame, strategy: str, epoch: int, bins: int) -> AccuracyDistribution:
+def from_table(
+    table: pd.DataFrame, strategy: str, epoch: int, bins: int, metric: metrics.Metric = metrics.ACCURACY
+) -> AccuracyDistribution:
     """The distribution for `strategy` at `epoch` from a `client_table`; quantiles are exact."""
     rows = table[(table.strategy == strategy) & (table.test_predictions > 0)]
     after, before = rows[rows.epoch == epoch], rows[rows.epoch == 0]
-    accuracy, gain = after.accuracy.to_numpy(), after.accuracy.to_numpy() - before.accuracy.to_numpy()
+    accuracy = after.accuracy.to_numpy()
+    gain = metric.gain(before.accuracy.to_numpy(), accuracy)
     n, clients = after.test_predictions.to_numpy(), len(after)
     correct = after.correct.to_numpy()
-    cells = np.minimum(correct * bins // np.maximum(n, 1), bins - 1)
+    if metric.is_share:
+        cells = correct * bins // np.maximum(n, 1)
+    else:  # in single precision, as `evaluation.client_sums`
+        cells = (correct.astype(np.float32) / n.astype(np.float32) / np.float32(metric.upper) * bins).astype(int)
+    cells = np.minimum(cells, bins - 1)
     if not clients:
         return _empty(bins)
     return AccuracyDistribution(
@@ -96,7 +106,9 @@ def from_table(table: pd.DataFrame, strategy: str, epoch: int, bins: int) -> Acc
     )
 
 
-def from_sums(sums: Mapping, strategy: int, epoch: int) -> AccuracyDistribution:
+def from_sums(
+    sums: Mapping, strategy: int, epoch: int, metric: metrics.Metric = metrics.ACCURACY
+) -> AccuracyDistribution:
     """The same from the `aggregates` release, `evaluation.client_sums` summed over clients.
 
     Quantiles come from the histogram, so their error is at most the width of a bin.
@@ -114,7 +126,7 @@ def from_sums(sums: Mapping, strategy: int, epoch: int) -> AccuracyDistribution:
         mean=mean("accuracy"),
         weighted_mean=float(np.asarray(sums["correct"])[strategy, epoch] / int(sums["test_predictions"])),
         sd=float(np.sqrt(max(0.0, mean("accuracy_squared") - mean("accuracy") ** 2))),
-        quantiles={q: quantile_of_histogram(histogram, q) for q in QUANTILES},
+        quantiles={q: metric.upper * quantile_of_histogram(histogram, q) for q in QUANTILES},
         loss=mean("loss"),
         gain=mean("gain"),
         gain_sd=float(np.sqrt(max(0.0, mean("gain_squared") - mean("gain") ** 2))),

@@ -5,14 +5,14 @@
         φ_e ← one epoch of fine-tuning on T, starting at φ_{e−1};  φ_0 = θ
     the model of epoch e is φ_b with b the epoch of 0 … e that is best on H
 
-The best epoch has the most right answers on H, then the least loss on H, then the lowest number. So a client that
-fine-tuning would hurt can keep the global model. A client with fewer than 1 / share train examples cannot hold one
-back, and keeps the global model.
+Best is the epoch with the most right answers (or the best other metric) on H, then the least loss on H, then the first.
+So a client that fine-tuning would hurt can keep the global model. A client with too few train examples to hold one back
+(fewer than 1 / share) keeps the global model.
 """
 
 import tensorflow as tf
 
-from tff_personalization import local_training
+from tff_personalization import local_training, metrics
 from tff_personalization.personalization import adaptation
 from tff_personalization.personalization.adaptation import Client, Curve, FineTuning, Strategy, Tuning
 from tff_personalization.settings import Setting
@@ -46,7 +46,7 @@ def _curve(client: Client, tuning: Tuning[Settings]) -> Curve:
         (client.judgement_of_theta, judge(client.theta)[1]),
         tuning.epochs,
     )
-    best = best_so_far(held.correct, held.loss_sum)
+    best = best_so_far(held.correct, held.loss_sum, client.model.scoring.metric)
     return tf.nest.map_structure(lambda judgements: tf.gather(judgements, best), test)
 
 
@@ -62,11 +62,11 @@ def split(
     return local_training.take(train, order[:size]), local_training.take(train, order[size:])
 
 
-def best_so_far(correct: tf.Tensor, loss_sum: tf.Tensor) -> tf.Tensor:
-    """For each epoch e, the best of 0 … e: the most `correct`, then the least `loss_sum`, then the first.
+def best_so_far(correct: tf.Tensor, loss_sum: tf.Tensor, metric: metrics.Metric = metrics.ACCURACY) -> tf.Tensor:
+    """For each epoch e, the one of 0 … e with the best `correct`, of those the least `loss_sum`, of those the first.
 
     Args:
-        correct: int32, shape (E + 1,).
+        correct: shape (E + 1,).
         loss_sum: float32, shape (E + 1,); one that is not finite counts as the greatest.
 
     Returns:
@@ -74,7 +74,7 @@ def best_so_far(correct: tf.Tensor, loss_sum: tf.Tensor) -> tf.Tensor:
     """
     loss_sum = tf.where(tf.math.is_finite(loss_sum), loss_sum, loss_sum.dtype.max)
     by_loss = tf.argsort(loss_sum, stable=True)
-    order = tf.gather(by_loss, tf.argsort(-tf.gather(correct, by_loss), stable=True))
+    order = tf.gather(by_loss, tf.argsort(metric.gain(tf.gather(correct, by_loss), 0), stable=True))
     rank = tf.math.invert_permutation(order)
     # Row e has the ranks of the epochs 0 … e; later epochs rank last.
     seen = tf.sequence_mask(tf.range(1, tf.size(rank) + 1), tf.size(rank))

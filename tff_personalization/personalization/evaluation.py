@@ -21,7 +21,7 @@ from typing import Any
 import tensorflow as tf
 import tensorflow_federated as tff
 
-from tff_personalization import errors, global_weights, local_training
+from tff_personalization import errors, global_weights, local_training, metrics
 from tff_personalization.algorithms import client_work, stateful_clients
 from tff_personalization.models import functional
 from tff_personalization.personalization import adaptation
@@ -76,8 +76,8 @@ def build_personalization_evaluation(
         strategies: names in `strategies.STRATEGIES`, all evaluated in one pass.
         release: "records" returns one structure a client, `<index=int32, train_examples=int32, test_examples=int32,
             test_predictions=int32, correct=int32[S,E+1], loss_sum=float32[S,E+1]>@CLIENTS`: how many predictions on the
-            test examples there are, how many are right, and their losses (nats), summed. "aggregates" returns the
-            sums of `client_sums` at the server.
+            test examples there are, how many are right, and their losses (nats), summed. `correct` is float32 with a
+            metric that is no share of right predictions. "aggregates" returns the sums of `client_sums` at the server.
         own_settings: returns a strategy's own settings, of its `Strategy.settings`; by default their defaults.
         initial_weights: global weights with the final names and shapes, if a method adds to the model's.
         personal: makes a participant's own model from what it keeps, if the method's clients keep one. It is evaluated
@@ -103,7 +103,7 @@ def build_personalization_evaluation(
         tunings = [adaptation.Tuning(optimizer, epochs, batch_size, own_settings(one.settings)) for one in chosen]
         curves = [strategy.curve(client, tuning) for strategy, tuning in zip(chosen, tunings, strict=True)]
         for name, curve in zip(strategies, curves, strict=True):
-            _check(name, curve, epochs)
+            _check(name, curve, epochs, model.scoring.score_dtype)
         if personal is not None:
             kept = client.judge(*personal(tuple(weights.trainable), data["kept"]), test)
             curves.append(adaptation.same_from_epoch_1(client.judgement_of_theta, kept, epochs))
@@ -120,7 +120,7 @@ def build_personalization_evaluation(
     @tff.tensorflow.computation(evaluate_client.type_signature.result)
     @tf.function(autograph=False)
     def sums(record):
-        return client_sums(record["correct"], record["loss_sum"], record["test_predictions"])
+        return client_sums(record["correct"], record["loss_sum"], record["test_predictions"], model.scoring.metric)
 
     @tff.federated_computation(tff.FederatedType(weights_type, tff.SERVER), tff.FederatedType(data_type, tff.CLIENTS))
     def evaluate(weights, data):
@@ -132,12 +132,12 @@ def build_personalization_evaluation(
     return evaluate
 
 
-def _check(name: str, curve: Any, epochs: int) -> None:
+def _check(name: str, curve: Any, epochs: int, score_dtype: tf.DType) -> None:
     """Raises UserError if a strategy does not return a curve."""
     values = tuple(curve) if isinstance(curve, tuple) else ()
     if len(values) != len(adaptation.Curve._fields):
         raise errors.UserError(f"--strategies: {name} gives a {type(curve).__name__}; an adaptation.Curve is expected.")
-    for field, value, dtype in zip(adaptation.Curve._fields, values, (tf.float32, tf.int32), strict=True):
+    for field, value, dtype in zip(adaptation.Curve._fields, values, (tf.float32, score_dtype), strict=True):
         value = tf.convert_to_tensor(value)
         if value.dtype != dtype or not value.shape.is_compatible_with([epochs + 1]):
             raise errors.UserError(
@@ -147,29 +147,34 @@ def _check(name: str, curve: Any, epochs: int) -> None:
 
 
 def client_sums(
-    correct: tf.Tensor, loss_sum: tf.Tensor, test_predictions: tf.Tensor
+    correct: tf.Tensor, loss_sum: tf.Tensor, test_predictions: tf.Tensor, metric: metrics.Metric = metrics.ACCURACY
 ) -> collections.OrderedDict[str, tf.Tensor]:
     """What one client adds to the aggregates. If it has nothing to predict, only its count is not zero.
 
     Args:
-        correct: int32, shape (S, E + 1), right answers by strategy and epoch; epoch 0 is before personalization.
+        correct: shape (S, E + 1), right answers, or else the metric's scores, summed, by strategy and epoch; epoch 0 is
+            before personalization.
         loss_sum: float32, same shape, losses in nats summed over the predictions.
         test_predictions: int32, the predictions on the client's test examples.
+        metric: what is called accuracy below.
 
     Returns:
-        `clients`, `clients_without_test_examples`, `test_predictions`: int32. By strategy and epoch: `correct` (int32),
+        `clients`, `clients_without_test_examples`, `test_predictions`: int32. By strategy and epoch: `correct`,
         `loss` (the client's mean loss), `accuracy`, `accuracy_squared`, `gain`, `gain_squared` (float32), `gaining`,
-        `hurt` (int32: whether accuracy is above, below that of epoch 0) and `histogram` (int32, with a further axis of
-        `HISTOGRAM_BINS` bins of equal width over [0, 1]; the last holds 1 too).
+        `hurt` (int32: whether the gain is above, below 0) and `histogram` (int32, with a further axis of
+        `HISTOGRAM_BINS` bins of equal width from 0 to the metric's largest value, which the last holds too).
     """
     has_test = tf.cast(test_predictions > 0, tf.int32)
     divisor = tf.maximum(test_predictions, 1)
     present = tf.cast(has_test, tf.float32)
     accuracy = tf.cast(correct, tf.float32) / tf.cast(divisor, tf.float32)
-    before = correct[:, :1]
-    gain = accuracy - accuracy[:, :1]
-    # Integer arithmetic, so that an accuracy of exactly k / bins always falls into bin k.
-    bins = tf.minimum(correct * HISTOGRAM_BINS // divisor, HISTOGRAM_BINS - 1)
+    gain, more_right = (metric.gain(values[:, :1], values) for values in (accuracy, correct))
+    if metric.is_share:
+        # Integer arithmetic, so that an accuracy of exactly k / bins always falls into bin k.
+        bins = correct * HISTOGRAM_BINS // divisor
+    else:
+        bins = tf.cast(accuracy / metric.upper * HISTOGRAM_BINS, tf.int32)
+    bins = tf.minimum(bins, HISTOGRAM_BINS - 1)
     return collections.OrderedDict(
         clients=has_test,
         clients_without_test_examples=1 - has_test,
@@ -180,7 +185,7 @@ def client_sums(
         accuracy_squared=accuracy**2,
         gain=gain,
         gain_squared=gain**2,
-        gaining=tf.cast(correct > before, tf.int32),
-        hurt=tf.cast(correct < before, tf.int32),
+        gaining=tf.cast(more_right > 0, tf.int32),
+        hurt=tf.cast(more_right < 0, tf.int32),
         histogram=has_test * tf.one_hot(bins, HISTOGRAM_BINS, dtype=tf.int32),
     )

@@ -114,9 +114,9 @@ def _chosen_share(client: Client, train: local_training.Examples, settings: Tune
         model = client.model.after_stem
         by_vote, by_model = memory.vote(held_back.x), tf.nn.softmax(model.logits(client.theta, held_back.x, None))
         logits = [_logits(share * by_vote + (1 - share) * by_model) for share in SHARES]
-        correct = tf.stack([model.scoring.count_correct(one, held_back.y) for one in logits])
+        correct = tf.stack([model.scoring.score(one, held_back.y) for one in logits])
         losses = tf.stack([model.scoring.loss(one, held_back.y) for one in logits])
-        return tf.gather(SHARES, early_stopping.best_so_far(correct, losses)[-1])
+        return tf.gather(SHARES, early_stopping.best_so_far(correct, losses, model.scoring.metric)[-1])
 
     return tf.cond(tf.shape(held_back.y)[0] > 0, choose, lambda: tf.constant(SHARES[0]))
 

@@ -6,9 +6,10 @@ from typing import Any
 import numpy as np
 from absl import logging
 
-from tff_personalization import errors
+from tff_personalization import errors, metrics
 from tff_personalization.algorithms import method
 
+_ROUNDING = 1e-5  # of sums in single precision; less than one prediction of a hundred thousand
 _MEASURED = ("clients", "examples", "train_loss", "train_accuracy", "non_finite_clients")
 
 
@@ -25,7 +26,9 @@ def check_training(name: str, training: Any) -> None:
         )
 
 
-def check_round(name: str, output: Any, weights: Sequence[np.ndarray], round_number: int) -> None:
+def check_round(
+    name: str, output: Any, weights: Sequence[np.ndarray], round_number: int, metric: metrics.Metric = metrics.ACCURACY
+) -> None:
     """Raises UserError if a round lacks a metric, or has impossible weights or shares.
 
     Args:
@@ -33,6 +36,7 @@ def check_round(name: str, output: Any, weights: Sequence[np.ndarray], round_num
         output: the output of its learning process.
         weights: the global weights after the round.
         round_number: the round.
+        metric: the task's.
     """
     what = f"--method={name}, round {round_number}"
     measured = output.metrics.get("client_work") if isinstance(output.metrics, Mapping) else None
@@ -43,9 +47,12 @@ def check_round(name: str, output: Any, weights: Sequence[np.ndarray], round_num
             "client_work.build_client_work are expected."
         )
     assert measured is not None
-    if measured["train_accuracy"] > 1 or measured["train_accuracy"] < 0:
+    score = measured["train_accuracy"]
+    if score < 0 or score > (1 + _ROUNDING) * metric.upper:
         raise errors.UserError(
-            f"{what}: {measured['train_accuracy']:g} of the predictions in training are right; 0 to 1 is expected."
+            f"{what}: {score:g} of the predictions in training are right; 0 to 1 is expected."
+            if metric.is_share
+            else f"{what}: {metric.name} of {score:g} in training; 0 to {metric.upper:g} is expected."
         )
     if not all(np.isfinite(array).all() for array in weights):
         raise errors.UserError(
@@ -54,21 +61,33 @@ def check_round(name: str, output: Any, weights: Sequence[np.ndarray], round_num
         )
 
 
-def check_counts(strategies: Sequence[str], correct: np.ndarray, predictions: int, where: str) -> None:
+def check_counts(
+    strategies: Sequence[str],
+    correct: np.ndarray,
+    predictions: int,
+    where: str,
+    metric: metrics.Metric = metrics.ACCURACY,
+) -> None:
     """Raises UserError if a strategy has more right answers than predictions, or a negative number.
 
     Args:
         strategies: the S strategies.
-        correct: right answers, shape (S, E + 1).
+        correct: right answers, or the metric's scores, summed; shape (S, E + 1).
         predictions: the number of predictions.
         where: whose predictions they are, in words.
+        metric: the task's.
     """
+    most = predictions * metric.upper
     for name, row in zip(strategies, np.asarray(correct), strict=True):
-        wrong = np.flatnonzero((row < 0) | (row > predictions))
+        wrong = np.flatnonzero(~((row >= 0) & (row <= (1 + _ROUNDING) * most)))
         if len(wrong):
+            epoch, found = wrong[0], row[wrong[0]]
             raise errors.UserError(
-                f"--strategies: {name} has {row[wrong[0]]} right answers of {predictions} in epoch {wrong[0]} {where}; "
-                f"0 to {predictions} are expected."
+                f"--strategies: {name} has {found} right answers of {predictions} in epoch {epoch} {where}; 0 to "
+                f"{predictions} are expected."
+                if metric.is_share
+                else f"--strategies: {name} has a sum of {found:g} ({metric.name}) over {predictions} predictions in "
+                f"epoch {epoch} {where}; 0 to {most:g} is expected."
             )
 
 

@@ -11,7 +11,7 @@ import pandas as pd
 import tensorflow as tf
 import tensorflow_federated as tff
 
-from tff_personalization import global_weights, seeds, startup
+from tff_personalization import global_weights, metrics, seeds, startup
 from tff_personalization.algorithms import stateful_clients
 from tff_personalization.experiment import config as config_lib
 from tff_personalization.models import functional
@@ -28,11 +28,13 @@ class EvaluationResult:
         distributions: the distribution of accuracy by (strategy, epoch), strategies in the order of the flag.
         clients: one row per client × strategy × epoch, or None if only aggregates were released.
         without_test_examples: how many clients had no test examples, and so count in no average.
+        metric: the metric that is called accuracy here.
     """
 
     distributions: Mapping[tuple[str, int], distributions.AccuracyDistribution]
     clients: pd.DataFrame | None
     without_test_examples: int
+    metric: metrics.Metric = metrics.ACCURACY
 
     def table(self, round_number: int, split: str) -> pd.DataFrame:
         """One row per strategy and epoch, for evaluations.csv."""
@@ -64,11 +66,11 @@ class EvaluationResult:
             rows = self.clients[(self.clients["strategy"] == strategy) & (self.clients["epoch"] == epoch)]
             return rows["accuracy"].dropna().to_numpy()
         histogram = self.distributions[strategy, epoch].histogram
-        return np.repeat((np.arange(len(histogram)) + 0.5) / len(histogram), histogram)
+        return np.repeat(self.metric.upper * (np.arange(len(histogram)) + 0.5) / len(histogram), histogram)
 
     def histogram_table(self) -> pd.DataFrame:
         """One row per strategy, epoch and bin of accuracy, for distribution.csv."""
-        edges = np.linspace(0, 1, evaluation.HISTOGRAM_BINS + 1).round(6)
+        edges = self.metric.upper * np.linspace(0, 1, evaluation.HISTOGRAM_BINS + 1).round(6)
         return pd.DataFrame(
             {"strategy": strategy, "epoch": epoch, "bin_low": low, "bin_high": high, "clients": int(count)}
             for (strategy, epoch), d in self.distributions.items()
@@ -176,22 +178,25 @@ class PersonalizationEvaluator:
             released.extend(output if self._release == "records" else [output])
             if line is not None:
                 line.update(len(chunk))
+        metric = self._model.scoring.metric
         keys = list(itertools.product(strategies, range(self._epochs + 1)))
         if self._release == "records":
             for record in released:
                 whose = f"of client {clients[int(record['index'])]}"
-                checks.check_counts(strategies, record["correct"], int(record["test_predictions"]), whose)
+                checks.check_counts(strategies, record["correct"], int(record["test_predictions"]), whose, metric)
             losses = np.array([record["loss_sum"] for record in released])
             checks.warn_of_losses(strategies, losses, round_number)
             table = distributions.client_table(released, clients, strategies)
-            by_key = {key: distributions.from_table(table, *key, evaluation.HISTOGRAM_BINS) for key in keys}
+            by_key = {key: distributions.from_table(table, *key, evaluation.HISTOGRAM_BINS, metric) for key in keys}
             missing = sum(int(record["test_predictions"]) == 0 for record in released)
-            return EvaluationResult(by_key, table, missing)
+            return EvaluationResult(by_key, table, missing, metric)
         sums = tf.nest.map_structure(lambda *parts: np.sum(parts, axis=0), *released)
-        checks.check_counts(strategies, sums["correct"], int(sums["test_predictions"]), "of all clients")
+        checks.check_counts(strategies, sums["correct"], int(sums["test_predictions"]), "of all clients", metric)
         checks.warn_of_losses(strategies, np.asarray(sums["loss"])[np.newaxis], round_number)
-        by_key = {(name, epoch): distributions.from_sums(sums, strategies.index(name), epoch) for name, epoch in keys}
-        return EvaluationResult(by_key, None, int(sums["clients_without_test_examples"]))
+        by_key = {
+            (name, epoch): distributions.from_sums(sums, strategies.index(name), epoch, metric) for name, epoch in keys
+        }
+        return EvaluationResult(by_key, None, int(sums["clients_without_test_examples"]), metric)
 
     def client_value(
         self,

@@ -16,6 +16,7 @@ from collections.abc import Callable, Mapping, Sequence
 import pandas as pd
 import tensorflow_federated as tff
 
+from tff_personalization import metrics
 from tff_personalization.experiment import config as config_lib
 from tff_personalization.experiment import settings
 from tff_personalization.personalization import distributions
@@ -171,7 +172,7 @@ def _choose(
         table.insert(0, "learning_rate", table.strategy.isin(tuned).map({True: rate, False: math.nan}))
         tables.append(table)
     candidates = pd.concat(tables, ignore_index=True)
-    best = best_candidate(candidates)
+    best = best_candidate(candidates, test.metric)
     if best is None:
         return None
     candidates["chosen"] = candidates.index == best
@@ -185,12 +186,12 @@ def _choose(
     return Choice(candidates, test.distributions[strategy, 0], test.distributions[strategy, epoch], clients)
 
 
-def best_candidate(candidates: pd.DataFrame) -> int | None:
-    """The label of the row with the greatest `accuracy_mean`, then the lowest `epoch`, then the first.
+def best_candidate(candidates: pd.DataFrame, metric: metrics.Metric = metrics.ACCURACY) -> int | None:
+    """The label of the row with the best `accuracy_mean`, then the lowest `epoch`, then the first.
 
     None if no row has an accuracy.
     """
     ranked = candidates.dropna(subset="accuracy_mean").sort_values(
-        ["accuracy_mean", "epoch"], ascending=[False, True], kind="stable"
+        ["accuracy_mean", "epoch"], ascending=[not metric.higher_is_better, True], kind="stable"
     )
     return None if ranked.empty else ranked.index[0]

@@ -22,7 +22,7 @@ def print_report(directory: run_directory.RunDirectory) -> None:
             if mean is None or mean != mean:
                 raise errors.UserError(f"{path}: no test client had a test example: nothing was evaluated.")
             run = runs.read(directory.path)
-            _print_figures(summary, run.metric)
+            _print_figures(summary, run.metric.name)
     except (ValueError, LookupError, TypeError, AttributeError) as error:
         raise errors.UserError(
             f"{path}: damaged ({type(error).__name__}): remove it and run the same command again."

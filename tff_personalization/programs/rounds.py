@@ -15,7 +15,7 @@ import tensorflow_federated as tff
 from absl import logging
 
 from analysis import names
-from tff_personalization import cohorts
+from tff_personalization import cohorts, metrics
 from tff_personalization.algorithms import method, stateful_clients
 from tff_personalization.execution import interruption, runtime
 from tff_personalization.experiment import config as config_lib
@@ -154,7 +154,8 @@ def train(program: Program, state: State) -> Trained:
     else:
         output = stage.process.next(learning, cohort.values)
     trained = Trained(round_number, stage, cohort, output, time.monotonic() - started)
-    checks.check_round(program.experiment.config.method, output, trained.weights.trainable, round_number)
+    name, metric = program.experiment.config.method, program.model.scoring.metric
+    checks.check_round(name, output, trained.weights.trainable, round_number, metric)
     return trained
 
 
@@ -191,7 +192,7 @@ def record(program: Program, state: State, trained: Trained, evaluated: Evaluate
     if evaluated is not None:
         before, after = (evaluated.result.distributions[key].mean for key in _main(config))
         accuracies = before, after
-        best = _better(best, evaluated.result.table(round_number, program.split), config)
+        best = _better(best, evaluated.result.table(round_number, program.split), config, evaluated.result.metric)
     if isinstance(trained.output, stateful_clients.StatefulOutput):
         # This comes first: an error here does not change the states of earlier rounds.
         writer.client_states.write(trained.cohort.members, trained.output.client_states, round_number)
@@ -268,10 +269,14 @@ def _main(config: Any) -> tuple[tuple[str, int], tuple[str, int]]:
     return (config.strategies[0], 0), (config.strategies[0], config.personalization_epochs)
 
 
-def _better(best: saved_models.Best | None, table: Any, config: Any) -> saved_models.Best | None:
+def _better(
+    best: saved_models.Best | None, table: Any, config: Any, metric: metrics.Metric
+) -> saved_models.Best | None:
     """The best round, including one more evaluation; the first one of several."""
-    found = saved_models.best_on_validation(table, *_main(config)[1])
-    return found if best is None or (found is not None and found.accuracy > best.accuracy) else best
+    found = saved_models.best_on_validation(table, *_main(config)[1], metric)
+    if best is None or (found is not None and metric.gain(best.accuracy, found.accuracy) > 0):
+        return found
+    return best
 
 
 def _show(program: Program, state: State, trained: Trained) -> None:

@@ -4,7 +4,7 @@ from typing import Any
 
 import pandas as pd
 
-from tff_personalization import aggregators, cohorts, privacy
+from tff_personalization import aggregators, cohorts, metrics, privacy
 from tff_personalization.experiment import config as config_lib
 from tff_personalization.personalization import distributions
 from tff_personalization.programs import client_evaluation, final_evaluation, rounds
@@ -60,7 +60,7 @@ def build_summary(
         "validation_round": None if final.at_round is None else _at_round(final.at_round, strategy, epochs),
         **({} if final.participants is None else {"participants": _participants(final.participants, epochs)}),
         **_privacy(directory.experiment, len(data.split.train)),
-        "rounds_to_target": {"target_accuracy": config.target_accuracy, **_rounds_to_target(directory)},
+        "rounds_to_target": {"target_accuracy": config.target_accuracy, **_rounds_to_target(directory, result.metric)},
         "times": {
             "wall_seconds": round(train_seconds + state.evaluation_seconds, 1),
             "train_seconds": round(train_seconds, 1),
@@ -140,15 +140,15 @@ def _privacy(experiment: config_lib.Experiment, population: int) -> dict[str, An
     return {"privacy": spent}
 
 
-def _rounds_to_target(directory: run_directory.RunDirectory) -> dict[str, int | None]:
+def _rounds_to_target(directory: run_directory.RunDirectory, metric: metrics.Metric) -> dict[str, int | None]:
     """The first evaluated round at which each accuracy reaches the target; None if it never does."""
     first: dict[str, int | None] = {"initial": None, "personalized": None}
     path = directory.path / "metrics.csv"
     if not path.exists():
         return first
-    metrics = pd.read_csv(path)
+    table, target = pd.read_csv(path), directory.experiment.config.target_accuracy
     for name in first:
-        reached = metrics[metrics[f"{name}_accuracy"] >= directory.experiment.config.target_accuracy]
+        reached = table[metric.gain(target, table[f"{name}_accuracy"]) >= 0]
         if len(reached):
             first[name] = int(reached["round"].iloc[0])
     return first

@@ -58,7 +58,7 @@ def run(experiment: config_lib.Experiment, interrupt: interruption.Interruption)
     if directory.finished:
         return directory
     config = experiment.config
-    data = federated_data.load(config, look=True)
+    data = federated_data.load(config, look=True, of_source=experiment.of_source)
     earlier = _earlier(directory, data)
     cores = config.cores or worker_binary.available_cores()
     threads = config.threads_per_client or (cores if methods.get(config.method).pooled else 1)
@@ -245,8 +245,12 @@ def _best_so_far(program: rounds.Program) -> saved_models.Best | None:
     config, directory = program.experiment.config, program.writer.directory.path
     if program.split != "validation" or not (directory / "evaluations.csv").exists():
         return None
-    evaluations = run_records.read(directory).evaluations
-    return saved_models.best_on_validation(evaluations, config.strategies[0], config.personalization_epochs)
+    return saved_models.best_on_validation(
+        run_records.read(directory).evaluations,
+        config.strategies[0],
+        config.personalization_epochs,
+        program.model.scoring.metric,
+    )
 
 
 def _finish(program: rounds.Program, state: rounds.State) -> None:

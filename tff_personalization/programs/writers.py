@@ -62,5 +62,5 @@ def _most_changed(test: client_evaluation.EvaluationResult) -> list[str]:
     if table.empty:
         return []
     by_epoch = table.set_index(["client", "epoch"])["correct"].unstack().loc[table["client"].unique()]
-    change = by_epoch[by_epoch.columns.max()] - by_epoch[0]
+    change = test.metric.gain(by_epoch[0], by_epoch[by_epoch.columns.max()])
     return list(change.sort_values(ascending=False, kind="stable").index[:MOST_CLIENTS])

@@ -281,5 +281,5 @@ def _best_on_validation(
         return None
     table = run.evaluations
     return saved_models.best_on_validation(
-        table[table["round"] <= rounds], config.strategies[0], config.personalization_epochs
+        table[table["round"] <= rounds], config.strategies[0], config.personalization_epochs, run.metric
     )

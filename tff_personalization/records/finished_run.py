@@ -105,7 +105,7 @@ class FinishedRun(run_records.Run):
             UserError: it cannot be read, or has changed since the run.
         """
         config = self.experiment.config
-        data = federated_data.load(config)
+        data = federated_data.load(config, of_source=self.experiment.of_source)
         then = self.config.get("data_sha256", data.sha256)
         if data.sha256 != then:
             raise errors.UserError(

@@ -15,16 +15,18 @@ from typing import Any
 
 import pandas as pd
 
+from tff_personalization import metrics
 from tff_personalization.errors import UserError
 
 # Columns that hold text; every other required column holds numbers.
 TEXT_COLUMNS = frozenset({"stage", "split", "strategy", "client"})
 
 # Columns that hold shares, and numbers of something, if the table has them.
-SHARES = (
+METRIC = (
     *("accuracy", "accuracy_mean", "accuracy_weighted_mean", "initial_accuracy", "personalized_accuracy"),
-    *("share_gaining", "share_hurt", "train_accuracy"),
+    "train_accuracy",
 )
+SHARES = ("share_gaining", "share_hurt")
 COUNTS = ("round", "epoch", "clients", "examples", "train_examples", "test_examples", "test_predictions", "correct")
 
 
@@ -110,7 +112,12 @@ def read_json(path: Place, keys: Iterable[str]) -> dict[str, Any]:
     return contents
 
 
-def read_csv(path: Place, columns: Iterable[str], text_columns: frozenset[str] = TEXT_COLUMNS) -> pd.DataFrame:
+def read_csv(
+    path: Place,
+    columns: Iterable[str],
+    text_columns: frozenset[str] = TEXT_COLUMNS,
+    metric: metrics.Metric = metrics.ACCURACY,
+) -> pd.DataFrame:
     """The table in `path`; UserError when it is malformed, cut short, or lacks one of `columns` or numbers in it."""
     text = read_text(path)
     try:
@@ -125,7 +132,7 @@ def read_csv(path: Place, columns: Iterable[str], text_columns: frozenset[str] =
         if column not in table:
             raise UserError(f"{path}: no column {column!r}; restore the file or repeat the run")
     quantiles = [column for column in table.columns if column.startswith("accuracy_q")]
-    checked = {*columns, *SHARES, *COUNTS, *quantiles}
+    checked = {*columns, *METRIC, *SHARES, *COUNTS, *quantiles}
     for column in table.columns.difference(list(text_columns)):
         numbers = pd.to_numeric(table[column], errors="coerce")
         wrong = table.index[numbers.isna() & ~table[column].isin(["", "nan"])]
@@ -136,27 +143,32 @@ def read_csv(path: Place, columns: Iterable[str], text_columns: frozenset[str] =
         elif column in checked:
             value, line = table[column][wrong[0]], wrong[0] + 2  # line 1 is the header
             raise UserError(f"{path}: column {column!r}, line {line}: {value!r} is not a number; restore the file")
-    for column in table.columns.intersection([*SHARES, *quantiles]):
-        _refuse(path, table, column, (table[column] < 0) | (table[column] > 1), "is not within 0 and 1")
-    for column in table.columns.intersection(COUNTS).difference(list(text_columns)):
+    for names, most in (([*METRIC, *quantiles], metric.upper), (SHARES, 1.0)):
+        for column in table.columns.intersection(names):
+            wrong = (table[column] < 0) | (table[column] > (1 + _ROUNDING) * most)
+            _refuse(path, table, column, wrong, f"is not within 0 and {most:g}")
+    counts = COUNTS if metric.is_share else [name for name in COUNTS if name != "correct"]
+    for column in table.columns.intersection(counts).difference(list(text_columns)):
         _refuse(path, table, column, (table[column] < 0) | (table[column] % 1 != 0), "is not a number of something")
     if "correct" in table:
-        _check_right_answers(path, table)
+        _check_scores(path, table, metric)
     if not text.endswith("\n"):  # a number cut in half is still a number
         raise UserError(f"{path}: line {len(table) + 1}: cut short; restore the file or repeat the run")
     return table
 
 
-def _check_right_answers(path: Place, table: pd.DataFrame) -> None:
+def _check_scores(path: Place, table: pd.DataFrame, metric: metrics.Metric) -> None:
     """Refuses more right answers than predictions, and an accuracy that is not their quotient."""
     predictions = next((table[name] for name in ("test_predictions", "test_examples") if name in table), None)
     if predictions is None:
         return
-    _refuse(path, table, "correct", table["correct"] > predictions, "is more than the predictions")
+    if metric.is_share:
+        _refuse(path, table, "correct", table["correct"] > predictions, "is more than the predictions")
     if "accuracy" in table:
         share = table["correct"] / predictions.where(predictions > 0)
-        wrong = (table["accuracy"] - share).abs() > _ROUNDING
-        _refuse(path, table, "accuracy", wrong, "is not the share of right answers (correct / predictions)")
+        wrong = (table["accuracy"] - share).abs() > _ROUNDING * metric.upper
+        what = "share of right answers" if metric.is_share else "mean score"
+        _refuse(path, table, "accuracy", wrong, f"is not the {what} (correct / predictions)")
 
 
 def _refuse(path: Place, table: pd.DataFrame, column: str, wrong: pd.Series, why: str) -> None:

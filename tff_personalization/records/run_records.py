@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 
 from tff_personalization.errors import UserError
+from tff_personalization.metrics import ACCURACY, Metric
 from tff_personalization.records import places
 
 _METRICS = ("round", "stage", "initial_accuracy", "personalized_accuracy")
@@ -21,7 +22,6 @@ _K_SHOT = ("examples", "strategy", "epoch", "accuracy_mean", "accuracy_q25", "ac
 _CHOICE = ("learning_rate", "strategy", "epoch", "accuracy_mean")
 _DECOMPOSITION = ("round", "level", "epochs", "part", "relative_norm", "cosine_with_fed_sgd", "share")
 _DISTRIBUTION = ("strategy", "epoch", "bin_low", "bin_high", "clients")
-ACCURACY = "accuracy"
 _CONFIG = ("run_name", "method", "task", "source", "synthetic", "seed", "flags")
 SUMMARY = (  # what summary.json has at least
     *("rounds", "strategy", "personalization_epochs", "test_clients", "initial_accuracy", "personalized_accuracy"),
@@ -57,9 +57,18 @@ class Run:
         return f"synthetic: {source}" if self.config["synthetic"] and "synthetic" not in source.lower() else source
 
     @property
-    def metric(self) -> str:
-        """The task's name for what the accuracy columns hold."""
-        return str(self.config.get("metric", ACCURACY))
+    def metric(self) -> Metric:
+        """What the accuracy columns hold."""
+        return Metric(  # earlier versions knew only shares of right predictions
+            str(self.config.get("metric", ACCURACY.name)),
+            bool(self.config.get("higher_is_better", ACCURACY.higher_is_better)),
+            self.config.get("largest_score", ACCURACY.largest),
+        )
+
+    def _read_csv(
+        self, name: str, columns: tuple[str, ...], text_columns: frozenset[str] = places.TEXT_COLUMNS
+    ) -> pd.DataFrame:
+        return places.read_csv(self.directory / name, columns, text_columns, self.metric)
 
     @property
     def finished(self) -> bool:
@@ -93,13 +102,13 @@ class Run:
         """
         if not (self.directory / "metrics.csv").exists():
             raise NotRecordedError(f"{self.directory}: no metrics.csv, the run has had no rounds; give a run that has")
-        return places.read_csv(self.directory / "metrics.csv", _METRICS)
+        return self._read_csv("metrics.csv", _METRICS)
 
     @functools.cached_property
     def evaluations(self) -> pd.DataFrame:
         """One row per (round, split, strategy, epoch); epoch 0 is before personalization."""
         self._check_is_there("evaluations.csv")
-        return places.read_csv(self.directory / "evaluations.csv", _EVALUATIONS)
+        return self._read_csv("evaluations.csv", _EVALUATIONS)
 
     @functools.cached_property
     def clients(self) -> pd.DataFrame | None:
@@ -110,7 +119,7 @@ class Run:
         """
         if not self._check_is_there("clients.csv"):
             return None
-        return _with_correct(places.read_csv(self.directory / "clients.csv", _CLIENTS))
+        return _with_correct(self._read_csv("clients.csv", _CLIENTS))
 
     @functools.cached_property
     def participants(self) -> pd.DataFrame | None:
@@ -121,13 +130,13 @@ class Run:
         """
         if not self._check_is_there("participants.csv"):
             return None
-        return _with_correct(places.read_csv(self.directory / "participants.csv", _CLIENTS))
+        return _with_correct(self._read_csv("participants.csv", _CLIENTS))
 
     @functools.cached_property
     def distribution(self) -> pd.DataFrame:
         """Final evaluation, one row per (strategy, epoch, bin): how many clients have an accuracy in the bin."""
         self._check_is_there("distribution.csv")
-        return places.read_csv(self.directory / "distribution.csv", _DISTRIBUTION)
+        return self._read_csv("distribution.csv", _DISTRIBUTION)
 
     @functools.cached_property
     def k_shot(self) -> pd.DataFrame:
@@ -141,7 +150,7 @@ class Run:
             raise NotRecordedError(
                 f"{self.directory}: no k_shot.csv; give a run made with --personalization_examples=0,1,5,20,all"
             )
-        return places.read_csv(self.directory / "k_shot.csv", _K_SHOT, places.TEXT_COLUMNS | {"examples"})
+        return self._read_csv("k_shot.csv", _K_SHOT, places.TEXT_COLUMNS | {"examples"})
 
     @functools.cached_property
     def choice(self) -> pd.DataFrame:
@@ -153,7 +162,7 @@ class Run:
         """
         if not self._check_is_there("choice.csv"):
             raise NotRecordedError(f"{self.directory}: no choice.csv; give a run made with --validation_clients")
-        return places.read_csv(self.directory / "choice.csv", _CHOICE)
+        return self._read_csv("choice.csv", _CHOICE)
 
     @functools.cached_property
     def chosen_clients(self) -> pd.DataFrame | None:
@@ -163,7 +172,7 @@ class Run:
         """
         if not self._check_is_there("chosen_clients.csv"):
             return None
-        return _with_correct(places.read_csv(self.directory / "chosen_clients.csv", _CLIENTS))
+        return _with_correct(self._read_csv("chosen_clients.csv", _CLIENTS))
 
     @property
     def decomposition(self) -> pd.DataFrame:
@@ -183,13 +192,13 @@ class Run:
             raise NotRecordedError(
                 f"{self.directory}: no decomposition.csv; run tff_personalization.tools.decompose on it first"
             )
-        return places.read_csv(self.directory / "decomposition.csv", _DECOMPOSITION, places.TEXT_COLUMNS | {"level"})
+        return self._read_csv("decomposition.csv", _DECOMPOSITION, places.TEXT_COLUMNS | {"level"})
 
     @functools.cached_property
     def by_round(self) -> pd.DataFrame:
         """As `clients`, for the main strategy and the models of rounds before the last; often empty."""
-        there, path = self._check_is_there("by_round.csv"), self.directory / "by_round.csv"
-        return _with_correct(places.read_csv(path, _BY_ROUND) if there else pd.DataFrame(columns=_BY_ROUND))
+        there = self._check_is_there("by_round.csv")
+        return _with_correct(self._read_csv("by_round.csv", _BY_ROUND) if there else pd.DataFrame(columns=_BY_ROUND))
 
     def client_gains(self, strategy: str | None = None, round_number: int | None = None) -> pd.DataFrame:
         """Accuracies of every test client with test examples, under a strategy.
@@ -242,10 +251,10 @@ class Run:
                 "personalized": by_epoch[epochs],
                 "train_examples": before["train_examples"],
                 "predictions": _predictions(before),
-                "more_right": correct[epochs] - correct[0],
+                "more_right": self.metric.gain(correct[0], correct[epochs]),
             }
         )
-        return gains.assign(gain=gains["personalized"] - gains["initial"])
+        return gains.assign(gain=self.metric.gain(gains["initial"], gains["personalized"]))
 
 
 def read(path: places.Named) -> Run:

@@ -147,6 +147,7 @@ class RunWriter:
         """
         directory, config = self.directory, self.directory.experiment.config
         record, fingerprint = directory.record(), directory.fingerprint()
+        metric = registry.TASKS[config.task].predicts.metric
         if record is None:
             self.write_json(
                 "config.json",
@@ -154,7 +155,9 @@ class RunWriter:
                     "run_name": directory.name,
                     "method": config.method,
                     "task": config.task,
-                    "metric": registry.TASKS[config.task].predicts.metric,
+                    "metric": metric.name,
+                    "higher_is_better": metric.higher_is_better,
+                    "largest_score": metric.largest,
                     "source": data.source,
                     "synthetic": data.synthetic,
                     "data_sha256": data.sha256,

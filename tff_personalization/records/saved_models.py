@@ -11,6 +11,7 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
+from tff_personalization import metrics
 from tff_personalization.records import files
 
 _PREFIX = "round_"
@@ -55,13 +56,14 @@ class Best(NamedTuple):
     accuracy: float
 
 
-def best_on_validation(evaluations: pd.DataFrame, strategy: str, epochs: int) -> Best | None:
-    """The evaluated round with the highest personalized accuracy on validation clients; the first one of several.
+def best_on_validation(evaluations: pd.DataFrame, strategy: str, epochs: int, metric: metrics.Metric) -> Best | None:
+    """The evaluated round with the best personalized accuracy on validation clients; the first one of several.
 
     Args:
         evaluations: rows of evaluations.csv.
         strategy: the strategy that is compared.
         epochs: the epoch after which its accuracy is compared.
+        metric: what is called accuracy; it says whether higher or lower is better.
 
     Returns:
         The round with its accuracy; None if no evaluation of validation clients has an accuracy.
@@ -73,5 +75,6 @@ def best_on_validation(evaluations: pd.DataFrame, strategy: str, epochs: int) ->
     ].dropna(subset="accuracy_mean")
     if judged.empty:
         return None
-    best = judged.loc[judged["accuracy_mean"].idxmax()]
+    means = judged["accuracy_mean"]
+    best = judged.loc[means.idxmax() if metric.higher_is_better else means.idxmin()]
     return Best(int(best["round"]), float(best["accuracy_mean"]))

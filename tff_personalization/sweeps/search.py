@@ -11,15 +11,20 @@ from collections.abc import Mapping, Sequence
 from scipy.stats import qmc
 from vizier import pyvizier
 
+from tff_personalization import metrics
+
 OBJECTIVE = "validation_personalized_accuracy"
 
 
-def problem(bounds: Mapping[str, tuple[float, float]]) -> pyvizier.ProblemStatement:
-    """The search as Vizier states it: flags with their least and greatest value, the objective to maximize."""
+def problem(
+    bounds: Mapping[str, tuple[float, float]], metric: metrics.Metric = metrics.ACCURACY
+) -> pyvizier.ProblemStatement:
+    """The search as Vizier states it: flags with their least and greatest value, and whether the metric is to rise."""
     statement = pyvizier.ProblemStatement()
     for name, (low, high) in bounds.items():
         statement.search_space.root.add_float_param(name, low, high, scale_type=pyvizier.ScaleType.LOG)
-    goal = pyvizier.ObjectiveMetricGoal.MAXIMIZE
+    goals = pyvizier.ObjectiveMetricGoal
+    goal = goals.MAXIMIZE if metric.higher_is_better else goals.MINIMIZE
     statement.metric_information.append(pyvizier.MetricInformation(OBJECTIVE, goal=goal))
     return statement
 
@@ -46,10 +51,10 @@ def complete(trial: pyvizier.Trial, measured: float | None) -> None:
         trial.complete(pyvizier.Measurement(metrics={OBJECTIVE: measured}))
 
 
-def best(trials: Sequence[pyvizier.Trial]) -> pyvizier.Trial | None:
-    """The completed trial with the highest objective, the earliest one of several; None if there is none."""
+def best(trials: Sequence[pyvizier.Trial], metric: metrics.Metric = metrics.ACCURACY) -> pyvizier.Trial | None:
+    """The completed trial with the best objective, the earliest of several; None if there is none."""
     feasible = [trial for trial in trials if trial.is_completed and not trial.infeasible]
-    return max(feasible, key=objective, default=None)
+    return max(feasible, key=lambda trial: metric.gain(0, objective(trial)), default=None)
 
 
 def objective(trial: pyvizier.Trial) -> float:

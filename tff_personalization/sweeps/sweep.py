@@ -23,13 +23,13 @@ from typing import Any
 import pandas as pd
 from absl import flags
 
-from analysis import compare_runs, runs, tables
-from tff_personalization import errors, homes
+from analysis import compare_runs, metric, runs, tables
+from tff_personalization import errors, homes, metrics
 from tff_personalization.execution import worker_binary
 from tff_personalization.experiment import config as config_lib
 from tff_personalization.records import earlier_run, run_directory
 from tff_personalization.sweeps import run_processes, search, sweep_file
-from tff_personalization.tasks import federated_data
+from tff_personalization.tasks import federated_data, registry
 
 _PROGRAM = pathlib.Path(__file__).parents[2] / "run_experiment.py"
 # Flags of the sweep as a whole, not of its runs.
@@ -239,7 +239,9 @@ class Sweep:
             bounds[name] = (float(value[0]), float(value[1]))
         if not bounds:
             raise errors.UserError(f"{self.path}: search: name a flag, as in client_learning_rate = [0.003, 0.3].")
-        return search.suggest(search.problem(bounds), count, values["seed"].value)
+        return search.suggest(
+            search.problem(bounds, registry.TASKS[values["task"].value].predicts.metric), count, values["seed"].value
+        )
 
     def _command(self, run: Run) -> list[str]:
         """The command of a run, in its own process."""
@@ -265,6 +267,10 @@ class Sweep:
         table.to_csv(path, index=False)
         readable = table.drop(columns=["run_directory", "error"]).map(_cell)
         note = "Accuracies: means over test clients, or, where called so, over validation clients in the last round."
+        if len(names := {_metric_of(run).name for run in self.runs}) == 1:  # else one table is of several metrics
+            (name,) = names
+            readable = readable.rename(columns=lambda column: column.replace("accuracy", name))
+            note = metric.named(note, _metric_of(self.runs[0]))
         print("\n" + tables.text(readable, note))
         for run in self.runs:
             if run.status == "failed":
@@ -288,14 +294,19 @@ class Sweep:
         for trial, measured in zip(self._trials or (), table.get(search.OBJECTIVE, [None] * len(table)), strict=True):
             search.complete(trial, None if measured is None or pd.isna(measured) else float(measured))
         if search.OBJECTIVE in table:
-            table.sort_values(search.OBJECTIVE, ascending=False, inplace=True, kind="stable")
+            ascending = not _metric_of(self.runs[0]).higher_is_better
+            table.sort_values(search.OBJECTIVE, ascending=ascending, inplace=True, kind="stable")
 
     def _print_best(self) -> None:
-        best = search.best(self._trials or ())
+        best = search.best(self._trials or (), _metric_of(self.runs[0]))
         if best is not None:
             run = self.runs[best.id - 1]
             measured = f"{search.objective(best):.4f} on validation clients"
             print(f"Best:   {run}: {measured}; its test clients: {run.directory.path}")
+
+
+def _metric_of(run: Run) -> metrics.Metric:
+    return registry.TASKS[run.directory.experiment.config.task].predicts.metric
 
 
 def _on_validation_clients(record: Any) -> dict[str, float]:

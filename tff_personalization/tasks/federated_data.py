@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from tff_personalization import errors, homes, seeds
-from tff_personalization.settings import Setting
+from tff_personalization.settings import Group, Setting
 from tff_personalization.tasks import archives, checks, client_arrays, partitions, registry, sources, splits
 
 
@@ -109,27 +109,30 @@ def check_places(config: Settings) -> None:
             raise errors.UserError(f"--{name}={path}: there is no such file.")
 
 
-def load(config: Settings, look: bool = False) -> FederatedData:
+def load(config: Settings, look: bool = False, of_source: Group | None = None) -> FederatedData:
     """Loads the client data that the settings name and splits the clients.
 
     Args:
         config: the settings that name the data.
         look: whether to look for problems in data that was not generated (`FederatedData.findings`).
+        of_source: the values of the source's own settings; their defaults if None.
 
     Raises:
         UserError: the source cannot be read, or the numbers of clients do not fit.
     """
     task = registry.TASKS[config.task]
     seed = config.seed if config.data_seed is None else config.data_seed
+    client_data = str(homes.expand(config.client_data))
     archive = sources.load(
         sources.SourceOptions(
-            client_data=str(homes.expand(config.client_data)),
+            client_data=client_data,
             num_classes=task.num_classes,
             seed=seed,
             cache_dir=config.cache_dir or "",
             num_clients=config.num_clients,
             writer_heterogeneity=config.writer_heterogeneity,
             needs_clients=config.partition == partitions.NATURAL,
+            settings=task.sources.settings_of(client_data)() if of_source is None else of_source,
         ),
         task.sources,
     )

@@ -58,6 +58,7 @@ class SourceOptions:
         writer_heterogeneity: how much generated writers differ, for a synthetic source.
         progress: whether to show a progress bar while reading.
         needs_clients: whether data that does not name its examples' clients is refused.
+        settings: the values of the source's own group of settings, for a source that has one.
     """
 
     client_data: str
@@ -68,6 +69,7 @@ class SourceOptions:
     writer_heterogeneity: float
     progress: bool = True
     needs_clients: bool = True
+    settings: Group = dataclasses.field(default_factory=Group)
 
 
 Load = Callable[[SourceOptions], archives.Archive]
@@ -140,9 +142,19 @@ class Catalogue:
         raise errors.UserError(f"--client_data={name} {what}: use {self.choices}.")
 
 
-def own(**named: Load) -> Catalogue:
+@dataclasses.dataclass(frozen=True)
+class WithSettings:
+    """A source with settings of its own: `load` finds their values in `options.settings`. Each becomes a flag."""
+
+    load: Load
+    settings: type[Group]
+
+
+def own(**named: Load | WithSettings) -> Catalogue:
     """A catalogue of sources by name, the default first. `conversions` has functions that make an archive."""
-    return Catalogue(named, {}, {})
+    with_settings = {name: source for name, source in named.items() if isinstance(source, WithSettings)}
+    loads = {name: source.load if isinstance(source, WithSettings) else source for name, source in named.items()}
+    return Catalogue(loads, {}, {name: source.settings for name, source in with_settings.items()})
 
 
 IMAGES = Catalogue(
