@@ -51,7 +51,7 @@ def network(numbers, rng):
         [
             tf.keras.Input([len(FEATURES)]),
             layers.Rescaling(0.1),
-            layers.Dense(32, activation="tanh"),
+            layers.Dense(32, activation="relu"),
             layers.Dense(numbers),
         ]
     )

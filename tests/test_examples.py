@@ -16,8 +16,9 @@ import tff_personalization as tp
 from analysis import compare_methods, metric, outcome, runs
 from analysis.report import __main__ as page
 from tests import shared_graphs
-from tff_personalization import errors, plugins
+from tff_personalization import errors, local_training, plugins
 from tff_personalization.export import __main__ as export
+from tff_personalization.export import prove
 from tff_personalization.tasks import registry
 
 TARGET = 1.5  # a mean absolute error
@@ -36,7 +37,7 @@ def _plugins_of_this_test_only(worker):
         for patch in (*registries, shared_graphs.shared(worker)):
             stack.enter_context(patch)
         yield
-    for name in ("keras_characters", "wages", "wage_regression", "baseline_task"):
+    for name in ("keras_characters", "wages", "wage_regression", "baseline_task", "several_labels_plugin"):
         if name not in before:
             sys.modules.pop(name, None)
 
@@ -106,6 +107,12 @@ def test_a_regression_is_judged_by_its_own_metric_which_is_named(tmp_path, capsy
     assert run.choice.loc[run.choice["chosen"], "accuracy_mean"].item() == run.choice["accuracy_mean"].min()
     reached = run.metrics.loc[run.metrics["initial_accuracy"] <= TARGET, "round"]
     assert run.summary["rounds_to_target"]["initial"] == reached.iloc[0]
+    device = tf.lite.Interpreter(str(export.export(run.directory, "tflite")))
+    infer, train = (device.get_signature_runner(name) for name in ("infer", "train"))
+    answer = infer(x=x)
+    assert list(answer) == ["logits"]
+    np.testing.assert_allclose(answer["logits"], said, atol=1e-5)
+    assert_a_step_is_the_projects(run, x, y, infer, train)
     table = compare_methods.render(compare_methods.compare([run, other]), "markdown")
     shown = (table, outcome.sentence(run), visible((run.directory.parent / other.name / "report.html").read_text()))
     for text in shown:
@@ -113,6 +120,16 @@ def test_a_regression_is_judged_by_its_own_metric_which_is_named(tmp_path, capsy
         assert not re.search(r"(?i)\baccurac", text)
     with pytest.raises(errors.UserError, match="the first has the metric 'accuracy' and the second 'absolute error'"):
         metric.of([runs.read(ROOT / "docs" / "results" / "quick"), run])
+
+
+def assert_a_step_is_the_projects(run, x, y, infer, train):
+    """One step of fine-tuning on a device leaves the weights that the inner loop leaves."""
+    training = local_training.LocalTraining(run.model, run.experiment.optimizers["personalization"].build(), None)
+    start = training.initial_state(tuple(map(tf.constant, run.global_weights().model)))
+    end = training.step(start, local_training.Examples(tf.constant(x), tf.constant(y)), tf.constant([1, 2]))
+    loss = train(x=x, y=y, dropout_seed=np.array([1, 2], np.int32))["loss"]
+    assert float(loss) == pytest.approx(float(end.loss_sum / y.size), rel=1e-5)
+    np.testing.assert_allclose(infer(x=x)["logits"], run.model.logits(end.weights, x, None), atol=1e-5)
 
 
 def visible(page_text):
@@ -137,7 +154,7 @@ def test_real_people_with_two_labels_and_two_named_inputs(tmp_path):
     exported = tf.keras.models.load_model(export.export(run.directory, "keras"))
     groups, work = packed[:, :11], packed[:, 11:]  # by name
     np.testing.assert_allclose(exported({"work": work, "groups": groups}), logits, atol=1e-5)
-    with pytest.raises(errors.UserError, match="cannot train --model=two_inputs, which predicts several"):
+    with pytest.raises(errors.UserError, match="cannot train the layers of --model=two_inputs"):
         export.export(run.directory, "tflite")
     with pytest.raises(errors.UserError, match="knn_per is for tasks with one class for each example"):
         tp.run(**run.config["given"] | {"strategies": ["knn_per"]})
@@ -148,3 +165,50 @@ def test_a_baseline_task_of_tffs(tmp_path):
     assert run.source.startswith("synthetic Stack Overflow tags")
     assert len(run.clients["client"].unique()) == 1
     assert run.keras_model()(np.zeros([1, *run.task.features.shape], np.float32)).shape == (1, 20)
+
+
+def test_several_labels_are_predicted_and_trained_on_a_device(tmp_path):
+    plugin = tmp_path / "several_labels_plugin.py"
+    plugin.write_text(SEVERAL_LABELS)
+    settings = {"task": "tags_of_a_test", "test_clients": 2, **SMALL, "strategies": ["fine_tune"]}
+    run = tp.run(plugin=plugin, output_dir=tmp_path, **settings)
+    x, y = run.data.test.examples(run.data.split.test[0])
+    logits = run.model.logits(run.global_weights().model, x, None).numpy()
+    device = tf.lite.Interpreter(str(export.export(run.directory, "tflite")))
+    infer, train = (device.get_signature_runner(name) for name in ("infer", "train"))
+    answer = infer(x=x)
+    np.testing.assert_allclose(answer["logits"], logits, atol=1e-5)
+    np.testing.assert_allclose(answer["probabilities"], 1 / (1 + np.exp(-logits)), atol=1e-5)
+    assert_a_step_is_the_projects(run, x, y, infer, train)
+    with pytest.raises(errors.UserError, match="a proof needs one class"):
+        prove.prove(run.directory, export.export(run.directory, "tflite"), 1)
+
+
+SEVERAL_LABELS = """
+import numpy as np
+import tensorflow as tf
+from tff_personalization.models import outputs
+from tff_personalization.tasks import conversions, registry, sources
+
+TAGS = ("a", "b", "c")
+
+
+def load(options):
+    rng = np.random.default_rng(options.seed)
+    x = rng.normal(0, 1, (60, 4)).astype(np.float32)
+    y = (x[:, :3] > 0).astype(np.int32)
+    return conversions.from_arrays(x, y, np.repeat([f"c{i}" for i in range(6)], 10), TAGS, "synthetic tags")
+
+
+def network(count, rng):
+    layers = tf.keras.layers
+    return tf.keras.Sequential([tf.keras.Input([4]), layers.Dense(8, "relu"), layers.Dense(count)])
+
+
+registry.register(
+    "tags_of_a_test",
+    registry.Task(
+        outputs.several_labels(TAGS), tf.TensorSpec([4]), {"small_tags": network}, sources.own(made_up_tags=load)
+    ),
+)
+"""

@@ -96,6 +96,31 @@ def cross_entropy(logits: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
     return loss(logits)
 
 
+def sigmoid_cross_entropy(logits: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
+    """The mean cross-entropy of the sigmoid, in nats, of `logits` against labels of 0 and 1, of the same shape."""
+    right = tf.cast(labels, tf.float32)
+    count = tf.cast(tf.shape(logits)[0] * logits.shape[1], tf.float32)
+
+    @tf.custom_gradient
+    def loss(logits):
+        value = tf.reduce_sum(tf.nn.relu(logits) - logits * right + tf.math.log(1 + tf.exp(-tf.abs(logits)))) / count
+        return value, lambda upstream: upstream * (tf.sigmoid(logits) - right) / count
+
+    return loss(logits)
+
+
+def mean_squared_error(values: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
+    """The mean of the squared differences, of the same shape."""
+    count = tf.cast(tf.shape(values)[0] * values.shape[1], tf.float32)
+
+    @tf.custom_gradient
+    def loss(values):
+        difference = values - labels
+        return tf.reduce_sum(difference * difference) / count, lambda upstream: upstream * 2 * difference / count
+
+    return loss(values)
+
+
 def dropout(h: tf.Tensor, rate: float, seed: tf.Tensor) -> tf.Tensor:
     """As `functional.dropout`; `units` must be a multiple of 16."""
     units = h.shape[1]
@@ -163,4 +188,5 @@ def _int32(word: int) -> tf.Tensor:
 
 
 OPERATIONS = functional.Operations(conv2d, max_pool, dense, relu, dropout, fold_in)
-SCORING = functional.ONE_PREDICTION._replace(loss=cross_entropy)
+# The loss of the tasks that a device can train, by the function that turns their logits into predictions.
+LOSSES = {"softmax": cross_entropy, "sigmoid": sigmoid_cross_entropy, "linear": mean_squared_error}

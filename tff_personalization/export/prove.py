@@ -170,6 +170,10 @@ def prove(
         raise errors.UserError(f"{path}: a file that cannot be trained; give one made without --quantize.")
     opened = finished_run.FinishedRun.open(run, client_data)
     found = global_model.read(opened, said["run"]["round"])
+    if not found.task.predicts.one_class:
+        raise errors.UserError(
+            f"{run}: its task predicts {found.task.predicts.words}: a proof needs one class for each example."
+        )
     saved = device.save()
     for place, w in enumerate(found.weights):
         if not np.array_equal(saved.get(f"weight_{place}", w), w):

@@ -1,6 +1,6 @@
 """Writes the global model as a TensorFlow Lite file of built-in operations that a device can personalize.
 
-    infer(x)                    logits and probabilities with the present weights
+    infer(x)                    logits, and probabilities of labels, with the present weights
     train(x, y, dropout_seed)   one step of the personalization optimizer on a batch; the loss before it
     save()                      the values that training changes: the trained weights and the optimizer's state
     restore(…)                  restores the values of `save`
@@ -143,12 +143,12 @@ def convert(found: global_model.GlobalModel, how: Personalization) -> bytes:
 
 def convert_quantized(found: global_model.GlobalModel) -> bytes:
     """A file that only predicts with the global model, with int8 weights. It has `infer` and `metadata`."""
-    module = tf.Module()
+    module, predictions = tf.Module(), _predictions_of(found)
     weights = tuple(map(tf.constant, found.weights))
 
     @tf.function(autograph=False, input_signature=[found.run.model.input_spec[0]])
     def infer(x):
-        return _predictions(found.run.model.logits(weights, x, None))
+        return predictions(found.run.model.logits(weights, x, None))
 
     signatures = {"infer": infer, "metadata": _metadata_signature(found.metadata())}
     return _converted(module, signatures, quantized=True)
@@ -157,7 +157,7 @@ def convert_quantized(found: global_model.GlobalModel) -> bytes:
 def _portable(found: global_model.GlobalModel) -> functional.SeededModel:
     """The run's network, made of TensorFlow Lite's operations. Raises UserError if that is not possible."""
     rebuilt, name = found.run.model.rebuilt, found.run.experiment.config.model
-    if rebuilt is None or not found.task.predicts.one_class:
+    if rebuilt is None or found.task.predicts.by_place:
         reason = f"predicts {found.task.predicts.words}" if rebuilt else "has layers without a counterpart there"
         raise errors.UserError(
             f"--format=tflite: TensorFlow Lite cannot train --model={name}, which {reason}: choose --format=keras or "
@@ -188,7 +188,9 @@ class _OnDevice:
         self._metadata = metadata(found, how)
         self._logits = logits
         optimizer = how.optimizer.build()
-        self._training = local_training.LocalTraining(_Part(logits, built_ins.SCORING), optimizer, None)
+        self._predictions = _predictions_of(found)
+        scoring = model.scoring._replace(loss=built_ins.LOSSES[found.task.predicts.activation])
+        self._training = local_training.LocalTraining(_Part(logits, scoring), optimizer, None)
         self._weights = [f"weight_{place}" for place in places]
         self._fresh = self._training.initial_optimizer_state(initial)
         constant = optimizer.get_hparams(self._fresh)
@@ -219,7 +221,7 @@ class _OnDevice:
 
         @tf.function(autograph=False, input_signature=[self._x_spec])
         def infer(x):
-            return _predictions(self._logits(self._read(self._weights), x, None))
+            return self._predictions(self._logits(self._read(self._weights), x, None))
 
         @tf.function(autograph=False, input_signature=[self._x_spec, self._y_spec, _SEED])
         def train(x, y, dropout_seed):
@@ -262,8 +264,13 @@ def _names(key: str, value: Any) -> list[str]:
     return [f"{key}_{i}" for i in range(len(value))] if tf.nest.is_nested(value) else [key]
 
 
-def _predictions(logits: tf.Tensor) -> dict[str, tf.Tensor]:
-    return {"logits": logits, "probabilities": tf.nn.softmax(logits)}
+def _predictions_of(found: global_model.GlobalModel) -> Callable[[tf.Tensor], dict[str, tf.Tensor]]:
+    """What `infer` returns for logits: real numbers have no probabilities."""
+    activation = found.task.predicts.activation
+    probabilities = tf.keras.activations.get(activation)
+    if activation == "linear":
+        return lambda logits: {"logits": logits}
+    return lambda logits: {"logits": logits, "probabilities": probabilities(logits)}
 
 
 def _metadata_signature(values: Mapping[str, Any]) -> Any:
