@@ -180,7 +180,7 @@ def test_several_labels_are_predicted_and_trained_on_a_device(tmp_path):
     np.testing.assert_allclose(answer["logits"], logits, atol=1e-5)
     np.testing.assert_allclose(answer["probabilities"], 1 / (1 + np.exp(-logits)), atol=1e-5)
     assert_a_step_is_the_projects(run, x, y, infer, train)
-    with pytest.raises(errors.UserError, match="a proof needs one class"):
+    with pytest.raises(errors.UserError, match="a proof needs one class for each example"):
         prove.prove(run.directory, export.export(run.directory, "tflite"), 1)
 
 

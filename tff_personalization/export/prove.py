@@ -21,7 +21,7 @@ import tensorflow_federated as tff
 import tqdm
 from absl import app, flags
 
-from tff_personalization import errors, global_weights, seeds, startup
+from tff_personalization import errors, global_weights, metrics, seeds, startup
 from tff_personalization.export import global_model, on_device, tflite
 from tff_personalization.programs import client_evaluation
 from tff_personalization.records import files, finished_run, run_directory
@@ -170,9 +170,10 @@ def prove(
         raise errors.UserError(f"{path}: a file that cannot be trained; give one made without --quantize.")
     opened = finished_run.FinishedRun.open(run, client_data)
     found = global_model.read(opened, said["run"]["round"])
-    if not found.task.predicts.one_class:
+    if not found.task.predicts.one_class or opened.metric != metrics.ACCURACY:
         raise errors.UserError(
-            f"{run}: its task predicts {found.task.predicts.words}: a proof needs one class for each example."
+            f"{run}: its task predicts {found.task.predicts.words}, and its metric is {opened.metric.name}; a proof "
+            "needs one class for each example, and accuracy."
         )
     saved = device.save()
     for place, w in enumerate(found.weights):

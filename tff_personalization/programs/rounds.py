@@ -288,9 +288,10 @@ def _show(program: Program, state: State, trained: Trained) -> None:
     program.line.update(note=note)
     measured = trained.output.metrics["client_work"]
     logging.info(
-        "Round %d: train loss %.4f, train accuracy %.4f, %d examples, %.1f s",
+        "Round %d: train loss %.4f, train %s %.4f, %d examples, %.1f s",
         state.round_number,
         measured["train_loss"],
+        program.model.scoring.metric.name,
         measured["train_accuracy"],
         measured["examples"],
         trained.seconds,

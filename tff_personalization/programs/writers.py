@@ -3,7 +3,7 @@
 import numpy as np
 import tensorflow_federated as tff
 
-from tff_personalization import global_weights, methods
+from tff_personalization import global_weights, methods, metrics
 from tff_personalization.experiment import config as config_lib
 from tff_personalization.models import functional
 from tff_personalization.personalization import predictions
@@ -28,7 +28,8 @@ def predict(
     """
     config = experiment.config
     task = registry.TASKS[config.task]
-    if not config.plots or not task.drawn or STRATEGY not in config.strategies or test.clients is None:
+    shown = task.drawn and task.predicts.metric == metrics.ACCURACY
+    if not config.plots or not shown or STRATEGY not in config.strategies or test.clients is None:
         return None
     clients = _most_changed(test)
     if not clients:

@@ -17,7 +17,7 @@ import tensorflow_federated as tff
 import tqdm
 from absl import app, flags
 
-from tff_personalization import errors, startup
+from tff_personalization import errors, metrics, startup
 from tff_personalization.personalization import predictions
 from tff_personalization.programs import client_evaluation
 from tff_personalization.records import files, finished_run
@@ -72,6 +72,10 @@ def _recorded(run: finished_run.FinishedRun) -> pd.DataFrame:
     if not run.task.drawn:
         raise errors.UserError(
             f"{run.directory}: --task={run.config['task']} has no characters; give a run of a task with characters."
+        )
+    if run.metric != metrics.ACCURACY:
+        raise errors.UserError(
+            f"{run.directory}: its metric is {run.metric.name}; give a run whose metric is accuracy."
         )
     if run.clients is None:
         raise errors.UserError(
