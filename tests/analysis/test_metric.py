@@ -111,6 +111,14 @@ def test_values_that_cannot_be_are_refused(pair, column, value, said):
         _ = runs_lib.read(mirrored.directory).clients
 
 
+@pytest.mark.parametrize("damage", [{"higher_is_better": "no"}, {"largest_score": "2"}, {"largest_score": -1}])
+def test_a_damaged_config_is_one_line(pair, damage):
+    path = pair[1][0].directory / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | damage))
+    with pytest.raises(errors.UserError, match="is damaged; restore"):
+        _ = runs_lib.read(path.parent).metric
+
+
 def test_gain_takes_numbers_and_arrays():
     lower = metrics.Metric("error", False, 3.0)
     assert (lower.gain(2.0, 1.5), metrics.ACCURACY.gain(0.5, 0.7)) == (0.5, pytest.approx(0.2))

@@ -58,12 +58,21 @@ class Run:
 
     @property
     def metric(self) -> Metric:
-        """What the accuracy columns hold."""
-        return Metric(  # earlier versions knew only shares of right predictions
-            str(self.config.get("metric", ACCURACY.name)),
-            bool(self.config.get("higher_is_better", ACCURACY.higher_is_better)),
-            self.config.get("largest_score", ACCURACY.largest),
-        )
+        """What the accuracy columns hold.
+
+        Raises:
+            UserError: malformed config.json.
+        """
+        # Earlier versions knew only shares of right predictions.
+        higher = self.config.get("higher_is_better", ACCURACY.higher_is_better)
+        largest = self.config.get("largest_score", ACCURACY.largest)
+        sound = isinstance(higher, bool) and (largest is None or (isinstance(largest, int | float) and largest > 0))
+        if not sound:
+            raise UserError(
+                f"{self.directory / 'config.json'}: higher_is_better {higher!r} or largest_score {largest!r} is damaged; "
+                "restore the file or repeat the run"
+            )
+        return Metric(str(self.config.get("metric", ACCURACY.name)), higher, largest)
 
     def _read_csv(
         self, name: str, columns: tuple[str, ...], text_columns: frozenset[str] = places.TEXT_COLUMNS
