@@ -69,8 +69,8 @@ class Run:
         sound = isinstance(higher, bool) and (largest is None or (isinstance(largest, int | float) and largest > 0))
         if not sound:
             raise UserError(
-                f"{self.directory / 'config.json'}: higher_is_better {higher!r} or largest_score {largest!r} is damaged; "
-                "restore the file or repeat the run"
+                f"{self.directory / 'config.json'}: higher_is_better {higher!r} or largest_score {largest!r} is "
+                "damaged; restore the file or repeat the run"
             )
         return Metric(str(self.config.get("metric", ACCURACY.name)), higher, largest)
 
