@@ -104,7 +104,7 @@ def test_a_regression_is_judged_by_its_own_metric_which_is_named(tmp_path, capsy
     judged = evaluations[(evaluations["split"] == "validation") & (evaluations["strategy"] == "fine_tune")]
     on_validation = judged[judged["epoch"] == 1].set_index("round")["accuracy_mean"]
     assert run.summary["validation_round"]["round"] == on_validation.idxmin()
-    assert run.choice.loc[run.choice["chosen"], "accuracy_mean"].item() == run.choice["accuracy_mean"].min()
+    assert run.choice.loc[run.choice["chosen"] == "True", "accuracy_mean"].item() == run.choice["accuracy_mean"].min()
     reached = run.metrics.loc[run.metrics["initial_accuracy"] <= TARGET, "round"]
     assert run.summary["rounds_to_target"]["initial"] == reached.iloc[0]
     device = tf.lite.Interpreter(str(export.export(run.directory, "tflite")))

@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from tff_personalization import metrics
 from tff_personalization.programs import rounds
 
 CONFIG = types.SimpleNamespace(strategies=["fine_tune", "ditto"], personalization_epochs=2)
@@ -30,15 +31,16 @@ def _evaluation(round_number, accuracy, split="validation"):
         ([0.3, np.nan, 0.30000000000000004], 3),
     ],
 )
-def test_the_best_round_is_the_first_of_the_highest_accuracy_of_the_main_strategy(accuracies, best):
-    found = None
+@pytest.mark.parametrize("metric", [metrics.ACCURACY, metrics.Metric("error rate", False, 1.0)])
+def test_the_best_round_is_the_first_of_the_best_accuracy_of_the_main_strategy(accuracies, best, metric):
+    accuracies, found = [metric.gain(0, accuracy) for accuracy in accuracies], None
     for number, accuracy in enumerate(accuracies, start=1):
-        found = rounds._better(found, _evaluation(number, accuracy), CONFIG)
+        found = rounds._better(found, _evaluation(number, accuracy), CONFIG, metric)
     assert (None if found is None else found.round_number) == best
-    assert rounds._better(found, _evaluation(9, 1.0, split="test_sample"), CONFIG) == found
+    assert rounds._better(found, _evaluation(9, 1.0, split="test_sample"), CONFIG, metric) == found
     # as a resumed run finds it in its records
     table = pd.concat([_evaluation(number, accuracy) for number, accuracy in enumerate(accuracies, start=1)])
-    assert rounds.saved_models.best_on_validation(table.reset_index(drop=True), "fine_tune", 2) == found
+    assert rounds.saved_models.best_on_validation(table.reset_index(drop=True), "fine_tune", 2, metric) == found
 
 
 def test_a_checkpoint_holds_what_the_records_do_not():
