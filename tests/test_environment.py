@@ -89,7 +89,7 @@ def test_a_path_that_python_is_told_to_keep_safe_still_has_the_project():
     variables = {**os.environ, "PYTHONSAFEPATH": "1"}
     said = subprocess.run([sys.executable, "run_experiment.py", "--rounds=no"], env=variables, **settings)
     assert (said.returncode, said.stderr.count("\n")) == (1, 1)
-    assert said.stderr.startswith("Error: flag --rounds=no")
+    assert said.stderr.startswith("Error: --rounds=no")
 
 
 def test_make_gives_the_path_of_a_run_as_it_is(tmp_path):

@@ -1,8 +1,10 @@
 """The user's own modules: the documented example through the real program, and every mistake in one line."""
 
+import contextlib
 import json
 import pathlib
 import sys
+from unittest import mock
 
 import pandas as pd
 import pytest
@@ -384,8 +386,12 @@ def test_a_source_of_a_plugin_has_settings_of_its_own(tmp_path):
     config = json.loads((tmp_path / "run" / "config.json").read_text())
     assert config["flags"]["sensor_noise"] == config["given"]["sensor_noise"] == 3.5
     from tff_personalization.records import finished_run
+    from tff_personalization.tasks import registry
 
-    x, _ = finished_run.FinishedRun.open(tmp_path / "run").data.train.examples("s0")
+    with contextlib.ExitStack() as stack:
+        for registered in (registry.TASKS, registry.MODELS, plugins._loaded):  # what opening the run adds to
+            stack.enter_context(mock.patch.dict(registered))
+        x, _ = finished_run.FinishedRun.open(tmp_path / "run").data.train.examples("s0")
     assert x.mean() > 3  # read with the run's setting
     refused = program(f"--client_data={tmp_path}", "--sensor_noise=3", "--rounds=1", *task[:1], "--task=emnist62")
     assert refused.returncode == 1
