@@ -28,6 +28,7 @@ import tempfile
 import time
 import zipfile
 from collections.abc import Callable, Iterable, Iterator
+from unittest import mock
 
 import numpy as np
 import pandas as pd
@@ -62,13 +63,14 @@ def _data(name: str, text: bool = False) -> Callable[[pathlib.Path], Callable[[b
 
         catalogue = registry.TASKS["shakespeare" if text else "emnist62"].sources
         options = small_files.options(place / name, cache_dir=place / "cache")
-        archive_cache.load_or_make = lambda entry, make: make(
-            lambda count: np.empty((count, *archives.IMAGE_SHAPE), np.uint8)
-        )
+
+        def without_a_cache(entry, make):
+            return make(lambda count: np.empty((count, *archives.IMAGE_SHAPE), np.uint8))
 
         def read(content: bytes) -> object:
             (place / name).write_bytes(content)
-            return sources.load(options, catalogue)
+            with mock.patch.object(archive_cache, "load_or_make", without_a_cache):
+                return sources.load(options, catalogue)
 
         return read
 
