@@ -46,12 +46,12 @@ def _islands(model: Any) -> tuple[Any, Callable[..., Any]]:
 
         return tf.matmul(h, kernel), gradient
 
-    @compiled
-    def update(weights, gradients, learning_rate):
-        return tuple(w - learning_rate * g for w, g in zip(weights, gradients, strict=True))
-
     operations = functional.TENSORFLOW._replace(max_pool=max_pool, dense=lambda h, w, b: product(h, w) + b)
-    return model.rebuilt(operations), update
+    return model.rebuilt(operations), compiled(_sgd_step)
+
+
+def _sgd_step(weights, gradients, learning_rate):
+    return tuple(w - learning_rate * g for w, g in zip(weights, gradients, strict=True))
 
 
 def _raw_client(
@@ -60,11 +60,7 @@ def _raw_client(
     """One client's work in a loop of plain TensorFlow, with a given order of examples and without metrics."""
     import tensorflow as tf
 
-    model = tasks.model(task)
-
-    def update(weights, gradients, learning_rate):
-        return tuple(w - learning_rate * g for w, g in zip(weights, gradients, strict=True))
-
+    model, update = tasks.model(task), _sgd_step
     if fused:
         model, update = _islands(model)
     theta = tuple(tf.constant(w) for w in model.initial_weights[0])

@@ -68,18 +68,12 @@ class WithPrototypes(local_training.LocalTraining):
         kernel, bias = weights[self._network.head]
         with tf.GradientTape(watch_accessed_variables=False) as tape:
             tape.watch(weights)
-            h = self._network.logits(without_head(self._network, weights), batch.x, dropout_seed)
-            logits = tf.matmul(h, kernel) + bias
+            h = self._network.logits(functional.without_head(self._network, weights), batch.x, dropout_seed)
+            logits = functional.dense(h, kernel, bias)
             squares = tf.reduce_mean((h - tf.gather(self._prototypes, batch.y)) ** 2, axis=1)
             distance = tf.reduce_mean(tf.where(tf.gather(self._seen, batch.y), squares, 0.0))
             loss = self._network.scoring.loss(logits, batch.y) + self._strength * distance
         return tape.gradient(loss, weights), loss, logits
-
-
-def without_head(model: functional.SeededModel, weights: client_work.Weights) -> client_work.Weights:
-    """The weights with the identity in place of the last layer: the logits are then what that layer is given."""
-    units = weights[model.head][0].shape[0]
-    return (*weights[model.rest], tf.eye(units), tf.zeros([units]))
 
 
 def sums_by_class(
@@ -87,7 +81,7 @@ def sums_by_class(
 ) -> tuple[tf.Tensor, tf.Tensor]:
     """Σ_x h(φ; x) of each class, float32 of shape (classes, units), and n_j, float32 of shape (classes,)."""
     after_stem = local_training.features(model, weights, examples)
-    h = model.after_stem.logits(without_head(model, weights), after_stem.x, None)
+    h = model.after_stem.logits(functional.without_head(model, weights), after_stem.x, None)
     of_class = tf.one_hot(examples.y, weights[-1].shape[0])
     return tf.matmul(of_class, h, transpose_a=True), tf.reduce_sum(of_class, axis=0)
 
@@ -145,7 +139,7 @@ def _nearest(model: functional.SeededModel, prototypes: tf.Tensor, seen: tf.Tens
     """The classifier by the nearest prototype. A class without one is 10 nats behind the farthest."""
 
     def logits(weights, x, dropout_seed):
-        h = model.logits(without_head(model, weights), x, dropout_seed)
+        h = model.logits(functional.without_head(model, weights), x, dropout_seed)
         nearness = -tf.reduce_sum((h[:, tf.newaxis] - prototypes) ** 2, axis=2)
         farthest = tf.reduce_min(nearness, axis=1, keepdims=True)
         return tf.where(seen, nearness, farthest - 10)
@@ -155,8 +149,7 @@ def _nearest(model: functional.SeededModel, prototypes: tf.Tensor, seen: tf.Tens
 
 def _build(setup: method.Setup[Settings]) -> method.Training:
     settings = setup.settings
-    shapes = [weight.shape for weight in setup.model.initial_weights[0][setup.model.head]]
-    if [len(shape) for shape in shapes] != [2, 1] or len(setup.model.input_spec[1].shape) != 1:
+    if not functional.has_dense_head(setup.model) or len(setup.model.input_spec[1].shape) != 1:
         raise errors.UserError(
             "--method=fed_proto needs one class for each example and a network whose last layer is dense with a bias: "
             "choose another --task or --model."

@@ -173,6 +173,18 @@ def from_tff(
     )
 
 
+def has_dense_head(model: SeededModel) -> bool:
+    """Whether the head is one dense layer: a kernel (units, outputs) and a bias (outputs,)."""
+    shapes = [weight.shape for weight in model.initial_weights[0][model.head]]
+    return len(shapes) == 2 and len(shapes[0]) == 2 and shapes[1] == shapes[0][1:]
+
+
+def without_head(model: SeededModel, weights: Weights) -> Weights:
+    """The weights with the identity in place of the head, a dense layer: the logits are then the head's input."""
+    units = weights[model.head][0].shape[0]
+    return (*weights[model.rest], tf.eye(units), tf.zeros([units]))
+
+
 def cross_entropy(logits: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
     """Mean softmax cross-entropy, in nats, of `logits` (batch, classes) against int32 `labels` (batch,)."""
     return tf.reduce_mean(tf.nn.sparse_softmax_cross_entropy_with_logits(labels=labels, logits=logits))

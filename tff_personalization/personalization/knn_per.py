@@ -55,16 +55,15 @@ class _Memory:
     """A client's train examples, which vote."""
 
     def __init__(self, client: Client, train: local_training.Examples, neighbours: int, kernel: KernelFn):
-        # With the identity as last layer, the logits are the last layer's input.
         shapes = [tuple(weight.shape) for weight in client.theta[client.model.head]]
-        if len(shapes) != 2 or len(shapes[0]) != 2 or shapes[1] != shapes[0][1:]:
+        if not functional.has_dense_head(client.model):
             raise errors.UserError(
                 "--strategies: kNN-Per needs a network whose head is one dense layer with a bias, and here its weights "
                 f"are of shape {', '.join(map(str, shapes))}: leave it out."
             )
         self._model = client.model.after_stem
         self._width, self._classes = shapes[0]
-        self._without_head = (*client.theta[client.model.rest], tf.eye(self._width), tf.zeros([self._width]))
+        self._without_head = functional.without_head(client.model, client.theta)
         self._features, self._labels = self._model.logits(self._without_head, train.x, None), train.y
         self._neighbours = tf.minimum(neighbours, tf.shape(train.y)[0])
         self._kernel = kernel
