@@ -2,15 +2,13 @@
 # make test   lint, types and tests; UNIPEN62=/path/to/unipen62.npz make test: on that archive too
 # make paper  the paper's experiments, verdicts on its claims and a report; SCALE=smoke (minutes), small, medium or paper; see docs/paper.md
 # make comparison CLIENT_DATA=femnist.npz   compares the methods (configs/femnist/comparison.toml): many hours; run
-# #             make comparison-rates before it and put the chosen rates into that file by hand
-# # make benchmark   speed compared with the alternatives, growth, the parts of a round, a picture: about 25 minutes;
-# peers
-# #                  take part if benchmarks/peers/environments.py has installed them
-# # make compare BESIDE=DIR    speed and start-up of this checkout compared with another one: about 15 minutes
-# # make stress faults of every kind at every moment of a run, 3,000 malformed inputs and 215 to the program itself,
-# #             three workers of which some fail, memory over 2,000 rounds and with 10,000 clients, 16 environments, 200
-# runs
-# #             that are killed at random: some hours; records in docs/reliability
+#             make comparison-rates before it and put the chosen rates into that file by hand
+# make benchmark   speed compared with the alternatives, growth, the parts of a round, a picture: about 25 minutes;
+#             peers take part if benchmarks/peers/environments.py has installed them
+# make compare BESIDE=DIR    speed and start-up of this checkout compared with another one: about 15 minutes
+# make stress faults of every kind at every moment of a run, 3,000 malformed inputs and 215 to the program itself,
+#             three workers of which some fail, memory over 2,000 rounds and with 10,000 clients, 16 environments, 200
+#             runs that are killed at random: some hours; records in docs/reliability
 # make draw RUN=runs/…    a page to draw on, in a browser: the run's model learns your handwriting; FLAGS=--train makes a run first
 # make worker FLAGS=--port=8000    a worker for --workers of runs on other machines
 # make docs   these pages as a site in site/, with search and pages from docstrings; installs into .venv-docs (once)

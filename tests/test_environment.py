@@ -99,7 +99,7 @@ def test_make_gives_the_path_of_a_run_as_it_is(tmp_path):
     python_instead.write_text('#!/bin/sh\nprintf "%s\\n" "$@"\n')
     python_instead.chmod(0o755)
     (tmp_path / "installed").touch()
-    command = ["make", "draw", f"VENV={tmp_path}", f"RUN={run}", "FLAGS=--port=0"]
+    command = ["make", "--no-print-directory", "draw", f"VENV={tmp_path}", f"RUN={run}", "FLAGS=--port=0"]
     said = subprocess.run(command, cwd=processes.ROOT, capture_output=True, text=True, check=False)
     assert said.stdout.splitlines() == ["-m", "tff_personalization.draw", run, "--port=0"], said.stderr
 

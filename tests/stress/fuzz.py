@@ -180,8 +180,8 @@ def _flag_file(place: pathlib.Path) -> Callable[[bytes], object]:
     from tff_personalization.experiment import config
     from tff_personalization.experiment import settings as settings_lib
 
-    for function in (settings_lib.all_parts, settings_lib.all_flags, settings_lib.choices, settings_lib.roles):
-        setattr(settings_lib, function.__name__, functools.cache(function))  # No plugin comes in between.
+    functions = (settings_lib.all_parts, settings_lib.all_flags, settings_lib.choices, settings_lib.roles)
+    cached = {function.__name__: functools.cache(function) for function in functions}
     values = flags.FlagValues()
     config.define_flags(values)
     flags.DEFINE_string("flagfile", "", "", flag_values=values)
@@ -193,8 +193,9 @@ def _flag_file(place: pathlib.Path) -> Callable[[bytes], object]:
             if not values[name].using_default_value:
                 values[name].unparse()
         try:
-            values(["x", f"--flagfile={place / 'x.flags'}"])
-            return config.from_flags(values)
+            with mock.patch.multiple(settings_lib, **cached):  # no plugin adds settings in between
+                values(["x", f"--flagfile={place / 'x.flags'}"])
+                return config.from_flags(values)
         except (flags.Error, UnicodeDecodeError) as error:  # one line: `startup.plain_flag_errors`
             raise errors.UserError(str(error)) from error
 
