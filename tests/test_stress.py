@@ -1,7 +1,10 @@
 """The stress tests themselves: they have the stated coverage, and they can fail."""
 
 import collections
+import os
 import random
+import re
+import subprocess
 
 import pandas as pd
 import pytest
@@ -122,6 +125,14 @@ def test_what_is_left_is_seen(tmp_path):
     with worker.listening("127.0.0.1", 0), (tmp_path / "file").open("w"):
         added = left.added()
     assert (added["ports"], added["descriptors"]) == (1, 2)
+
+
+def test_a_process_that_is_left_is_named(capsys):
+    left = soak.Left()
+    with subprocess.Popen(["sleep", "100"]) as process:
+        assert left.added()["processes"] == 1
+        process.kill()
+    assert re.search(rf"left: {process.pid}, .* child of {os.getpid()}, \d s old: sleep 100", capsys.readouterr().err)
 
 
 def test_how_often_a_reader_was_called_is_what_libfuzzer_says():

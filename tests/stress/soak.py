@@ -146,14 +146,28 @@ class Left:
         }
 
     def added(self) -> dict[str, int]:
-        """How many of each kind are there that were not."""
+        """How many of each kind are there that were not. Says which processes."""
         for pid in self._now()["processes"] - self._before["processes"]:  # orphans that have ended come to this one
             try:
                 os.waitpid(pid, os.WNOHANG)
             except ChildProcessError:
                 continue
         now = self._now()
+        for pid in now["processes"] - self._before["processes"]:
+            print(f"left: {described(pid)}", file=sys.stderr)
         return {kind: len(now[kind] - self._before[kind]) for kind in now}
+
+
+def described(pid: int) -> str:
+    """A process in words: its state, its parent, its age, where it waits, and its command."""
+    try:
+        process = psutil.Process(pid)
+        with process.oneshot():
+            age, command = time.time() - process.create_time(), " ".join(process.cmdline()) or process.name()
+            where = pathlib.Path(f"/proc/{pid}/wchan").read_text() or "nowhere"
+            return f"{pid}, {process.status()} in {where}, child of {process.ppid()}, {age:.0f} s old: {command}"
+    except (psutil.Error, OSError) as error:
+        return f"{pid}: {error!r}"
 
 
 def main() -> None:
