@@ -5,6 +5,7 @@ import os
 import random
 import re
 import subprocess
+import sys
 
 import pandas as pd
 import pytest
@@ -119,12 +120,30 @@ def test_how_a_command_has_ended_in_an_environment(status, said, left, words, fo
     assert environments.judged(status, said, left, words) == found
 
 
+@pytest.mark.parametrize(
+    ("ignores", "found"),
+    [("", ""), ("signal.signal(signal.SIGHUP, signal.SIG_IGN);", "exit status 0, after its terminal went away: ")],
+)
+def test_a_command_that_does_not_end_with_its_terminal_is_found(ignores, found, monkeypatch, tmp_path):
+    waits = ["-c", f"import signal, time; {ignores} time.sleep(1)"]
+    monkeypatch.setitem(environments.COMMANDS, "wait", lambda place, folder: (waits, folder))
+    command = [sys.executable, *waits]
+    assert environments._lose_terminal(None, "wait", command, tmp_path / "whole") == found
+
+
 def test_what_is_left_is_seen(tmp_path):
     left = soak.Left()
     assert set(left.added().values()) == {0}
     with worker.listening("127.0.0.1", 0), (tmp_path / "file").open("w"):
         added = left.added()
     assert (added["ports"], added["descriptors"]) == (1, 2)
+
+
+def test_a_process_that_is_about_to_end_is_not_left():
+    left = soak.Left()
+    with subprocess.Popen(["sleep", "0.5"]):
+        assert left.added()["processes"] == 1
+        assert left.added_after_a_while()["processes"] == 0
 
 
 def test_a_process_that_is_left_is_named(capsys):

@@ -4,16 +4,22 @@
 
 Every command (start, resume, sweep, analysis, export, draw) is tried as a process of its own in every environment of
 `ENVIRONMENTS`. *Right* means exit status 0 and the command's output file. *One clear line* means status 1 and one line
-`Error: …` that says what the environment lacks. Anything else fails, and so does a folder called `~` or a child process
-that outlives its command.
+`Error: …` that says what the environment lacks. Anything else fails, and so does a folder called `~`.
+
+In the environment whose terminal goes away, each command runs in a terminal of its own (a pseudoterminal). The terminal
+is closed halfway, or when the drawing page listens. *Right* then means that the command ended by SIGHUP, that no
+process of its session is left, and that the same command in another terminal ends right.
 """
 
 import argparse
+import contextlib
 import dataclasses
 import os
 import pathlib
+import pty
 import select
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -32,8 +38,10 @@ _SMALL = (
     *("--model=linear", "--rounds=2", "--clients_per_round=2", "--test_clients=4", "--local_epochs=1"),
     *("--personalization_epochs=1", "--strategies=fine_tune", "--rounds_per_evaluation=0"),
 )
+_LISTENS = "Draw at http://127.0.0.1:"
 _PROXY = "http://10.255.255.1:3128"  # where nobody is
 _WITHOUT_NAMESPACES = ["sh", "-c", 'echo 0 > /proc/sys/user/max_net_namespaces; exec "$@"', "sh"]
+_OTHER_PYTHON = os.path.realpath(sys.executable)  # that .venv was made of, without its packages
 _PATCH = """
 import errno, fcntl, os, threading
 
@@ -57,6 +65,7 @@ class Environment:
         customize: Python that runs in each interpreter at its start.
         folder: the name of the folder of runs.
         refused: commands that end in one line there, and words of that line.
+        loses_terminal: whether its terminal goes away.
     """
 
     variables: Mapping[str, str] = dataclasses.field(default_factory=dict)
@@ -64,6 +73,7 @@ class Environment:
     customize: str = ""
     folder: str = "runs"
     refused: tuple[tuple[str, ...], str] = ((), "")
+    loses_terminal: bool = False
 
 
 ENVIRONMENTS: dict[str, Environment] = {
@@ -97,6 +107,11 @@ ENVIRONMENTS: dict[str, Environment] = {
         refused=(("start", "resume", "sweep"), "loopback is down"),
     ),
     "spaces and commas in paths": Environment(folder="runs of Smith, J., and others"),
+    "another Python than .venv's": Environment(
+        prefix=["sh", "-c", 'shift; exec "$0" "$@"', _OTHER_PYTHON],
+        refused=(("start", "resume", "sweep", "analysis", "export", "draw"), "lacks the packages"),
+    ),
+    "a terminal that goes away": Environment(loses_terminal=True),
 }
 
 
@@ -195,26 +210,29 @@ def trial(place: Place, environment: Environment, kind: str) -> dict:
         base.chmod(0o777)
     arguments, leaves = COMMANDS[kind](place, folder)
     started = time.monotonic()
-    with (base / "said").open("w+") as said, (base / "shown").open("w+") as shown:
-        process = subprocess.Popen(
-            [*environment.prefix, sys.executable, *arguments],
-            cwd=processes.ROOT,
-            env=variables,
-            stdin=subprocess.DEVNULL,
-            stdout=shown,
-            stderr=said,
-        )
-        status: int | str = _served(process, base / "shown") if kind == "draw" else _ended(process)
-        said.seek(0)
-        text = said.read()
+    command = [*environment.prefix, sys.executable, *arguments]
+    wrong = _lose_terminal(place, kind, command, base / "whole") if environment.loses_terminal else ""
+    status, text = _end(kind, command, variables, base / "said")
     words = environment.refused[1] if kind in environment.refused[0] else ""
-    found = judged(status, text, leaves.exists(), words)
+    found = wrong or judged(status, text, leaves.exists(), words)
     if (processes.ROOT / "~").exists():
         found = "a folder called ~"
     if found not in ("right", "one clear line"):
         print(text, file=sys.stderr)
     shutil.rmtree(base, ignore_errors=True)
     return {"command": kind, "found": found, "seconds": round(time.monotonic() - started, 1)}
+
+
+def _end(kind: str, command: list[str], variables: Mapping[str, str], file: pathlib.Path) -> tuple[int | str, str]:
+    """Runs a command to its end: its exit status, and its standard error. The drawing page ends when it listens."""
+    shown = file.with_suffix(".shown")
+    with file.open("w+") as said, shown.open("w") as output:
+        process = subprocess.Popen(
+            command, cwd=processes.ROOT, env=variables, stdin=subprocess.DEVNULL, stdout=output, stderr=said
+        )
+        status: int | str = _served(process, shown) if kind == "draw" else _ended(process)
+        said.seek(0)
+        return status, said.read()
 
 
 def _ended(process: subprocess.Popen) -> int | str:
@@ -230,12 +248,48 @@ def _served(process: subprocess.Popen, shown: pathlib.Path) -> int | str:
     """Waits for the drawing page, then ends it: 0 if it came."""
     deadline = time.monotonic() + _SECONDS
     while process.poll() is None and time.monotonic() < deadline:
-        if "Draw at http://127.0.0.1:" in shown.read_text():
+        if _LISTENS in shown.read_text():
             process.terminate()
             process.wait()
             return 0
         select.select([], [], [], 0.1)
     return _ended(process) if process.poll() is not None else "hung"
+
+
+def _lose_terminal(place: Place, kind: str, command: list[str], folder: pathlib.Path) -> str:
+    """Runs a command in a terminal that goes away halfway: what was wrong, "" if it ended by that.
+
+    Args:
+        place: of the data.
+        kind: the command's name.
+        command: the command.
+        folder: where the same is done to its end first, which shows how long that takes.
+    """
+    folder.mkdir()
+    arguments, _ = COMMANDS[kind](place, folder)
+    started = time.monotonic()
+    _end(kind, [sys.executable, *arguments], os.environ, folder / "said")
+    halfway = (time.monotonic() - started) / 2
+    ours, its = pty.openpty()
+    process = subprocess.Popen(["setsid", "--ctty", *command], cwd=processes.ROOT, stdin=its, stdout=its, stderr=its)
+    os.close(its)
+    said = _read(ours, halfway, _LISTENS if kind == "draw" else "")
+    early, children = process.poll(), processes.children(process.pid)
+    os.close(ours)
+    status = _ended(process)
+    if early is not None or status not in (-signal.SIGHUP, 128 + signal.SIGHUP):
+        return f"exit status {status}, {'before' if early is not None else 'after'} its terminal went away: {said}"
+    return "a process outlived the terminal" if marked_runs.outlives(children) else ""
+
+
+def _read(terminal: int, seconds: float, words: str) -> str:
+    """What a terminal shows for some time, or, if there are words to wait for, until it shows these."""
+    shown, deadline = "", time.monotonic() + (_SECONDS if words else seconds)
+    with contextlib.suppress(OSError):  # The command has ended.
+        while not (words and words in shown) and (left := deadline - time.monotonic()) > 0:
+            if select.select([terminal], [], [], left)[0]:
+                shown += os.read(terminal, 1 << 16).decode(errors="replace")
+    return shown
 
 
 def main() -> None:

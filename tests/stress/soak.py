@@ -39,6 +39,7 @@ _SAME = 10  # runs in a row with one twin
 _ROUNDS = 12
 _MOST_STARTS = 40
 _SECONDS = 600
+_CHECKS = 15  # one a second, for what is about to end
 _starting = threading.Lock()  # The server that forks takes one request at a time.
 
 
@@ -157,6 +158,17 @@ class Left:
             print(f"left: {described(pid)}", file=sys.stderr)
         return {kind: len(now[kind] - self._before[kind]) for kind in now}
 
+    def added_after_a_while(self) -> dict[str, int]:
+        """As `added`, when what is about to end has ended.
+
+        Time is counted in checks: if the machine stopped this process meanwhile, it stopped the others, too.
+        """
+        for _ in range(_CHECKS):
+            if not any((added := self.added()).values()):
+                break
+            time.sleep(1)
+        return added
+
 
 def described(pid: int) -> str:
     """A process in words: its state, its parent, its age, where it waits, and its command."""
@@ -198,8 +210,7 @@ def main() -> None:
                 if found is not None:
                     rows.append(found)
                     print(found, flush=True)
-        time.sleep(3)  # for what is about to end
-        added = left.added()
+        added = left.added_after_a_while()
     table = pd.DataFrame(rows)
     for kind, count in added.items():
         table[f"{kind} left"] = count
