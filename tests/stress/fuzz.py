@@ -301,7 +301,7 @@ def search(name: str, runs: int, seconds: int, findings: pathlib.Path, corpus: p
 
     findings.mkdir(parents=True, exist_ok=True)
     limits = [f"-max_total_time={seconds}"] if seconds else []
-    bounds = [f"-runs={runs}", f"-max_len={_MOST_BYTES}", "-timeout=20", "-rss_limit_mb=4000", "-print_final_stats=1"]
+    bounds = [f"-runs={runs}", f"-max_len={_MOST_BYTES}", "-timeout=300", "-rss_limit_mb=4000", "-print_final_stats=1"]
     artifacts = f"-artifact_prefix={findings}/{prefix}-"
     atheris.Setup(["fuzz", str(kept), *bounds, artifacts, *limits], once)
     atheris.Fuzz()
