@@ -15,8 +15,11 @@ import psutil
 from benchmarks import bounds, recording, stock, tasks, workload
 
 
-def build_ours(task: str, work: workload.Workload) -> tasks.Run:
-    """The product's own computations and settings; data is handed over again in each round."""
+def build_ours(task: str, work: workload.Workload, keras: bool = False) -> tasks.Run:
+    """The product's own computations and settings; data is handed over again in each round.
+
+    With `keras`, the network is the Keras twin of the paper's network, as a plugin brings it.
+    """
     import tensorflow_federated as tff
 
     from baselines import fed_sgd
@@ -24,7 +27,7 @@ def build_ours(task: str, work: workload.Workload) -> tasks.Run:
     from tff_personalization.algorithms import fed_avg, reptile
     from tff_personalization.personalization import evaluation
 
-    model, cohort = tasks.model(task), work.cohort()
+    model, cohort = tasks.keras_twin() if keras else tasks.model(task), work.cohort()
     sgd, server = (tff.learning.optimizers.build_sgdm(rate) for rate in (work.learning_rate, 1.0))
     if task == "evaluation":
         computation = evaluation.build_personalization_evaluation(
@@ -60,7 +63,7 @@ def build_ours(task: str, work: workload.Workload) -> tasks.Run:
 def _context(contender: str) -> Iterator[None]:
     from tff_personalization.execution import runtime
 
-    if contender in ("ours", "stock_with_settings"):
+    if contender in ("ours", "keras", "stock_with_settings"):
         with open(os.devnull, "wb") as log, runtime.execution_context(log=log):
             yield
         return
@@ -73,6 +76,7 @@ def _context(contender: str) -> Iterator[None]:
 
 BUILDERS: dict[str, Callable[[str, workload.Workload], tasks.Run]] = {
     "ours": build_ours,
+    "keras": functools.partial(build_ours, keras=True),
     "stock": stock.build_stock,
     "stock_with_settings": stock.build_stock,
     "raw": bounds.build_raw,

@@ -22,6 +22,7 @@ from tff_personalization import errors
 # The contenders' names in the plot. Bounds, which are not alternatives, are hatched.
 LABELS = {
     "ours": "ours",
+    "keras": "ours, the network in Keras",
     "stock": "TFF's FedAvg, default context",
     "stock_with_settings": "TFF's FedAvg, our settings",
     "pytorch": "PyTorch, one process",

@@ -27,7 +27,7 @@ from benchmarks.peers import environments
 from tff_personalization.execution import worker_binary
 
 TASKS = ("training", "reptile", "fed_sgd", "evaluation", "text")
-ONLY_IN = {"gemm": ("training",), "raw_fused": ("training", "evaluation")}
+ONLY_IN = {"keras": TASKS[:-1], "gemm": ("training",), "raw_fused": ("training", "evaluation")}
 PEERS = {
     "pytorch": ["pytorch"],
     "pytorch, processes": ["pytorch", "--processes"],

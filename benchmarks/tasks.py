@@ -47,6 +47,22 @@ def model(task: str):
     return emnist_cnn.build_cnn(workload.NUM_CLASSES, rng)
 
 
+def keras_twin():
+    """The paper's CNN as a Keras model, with the weights of `model`, through the path of a plugin's network."""
+    import tensorflow as tf
+
+    from tff_personalization.models import emnist_cnn, keras_twins, outputs
+    from tff_personalization.tasks import archives, registry, sources
+
+    def network(num_classes, rng):
+        (weights, _) = emnist_cnn.build_cnn(num_classes, rng).initial_weights
+        return registry.Network(keras_twins.cnn(num_classes, weights), keep_weights=True)
+
+    predicts, image = outputs.classes(archives.CLASSES), tf.TensorSpec([28, 28], tf.uint8)
+    task = registry.Task(predicts, image, {"twin": network}, sources.IMAGES)
+    return task.build("twin", np.random.default_rng(0))
+
+
 def parts(client):
     """A client's train and test part for the evaluation."""
     x, y = client

@@ -25,6 +25,13 @@ def test_ours_and_the_stock_recipe_visit_as_many_examples_in_as_many_steps(worke
         assert loss == pytest.approx(np.log(62), abs=0.3)
 
 
+def test_the_keras_twin_trains_the_weights_of_the_built_in_network(worker):
+    ours, keras = (contenders.BUILDERS[name]("training", TINY)() for name in ("ours", "keras"))
+    of_state = [round_.state.global_model_weights.trainable for round_ in (ours, keras)]
+    for expected, seen in zip(*of_state, strict=True):
+        np.testing.assert_allclose(seen, expected, atol=1e-5)
+
+
 def test_ours_and_the_stock_recipe_visit_as_many_sequences(worker):
     work = workload.TextWorkload(clients=2, examples=4, local_epochs=1, batch_size=2, learning_rate=0.1)
     ours = contenders.build_ours("text", work)().metrics["client_work"]

@@ -1,5 +1,7 @@
 """Keras models as functional ones: equal to Keras itself, seeded, and usable inside TFF's worker."""
 
+import functools
+
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -7,7 +9,7 @@ import tensorflow_federated as tff
 
 from tff_personalization import cohorts, errors, local_training
 from tff_personalization.algorithms import client_work, fed_avg
-from tff_personalization.models import emnist_cnn, functional, keras_network
+from tff_personalization.models import emnist_cnn, functional, keras_network, named_inputs
 
 L = tf.keras.layers
 SEED = tf.constant([3, 4])
@@ -32,6 +34,10 @@ NETWORKS = {
             L.Flatten(),
             L.Dense(5),
         ],
+    ),
+    "dropout": (
+        [6, 4],
+        lambda: [L.Conv1D(8, 2, activation="relu"), L.Dropout(0.25), L.Flatten(), L.Dropout(0.5), L.Dense(5)],
     ),
     "words": (
         [10],
@@ -60,15 +66,56 @@ def _examples(model, count=16):
 
 
 @pytest.mark.parametrize(("shape", "layers"), NETWORKS.values(), ids=NETWORKS)
-def test_loss_gradients_and_ten_steps_are_those_of_keras(shape, layers):
+def test_loss_gradients_and_ten_steps_are_those_of_keras(shape, layers, monkeypatch):
     keras = _sequential(shape, layers())
+    for number, layer in enumerate(layer for layer in keras.layers if isinstance(layer, L.Dropout)):
+        monkeypatch.setattr(layer, "call", functools.partial(_kept, layer.rate, number))
     model = _functional_form(keras, rng=np.random.default_rng(0))
     x, y = _examples(model)
+    _assert_equal_for_ten_steps(model, keras, x, y, x)
+
+
+def _kept(rate, number, h, training):
+    """Inverted dropout in Keras' own call, of the units that `SEED` leaves out."""
+    ones = tf.ones([len(h), int(np.prod(h.shape[1:]))])
+    mask = functional.dropout(ones, rate, tf.random.fold_in(SEED, number)) > 0
+    return tf.where(tf.reshape(mask, h.shape), h / (1 - rate), 0.0) if training else h
+
+
+NUMBERS, WORD = tf.keras.Input([3], name="numbers"), tf.keras.Input([2], dtype=tf.int32, name="words")
+NAMED_INPUTS = {
+    "a list": lambda: [WORD, NUMBERS],
+    "a dict": lambda: {"words": WORD, "numbers": NUMBERS},
+}
+
+
+@pytest.mark.parametrize("inputs", NAMED_INPUTS.values(), ids=NAMED_INPUTS)
+def test_a_functional_model_of_named_inputs_is_that_of_keras(inputs):
+    embedded = L.Flatten()(L.Embedding(WORDS, 4)(WORD))
+    hidden = L.Dense(8, "tanh")(L.Concatenate()([embedded, NUMBERS]))
+    keras = tf.keras.Model(inputs(), L.Dense(5)(hidden))
+    features = {"numbers": tf.TensorSpec([3]), "words": tf.TensorSpec([2], tf.int32)}
+    x_spec = tf.TensorSpec([None, *named_inputs.packed_spec(features).shape])
+    model = keras_network.from_keras(keras, functional.ONE_PREDICTION, x_spec=x_spec, inputs=features)
+    rng = np.random.default_rng(1)
+    named = {"numbers": rng.normal(size=(16, 3)).astype(np.float32), "words": rng.integers(0, WORDS, (16, 2), np.int32)}
+    y = tf.constant(rng.integers(0, 5, 16), tf.int32)
+    _assert_equal_for_ten_steps(model, keras, tf.constant(named_inputs.pack(named)), y, named)
+
+
+def test_inputs_of_other_names_than_the_features_are_refused():
+    keras = tf.keras.Model([WORD, NUMBERS], L.Dense(5)(NUMBERS))
+    for features, hint in (({"numbers": tf.TensorSpec([3])}, "are numbers;"), (None, "one array without a name")):
+        with pytest.raises(errors.UserError, match=f"has the inputs words, numbers: .*{hint}"):
+            keras_network.from_keras(keras, functional.ONE_PREDICTION, x_spec=tf.TensorSpec([None, 3]), inputs=features)
+
+
+def _assert_equal_for_ten_steps(model, keras, x, y, x_of_keras):
+    """Asserts that loss and gradients of ten SGD steps, and the weights after them, are those of Keras."""
     theta = tuple(map(tf.constant, model.initial_weights[0]))
     twin = model.to_keras(theta)
-    loss_of = tf.keras.losses.SparseCategoricalCrossentropy(
-        keras.layers[-1].activation is not tf.keras.activations.softmax
-    )
+    probabilities = keras.layers[-1].activation is tf.keras.activations.softmax
+    loss_of = tf.keras.losses.SparseCategoricalCrossentropy(from_logits=not probabilities)
     sgd = tf.keras.optimizers.SGD(0.1)
 
     @tf.function
@@ -81,7 +128,7 @@ def test_loss_gradients_and_ten_steps_are_those_of_keras(shape, layers):
     for _ in range(10):
         loss, gradients = gradients_of(theta)
         with tf.GradientTape() as tape:
-            expected = loss_of(y, twin(x, training=True))
+            expected = loss_of(y, twin(x_of_keras, training=True))
         of_keras = tape.gradient(expected, twin.trainable_variables)
         assert float(loss) == pytest.approx(float(expected), abs=1e-6)
         for ours, its in zip(gradients, of_keras, strict=True):

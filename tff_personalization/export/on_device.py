@@ -119,7 +119,8 @@ class OnDevice:
         """Fine-tunes on all but a share of the examples, and keeps the epoch that is best on that share.
 
         This is the rule of the strategy `fine_tune_early_stopping`: the most right answers, then the least loss, then
-        the first epoch. The global model, epoch 0, is one of the candidates.
+        the first epoch. The global model, epoch 0, is one of the candidates. Only for one class for each example: the
+        strategy judges other tasks by their own metric, of which the file knows nothing.
 
         Args:
             x: as in `fine_tune`.
