@@ -173,8 +173,8 @@ def summary(table: pd.DataFrame) -> pd.DataFrame:
 
 def broken(table: pd.DataFrame) -> pd.Series:
     """The rows in which something is not as promised."""
-    told = table["one_line"].fillna(True).astype(bool)
-    failed = table[["traceback", "child_outlived"]].fillna(False).astype(bool).any(axis=1)
+    told = table["one_line"].ne(False)
+    failed = table[["traceback", "child_outlived"]].eq(True).any(axis=1)
     return ~table["same_numbers"].astype(bool) | failed | ~told | table["ended"].eq("hung")
 
 
