@@ -160,6 +160,7 @@ def test_other_errors_are_not_hidden():
     ("argument", "line"),
     [
         ("--no_such_flag_at_all", "--no_such_flag_at_all: there is no such flag (see --help)."),
+        (f"--{3000 * 'x'}=1", f"--{38 * 'x'}…: there is no such flag (see --help)."),
         ("--verbosty=1", "--verbosty: there is no such flag (see --help). Did you mean --verbosity?"),
         ("--verbosity=much", "--verbosity=much: give a whole number (see --help)"),
         ("--logtostderr=much", "--logtostderr=much: give true or false (see --help)"),

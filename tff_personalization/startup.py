@@ -40,6 +40,7 @@ _PARSERS = {
     r"could not convert string to float.*": "give a number",
     r"\('Non-boolean argument to boolean flag.*": "give true or false",
 }
+_SHOWN = 40  # characters of a very long name
 _MEND = (
     "end what else runs here, or give fewer --cores; then run the same command again to resume from the last "
     "checkpoint. A smaller --clients_per_call makes it another run."
@@ -89,6 +90,9 @@ def parse_flags(argv: list[str]) -> list[str]:
             return flags.FLAGS(argv)
         except SystemExit:  # --help and the like have printed their text; absl exits with 1
             sys.exit(0)
+        except RecursionError as error:  # absl compares an unknown name, however long, with each flag's name
+            name = max((text.partition("=")[0] for text in flags.FLAGS.read_flags_from_files(argv)), key=len)
+            raise errors.UserError(f"{name[:_SHOWN]}…: there is no such flag (see --help).") from error
 
 
 @contextlib.contextmanager

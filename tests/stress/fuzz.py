@@ -186,6 +186,9 @@ def _flag_file(place: pathlib.Path) -> Callable[[bytes], object]:
     config.define_flags(values)
     flags.DEFINE_string("flagfile", "", "", flag_values=values)
 
+    def no_suggestions(*_: object) -> list[str]:
+        return []
+
     def read(content: bytes) -> object:
         (place / "x.flags").write_bytes(content)
         values.unparse_flags()
@@ -193,10 +196,15 @@ def _flag_file(place: pathlib.Path) -> Callable[[bytes], object]:
             if not values[name].using_default_value:
                 values[name].unparse()
         try:
-            with mock.patch.multiple(settings_lib, **cached):  # no plugin adds settings in between
+            # No plugin adds settings in between; the program does not print absl's suggestions, which take seconds.
+            with (
+                mock.patch.multiple(settings_lib, **cached),
+                mock.patch("absl.flags._helpers.get_flag_suggestions", no_suggestions),
+            ):
                 values(["x", f"--flagfile={place / 'x.flags'}"])
                 return config.from_flags(values)
-        except (flags.Error, UnicodeDecodeError) as error:  # one line: `startup.plain_flag_errors`
+        # One line: `startup.parse_flags`.
+        except (flags.Error, UnicodeDecodeError, RecursionError) as error:
             raise errors.UserError(str(error)) from error
 
     return read
