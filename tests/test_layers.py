@@ -1,4 +1,4 @@
-"""Which room may import which, and no circle between modules."""
+"""Which room may import which, no circle between modules, no long file."""
 
 import ast
 import graphlib
@@ -7,6 +7,7 @@ import pathlib
 import pytest
 
 ROOT = pathlib.Path(__file__).parent.parent
+FOLDERS = ("tff_personalization", "baselines", "analysis", "benchmarks")
 # From the bottom up: a room imports rooms below it and its own modules. Rooms of one line do not import each other.
 FLOORS = (
     ("errors", "deferred_imports", "environment"),
@@ -31,8 +32,7 @@ FLOORS = (
 
 def _modules():
     """The project's modules by name, with the syntax tree of each."""
-    folders = ("tff_personalization", "baselines", "analysis", "benchmarks")
-    paths = [ROOT / "run_experiment.py", *(path for folder in folders for path in (ROOT / folder).rglob("*.py"))]
+    paths = [ROOT / "run_experiment.py", *(path for folder in FOLDERS for path in (ROOT / folder).rglob("*.py"))]
     names = (".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__") for path in paths)
     return {name: ast.parse(path.read_text(encoding="utf-8")) for name, path in zip(names, paths, strict=True)}
 
@@ -52,6 +52,12 @@ def imports():
                 imported |= {alias.name for alias in node.names}
         found[name] = imported & modules.keys() - {name}
     return found
+
+
+def test_no_file_is_above_350_lines():
+    paths = [path for folder in (*FOLDERS, "tests", "examples") for path in (ROOT / folder).rglob("*.py")]
+    lines = {str(path): path.read_text(encoding="utf-8").count("\n") for path in paths}
+    assert {path: count for path, count in lines.items() if count > 350} == {}
 
 
 def _room(module):
