@@ -8,14 +8,12 @@ visits in a round (clients a round × local epochs × mean examples a client). S
 visit the same number of examples.
 """
 
-from typing import Any
-
 import numpy as np
 import tensorflow_federated as tff
 
 from tff_personalization import cohorts, global_weights, local_training, optimizers, seeds
 from tff_personalization.algorithms import client_work, method
-from tff_personalization.models import functional
+from tff_personalization.algorithms.client_work import ClientRound, ClientUpdate, State, Weights
 from tff_personalization.settings import Group, Setting
 
 
@@ -34,17 +32,16 @@ class Settings(Group):
     )
 
 
-def build_centralized(
-    model: functional.SeededModel, optimizer: tff.learning.optimizers.Optimizer, batch_size: int
-) -> tff.learning.templates.LearningProcess:
+def build_centralized(setup: method.Setup[Settings]) -> tff.learning.templates.LearningProcess:
     """Builds pooled training as a learning process whose cohort is one client: the next examples of the stream.
 
     The optimizer's state is kept from round to round, and the server takes over the client's weights unchanged.
     Examples are used in the given order.
     """
-    training = local_training.LocalTraining(model, optimizer, batch_size, shuffle=False)
+    model, optimizer = setup.model, setup.optimizer(optimizers.CLIENT)
+    training = local_training.LocalTraining(model, optimizer, setup.settings.batch_size, shuffle=False)
 
-    def update(theta, client, state):
+    def update(theta: Weights, client: ClientRound, state: State) -> ClientUpdate:
         end = training.train(theta, client, training.steps_per_epoch(client.examples), optimizer_state=state.server)
         return client_work.update_from(theta, end, report=end.optimizer_state)
 
@@ -53,7 +50,7 @@ def build_centralized(
     return client_work.compose(model, work, tff.learning.optimizers.build_sgdm(1.0))
 
 
-def pooled_stream(setup: method.Setup[Any], examples_per_round: int) -> cohorts.CohortFn:
+def pooled_stream(setup: method.RunSetup[Settings], examples_per_round: int) -> cohorts.CohortFn:
     """For round r, examples (r − 1)R to rR of the endless stream of permuted passes over the pooled train data."""
     parts = [setup.train_data.examples(client) for client in setup.train_clients]
     images = np.concatenate([x for x, _ in parts])
@@ -75,15 +72,14 @@ def pooled_stream(setup: method.Setup[Any], examples_per_round: int) -> cohorts.
     return cohort
 
 
-def _build(setup: method.Setup[Settings]) -> method.Training:
+def _build(setup: method.RunSetup[Settings]) -> method.Training:
     settings = setup.settings
     examples_per_round = settings.pooled_examples_per_round
     if examples_per_round is None:
         mean = np.mean([setup.train_data.num_examples(client) for client in setup.train_clients])
         examples_per_round = round(settings.clients_per_round * settings.local_epochs * mean)
-    process = build_centralized(setup.model, setup.optimizer(optimizers.CLIENT), batch_size=settings.batch_size)
     return method.Training(
-        (method.Stage("centralized", 1, process),),
+        (method.Stage("centralized", 1, build_centralized(setup)),),
         pooled_stream(setup, max(1, examples_per_round)),
         global_weights.GlobalWeights.initial(setup.model),
     )

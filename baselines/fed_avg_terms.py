@@ -12,9 +12,8 @@ scales its term to the norm of its whole update, so the two terms differ only in
 import tensorflow as tf
 import tensorflow_federated as tff
 
-from tff_personalization import local_training, optimizers
 from tff_personalization.algorithms import client_work, method
-from tff_personalization.models import functional
+from tff_personalization.algorithms.client_work import ClientRound, ClientUpdate, State, Weights
 from tff_personalization.settings import Setting
 
 TERMS = ("fed_sgd", "fomaml")
@@ -34,77 +33,32 @@ class Settings(method.Federated):
     equal_norms = Setting(False, "Scale the term to the norm of the client's whole update.")
 
 
-def build_fed_avg_terms(
-    model: functional.SeededModel,
-    client_optimizer: tff.learning.optimizers.Optimizer,
-    server_optimizer: tff.learning.optimizers.Optimizer,
-    update_term: str,
-    local_epochs: int,
-    batch_size: int,
-    client_weighting: str = "examples",
-    equal_norms: bool = False,
-    shuffle: bool = True,
-    aggregator: tff.aggregators.WeightedAggregationFactory | None = None,
-) -> tff.learning.templates.LearningProcess:
-    """Builds FedAvg with one term as a learning process; other arguments as `fed_avg.build_fed_avg`.
+def build_fed_avg_terms(setup: method.Setup[Settings]) -> tff.learning.templates.LearningProcess:
+    """Builds FedAvg with one term as a learning process.
 
-    Args:
-        model: the model θ to train.
-        client_optimizer: takes the local steps. It must be SGD without momentum, because only then are the terms
-            gradients.
-        server_optimizer: takes one step a round, with the mean term as its gradient.
-        update_term: "fed_sgd" or "fomaml".
-        local_epochs: E.
-        batch_size: examples a local step.
-        client_weighting: "examples" or "uniform".
-        equal_norms: whether a client scales its term to the norm ‖θ − φ_J‖ of its whole update.
-        shuffle: whether clients permute their examples in each epoch.
-        aggregator: how terms are aggregated; by default their weighted mean.
-
-    Raises:
-        ValueError: `update_term` is neither.
+    The client optimizer must be SGD without momentum, because only then are the terms gradients.
     """
-    if update_term not in TERMS:
-        raise ValueError(f"update_term: one of {TERMS} expected, got {update_term!r}")
-    training = local_training.LocalTraining(model, client_optimizer, batch_size, shuffle=shuffle)
+    settings, training = setup.settings, setup.local_training()
 
-    def update(theta, client, state):
-        del state
+    def update(theta: Weights, client: ClientRound, state: State) -> ClientUpdate:
         start = training.initial_state(theta, round_number=client.round_number)
-        last = client.steps_done(local_epochs * training.steps_per_epoch(client.examples))
+        last = client.steps_done(settings.local_epochs * training.steps_per_epoch(client.examples))
         after_one = training.steps(start, client.examples, client.seed, 0, 1)
         end = training.steps(after_one, client.examples, client.seed, 1, last)
         whole = client_work.update_from(theta, end)
-        first, last = (theta, after_one.weights) if update_term == "fed_sgd" else (after_one.weights, end.weights)
-        term = tuple(before - after for before, after in zip(first, last, strict=True))
-        if equal_norms:
+        ends = (theta, after_one.weights) if settings.update_term == "fed_sgd" else (after_one.weights, end.weights)
+        term = tuple(before - after for before, after in zip(*ends, strict=True))
+        if settings.equal_norms:
             factor = tf.math.divide_no_nan(tf.linalg.global_norm(whole.model_delta), tf.linalg.global_norm(term))
             term = tuple(factor * part for part in term)
         return whole._replace(model_delta=term)
 
-    work = client_work.build_client_work(model, update, client_weighting)
-    return client_work.compose(model, work, server_optimizer, aggregator)
-
-
-def _build(setup: method.Setup[Settings]) -> method.Training:
-    settings = setup.settings
-    process = build_fed_avg_terms(
-        setup.model,
-        setup.optimizer(optimizers.CLIENT),
-        setup.optimizer(optimizers.SERVER),
-        update_term=settings.update_term,
-        local_epochs=settings.local_epochs,
-        batch_size=settings.batch_size,
-        client_weighting=settings.client_weighting,
-        equal_norms=settings.equal_norms,
-        aggregator=setup.aggregator,
-    )
-    return setup.training("fed_avg_terms", process)
+    return setup.process(update, settings.client_weighting)
 
 
 METHOD = method.Method(
     description="FedAvg(E) with only one term of its update: FedSGD's, or FOMAML's",
     settings=Settings,
-    build=_build,
+    build=method.one_stage("fed_avg_terms", build_fed_avg_terms),
     plain_sgd=True,
 )

@@ -14,7 +14,6 @@ import tensorflow_federated as tff
 
 from tff_personalization import aggregators, cohorts, local_training, optimizers
 from tff_personalization.algorithms import client_work, method
-from tff_personalization.models import functional
 
 
 class Settings(cohorts.Settings):
@@ -26,39 +25,21 @@ class Settings(cohorts.Settings):
     aggregator = aggregators.AGGREGATOR
 
 
-def build_fed_sgd(
-    model: functional.SeededModel,
-    client_optimizer: tff.learning.optimizers.Optimizer,
-    server_optimizer: tff.learning.optimizers.Optimizer,
-    client_weighting: str = "examples",
-    aggregator: tff.aggregators.WeightedAggregationFactory | None = None,
-) -> tff.learning.templates.LearningProcess:
-    """Builds FedSGD as a learning process; arguments as `fed_avg.build_fed_avg`.
+def build_fed_sgd(setup: method.Setup[Settings]) -> tff.learning.templates.LearningProcess:
+    """Builds FedSGD as a learning process.
 
     With a client optimizer that is not plain SGD the delta is that optimizer's first step instead of a gradient.
     """
-    training = local_training.LocalTraining(model, client_optimizer, batch_size=None, shuffle=False)
-    work = client_work.build_client_work(
-        model, client_work.local_steps(training, lambda *_: tf.constant(1)), client_weighting
+    training = local_training.LocalTraining(
+        setup.model, setup.optimizer(optimizers.CLIENT), batch_size=None, shuffle=False
     )
-    return client_work.compose(model, work, server_optimizer, aggregator)
-
-
-def _build(setup: method.Setup[Settings]) -> method.Training:
-    settings = setup.settings
-    process = build_fed_sgd(
-        setup.model,
-        setup.optimizer(optimizers.CLIENT),
-        setup.optimizer(optimizers.SERVER),
-        client_weighting=settings.client_weighting,
-        aggregator=setup.aggregator,
-    )
-    return setup.training("fed_sgd", process)
+    update = client_work.local_steps(training, lambda *_: tf.constant(1))
+    return setup.process(update, setup.settings.client_weighting)
 
 
 METHOD = method.Method(
     description="FedSGD: one full-batch gradient a client and round",
     differs="--server_sgd_momentum=0 is the paper's server",
     settings=Settings,
-    build=_build,
+    build=method.one_stage("fed_sgd", build_fed_sgd),
 )

@@ -8,7 +8,7 @@ from tff_personalization.algorithms import method
 from tff_personalization.settings import Group
 
 
-def _build(setup: method.Setup[Group]) -> method.Training:
+def _build(setup: method.RunSetup[Group]) -> method.Training:
     start = global_weights.GlobalWeights.initial(setup.model)
     return method.Training((), lambda round_number: cohorts.Cohort((), []), start)
 

@@ -24,15 +24,14 @@ def build_ours(task: str, work: workload.Workload, keras: bool = False) -> tasks
 
     from baselines import fed_sgd
     from tff_personalization import cohorts
-    from tff_personalization.algorithms import fed_avg, reptile
+    from tff_personalization.algorithms import reptile
     from tff_personalization.personalization import evaluation
 
     model, cohort = tasks.keras_twin() if keras else tasks.model(task), work.cohort()
-    sgd, server = (tff.learning.optimizers.build_sgdm(rate) for rate in (work.learning_rate, 1.0))
     if task == "evaluation":
         computation = evaluation.build_personalization_evaluation(
             model,
-            sgd,
+            tff.learning.optimizers.build_sgdm(work.learning_rate),
             epochs=tasks.EVALUATION_EPOCHS,
             batch_size=work.batch_size,
             strategies=["fine_tune"],
@@ -48,11 +47,12 @@ def build_ours(task: str, work: workload.Workload, keras: bool = False) -> tasks
             return computation(weights, clients)
 
         return evaluate
+    steps = {"local_steps": tasks.LOCAL_STEPS, "batch_size": work.batch_size}
     processes = {
-        "training": lambda: fed_avg.build_fed_avg(model, sgd, server, work.local_epochs, work.batch_size),
-        "text": lambda: fed_avg.build_fed_avg(model, sgd, server, work.local_epochs, work.batch_size),
-        "reptile": lambda: reptile.build_reptile(model, sgd, server, tasks.LOCAL_STEPS, work.batch_size),
-        "fed_sgd": lambda: fed_sgd.build_fed_sgd(model, sgd, server),
+        "training": lambda: tasks.fed_avg(model, work),
+        "text": lambda: tasks.fed_avg(model, work),
+        "reptile": lambda: reptile.build_reptile(tasks.setup(reptile, model, work, **steps)),
+        "fed_sgd": lambda: fed_sgd.build_fed_sgd(tasks.setup(fed_sgd, model, work)),
     }
     process = processes[task]()
     state = process.initialize()

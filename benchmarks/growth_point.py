@@ -170,14 +170,14 @@ def _training(point: Point, train, test) -> RunRound:
     experiment = _experiment(point)
     config = experiment.config
     method = methods.get(config.method)
-    setup = method_lib.Setup(
+    setup = method_lib.RunSetup(
         _model(np.random.default_rng(0)),
-        train,
-        tuple(train.client_ids),
         experiment.read(method.settings),
         config.rounds,
-        config.seed,
-        _model,
+        train_data=train,
+        train_clients=tuple(train.client_ids),
+        seed=config.seed,
+        build_model=_model,
     )
     training = method.build(setup)
     process = training.stages[0].process

@@ -35,7 +35,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 from unittest import mock
 
-from benchmarks import recording, workload  # isort: skip; before TensorFlow, which it keeps quiet
+from benchmarks import recording, tasks, workload  # isort: skip; before TensorFlow, which it keeps quiet
 
 import numpy as np
 import pandas as pd
@@ -43,7 +43,7 @@ import tensorflow as tf
 import tensorflow_federated as tff
 
 from tff_personalization import cohorts, global_weights, local_training
-from tff_personalization.algorithms import client_work, fed_avg
+from tff_personalization.algorithms import client_work
 from tff_personalization.execution import runtime
 from tff_personalization.models import emnist_cnn, functional
 
@@ -140,7 +140,7 @@ def _computations(
     training = local_training.LocalTraining(model, client, work.batch_size)
     no_steps = client_work.local_steps(training, lambda *_: tf.constant(0))
     still_work = client_work.build_client_work(model, no_steps, "examples")
-    whole = fed_avg.build_fed_avg(model, client, server, work.local_epochs, work.batch_size)
+    whole = tasks.fed_avg(model, work)
     still = client_work.compose(model, still_work, server)
     weights = tff.learning.models.ModelWeights(*model.initial_weights)
     weights_type = client_work.weights_type(global_weights.GlobalWeights.initial(model))

@@ -22,7 +22,7 @@ import numpy as np
 import pandas as pd
 import portpicker
 
-from benchmarks import recording, workload
+from benchmarks import recording, tasks, workload
 from tff_personalization.execution import child_processes, remote_workers, worker_binary
 
 WORK = workload.Workload(clients=20, examples=180, local_epochs=5)
@@ -90,15 +90,11 @@ def main() -> None:
     recording.add_output_dir(parser)
     options = parser.parse_args()
 
-    import tensorflow_federated as tff
-
     from tff_personalization import cohorts
-    from tff_personalization.algorithms import fed_avg
     from tff_personalization.models import emnist_cnn
 
     model = emnist_cnn.build_cnn(workload.NUM_CLASSES, np.random.default_rng(0))
-    sgd = tff.learning.optimizers.build_sgdm
-    process = fed_avg.build_fed_avg(model, sgd(WORK.learning_rate), sgd(1.0), WORK.local_epochs, WORK.batch_size)
+    process = tasks.fed_avg(model, WORK)
     cohort = WORK.cohort()
     machines = [Worker() for _ in range(3)]
     rows: list[dict] = []

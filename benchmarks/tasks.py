@@ -63,6 +63,23 @@ def keras_twin():
     return task.build("twin", np.random.default_rng(0))
 
 
+def setup(module, model, work: workload.Workload, **settings):
+    """The setup of a module's method for some work: local SGD, and a server that takes over the mean."""
+    from tff_personalization.algorithms import method
+    from tff_personalization.optimizers import OptimizerSpec
+
+    client, server = OptimizerSpec("sgd", work.learning_rate), OptimizerSpec("sgd", 1.0)
+    return method.Setup(model, module.METHOD.settings(client=client, server=server, **settings))
+
+
+def fed_avg(model, work: workload.Workload):
+    """FedAvg's learning process."""
+    from tff_personalization.algorithms import fed_avg
+
+    settings = {"local_epochs": work.local_epochs, "batch_size": work.batch_size}
+    return fed_avg.build_fed_avg(setup(fed_avg, model, work, **settings))
+
+
 def parts(client):
     """A client's train and test part for the evaluation."""
     x, y = client

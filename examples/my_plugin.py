@@ -6,7 +6,7 @@ Method: FedProx's local objective L_i(w) + (μ/2) ‖w − θ‖² (Li et al., 2
 Strategy: fine-tune, then move a share of the way back to θ after each epoch.
 """
 
-from tff_personalization import local_training, methods, optimizers
+from tff_personalization import local_training, methods
 from tff_personalization.algorithms import client_work, fed_avg, method
 from tff_personalization.personalization import adaptation, strategies
 from tff_personalization.settings import Setting
@@ -20,18 +20,15 @@ class Recentre(adaptation.FineTuning):
     example_share = Setting(0.5, "How far recentre moves back to θ after each epoch.", least=0, most=1)
 
 
-def _build(setup: method.Setup[FedProx]) -> method.Training:
-    settings = setup.settings
-    training = local_training.LocalTraining(setup.model, setup.optimizer(optimizers.CLIENT), settings.batch_size)
+def _build(setup: method.Setup[FedProx]) -> method.LearningProcess:
+    settings, training = setup.settings, setup.local_training()
 
     def update(theta, client, state):
         steps = settings.local_epochs * training.steps_per_epoch(client.examples)
         end = training.train(theta, client, steps, local_training.proximal(settings.example_mu, theta))
         return client_work.update_from(theta, end)
 
-    work = client_work.build_client_work(setup.model, update, settings.client_weighting)
-    process = client_work.compose(setup.model, work, setup.optimizer(optimizers.SERVER), setup.aggregator)
-    return setup.training("fed_prox", process)
+    return setup.process(update, settings.client_weighting)
 
 
 def _recentre(client: adaptation.Client, tuning: adaptation.Tuning[Recentre]) -> adaptation.Curve:
@@ -51,5 +48,6 @@ def _recentre(client: adaptation.Client, tuning: adaptation.Tuning[Recentre]) ->
     )
 
 
-methods.register("fed_prox_example", method.Method("FedAvg(E) with a pull to the global model", FedProx, _build))
+build = method.one_stage("fed_prox", _build)
+methods.register("fed_prox_example", method.Method("FedAvg(E) with a pull to the global model", FedProx, build))
 strategies.register("recentre", adaptation.Strategy("fine-tune, move part of the way back", _recentre, Recentre))

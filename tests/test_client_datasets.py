@@ -12,12 +12,12 @@ import pytest
 import tensorflow as tf
 import tensorflow_federated as tff
 
+from tests.setups import setup, sgd
 from tff_personalization import client_datasets, cohorts, seeds
 from tff_personalization.algorithms import fed_avg, reptile
 from tff_personalization.models import functional, keras_network
 
 CLIENTS = {"ada": 7, "bob": 5, "cyd": 6}
-SGD, SERVER = tff.learning.optimizers.build_sgdm(0.1), tff.learning.optimizers.build_sgdm(1.0)
 GUIDE = (pathlib.Path(__file__).parents[1] / "docs" / "your-own.md").read_text(encoding="utf-8")
 
 
@@ -59,13 +59,13 @@ def tff_context():
 
 def _processes(model):
     return {
-        "fed_avg": fed_avg.build_fed_avg(model, SGD, SERVER, local_epochs=2, batch_size=3, shuffle=False),
-        "reptile": reptile.build_reptile(model, SGD, SERVER, local_steps=3, batch_size=3),
+        "fed_avg": fed_avg.build_fed_avg(setup(fed_avg, model, local_epochs=2, batch_size=3)),
+        "reptile": reptile.build_reptile(setup(reptile, model, local_steps=3, batch_size=3, shuffle=True)),
     }
 
 
 def _of_tff(model):
-    return tff.learning.algorithms.build_weighted_fed_avg(model, SGD, SERVER)
+    return tff.learning.algorithms.build_weighted_fed_avg(model, sgd().build(), sgd(1.0).build())
 
 
 def _cohort(model, data, round_number):

@@ -13,10 +13,12 @@ factory = tff.aggregators.DifferentiallyPrivateFactory.gaussian_fixed(1.0, 10.0,
 import numpy as np
 factory.create(tff.TensorType(np.float32, [2]))
 import jax
+assert not isinstance(np.ones(2), jax.Array)
 from dp_accounting import rdp
 import dp_accounting
 assert issubclass(dp_accounting.GaussianDpEvent, dp_accounting.DpEvent) and rdp.RdpAccountant
-assert float(jax.numpy.ones(2).sum()) == 2 and callable(tff.jax.computation)
+assert float(jax.numpy.ones(2).sum()) == 2 and isinstance(jax.numpy.ones(2), jax.Array)
+assert callable(tff.jax.computation)
 assert sys.modules["tensorflow_privacy"].DPQuery.__module__ == "tensorflow_privacy.privacy.dp_query.dp_query"
 """
 

@@ -4,14 +4,13 @@ import collections
 
 import numpy as np
 import pytest
-import tensorflow_federated as tff
 
-from tests import numpy_oracle
+from tests import numpy_oracle, setups
 from tff_personalization.algorithms import fed_avg, method
 from tff_personalization.models import emnist_cnn
 from tff_personalization.tasks import archives, client_arrays
 
-SETTINGS = {"clients_per_round": 8, "straggler_step_fraction": 0.25, "local_epochs": 3, "batch_size": 4}
+SETTINGS = {"clients_per_round": 8, "straggler_step_fraction": 0.25, "local_epochs": 3, "batch_size": 3}
 
 
 def make_setup(**settings):
@@ -21,14 +20,14 @@ def make_setup(**settings):
     labels = rng.integers(0, 3, len(writer)).astype(np.int32)
     archive = archives.Archive.from_names(images, labels, writer, np.arange(len(writer)) % 5 == 0, ("a", "b", "c"), "")
     train, _ = client_arrays.to_client_data(archive)
-    return method.Setup(
+    return method.RunSetup(
         emnist_cnn.build_linear(3, np.random.default_rng(1)),
-        train,
-        tuple(train.client_ids),
-        fed_avg.Settings(**{**SETTINGS, **settings}),
-        10,
-        5,
-        lambda rng: emnist_cnn.build_linear(3, rng),
+        fed_avg.Settings(**{**SETTINGS, "client": setups.sgd(), "server": setups.sgd(1.0), **settings}),
+        shuffle=False,
+        train_data=train,
+        train_clients=tuple(train.client_ids),
+        seed=5,
+        build_model=lambda rng: emnist_cnn.build_linear(3, rng),
     )
 
 
@@ -79,14 +78,7 @@ def test_a_round_closes_with_what_reported_and_what_stragglers_got_done():
     cohort = setup.cohorts()(2)
     assert cohort.dropped
     assert 0 < cohort.stragglers < len(cohort.members)
-    process = fed_avg.build_fed_avg(
-        setup.model,
-        tff.learning.optimizers.build_sgdm(0.1),
-        tff.learning.optimizers.build_sgdm(1.0),
-        3,
-        3,
-        shuffle=False,
-    )
+    process = fed_avg.build_fed_avg(setup)
     output = process.next(process.initialize(), cohort.values)
     theta = [w.astype(np.float64) for w in setup.model.initial_weights[0]]
     ends = []

@@ -5,9 +5,8 @@ import math
 import numpy as np
 import pytest
 import tensorflow as tf
-import tensorflow_federated as tff
 
-from tests import numpy_oracle
+from tests import numpy_oracle, setups
 from tff_personalization import cohorts, optimizers, schedules
 from tff_personalization.algorithms import fed_avg
 from tff_personalization.models import emnist_cnn
@@ -57,9 +56,8 @@ def test_clients_train_at_the_rate_of_the_round_that_comes_with_their_data():
     rng = np.random.default_rng(1)
     images, labels = rng.integers(0, 256, (6, 28, 28), np.uint8), rng.integers(0, 3, 6, np.int32)
     schedule = schedules.Schedule("cosine", warmup_rounds=2)
-    client_optimizer = schedules.for_clients(tff.learning.optimizers.build_sgdm(0.1), schedule, ROUNDS)
-    server_optimizer = tff.learning.optimizers.build_sgdm(1.0)
-    process = fed_avg.build_fed_avg(model, client_optimizer, server_optimizer, 2, 4, shuffle=False)
+    client = optimizers.OptimizerSpec("sgd", 0.1, {}, schedule)
+    process = fed_avg.build_fed_avg(setups.setup(fed_avg, model, client=client, local_epochs=2, rounds=ROUNDS))
     seed = np.array([1, 2], np.int32)
     for t in (1, 2, 15):
         value = cohorts.client_value(images, labels, seed, t)

@@ -7,6 +7,7 @@ import pytest
 import tensorflow_federated as tff
 from tensorflow_federated.python.core.impl.compiler import building_blocks, transformation_utils
 
+from tests import setups
 from tff_personalization import aggregators
 from tff_personalization.algorithms import fed_avg
 from tff_personalization.models import emnist_cnn
@@ -58,7 +59,8 @@ def size(type_):
 @functools.cache
 def round_of(name):
     aggregator = aggregators.AGGREGATORS[name].build(aggregators.AGGREGATORS[name].settings(), 10)
-    return fed_avg.build_fed_avg(MODEL, SGD, SGD, 1, 4, "uniform", aggregator=aggregator).next
+    setup = setups.setup(fed_avg, MODEL, local_epochs=1, client_weighting="uniform", aggregator=aggregator)
+    return fed_avg.build_fed_avg(setup).next
 
 
 @functools.cache

@@ -19,6 +19,10 @@ _DEFERRED = {
 }
 
 
+class _Array:
+    """Stands for `jax.Array` until JAX is imported."""
+
+
 class _Deferred(types.ModuleType):
     """A placeholder that imports its module when one of its attributes is first read."""
 
@@ -32,8 +36,8 @@ class _Deferred(types.ModuleType):
             return Any
         if name == "jax" and _is_being_imported("tensorflow"):
             raise AttributeError(attribute)  # TensorFlow then works without it, as if JAX were not installed
-        if name == "jax" and sys._getframe(1).f_globals.get("__name__") == "matplotlib.cbook":
-            raise AttributeError(attribute)  # Matplotlib asks whether it plots an array of JAX, which it never does
+        if name == "jax" and attribute == "Array" and sys.modules.get(name) is self:
+            return _Array  # Matplotlib asks whether what it plots is one; there is none until JAX is imported
         if attribute in ("__file__", "__wrapped__"):  # `inspect` and `warnings` read them of every module
             raise AttributeError(attribute)
         if sys.modules.get(name) is self:

@@ -9,13 +9,14 @@ import tensorflow_federated as tff
 
 from baselines import fed_avg_terms
 from tests import numpy_oracle
+from tests.setups import BATCH, RATE, setup
 from tff_personalization import cohorts, errors, schedules
 from tff_personalization.algorithms import decomposition, fed_avg
 from tff_personalization.models import emnist_cnn
 from tff_personalization.records import saved_models
 from tff_personalization.tools import decompose
 
-RATE, BATCH, EPOCHS = 0.1, 4, 3
+EPOCHS = 3
 SEED = np.array([3, 4], np.int32)
 
 
@@ -64,7 +65,7 @@ def test_a_round_of_one_term_is_that_term_and_both_are_fed_avg():
     rng = np.random.default_rng(1)
     clients = [(rng.integers(0, 256, (n, 28, 28), np.uint8), rng.integers(0, 5, n).astype(np.int32)) for n in (10, 7)]
     model = emnist_cnn.build_linear(5, np.random.default_rng(0))
-    sgd = tff.learning.optimizers.build_sgdm
+    uniform = {"local_epochs": EPOCHS, "client_weighting": "uniform"}
     theta = [w.astype(np.float64) for w in model.initial_weights[0]]
     paths = [numpy_oracle.local_sgd(theta, *c, RATE, BATCH, EPOCHS * -(-len(c[1]) // BATCH)) for c in clients]
     deltas = {
@@ -74,9 +75,7 @@ def test_a_round_of_one_term_is_that_term_and_both_are_fed_avg():
     stragglers = [cohorts.client_value(*client, SEED, step_share=0.5) for client in clients]
     steps, visited = {}, {}
     for term, expected in deltas.items():
-        process = fed_avg_terms.build_fed_avg_terms(
-            model, sgd(RATE), sgd(1.0), term, EPOCHS, BATCH, "uniform", shuffle=False
-        )
+        process = fed_avg_terms.build_fed_avg_terms(setup(fed_avg_terms, model, update_term=term, **uniform))
         state = process.next(process.initialize(), [cohorts.client_value(*client, SEED) for client in clients]).state
         steps[term] = flat(theta) - flat(process.get_model_weights(state).trainable)
         np.testing.assert_allclose(steps[term], np.mean(expected, axis=0), atol=1e-5)
@@ -84,7 +83,7 @@ def test_a_round_of_one_term_is_that_term_and_both_are_fed_avg():
         visited[term] = slow.metrics["client_work"]["examples"]
     for term, expected in deltas.items():
         process = fed_avg_terms.build_fed_avg_terms(
-            model, sgd(RATE), sgd(1.0), term, EPOCHS, BATCH, "uniform", equal_norms=True, shuffle=False
+            setup(fed_avg_terms, model, update_term=term, equal_norms=True, **uniform)
         )
         state = process.next(process.initialize(), [cohorts.client_value(*client, SEED) for client in clients]).state
         scaled = [
@@ -93,7 +92,7 @@ def test_a_round_of_one_term_is_that_term_and_both_are_fed_avg():
         ]
         step = flat(theta) - flat(process.get_model_weights(state).trainable)
         np.testing.assert_allclose(step, np.mean(scaled, axis=0), atol=1e-5)
-    whole = fed_avg.build_fed_avg(model, sgd(RATE), sgd(1.0), EPOCHS, BATCH, "uniform", shuffle=False)
+    whole = fed_avg.build_fed_avg(setup(fed_avg, model, **uniform))
     state = whole.next(whole.initialize(), [cohorts.client_value(*client, SEED) for client in clients]).state
     step = flat(theta) - flat(whole.get_model_weights(state).trainable)
     np.testing.assert_allclose(steps["fed_sgd"] + steps["fomaml"], step, atol=1e-5)

@@ -5,13 +5,14 @@ import pytest
 import tensorflow as tf
 import tensorflow_federated as tff
 
-from tests import numpy_oracle
-from tff_personalization import cohorts
+from tests import numpy_oracle, setups
+from tests.setups import BATCH, RATE, sgd
+from tff_personalization import cohorts, optimizers
 from tff_personalization.algorithms import fed_avg, fed_prox, mime_lite, scaffold
 from tff_personalization.models import emnist_cnn
 
 pytestmark = pytest.mark.usefixtures("worker")
-CLASSES, RATE, BATCH, EPOCHS, POPULATION = 4, 0.1, 4, 2, 5
+CLASSES, EPOCHS, POPULATION = 4, 2, 5
 SEED = np.array([3, 4], np.int32)
 # Client 1 returns in the second round, clients 1 and 2 in the third.
 COHORTS = [(0, 1), (1, 2, 3), (2, 4, 1)]
@@ -35,8 +36,8 @@ def values(clients, members, step_share=1.0):
     return [cohorts.client_value(*clients[i], SEED, step_share=step_share) for i in members]
 
 
-def sgd(rate=RATE, momentum=None):
-    return tff.learning.optimizers.build_sgdm(rate, momentum)
+def setup(module, model, **settings):
+    return setups.setup(module, model, local_epochs=EPOCHS, **settings)
 
 
 def run_rounds(process, clients, cohorts=COHORTS):
@@ -102,16 +103,16 @@ def test_fed_prox_equals_numpy(model, clients):
                 w = plus(w, plus(numpy_oracle.gradient(w, *batch), pull, strength), -RATE)
             ends.append(w)
         theta = mean(ends, [len(clients[i][1]) for i in members])
-    process = fed_prox.build_fed_prox(model, sgd(), sgd(1.0), EPOCHS, BATCH, strength, shuffle=False)
+    process = fed_prox.build_fed_prox(setup(fed_prox, model, proximal_strength=strength))
     assert_close(run_rounds(process, clients), theta)
 
 
 def test_fed_prox_without_pull_is_fed_avg_and_with_a_strong_one_stays_nearer(model, clients):
     weights = [
-        run_rounds(fed_prox.build_fed_prox(model, sgd(), sgd(1.0), EPOCHS, BATCH, strength), clients)
+        run_rounds(fed_prox.build_fed_prox(setup(fed_prox, model, proximal_strength=strength, shuffle=True)), clients)
         for strength in (0.0, 5.0)
     ]
-    without = run_rounds(fed_avg.build_fed_avg(model, sgd(), sgd(1.0), EPOCHS, BATCH), clients)
+    without = run_rounds(fed_avg.build_fed_avg(setup(fed_avg, model, shuffle=True)), clients)
     for a, b in zip(weights[0], without, strict=True):
         np.testing.assert_array_equal(a, b)
     distance = [sum(np.sum((a - b) ** 2) for a, b in zip(w, start(model), strict=True)) for w in weights]
@@ -120,9 +121,11 @@ def test_fed_prox_without_pull_is_fed_avg_and_with_a_strong_one_stays_nearer(mod
 
 def test_tffs_fed_prox_is_ours_with_the_opposite_sign(model, clients):
     """TFF 0.87 adds μ (θ − w) to the gradient, and so drives local training away from θ. It fails when TFF is right."""
-    ours = fed_prox.build_fed_prox(model, sgd(0.02), sgd(1.0, 0.9), EPOCHS, BATCH, -0.5, shuffle=False)
+    with_tffs_sign = setup(fed_prox, model, client=sgd(0.02), server=sgd(1.0, 0.9))
+    with_tffs_sign.settings.values["proximal_strength"] = -0.5  # which the program refuses
+    ours = fed_prox.build_fed_prox(with_tffs_sign)
     stock = tff.learning.algorithms.build_weighted_fed_prox(
-        model, proximal_strength=0.5, client_optimizer_fn=sgd(0.02), server_optimizer_fn=sgd(1.0, 0.9)
+        model, proximal_strength=0.5, client_optimizer_fn=sgd(0.02).build(), server_optimizer_fn=sgd(1.0, 0.9).build()
     )
     assert_close(run_rounds(ours, clients), run_stock(stock, clients))
 
@@ -150,7 +153,7 @@ def test_scaffold_its_control_variates_included_equals_numpy(model, clients):
             ends.append(y)
         x = mean(ends, [1] * len(members))
         c = plus(c, [sum(column) for column in zip(*changes, strict=True)], 1 / POPULATION)
-    process = scaffold.build_scaffold(model, sgd(), sgd(1.0), EPOCHS, BATCH, POPULATION, shuffle=False)
+    process = scaffold.build_scaffold(setup(scaffold, model), POPULATION)
     weights, server, kept = run_stateful(process, clients)
     assert_close(weights, x)
     assert_close(server, c)
@@ -165,7 +168,7 @@ def test_a_stragglers_control_variate_is_of_the_steps_that_it_took(model, client
     y = x
     for batch in batches(clients[0])[:taken]:
         y = plus(y, numpy_oracle.gradient(y, *batch), -RATE)
-    process = scaffold.build_scaffold(model, sgd(), sgd(1.0), EPOCHS, BATCH, POPULATION, shuffle=False)
+    process = scaffold.build_scaffold(setup(scaffold, model), POPULATION)
     output = process.next(process.initialize(), values(clients, [0], step_share=0.4), [process.client_state])
     assert_close(process.get_model_weights(output.state).trainable, y)
     assert_close(output.client_states[0], plus(zeros_like(x), plus(x, y, -1), 1 / (taken * RATE)), atol=1e-4)
@@ -173,9 +176,9 @@ def test_a_stragglers_control_variate_is_of_the_steps_that_it_took(model, client
 
 def test_scaffolds_first_round_is_fed_avg_with_uniform_weights_and_its_second_is_not(model, clients):
     for rounds in (1, 2):
-        process = scaffold.build_scaffold(model, sgd(), sgd(1.0), EPOCHS, BATCH, POPULATION)
+        process = scaffold.build_scaffold(setup(scaffold, model, shuffle=True), POPULATION)
         weights, _, _ = run_stateful(process, clients, COHORTS[:rounds])
-        without = fed_avg.build_fed_avg(model, sgd(), sgd(1.0), EPOCHS, BATCH, "uniform")
+        without = fed_avg.build_fed_avg(setup(fed_avg, model, client_weighting="uniform", shuffle=True))
         difference = max(
             np.abs(a - b).max() for a, b in zip(weights, run_rounds(without, clients, COHORTS[:rounds]), strict=True)
         )
@@ -197,22 +200,22 @@ def test_mime_lite_with_momentum_equals_numpy(model, clients, weighting):
         shares = [len(clients[i][1]) if weighting == "examples" else 1 for i in members]
         x = mean(ends, shares)
         velocity = plus(mean(gradients, shares), velocity, momentum)
-    process = mime_lite.build_mime_lite(model, sgd(RATE, momentum), EPOCHS, BATCH, weighting, shuffle=False)
+    process = mime_lite.build_mime_lite(setup(mime_lite, model, base=sgd(RATE, momentum), client_weighting=weighting))
     assert_close(run_rounds(process, clients), x)
 
 
 @pytest.mark.parametrize(
-    "base", [sgd(0.02, 0.9), tff.learning.optimizers.build_adam(0.001, epsilon=1e-3)], ids=["momentum", "adam"]
+    "base", [sgd(0.02, 0.9), optimizers.OptimizerSpec("adam", 0.001, {"epsilon": 1e-3})], ids=["momentum", "adam"]
 )
 def test_mime_lite_equals_tffs(model, clients, base):
-    ours = mime_lite.build_mime_lite(model, base, EPOCHS, BATCH, shuffle=False)
-    stock = tff.learning.algorithms.build_weighted_mime_lite(model, base)
+    ours = mime_lite.build_mime_lite(setup(mime_lite, model, base=base))
+    stock = tff.learning.algorithms.build_weighted_mime_lite(model, base.build())
     # TFF weights a client by the examples of all its epochs, which gives the same shares.
     assert_close(run_rounds(ours, clients), run_stock(stock, clients), atol=2e-5)
 
 
 def test_mime_lite_with_a_base_optimizer_without_state_is_fed_avg(model, clients):
-    ours = run_rounds(mime_lite.build_mime_lite(model, sgd(), EPOCHS, BATCH), clients)
-    expected = run_rounds(fed_avg.build_fed_avg(model, sgd(), sgd(1.0), EPOCHS, BATCH), clients)
+    ours = run_rounds(mime_lite.build_mime_lite(setup(mime_lite, model, base=sgd(), shuffle=True)), clients)
+    expected = run_rounds(fed_avg.build_fed_avg(setup(fed_avg, model, shuffle=True)), clients)
     for a, b in zip(ours, expected, strict=True):
         np.testing.assert_array_equal(a, b)

@@ -5,7 +5,7 @@ import pytest
 import tensorflow as tf
 import tensorflow_federated as tff
 
-from tests import numpy_oracle
+from tests import numpy_oracle, setups
 from tests.algorithms import test_oracles as oracles
 from tff_personalization import local_training
 from tff_personalization.algorithms import fed_avg, ifca
@@ -23,17 +23,9 @@ def models():
 
 
 def build(models, server=None, **settings):
-    client = oracles.sgd()
     server = server or oracles.sgd(1.0, MOMENTUM)
-    return ifca.build_ifca(
-        models[0],
-        ifca.first_models(*models),
-        client,
-        server,
-        EPOCHS,
-        oracles.BATCH,
-        **{"shuffle": False, **settings},
-    )
+    setup = setups.setup(ifca, models[0], server=server, local_epochs=EPOCHS, **settings)
+    return ifca.build_ifca(setup, ifca.first_models(*models))
 
 
 def steps_of(count):
@@ -83,7 +75,8 @@ def test_the_shares_of_the_clusters_are_measured(models):
 def test_one_cluster_is_fed_avg(models):
     rounds = [oracles.make_clients(10, 3, 8), oracles.make_clients(6, 5)]
     alone, _ = oracles.run_rounds(build(models[:1], shuffle=True), rounds)
-    process = fed_avg.build_fed_avg(models[0], oracles.sgd(), oracles.sgd(1.0, MOMENTUM), EPOCHS, oracles.BATCH)
+    of_one = setups.setup(fed_avg, models[0], server=oracles.sgd(1.0, MOMENTUM), local_epochs=EPOCHS, shuffle=True)
+    process = fed_avg.build_fed_avg(of_one)
     for ours, theirs in zip(alone, oracles.run_rounds(process, rounds)[0], strict=True):
         np.testing.assert_allclose(ours, theirs, atol=1e-6)
 
@@ -117,7 +110,7 @@ def test_best_cluster_starts_from_the_model_that_fits_the_train_part(models):
     weights = ifca.first_models(*models)
     evaluate = evaluation.build_personalization_evaluation(
         models[0],
-        oracles.sgd(),
+        oracles.sgd().build(),
         epochs=1,
         batch_size=oracles.BATCH,
         strategies=["best_cluster"],

@@ -1,17 +1,19 @@
 """FOMAML, MAML, Per-FedAvg and Meta-SGD against NumPy, finite differences and each other."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 import tensorflow as tf
-import tensorflow_federated as tff
 
 from baselines import fed_sgd
-from tests import numpy_oracle
+from tests import numpy_oracle, setups
+from tests.setups import BATCH
 from tff_personalization import cohorts, local_training, schedules
 from tff_personalization.algorithms import fed_avg, fomaml, maml, meta_learning, meta_sgd, per_fed_avg, reptile
 from tff_personalization.models import emnist_cnn
 
-CLASSES, BATCH = 5, 4
+CLASSES = 5
 RATE = 0.2  # large for these images, to make second derivatives visible
 SEED = np.array([3, 4], np.int32)
 
@@ -34,8 +36,8 @@ def make_clients(*sizes):
     return clients
 
 
-def sgd(rate=RATE):
-    return tff.learning.optimizers.build_sgdm(rate)
+def setup(module, model, **settings):
+    return setups.setup(module, model, **{"client": setups.sgd(RATE)} | settings)
 
 
 def delta_of_round(process, clients, round_number=1):
@@ -108,7 +110,7 @@ def test_a_drawn_batch_holds_different_examples_and_at_most_all():
 
 def test_the_gradient_in_batches_is_the_gradient_of_all_examples(model):
     ((images, labels),) = make_clients(11)
-    training = local_training.LocalTraining(model, sgd(), BATCH)
+    training = local_training.LocalTraining(model, setups.sgd().build(), BATCH)
     theta = tuple(tf.constant(w) for w in model.initial_weights[0])
     found = training.gradient(theta, local_training.Examples(tf.constant(images), tf.constant(labels)), SEED)
     assert_close(found.gradients, numpy_oracle.gradient(initial(model), numpy_oracle.flat(images), labels))
@@ -123,15 +125,15 @@ def test_the_gradient_in_batches_is_the_gradient_of_all_examples(model):
 @pytest.mark.usefixtures("worker")
 @pytest.mark.parametrize("query_fraction", [0.5, 0.0])
 def test_a_fomaml_round_equals_numpy(model, query_fraction):
-    clients, steps, scale = make_clients(12, 3, 9, 1), 3, 0.25
-    process = fomaml.build_fomaml(model, sgd(), sgd(1.0), steps, BATCH, query_fraction, scale, shuffle=False)
+    clients, steps = make_clients(12, 3, 9, 1), 3
+    process = fomaml.build_fomaml(setup(fomaml, model, local_steps=steps, query_fraction=query_fraction))
     found, output = delta_of_round(process, clients)
     expected, visits = [np.zeros_like(w) for w in initial(model)], 0
     for client in clients:
         support, query = parts(client, query_fraction)
         phi = numpy_oracle.local_sgd(initial(model), *support, RATE, BATCH, steps)[-1]
         gradient = numpy_oracle.gradient(phi, numpy_oracle.flat(query[0]), query[1])
-        expected = plus(expected, scale / len(clients), gradient)
+        expected = plus(expected, RATE / len(clients), gradient)
         starts = range(0, len(support[1]), BATCH)
         visits += sum(min(BATCH, len(support[1]) - starts[i % len(starts)]) for i in range(steps)) + len(query[1])
     assert_close(found, expected)
@@ -144,9 +146,10 @@ def test_a_fomaml_round_equals_numpy(model, query_fraction):
 def test_with_a_schedule_the_rounds_rate_is_that_of_local_steps_and_of_the_meta_gradient(model, method):
     (client,) = make_clients(8)
     support, query = parts(client, 0.5)
-    build = {"fomaml": fomaml.build_fomaml, "maml": maml.build_maml}[method]
-    scheduled = schedules.for_clients(sgd(), schedules.Schedule("exponential", 0.5, warmup_rounds=2), rounds=9)
-    process = build(model, scheduled, sgd(1.0), 1, BATCH, 0.5, RATE, shuffle=False)
+    module, build = {"fomaml": (fomaml, fomaml.build_fomaml), "maml": (maml, maml.build_maml)}[method]
+    schedule = schedules.Schedule("exponential", 0.5, warmup_rounds=2)
+    scheduled = dataclasses.replace(setups.sgd(RATE), schedule=schedule)
+    process = build(setup(module, model, client=scheduled, local_steps=1, query_fraction=0.5, rounds=9))
     for round_number, rate in ((1, RATE / 2), (3, RATE / 4)):
         found, _ = delta_of_round(process, [client], round_number)
         phi = numpy_oracle.local_sgd(initial(model), *support, rate, BATCH, 1)[-1]
@@ -163,13 +166,18 @@ def test_fed_avg_is_fed_sgd_plus_fomaml_of_every_number_of_steps_and_reptile_of_
     model,
 ):
     """Section 2 of arXiv 1909.12488, with all of a client's data in every step."""
-    clients = make_clients(9, 6)
-    terms = [delta_of_round(fed_sgd.build_fed_sgd(model, sgd(), sgd(1.0), "uniform"), clients)[0]]
+    clients, whole = make_clients(9, 6), {"batch_size": 16, "shuffle": True}
+    terms = [delta_of_round(fed_sgd.build_fed_sgd(setup(fed_sgd, model, client_weighting="uniform")), clients)[0]]
     terms += [
-        delta_of_round(fomaml.build_fomaml(model, sgd(), sgd(1.0), j, 16, 0.0, RATE), clients)[0] for j in (1, 2, 3)
+        delta_of_round(fomaml.build_fomaml(setup(fomaml, model, local_steps=j, query_fraction=0.0, **whole)), clients)[
+            0
+        ]
+        for j in (1, 2, 3)
     ]
-    of_fed_avg, _ = delta_of_round(fed_avg.build_fed_avg(model, sgd(), sgd(1.0), 4, 16, "uniform"), clients)
-    of_reptile, _ = delta_of_round(reptile.build_reptile(model, sgd(), sgd(1.0), 2, 16), clients)
+    of_fed_avg, _ = delta_of_round(
+        fed_avg.build_fed_avg(setup(fed_avg, model, local_epochs=4, client_weighting="uniform", **whole)), clients
+    )
+    of_reptile, _ = delta_of_round(reptile.build_reptile(setup(reptile, model, local_steps=2, **whole)), clients)
     assert_close(of_fed_avg, [sum(part) for part in zip(*terms, strict=True)], atol=1e-5)
     assert_close(of_reptile, plus(terms[0], 1, terms[1]), atol=1e-5)
     assert distance(terms[0], terms[1]) > 1e-3  # they are not the same term twice
@@ -188,9 +196,8 @@ def loss_after_adapting(theta, support, query, steps):
 def test_mamls_delta_is_the_derivative_of_the_loss_after_adapting_by_finite_differences(model, steps):
     (client,) = make_clients(12)
     support, query = parts(client, 0.5)
-    arguments = (model, sgd(), sgd(1.0), steps, BATCH, 0.5, 1.0)
-    exact, _ = delta_of_round(maml.build_maml(*arguments, shuffle=False), [client])
-    first_order, _ = delta_of_round(fomaml.build_fomaml(*arguments, shuffle=False), [client])
+    exact, _ = delta_of_round(maml.build_maml(setup(maml, model, local_steps=steps)), [client])
+    first_order, _ = delta_of_round(fomaml.build_fomaml(setup(fomaml, model, local_steps=steps)), [client])
     theta, h = initial(model), 1e-5
     for i in range(2):
         for where in list(np.ndindex(theta[i].shape))[:: 7 if i == 0 else 1]:
@@ -199,19 +206,20 @@ def test_mamls_delta_is_the_derivative_of_the_loss_after_adapting_by_finite_diff
                 moved = [w.copy() for w in theta]
                 moved[i][where] += sign * h
                 losses.append(loss_after_adapting(moved, support, query, steps))
-            assert exact[i][where] == pytest.approx((losses[0] - losses[1]) / (2 * h), abs=2e-6)
-    assert distance(exact, first_order) > 1e-3
+            assert exact[i][where] / RATE == pytest.approx((losses[0] - losses[1]) / (2 * h), abs=2e-6)
+    assert distance(exact, first_order) > 1e-3 * RATE
 
 
 @pytest.mark.usefixtures("worker")
 def test_mamls_delta_of_one_step_has_the_hessian_in_closed_form(model):
-    """(I − β ∇²L(θ; support)) ∇L(φ; query)."""
+    """β (I − β ∇²L(θ; support)) ∇L(φ; query)."""
     (client,) = make_clients(8)
     support, query = parts(client, 0.5)
-    found, _ = delta_of_round(maml.build_maml(model, sgd(), sgd(1.0), 1, BATCH, 0.5, 1.0, shuffle=False), [client])
+    found, _ = delta_of_round(maml.build_maml(setup(maml, model, local_steps=1)), [client])
     phi = numpy_oracle.local_sgd(initial(model), *support, RATE, BATCH, 1)[-1]
     v = numpy_oracle.gradient(phi, numpy_oracle.flat(query[0]), query[1])
-    assert_close(found, plus(v, -RATE, numpy_oracle.hessian_product(initial(model), numpy_oracle.flat(support[0]), v)))
+    product = numpy_oracle.hessian_product(initial(model), numpy_oracle.flat(support[0]), v)
+    assert_close([d / RATE for d in found], plus(v, -RATE, product))
 
 
 def cnn_loss_in_plain_tensorflow(weights, x, y):
@@ -228,8 +236,8 @@ def test_mamls_delta_on_the_cnn_is_that_of_nested_tapes_over_plain_tensorflow():
     """Finite differences do not work here: where a ReLU switches, the result of the local steps jumps."""
     model, steps, rate = emnist_cnn.build_cnn(CLASSES, np.random.default_rng(0), dropout=False), 3, 0.03
     (client,) = make_clients(16)
-    arguments = (model, sgd(rate), sgd(1.0), steps, BATCH, 0.5, 1.0)
-    found, _ = delta_of_round(maml.build_maml(*arguments, shuffle=False), [client])
+    found, _ = delta_of_round(maml.build_maml(setup(maml, model, client=setups.sgd(rate), local_steps=steps)), [client])
+    found = [d / rate for d in found]
     support, query = parts(client, 0.5)
     theta = tuple(tf.constant(w) for w in model.initial_weights[0])
     with tf.GradientTape() as outer:
@@ -263,9 +271,8 @@ def per_fed_avg_in_numpy(weights, client, alpha, beta, steps, correction):
 
 
 def per_fed_avg_delta(model, clients, steps, hessian_delta, alpha=RATE, beta=0.1):
-    process = per_fed_avg.build_per_fed_avg(
-        model, sgd(beta), sgd(1.0), steps, BATCH, alpha, hessian_delta, shuffle=False
-    )
+    settings = {"local_steps": steps, "inner_learning_rate": alpha, "hessian_delta": hessian_delta}
+    process = per_fed_avg.build_per_fed_avg(setup(per_fed_avg, model, client=setups.sgd(beta), **settings))
     return delta_of_round(process, clients)[0]
 
 
@@ -303,9 +310,10 @@ def test_per_fed_avgs_difference_of_gradients_nears_the_hessian_as_delta_falls(m
 
 @pytest.mark.usefixtures("worker")
 def test_meta_sgd_with_its_first_rates_moves_the_model_as_maml_does(model):
-    clients = make_clients(12, 7)
-    of_meta_sgd, _ = delta_of_round(meta_sgd.build_meta_sgd(model, sgd(1.0), 3, BATCH, 0.5, RATE), clients)
-    of_maml, _ = delta_of_round(maml.build_maml(model, sgd(), sgd(1.0), 3, BATCH, 0.5, RATE), clients)
+    clients, settings = make_clients(12, 7), {"local_steps": 3, "shuffle": True}
+    start = setups.setup(meta_sgd, model, inner_learning_rate=RATE, **settings)
+    of_meta_sgd, _ = delta_of_round(meta_sgd.build_meta_sgd(start), clients)
+    of_maml, _ = delta_of_round(maml.build_maml(setup(maml, model, **settings)), clients)
     assert len(of_meta_sgd) == 2 * len(of_maml)
     assert_close(of_meta_sgd[:2], of_maml)
 
@@ -314,7 +322,9 @@ def test_meta_sgd_with_its_first_rates_moves_the_model_as_maml_does(model):
 def test_two_rounds_of_meta_sgd_equal_numpy_in_weights_and_rates(model):
     """One inner step: the gradient of the rates is −∇L(φ; query) ∘ ∇L(θ; support); the second round uses the rates."""
     (client,) = make_clients(8)
-    process = meta_sgd.build_meta_sgd(model, sgd(2.0), 1, BATCH, 0.5, RATE, shuffle=False)
+    process = meta_sgd.build_meta_sgd(
+        setups.setup(meta_sgd, model, server=setups.sgd(2.0), local_steps=1, inner_learning_rate=RATE)
+    )
     (images, labels), query = parts(client, 0.5)
     x = numpy_oracle.flat(images)
     theta, rates = initial(model), [np.full_like(w, RATE) for w in initial(model)]

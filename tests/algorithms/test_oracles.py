@@ -7,12 +7,13 @@ import tensorflow_federated as tff
 
 from baselines import centralized, fed_sgd
 from tests import numpy_oracle
-from tff_personalization import cohorts
+from tests.setups import BATCH, RATE, setup, sgd
+from tff_personalization import cohorts, optimizers
 from tff_personalization.algorithms import fed_avg, reptile
 from tff_personalization.models import emnist_cnn
 
 pytestmark = pytest.mark.usefixtures("worker")
-CLASSES, RATE, BATCH = 5, 0.1, 4
+CLASSES = 5
 SEED = np.array([3, 4], np.int32)
 
 
@@ -45,14 +46,10 @@ def initial(model):
     return [w.astype(np.float64) for w in model.initial_weights[0]]
 
 
-def sgd(rate=RATE, momentum=None):
-    return tff.learning.optimizers.build_sgdm(rate, momentum)
-
-
 @pytest.mark.parametrize("weighting", ["examples", "uniform"])
 def test_a_fed_avg_round_equals_numpy(model, weighting):
     clients, epochs = make_clients(10, 3, 8), 3  # short last batches, a client smaller than a batch
-    process = fed_avg.build_fed_avg(model, sgd(), sgd(1.0), epochs, BATCH, weighting, shuffle=False)
+    process = fed_avg.build_fed_avg(setup(fed_avg, model, local_epochs=epochs, client_weighting=weighting))
     trained, metrics = run_rounds(process, [clients])
     delta = numpy_oracle.mean_delta(
         initial(model), clients, weighting, RATE, BATCH, lambda n: epochs * int(np.ceil(n / BATCH))
@@ -65,7 +62,7 @@ def test_a_fed_avg_round_equals_numpy(model, weighting):
 
 def test_a_reptile_round_equals_numpy(model):
     clients, steps = make_clients(10, 3, 8), 7  # not a whole number of epochs for any client
-    process = reptile.build_reptile(model, sgd(), sgd(0.5), steps, BATCH, shuffle=False)
+    process = reptile.build_reptile(setup(reptile, model, server=sgd(0.5), local_steps=steps))
     trained, _ = run_rounds(process, [clients])
     delta = numpy_oracle.mean_delta(initial(model), clients, "uniform", RATE, BATCH, lambda n: steps)
     for w, d, after in zip(initial(model), delta, trained, strict=True):
@@ -74,7 +71,7 @@ def test_a_reptile_round_equals_numpy(model):
 
 def test_a_fed_sgd_round_is_one_step_down_the_gradient_of_all_examples(model):
     clients = make_clients(10, 3, 8)
-    trained, _ = run_rounds(fed_sgd.build_fed_sgd(model, sgd(), sgd(1.0)), [clients])
+    trained, _ = run_rounds(fed_sgd.build_fed_sgd(setup(fed_sgd, model)), [clients])
     pooled = [np.concatenate(parts) for parts in zip(*clients, strict=True)]
     gradient = numpy_oracle.gradient(initial(model), numpy_oracle.flat(pooled[0]), pooled[1])
     for w, g, after in zip(initial(model), gradient, trained, strict=True):
@@ -104,7 +101,7 @@ def adam_steps(weights, delta_of, rounds, rate=0.01, beta_1=0.9, beta_2=0.999, e
 
 @pytest.mark.parametrize(
     ("server", "steps"),
-    [(sgd(1.0, 0.9), momentum_steps), (tff.learning.optimizers.build_adam(0.01), adam_steps)],
+    [(sgd(1.0, 0.9), momentum_steps), (optimizers.OptimizerSpec("adam", 0.01), adam_steps)],
     ids=["momentum", "adam"],
 )
 def test_three_rounds_with_a_server_optimizer_equal_numpy(model, server, steps):
@@ -115,7 +112,7 @@ def test_three_rounds_with_a_server_optimizer_equal_numpy(model, server, steps):
             weights, rounds[number], "examples", RATE, BATCH, lambda n: 2 * int(np.ceil(n / BATCH))
         )
 
-    process = fed_avg.build_fed_avg(model, sgd(), server, 2, BATCH, shuffle=False)
+    process = fed_avg.build_fed_avg(setup(fed_avg, model, server=server, local_epochs=2))
     trained, _ = run_rounds(process, rounds)
     for expected, after in zip(steps(initial(model), delta_of, 3), trained, strict=True):
         np.testing.assert_allclose(after, expected, atol=1e-5)
@@ -124,8 +121,10 @@ def test_three_rounds_with_a_server_optimizer_equal_numpy(model, server, steps):
 def test_fed_avg_equals_reptile_when_every_client_has_k_over_e_batches(model):
     """Under uniform weights, and with shuffling: both draw the same permutations."""
     clients, epochs = make_clients(12, 11, 10), 2  # three batches of four each
-    by_epochs = fed_avg.build_fed_avg(model, sgd(), sgd(1.0), epochs, BATCH, "uniform")
-    by_steps = reptile.build_reptile(model, sgd(), sgd(1.0), 3 * epochs, BATCH)
+    by_epochs = fed_avg.build_fed_avg(
+        setup(fed_avg, model, local_epochs=epochs, client_weighting="uniform", shuffle=True)
+    )
+    by_steps = reptile.build_reptile(setup(reptile, model, local_steps=3 * epochs, shuffle=True))
     for a, b in zip(run_rounds(by_epochs, [clients])[0], run_rounds(by_steps, [clients])[0], strict=True):
         np.testing.assert_array_equal(a, b)
 
@@ -138,7 +137,7 @@ def test_fed_avg_is_fed_sgd_plus_fomaml_terms_along_a_clients_path(model):
     batches = [slice(0, 4), slice(4, 8), slice(8, 12)]
     fed_sgd_term = numpy_oracle.gradient(path[0], x[batches[0]], y[batches[0]])
     fomaml = [numpy_oracle.gradient(path[j], x[batches[j]], y[batches[j]]) for j in (1, 2)]
-    process = fed_avg.build_fed_avg(model, sgd(), sgd(1.0), 1, BATCH, shuffle=False)
+    process = fed_avg.build_fed_avg(setup(fed_avg, model, local_epochs=1))
     trained, _ = run_rounds(process, [[client]])
     for i, (w, after) in enumerate(zip(initial(model), trained, strict=True)):
         delta = RATE * (fed_sgd_term[i] + sum(term[i] for term in fomaml))
@@ -149,9 +148,9 @@ def test_fed_avg_is_fed_sgd_plus_fomaml_terms_along_a_clients_path(model):
 def test_three_rounds_equal_tffs_own_fed_avg_on_the_cnn():
     model = emnist_cnn.build_cnn(CLASSES, np.random.default_rng(0), dropout=False)
     rounds = [make_clients(9, 6), make_clients(4, 7), make_clients(5, 5)]
-    ours = fed_avg.build_fed_avg(model, sgd(0.02), sgd(1.0, 0.9), 2, BATCH, shuffle=False)
+    ours = fed_avg.build_fed_avg(setup(fed_avg, model, client=sgd(0.02), server=sgd(1.0, 0.9), local_epochs=2))
     stock = tff.learning.algorithms.build_weighted_fed_avg(
-        model, client_optimizer_fn=sgd(0.02), server_optimizer_fn=sgd(1.0, 0.9)
+        model, client_optimizer_fn=sgd(0.02).build(), server_optimizer_fn=sgd(1.0, 0.9).build()
     )
     state = stock.initialize()
     for clients in rounds:
@@ -167,7 +166,7 @@ def test_pooled_training_keeps_its_optimizers_state_from_round_to_round(model):
     """Two rounds of pooled momentum SGD equal one longer pass through the same examples."""
     (client,) = make_clients(16)
     halves = [[(client[0][:8], client[1][:8])], [(client[0][8:], client[1][8:])]]
-    process = centralized.build_centralized(model, sgd(RATE, 0.9), BATCH)
+    process = centralized.build_centralized(setup(centralized, model, client=sgd(RATE, 0.9)))
     in_two, _ = run_rounds(process, halves)
     in_one, _ = run_rounds(process, [[client]])
     weights, velocity = initial(model), [np.zeros_like(w) for w in initial(model)]

@@ -5,9 +5,9 @@ import pytest
 import tensorflow as tf
 import tensorflow_federated as tff
 
-from tests import numpy_oracle
+from tests import numpy_oracle, setups
 from tests.algorithms import test_oracles as oracles
-from tff_personalization import local_training
+from tff_personalization import local_training, optimizers
 from tff_personalization.algorithms import fed_per, fed_recon, fed_rep, partial_model
 from tff_personalization.models import emnist_cnn, functional
 from tff_personalization.personalization import evaluation
@@ -15,6 +15,7 @@ from tff_personalization.personalization import evaluation
 pytestmark = pytest.mark.usefixtures("worker")
 HIDDEN, HEAD_EPOCHS, EPOCHS = 6, 3, 2
 RATE = 0.01  # at larger rates training these two layers oscillates, and so do float32 errors
+DECAY = optimizers.OptimizerSpec("adamw", 0.01, {"weight_decay": 0.1})
 NOISE = tff.aggregators.DifferentiallyPrivateFactory.gaussian_fixed(noise_multiplier=1.0, clients_per_round=2, clip=0.1)
 
 
@@ -69,10 +70,12 @@ def test_fed_recon_trains_heads_at_a_rate_of_their_own(model):
     assert np.abs(trained[0] - at_one_rate[0]).max() > 1e-4
 
 
+def setup(module, model, server, **settings):
+    return setups.setup(module, model, client=setups.sgd(RATE), server=server, local_epochs=EPOCHS, **settings)
+
+
 def build_fed_recon(model, server, **settings):
-    return fed_recon.build_fed_recon(
-        model, oracles.sgd(RATE), server, HEAD_EPOCHS, EPOCHS, oracles.BATCH, **{"shuffle": False, **settings}
-    )
+    return fed_recon.build_fed_recon(setup(fed_recon, model, server, head_epochs=HEAD_EPOCHS, **settings))
 
 
 @pytest.mark.parametrize("weighting", ["examples", "uniform"])
@@ -108,7 +111,7 @@ def test_support_and_query_halves_are_a_clients_examples_dealt_anew_by_the_seed(
 @pytest.mark.parametrize(
     ("server", "aggregator"),
     [
-        (tff.learning.optimizers.build_adamw(0.01, weight_decay=0.1), None),
+        (DECAY, None),
         (oracles.sgd(1.0, 0.9), tff.aggregators.as_weighted_aggregator(NOISE)),
     ],
     ids=["weight decay", "noise"],
@@ -128,7 +131,7 @@ def test_what_is_frozen_has_a_delta_of_zero(model):
     theta = tuple(tf.constant(w) for w in model.initial_weights[0])
     on_features = local_training.features(model, theta, examples)
     client = local_training.ClientRound(on_features, tf.constant(oracles.SEED))
-    u, *head = partial_model.train_head(model, oracles.sgd(RATE), oracles.BATCH, theta, client, HEAD_EPOCHS)
+    u, *head = partial_model.train_head(model, oracles.sgd(RATE).build(), oracles.BATCH, theta, client, HEAD_EPOCHS)
     np.testing.assert_array_equal(u, theta[0])
     assert all(np.any(before != after) for before, after in zip(theta[1:], head, strict=True))
 
@@ -138,7 +141,7 @@ def test_reconstruct_trains_the_head_as_fed_recon_does_and_then_fine_tunes_all_l
     test_images, test_labels = oracles.make_clients(3, 8)[1]
     evaluate = evaluation.build_personalization_evaluation(
         model,
-        oracles.sgd(RATE),
+        oracles.sgd(RATE).build(),
         epochs=EPOCHS,
         batch_size=oracles.BATCH,  # a full batch: its order does not matter
         strategies=["reconstruct", "reconstruct_head"],
@@ -176,15 +179,11 @@ def run_rounds_with_states(process, rounds):
 
 
 def build_fed_per(model, server, **settings):
-    return fed_per.build_fed_per(
-        model, oracles.sgd(RATE), server, EPOCHS, oracles.BATCH, **{"shuffle": False, **settings}
-    )
+    return fed_per.build_fed_per(setup(fed_per, model, server, **settings))
 
 
 def build_fed_rep(model, server, head_epochs=HEAD_EPOCHS, **settings):
-    return fed_rep.build_fed_rep(
-        model, oracles.sgd(RATE), server, head_epochs, EPOCHS, oracles.BATCH, **{"shuffle": False, **settings}
-    )
+    return fed_rep.build_fed_rep(setup(fed_rep, model, server, head_epochs=head_epochs, **settings))
 
 
 def fed_per_of_a_client(weights, images, labels):
@@ -223,8 +222,7 @@ def test_three_rounds_with_kept_heads_equal_numpy(model, build, of_a_client):
 def test_what_fed_rep_freezes_stays_untouched(model):
     """The global head in all rounds; a client's own, bit by bit, while the representation is trained."""
     initial, cohort = model.initial_weights[0], dict(zip("ab", oracles.make_clients(9, 6), strict=True))
-    server = tff.learning.optimizers.build_adamw(0.01, weight_decay=0.1)
-    trained, _ = run_rounds_with_states(build_fed_rep(model, server), [cohort, cohort])
+    trained, _ = run_rounds_with_states(build_fed_rep(model, DECAY), [cohort, cohort])
     for before, after in zip(initial[1:], trained[1:], strict=True):
         np.testing.assert_array_equal(before, after)
     trained, kept = run_rounds_with_states(build_fed_rep(model, oracles.sgd(1.0), head_epochs=0), [cohort])

@@ -6,7 +6,7 @@ There are three rounds: one client is in all of them, one in two, one only in th
 import numpy as np
 import pytest
 
-from tests import numpy_oracle
+from tests import numpy_oracle, setups
 from tests.algorithms import test_oracles as oracles
 from tests.algorithms import test_partial_models as partial_models
 from tff_personalization.algorithms import apfl, ditto, fed_ala, fed_amp, fed_babu, fed_proto, fed_rod, p_fed_me
@@ -23,6 +23,11 @@ def model():
 
 
 two_layers = partial_models.model
+
+
+def setup(module, model, rate=RATE, **settings):
+    server = {"server": setups.sgd(1.0, 0.9)} if "server" in module.METHOD.settings.parts() else {}
+    return setups.setup(module, model, client=setups.sgd(rate), **server, **settings)
 
 
 @pytest.fixture
@@ -77,16 +82,14 @@ def test_ditto_equals_numpy(model, rounds):
             v = move(v, [g + STRENGTH * (a - b) for g, a, b in zip(gradients, v, w, strict=True)])
         return end, v
 
-    process = ditto.build_ditto(
-        model, oracles.sgd(RATE), oracles.sgd(1.0, 0.9), EPOCHS, oracles.BATCH, STRENGTH, shuffle=False
-    )
+    process = ditto.build_ditto(setup(ditto, model, local_epochs=EPOCHS, ditto_lambda=STRENGTH))
     start = oracles.initial(model)
     states = assert_rounds_equal_numpy(process, rounds, start, start, of_a_client)
     assert np.abs(states["a"][0] - states["b"][0]).max() > 1e-3
 
 
 def test_p_fed_me_equals_numpy(model, rounds):
-    settings = p_fed_me.Envelope(p_fed_me_lambda=2.0, p_fed_me_steps=3, p_fed_me_learning_rate=0.2)
+    settings = {"local_steps": 5, "p_fed_me_lambda": 2.0, "p_fed_me_steps": 3, "p_fed_me_learning_rate": 0.2}
 
     def of_a_client(w, client, theta):
         w_i, theta = w, w  # a client's next round does not start from what it kept
@@ -97,9 +100,7 @@ def test_p_fed_me_equals_numpy(model, rounds):
             w_i = [a - 0.2 * 2.0 * (a - t) for a, t in zip(w_i, theta, strict=True)]
         return w_i, theta
 
-    process = p_fed_me.build_p_fed_me(
-        model, oracles.sgd(RATE), oracles.sgd(1.0, 0.9), 5, oracles.BATCH, settings, shuffle=False
-    )
+    process = p_fed_me.build_p_fed_me(setup(p_fed_me, model, **settings))
     start = oracles.initial(model)
     assert_rounds_equal_numpy(process, rounds, start, start, of_a_client, uniform=True)
 
@@ -116,10 +117,7 @@ def test_apfl_equals_numpy(model, rounds, learn):
             alpha = np.clip(alpha - RATE * slope, 0, 1) if learn else alpha
         return w, [*v, alpha]
 
-    settings = apfl.Mixture(apfl_alpha=0.6, apfl_learn_alpha=learn)
-    process = apfl.build_apfl(
-        model, oracles.sgd(RATE), oracles.sgd(1.0, 0.9), EPOCHS, oracles.BATCH, settings, shuffle=False
-    )
+    process = apfl.build_apfl(setup(apfl, model, local_epochs=EPOCHS, apfl_alpha=0.6, apfl_learn_alpha=learn))
     start = oracles.initial(model)
     states = assert_rounds_equal_numpy(process, rounds, start, [*start, np.float64(0.6)], of_a_client)
     assert (len({float(state[-1]) for state in states.values()}) == 3) == learn
@@ -128,8 +126,7 @@ def test_apfl_equals_numpy(model, rounds, learn):
 def test_fed_babu_equals_numpy(two_layers):
     """FedAvg of U; V and b do not change by a bit."""
     rounds = [oracles.make_clients(9, 13, 1), oracles.make_clients(7, 10)]
-    server = oracles.sgd(1.0, 0.9)
-    process = fed_babu.build_fed_babu(two_layers, oracles.sgd(SMALL), server, EPOCHS, oracles.BATCH, shuffle=False)
+    process = fed_babu.build_fed_babu(setup(fed_babu, two_layers, SMALL, local_epochs=EPOCHS))
     trained, _ = oracles.run_rounds(process, rounds)
     u, *head = oracles.initial(two_layers)
     velocity = np.zeros_like(u)
@@ -163,10 +160,8 @@ def test_fed_ala_equals_numpy(two_layers, rounds):
         end = partial_models.train(start(s) if number else theta, *client, (0, 1, 2), EPOCHS, SMALL)
         return end, [*end, *s, number + 1]
 
-    settings = fed_ala.Aggregation(ala_learning_rate=rate, ala_first_epochs=3)
-    process = fed_ala.build_fed_ala(
-        two_layers, oracles.sgd(SMALL), oracles.sgd(1.0, 0.9), EPOCHS, oracles.BATCH, settings, shuffle=False
-    )
+    settings = {"local_epochs": EPOCHS, "ala_learning_rate": rate, "ala_first_epochs": 3}
+    process = fed_ala.build_fed_ala(setup(fed_ala, two_layers, SMALL, **settings))
     start = oracles.initial(two_layers)
     at_first = [*start, *map(np.ones_like, start[1:]), 0]
     states = assert_rounds_equal_numpy(process, [*rounds, rounds[0]], start, at_first, of_a_client)
@@ -187,9 +182,7 @@ def test_fed_rod_equals_numpy(two_layers, rounds):
             p = move(p, of_p, SMALL)
         return theta, p
 
-    process = fed_rod.build_fed_rod(
-        two_layers, oracles.sgd(SMALL), oracles.sgd(1.0, 0.9), EPOCHS, oracles.BATCH, shuffle=False
-    )
+    process = fed_rod.build_fed_rod(setup(fed_rod, two_layers, SMALL, local_epochs=EPOCHS))
     start = oracles.initial(two_layers)
     states = assert_rounds_equal_numpy(process, rounds, start, [0 * w for w in start[1:]], of_a_client)
     assert np.abs(states["a"][0] - states["b"][0]).max() > 1e-3
@@ -227,7 +220,8 @@ def test_fed_proto_equals_numpy(two_layers, rounds):
         prototypes[new] = sums[new] / counts[new, np.newaxis]
         exists = exists | new
 
-    process = fed_proto.build_fed_proto(two_layers, oracles.sgd(SMALL), EPOCHS, oracles.BATCH, STRENGTH, shuffle=False)
+    settings = {"local_epochs": EPOCHS, "fed_proto_lambda": STRENGTH}
+    process = fed_proto.build_fed_proto(setup(fed_proto, two_layers, SMALL, **settings))
     trained, states = partial_models.run_rounds_with_states(process, rounds)
     for ours, theirs in zip(trained, start, strict=True):
         np.testing.assert_array_equal(ours, np.float32(theirs))  # no weights are shared
@@ -240,7 +234,7 @@ def test_fed_proto_equals_numpy(two_layers, rounds):
 
 
 def test_fed_proto_answers_with_the_nearest_prototype_that_exists(two_layers):
-    process = fed_proto.build_fed_proto(two_layers, oracles.sgd(SMALL), EPOCHS, oracles.BATCH, STRENGTH)
+    process = fed_proto.build_fed_proto(setup(fed_proto, two_layers))
     phi = tuple(two_layers.initial_weights[0])
     images, _ = oracles.make_clients(7)[0]
     h = numpy_oracle.flat(images) @ phi[0]
@@ -255,7 +249,7 @@ def test_fed_proto_answers_with_the_nearest_prototype_that_exists(two_layers):
 
 def test_fed_amp_equals_numpy(model, rounds):
     """u_i = w_i + α Σ_j A'(‖w_i − w_j‖²)(w_j − w_i); local steps are pulled to u_i by λ/α."""
-    attention = fed_amp.Attention(fed_amp_alpha=0.8, fed_amp_lambda=0.4, fed_amp_sigma=2.0)
+    attention = {"fed_amp_alpha": 0.8, "fed_amp_lambda": 0.4, "fed_amp_sigma": 2.0}
     start = oracles.initial(model)
     w, u = dict.fromkeys("abc", start), dict.fromkeys("abc", start)
     for cohort in rounds:
@@ -271,7 +265,7 @@ def test_fed_amp_equals_numpy(model, rounds):
                 weight = 0.8 * np.exp(-sum((d**2).sum() for d in apart) / 2.0) / 2.0
                 u[name] = [a + weight * d for a, d in zip(u[name], apart, strict=True)]
 
-    process = fed_amp.build_fed_amp(model, oracles.sgd(RATE), EPOCHS, oracles.BATCH, attention, shuffle=False)
+    process = fed_amp.build_fed_amp(setup(fed_amp, model, local_epochs=EPOCHS, **attention))
     trained, states = partial_models.run_rounds_with_states(process, rounds)
     for ours, theirs in zip(trained, start, strict=True):
         np.testing.assert_array_equal(ours, np.float32(theirs))  # there is no global model
@@ -283,12 +277,10 @@ def test_fed_amp_equals_numpy(model, rounds):
 
 def test_the_personal_model_is_made_of_what_a_client_keeps_and_of_the_global_one(model):
     w, v = (tuple(np.full_like(part, value) for part in model.initial_weights[0]) for value in (1.0, 3.0))
-    settings = apfl.Mixture()
-    arguments = model, oracles.sgd(RATE), oracles.sgd(1.0), EPOCHS, oracles.BATCH
     for process, kept, value in (
-        (ditto.build_ditto(*arguments, STRENGTH), v, 3.0),
-        (p_fed_me.build_p_fed_me(*arguments, p_fed_me.Envelope()), v, 3.0),
-        (apfl.build_apfl(*arguments, settings), (*v, np.float32(0.25)), 1.5),
+        (ditto.build_ditto(setup(ditto, model)), v, 3.0),
+        (p_fed_me.build_p_fed_me(setup(p_fed_me, model)), v, 3.0),
+        (apfl.build_apfl(setup(apfl, model)), (*v, np.float32(0.25)), 1.5),
     ):
         classifier, weights = process.personal(w, kept)
         assert classifier is model

@@ -7,12 +7,13 @@ import pytest
 import tensorflow as tf
 import tensorflow_federated as tff
 
+from tests import setups
 from tff_personalization import cohorts, local_training
 from tff_personalization.algorithms import client_work, fed_avg, stateful_clients
 from tff_personalization.models import emnist_cnn
 
 pytestmark = pytest.mark.usefixtures("worker")
-CLASSES, BATCH = 3, 4
+CLASSES, BATCH = 3, setups.BATCH
 SEED = np.array([3, 4], np.int32)
 
 
@@ -65,7 +66,7 @@ def test_clients_get_back_what_they_kept_in_the_order_of_the_cohort(model):
 
 def test_the_model_is_trained_as_without_states(model):
     process = counting(model)
-    plain = fed_avg.build_fed_avg(model, sgd(0.1), sgd(1.0), 1, BATCH, shuffle=False)
+    plain = fed_avg.build_fed_avg(setups.setup(fed_avg, model, local_epochs=1))
     output = process.next(process.initialize(), values(5, 9), [process.client_state] * 2)
     expected = plain.next(plain.initialize(), values(5, 9))
     for a, b in zip(

@@ -15,7 +15,7 @@ import pytest
 import tensorflow as tf
 import tensorflow_federated as tff
 
-from tests import forked, processes
+from tests import forked, processes, setups
 from tests.execution import test_runtime
 from tff_personalization import errors
 from tff_personalization.algorithms import fed_avg
@@ -84,8 +84,8 @@ def two_rounds(process):
 
 def test_rounds_are_those_of_one_machine(machines, worker):
     model = emnist_cnn.build_linear(3, np.random.default_rng(1))
-    sgd = tff.learning.optimizers.build_sgdm
-    process = fed_avg.build_fed_avg(model, sgd(0.1), sgd(1.0, 0.9), 2, 4)
+    setup = setups.setup(fed_avg, model, server=setups.sgd(1.0, 0.9), local_epochs=2, shuffle=True)
+    process = fed_avg.build_fed_avg(setup)
     with runtime.computing_on(worker):
         expected = two_rounds(process)
     with remote_workers.execution_context(machines.addresses):

@@ -14,7 +14,8 @@ import pytest
 import tensorflow as tf
 import tensorflow_federated as tff
 
-from tff_personalization import cohorts, errors
+from tests import setups
+from tff_personalization import cohorts, errors, optimizers
 from tff_personalization.algorithms import fed_avg
 from tff_personalization.execution import in_parts, runtime, watchdog, worker_binary
 from tff_personalization.models import emnist_cnn
@@ -200,9 +201,8 @@ def five_clients_of_a_softmax_regression():
 @pytest.mark.parametrize("server", ["momentum", "adam"])
 def test_a_round_in_parts_equals_the_round_in_one_piece(worker, server):
     model = emnist_cnn.build_linear(3, np.random.default_rng(1))
-    optimizers = tff.learning.optimizers
-    server_optimizer = {"momentum": optimizers.build_sgdm(1.0, 0.9), "adam": optimizers.build_adam(0.01)}[server]
-    process = fed_avg.build_fed_avg(model, optimizers.build_sgdm(0.1), server_optimizer, 2, 4)
+    of_server = {"momentum": setups.sgd(1.0, 0.9), "adam": optimizers.OptimizerSpec("adam", 0.01)}[server]
+    process = fed_avg.build_fed_avg(setups.setup(fed_avg, model, server=of_server, local_epochs=2, shuffle=True))
     outputs = []
     for clients_per_call in (5, 2, 1):
         with runtime.computing_on(worker, clients_per_call):

@@ -5,8 +5,8 @@ import functools
 import numpy as np
 import pytest
 import tensorflow as tf
-import tensorflow_federated as tff
 
+from tests import setups
 from tff_personalization import cohorts, errors, local_training
 from tff_personalization.algorithms import client_work, fed_avg
 from tff_personalization.models import emnist_cnn, functional, keras_network, named_inputs
@@ -254,11 +254,10 @@ def test_a_round_in_tffs_worker_is_that_of_the_inner_loop_outside(worker):
     )
     model = _functional_form(keras, rng=np.random.default_rng(0))
     examples = _examples(model)
-    sgd = tff.learning.optimizers.build_sgdm(0.1)
-    process = fed_avg.build_fed_avg(model, sgd, tff.learning.optimizers.build_sgdm(1.0), local_epochs=2, batch_size=5)
+    process = fed_avg.build_fed_avg(setups.setup(fed_avg, model, local_epochs=2, batch_size=5, shuffle=True))
     data = cohorts.client_value(*(part.numpy() for part in examples), SEED.numpy())
     found = process.get_model_weights(process.next(process.initialize(), [data]).state).trainable
-    training = local_training.LocalTraining(model, sgd, 5)
+    training = local_training.LocalTraining(model, setups.sgd().build(), 5)
     theta = tuple(map(tf.constant, model.initial_weights[0]))
     expected = tf.function(lambda: training.steps(training.initial_state(theta), examples, SEED, 0, 8).weights)()
     for ours, its in zip(found, expected, strict=True):

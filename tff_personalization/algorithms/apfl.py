@@ -22,11 +22,10 @@ from typing import Any
 
 import numpy as np
 import tensorflow as tf
-import tensorflow_federated as tff
 
 from tff_personalization import optimizers
 from tff_personalization.algorithms import client_work, method, shares, stateful_clients
-from tff_personalization.models import functional
+from tff_personalization.algorithms.client_work import ClientRound, ClientUpdate, State, Weights
 from tff_personalization.settings import Group, Setting
 
 
@@ -68,64 +67,30 @@ class MixtureTraining(shares.WithShares):
         return (*of_w, *(alpha * g for g in of_mixture), slope), loss, logits
 
 
-def build_apfl(
-    model: functional.SeededModel,
-    client_optimizer: tff.learning.optimizers.Optimizer,
-    server_optimizer: tff.learning.optimizers.Optimizer,
-    local_epochs: int,
-    batch_size: int,
-    settings: Mixture,
-    client_weighting: str = "examples",
-    shuffle: bool = True,
-    aggregator: tff.aggregators.WeightedAggregationFactory | None = None,
-) -> stateful_clients.StatefulProcess:
-    """Builds APFL as a process whose clients keep v_i and α_i.
-
-    Args:
-        model: the model.
-        client_optimizer: takes the local steps, of w_i, v_i and α_i.
-        server_optimizer: takes one step a round, with the mean delta of the w_i as its gradient.
-        local_epochs: E, passes over a client's data in a round.
-        batch_size: examples a local step.
-        settings: the initial α, and whether it is learnt.
-        client_weighting: "examples" or "uniform".
-        shuffle: whether clients permute their examples in each epoch.
-        aggregator: how model deltas are aggregated; by default their weighted mean.
-    """
+def build_apfl(setup: method.Setup[Settings]) -> stateful_clients.StatefulProcess:
+    """Builds APFL as a process whose clients keep v_i and α_i. The client optimizer steps w_i, v_i and α_i."""
+    settings, model = setup.settings, setup.model
     training = MixtureTraining(
-        model, client_optimizer, batch_size, shuffle=shuffle, learn_alpha=settings.apfl_learn_alpha
+        model,
+        setup.optimizer(optimizers.CLIENT),
+        settings.batch_size,
+        shuffle=setup.shuffle,
+        learn_alpha=settings.apfl_learn_alpha,
     )
 
-    def update(w, client, state):
-        end = training.train((*w, *state.client), client, local_epochs * training.steps_per_epoch(client.examples))
+    def update(w: Weights, client: ClientRound, state: State) -> ClientUpdate:
+        num_steps = settings.local_epochs * training.steps_per_epoch(client.examples)
+        end = training.train((*w, *state.client), client, num_steps)
         of_w, kept = end.weights[: len(w)], end.weights[len(w) :]
         found = client_work.update_from(w, end._replace(weights=of_w))
         return found._replace(examples=2 * end.examples, state=kept)
 
-    return stateful_clients.build_stateful_process(
-        model,
+    return setup.stateful_process(
         update,
-        client_weighting,
+        settings.client_weighting,
         (*model.initial_weights[0], np.float32(settings.apfl_alpha)),
-        server_optimizer,
-        aggregator,
         personal=lambda weights, kept: (model, shares.mixture(kept[:-1], weights, kept[-1])),
     )
-
-
-def _build(setup: method.Setup[Settings]) -> method.Training:
-    settings = setup.settings
-    process = build_apfl(
-        setup.model,
-        setup.optimizer(optimizers.CLIENT),
-        setup.optimizer(optimizers.SERVER),
-        local_epochs=settings.local_epochs,
-        batch_size=settings.batch_size,
-        settings=settings,
-        client_weighting=settings.client_weighting,
-        aggregator=setup.aggregator,
-    )
-    return setup.training("apfl", process)
 
 
 METHOD = method.Method(
@@ -136,6 +101,6 @@ METHOD = method.Method(
         "round and with a decay of 0.02 α"
     ),
     settings=Settings,
-    build=_build,
+    build=method.one_stage("apfl", build_apfl),
     strategies=("apfl", "fine_tune"),
 )

@@ -4,7 +4,6 @@ A method defines this work with an `UpdateFn`. The rest of a round is the same f
 """
 
 import collections
-import copy
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -15,6 +14,7 @@ from tff_personalization import global_weights, local_training
 from tff_personalization.models import functional
 
 WEIGHTINGS = ("examples", "uniform")
+ClientRound = local_training.ClientRound
 Weights = tuple[tf.Tensor, ...]
 StepsFn = Callable[[local_training.LocalTraining, local_training.Examples], tf.Tensor]
 
@@ -56,7 +56,7 @@ class ClientUpdate(NamedTuple):
 
 
 # (global weights, the client's round, state) -> ClientUpdate
-UpdateFn = Callable[[Weights, local_training.ClientRound, State], ClientUpdate]
+UpdateFn = Callable[[Weights, ClientRound, State], ClientUpdate]
 
 
 class ServerState(NamedTuple):
@@ -94,11 +94,11 @@ def client_data_type(model: functional.SeededModel) -> tff.Type:
     return tff.SequenceType(tff.types.tensorflow_to_type(element))
 
 
-def client_round(data: tf.data.Dataset) -> local_training.ClientRound:
+def client_round(data: tf.data.Dataset) -> ClientRound:
     """The `ClientRound` of a value of `client_data_type`."""
     element = data.get_single_element()
     examples = local_training.Examples(element["x"], element["y"])
-    return local_training.ClientRound(examples, element["seed"], element["round"], element["step_share"])
+    return ClientRound(examples, element["seed"], element["round"], element["step_share"])
 
 
 def weights_type(weights: global_weights.GlobalWeights) -> tff.Type:
@@ -115,8 +115,7 @@ def local_steps(training: local_training.LocalTraining, num_steps: StepsFn) -> U
         num_steps: the number of a client's steps, as a function of the inner loop and the client's examples.
     """
 
-    def update(theta, client, state):
-        del state
+    def update(theta: Weights, client: ClientRound, state: State) -> ClientUpdate:
         return update_from(theta, training.train(theta, client, num_steps(training, client.examples)))
 
     return update
@@ -222,13 +221,11 @@ def client_work_parts(
         )
         return result, measured, _zero_unless(took_part, found.report), _where(took_part, found.state, kept)
 
-    def train_without_state(server, weights, data):
-        return train(server, weights, data, ())
-
-    train_client = tff.tensorflow.computation(
-        tf.function(train if client_state_type is not None else train_without_state, autograph=False),
-        (server_state_type, *at_clients),
-    )
+    if client_state_type is None:
+        of_client = tf.function(lambda server, weights, data: train(server, weights, data, ()), autograph=False)
+    else:
+        of_client = tf.function(train, autograph=False)
+    train_client = tff.tensorflow.computation(of_client, (server_state_type, *at_clients))
     result_type = train_client.type_signature.result
 
     @tff.tensorflow.computation(result_type[1])
@@ -330,13 +327,24 @@ def surroundings(
     def initial_model_weights():
         return tff.learning.models.ModelWeights(tuple(tf.constant(w) for w in start), ())
 
-    # AutoGraph would take half a second to convert TFF's optimizers, which have nothing to convert.
-    optimizer = copy.copy(server_optimizer)
-    optimizer.next = tf.autograph.experimental.do_not_convert(server_optimizer.next)  # type: ignore[method-assign]
     global_type = initial_model_weights.type_signature.result
     return Surroundings(
         initial_model_weights,
         tff.learning.templates.build_broadcast_process(global_type),
         (aggregator or tff.aggregators.MeanFactory()).create(result_type.update, result_type.update_weight),
-        tff.learning.templates.build_apply_optimizer_finalizer(optimizer, global_type),
+        tff.learning.templates.build_apply_optimizer_finalizer(_NotConverted(server_optimizer), global_type),
     )
+
+
+class _NotConverted(tff.learning.optimizers.Optimizer):
+    """An optimizer that AutoGraph leaves alone: it would take half a second and find nothing to convert."""
+
+    def __init__(self, optimizer: tff.learning.optimizers.Optimizer):
+        self._optimizer = optimizer
+
+    def initialize(self, specs: Any) -> Any:
+        return self._optimizer.initialize(specs)
+
+    @tf.autograph.experimental.do_not_convert
+    def next(self, state: Any, weights: Any, gradients: Any) -> Any:
+        return self._optimizer.next(state, weights, gradients)

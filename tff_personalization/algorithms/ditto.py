@@ -14,11 +14,9 @@ Both visit the same batches. The paper's server has no momentum: --server_sgd_mo
 the strategy `ditto` takes the personal step from w.
 """
 
-import tensorflow_federated as tff
-
-from tff_personalization import local_training, optimizers
+from tff_personalization import local_training
 from tff_personalization.algorithms import client_work, method, stateful_clients
-from tff_personalization.models import functional
+from tff_personalization.algorithms.client_work import ClientRound, ClientUpdate, State, Weights
 from tff_personalization.settings import Setting
 
 LAMBDA = Setting(
@@ -37,51 +35,21 @@ class Settings(method.Federated):
     ditto_lambda = LAMBDA
 
 
-def build_ditto(
-    model: functional.SeededModel,
-    client_optimizer: tff.learning.optimizers.Optimizer,
-    server_optimizer: tff.learning.optimizers.Optimizer,
-    local_epochs: int,
-    batch_size: int,
-    strength: float,
-    client_weighting: str = "examples",
-    shuffle: bool = True,
-    aggregator: tff.aggregators.WeightedAggregationFactory | None = None,
-) -> stateful_clients.StatefulProcess:
-    """Builds Ditto as a process whose clients keep v_i; arguments as `fed_avg.build_fed_avg`, `strength` = λ ≥ 0."""
-    training = local_training.LocalTraining(model, client_optimizer, batch_size, shuffle=shuffle)
+def build_ditto(setup: method.Setup[Settings]) -> stateful_clients.StatefulProcess:
+    """Builds Ditto as a process whose clients keep v_i."""
+    settings, model, training = setup.settings, setup.model, setup.local_training()
 
-    def update(w, client, state):
-        num_steps = local_epochs * training.steps_per_epoch(client.examples)
+    def update(w: Weights, client: ClientRound, state: State) -> ClientUpdate:
+        num_steps = settings.local_epochs * training.steps_per_epoch(client.examples)
         end = training.train(w, client, num_steps)
-        personal = training.train(state.client, client, num_steps, local_training.proximal(strength, w))
+        pull = local_training.proximal(settings.ditto_lambda, w)
+        personal = training.train(state.client, client, num_steps, pull)
         found = client_work.update_from(w, end, state=personal.weights)
         return found._replace(examples=end.examples + personal.examples)
 
-    return stateful_clients.build_stateful_process(
-        model,
-        update,
-        client_weighting,
-        model.initial_weights[0],
-        server_optimizer,
-        aggregator,
-        personal=lambda weights, v: (model, v),
+    return setup.stateful_process(
+        update, settings.client_weighting, model.initial_weights[0], personal=lambda weights, v: (model, v)
     )
-
-
-def _build(setup: method.Setup[Settings]) -> method.Training:
-    settings = setup.settings
-    process = build_ditto(
-        setup.model,
-        setup.optimizer(optimizers.CLIENT),
-        setup.optimizer(optimizers.SERVER),
-        local_epochs=settings.local_epochs,
-        batch_size=settings.batch_size,
-        strength=settings.ditto_lambda,
-        client_weighting=settings.client_weighting,
-        aggregator=setup.aggregator,
-    )
-    return setup.training("ditto", process)
 
 
 METHOD = method.Method(
@@ -92,6 +60,6 @@ METHOD = method.Method(
         "--client_weighting=uniform"
     ),
     settings=Settings,
-    build=_build,
+    build=method.one_stage("ditto", build_ditto),
     strategies=("ditto", "fine_tune"),
 )

@@ -23,15 +23,18 @@ import numpy as np
 import tensorflow as tf
 import tensorflow_federated as tff
 
-from tff_personalization import local_training, optimizers
+from tff_personalization import local_training
 from tff_personalization.algorithms import client_work, method, shares, stateful_clients
+from tff_personalization.algorithms.client_work import ClientRound, ClientUpdate, State, Weights
 from tff_personalization.models import functional
-from tff_personalization.settings import Group, Setting
+from tff_personalization.settings import Setting
 
 
-class Aggregation(Group):
-    """The settings of FedALA's local aggregation."""
+class Settings(method.Federated):
+    """The settings of FedALA."""
 
+    local_epochs = method.LOCAL_EPOCHS
+    client_weighting = method.CLIENT_WEIGHTING
     ala_learning_rate = Setting(1.0, "η of fed_ala: learning rate of the mixing shares.", positive=True)
     ala_fraction = Setting(
         0.8, "Share of its examples on which a client of fed_ala learns its mixing shares.", least=0, most=1
@@ -39,52 +42,27 @@ class Aggregation(Group):
     ala_first_epochs = Setting(10, "Epochs in which a client of fed_ala first learns its mixing shares.", least=0)
 
 
-class Settings(Aggregation, method.Federated):
-    """The settings of FedALA."""
+def build_fed_ala(setup: method.Setup[Settings]) -> stateful_clients.StatefulProcess:
+    """Builds FedALA as a process whose clients keep φ_i and s_i. The batch size is that of shares and of weights.
 
-    local_epochs = method.LOCAL_EPOCHS
-    client_weighting = method.CLIENT_WEIGHTING
-
-
-def build_fed_ala(
-    model: functional.SeededModel,
-    client_optimizer: tff.learning.optimizers.Optimizer,
-    server_optimizer: tff.learning.optimizers.Optimizer,
-    local_epochs: int,
-    batch_size: int,
-    settings: Aggregation,
-    client_weighting: str = "examples",
-    shuffle: bool = True,
-    aggregator: tff.aggregators.WeightedAggregationFactory | None = None,
-) -> stateful_clients.StatefulProcess:
-    """Builds FedALA as a process whose clients keep φ_i and s_i; arguments as `fed_avg.build_fed_avg`.
-
-    Args:
-        model: the model.
-        client_optimizer: takes the local steps.
-        server_optimizer: takes one step a round, with the mean model delta as its gradient.
-        local_epochs: E, passes over a client's data in a round.
-        batch_size: examples a step, of shares and of weights.
-        settings: those of the local aggregation.
-        client_weighting: "examples" or "uniform".
-        shuffle: whether clients draw D at random and permute their examples in each epoch.
-        aggregator: how model deltas are aggregated; by default their weighted mean.
+    Without shuffling, D is the first part of a client's examples.
     """
-    training = local_training.LocalTraining(model, client_optimizer, batch_size, shuffle=shuffle)
-    size = len(model.initial_weights[0])
+    settings, model, shuffle, training = setup.settings, setup.model, setup.shuffle, setup.local_training()
+    initial = model.initial_weights[0]
+    size = len(initial)
     sgd = tff.learning.optimizers.build_sgdm(settings.ala_learning_rate)
 
-    def update(theta, client, state):
+    def update(theta: Weights, client: ClientRound, state: State) -> ClientUpdate:
         for_part, for_shares, for_training = tf.unstack(tf.random.split(client.seed, 3))
         phi, s, rounds = state.client[:size], state.client[size:-1], state.client[-1]
 
-        def start(s):
+        def start(s: Weights) -> Weights:
             return (*theta[model.rest], *shares.mixture(theta[model.head], phi[model.head], s))
 
         on_shares = functional.AfterStem(
             lambda s, h, dropout_seed: model.after_stem.logits(start(s), h, dropout_seed), model.scoring
         )
-        learning = shares.WithShares(on_shares, sgd, batch_size, shuffle=shuffle, shares=slice(None))
+        learning = shares.WithShares(on_shares, sgd, settings.batch_size, shuffle=shuffle, shares=slice(None))
         count = tf.shape(client.examples.y)[0]
         order = tf.random.experimental.stateless_shuffle(tf.range(count), for_part) if shuffle else tf.range(count)
         taken = tf.cast(tf.math.ceil(settings.ala_fraction * tf.cast(count, tf.float32)), tf.int32)
@@ -93,36 +71,17 @@ def build_fed_ala(
         learnt = learning.steps(learning.initial_state(s), part, for_shares, 0, epochs * learning.steps_per_epoch(part))
         first = tf.equal(rounds, 0)
         begin = tuple(tf.where(first, w, mixed) for w, mixed in zip(theta, start(learnt.weights), strict=True))
-        num_steps = local_epochs * training.steps_per_epoch(client.examples)
+        num_steps = settings.local_epochs * training.steps_per_epoch(client.examples)
         end = training.train(begin, client._replace(seed=for_training), num_steps)
         found = client_work.update_from(theta, end, state=(*end.weights, *learnt.weights, rounds + 1))
         return found._replace(examples=end.examples + learnt.examples)
 
-    initial = model.initial_weights[0]
-    return stateful_clients.build_stateful_process(
-        model,
+    return setup.stateful_process(
         update,
-        client_weighting,
+        settings.client_weighting,
         (*initial, *(np.ones_like(w) for w in initial[model.head]), np.int32(0)),
-        server_optimizer,
-        aggregator,
         personal=lambda weights, kept: (model, tuple(kept[:size])),
     )
-
-
-def _build(setup: method.Setup[Settings]) -> method.Training:
-    settings = setup.settings
-    process = build_fed_ala(
-        setup.model,
-        setup.optimizer(optimizers.CLIENT),
-        setup.optimizer(optimizers.SERVER),
-        local_epochs=settings.local_epochs,
-        batch_size=settings.batch_size,
-        settings=settings,
-        client_weighting=settings.client_weighting,
-        aggregator=setup.aggregator,
-    )
-    return setup.training("fed_ala", process)
 
 
 METHOD = method.Method(
@@ -133,5 +92,5 @@ METHOD = method.Method(
         "evaluated after local training; the authors evaluate before it"
     ),
     settings=Settings,
-    build=_build,
+    build=method.one_stage("fed_ala", build_fed_ala),
 )

@@ -18,15 +18,16 @@ import numpy as np
 import tensorflow as tf
 import tensorflow_federated as tff
 
-from tff_personalization import cohorts, local_training, optimizers
+from tff_personalization import local_training
 from tff_personalization.algorithms import client_work, method, stateful_clients
-from tff_personalization.models import functional
-from tff_personalization.settings import Group, Setting
+from tff_personalization.algorithms.client_work import ClientRound, ClientUpdate, State, Weights
+from tff_personalization.settings import Setting
 
 
-class Attention(Group):
-    """The settings of FedAMP's message passing."""
+class Settings(method.Local):
+    """The settings of FedAMP. It has no server optimizer and no aggregator, because there is no global model."""
 
+    local_epochs = method.LOCAL_EPOCHS
     fed_amp_alpha = Setting(1.0, "α of fed_amp: step size of the message passing.", positive=True)
     fed_amp_lambda = Setting(1.0, "λ of fed_amp: pull of a client's model to its cloud model is λ/α.", least=0)
     fed_amp_sigma = Setting(
@@ -34,41 +35,17 @@ class Attention(Group):
     )
 
 
-class Settings(Attention, cohorts.WithStragglers):
-    """The settings of FedAMP. It has no server optimizer and no aggregator, because there is no global model."""
-
-    client = optimizers.CLIENT
-    batch_size = method.BATCH_SIZE
-    local_epochs = method.LOCAL_EPOCHS
-
-
-def build_fed_amp(
-    model: functional.SeededModel,
-    client_optimizer: tff.learning.optimizers.Optimizer,
-    local_epochs: int,
-    batch_size: int,
-    attention: Attention,
-    shuffle: bool = True,
-) -> stateful_clients.StatefulProcess:
-    """Builds FedAMP as a process whose clients keep w_i and u_i.
-
-    Args:
-        model: the model.
-        client_optimizer: takes the local steps.
-        local_epochs: E, passes over a client's data in a round.
-        batch_size: examples a local step.
-        attention: α, λ and σ.
-        shuffle: whether clients permute their examples in each epoch.
-    """
-    training = local_training.LocalTraining(model, client_optimizer, batch_size, shuffle=shuffle)
+def build_fed_amp(setup: method.Setup[Settings]) -> stateful_clients.StatefulProcess:
+    """Builds FedAMP as a process whose clients keep w_i and u_i."""
+    settings, model, training = setup.settings, setup.model, setup.local_training()
     initial = model.initial_weights[0]
     size = len(initial)
-    alpha, sigma = attention.fed_amp_alpha, attention.fed_amp_sigma
+    alpha, sigma = settings.fed_amp_alpha, settings.fed_amp_sigma
 
-    def update(theta, client, state):
+    def update(theta: Weights, client: ClientRound, state: State) -> ClientUpdate:
         w, u = state.client[:size], state.client[size:]
-        pull = local_training.proximal(attention.fed_amp_lambda / alpha, u)
-        end = training.train(w, client, local_epochs * training.steps_per_epoch(client.examples), pull)
+        pull = local_training.proximal(settings.fed_amp_lambda / alpha, u)
+        end = training.train(w, client, settings.local_epochs * training.steps_per_epoch(client.examples), pull)
         found = client_work.update_from(w, end, state=(*end.weights, *u))
         return found._replace(model_delta=tuple(map(tf.zeros_like, theta)))
 
@@ -120,23 +97,11 @@ def build_fed_amp(
     )
 
 
-def _build(setup: method.Setup[Settings]) -> method.Training:
-    settings = setup.settings
-    process = build_fed_amp(
-        setup.model,
-        setup.optimizer(optimizers.CLIENT),
-        local_epochs=settings.local_epochs,
-        batch_size=settings.batch_size,
-        attention=settings,
-    )
-    return setup.training("fed_amp", process)
-
-
 METHOD = method.Method(
     description="FedAMP: each client keeps a model, which similar models of the cohort pull to themselves",
     serves="participants",
     differs="cohorts, where the paper uses all clients in each round; E epochs in place of the exact minimum",
     settings=Settings,
-    build=_build,
+    build=method.one_stage("fed_amp", build_fed_amp),
     strategies=("fine_tune",),
 )

@@ -14,9 +14,8 @@ Clients keep nothing: held-out clients and participants both fine-tune the whole
 
 import tensorflow_federated as tff
 
-from tff_personalization import local_training, optimizers
-from tff_personalization.algorithms import client_work, method, partial_model
-from tff_personalization.models import functional
+from tff_personalization.algorithms import method, partial_model
+from tff_personalization.algorithms.client_work import ClientRound, ClientUpdate, State, Weights
 
 
 class Settings(method.Federated):
@@ -26,50 +25,22 @@ class Settings(method.Federated):
     client_weighting = method.CLIENT_WEIGHTING
 
 
-def build_fed_babu(
-    model: functional.SeededModel,
-    client_optimizer: tff.learning.optimizers.Optimizer,
-    server_optimizer: tff.learning.optimizers.Optimizer,
-    local_epochs: int,
-    batch_size: int,
-    client_weighting: str = "examples",
-    shuffle: bool = True,
-    aggregator: tff.aggregators.WeightedAggregationFactory | None = None,
-) -> tff.learning.templates.LearningProcess:
-    """Builds FedBABU as a learning process; arguments as `fed_avg.build_fed_avg`, deltas and steps of the body."""
-    training = local_training.LocalTraining(model, client_optimizer, batch_size, trained=model.rest, shuffle=shuffle)
+def build_fed_babu(setup: method.Setup[Settings]) -> tff.learning.templates.LearningProcess:
+    """Builds FedBABU as a learning process, with deltas and steps of the body."""
+    settings, model = setup.settings, setup.model
+    partial_model.check_model(model, "fed_babu")
+    training = setup.local_training(trained=model.rest)
 
-    def update(theta, client, state):
-        del state
-        end = training.train(theta, client, local_epochs * training.steps_per_epoch(client.examples))
+    def update(theta: Weights, client: ClientRound, state: State) -> ClientUpdate:
+        end = training.train(theta, client, settings.local_epochs * training.steps_per_epoch(client.examples))
         return partial_model.update_of_rest(model, theta, end)
 
-    return client_work.compose(
-        model,
-        client_work.build_client_work(model, update, client_weighting),
-        partial_model.StepOfRest(server_optimizer, model),
-        partial_model.AggregationOfRest(aggregator, model),
-    )
-
-
-def _build(setup: method.Setup[Settings]) -> method.Training:
-    settings = setup.settings
-    partial_model.check_model(setup, "fed_babu")
-    process = build_fed_babu(
-        setup.model,
-        setup.optimizer(optimizers.CLIENT),
-        setup.optimizer(optimizers.SERVER),
-        local_epochs=settings.local_epochs,
-        batch_size=settings.batch_size,
-        client_weighting=settings.client_weighting,
-        aggregator=setup.aggregator,
-    )
-    return setup.training("fed_babu", process)
+    return partial_model.process(setup, update, settings.client_weighting)
 
 
 METHOD = method.Method(
     description="FedBABU: FedAvg(E) with the head frozen at its initial weights",
     differs="--server_sgd_momentum=0 is the paper's server",
     settings=Settings,
-    build=_build,
+    build=method.one_stage("fed_babu", build_fed_babu),
 )

@@ -14,11 +14,8 @@ one for --head_epochs epochs first; `fine_tune` is what a new client would do in
 no momentum: --server_sgd_momentum=0.
 """
 
-import tensorflow_federated as tff
-
-from tff_personalization import local_training, optimizers
 from tff_personalization.algorithms import method, partial_model, stateful_clients
-from tff_personalization.models import functional
+from tff_personalization.algorithms.client_work import ClientRound, ClientUpdate, State, Weights
 
 
 class Settings(method.Federated):
@@ -28,51 +25,17 @@ class Settings(method.Federated):
     client_weighting = method.CLIENT_WEIGHTING
 
 
-def build_fed_per(
-    model: functional.SeededModel,
-    client_optimizer: tff.learning.optimizers.Optimizer,
-    server_optimizer: tff.learning.optimizers.Optimizer,
-    local_epochs: int,
-    batch_size: int,
-    client_weighting: str = "examples",
-    shuffle: bool = True,
-    aggregator: tff.aggregators.WeightedAggregationFactory | None = None,
-) -> stateful_clients.StatefulProcess:
-    """Builds FedPer as a process whose clients keep their heads.
+def build_fed_per(setup: method.Setup[Settings]) -> stateful_clients.StatefulProcess:
+    """Builds FedPer as a process whose clients keep their heads."""
+    settings, model, training = setup.settings, setup.model, setup.local_training()
+    partial_model.check_model(model, "fed_per")
 
-    Args:
-        model: the model, whose head is local.
-        client_optimizer: takes the local steps.
-        server_optimizer: takes one step a round, on the base layers.
-        local_epochs: E, passes over a client's data in a round.
-        batch_size: examples a local step.
-        client_weighting: "examples" or "uniform".
-        shuffle: whether clients permute their examples in each epoch.
-        aggregator: how deltas of the base layers are aggregated; by default their weighted mean.
-    """
-    training = local_training.LocalTraining(model, client_optimizer, batch_size, shuffle=shuffle)
-
-    def update(theta, client, state):
+    def update(theta: Weights, client: ClientRound, state: State) -> ClientUpdate:
         start = (*theta[model.rest], *state.client)
-        end = training.train(start, client, local_epochs * training.steps_per_epoch(client.examples))
+        end = training.train(start, client, settings.local_epochs * training.steps_per_epoch(client.examples))
         return partial_model.update_of_rest(model, theta, end)._replace(state=end.weights[model.head])
 
-    return partial_model.build_with_kept_heads(model, update, client_weighting, server_optimizer, aggregator)
-
-
-def _build(setup: method.Setup[Settings]) -> method.Training:
-    settings = setup.settings
-    partial_model.check_model(setup, "fed_per")
-    process = build_fed_per(
-        setup.model,
-        setup.optimizer(optimizers.CLIENT),
-        setup.optimizer(optimizers.SERVER),
-        local_epochs=settings.local_epochs,
-        batch_size=settings.batch_size,
-        client_weighting=settings.client_weighting,
-        aggregator=setup.aggregator,
-    )
-    return setup.training("fed_per", process)
+    return partial_model.process_with_kept_heads(setup, update, settings.client_weighting)
 
 
 METHOD = method.Method(
@@ -80,6 +43,6 @@ METHOD = method.Method(
     serves="both",
     differs="--server_sgd_momentum=0 is the paper's server; cohorts, where the paper uses all clients in each round",
     settings=Settings,
-    build=_build,
+    build=method.one_stage("fed_per", build_fed_per),
     strategies=("reconstruct", "fine_tune"),
 )

@@ -20,17 +20,16 @@ import numpy as np
 import tensorflow as tf
 import tensorflow_federated as tff
 
-from tff_personalization import cohorts, errors, local_training, optimizers
+from tff_personalization import errors, local_training, optimizers
 from tff_personalization.algorithms import client_work, method, stateful_clients
+from tff_personalization.algorithms.client_work import ClientRound, ClientUpdate, State, Weights
 from tff_personalization.models import functional
 from tff_personalization.settings import Setting
 
 
-class Settings(cohorts.WithStragglers):
+class Settings(method.Local):
     """The settings of FedProto. It has no server optimizer and no aggregator, because no weights are sent."""
 
-    client = optimizers.CLIENT
-    batch_size = method.BATCH_SIZE
     local_epochs = method.LOCAL_EPOCHS
     fed_proto_lambda = Setting(
         1.0, "λ of fed_proto: weight of the distance from the prototypes in the local loss.", least=0
@@ -86,39 +85,37 @@ def sums_by_class(
     return tf.matmul(of_class, h, transpose_a=True), tf.reduce_sum(of_class, axis=0)
 
 
-def build_fed_proto(
-    model: functional.SeededModel,
-    client_optimizer: tff.learning.optimizers.Optimizer,
-    local_epochs: int,
-    batch_size: int,
-    strength: float,
-    shuffle: bool = True,
-) -> stateful_clients.StatefulProcess:
-    """Builds FedProto as a process whose clients keep their models and the prototypes by which they classify.
-
-    Args:
-        model: the model, whose head is a dense layer with a bias.
-        client_optimizer: takes the local steps.
-        local_epochs: E, passes over a client's data in a round.
-        batch_size: examples a local step.
-        strength: λ.
-        shuffle: whether clients permute their examples in each epoch.
-    """
+def build_fed_proto(setup: method.Setup[Settings]) -> stateful_clients.StatefulProcess:
+    """Builds FedProto as a process whose clients keep their models and the prototypes by which they classify."""
+    settings, model, client_optimizer = setup.settings, setup.model, setup.optimizer(optimizers.CLIENT)
+    if not functional.has_dense_head(model) or len(model.input_spec[1].shape) != 1:
+        raise errors.UserError(
+            "--method=fed_proto needs one class for each example and a network whose last layer is dense with a bias: "
+            "choose another --task or --model."
+        )
     initial = model.initial_weights[0]
     units, classes = initial[model.head][0].shape
     no_prototypes = np.zeros((classes, units), np.float32), np.zeros(classes, bool)
 
-    def update(theta, client, state):
+    def update(theta: Weights, client: ClientRound, state: State) -> ClientUpdate:
         phi, (prototypes, seen) = state.client[: len(initial)], state.server
-        training = WithPrototypes(model, client_optimizer, batch_size, prototypes, seen, strength, shuffle)
-        end = training.train(phi, client, local_epochs * training.steps_per_epoch(client.examples))
+        training = WithPrototypes(
+            model,
+            client_optimizer,
+            settings.batch_size,
+            prototypes,
+            seen,
+            settings.fed_proto_lambda,
+            setup.shuffle,
+        )
+        end = training.train(phi, client, settings.local_epochs * training.steps_per_epoch(client.examples))
         sums, counts = sums_by_class(model, end.weights, client.examples)
         own = tf.math.divide_no_nan(sums, counts[:, tf.newaxis])
         kept = (*end.weights, tf.where(seen[:, tf.newaxis], prototypes, own), seen | (counts > 0))
         found = client_work.update_from(end.weights, end, report=(sums, counts), state=kept)
         return found._replace(model_delta=tuple(map(tf.zeros_like, theta)))
 
-    def next_state(state, report):
+    def next_state(state: Weights, report: Weights) -> Weights:
         (prototypes, seen), (sums, counts) = state, report
         new = counts > 0
         mean = tf.math.divide_no_nan(sums, counts[:, tf.newaxis])
@@ -147,28 +144,11 @@ def _nearest(model: functional.SeededModel, prototypes: tf.Tensor, seen: tf.Tens
     return functional.AfterStem(logits, model.scoring)
 
 
-def _build(setup: method.Setup[Settings]) -> method.Training:
-    settings = setup.settings
-    if not functional.has_dense_head(setup.model) or len(setup.model.input_spec[1].shape) != 1:
-        raise errors.UserError(
-            "--method=fed_proto needs one class for each example and a network whose last layer is dense with a bias: "
-            "choose another --task or --model."
-        )
-    process = build_fed_proto(
-        setup.model,
-        setup.optimizer(optimizers.CLIENT),
-        local_epochs=settings.local_epochs,
-        batch_size=settings.batch_size,
-        strength=settings.fed_proto_lambda,
-    )
-    return setup.training("fed_proto", process)
-
-
 METHOD = method.Method(
     description="FedProto: clients keep their models and share the mean features of each class",
     serves="participants",
     differs="prototypes are averaged by examples, as the paper says; the authors' code averages clients",
     settings=Settings,
-    build=_build,
+    build=method.one_stage("fed_proto", build_fed_proto),
     strategies=("fine_tune",),
 )

@@ -20,9 +20,9 @@ TFF 0.87's own `build_weighted_fed_prox` adds μ (θ − w) to the gradient, whi
 
 import tensorflow_federated as tff
 
-from tff_personalization import local_training, optimizers
+from tff_personalization import local_training
 from tff_personalization.algorithms import client_work, method
-from tff_personalization.models import functional
+from tff_personalization.algorithms.client_work import ClientRound, ClientUpdate, State, Weights
 from tff_personalization.settings import Setting
 
 
@@ -36,43 +36,16 @@ class Settings(method.Federated):
     )
 
 
-def build_fed_prox(
-    model: functional.SeededModel,
-    client_optimizer: tff.learning.optimizers.Optimizer,
-    server_optimizer: tff.learning.optimizers.Optimizer,
-    local_epochs: int,
-    batch_size: int,
-    proximal_strength: float,
-    client_weighting: str = "examples",
-    shuffle: bool = True,
-    aggregator: tff.aggregators.WeightedAggregationFactory | None = None,
-) -> tff.learning.templates.LearningProcess:
-    """Builds FedProx as a learning process; arguments as `fed_avg.build_fed_avg`, with `proximal_strength` = μ ≥ 0."""
-    training = local_training.LocalTraining(model, client_optimizer, batch_size, shuffle=shuffle)
+def build_fed_prox(setup: method.Setup[Settings]) -> tff.learning.templates.LearningProcess:
+    """Builds FedProx as a learning process."""
+    settings, training = setup.settings, setup.local_training()
 
-    def update(theta, client, state):
-        del state
-        num_steps = local_epochs * training.steps_per_epoch(client.examples)
-        pull = local_training.proximal(proximal_strength, theta)
+    def update(theta: Weights, client: ClientRound, state: State) -> ClientUpdate:
+        num_steps = settings.local_epochs * training.steps_per_epoch(client.examples)
+        pull = local_training.proximal(settings.proximal_strength, theta)
         return client_work.update_from(theta, training.train(theta, client, num_steps, pull))
 
-    work = client_work.build_client_work(model, update, client_weighting)
-    return client_work.compose(model, work, server_optimizer, aggregator)
-
-
-def _build(setup: method.Setup[Settings]) -> method.Training:
-    settings = setup.settings
-    process = build_fed_prox(
-        setup.model,
-        setup.optimizer(optimizers.CLIENT),
-        setup.optimizer(optimizers.SERVER),
-        local_epochs=settings.local_epochs,
-        batch_size=settings.batch_size,
-        proximal_strength=settings.proximal_strength,
-        client_weighting=settings.client_weighting,
-        aggregator=setup.aggregator,
-    )
-    return setup.training("fed_prox", process)
+    return setup.process(update, settings.client_weighting)
 
 
 METHOD = method.Method(
@@ -82,5 +55,5 @@ METHOD = method.Method(
         "paper the other way round"
     ),
     settings=Settings,
-    build=_build,
+    build=method.one_stage("fed_prox", build_fed_prox),
 )

@@ -23,8 +23,8 @@ import tensorflow as tf
 import tensorflow_federated as tff
 
 from tff_personalization import local_training, optimizers
-from tff_personalization.algorithms import client_work, method, partial_model
-from tff_personalization.models import functional
+from tff_personalization.algorithms import method, partial_model
+from tff_personalization.algorithms.client_work import ClientRound, ClientUpdate, State, Weights
 
 
 def halves(
@@ -46,68 +46,29 @@ class Settings(method.Federated):
     client_weighting = method.CLIENT_WEIGHTING
 
 
-def build_fed_recon(
-    model: functional.SeededModel,
-    client_optimizer: tff.learning.optimizers.Optimizer,
-    server_optimizer: tff.learning.optimizers.Optimizer,
-    head_epochs: int,
-    local_epochs: int,
-    batch_size: int,
-    client_weighting: str = "examples",
-    shuffle: bool = True,
-    aggregator: tff.aggregators.WeightedAggregationFactory | None = None,
-    head_learning_rate: float | None = None,
-) -> tff.learning.templates.LearningProcess:
+def build_fed_recon(setup: method.Setup[Settings]) -> tff.learning.templates.LearningProcess:
     """Builds FedRecon as a learning process. Its metrics come from the steps on query halves.
 
-    Args:
-        model: the model, whose head is local.
-        client_optimizer: takes the local steps, with a fresh state for the head and for the rest.
-        server_optimizer: takes one step a round, on the rest.
-        head_epochs: E_h, passes over the support half.
-        local_epochs: E, passes over the query half.
-        batch_size: examples a local step.
-        client_weighting: "examples" (of the query half) or "uniform".
-        shuffle: whether halves are dealt at random, and permuted in each epoch.
-        aggregator: how deltas of the rest are aggregated; by default their weighted mean.
-        head_learning_rate: γ; None for the client optimizer.
+    The client optimizer has a fresh state for the head and for the rest. Without shuffling, halves are dealt by turns.
+    A client's weight is that of its query half.
     """
-    of_head = partial_model.head_optimizer(head_learning_rate, client_optimizer)
-    training = local_training.LocalTraining(model, client_optimizer, batch_size, trained=model.rest, shuffle=shuffle)
+    settings, model, shuffle = setup.settings, setup.model, setup.shuffle
+    partial_model.check_model(model, "fed_recon")
+    training = setup.local_training(trained=model.rest)
+    of_head = partial_model.head_optimizer(settings.head_learning_rate, setup.optimizer(optimizers.CLIENT))
 
-    def update(theta, client, state):
-        del state
+    def update(theta: Weights, client: ClientRound, state: State) -> ClientUpdate:
         for_halves, for_head, for_rest = tf.unstack(tf.random.split(client.seed, 3))
         support, query = halves(client.examples, for_halves if shuffle else None)
         on_features = client._replace(examples=local_training.features(model, theta, support), seed=for_head)
-        weights = partial_model.train_head(model, of_head, batch_size, theta, on_features, head_epochs, shuffle)
+        weights = partial_model.train_head(
+            model, of_head, settings.batch_size, theta, on_features, settings.head_epochs, shuffle
+        )
         on_query = client._replace(examples=query, seed=for_rest)
-        end = training.train(weights, on_query, local_epochs * training.steps_per_epoch(query))
+        end = training.train(weights, on_query, settings.local_epochs * training.steps_per_epoch(query))
         return partial_model.update_of_rest(model, theta, end)._replace(weighed=tf.shape(query.y)[0])
 
-    return client_work.compose(
-        model,
-        client_work.build_client_work(model, update, client_weighting),
-        partial_model.StepOfRest(server_optimizer, model),
-        partial_model.AggregationOfRest(aggregator, model),
-    )
-
-
-def _build(setup: method.Setup[Settings]) -> method.Training:
-    settings = setup.settings
-    partial_model.check_model(setup, "fed_recon")
-    process = build_fed_recon(
-        setup.model,
-        setup.optimizer(optimizers.CLIENT),
-        setup.optimizer(optimizers.SERVER),
-        head_epochs=settings.head_epochs,
-        local_epochs=settings.local_epochs,
-        batch_size=settings.batch_size,
-        client_weighting=settings.client_weighting,
-        aggregator=setup.aggregator,
-        head_learning_rate=settings.head_learning_rate,
-    )
-    return setup.training("fed_recon", process)
+    return partial_model.process(setup, update, settings.client_weighting)
 
 
 METHOD = method.Method(
@@ -117,6 +78,6 @@ METHOD = method.Method(
         " example, not by batch"
     ),
     settings=Settings,
-    build=_build,
+    build=method.one_stage("fed_recon", build_fed_recon),
     strategies=("reconstruct_head", "reconstruct"),
 )

@@ -16,11 +16,10 @@ is what the paper does for new clients: E_h epochs that train the head. The pape
 """
 
 import tensorflow as tf
-import tensorflow_federated as tff
 
 from tff_personalization import local_training, optimizers
 from tff_personalization.algorithms import method, partial_model, stateful_clients
-from tff_personalization.models import functional
+from tff_personalization.algorithms.client_work import ClientRound, ClientUpdate, State, Weights
 
 
 class Settings(method.Federated):
@@ -31,64 +30,32 @@ class Settings(method.Federated):
     client_weighting = method.CLIENT_WEIGHTING
 
 
-def build_fed_rep(
-    model: functional.SeededModel,
-    client_optimizer: tff.learning.optimizers.Optimizer,
-    server_optimizer: tff.learning.optimizers.Optimizer,
-    head_epochs: int,
-    local_epochs: int,
-    batch_size: int,
-    client_weighting: str = "examples",
-    shuffle: bool = True,
-    aggregator: tff.aggregators.WeightedAggregationFactory | None = None,
-) -> stateful_clients.StatefulProcess:
+def build_fed_rep(setup: method.Setup[Settings]) -> stateful_clients.StatefulProcess:
     """Builds FedRep as a process whose clients keep their heads. Its metrics come from the steps on the representation.
 
-    Args:
-        model: the model, whose head is local.
-        client_optimizer: takes the local steps, with a fresh state for the head and for the representation.
-        server_optimizer: takes one step a round, on the representation.
-        head_epochs: E_h, passes over a client's data to train its head.
-        local_epochs: E, passes to train the representation.
-        batch_size: examples a local step.
-        client_weighting: "examples" or "uniform".
-        shuffle: whether clients permute their examples in each epoch.
-        aggregator: how deltas of the representation are aggregated; by default their weighted mean.
+    The client optimizer has a fresh state for the head and for the representation.
     """
-    training = local_training.LocalTraining(model, client_optimizer, batch_size, trained=model.rest, shuffle=shuffle)
+    settings, model = setup.settings, setup.model
+    partial_model.check_model(model, "fed_rep")
+    training, of_client = setup.local_training(trained=model.rest), setup.optimizer(optimizers.CLIENT)
 
-    def update(theta, client, state):
+    def update(theta: Weights, client: ClientRound, state: State) -> ClientUpdate:
         examples = client.examples
         of_head, of_rest = tf.unstack(tf.random.split(client.seed, 2))
         weights = partial_model.train_head(
             model,
-            client_optimizer,
-            batch_size,
+            of_client,
+            settings.batch_size,
             (*theta[model.rest], *state.client),
             client._replace(examples=local_training.features(model, theta, examples), seed=of_head),
-            head_epochs,
-            shuffle,
+            settings.head_epochs,
+            setup.shuffle,
         )
-        end = training.train(weights, client._replace(seed=of_rest), local_epochs * training.steps_per_epoch(examples))
+        num_steps = settings.local_epochs * training.steps_per_epoch(examples)
+        end = training.train(weights, client._replace(seed=of_rest), num_steps)
         return partial_model.update_of_rest(model, theta, end)._replace(state=end.weights[model.head])
 
-    return partial_model.build_with_kept_heads(model, update, client_weighting, server_optimizer, aggregator)
-
-
-def _build(setup: method.Setup[Settings]) -> method.Training:
-    settings = setup.settings
-    partial_model.check_model(setup, "fed_rep")
-    process = build_fed_rep(
-        setup.model,
-        setup.optimizer(optimizers.CLIENT),
-        setup.optimizer(optimizers.SERVER),
-        head_epochs=settings.head_epochs,
-        local_epochs=settings.local_epochs,
-        batch_size=settings.batch_size,
-        client_weighting=settings.client_weighting,
-        aggregator=setup.aggregator,
-    )
-    return setup.training("fed_rep", process)
+    return partial_model.process_with_kept_heads(setup, update, settings.client_weighting)
 
 
 METHOD = method.Method(
@@ -99,6 +66,6 @@ METHOD = method.Method(
         "--client_weighting=uniform"
     ),
     settings=Settings,
-    build=_build,
+    build=method.one_stage("fed_rep", build_fed_rep),
     strategies=("reconstruct_head", "reconstruct"),
 )

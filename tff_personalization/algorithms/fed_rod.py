@@ -25,6 +25,7 @@ import tensorflow_federated as tff
 
 from tff_personalization import errors, local_training, optimizers
 from tff_personalization.algorithms import client_work, method, partial_model, stateful_clients
+from tff_personalization.algorithms.client_work import ClientRound, ClientUpdate, State, Weights
 from tff_personalization.models import functional
 
 
@@ -73,22 +74,17 @@ def predictors(
     return model.logits(theta, x, dropout_seed), model.logits((*rest, *p), x, dropout_seed)
 
 
-def build_fed_rod(
-    model: functional.SeededModel,
-    client_optimizer: tff.learning.optimizers.Optimizer,
-    server_optimizer: tff.learning.optimizers.Optimizer,
-    local_epochs: int,
-    batch_size: int,
-    client_weighting: str = "examples",
-    shuffle: bool = True,
-    aggregator: tff.aggregators.WeightedAggregationFactory | None = None,
-) -> stateful_clients.StatefulProcess:
-    """Builds FedRoD as a process whose clients keep p_i; arguments as `fed_avg.build_fed_avg`."""
+def build_fed_rod(setup: method.Setup[Settings]) -> stateful_clients.StatefulProcess:
+    """Builds FedRoD as a process whose clients keep p_i."""
+    settings, model, client_optimizer = setup.settings, setup.model, setup.optimizer(optimizers.CLIENT)
+    partial_model.check_model(model, "fed_rod")
+    if len(model.input_spec[1].shape) != 1:
+        raise errors.UserError("--method=fed_rod is for tasks with one class for each example: choose another --task.")
     initial = model.initial_weights[0]
 
-    def update(theta, client, state):
-        training = TwoPredictors(model, client_optimizer, batch_size, client.examples.y, shuffle)
-        num_steps = local_epochs * training.steps_per_epoch(client.examples)
+    def update(theta: Weights, client: ClientRound, state: State) -> ClientUpdate:
+        training = TwoPredictors(model, client_optimizer, settings.batch_size, client.examples.y, setup.shuffle)
+        num_steps = settings.local_epochs * training.steps_per_epoch(client.examples)
         end = training.train((*theta, *state.client), client, num_steps)
         theta_i, p = end.weights[: len(initial)], end.weights[len(initial) :]
         return client_work.update_from(theta, end._replace(weights=theta_i), state=p)
@@ -96,32 +92,10 @@ def build_fed_rod(
     both = functional.AfterStem(
         lambda weights, x, dropout_seed: tf.add_n(predictors(model, weights, x, dropout_seed)), model.scoring
     )
-    return stateful_clients.build_stateful_process(
-        model,
-        update,
-        client_weighting,
-        tuple(np.zeros_like(w) for w in initial[model.head]),
-        server_optimizer,
-        aggregator,
-        personal=lambda weights, p: (both, (*weights, *p)),
+    zeros = tuple(np.zeros_like(w) for w in initial[model.head])
+    return setup.stateful_process(
+        update, settings.client_weighting, zeros, personal=lambda weights, p: (both, (*weights, *p))
     )
-
-
-def _build(setup: method.Setup[Settings]) -> method.Training:
-    settings = setup.settings
-    partial_model.check_model(setup, "fed_rod")
-    if len(setup.model.input_spec[1].shape) != 1:
-        raise errors.UserError("--method=fed_rod is for tasks with one class for each example: choose another --task.")
-    process = build_fed_rod(
-        setup.model,
-        setup.optimizer(optimizers.CLIENT),
-        setup.optimizer(optimizers.SERVER),
-        local_epochs=settings.local_epochs,
-        batch_size=settings.batch_size,
-        client_weighting=settings.client_weighting,
-        aggregator=setup.aggregator,
-    )
-    return setup.training("fed_rod", process)
 
 
 METHOD = method.Method(
@@ -129,5 +103,5 @@ METHOD = method.Method(
     serves="both",
     differs="--server_sgd_momentum=0 is the paper's server; linear personal heads that start at zero; no hypernetwork",
     settings=Settings,
-    build=_build,
+    build=method.one_stage("fed_rod", build_fed_rod),
 )

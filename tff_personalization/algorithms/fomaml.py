@@ -18,9 +18,9 @@ steps of FedAvg is that of FedSGD + FOMAML(1) + … + FOMAML(J−1).
 import tensorflow as tf
 import tensorflow_federated as tff
 
-from tff_personalization import local_training, optimizers, schedules
-from tff_personalization.algorithms import client_work, meta_learning, method
-from tff_personalization.models import functional
+from tff_personalization import optimizers, schedules
+from tff_personalization.algorithms import meta_learning, method
+from tff_personalization.algorithms.client_work import ClientRound, ClientUpdate, State, Weights
 
 
 class Settings(method.Federated):
@@ -30,64 +30,25 @@ class Settings(method.Federated):
     query_fraction = method.QUERY_FRACTION
 
 
-def build_fomaml(
-    model: functional.SeededModel,
-    client_optimizer: tff.learning.optimizers.Optimizer,
-    server_optimizer: tff.learning.optimizers.Optimizer,
-    local_steps: int,
-    batch_size: int,
-    query_fraction: float,
-    scale: float,
-    shuffle: bool = True,
-    aggregator: tff.aggregators.WeightedAggregationFactory | None = None,
-) -> tff.learning.templates.LearningProcess:
-    """Builds FOMAML(K) as a learning process; other arguments as `reptile.build_reptile`.
+def build_fomaml(setup: method.Setup[Settings]) -> tff.learning.templates.LearningProcess:
+    """Builds FOMAML(K) as a learning process. Like the local steps, the delta's factor β follows the schedule."""
+    settings, training = setup.settings, setup.local_training()
+    client_optimizer = setup.optimizer(optimizers.CLIENT)
 
-    Args:
-        model: the model θ to train.
-        client_optimizer: takes the local steps.
-        server_optimizer: takes one step a round, with the mean delta as its gradient.
-        local_steps: K.
-        batch_size: examples a local step.
-        query_fraction: the share of a client's examples that is the query part, drawn again in each round; see
-            `meta_learning.support_and_query`.
-        scale: β, the factor of the query part's gradient. Like the learning rate, it follows the schedule.
-        shuffle: whether clients permute the support part in each epoch.
-        aggregator: how deltas are aggregated; by default their mean.
-    """
-    training = local_training.LocalTraining(model, client_optimizer, batch_size, shuffle=shuffle)
-
-    def update(theta, client, state):
-        del state
+    def update(theta: Weights, client: ClientRound, state: State) -> ClientUpdate:
         split_seed, steps_seed, query_seed = tf.unstack(tf.random.split(client.seed, 3))
-        support, query = meta_learning.support_and_query(client.examples, query_fraction, split_seed)
-        phi = training.train(theta, client._replace(examples=support, seed=steps_seed), local_steps)
+        support, query = meta_learning.support_and_query(client.examples, settings.query_fraction, split_seed)
+        phi = training.train(theta, client._replace(examples=support, seed=steps_seed), settings.local_steps)
         found = training.gradient(phi.weights, query, query_seed)
-        rate = scale * schedules.client_factor(client_optimizer, client.round_number)
+        rate = settings.client.learning_rate * schedules.client_factor(client_optimizer, client.round_number)
         return meta_learning.update_from(found.gradients, rate, phi, found)
 
-    work = client_work.build_client_work(model, update, "uniform")
-    return client_work.compose(model, work, server_optimizer, aggregator)
-
-
-def _build(setup: method.Setup[Settings]) -> method.Training:
-    settings = setup.settings
-    process = build_fomaml(
-        setup.model,
-        setup.optimizer(optimizers.CLIENT),
-        setup.optimizer(optimizers.SERVER),
-        local_steps=settings.local_steps,
-        batch_size=settings.batch_size,
-        query_fraction=settings.query_fraction,
-        scale=settings.client.learning_rate,
-        aggregator=setup.aggregator,
-    )
-    return setup.training("fomaml", process)
+    return setup.process(update, "uniform")
 
 
 METHOD = method.Method(
     description="FOMAML(K): the gradient on new data after K local steps, first order",
     differs="deltas have the size of a local step (times the client rate); query gradient with dropout",
     settings=Settings,
-    build=_build,
+    build=method.one_stage("fomaml", build_fomaml),
 )

@@ -33,6 +33,7 @@ import tensorflow_federated as tff
 
 from tff_personalization import global_weights, local_training, optimizers, seeds
 from tff_personalization.algorithms import client_work, method
+from tff_personalization.algorithms.client_work import ClientRound, ClientUpdate, State, Weights
 from tff_personalization.models import functional
 from tff_personalization.settings import Setting
 
@@ -138,70 +139,43 @@ class Settings(method.Federated):
 
 
 def build_ifca(
-    model: functional.SeededModel,
-    initial_weights: global_weights.GlobalWeights,
-    client_optimizer: tff.learning.optimizers.Optimizer,
-    server_optimizer: tff.learning.optimizers.Optimizer,
-    local_epochs: int,
-    batch_size: int,
-    client_weighting: str = "examples",
-    shuffle: bool = True,
-    aggregator: tff.aggregators.WeightedAggregationFactory | None = None,
+    setup: method.Setup[Settings], initial_weights: global_weights.GlobalWeights
 ) -> tff.learning.templates.LearningProcess:
     """Builds IFCA as a learning process, whose metrics have each cluster's share in `aggregator`, `shares`.
 
     Args:
-        model: the network of every cluster.
+        setup: what it is built from. Its model is the network of every cluster. Its aggregator makes the mean of the
+            blocks, and must be a weighted mean of deltas that were each transformed by themselves.
         initial_weights: θ_1 … θ_k before the first round; see `first_models`.
-        client_optimizer: takes the local steps.
-        server_optimizer: takes one step a round for each cluster that has members.
-        local_epochs: E, passes over a client's data in a round.
-        batch_size: examples a local step.
-        client_weighting: "examples" or "uniform".
-        shuffle: whether clients permute their examples in each epoch.
-        aggregator: makes the mean of the blocks; by default their weighted mean. It must be a weighted mean of deltas
-            that were each transformed by themselves.
     """
-    training = local_training.LocalTraining(model, client_optimizer, batch_size, shuffle=shuffle)
+    settings, model, training = setup.settings, setup.model, setup.local_training()
 
-    def update(weights, client, state):
-        del state
+    def update(weights: Weights, client: ClientRound, state: State) -> ClientUpdate:
         models = models_of(initial_weights.like(weights))
         chosen = choose(model, models, client.examples)
         theta = take(models, chosen)
-        end = training.train(theta, client, local_epochs * training.steps_per_epoch(client.examples))
+        end = training.train(theta, client, settings.local_epochs * training.steps_per_epoch(client.examples))
         found = client_work.update_from(theta, end)
         membership = tf.one_hot(chosen, len(models))
         blocks = tuple(member * delta for member in tf.unstack(membership) for delta in found.model_delta)
         return found._replace(model_delta=(*blocks, membership))
 
-    work = client_work.build_client_work(model, update, client_weighting, initial_weights=initial_weights)
+    work = client_work.build_client_work(model, update, settings.client_weighting, initial_weights=initial_weights)
     return client_work.compose(
         model,
         work,
-        _StepOfMembers(server_optimizer, initial_weights),
-        _MeanOfMembers(aggregator or tff.aggregators.MeanFactory(), initial_weights),
+        _StepOfMembers(setup.optimizer(optimizers.SERVER), initial_weights),
+        _MeanOfMembers(setup.aggregator or tff.aggregators.MeanFactory(), initial_weights),
         initial_weights=initial_weights,
     )
 
 
-def _build(setup: method.Setup[Settings]) -> method.Training:
-    settings = setup.settings
+def _build(setup: method.RunSetup[Settings]) -> method.Training:
     further = (
-        setup.build_model(seeds.generator(setup.seed, "init", cluster)) for cluster in range(1, settings.clusters)
+        setup.build_model(seeds.generator(setup.seed, "init", cluster)) for cluster in range(1, setup.settings.clusters)
     )
     initial_weights = first_models(setup.model, *further)
-    process = build_ifca(
-        setup.model,
-        initial_weights,
-        setup.optimizer(optimizers.CLIENT),
-        setup.optimizer(optimizers.SERVER),
-        local_epochs=settings.local_epochs,
-        batch_size=settings.batch_size,
-        client_weighting=settings.client_weighting,
-        aggregator=setup.aggregator,
-    )
-    return setup.training("ifca", process, initial_weights)
+    return setup.training("ifca", build_ifca(setup, initial_weights), initial_weights)
 
 
 METHOD = method.Method(

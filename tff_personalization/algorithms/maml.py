@@ -18,9 +18,9 @@ training pass, with the network's dropout.
 import tensorflow as tf
 import tensorflow_federated as tff
 
-from tff_personalization import local_training, optimizers, schedules
-from tff_personalization.algorithms import client_work, meta_learning, method
-from tff_personalization.models import functional
+from tff_personalization import optimizers, schedules
+from tff_personalization.algorithms import meta_learning, method
+from tff_personalization.algorithms.client_work import ClientRound, ClientUpdate, State, Weights
 
 
 class Settings(method.Federated):
@@ -30,54 +30,28 @@ class Settings(method.Federated):
     query_fraction = method.QUERY_FRACTION
 
 
-def build_maml(
-    model: functional.SeededModel,
-    client_optimizer: tff.learning.optimizers.Optimizer,
-    server_optimizer: tff.learning.optimizers.Optimizer,
-    local_steps: int,
-    batch_size: int,
-    query_fraction: float,
-    scale: float,
-    shuffle: bool = True,
-    aggregator: tff.aggregators.WeightedAggregationFactory | None = None,
-) -> tff.learning.templates.LearningProcess:
-    """Builds MAML(K) as a learning process; arguments as `fomaml.build_fomaml`."""
-    training = local_training.LocalTraining(model, client_optimizer, batch_size, shuffle=shuffle)
+def build_maml(setup: method.Setup[Settings]) -> tff.learning.templates.LearningProcess:
+    """Builds MAML(K) as a learning process. Like the local steps, the delta's factor β follows the schedule."""
+    settings, training = setup.settings, setup.local_training()
+    client_optimizer = setup.optimizer(optimizers.CLIENT)
 
-    def update(theta, client, state):
-        del state
+    def update(theta: Weights, client: ClientRound, state: State) -> ClientUpdate:
         split_seed, steps_seed, query_seed = tf.unstack(tf.random.split(client.seed, 3))
-        support, query = meta_learning.support_and_query(client.examples, query_fraction, split_seed)
+        support, query = meta_learning.support_and_query(client.examples, settings.query_fraction, split_seed)
         with tf.GradientTape(watch_accessed_variables=False) as tape:
             tape.watch(theta)
-            phi = training.train(theta, client._replace(examples=support, seed=steps_seed), local_steps)
+            phi = training.train(theta, client._replace(examples=support, seed=steps_seed), settings.local_steps)
         found = training.gradient(phi.weights, query, query_seed)
         meta_gradient = tape.gradient(phi.weights, theta, output_gradients=found.gradients)
-        rate = scale * schedules.client_factor(client_optimizer, client.round_number)
+        rate = settings.client.learning_rate * schedules.client_factor(client_optimizer, client.round_number)
         return meta_learning.update_from(meta_gradient, rate, phi, found)
 
-    work = client_work.build_client_work(model, update, "uniform")
-    return client_work.compose(model, work, server_optimizer, aggregator)
-
-
-def _build(setup: method.Setup[Settings]) -> method.Training:
-    settings = setup.settings
-    process = build_maml(
-        setup.model,
-        setup.optimizer(optimizers.CLIENT),
-        setup.optimizer(optimizers.SERVER),
-        local_steps=settings.local_steps,
-        batch_size=settings.batch_size,
-        query_fraction=settings.query_fraction,
-        scale=settings.client.learning_rate,
-        aggregator=setup.aggregator,
-    )
-    return setup.training("maml", process)
+    return setup.process(update, "uniform")
 
 
 METHOD = method.Method(
     description="MAML(K): the exact gradient of the loss on new data after K local steps",
     differs="as fomaml",
     settings=Settings,
-    build=_build,
+    build=method.one_stage("maml", build_maml),
 )

@@ -21,7 +21,8 @@ import tensorflow as tf
 import tensorflow_federated as tff
 
 from tff_personalization import aggregators, cohorts, global_weights, optimizers
-from tff_personalization.algorithms import client_work, meta_learning, method
+from tff_personalization.algorithms import meta_learning, method
+from tff_personalization.algorithms.client_work import ClientRound, ClientUpdate, State, Weights
 from tff_personalization.models import functional
 
 RATES = "rates"  # the name of what it adds to the global weights
@@ -44,61 +45,34 @@ class Settings(cohorts.WithStragglers):
     inner_learning_rate = method.INNER_LEARNING_RATE
 
 
-def build_meta_sgd(
-    model: functional.SeededModel,
-    server_optimizer: tff.learning.optimizers.Optimizer,
-    local_steps: int,
-    batch_size: int,
-    query_fraction: float,
-    inner_learning_rate: float,
-    shuffle: bool = True,
-    aggregator: tff.aggregators.WeightedAggregationFactory | None = None,
-) -> tff.learning.templates.LearningProcess:
+def build_meta_sgd(setup: method.Setup[Settings]) -> tff.learning.templates.LearningProcess:
     """Builds Meta-SGD(K) as a learning process whose global weights are those of `initial_weights`.
 
-    Args:
-        model: the model θ to train.
-        server_optimizer: takes one step a round on θ and a together, with the mean delta as its gradient.
-        local_steps: K.
-        batch_size: examples a local step.
-        query_fraction: as in `fomaml.build_fomaml`.
-        inner_learning_rate: a_0, the initial value of all rates and the factor of the gradient.
-        shuffle: whether clients permute the support part in each epoch.
-        aggregator: how deltas are aggregated; by default their mean.
+    The server optimizer steps θ and a together. The factor of the gradient is the initial rate a_0.
     """
-    training = meta_learning.training_at_rates(model, batch_size, shuffle=shuffle)
-    start = initial_weights(model, inner_learning_rate)
+    settings = setup.settings
+    training = meta_learning.training_at_rates(setup.model, settings.batch_size, shuffle=setup.shuffle)
+    start = initial_weights(setup.model, settings.inner_learning_rate)
 
-    def update(weights, client, state):
-        del state
+    def update(weights: Weights, client: ClientRound, state: State) -> ClientUpdate:
         split_seed, steps_seed, query_seed = tf.unstack(tf.random.split(client.seed, 3))
-        support, query = meta_learning.support_and_query(client.examples, query_fraction, split_seed)
+        support, query = meta_learning.support_and_query(client.examples, settings.query_fraction, split_seed)
         with tf.GradientTape(watch_accessed_variables=False) as tape:
             tape.watch(weights)
             named = start.like(weights)
             (rates,) = named.added(RATES)
             on_support = client._replace(examples=support, seed=steps_seed)
-            phi = training.train(named.model, on_support, local_steps, meta_learning.at_rates(rates))
+            phi = training.train(named.model, on_support, settings.local_steps, meta_learning.at_rates(rates))
         found = training.gradient(phi.weights, query, query_seed)
         meta_gradient = tape.gradient(phi.weights, weights, output_gradients=found.gradients)
-        return meta_learning.update_from(meta_gradient, inner_learning_rate, phi, found)
+        return meta_learning.update_from(meta_gradient, settings.inner_learning_rate, phi, found)
 
-    work = client_work.build_client_work(model, update, "uniform", initial_weights=start)
-    return client_work.compose(model, work, server_optimizer, aggregator, initial_weights=start)
+    return setup.process(update, "uniform", initial_weights=start)
 
 
-def _build(setup: method.Setup[Settings]) -> method.Training:
-    settings = setup.settings
-    process = build_meta_sgd(
-        setup.model,
-        setup.optimizer(optimizers.SERVER),
-        local_steps=settings.local_steps,
-        batch_size=settings.batch_size,
-        query_fraction=settings.query_fraction,
-        inner_learning_rate=settings.inner_learning_rate,
-        aggregator=setup.aggregator,
-    )
-    return setup.training("meta_sgd", process, initial_weights(setup.model, settings.inner_learning_rate))
+def _build(setup: method.RunSetup[Settings]) -> method.Training:
+    start = initial_weights(setup.model, setup.settings.inner_learning_rate)
+    return setup.training("meta_sgd", build_meta_sgd(setup), start)
 
 
 METHOD = method.Method(

@@ -11,14 +11,14 @@ from typing import Any, Generic, TypeAlias, TypeVar
 import numpy as np
 import tensorflow_federated as tff
 
-from tff_personalization import aggregators, cohorts, global_weights, optimizers, schedules
+from tff_personalization import aggregators, cohorts, global_weights, local_training, optimizers, schedules
 from tff_personalization.algorithms import client_work, stateful_clients
 from tff_personalization.models import functional
 from tff_personalization.settings import Group, Setting
 from tff_personalization.tasks import client_arrays
 
 LearningProcess: TypeAlias = tff.learning.templates.LearningProcess | stateful_clients.StatefulProcess
-S = TypeVar("S", bound=Group)
+S = TypeVar("S", bound=Group, covariant=True)
 
 SERVES = ("held-out", "participants", "both")
 
@@ -55,38 +55,37 @@ INNER_LEARNING_RATE = Setting(
 )
 
 
-class Federated(cohorts.WithStragglers):
-    """The settings of most federated methods."""
+class Local(cohorts.WithStragglers):
+    """The settings of methods whose clients take local steps with the client optimizer."""
 
     client = optimizers.CLIENT
-    server = optimizers.SERVER
     batch_size = BATCH_SIZE
+
+
+class Federated(Local):
+    """The settings of most federated methods."""
+
+    server = optimizers.SERVER
     aggregator = aggregators.AGGREGATOR
 
 
 @dataclasses.dataclass(frozen=True)
 class Setup(Generic[S]):
-    """The inputs from which a method is built.
+    """What a method's learning process is built from.
 
     Attributes:
         model: the model to train.
-        train_data: the train part of the clients' data.
-        train_clients: the ids of the clients that train.
-        settings: the method's own.
+        settings: the method's own, with the optimizers of its roles.
         rounds: the number of rounds, for schedules of learning rates.
-        seed: the run's seed.
-        build_model: makes the untrained model, with initial weights drawn from a generator.
-        aggregator: how the model deltas of a cohort are aggregated; None for a method without this choice.
+        aggregator: how the model deltas of a cohort are aggregated; by default their weighted mean.
+        shuffle: whether clients permute their examples in each epoch.
     """
 
     model: functional.SeededModel
-    train_data: client_arrays.ClientArrays
-    train_clients: tuple[str, ...]
     settings: S
-    rounds: int
-    seed: int
-    build_model: Callable[[np.random.Generator], functional.SeededModel]
+    rounds: int = 1
     aggregator: tff.aggregators.WeightedAggregationFactory | None = None
+    shuffle: bool = True
 
     def optimizer(self, role: optimizers.Role) -> tff.learning.optimizers.Optimizer:
         """The TFF optimizer of one of the method's roles, with its schedule."""
@@ -96,6 +95,75 @@ class Setup(Generic[S]):
         if role is optimizers.CLIENT:
             return schedules.for_clients(spec.build(), spec.schedule, self.rounds)
         return schedules.for_server(spec.build(), spec.learning_rate, spec.schedule, self.rounds)
+
+    def local_training(self: "Setup[Local]", trained: slice = slice(None)) -> local_training.LocalTraining:
+        """The inner loop with the client optimizer and the batch size of the settings.
+
+        Args:
+            trained: which weights are trained; the others do not change.
+        """
+        optimizer, settings = self.optimizer(optimizers.CLIENT), self.settings
+        return local_training.LocalTraining(
+            self.model, optimizer, settings.batch_size, trained=trained, shuffle=self.shuffle
+        )
+
+    def process(
+        self,
+        update: client_work.UpdateFn,
+        weighting: str,
+        *,
+        server: optimizers.Role = optimizers.SERVER,
+        initial_weights: global_weights.GlobalWeights | None = None,
+    ) -> tff.learning.templates.LearningProcess:
+        """The learning process in which clients do `update`; see `client_work.build_client_work` and `compose`.
+
+        Args:
+            update: what a client does.
+            weighting: "examples" or "uniform".
+            server: the role of the optimizer that takes one step a round, with the mean delta as its gradient.
+            initial_weights: the global weights before the first round, if the method adds to the model's.
+        """
+        work = client_work.build_client_work(self.model, update, weighting, initial_weights=initial_weights)
+        return client_work.compose(
+            self.model, work, self.optimizer(server), self.aggregator, initial_weights=initial_weights
+        )
+
+    def stateful_process(
+        self,
+        update: client_work.UpdateFn,
+        weighting: str,
+        client_state: Any,
+        personal: stateful_clients.PersonalFn | None = None,
+        server_state: client_work.ServerState = client_work.NO_SERVER_STATE,
+    ) -> stateful_clients.StatefulProcess:
+        """As `process`, for clients that keep states; arguments as `stateful_clients.build_stateful_process`."""
+        return stateful_clients.build_stateful_process(
+            self.model,
+            update,
+            weighting,
+            client_state,
+            self.optimizer(optimizers.SERVER),
+            self.aggregator,
+            personal=personal,
+            server_state=server_state,
+        )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class RunSetup(Setup[S]):
+    """What a method is built from in a run: a process's setup and the clients that train.
+
+    Attributes:
+        train_data: the train part of the clients' data.
+        train_clients: the ids of the clients that train.
+        seed: the run's seed.
+        build_model: makes the untrained model, with initial weights drawn from a generator.
+    """
+
+    train_data: client_arrays.ClientArrays
+    train_clients: tuple[str, ...]
+    seed: int
+    build_model: Callable[[np.random.Generator], functional.SeededModel]
 
     def cohorts(self) -> cohorts.CohortFn:
         """Cohorts drawn from the train clients, as the settings say."""
@@ -142,6 +210,16 @@ class Training:
         return [stage for stage in self.stages if stage.first_round <= round_number][-1]
 
 
+def one_stage(name: str, build: Callable[[Setup[S]], LearningProcess]) -> Callable[[RunSetup[S]], Training]:
+    """The `Method.build` of a method that trains with one process from its first round to its last.
+
+    Args:
+        name: the name of the stage, as in the records.
+        build: makes the process.
+    """
+    return lambda setup: setup.training(name, build(setup))
+
+
 @dataclasses.dataclass(frozen=True)
 class Method(Generic[S]):
     """A way to train a global model, and the strategies that follow by default.
@@ -149,7 +227,7 @@ class Method(Generic[S]):
     Attributes:
         description: what it is, in a line.
         settings: the settings that it reads besides those of every run.
-        build: makes the training from a setup.
+        build: makes the training from a setup; see `one_stage`.
         strategies: the strategies evaluated unless `--strategies` says otherwise.
         trains: whether it has rounds.
         pooled: whether a round is the work of one client that holds all the data. That client gets all cores.
@@ -166,7 +244,7 @@ class Method(Generic[S]):
 
     description: str
     settings: type[S]
-    build: Callable[[Setup[S]], Training]
+    build: Callable[[RunSetup[S]], Training]
     strategies: Sequence[str] = ("fine_tune", "fine_tune_head")
     trains: bool = True
     pooled: bool = False

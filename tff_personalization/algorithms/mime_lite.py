@@ -22,12 +22,14 @@ the gradient of a training pass, with dropout. If the base optimizer has no stat
 learning rate 1.
 """
 
+from typing import Any
+
 import tensorflow as tf
 import tensorflow_federated as tff
 
 from tff_personalization import cohorts, local_training, optimizers
 from tff_personalization.algorithms import client_work, method
-from tff_personalization.models import functional
+from tff_personalization.algorithms.client_work import ClientRound, ClientUpdate, State, Weights
 
 
 class Settings(cohorts.WithStragglers):
@@ -39,39 +41,33 @@ class Settings(cohorts.WithStragglers):
     client_weighting = method.CLIENT_WEIGHTING
 
 
-def build_mime_lite(
-    model: functional.SeededModel,
-    base_optimizer: tff.learning.optimizers.Optimizer,
-    local_epochs: int,
-    batch_size: int,
-    client_weighting: str = "examples",
-    shuffle: bool = True,
-) -> tff.learning.templates.LearningProcess:
-    """Builds MimeLite as a learning process; arguments as `fed_avg.build_fed_avg`, with one optimizer on both sides."""
-    training = local_training.LocalTraining(model, _StateStays(base_optimizer), batch_size, shuffle=shuffle)
+def build_mime_lite(setup: method.Setup[Settings]) -> tff.learning.templates.LearningProcess:
+    """Builds MimeLite as a learning process, with one optimizer on both sides."""
+    settings, model, base = setup.settings, setup.model, setup.optimizer(optimizers.BASE)
+    training = local_training.LocalTraining(model, _StateStays(base), settings.batch_size, shuffle=setup.shuffle)
 
-    def update(x, client, state):
+    def update(x: Weights, client: ClientRound, state: State) -> ClientUpdate:
         examples = client.examples
-        num_steps = local_epochs * training.steps_per_epoch(examples)
+        num_steps = settings.local_epochs * training.steps_per_epoch(examples)
         end = training.train(x, client, num_steps, optimizer_state=state.server)
         gradients = training.gradient(x, examples, tf.random.fold_in(client.seed, -1)).gradients
         size = tf.cast(tf.shape(examples.y)[0], tf.float32)
-        weight = size if client_weighting == "examples" else 1.0
+        weight = size if settings.client_weighting == "examples" else 1.0
         return client_work.update_from(
             x, end, report=(tuple(weight * g for g in gradients), tf.convert_to_tensor(weight))
         )
 
-    def next_state(optimizer_state, report):
+    def next_state(optimizer_state: Any, report: tuple[Weights, tf.Tensor]) -> Any:
         gradients, weight = report
         mean = tuple(g / weight for g in gradients)
         # The new state does not depend on the weights.
-        new_state, _ = base_optimizer.next(optimizer_state, tuple(tf.zeros_like(g) for g in mean), mean)
+        new_state, _ = base.next(optimizer_state, tuple(tf.zeros_like(g) for g in mean), mean)
         return new_state
 
     server_state = client_work.ServerState(
         lambda: training.initial_optimizer_state(model.initial_weights[0]), next_state
     )
-    work = client_work.build_client_work(model, update, client_weighting, server_state=server_state)
+    work = client_work.build_client_work(model, update, settings.client_weighting, server_state=server_state)
     return client_work.compose(model, work, tff.learning.optimizers.build_sgdm(1.0))
 
 
@@ -89,20 +85,8 @@ class _StateStays(tff.learning.optimizers.Optimizer):
         return state, weights
 
 
-def _build(setup: method.Setup[Settings]) -> method.Training:
-    settings = setup.settings
-    process = build_mime_lite(
-        setup.model,
-        setup.optimizer(optimizers.BASE),
-        local_epochs=settings.local_epochs,
-        batch_size=settings.batch_size,
-        client_weighting=settings.client_weighting,
-    )
-    return setup.training("mime_lite", process)
-
-
 METHOD = method.Method(
     description="MimeLite: local steps with the state of an optimizer that all clients' gradients update",
     settings=Settings,
-    build=_build,
+    build=method.one_stage("mime_lite", build_mime_lite),
 )

@@ -25,6 +25,7 @@ import tensorflow_federated as tff
 
 from tff_personalization import local_training, optimizers
 from tff_personalization.algorithms import client_work, method, stateful_clients
+from tff_personalization.algorithms.client_work import ClientRound, ClientUpdate, State, Weights
 from tff_personalization.models import functional
 from tff_personalization.settings import Group, Setting
 
@@ -105,58 +106,19 @@ class EnvelopeTraining(local_training.LocalTraining):
         return weights[self._size :]
 
 
-def build_p_fed_me(
-    model: functional.SeededModel,
-    client_optimizer: tff.learning.optimizers.Optimizer,
-    server_optimizer: tff.learning.optimizers.Optimizer,
-    local_steps: int,
-    batch_size: int,
-    settings: Envelope,
-    shuffle: bool = True,
-    aggregator: tff.aggregators.WeightedAggregationFactory | None = None,
-) -> stateful_clients.StatefulProcess:
-    """Builds pFedMe as a process whose clients keep θ_i. Its visits count the examples of all inner steps.
+def build_p_fed_me(setup: method.Setup[Settings]) -> stateful_clients.StatefulProcess:
+    """Builds pFedMe as a process whose clients keep θ_i. Its visits count the examples of all inner steps."""
+    settings, model = setup.settings, setup.model
+    training = EnvelopeTraining(model, setup.optimizer(optimizers.CLIENT), settings.batch_size, settings, setup.shuffle)
 
-    Args:
-        model: the model.
-        client_optimizer: takes the steps of the inner problem.
-        server_optimizer: takes one step a round, with the plain mean of the deltas as its gradient.
-        local_steps: R, a client's batches in a round.
-        batch_size: examples in a batch.
-        settings: λ, K and η.
-        shuffle: whether clients permute their examples in each epoch.
-        aggregator: how model deltas are aggregated; by default their mean.
-    """
-    training = EnvelopeTraining(model, client_optimizer, batch_size, settings, shuffle)
-
-    def update(w, client, state):
+    def update(w: Weights, client: ClientRound, state: State) -> ClientUpdate:
         del state  # only the client itself uses θ_i: its next round starts from the global model
-        end = training.train((*w, *w), client, local_steps)
+        end = training.train((*w, *w), client, settings.local_steps)
         return client_work.update_from(w, training.of_w(end), state=training.theta(end.weights))
 
-    return stateful_clients.build_stateful_process(
-        model,
-        update,
-        "uniform",
-        model.initial_weights[0],
-        server_optimizer,
-        aggregator,
-        personal=lambda weights, theta: (model, theta),
+    return setup.stateful_process(
+        update, "uniform", model.initial_weights[0], personal=lambda weights, theta: (model, theta)
     )
-
-
-def _build(setup: method.Setup[Settings]) -> method.Training:
-    settings = setup.settings
-    process = build_p_fed_me(
-        setup.model,
-        setup.optimizer(optimizers.CLIENT),
-        setup.optimizer(optimizers.SERVER),
-        local_steps=settings.local_steps,
-        batch_size=settings.batch_size,
-        settings=settings,
-        aggregator=setup.aggregator,
-    )
-    return setup.training("p_fed_me", process)
 
 
 METHOD = method.Method(
@@ -167,6 +129,6 @@ METHOD = method.Method(
         "all clients do"
     ),
     settings=Settings,
-    build=_build,
+    build=method.one_stage("p_fed_me", build_p_fed_me),
     strategies=("p_fed_me", "fine_tune"),
 )

@@ -5,12 +5,10 @@ So the head in the global weights stays the initial head, for any aggregator and
 own head starts from it.
 """
 
-from typing import Any
-
 import tensorflow as tf
 import tensorflow_federated as tff
 
-from tff_personalization import errors, local_training
+from tff_personalization import errors, local_training, optimizers
 from tff_personalization.algorithms import client_work, method, stateful_clients
 from tff_personalization.models import functional
 
@@ -101,28 +99,38 @@ class StepOfRest(tff.learning.optimizers.Optimizer):
         return state, (*moved, *weights[self._head])
 
 
-def build_with_kept_heads(
-    model: functional.SeededModel,
-    update: client_work.UpdateFn,
-    weighting: str,
-    server_optimizer: tff.learning.optimizers.Optimizer,
-    aggregator: tff.aggregators.WeightedAggregationFactory | None,
+def process(
+    setup: method.Setup[method.Federated], update: client_work.UpdateFn, weighting: str
+) -> tff.learning.templates.LearningProcess:
+    """As `Setup.process`, for an `update` that has a delta of only the rest."""
+    model = setup.model
+    return client_work.compose(
+        model,
+        client_work.build_client_work(model, update, weighting),
+        StepOfRest(setup.optimizer(optimizers.SERVER), model),
+        AggregationOfRest(setup.aggregator, model),
+    )
+
+
+def process_with_kept_heads(
+    setup: method.Setup[method.Federated], update: client_work.UpdateFn, weighting: str
 ) -> stateful_clients.StatefulProcess:
-    """Builds a process whose clients keep their heads between rounds. `update` finds the head in `state.client`."""
+    """As `process`, for clients that keep their heads between rounds. `update` finds the head in `state.client`."""
+    model = setup.model
     return stateful_clients.build_stateful_process(
         model,
         update,
         weighting,
         model.initial_weights[0][model.head],
-        StepOfRest(server_optimizer, model),
-        AggregationOfRest(aggregator, model),
+        StepOfRest(setup.optimizer(optimizers.SERVER), model),
+        AggregationOfRest(setup.aggregator, model),
         personal=lambda weights, head: (model, (*weights[model.rest], *head)),
     )
 
 
-def check_model(setup: method.Setup[Any], name: str) -> None:
+def check_model(model: functional.SeededModel, name: str) -> None:
     """Raises UserError if the model is only a head, which the method of this name keeps local."""
-    if setup.model.rest.stop == 0:
+    if model.rest.stop == 0:
         raise errors.UserError(
             f"--model: the whole network is its head, which --method={name} keeps local: choose another --model."
         )

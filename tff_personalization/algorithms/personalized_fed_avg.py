@@ -61,11 +61,10 @@ def _complete(values: dict[str, Any]) -> None:
     values.update(stage_2_round=first, stage_1_share=None)  # given by the round
 
 
-def _build(setup: method.Setup[Settings]) -> method.Training:
-    settings = setup.settings
-    first = fed_avg.process_of(setup)
-    second = reptile.process_of(setup, optimizers.STAGE_2_SERVER)
-    stages = method.Stage("fed_avg", 1, first), method.Stage("reptile", settings.stage_2_round, second)
+def _build(setup: method.RunSetup[Settings]) -> method.Training:
+    first = fed_avg.build_fed_avg(setup)
+    second = reptile.build_reptile(setup, optimizers.STAGE_2_SERVER)
+    stages = method.Stage("fed_avg", 1, first), method.Stage("reptile", setup.settings.stage_2_round, second)
     return method.Training(stages, setup.cohorts(), global_weights.GlobalWeights.initial(setup.model))
 
 

@@ -12,14 +12,11 @@
 With K = E × (batches of every client) and uniform weights this is FedAvg(E).
 """
 
-from typing import Any
-
 import tensorflow as tf
 import tensorflow_federated as tff
 
-from tff_personalization import local_training, optimizers
+from tff_personalization import optimizers
 from tff_personalization.algorithms import client_work, method
-from tff_personalization.models import functional
 
 
 class Settings(method.Federated):
@@ -29,46 +26,23 @@ class Settings(method.Federated):
 
 
 def build_reptile(
-    model: functional.SeededModel,
-    client_optimizer: tff.learning.optimizers.Optimizer,
-    server_optimizer: tff.learning.optimizers.Optimizer,
-    local_steps: int,
-    batch_size: int,
-    shuffle: bool = True,
-    aggregator: tff.aggregators.WeightedAggregationFactory | None = None,
+    setup: method.Setup[Settings], server: optimizers.Role = optimizers.SERVER
 ) -> tff.learning.templates.LearningProcess:
-    """Builds Reptile(K) as a learning process; arguments as `fed_avg.build_fed_avg`, with `local_steps` = K.
+    """Builds Reptile(K) as a learning process.
 
     A client that runs out of batches starts another epoch, permuted again, until it has taken K steps.
+
+    Args:
+        setup: what it is built from.
+        server: the role of the server optimizer.
     """
-    training = local_training.LocalTraining(model, client_optimizer, batch_size, shuffle=shuffle)
-    update = client_work.local_steps(training, lambda *_: tf.constant(local_steps))
-    work = client_work.build_client_work(model, update, "uniform")
-    return client_work.compose(model, work, server_optimizer, aggregator)
-
-
-def process_of(
-    setup: method.Setup[Any], server: optimizers.Role = optimizers.SERVER
-) -> tff.learning.templates.LearningProcess:
-    """Reptile(K) with these settings, which include those of `Settings` and the server optimizer's role."""
-    settings: Settings = setup.settings
-    return build_reptile(
-        setup.model,
-        setup.optimizer(optimizers.CLIENT),
-        setup.optimizer(server),
-        local_steps=settings.local_steps,
-        batch_size=settings.batch_size,
-        aggregator=setup.aggregator,
-    )
-
-
-def _build(setup: method.Setup[Settings]) -> method.Training:
-    return setup.training("reptile", process_of(setup))
+    update = client_work.local_steps(setup.local_training(), lambda *_: tf.constant(setup.settings.local_steps))
+    return setup.process(update, "uniform", server=server)
 
 
 METHOD = method.Method(
     description="Reptile(K): K local steps a round, uniform mean",
     differs="Nichol et al. move the server by plain SGD (--server_sgd_momentum=0)",
     settings=Settings,
-    build=_build,
+    build=method.one_stage("reptile", build_reptile),
 )

@@ -21,52 +21,37 @@ import numpy as np
 import tensorflow as tf
 import tensorflow_federated as tff
 
-from tff_personalization import cohorts, local_training, optimizers
+from tff_personalization import optimizers
 from tff_personalization.algorithms import client_work, method, stateful_clients
-from tff_personalization.models import functional
+from tff_personalization.algorithms.client_work import ClientRound, ClientUpdate, State, Weights
 
 
-class Settings(cohorts.WithStragglers):
+class Settings(method.Local):
     """The settings of SCAFFOLD. It has no aggregator, because changes of control variates are summed directly."""
 
-    client = optimizers.CLIENT
     server = optimizers.SERVER
-    batch_size = method.BATCH_SIZE
     local_epochs = method.LOCAL_EPOCHS
 
 
-def build_scaffold(
-    model: functional.SeededModel,
-    client_optimizer: tff.learning.optimizers.Optimizer,
-    server_optimizer: tff.learning.optimizers.Optimizer,
-    local_epochs: int,
-    batch_size: int,
-    population: int,
-    shuffle: bool = True,
-) -> stateful_clients.StatefulProcess:
+def build_scaffold(setup: method.Setup[Settings], population: int) -> stateful_clients.StatefulProcess:
     """Builds SCAFFOLD as a process whose clients keep their control variates.
 
     Args:
-        model: the model x to train.
-        client_optimizer: takes the local steps; SGD without momentum, with learning rate η_l.
-        server_optimizer: takes one step a round, with the mean model delta as its gradient.
-        local_epochs: E, passes over a client's data in a round.
-        batch_size: examples a local step.
+        setup: what it is built from. The client optimizer is SGD without momentum, with learning rate η_l.
         population: N, the number of clients from which cohorts are drawn.
-        shuffle: whether clients permute their examples in each epoch.
     """
-    training = local_training.LocalTraining(model, client_optimizer, batch_size, shuffle=shuffle)
-    zeros = tuple(np.zeros_like(w) for w in model.initial_weights[0])
+    settings, training = setup.settings, setup.local_training()
+    zeros = tuple(np.zeros_like(w) for w in setup.model.initial_weights[0])
 
-    def update(x, client, state):
+    def update(x: Weights, client: ClientRound, state: State) -> ClientUpdate:
         c, c_i = state.server, state.client
         correction = tuple(a - b for a, b in zip(c, c_i, strict=True))
 
-        def corrected(weights, gradients):
+        def corrected(weights: Weights, gradients: Weights) -> Weights:
             del weights
             return tuple(g + d for g, d in zip(gradients, correction, strict=True))
 
-        end = training.train(x, client, local_epochs * training.steps_per_epoch(client.examples), corrected)
+        end = training.train(x, client, settings.local_epochs * training.steps_per_epoch(client.examples), corrected)
         length = tf.cast(end.steps, tf.float32) * end.optimizer_state[tff.learning.optimizers.LEARNING_RATE_KEY]
         kept = tuple(
             tf.math.divide_no_nan(a - y, length) - d for a, y, d in zip(x, end.weights, correction, strict=True)
@@ -78,22 +63,11 @@ def build_scaffold(
         lambda: tuple(tf.constant(zero) for zero in zeros),
         lambda c, changes: tuple(a + change / population for a, change in zip(c, changes, strict=True)),
     )
-    return stateful_clients.build_stateful_process(
-        model, update, "uniform", zeros, server_optimizer, server_state=server_control_variate
-    )
+    return setup.stateful_process(update, "uniform", zeros, server_state=server_control_variate)
 
 
-def _build(setup: method.Setup[Settings]) -> method.Training:
-    settings = setup.settings
-    process = build_scaffold(
-        setup.model,
-        setup.optimizer(optimizers.CLIENT),
-        setup.optimizer(optimizers.SERVER),
-        local_epochs=settings.local_epochs,
-        batch_size=settings.batch_size,
-        population=len(setup.train_clients),
-    )
-    return setup.training("scaffold", process)
+def _build(setup: method.RunSetup[Settings]) -> method.Training:
+    return setup.training("scaffold", build_scaffold(setup, population=len(setup.train_clients)))
 
 
 METHOD = method.Method(

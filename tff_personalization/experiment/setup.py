@@ -19,7 +19,7 @@ def model_builder(config: settings.RunSettings) -> Callable[[np.random.Generator
     return functools.partial(registry.TASKS[config.task].build, config.model)
 
 
-def setup(experiment: config_lib.Experiment, data: federated_data.FederatedData) -> method.Setup[Any]:
+def setup(experiment: config_lib.Experiment, data: federated_data.FederatedData) -> method.RunSetup[Any]:
     """The inputs of the experiment's method, including its untrained model."""
     config, group = experiment.config, methods.get(experiment.config.method).settings
     build_model = model_builder(config)
@@ -28,13 +28,13 @@ def setup(experiment: config_lib.Experiment, data: federated_data.FederatedData)
         name = experiment.values["aggregator"]
         cohort = min(experiment.values["clients_per_round"], len(data.split.train))
         aggregator = aggregators.build(name, experiment.read(aggregators.AGGREGATORS[name].settings), cohort)
-    return method.Setup(
+    return method.RunSetup(
         build_model(seeds.generator(config.seed, "init")),
-        data.train,
-        data.split.train,
         experiment.read(group),
         config.rounds,
-        config.seed,
-        build_model,
         aggregator,
+        train_data=data.train,
+        train_clients=data.split.train,
+        seed=config.seed,
+        build_model=build_model,
     )

@@ -115,7 +115,7 @@ class FinishedRun(run_records.Run):
         return data
 
     @functools.cached_property
-    def setup(self) -> method.Setup[Any]:
+    def setup(self) -> method.RunSetup[Any]:
         """The inputs from which the run's method was built."""
         return setup_lib.setup(self.experiment, self.data)
 
