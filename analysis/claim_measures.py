@@ -81,8 +81,8 @@ def _name(selection: Mapping[str, Any]) -> str:
 def paired(ours: Mapping[str, Any], theirs: Mapping[str, Any], metric: str) -> Measure:
     """Per client: a metric (initial, personalized, gain) in our runs minus that in theirs, in the same seed."""
 
-    def measure(experiment, chosen):
-        def difference(a, b):
+    def measure(experiment: study.Experiment, chosen: bool) -> Measured:
+        def difference(a: runs_lib.Run, b: runs_lib.Run) -> pd.Series:
             return _by_client(_gains(a, chosen)[metric], _gains(b, chosen)[metric])
 
         groups = {_name(selection): compared_runs.selected(experiment, **selection) for selection in (ours, theirs)}
@@ -94,7 +94,7 @@ def paired(ours: Mapping[str, Any], theirs: Mapping[str, Any], metric: str) -> M
 def gain(selection: Mapping[str, Any]) -> Measure:
     """Per client: the gain."""
 
-    def measure(experiment, chosen):
+    def measure(experiment: study.Experiment, chosen: bool) -> Measured:
         groups = {_name(selection): compared_runs.selected(experiment, **selection)}
         return _by_seed(groups, lambda run: _gains(run, chosen)["gain"], chosen)
 
@@ -104,11 +104,11 @@ def gain(selection: Mapping[str, Any]) -> Measure:
 def strategies(label: str, first: str, second: str, metric: str) -> Measure:
     """Per client: a metric (personalized, hurt) under one strategy minus that under another, in the last round."""
 
-    def measure(experiment, chosen):
+    def measure(experiment: study.Experiment, chosen: bool) -> Measured:
         if chosen:
             return NOTHING_CHOSEN
 
-        def difference(run):
+        def difference(run: runs_lib.Run) -> pd.Series:
             a, b = (run.client_gains(strategy) for strategy in (first, second))
             if metric == "hurt":
                 a, b = (table.assign(hurt=(table["gain"] < 0).astype(float)) for table in (a, b))
@@ -132,7 +132,7 @@ def more_examples(experiment: study.Experiment, chosen: bool) -> Measured:
     with unequal halves vary no more than the gains do.
     """
 
-    def signed(run):
+    def signed(run: runs_lib.Run) -> pd.Series:
         table = _gains(run, chosen).sort_index().sort_values("train_examples", kind="stable")
         half = len(table) // 2
         few, many = table["gain"].iloc[:half], table["gain"].iloc[len(table) - half :]
@@ -145,7 +145,7 @@ def more_examples(experiment: study.Experiment, chosen: bool) -> Measured:
 def after_as_many_examples(ours: str, theirs: str, metric: str) -> Measure:
     """Per client: a metric in our last round minus that in their first evaluated round after as many examples."""
 
-    def measure(experiment, chosen):
+    def measure(experiment: study.Experiment, chosen: bool) -> Measured:
         if chosen:
             return NOTHING_CHOSEN
         groups = {name: compared_runs.selected(experiment, name) for name in (ours, theirs)}
@@ -164,7 +164,7 @@ def after_as_many_examples(ours: str, theirs: str, metric: str) -> Measure:
                 visited = run.metrics.loc[run.metrics["round"] <= number, "examples"].sum()
                 more.append(visited / reference.metrics["examples"].sum() - 1)
 
-        def difference(a, b):
+        def difference(a: runs_lib.Run, b: runs_lib.Run) -> pd.Series:
             return _by_client(a.client_gains()[metric], b.client_gains(None, matched[b.config["seed"]])[metric])
 
         measured = _without(missing, groups, difference)
@@ -182,7 +182,7 @@ def at_matched_initial(reference: str, other: str) -> Measure:
     evaluated in them, is left out and named with the verdict.
     """
 
-    def measure(experiment, chosen):
+    def measure(experiment: study.Experiment, chosen: bool) -> Measured:
         if chosen:
             return NOTHING_CHOSEN
         groups = {name: compared_runs.selected(experiment, name) for name in (reference, other)}
@@ -198,7 +198,7 @@ def at_matched_initial(reference: str, other: str) -> Measure:
                 unmatched[seed] = f"{run.name}: test clients were not evaluated in the matched rounds."
         left: list[float] = []
 
-        def difference(a, b):
+        def difference(a: runs_lib.Run, b: runs_lib.Run) -> pd.Series:
             ours = a.client_gains()
             tables = [b.client_gains(None, one) for one in judged[b.config["seed"]]]
             between = _between(tables, ours["initial"].mean())
@@ -245,7 +245,7 @@ def _without(
 def as_chosen(ours: str, theirs: str) -> Measure:
     """Per client: our personalized accuracy minus theirs, each with the choice of validation clients."""
 
-    def measure(experiment, chosen):
+    def measure(experiment: study.Experiment, chosen: bool) -> Measured:
         if chosen:
             return NOTHING_CHOSEN
         groups = {name: compared_runs.selected(experiment, name) for name in (ours, theirs)}
@@ -254,10 +254,12 @@ def as_chosen(ours: str, theirs: str) -> Measure:
                 if run.chosen_clients is None:
                     return Measured([], missing=f"{run.name}: nothing was chosen on validation clients.")
 
-        def difference(a, b):
+        def difference(a: runs_lib.Run, b: runs_lib.Run) -> pd.Series:
             accuracies = []
             for run in (a, b):
-                judged = run.chosen_clients[run.chosen_clients["test_examples"] > 0]
+                table = run.chosen_clients
+                assert table is not None  # checked above
+                judged = table[table["test_examples"] > 0]
                 accuracies.append(judged[judged["epoch"] == judged["epoch"].max()].set_index("client")["accuracy"])
             return _by_client(*accuracies)
 

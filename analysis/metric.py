@@ -10,14 +10,15 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from analysis import runs as runs_lib
+from tff_personalization import metrics
 from tff_personalization.errors import UserError
-from tff_personalization.records import run_records
+from tff_personalization.metrics import Metric
 
 if TYPE_CHECKING:  # Every run reads the metric's name, and few draw: these take half a second to import.
     import plotly.graph_objects as go
     from matplotlib.figure import Figure
 
-ACCURACY = run_records.ACCURACY
+ACCURACY = metrics.ACCURACY
 # Words of direction in texts: where a higher metric is better, and where a lower one is.
 _SIDES = {
     "{Above}": ("Above", "Below"),
@@ -28,9 +29,9 @@ _SIDES = {
 _WORD = re.compile(r"\b(accurac(?:y|ies)(?: \(fraction correct\))?)(?![\w/]|\.\w)", re.IGNORECASE)
 
 
-def of(runs: Iterable[runs_lib.Run]) -> run_records.Metric:
+def of(runs: Iterable[runs_lib.Run]) -> Metric:
     """The metric that all of some runs have; UserError where they have several."""
-    first: dict[run_records.Metric, runs_lib.Run] = {}
+    first: dict[Metric, runs_lib.Run] = {}
     for run in runs:
         first.setdefault(run.metric, run)
     if len(first) > 1:
@@ -42,13 +43,13 @@ def of(runs: Iterable[runs_lib.Run]) -> run_records.Metric:
     return next(iter(first), ACCURACY)
 
 
-def _said(metric: run_records.Metric) -> str:
+def _said(metric: Metric) -> str:
     """A metric in a message."""
     direction = "" if metric.higher_is_better else ", of which less is better"
     return f"{metric.name!r}{direction}"
 
 
-def named(text: str, metric: run_records.Metric) -> str:
+def named(text: str, metric: Metric) -> str:
     """A text that speaks of accuracy, with the name of another metric in its place, and the sides that are better."""
     for word, sides in _SIDES.items():
         text = text.replace(word, sides[not metric.higher_is_better])
@@ -61,7 +62,7 @@ def _renamed(text: str, name: str) -> str:
     return _WORD.sub(lambda found: name[0].upper() + name[1:] if found[0][0] == "A" else name, text)
 
 
-def name_in_plot(figure: "Figure", metric: run_records.Metric) -> None:
+def name_in_plot(figure: "Figure", metric: Metric) -> None:
     """Puts the metric's name into all texts of a plot."""
     from matplotlib.text import Text
 
@@ -69,7 +70,7 @@ def name_in_plot(figure: "Figure", metric: run_records.Metric) -> None:
         text.set_text(_renamed(text.get_text(), metric.name))
 
 
-def name_in_figure(figure: "go.Figure", metric: run_records.Metric) -> "go.Figure":
+def name_in_figure(figure: "go.Figure", metric: Metric) -> "go.Figure":
     """Puts the metric's name into all texts of an interactive figure."""
     if metric.name == ACCURACY.name:
         return figure

@@ -5,8 +5,9 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from tff_personalization.errors import UserError
+from tff_personalization.metrics import Metric
 from tff_personalization.records import places
-from tff_personalization.records.run_records import Metric, NotRecordedError, Run, read
+from tff_personalization.records.run_records import NotRecordedError, Run, read
 
 __all__ = ["Metric", "NotRecordedError", "Run", "check_same_data", "labels", "read", "read_all", "without_paths"]
 

@@ -25,7 +25,7 @@ def spread_over_seeds(experiment: study.Experiment, chosen: bool) -> claim_measu
     if len(seeds) < 3 or by_setting["initial"].empty:
         return claim_measures.Measured([], missing="No setting with three seeds.")
 
-    def of(chosen_seeds):
+    def of(chosen_seeds: list[int]) -> float:
         spread = {name: values[chosen_seeds].std(axis=1, ddof=1).mean() for name, values in by_setting.items()}
         return spread["initial"] - spread["personalized"]
 

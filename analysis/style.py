@@ -62,7 +62,7 @@ _RC: Any = {
 styled = matplotlib.rc_context(_RC)
 
 
-def panels(count: int, columns: int, size: tuple[float, float], **subplots) -> tuple[Figure, list[Axes]]:
+def panels(count: int, columns: int, size: tuple[float, float], **subplots: Any) -> tuple[Figure, list[Axes]]:
     """A figure with `count` panels, at most `columns` side by side, each of `size` (width, height) in inches."""
     columns = min(columns, count)
     rows = -(-count // columns)

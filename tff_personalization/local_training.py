@@ -83,10 +83,7 @@ class MeanGradient(NamedTuple):
 
     Attributes:
         gradients: with respect to the trained weights; zero if there are no examples.
-        loss_sum: float32, the sum of the losses of all predictions on the examples.
-        correct: the number of right predictions; see `Scoring.score`.
-        predictions: int32, the number of predictions.
-        examples: int32, the number of examples.
+        loss_sum, correct, predictions, examples: of these examples, as in `LocalState`.
     """
 
     gradients: Tensors
@@ -191,25 +188,26 @@ class LocalTraining:
         per_epoch = tf.maximum(self.steps_per_epoch(examples), 1)
         last = tf.where(count > 0, last, first)
 
-        def permutation_of_epoch(epoch):
+        def permuted(epoch: tf.Tensor) -> tf.Tensor:
             if not self._shuffle:
                 return tf.range(count)
             return tf.random.experimental.stateless_shuffle(tf.range(count), tf.random.fold_in(seed, -1 - epoch))
 
-        def take_step(step, permutation, state):
+        def take_step(
+            step: tf.Tensor, permutation: tf.Tensor, state: LocalState
+        ) -> tuple[tf.Tensor, tf.Tensor, LocalState]:
             batch_number = step % per_epoch
-            permutation = tf.cond(
-                tf.equal(batch_number, 0), lambda: permutation_of_epoch(step // per_epoch), lambda: permutation
-            )
+            permutation = tf.cond(tf.equal(batch_number, 0), lambda: permuted(step // per_epoch), lambda: permutation)
             batch = permutation[batch_number * batch_size : (batch_number + 1) * batch_size]
             dropout_seed = tf.random.fold_in(seed, step)
             return step + 1, permutation, self.step(state, take(examples, batch), dropout_seed, adjust)
 
+        shapes = tf.nest.map_structure(lambda tensor: tensor.shape, state)
         _, _, state = tf.while_loop(
             lambda step, *_: step < last,
             take_step,
-            (tf.convert_to_tensor(first), permutation_of_epoch(first // per_epoch), state),
-            shape_invariants=(tf.TensorShape([]), tf.TensorShape([None]), _shapes(state)),
+            (tf.convert_to_tensor(first), permuted(first // per_epoch), state),
+            shape_invariants=(tf.TensorShape([]), tf.TensorShape([None]), shapes),
             parallel_iterations=1,
         )
         return state
@@ -228,7 +226,9 @@ class LocalTraining:
         scoring = self._model.scoring
         predictions = scoring.count_predictions(examples.y)
 
-        def add_batch(number, gradients, loss_sum, correct):
+        def add_batch(
+            number: tf.Tensor, gradients: Tensors, loss_sum: tf.Tensor, correct: tf.Tensor
+        ) -> tuple[tf.Tensor, Tensors, tf.Tensor, tf.Tensor]:
             batch = Examples(*(part[number * batch_size : (number + 1) * batch_size] for part in examples))
             of_batch, loss, logits = self._gradient(weights, batch, tf.random.fold_in(seed, number))
             size = tf.cast(scoring.count_predictions(batch.y), tf.float32)
@@ -242,7 +242,9 @@ class LocalTraining:
         )
         return MeanGradient(gradients, loss_sum, correct, predictions, count)
 
-    def _gradient(self, weights: tuple[tf.Tensor, ...], batch: Examples, dropout_seed: tf.Tensor):
+    def _gradient(
+        self, weights: Tensors, batch: Examples, dropout_seed: tf.Tensor
+    ) -> tuple[Tensors, tf.Tensor, tf.Tensor]:
         """The gradient of the trained weights on a batch, the mean loss, and the logits."""
         trained = weights[self._trained]
         with tf.GradientTape(watch_accessed_variables=False) as tape:
@@ -278,10 +280,10 @@ class LocalTraining:
             state.steps + 1,
         )
 
-    def _with_trained(self, weights, trained):
-        weights = list(weights)
-        weights[self._trained] = trained
-        return tuple(weights)
+    def _with_trained(self, weights: Tensors, trained: Tensors) -> Tensors:
+        mixed = list(weights)
+        mixed[self._trained] = trained
+        return tuple(mixed)
 
 
 def proximal(strength: float, anchor: Tensors) -> AdjustFn:
@@ -315,7 +317,7 @@ def evaluate(
     scoring = model.scoring
     batch_size = batch_size or scoring.batch_size
 
-    def add_batch(start, loss_sum, correct):
+    def add_batch(start: tf.Tensor, loss_sum: tf.Tensor, correct: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
         x, y = (part[start : start + batch_size] for part in examples)
         logits = model.logits(weights, x, None)
         loss_sum += scoring.loss(logits, y) * tf.cast(scoring.count_predictions(y), tf.float32)
@@ -334,7 +336,9 @@ def features(model: functional.SeededModel, weights: tuple[tf.Tensor, ...], exam
     count, batch_size = tf.shape(examples.y)[0], model.scoring.batch_size
     of_one = model.stem(weights, examples.x[:1])  # for its type; the graph does not keep it
 
-    def add_batch(start, number, batches):
+    def add_batch(
+        start: tf.Tensor, number: tf.Tensor, batches: tf.TensorArray
+    ) -> tuple[tf.Tensor | tf.TensorArray, ...]:
         computed = model.stem(weights, examples.x[start:][:batch_size])
         return start + batch_size, number + 1, batches.write(number, computed)
 
@@ -344,7 +348,3 @@ def features(model: functional.SeededModel, weights: tuple[tf.Tensor, ...], exam
     )
     *_, batches = tf.while_loop(lambda start, *_: start < count, add_batch, (0, 0, batches), parallel_iterations=1)
     return Examples(batches.concat(), examples.y)
-
-
-def _shapes(structure):
-    return tf.nest.map_structure(lambda tensor: tensor.shape, structure)

@@ -108,6 +108,22 @@ def _typed(value: Any) -> str:
     return f"{tensor.dtype.name}{list(tensor.shape)}"
 
 
+class NotConverted(tff.learning.optimizers.Optimizer):
+    """An optimizer that AutoGraph leaves alone: it would take half a second and find nothing to convert."""
+
+    def __init__(self, optimizer: tff.learning.optimizers.Optimizer):
+        self._optimizer = optimizer
+
+    def initialize(self, specs: Any) -> Any:
+        """The state before the first step."""
+        return self._optimizer.initialize(specs)
+
+    @tf.autograph.experimental.do_not_convert
+    def next(self, state: Any, weights: Any, gradients: Any) -> Any:
+        """The state and the weights after a step."""
+        return self._optimizer.next(state, weights, gradients)
+
+
 class Role(Part[OptimizerSpec]):
     """The purpose of an optimizer, and its defaults."""
 

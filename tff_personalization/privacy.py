@@ -46,7 +46,13 @@ def epsilon_of_poisson_cohorts(
     return _epsilon(accountant, sampled, noise_multiplier, rounds, delta)
 
 
-def _epsilon(accountant, event, noise_multiplier, rounds, delta):
+def _epsilon(
+    accountant: dp_accounting.PrivacyAccountant,
+    event: dp_accounting.DpEvent,
+    noise_multiplier: float,
+    rounds: int,
+    delta: float,
+) -> float:
     if rounds == 0:
         return 0.0
     if noise_multiplier == 0:

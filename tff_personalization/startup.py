@@ -23,7 +23,7 @@ from absl.flags import _flagvalues
 from tff_personalization import errors
 
 # absl opens flag files with it: as UTF-8 in any locale, with or without the byte order mark of Windows' editors.
-_flagvalues.open = functools.partial(open, encoding="utf-8-sig")  # type: ignore[attr-defined]
+_flagvalues.open = functools.partial(open, encoding="utf-8-sig")
 
 OF_PLUGINS: dict[str, str] = {}
 """The plugin that each of their files belongs to, as --plugin names it."""

@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from tff_personalization import optimizers
+from tff_personalization import local_training, optimizers
 from tff_personalization.algorithms import client_work, method, shares, stateful_clients
 from tff_personalization.algorithms.client_work import ClientRound, ClientUpdate, State, Weights
 from tff_personalization.settings import Group, Setting
@@ -57,7 +57,9 @@ class MixtureTraining(shares.WithShares):
         super().__init__(*arguments, shares=slice(-1, None), **named)
         self._learn_alpha = learn_alpha
 
-    def _gradient(self, weights, batch, dropout_seed):
+    def _gradient(
+        self, weights: Weights, batch: local_training.Examples, dropout_seed: tf.Tensor
+    ) -> tuple[Weights, tf.Tensor, tf.Tensor]:
         size = len(weights) // 2
         w, v, alpha = weights[:size], weights[size:-1], weights[-1]
         of_w, loss, logits = super()._gradient(w, batch, dropout_seed)

@@ -4,13 +4,13 @@ A method defines this work with an `UpdateFn`. The rest of a round is the same f
 """
 
 import collections
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import tensorflow as tf
 import tensorflow_federated as tff
 
-from tff_personalization import global_weights, local_training
+from tff_personalization import global_weights, local_training, optimizers
 from tff_personalization.models import functional
 
 WEIGHTINGS = ("examples", "uniform")
@@ -157,7 +157,7 @@ def build_client_work(
     parts = client_work_parts(model, update, weighting, initial_weights, server_state)
 
     @tff.federated_computation(*parts.types)
-    def next_fn(state, weights, data):
+    def next_fn(state: tff.Value, weights: tff.Value, data: tff.Value) -> tff.Value:
         output, _ = parts.next(state, weights, data)
         return output
 
@@ -200,7 +200,9 @@ def client_work_parts(
         *([] if client_state_type is None else [client_state_type]),
     ]
 
-    def train(server, weights, data, kept):
+    def train(
+        server: Any, weights: tff.learning.models.ModelWeights, data: tf.data.Dataset, kept: Any
+    ) -> tuple[tff.learning.templates.ClientResult, Mapping[str, tf.Tensor], Any, Any]:
         client = client_round(data)
         found = update(tuple(weights.trainable), client, State(server, kept))
 
@@ -229,7 +231,7 @@ def client_work_parts(
     result_type = train_client.type_signature.result
 
     @tff.tensorflow.computation(result_type[1])
-    def finalize(total):
+    def finalize(total: Mapping[str, tf.Tensor]) -> Mapping[str, tf.Tensor]:
         predictions = tf.cast(total["predictions"], tf.float32)
         return collections.OrderedDict(
             clients=total["clients"],
@@ -240,10 +242,12 @@ def client_work_parts(
         )
 
     @tff.federated_computation
-    def initialize():
+    def initialize() -> tff.Value:
         return tff.federated_eval(server_state_at_start, tff.SERVER)
 
-    def next_fn(state, *values_at_clients):
+    def next_fn(
+        state: tff.Value, *values_at_clients: tff.Value
+    ) -> tuple[tff.templates.MeasuredProcessOutput, tff.Value]:
         result, measured, report, kept = tff.federated_map(
             train_client, (tff.federated_broadcast(state), *values_at_clients)
         )
@@ -251,7 +255,7 @@ def client_work_parts(
         if len(server_state_type) > 0:
 
             @tff.tensorflow.computation(server_state_type, result_type[2], result_type[1])
-            def next_server_state(state, report, total):
+            def next_server_state(state: Any, report: Any, total: Mapping[str, tf.Tensor]) -> Any:
                 return _where(total["clients"] > 0, server_state.next(state, report), state)
 
             state = tff.federated_map(next_server_state, (state, tff.federated_sum(report), total))
@@ -324,7 +328,7 @@ def surroundings(
     start = (initial_weights or global_weights.GlobalWeights.initial(model)).flat
 
     @tff.tensorflow.computation
-    def initial_model_weights():
+    def initial_model_weights() -> tff.learning.models.ModelWeights:
         return tff.learning.models.ModelWeights(tuple(tf.constant(w) for w in start), ())
 
     global_type = initial_model_weights.type_signature.result
@@ -332,19 +336,5 @@ def surroundings(
         initial_model_weights,
         tff.learning.templates.build_broadcast_process(global_type),
         (aggregator or tff.aggregators.MeanFactory()).create(result_type.update, result_type.update_weight),
-        tff.learning.templates.build_apply_optimizer_finalizer(_NotConverted(server_optimizer), global_type),
+        tff.learning.templates.build_apply_optimizer_finalizer(optimizers.NotConverted(server_optimizer), global_type),
     )
-
-
-class _NotConverted(tff.learning.optimizers.Optimizer):
-    """An optimizer that AutoGraph leaves alone: it would take half a second and find nothing to convert."""
-
-    def __init__(self, optimizer: tff.learning.optimizers.Optimizer):
-        self._optimizer = optimizer
-
-    def initialize(self, specs: Any) -> Any:
-        return self._optimizer.initialize(specs)
-
-    @tf.autograph.experimental.do_not_convert
-    def next(self, state: Any, weights: Any, gradients: Any) -> Any:
-        return self._optimizer.next(state, weights, gradients)

@@ -10,6 +10,7 @@ The terms of one epoch are added: part 0 is FedSGD's term, part e is the rest of
 """
 
 import collections
+from collections.abc import Mapping, Sequence
 
 import tensorflow as tf
 import tensorflow_federated as tff
@@ -45,7 +46,9 @@ def build_decomposition(
         client_work.weights_type(global_weights.GlobalWeights.initial(model)), client_work.client_data_type(model)
     )
     @tf.function(autograph=False)
-    def parts_of_client(weights, data):
+    def parts_of_client(
+        weights: tff.learning.models.ModelWeights, data: tf.data.Dataset
+    ) -> tuple[tuple[client_work.Weights, ...], tf.Tensor, tf.Tensor]:
         client = client_work.client_round(data)
         per_epoch = training.steps_per_epoch(client.examples)
         ends = [tf.minimum(per_epoch, 1), *(epoch * per_epoch for epoch in range(1, local_epochs + 1))]
@@ -58,14 +61,14 @@ def build_decomposition(
         return tuple(parts), inner_products(parts), tf.cast(tf.shape(client.examples.y)[0], tf.float32)
 
     @tff.tensorflow.computation(parts_of_client.type_signature.result[0])
-    def products_of_mean(parts):
+    def products_of_mean(parts: Sequence[client_work.Weights]) -> tf.Tensor:
         return inner_products([tuple(part) for part in parts])
 
     @tff.federated_computation(
         tff.FederatedType(parts_of_client.type_signature.parameter[0], tff.SERVER),
         tff.FederatedType(parts_of_client.type_signature.parameter[1], tff.CLIENTS),
     )
-    def decompose(weights, data):
+    def decompose(weights: tff.Value, data: tff.Value) -> Mapping[str, tff.Value]:
         of_clients = tff.federated_map(parts_of_client, (tff.federated_broadcast(weights), data))
         mean = tff.federated_mean(of_clients[0], of_clients[2])
         return collections.OrderedDict(clients=of_clients[1], cohort=tff.federated_map(products_of_mean, mean))
@@ -73,7 +76,7 @@ def build_decomposition(
     return decompose
 
 
-def inner_products(parts) -> tf.Tensor:
+def inner_products(parts: Sequence[client_work.Weights]) -> tf.Tensor:
     """float32, shape (P, P): the inner product of each two of P structures of tensors."""
     flat = tf.stack([tf.concat([tf.reshape(tensor, [-1]) for tensor in part], axis=0) for part in parts])
     return tf.matmul(flat, flat, transpose_b=True)

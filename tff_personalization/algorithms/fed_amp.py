@@ -54,25 +54,25 @@ def build_fed_amp(setup: method.Setup[Settings]) -> stateful_clients.StatefulPro
     models_type = tff.types.tensorflow_to_type(tuple(tf.TensorSpec([None, *w.shape], w.dtype) for w in initial))
 
     @tff.tensorflow.computation
-    def no_models():
+    def no_models() -> Weights:
         return tuple(tf.zeros([0, *w.shape], w.dtype) for w in initial)
 
     @tff.tensorflow.computation(models_type, (kept_type, np.float32))
-    def add_model(models, client):
+    def add_model(models: Weights, client: tuple[Weights, tf.Tensor]) -> Weights:
         kept, weight = client
         taken = tf.cast(weight > 0, tf.int32)  # nothing of a client that took no part
         return tuple(tf.concat([ws, w[tf.newaxis][:taken]], axis=0) for ws, w in zip(models, kept[:size], strict=True))
 
     @tff.tensorflow.computation(models_type, models_type)
-    def join(models, others):
+    def join(models: Weights, others: Weights) -> Weights:
         return tuple(tf.concat(pair, axis=0) for pair in zip(models, others, strict=True))
 
     @tff.tensorflow.computation(models_type)
-    def all_models(models):
+    def all_models(models: Weights) -> Weights:
         return models
 
     @tff.tensorflow.computation(models_type, (kept_type, np.float32))
-    def attend(models, client):
+    def attend(models: Weights, client: tuple[Weights, tf.Tensor]) -> Weights:
         kept, weight = client
         w = tuple(kept[:size])
         apart = [ws - own for ws, own in zip(models, w, strict=True)]
@@ -81,7 +81,7 @@ def build_fed_amp(setup: method.Setup[Settings]) -> stateful_clients.StatefulPro
         u = (own + tf.tensordot(attention, d, axes=1) for own, d in zip(w, apart, strict=True))
         return (*w, *(tf.where(weight > 0, new, old) for new, old in zip(u, kept[size:], strict=True)))
 
-    def exchange(kept, weights):
+    def exchange(kept: tff.Value, weights: tff.Value) -> tff.Value:
         clients = tff.federated_zip((kept, weights))
         models = tff.federated_aggregate(clients, no_models(), add_model, join, all_models)
         return tff.federated_map(attend, (tff.federated_broadcast(models), clients))

@@ -63,7 +63,9 @@ class WithPrototypes(local_training.LocalTraining):
         super().__init__(model, optimizer, batch_size, shuffle=shuffle)
         self._network, self._prototypes, self._seen, self._strength = model, prototypes, seen, strength
 
-    def _gradient(self, weights, batch, dropout_seed):
+    def _gradient(
+        self, weights: Weights, batch: local_training.Examples, dropout_seed: tf.Tensor
+    ) -> tuple[Weights, tf.Tensor, tf.Tensor]:
         kernel, bias = weights[self._network.head]
         with tf.GradientTape(watch_accessed_variables=False) as tape:
             tape.watch(weights)
@@ -135,7 +137,7 @@ def build_fed_proto(setup: method.Setup[Settings]) -> stateful_clients.StatefulP
 def _nearest(model: functional.SeededModel, prototypes: tf.Tensor, seen: tf.Tensor) -> functional.AfterStem:
     """The classifier by the nearest prototype. A class without one is 10 nats behind the farthest."""
 
-    def logits(weights, x, dropout_seed):
+    def logits(weights: Weights, x: tf.Tensor, dropout_seed: tf.Tensor | None) -> tf.Tensor:
         h = model.logits(functional.without_head(model, weights), x, dropout_seed)
         nearness = -tf.reduce_sum((h[:, tf.newaxis] - prototypes) ** 2, axis=2)
         farthest = tf.reduce_min(nearness, axis=1, keepdims=True)

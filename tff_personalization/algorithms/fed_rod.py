@@ -51,7 +51,9 @@ class TwoPredictors(local_training.LocalTraining):
         super().__init__(model, optimizer, batch_size, shuffle=shuffle)
         self._two, self._labels = model, labels
 
-    def _gradient(self, weights, batch, dropout_seed):
+    def _gradient(
+        self, weights: Weights, batch: local_training.Examples, dropout_seed: tf.Tensor
+    ) -> tuple[Weights, tf.Tensor, tf.Tensor]:
         scoring = self._two.scoring
         with tf.GradientTape(watch_accessed_variables=False) as tape:
             tape.watch(weights)

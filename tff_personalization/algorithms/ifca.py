@@ -26,6 +26,7 @@ cluster can lose all its members permanently to a model that was trained first; 
 
 import collections
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
@@ -71,9 +72,9 @@ class _MeanOfMembers(tff.aggregators.WeightedAggregationFactory):
         self._inner = inner
         self._weights = weights
 
-    def create(self, value_type, weight_type):
+    def create(self, value_type: tff.Type, weight_type: tff.Type) -> tff.templates.AggregationProcess:
         @tff.tensorflow.computation(value_type)
-        def part(value):
+        def part(value: Weights) -> tuple[Weights, tf.Tensor]:
             return tuple(value[:-1]), value[-1]
 
         blocks_type, membership_type = part.type_signature.result
@@ -81,12 +82,12 @@ class _MeanOfMembers(tff.aggregators.WeightedAggregationFactory):
         shares = tff.aggregators.MeanFactory().create(membership_type, weight_type)
 
         @tff.tensorflow.computation(blocks_type, membership_type)
-        def divide(means, share):
+        def divide(means: Weights, share: tf.Tensor) -> Weights:
             per_cluster = zip(models_of(self._weights.like(means)), tf.unstack(share), strict=True)
             return tuple(tf.math.divide_no_nan(mean, of) for block, of in per_cluster for mean in block)
 
         @tff.federated_computation
-        def initialize():
+        def initialize() -> tff.Value:
             return tff.federated_zip((blocks.initialize(), shares.initialize()))
 
         @tff.federated_computation(
@@ -94,7 +95,7 @@ class _MeanOfMembers(tff.aggregators.WeightedAggregationFactory):
             tff.FederatedType(value_type, tff.CLIENTS),
             tff.FederatedType(weight_type, tff.CLIENTS),
         )
-        def next_fn(state, value, weight):
+        def next_fn(state: tff.Value, value: tff.Value, weight: tff.Value) -> tff.templates.MeasuredProcessOutput:
             sent = tff.federated_map(part, value)
             mean = blocks.next(state[0], sent[0], weight)
             share = shares.next(state[1], sent[1], weight)
@@ -114,10 +115,10 @@ class _StepOfMembers(tff.learning.optimizers.Optimizer):
         self._inner = inner
         self._weights = weights
 
-    def initialize(self, specs):
+    def initialize(self, specs: Any) -> Any:
         return tuple(self._inner.initialize(model) for model in models_of(self._weights.like(specs)))
 
-    def next(self, state, weights, gradients):
+    def next(self, state: Any, weights: Weights, gradients: Weights) -> tuple[Any, Weights]:
         steps = []
         models, deltas = (models_of(self._weights.like(flat)) for flat in (weights, gradients))
         for before in zip(state, models, deltas, strict=True):

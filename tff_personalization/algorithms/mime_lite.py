@@ -77,10 +77,10 @@ class _StateStays(tff.learning.optimizers.Optimizer):
     def __init__(self, optimizer: tff.learning.optimizers.Optimizer):
         self._optimizer = optimizer
 
-    def initialize(self, specs):
+    def initialize(self, specs: Any) -> Any:
         return self._optimizer.initialize(specs)
 
-    def next(self, state, weights, gradients):
+    def next(self, state: Any, weights: Weights, gradients: Weights) -> tuple[Any, Weights]:
         _, weights = self._optimizer.next(state, weights, gradients)
         return state, weights
 

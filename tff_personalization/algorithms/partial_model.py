@@ -5,6 +5,8 @@ So the head in the global weights stays the initial head, for any aggregator and
 own head starts from it.
 """
 
+from typing import Any
+
 import tensorflow as tf
 import tensorflow_federated as tff
 
@@ -61,12 +63,12 @@ class AggregationOfRest(tff.aggregators.WeightedAggregationFactory):
         self._inner = inner or tff.aggregators.MeanFactory()
         self._head = model.initial_weights[0][model.head]
 
-    def create(self, value_type, weight_type):
+    def create(self, value_type: tff.Type, weight_type: tff.Type) -> tff.templates.AggregationProcess:
         """The aggregation for deltas of the given type."""
         inner = self._inner.create(value_type, weight_type)
 
         @tff.tensorflow.computation(value_type)
-        def with_zeros(delta):
+        def with_zeros(delta: client_work.Weights) -> client_work.Weights:
             return (*delta, *(tf.zeros(w.shape, w.dtype) for w in self._head))
 
         @tff.federated_computation(
@@ -74,7 +76,7 @@ class AggregationOfRest(tff.aggregators.WeightedAggregationFactory):
             tff.FederatedType(value_type, tff.CLIENTS),
             tff.FederatedType(weight_type, tff.CLIENTS),
         )
-        def next_fn(state, value, weight):
+        def next_fn(state: tff.Value, value: tff.Value, weight: tff.Value) -> tff.templates.MeasuredProcessOutput:
             output = inner.next(state, value, weight)
             delta = tff.federated_map(with_zeros, output.result)
             return tff.templates.MeasuredProcessOutput(output.state, delta, output.measurements)
@@ -89,11 +91,13 @@ class StepOfRest(tff.learning.optimizers.Optimizer):
         self._inner = inner
         self._rest, self._head = model.rest, model.head
 
-    def initialize(self, specs):
+    def initialize(self, specs: Any) -> Any:
         """The state of `inner` for the rest."""
         return self._inner.initialize(tuple(specs[self._rest]))
 
-    def next(self, state, weights, gradients):
+    def next(
+        self, state: Any, weights: client_work.Weights, gradients: client_work.Weights
+    ) -> tuple[Any, client_work.Weights]:
         """The state of `inner`, and the weights, after a step."""
         state, moved = self._inner.next(state, tuple(weights[self._rest]), tuple(gradients[self._rest]))
         return state, (*moved, *weights[self._head])

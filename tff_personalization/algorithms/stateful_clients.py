@@ -12,7 +12,7 @@ keeps all states (`records/client_states.py`). It gives the cohort's states to t
 import collections
 import dataclasses
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import tensorflow as tf
 import tensorflow_federated as tff
@@ -21,6 +21,7 @@ from tff_personalization import global_weights
 from tff_personalization.algorithms import client_work
 from tff_personalization.models import functional
 
+LearningAlgorithmState: TypeAlias = tff.learning.templates.LearningAlgorithmState
 # Maps the flat global weights and what a client keeps to the client's model and its weights.
 PersonalFn = Callable[[client_work.Weights, Any], tuple[functional.Classifier, client_work.Weights]]
 # Maps the new states of a cohort's clients, and their weights in the mean (0: took no part), both values at the
@@ -106,9 +107,9 @@ def build_stateful_process(
     _, _, data_type, client_state_type = work.types
 
     @tff.federated_computation
-    def initialize():
+    def initialize() -> tff.Value:
         return tff.federated_zip(
-            tff.learning.templates.LearningAlgorithmState(
+            LearningAlgorithmState(
                 tff.federated_eval(initial_model_weights, tff.SERVER),
                 broadcast.initialize(),
                 work.initialize(),
@@ -118,14 +119,14 @@ def build_stateful_process(
         )
 
     @tff.federated_computation(initialize.type_signature.result, data_type, client_state_type)
-    def next_fn(state, data, client_states):
+    def next_fn(state: tff.Value, data: tff.Value, client_states: tff.Value) -> StatefulOutput:
         sent = broadcast.next(state.distributor, state.global_model_weights)
         worked, kept = work.next(state.client_work, sent.result, data, client_states)
         if exchange is not None:
             kept = exchange(kept, worked.result.update_weight)
         aggregated = aggregation.next(state.aggregator, worked.result.update, worked.result.update_weight)
         finalized = finalizer.next(state.finalizer, state.global_model_weights, aggregated.result)
-        new_state = tff.learning.templates.LearningAlgorithmState(
+        new_state = LearningAlgorithmState(
             finalized.result, sent.state, worked.state, aggregated.state, finalized.state
         )
         metrics = collections.OrderedDict(
@@ -139,13 +140,13 @@ def build_stateful_process(
     state_type = initialize.type_signature.result.member
 
     @tff.tensorflow.computation(state_type)
-    def get_model_weights(state):
+    def get_model_weights(state: LearningAlgorithmState) -> tff.learning.models.ModelWeights:
         return state.global_model_weights
 
     @tff.tensorflow.computation(state_type, initial_model_weights.type_signature.result)
-    def set_model_weights(state, weights):
-        return tff.learning.templates.LearningAlgorithmState(
-            weights, state.distributor, state.client_work, state.aggregator, state.finalizer
-        )
+    def set_model_weights(
+        state: LearningAlgorithmState, weights: tff.learning.models.ModelWeights
+    ) -> LearningAlgorithmState:
+        return LearningAlgorithmState(weights, state.distributor, state.client_work, state.aggregator, state.finalizer)
 
     return StatefulProcess(initialize, next_fn, get_model_weights, set_model_weights, client_state, personal)

@@ -208,15 +208,15 @@ def create_app(pages: Pages, hosts: Collection[str]) -> flask.Flask:
     app.post("/api/archive")(pages.load)
 
     @app.errorhandler(errors.UserError)
-    def _refuse(error: errors.UserError):
+    def _refuse(error: errors.UserError) -> tuple[dict[str, str], int]:
         return {"error": str(error)}, http.HTTPStatus.BAD_REQUEST
 
     @app.errorhandler(exceptions.HTTPException)
-    def _refuse_http(error: exceptions.HTTPException):
+    def _refuse_http(error: exceptions.HTTPException) -> tuple[dict[str, str], int]:
         return {"error": " ".join((error.description or error.name).split())}, error.code or 500
 
     @app.errorhandler(Exception)
-    def _fail(error: Exception):
+    def _fail(error: Exception) -> tuple[dict[str, str], int]:
         if isinstance(error, TimeoutError | ConnectionError):  # the client sent an incomplete body
             return {"error": "The body did not come in time."}, http.HTTPStatus.REQUEST_TIMEOUT
         traceback.print_exception(error, file=sys.stderr)

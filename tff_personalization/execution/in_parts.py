@@ -125,7 +125,7 @@ async def _in_turns(comp: tff.Computation, arguments: list[Any], contexts: list[
     results: list[Any] = [None] * len(arguments)
     waiting = iter(range(len(arguments)))
 
-    async def take_turns(context):
+    async def take_turns(context: Any) -> None:
         for number in waiting:
             results[number] = await context.invoke(comp, arguments[number])
 

@@ -5,6 +5,7 @@ Here both consist of its own operations, so an app needs its ordinary runtime an
 equal TensorFlow's, except for the order of float additions. Random numbers are equal bit by bit.
 """
 
+from collections.abc import Callable
 from typing import TypeAlias
 
 import tensorflow as tf
@@ -28,8 +29,10 @@ def conv2d(h: tf.Tensor, kernel: tf.Tensor) -> tf.Tensor:
     rows, columns = h.shape[1] - size + 1, h.shape[2] - size + 1
 
     @tf.custom_gradient
-    def convolve(h, kernel):
-        def gradient(upstream):
+    def convolve(
+        h: tf.Tensor, kernel: tf.Tensor
+    ) -> tuple[tf.Tensor, Callable[[tf.Tensor], tuple[tf.Tensor, tf.Tensor]]]:
+        def gradient(upstream: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
             shifted = [h[:, i : i + rows, j : j + columns, :] for i in range(size) for j in range(size)]
             patches = tf.reshape(tf.concat(shifted, axis=3), [-1, size * size * inputs])
             by_kernel = tf.matmul(patches, tf.reshape(upstream, [-1, outputs]), transpose_a=True)
@@ -49,10 +52,10 @@ def max_pool(h: tf.Tensor) -> tf.Tensor:
     """As `functional.max_pool`, with tensors of four axes at most."""
 
     @tf.custom_gradient
-    def pool(h):
+    def pool(h: tf.Tensor) -> tuple[tf.Tensor, Callable[[tf.Tensor], tf.Tensor]]:
         pooled = tf.nn.max_pool2d(h, 2, 2, "VALID")
 
-        def gradient(upstream):
+        def gradient(upstream: tf.Tensor) -> tf.Tensor:
             left, parts = upstream, []
             for entry in tf.split(tf.nn.space_to_depth(h, 2), 4, axis=3)[:3]:
                 part = tf.where(entry >= pooled, left, tf.zeros_like(left))
@@ -89,7 +92,7 @@ def cross_entropy(logits: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
     count = tf.cast(tf.shape(logits)[0], tf.float32)
 
     @tf.custom_gradient
-    def loss(logits):
+    def loss(logits: tf.Tensor) -> tuple[tf.Tensor, Callable[[tf.Tensor], tf.Tensor]]:
         value = -tf.reduce_sum(right * tf.nn.log_softmax(logits)) / count
         return value, lambda upstream: upstream * (tf.nn.softmax(logits) - right) / count
 
@@ -102,7 +105,7 @@ def sigmoid_cross_entropy(logits: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
     count = tf.cast(tf.shape(logits)[0] * logits.shape[1], tf.float32)
 
     @tf.custom_gradient
-    def loss(logits):
+    def loss(logits: tf.Tensor) -> tuple[tf.Tensor, Callable[[tf.Tensor], tf.Tensor]]:
         value = tf.reduce_sum(tf.nn.relu(logits) - logits * right + tf.math.log(1 + tf.exp(-tf.abs(logits)))) / count
         return value, lambda upstream: upstream * (tf.sigmoid(logits) - right) / count
 
@@ -114,7 +117,7 @@ def mean_squared_error(values: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
     count = tf.cast(tf.shape(values)[0] * values.shape[1], tf.float32)
 
     @tf.custom_gradient
-    def loss(values):
+    def loss(values: tf.Tensor) -> tuple[tf.Tensor, Callable[[tf.Tensor], tf.Tensor]]:
         difference = values - labels
         return tf.reduce_sum(difference * difference) / count, lambda upstream: upstream * 2 * difference / count
 

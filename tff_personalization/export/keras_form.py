@@ -34,7 +34,7 @@ def _save(found: global_model.GlobalModel, model: tf.keras.Model, path: pathlib.
     ends = keras_layers.gives_probabilities(model)
 
     @tf.function(input_signature=[tf.TensorSpec(model.input.shape, model.input.dtype, "x")])
-    def serve(x):
+    def serve(x: tf.Tensor) -> dict[str, tf.Tensor]:
         given = model(x, training=False)
         return {"probabilities": given} if ends else {"logits": given, "probabilities": probabilities(given)}
 

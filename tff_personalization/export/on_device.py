@@ -137,7 +137,7 @@ class OnDevice:
         held_back, rest = order[:size], order[size:]
         best, kept, epoch_kept = self.judge(x[held_back], y[held_back]), self.save(), 0
 
-        def compare(epoch):
+        def compare(epoch: int) -> None:
             nonlocal best, kept, epoch_kept
             now, state = self.judge(x[held_back], y[held_back]), self.save()
             if now.better_than(best):

@@ -76,7 +76,7 @@ def _curve(found: global_model.GlobalModel, device: on_device.OnDevice, client: 
     judged = [device.judge(*test)]
     fraction = device.metadata["personalization"].get("early_stopping_fraction")
 
-    def note(epoch):
+    def note(epoch: int) -> None:
         judged.append(device.judge(*test))
 
     if fraction is None:

@@ -147,7 +147,7 @@ def convert_quantized(found: global_model.GlobalModel) -> bytes:
     weights = tuple(map(tf.constant, found.weights))
 
     @tf.function(autograph=False, input_signature=[found.run.model.input_spec[0]])
-    def infer(x):
+    def infer(x: tf.Tensor) -> dict[str, tf.Tensor]:
         return predictions(found.run.model.logits(weights, x, None))
 
     signatures = {"infer": infer, "metadata": _metadata_signature(found.metadata())}
@@ -177,11 +177,11 @@ class _OnDevice:
         model, places = _portable(found), TRAINED[how.strategy](found.run.model)
         initial = tuple(tf.constant(found.weights[place]) for place in places)
 
-        def with_trained(trained):
+        def with_trained(trained: functional.Weights) -> functional.Weights:
             new = dict(zip(places, trained, strict=True))
             return tuple(new[i] if i in new else tf.constant(w) for i, w in enumerate(found.weights))
 
-        def logits(trained, x, dropout_seed):
+        def logits(trained: functional.Weights, x: tf.Tensor, dropout_seed: tf.Tensor | None) -> tf.Tensor:
             return model.logits(with_trained(trained), x, dropout_seed)
 
         self._x_spec, self._y_spec = found.run.model.input_spec
@@ -220,11 +220,11 @@ class _OnDevice:
         """The functions by the name of their signature."""
 
         @tf.function(autograph=False, input_signature=[self._x_spec])
-        def infer(x):
+        def infer(x: tf.Tensor) -> dict[str, tf.Tensor]:
             return self._predictions(self._logits(self._read(self._weights), x, None))
 
         @tf.function(autograph=False, input_signature=[self._x_spec, self._y_spec, _SEED])
-        def train(x, y, dropout_seed):
+        def train(x: tf.Tensor, y: tf.Tensor, dropout_seed: tf.Tensor) -> dict[str, tf.Tensor]:
             after = self._training.step(self._state(), local_training.Examples(x, y), dropout_seed)
             new = dict(zip(self._weights, after.weights, strict=True)) | self._changing(after.optimizer_state)
             for name, value in new.items():
@@ -232,19 +232,19 @@ class _OnDevice:
             return {"loss": after.loss_sum / tf.cast(after.predictions, tf.float32)}
 
         @tf.function(autograph=False, input_signature=[])
-        def save():
+        def save() -> dict[str, tf.Tensor]:
             return dict(zip(self._variables, self._read(list(self._variables)), strict=True))
 
         specs = {name: tf.TensorSpec(value.shape, value.dtype, name) for name, value in self._initial.items()}
 
         @tf.function(autograph=False)
-        def restore(**saved):
+        def restore(**saved: tf.Tensor) -> dict[str, tf.Tensor]:
             for name, value in saved.items():
                 self._variables[name].assign(value)
             return {"tensors": tf.constant(len(saved))}
 
         @tf.function(autograph=False, input_signature=[])
-        def initialize():
+        def initialize() -> dict[str, tf.Tensor]:
             for name, value in self._initial.items():
                 self._variables[name].assign(value)
             return {"tensors": tf.constant(len(self._initial))}
@@ -275,7 +275,7 @@ def _predictions_of(found: global_model.GlobalModel) -> Callable[[tf.Tensor], di
 
 def _metadata_signature(values: Mapping[str, Any]) -> Any:
     @tf.function(autograph=False, input_signature=[])
-    def get():
+    def get() -> dict[str, tf.Tensor]:
         return {"json": tf.constant(json.dumps(values))}
 
     return get

@@ -10,6 +10,7 @@ and is never predicted.
 """
 
 import functools
+from collections.abc import Callable
 
 import numpy as np
 import tensorflow as tf
@@ -44,12 +45,12 @@ def build_char_lstm(
         np.zeros(num_classes, np.float32),
     )
 
-    def stem(weights, x):
+    def stem(weights: functional.Weights, x: tf.Tensor) -> tf.Tensor:
         h = tf.gather(weights[0], tf.transpose(tf.cast(x, tf.int32)))  # the steps come first
         h = lstm(lstm(h, *weights[1:4]), *weights[4:7])
         return tf.transpose(h, [1, 0, 2])
 
-    def logits_after_stem(weights, h, dropout_seed):
+    def logits_after_stem(weights: functional.Weights, h: tf.Tensor, dropout_seed: tf.Tensor | None) -> tf.Tensor:
         del dropout_seed
         kernel, bias = weights[7:]
         logits = tf.matmul(tf.reshape(h, [-1, units]), kernel) + bias
@@ -99,15 +100,19 @@ def lstm(x: tf.Tensor, kernel: tf.Tensor, recurrent: tf.Tensor, bias: tf.Tensor)
     """
     steps, units = x.shape[0], recurrent.shape[0]
 
-    def rows_by_step(width):
+    def rows_by_step(width: int) -> tf.TensorArray:
         return tf.TensorArray(x.dtype, steps, element_shape=[None, width])
 
     @tf.custom_gradient
-    def layer(x, kernel, recurrent, bias):
+    def layer(
+        x: tf.Tensor, kernel: tf.Tensor, recurrent: tf.Tensor, bias: tf.Tensor
+    ) -> tuple[tf.Tensor, Callable[[tf.Tensor], functional.Weights]]:
         zero = tf.zeros([tf.shape(x)[1], units], x.dtype)
         inputs = tf.TensorArray(x.dtype, steps).unstack(tf.tensordot(x, kernel, 1) + bias)
 
-        def forward(t, c, h, zs, cs, hs):
+        def forward(
+            t: tf.Tensor, c: tf.Tensor, h: tf.Tensor, zs: tf.TensorArray, cs: tf.TensorArray, hs: tf.TensorArray
+        ) -> tuple[tf.Tensor | tf.TensorArray, ...]:
             z = inputs.read(t) + tf.matmul(h, recurrent)
             i, f, o = tf.split(tf.sigmoid(z[:, : 3 * units]), 3, axis=1)
             c = f * c + i * tf.tanh(z[:, 3 * units :])
@@ -122,7 +127,7 @@ def lstm(x: tf.Tensor, kernel: tf.Tensor, recurrent: tf.Tensor, bias: tf.Tensor)
         )
         h = hs.stack()
 
-        def gradient(upstream):
+        def gradient(upstream: tf.Tensor) -> functional.Weights:
             z, c = zs.stack(), cs.stack()
             i, f, o = tf.split(tf.sigmoid(z[:, :, : 3 * units]), 3, axis=2)
             g, tanh_c = tf.tanh(z[:, :, 3 * units :]), tf.tanh(c)
@@ -132,7 +137,9 @@ def lstm(x: tf.Tensor, kernel: tf.Tensor, recurrent: tf.Tensor, bias: tf.Tensor)
             factors = tf.TensorArray(x.dtype, steps).unstack(tf.concat([*of_gates, *of_cell], axis=2))
             upstream = tf.TensorArray(x.dtype, steps).unstack(upstream)
 
-            def backward(t, dh, dc, dzs):
+            def backward(
+                t: tf.Tensor, dh: tf.Tensor, dc: tf.Tensor, dzs: tf.TensorArray
+            ) -> tuple[tf.Tensor | tf.TensorArray, ...]:
                 c_by_i, c_by_f, c_by_g, h_by_o, h_by_c, c_by_c = tf.split(factors.read(t), 6, axis=1)
                 dh += upstream.read(t)
                 dc += dh * h_by_c

@@ -38,7 +38,7 @@ def build_cnn(
         np.zeros(num_classes, np.float32),
     )
 
-    def stem(weights, x):
+    def stem(weights: functional.Weights, x: tf.Tensor) -> tf.Tensor:
         kernel_1, bias_1, kernel_2, bias_2 = weights[:4]
         h = tf.cast(x, tf.float32)[..., tf.newaxis] / 255
         h = operations.relu(tf.nn.bias_add(operations.conv2d(h, kernel_1), bias_1))
@@ -46,7 +46,7 @@ def build_cnn(
         h = operations.max_pool(operations.conv2d(h, kernel_2))
         return tf.reshape(operations.relu(tf.nn.bias_add(h, bias_2)), [-1, 12 * 12 * 64])
 
-    def logits_after_stem(weights, h, dropout_seed):
+    def logits_after_stem(weights: functional.Weights, h: tf.Tensor, dropout_seed: tf.Tensor | None) -> tf.Tensor:
         kernel_3, bias_3, kernel_4, bias_4 = weights[4:]
         drop = dropout and dropout_seed is not None
         if drop:
@@ -73,11 +73,11 @@ def build_linear(
 ) -> functional.SeededModel:
     """Softmax regression on the pixels, scaled to [0, 1]: 784 × `num_classes` weights and a bias, drawn from `rng`."""
 
-    def stem(weights, x):
+    def stem(weights: functional.Weights, x: tf.Tensor) -> tf.Tensor:
         del weights
         return tf.reshape(tf.cast(x, tf.float32) / 255, [-1, 784])
 
-    def logits_after_stem(weights, h, dropout_seed):
+    def logits_after_stem(weights: functional.Weights, h: tf.Tensor, dropout_seed: tf.Tensor | None) -> tf.Tensor:
         del dropout_seed
         kernel, bias = weights
         return operations.dense(h, kernel, bias)

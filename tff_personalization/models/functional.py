@@ -117,7 +117,7 @@ class SeededModel(tff.learning.models.FunctionalModel):
         self.rest = slice(self.head.start)
 
         @tf.function(autograph=False)
-        def predict_on_batch(model_weights, x, training):
+        def predict_on_batch(model_weights: tuple[Weights, Weights], x: tf.Tensor, training: bool) -> tf.Tensor:
             seed = tf.random.uniform([2], maxval=tf.int32.max, dtype=tf.int32) if training else None
             return self.logits(model_weights[0], x, seed)
 
@@ -157,7 +157,7 @@ def from_tff(
     """
     trainable, fixed = model.initial_weights
 
-    def logits(weights, x, dropout_seed):
+    def logits(weights: Weights, x: tf.Tensor, dropout_seed: tf.Tensor | None) -> tf.Tensor:
         x = tf.cast(x, model.input_spec[0].dtype)
         return model.predict_on_batch((tuple(weights), fixed), x, dropout_seed is not None)
 
@@ -233,10 +233,10 @@ def max_pool(h: tf.Tensor) -> tf.Tensor:
     _, rows, columns, channels = h.shape
 
     @tf.custom_gradient
-    def pool(h):
+    def pool(h: tf.Tensor) -> tuple[tf.Tensor, Callable[[tf.Tensor], tf.Tensor]]:
         pooled = tf.nn.max_pool2d(h, 2, 2, "VALID")
 
-        def gradient(upstream):
+        def gradient(upstream: tf.Tensor) -> tf.Tensor:
             squares = tf.reshape(h, [-1, rows // 2, 2, columns // 2, 2, channels])
             left, parts = upstream, []
             for i, j in ((0, 0), (0, 1), (1, 0)):

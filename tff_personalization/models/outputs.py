@@ -72,18 +72,18 @@ def classes_by_place(names: Sequence[str], length: int, padding: int | None = No
         batch_size: how many examples are evaluated at once.
     """
 
-    def counted(labels):
+    def counted(labels: tf.Tensor) -> tf.Tensor:
         return tf.ones_like(labels, tf.bool) if padding is None else tf.not_equal(labels, padding)
 
-    def mean_loss(logits, labels):
+    def mean_loss(logits: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
         losses = tf.nn.sparse_softmax_cross_entropy_with_logits(labels=labels, logits=logits)
         counts = tf.cast(counted(labels), losses.dtype)
         return tf.math.divide_no_nan(tf.reduce_sum(losses * counts), tf.reduce_sum(counts))
 
-    def count_correct(logits, labels):
+    def count_correct(logits: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
         return tf.reduce_sum(tf.cast(tf.logical_and(functional.hits(logits, labels), counted(labels)), tf.int32))
 
-    def count_predictions(labels):
+    def count_predictions(labels: tf.Tensor) -> tf.Tensor:
         return tf.reduce_sum(tf.cast(counted(labels), tf.int32))
 
     scoring = functional.Scoring(mean_loss, count_correct, count_predictions, batch_size)
@@ -98,12 +98,12 @@ def several_labels(names: Sequence[str]) -> Output:
     over all examples and labels; the loss is the mean cross-entropy of the sigmoid, in nats.
     """
 
-    def mean_loss(logits, labels):
+    def mean_loss(logits: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
         return tf.reduce_mean(
             tf.nn.sigmoid_cross_entropy_with_logits(labels=tf.cast(labels, logits.dtype), logits=logits)
         )
 
-    def count_correct(logits, labels):
+    def count_correct(logits: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
         right = tf.equal(logits > 0, tf.equal(labels, 1))
         # A logit that is not finite is no prediction.
         return tf.reduce_sum(tf.cast(tf.logical_and(right, tf.math.is_finite(logits)), tf.int32))
@@ -138,11 +138,11 @@ def real_numbers(
         if value is not None and not 0 < value < math.inf:
             raise ValueError(f"{name}: a number above 0 expected, got {value}")
 
-    def count_within(values, labels):
+    def count_within(values: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
         # An error that is not finite is not at most `within`.
         return tf.reduce_sum(tf.cast(tf.abs(values - labels) <= within, tf.int32))
 
-    def sum_errors(values, labels):
+    def sum_errors(values: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
         errors = tf.abs(values - labels)
         return tf.reduce_sum(tf.where(errors <= largest_error, errors, largest_error))
 

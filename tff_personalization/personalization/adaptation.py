@@ -179,7 +179,7 @@ def by_epoch(
     size = epochs + 1
     rows = tf.nest.map_structure(lambda value: tf.TensorArray(value.dtype, size).write(0, value), before)
 
-    def go_on(epoch, state, rows):
+    def go_on(epoch: tf.Tensor, state: local_training.LocalState, rows: Any) -> tuple[tf.Tensor, Any, Any]:
         state = one_epoch(epoch, state)
         rows = tf.nest.map_structure(lambda row, value: row.write(epoch + 1, value), rows, judge(state))
         return epoch + 1, state, rows

@@ -118,7 +118,7 @@ def from_sums(
     if not clients:
         return _empty(len(histogram))
 
-    def mean(name):
+    def mean(name: str) -> float:
         return float(np.asarray(sums[name])[strategy, epoch]) / clients
 
     return AccuracyDistribution(

@@ -35,7 +35,7 @@ def _curve(client: Client, tuning: Tuning[Settings]) -> Curve:
     training = local_training.LocalTraining(client.model, tuning.optimizer, tuning.batch_size)
     per_epoch = training.steps_per_epoch(rest)
 
-    def judge(weights):
+    def judge(weights: adaptation.Weights) -> tuple[Curve, Curve]:
         held = Curve(*local_training.evaluate(client.model, weights, held_back))
         return client.judge(client.model, weights, client.test), held
 

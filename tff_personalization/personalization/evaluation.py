@@ -15,7 +15,7 @@ and a histogram of accuracy. The distribution is computed from these, and no per
 """
 
 import collections
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import tensorflow as tf
@@ -96,7 +96,7 @@ def build_personalization_evaluation(
 
     @tff.tensorflow.computation(weights_type, data_type)
     @tf.function(autograph=False)
-    def evaluate_client(weights, data):
+    def evaluate_client(weights: tff.learning.models.ModelWeights, data: Mapping[str, Any]) -> Mapping[str, tf.Tensor]:
         train, test = (local_training.Examples(*data[part]) for part in ("train", "test"))
         client = adaptation.Client(model, named.like(weights.trainable), train, test, data["seed"])
         chosen = [strategies_lib.STRATEGIES[name] for name in strategies]
@@ -119,11 +119,11 @@ def build_personalization_evaluation(
 
     @tff.tensorflow.computation(evaluate_client.type_signature.result)
     @tf.function(autograph=False)
-    def sums(record):
+    def sums(record: Mapping[str, tf.Tensor]) -> Mapping[str, tf.Tensor]:
         return client_sums(record["correct"], record["loss_sum"], record["test_predictions"], model.scoring.metric)
 
     @tff.federated_computation(tff.FederatedType(weights_type, tff.SERVER), tff.FederatedType(data_type, tff.CLIENTS))
-    def evaluate(weights, data):
+    def evaluate(weights: tff.Value, data: tff.Value) -> tff.Value:
         records = tff.federated_map(evaluate_client, (tff.federated_broadcast(weights), data))
         if release == "records":
             return records

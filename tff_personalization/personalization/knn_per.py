@@ -78,7 +78,7 @@ class _Memory:
     def mixed(self, share: tf.Tensor | float) -> functional.AfterStem:
         """The classifier with λ = `share`."""
 
-        def log_probabilities(weights, h, dropout_seed):
+        def log_probabilities(weights: functional.Weights, h: tf.Tensor, dropout_seed: tf.Tensor | None) -> tf.Tensor:
             by_model = tf.nn.softmax(self._model.logits(weights, h, dropout_seed))
             return _logits(share * self.vote(h) + (1 - share) * by_model)
 
@@ -108,7 +108,7 @@ def _chosen_share(client: Client, train: local_training.Examples, settings: Tune
     """The best λ on examples that the client holds back."""
     held_back, rest = early_stopping.split(client.seed, train, HELD_BACK)
 
-    def choose():
+    def choose() -> tf.Tensor:
         memory = _Memory(client, rest, settings.knn_neighbours, _by_square)
         model = client.model.after_stem
         by_vote, by_model = memory.vote(held_back.x), tf.nn.softmax(model.logits(client.theta, held_back.x, None))
@@ -125,7 +125,7 @@ def _curve(client: Client, tuning: Tuning, kernel: KernelFn, share_of: Callable)
     before = client.judgement_of_theta
     memory = _Memory(client, train, tuning.settings.knn_neighbours, kernel)
 
-    def with_vote():
+    def with_vote() -> Curve:
         return client.judge(memory.mixed(share_of(client, train, tuning.settings)), client.theta, test)
 
     after = tf.cond(tf.shape(train.y)[0] > 0, with_vote, lambda: before)

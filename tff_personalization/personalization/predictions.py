@@ -1,5 +1,8 @@
 """A global model's predictions for a client's test examples, before and after fine-tuning on its train part."""
 
+from collections.abc import Mapping
+from typing import Any
+
 import tensorflow as tf
 import tensorflow_federated as tff
 
@@ -28,7 +31,7 @@ def build_predictions(
 
     @tff.tensorflow.computation(weights_type, data_type)
     @tf.function(autograph=False)
-    def predict(weights, data):
+    def predict(weights: tff.learning.models.ModelWeights, data: Mapping[str, Any]) -> Mapping[str, tf.Tensor]:
         train, test = (local_training.Examples(*data[part]) for part in ("train", "test"))
         client = adaptation.Client(model, kept.like(weights.trainable), train, test, data["seed"])
         last = epochs * local.steps_per_epoch(train)
@@ -40,7 +43,7 @@ def build_predictions(
         }
 
     @tff.federated_computation(tff.FederatedType(weights_type, tff.SERVER), tff.FederatedType(data_type, tff.CLIENTS))
-    def predict_clients(weights, data):
+    def predict_clients(weights: tff.Value, data: tff.Value) -> tff.Value:
         return tff.federated_map(predict, (tff.federated_broadcast(weights), data))
 
     return predict_clients
@@ -50,7 +53,7 @@ def _predictions(model: functional.SeededModel, weights: tuple[tf.Tensor, ...], 
     """The predicted class of each of `x`, int32 of shape (n,), in the same batches as in the evaluation."""
     count, size = tf.shape(x)[0], model.scoring.batch_size
 
-    def add_batch(start, found):
+    def add_batch(start: tf.Tensor, found: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         logits = model.logits(weights, x[start : start + size], None)
         finite = tf.reduce_all(tf.math.is_finite(logits), axis=-1)
         classes = tf.where(finite, tf.argmax(logits, axis=-1, output_type=tf.int32), -1)

@@ -12,6 +12,7 @@ Nothing is ever chosen on test clients.
 import dataclasses
 import math
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import pandas as pd
 import tensorflow_federated as tff
@@ -133,12 +134,19 @@ def evaluate(
     """
     config = experiment.config
 
-    def judge(clients, description, model=weights, round_number=config.rounds, **settings):
+    def judge(
+        clients: Sequence[str],
+        description: str,
+        model: tff.learning.models.ModelWeights = weights,
+        round_number: int = config.rounds,
+        **settings: Any,
+    ) -> client_evaluation.EvaluationResult:
         line.step(description, len(clients), unit="client")
         return evaluator.evaluate(model, clients, round_number, line, seed=config.evaluation_seed, **settings)
 
     test = judge(data.split.test, "final evaluation")
-    main, at_round = {"strategies": config.strategies[:1]}, None
+    main: dict[str, Any] = {"strategies": config.strategies[:1]}
+    at_round = None
     if chosen is not None:
         best, model = chosen
         is_last = best == config.rounds

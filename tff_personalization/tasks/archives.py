@@ -83,7 +83,7 @@ class Archive:
         is_test = np.repeat([False, True], counts.sum(axis=1))
         return cls(x, y, client_index, is_test, clients, classes, source, **more)
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         count = len(self.x)
         for name, shape in (("y", (count, *self.y.shape[1:])), ("client_index", (count,)), ("is_test", (count,))):
             if getattr(self, name).shape != shape:
@@ -104,7 +104,7 @@ class Archive:
         """The name of each example's client, shape (N,). It is large, and made again at every call."""
         return np.array(self.clients)[self.client_index]
 
-    def select(self, keep: np.ndarray, **changes) -> Self:
+    def select(self, keep: np.ndarray, **changes: Any) -> Self:
         """The examples for which the bool array `keep`, shape (N,), is true. `changes` replaces other attributes."""
         parts = {name: getattr(self, name)[keep] for name in ("x", "y", "client_index", "is_test")}
         return dataclasses.replace(self, **{**parts, **changes})
@@ -113,7 +113,7 @@ class Archive:
 class CharacterArchive(Archive):
     """Handwritten characters: `x` is uint8 of shape (N, 28, 28), ink 255 on background 0, `y` has shape (N,)."""
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if self.x.shape != (len(self.x), *IMAGE_SHAPE) or self.x.dtype != np.uint8:
             raise ValueError(f"images: uint8 of shape (N, 28, 28) expected, got {self.x.dtype} {self.x.shape}")
         if self.y.ndim != 1:

@@ -1,5 +1,7 @@
 """An archive as TFF `ClientData`: one train and one test part for each client."""
 
+from collections.abc import Callable
+
 import numpy as np
 import tensorflow as tf
 import tensorflow_federated as tff
@@ -48,7 +50,7 @@ class ClientArrays(tff.simulation.datasets.ClientData):
         return x, y
 
     @property
-    def serializable_dataset_fn(self):
+    def serializable_dataset_fn(self) -> Callable[[tf.Tensor], tf.data.Dataset]:
         """TFF's function from a client id to its dataset. Its graph holds all examples as constants.
 
         Raises:
@@ -62,7 +64,7 @@ class ClientArrays(tff.simulation.datasets.ClientData):
         ids = tf.constant(list(self._bounds))
         bounds = tf.constant(list(self._bounds.values()), tf.int64)
 
-        def dataset_of(client_id):
+        def dataset_of(client_id: tf.Tensor) -> tf.data.Dataset:
             start, stop = tf.unstack(bounds[tf.argmax(tf.equal(ids, client_id))])
             parts = (tf.convert_to_tensor(part)[start:stop] for part in (self._x, self._y))
             return tf.data.Dataset.from_tensor_slices(tuple(parts))

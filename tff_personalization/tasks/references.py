@@ -33,16 +33,17 @@ ORIENTATIONS = (
 
 def oriented(images: np.ndarray, orientation: str) -> np.ndarray:
     """Upright images, shape (…, S, S), turned to an orientation."""
+    transposed = images.swapaxes(-1, -2)
     return {
-        "upright": lambda x: x,
-        "transposed": lambda x: x.swapaxes(-1, -2),
-        "mirrored left to right": lambda x: x[..., ::-1],
-        "upside down": lambda x: x[..., ::-1, :],
-        "turned by 180 degrees": lambda x: x[..., ::-1, ::-1],
-        "turned by 90 degrees to the left": lambda x: x.swapaxes(-1, -2)[..., ::-1, :],
-        "turned by 90 degrees to the right": lambda x: x.swapaxes(-1, -2)[..., ::-1],
-        "transposed along the other diagonal": lambda x: x[..., ::-1, ::-1].swapaxes(-1, -2),
-    }[orientation](images)
+        "upright": images,
+        "transposed": transposed,
+        "mirrored left to right": images[..., ::-1],
+        "upside down": images[..., ::-1, :],
+        "turned by 180 degrees": images[..., ::-1, ::-1],
+        "turned by 90 degrees to the left": transposed[..., ::-1, :],
+        "turned by 90 degrees to the right": transposed[..., ::-1],
+        "transposed along the other diagonal": transposed[..., ::-1, ::-1],
+    }[orientation]
 
 
 def cut_out(images: np.ndarray) -> np.ndarray:

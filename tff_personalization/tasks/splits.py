@@ -19,7 +19,7 @@ class ClientSplit:
     validation: tuple[str, ...]
     test: tuple[str, ...]
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         ids = (*self.train, *self.validation, *self.test)
         if len(set(ids)) != len(ids):
             raise ValueError("train, validation and test clients overlap")

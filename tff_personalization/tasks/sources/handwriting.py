@@ -15,6 +15,8 @@ import concurrent.futures
 import functools
 import math
 import os
+from collections.abc import Callable
+from typing import TypeAlias
 
 import numpy as np
 import tqdm
@@ -37,7 +39,8 @@ _SMALL_LETTERS = (10, 5, 3, 10, 25, 3, 4, 9, 3, 2, 2, 15, 3, 12, 3, 2, 3, 14, 3,
 # Terms of the deformation of a form, functions of x, y in [-1, 1] and of the position s in [0, 1] along the strokes,
 # with the standard deviations of their effects on (x, y), in half sizes of the form: between writers for all
 # characters at once, between writers for each character, and between examples.
-_TERMS = (
+_Sds: TypeAlias = tuple[float, float]
+_TERMS: tuple[tuple[Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray], _Sds, _Sds, _Sds], ...] = (
     (lambda x, y, s: x, (0.10, 0.04), (0.08, 0.06), (0.06, 0.05)),
     (lambda x, y, s: y, (0.18, 0.06), (0.08, 0.06), (0.07, 0.05)),
     (lambda x, y, s: x * y, (0.04, 0.04), (0.08, 0.06), (0.05, 0.04)),

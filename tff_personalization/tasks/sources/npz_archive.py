@@ -19,8 +19,8 @@ import struct
 import tokenize
 import zipfile
 import zlib
-from collections.abc import Iterator
-from typing import IO
+from collections.abc import Callable, Iterator
+from typing import IO, TypeAlias
 
 import numpy as np
 import psutil
@@ -194,9 +194,15 @@ class _Members:
         return " ".join(str(self.read(name, "U", ())).split()) if name in self else None
 
 
+_Header: TypeAlias = tuple[tuple[int, ...], bool, np.dtype]  # shape, order in memory, dtype
+
+
 def _array_header(file: IO[bytes]) -> tuple[tuple[int, ...], np.dtype]:
     """The shape and dtype at the beginning of an .npy file; ValueError if it is damaged."""
-    readers = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
+    readers: dict[tuple[int, int], Callable[[IO[bytes]], _Header]] = {
+        (1, 0): np.lib.format.read_array_header_1_0,
+        (2, 0): np.lib.format.read_array_header_2_0,
+    }
     version = np.lib.format.read_magic(file)
     if version not in readers:
         raise ValueError(f"array format version {version}")

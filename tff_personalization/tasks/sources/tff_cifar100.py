@@ -7,6 +7,7 @@ the run's seed splits each client's images 80:20.
 
 import os
 import sqlite3
+from collections.abc import Mapping
 
 import numpy as np
 import tensorflow as tf
@@ -35,7 +36,7 @@ def load(options: sources.SourceOptions) -> archives.Archive:
     path = download.database(FILE_NAME, options.cache_dir, lambda directory: load_data(cache_dir=directory), "a plugin")
     margin = (32 - cifar_resnet.CROP) // 2
 
-    def example(element):
+    def example(element: Mapping[str, tf.Tensor]) -> tuple[tf.Tensor, tf.Tensor]:
         return element["image"][margin:-margin, margin:-margin], tf.cast(element["label"], tf.int32)
 
     read = {}
