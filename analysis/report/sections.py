@@ -22,7 +22,6 @@ from analysis import study as study_lib
 from analysis.report import client_figures, client_tables, figures, provenance, static, tables
 from analysis.report import configurations as configurations_lib
 
-DrawFn = Callable[[figures.Configurations], go.Figure]
 TableFn = Callable[[figures.Configurations], tables.Table]
 
 

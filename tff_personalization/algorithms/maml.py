@@ -19,18 +19,11 @@ import tensorflow as tf
 import tensorflow_federated as tff
 
 from tff_personalization import optimizers, schedules
-from tff_personalization.algorithms import meta_learning, method
+from tff_personalization.algorithms import fomaml, meta_learning, method
 from tff_personalization.algorithms.client_work import ClientRound, ClientUpdate, State, Weights
 
 
-class Settings(method.Federated):
-    """The settings of MAML(K)."""
-
-    local_steps = method.LOCAL_STEPS
-    query_fraction = method.QUERY_FRACTION
-
-
-def build_maml(setup: method.Setup[Settings]) -> tff.learning.templates.LearningProcess:
+def build_maml(setup: method.Setup[fomaml.Settings]) -> tff.learning.templates.LearningProcess:
     """Builds MAML(K) as a learning process. Like the local steps, the delta's factor β follows the schedule."""
     settings, training = setup.settings, setup.local_training()
     client_optimizer = setup.optimizer(optimizers.CLIENT)
@@ -52,6 +45,6 @@ def build_maml(setup: method.Setup[Settings]) -> tff.learning.templates.Learning
 METHOD = method.Method(
     description="MAML(K): the exact gradient of the loss on new data after K local steps",
     differs="as fomaml",
-    settings=Settings,
+    settings=fomaml.Settings,
     build=method.one_stage("maml", build_maml),
 )

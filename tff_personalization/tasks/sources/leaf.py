@@ -147,7 +147,6 @@ class _Json:
         self._path, self._file, self._bar = path, file, bar
         self._text, self._at, self._ended = "", 0, False
         self._decoder = json.JSONDecoder()
-        self._told = 0
 
     def entries(self) -> Iterator[str]:
         """The keys of the object that begins here. Call `value` before the next key is read."""
