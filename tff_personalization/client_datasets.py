@@ -2,7 +2,8 @@
 
 So its learning processes run in TFF's own loops and programs, and its evaluation works with any TFF process:
 
-    process = fed_avg.build_fed_avg(model, …)                  # a tff.learning.templates.LearningProcess
+    setup = method.Setup(model, fed_avg.Settings(local_epochs=2))      # other settings have their defaults
+    process = fed_avg.build_fed_avg(setup)                             # a tff.learning.templates.LearningProcess
     tff.simulation.run_training_process(
         process, lambda round_number: [
             client_datasets.for_training(model, data.create_tf_dataset_for_client(client), client, round_number)
