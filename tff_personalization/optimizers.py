@@ -109,7 +109,7 @@ def _typed(value: Any) -> str:
 
 
 class NotConverted(tff.learning.optimizers.Optimizer):
-    """An optimizer that AutoGraph leaves alone: it would take half a second and find nothing to convert."""
+    """An optimizer that AutoGraph does not convert: that takes half a second and changes nothing."""
 
     def __init__(self, optimizer: tff.learning.optimizers.Optimizer):
         self._optimizer = optimizer
