@@ -5,6 +5,7 @@ all methods.
 """
 
 import dataclasses
+import functools
 from collections.abc import Callable, Sequence
 from typing import Any, Generic, TypeAlias, TypeVar
 
@@ -217,7 +218,12 @@ def one_stage(name: str, build: Callable[[Setup[S]], LearningProcess]) -> Callab
         name: the name of the stage, as in the records.
         build: makes the process.
     """
-    return lambda setup: setup.training(name, build(setup))
+
+    @functools.wraps(build)  # for the module in which it is defined
+    def build_training(setup: RunSetup[S]) -> Training:
+        return setup.training(name, build(setup))
+
+    return build_training
 
 
 @dataclasses.dataclass(frozen=True)
