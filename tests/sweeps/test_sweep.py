@@ -1,5 +1,6 @@
 """Sweeps: the runs of a file, what is refused, and a whole sweep as a process."""
 
+import dataclasses
 import math
 import pathlib
 import signal
@@ -14,9 +15,10 @@ import pytest
 from absl import flags
 
 from tests import forked
-from tff_personalization import errors
+from tff_personalization import errors, metrics
 from tff_personalization.experiment import config
 from tff_personalization.sweeps import run_processes, sweep, sweep_file
+from tff_personalization.tasks import registry
 
 ROOT = pathlib.Path(__file__).parents[2]
 
@@ -201,6 +203,22 @@ def test_labels_are_in_the_table(sweep_of, capsys):
     assert table["label"].tolist() == ["half", ""]
     assert table.columns[0] == "label"
     assert "half" in capsys.readouterr().out
+
+
+def test_the_metric_of_each_task_is_named_below_the_table(sweep_of, capsys, monkeypatch):
+    error = metrics.Metric("absolute error", higher_is_better=False, largest=2.0)
+    regression = registry.TASKS["emnist10"].predicts.judged_by(error, lambda logits, labels: 0)
+    judged = dataclasses.replace(registry.TASKS["emnist10"], predicts=regression)
+    monkeypatch.setitem(registry.TASKS, "emnist10", judged)
+    made = sweep_of('[[runs]]\ntask = "emnist10"\n[[runs]]\ntask = "emnist62"\n')
+    made.directory.mkdir(parents=True)
+    made._report()
+    assert "which the columns all call accuracy: absolute error, accuracy." in capsys.readouterr().out
+    made.runs.pop()
+    made._report()
+    said = capsys.readouterr().out
+    assert "Absolute error: means over" in said
+    assert "ccurac" not in said
 
 
 def small_runs(by_writer_archive):

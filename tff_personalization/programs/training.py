@@ -271,7 +271,7 @@ def _finish(program: rounds.Program, state: rounds.State) -> None:
         judged,
         participants.kept(program.training, config.rounds, writer.client_states, judged),
     )
-    program.line.step("reading the images of the clients that changed most")
+    program.line.step("reading the examples of the clients that changed most")
     shown = writers.predict(program.experiment, program.model, program.data, program.evaluator, last, final.test)
     state = dataclasses.replace(state, evaluation_seconds=state.evaluation_seconds + time.monotonic() - started)
     with program.interrupt.postponed():

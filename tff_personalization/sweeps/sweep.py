@@ -267,10 +267,12 @@ class Sweep:
         table.to_csv(path, index=False)
         readable = table.drop(columns=["run_directory", "error"]).map(_cell)
         note = "Accuracies: means over test clients, or, where called so, over validation clients in the last round."
-        if len(names := {_metric_of(run).name for run in self.runs}) == 1:  # else one table is of several metrics
+        if len(names := {_metric_of(run).name for run in self.runs}) == 1:
             (name,) = names
             readable = readable.rename(columns=lambda column: column.replace("accuracy", name))
             note = metric.named(note, _metric_of(self.runs[0]))
+        else:
+            note += f" The tasks have several metrics, which the columns all call accuracy: {', '.join(sorted(names))}."
         print("\n" + tables.text(readable, note))
         for run in self.runs:
             if run.status == "failed":
