@@ -1,6 +1,8 @@
 """Files are whole or unchanged; TensorFlow's file errors become Python's."""
 
 import errno
+import json
+import math
 import resource
 
 import numpy as np
@@ -42,3 +44,12 @@ def test_what_cannot_be_written_is_named_and_leaves_what_was_there(tmp_path, ful
     assert text.read_text() == "whole"
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.csv", "a.npz"]
     assert not recwarn.list
+
+
+def test_json_has_null_where_a_number_is_not_finite():
+    def refuse(constant):
+        raise AssertionError(constant)
+
+    text = files.json_text({"mean": math.nan, "interval": (-math.inf, 0.5), "inner": [{"loss": math.inf}]})
+    read = json.loads(text, parse_constant=refuse)
+    assert read == {"mean": None, "interval": [None, 0.5], "inner": [{"loss": None}]}
