@@ -109,4 +109,4 @@ $(INSTALLED): requirements.txt
 	@touch $(INSTALLED)
 
 clean:
-	rm -rf $(VENV) .venv-docs site .pytest_cache .ruff_cache .mypy_cache
+	rm -rf $(VENV) .venv-docs build site .pytest_cache .ruff_cache .mypy_cache
