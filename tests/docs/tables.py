@@ -19,7 +19,8 @@ from tests.stress import moments
 DOCS = pathlib.Path(__file__).parents[2] / "docs"
 RECORDS = DOCS / "reliability"
 COMPARISON = DOCS / "results" / "comparison.zip"
-PAPER = DOCS / "results" / "paper-small.zip"
+SMALL = DOCS / "results" / "paper-small.zip"
+MEDIUM = DOCS / "results" / "paper-medium.zip"
 PAGES = (
     DOCS.parent / "README.md",
     DOCS / "reliability.md",
@@ -198,8 +199,30 @@ def three_seeds() -> str:
 
 
 def verdicts() -> str:
-    """The verdicts on the paper's claims, from the records."""
-    return _markdown(pd.DataFrame([_of_claim(found) for found in claims.judge(study.read(PAPER))]))
+    """The verdicts of scale small on the paper's claims."""
+    return _verdicts(SMALL)
+
+
+def verdicts_femnist() -> str:
+    """The verdicts of the study on Federated EMNIST on the claims that its runs reach so far."""
+    return _verdicts(MEDIUM)
+
+
+def second_stages() -> str:
+    """Initial → personalized accuracy of FedAvg and of Personalized FedAvg in the study on Federated EMNIST, by seed."""
+    rows: dict[int, dict[str, str]] = {}
+    for entry in sorted(study.read(MEDIUM).by_name["fine_tuning"].entries, key=lambda entry: entry.seed):
+        set_here, summary = entry.overrides, entry.run.summary
+        means = [summary[which]["mean"] for which in ("initial_accuracy", "personalized_accuracy")]
+        rate = set_here.get("stage_2_server_learning_rate", 0.001)
+        name = f"K = {set_here['local_steps']}, α = {rate}" if "local_steps" in set_here else entry.label
+        row = rows.setdefault(entry.seed, {"seed": str(entry.seed)})
+        row[name] = " → ".join(f"{mean:.3f}" for mean in means)
+    return _markdown(pd.DataFrame(list(rows.values())))
+
+
+def _verdicts(records: pathlib.Path) -> str:
+    return _markdown(pd.DataFrame([_of_claim(found) for found in claims.judge(study.read(records))]))
 
 
 def _of_claim(found: dict[str, Any]) -> dict[str, str]:
@@ -229,6 +252,8 @@ TABLES: dict[str, Callable[[], str]] = {
         comparison,
         three_seeds,
         verdicts,
+        verdicts_femnist,
+        second_stages,
     )
 }
 
