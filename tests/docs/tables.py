@@ -209,7 +209,7 @@ def verdicts_femnist() -> str:
 
 
 def second_stages() -> str:
-    """Initial → personalized accuracy of FedAvg and of Personalized FedAvg in the study on Federated EMNIST, by seed."""
+    """Initial → personalized accuracy with and without a second stage on Federated EMNIST, by seed."""
     rows: dict[int, dict[str, str]] = {}
     for entry in sorted(study.read(MEDIUM).by_name["fine_tuning"].entries, key=lambda entry: entry.seed):
         set_here, summary = entry.overrides, entry.run.summary
