@@ -8,6 +8,7 @@ import functools
 import gc
 import pathlib
 import shutil
+import signal
 import subprocess
 import types
 
@@ -19,6 +20,10 @@ from absl.testing import flagsaver
 from tff_personalization import startup  # the package silences TensorFlow, if it comes first
 
 gc.disable()  # Garbage collection would take a quarter of the time of building graphs; once for each file is enough.
+
+# A suite that is started with nohup or in the background ignores these, and so would the programs that it starts.
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="module", autouse=True)
