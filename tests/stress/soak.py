@@ -196,6 +196,8 @@ def main() -> None:
     last_start = time.monotonic() + 60 * options.minutes
     with tempfile.TemporaryDirectory() as temporary:
         place = pathlib.Path(temporary)
+        os.environ["TMPDIR"] = tempfile.tempdir = str(place / "t")  # short, for sockets; other programs' are elsewhere
+        (place / "t").mkdir()
         archive = marked_runs.write_archive(place / "made_up.npz")
         forked.run([sys.executable, "-m", "tests.stress.soak", "--help"], cwd=processes.ROOT, capture_output=True)
         left = Left()
