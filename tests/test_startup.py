@@ -184,7 +184,7 @@ def test_help_is_no_failure(capsys, monkeypatch):
     assert "Try --helpfull" in capsys.readouterr().out
 
 
-def test_a_library_that_cannot_be_loaded_for_want_of_memory_is_told_plainly_and_another_is_not(capfd):
+def test_a_library_that_cannot_be_loaded_when_memory_runs_out_is_told_plainly_and_another_is_not(capfd):
     with pytest.raises(SystemExit), startup.plain_memory_errors():
         raise ImportError("libx.so: failed to map segment from shared object")
     assert capfd.readouterr().err.startswith("Error: memory ran out (libx.so: failed to map segment")
