@@ -98,7 +98,7 @@ def test_another_error_of_the_file_system_is_one_line_that_names_the_file(capfd)
     assert message.startswith("Error: runs/metrics.csv: Is a directory")
 
 
-def test_want_of_memory_is_one_line(capfd):
+def test_out_of_memory_is_one_line(capfd):
     code, message = leave(MemoryError("Unable to allocate 3 GiB\nfor an array"), capfd)
     assert code == 1
     assert message.count("\n") == 1
@@ -107,7 +107,7 @@ def test_want_of_memory_is_one_line(capfd):
     assert "--clients_per_call makes it another run" in message
 
 
-def test_want_of_memory_for_a_thread_is_one_too_but_no_other_runtime_error(capfd):
+def test_no_memory_for_a_thread_is_one_line_too_and_no_other_runtime_error_is(capfd):
     code, message = leave(RuntimeError("can't start new thread"), capfd)
     assert (code, message.count("\n")) == (1, 1)
     assert message.startswith("Error: memory ran out (can't start new thread)")
@@ -203,7 +203,7 @@ def test_without_memory_for_its_imports_the_program_ends_with_a_line():
     assert len(completed.stderr.splitlines()) == 1
 
 
-def test_what_comes_of_want_of_memory_is_told_as_that_and_user_errors_are_not(capfd):
+def test_consequences_of_no_memory_are_told_as_that_and_user_errors_are_not(capfd):
     with pytest.raises(SystemExit), startup.plain_memory_errors():
         raise TypeError("unsupported callable") from MemoryError()
     assert capfd.readouterr().err.startswith("Error: memory ran out (unsupported callable)")
@@ -214,7 +214,7 @@ def test_what_comes_of_want_of_memory_is_told_as_that_and_user_errors_are_not(ca
 
 
 @pytest.mark.parametrize("hook", ["unraisablehook", "excepthook"])
-def test_want_of_memory_where_nobody_can_catch_it_ends_the_program_and_another_error_does_not(hook, capfd, monkeypatch):
+def test_no_memory_where_nobody_can_catch_it_ends_the_program_and_another_error_does_not(hook, capfd, monkeypatch):
     owner = sys if hook == "unraisablehook" else threading
     heard = []
     monkeypatch.setattr(owner, hook, heard.append)
