@@ -212,10 +212,10 @@ def second_stages() -> str:
     """Initial → personalized accuracy with and without a second stage on Federated EMNIST, by seed."""
     rows: dict[int, dict[str, str]] = {}
     for entry in sorted(study.read(MEDIUM).by_name["fine_tuning"].entries, key=lambda entry: entry.seed):
-        set_here, summary = entry.overrides, entry.run.summary
+        flags, summary = entry.run.config["flags"], entry.run.summary
         means = [summary[which]["mean"] for which in ("initial_accuracy", "personalized_accuracy")]
-        rate = set_here.get("stage_2_server_learning_rate", 0.001)
-        name = f"K = {set_here['local_steps']}, α = {rate}" if "local_steps" in set_here else entry.label
+        rate = flags["optimizers"].get("stage_2_server", {}).get("learning_rate")
+        name = entry.label if rate is None else f"K = {flags['local_steps']}, α = {rate}"
         row = rows.setdefault(entry.seed, {"seed": str(entry.seed)})
         row[name] = " → ".join(f"{mean:.3f}" for mean in means)
     return _markdown(pd.DataFrame(list(rows.values())))

@@ -231,7 +231,7 @@ def test_computations_in_parts_leave_no_threads_behind(worker):
 
 class Nobody(tff.framework.AsyncContext):
     async def invoke(self, comp, arg):
-        raise NotImplementedError
+        raise AssertionError("nothing is computed here")
 
 
 def test_what_merges_is_kept_for_as_long_as_its_workers_are_there():
