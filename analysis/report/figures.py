@@ -15,6 +15,7 @@ from analysis import decomposition, names, run_labels
 from analysis import runs as runs_lib
 from analysis.report import configurations as configurations_lib
 from analysis.report import look
+from tff_personalization.records import places
 
 Configurations = Sequence[configurations_lib.Configuration]
 
@@ -134,7 +135,7 @@ def by_setting(flag: str, title: str) -> Callable[[Configurations], go.Figure]:
     def draw(configurations: Configurations) -> go.Figure:
         figure = look.figure(title, look.ACCURACY)
         table = configurations_lib.over_seeds(configurations)
-        table[flag] = pd.to_numeric([configuration.setting(flag) for configuration in configurations], errors="coerce")
+        table[flag] = places.numbers([str(configuration.setting(flag)) for configuration in configurations])
         table["others"] = [_without(configuration, flag) for configuration in configurations]
         if table[flag].nunique() < 2:
             raise runs_lib.NotRecordedError(f"the runs have one value of --{flag}")

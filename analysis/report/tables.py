@@ -13,6 +13,7 @@ from analysis import metric, names, tables
 from analysis import runs as runs_lib
 from analysis import study as study_lib
 from analysis.report import configurations as configurations_lib
+from tff_personalization.records import places
 
 PAPER = pathlib.Path(__file__).parents[1] / "paper_table1.csv"
 _MISSING = "–"
@@ -171,7 +172,7 @@ def table_1(configurations: Configurations) -> Table:
     cells = ["clients_per_round", "local_epochs"]
     ours = configurations_lib.over_seeds(configurations)
     for name in cells:
-        ours[name] = pd.to_numeric([configuration.setting(name) for configuration in configurations], errors="coerce")
+        ours[name] = places.numbers([str(configuration.setting(name)) for configuration in configurations])
     paper = pd.read_csv(PAPER)
     tidy = ours.merge(paper, on=cells, suffixes=("", "_paper")).sort_values(cells, ignore_index=True)
     if tidy.empty:

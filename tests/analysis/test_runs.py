@@ -9,6 +9,7 @@ import pytest
 from analysis import compare_methods, compare_runs, study
 from analysis import runs as runs_lib
 from tff_personalization.errors import UserError
+from tff_personalization.records import places
 
 
 def _expect(message: str, action) -> None:
@@ -58,6 +59,16 @@ def test_a_missing_csv_column_is_named(make_run):
     directory = make_run()
     pd.read_csv(directory / "clients.csv").drop(columns="accuracy").to_csv(directory / "clients.csv")
     _expect("clients.csv: no column 'accuracy'", lambda: runs_lib.read(directory).clients)
+
+
+def test_numbers_are_those_that_python_reads_and_the_rest_is_missing():
+    # Pandas' own parsers read outside their memory on such exponents; a fuzzer's process ended.
+    texts = ["1", " -2.5 ", ".5", "1e-3", "1e714285714285714", "0.e714285714285714", "-inf", "0.12345678901234567"]
+    assert places.numbers(texts).tolist() == [float(text) for text in texts]
+    assert np.isnan(places.numbers(["1_0", "e7", "", "nan", "many", "0x1", "True", "\u0661"])).all()
+    whole = places.numbers(["7", "+3", "-2"])
+    assert whole.dtype == int
+    assert whole.tolist() == [7, 3, -2]
 
 
 def test_text_in_a_numeric_column_is_named_with_its_line(make_run):

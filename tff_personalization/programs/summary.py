@@ -8,7 +8,7 @@ from tff_personalization import aggregators, cohorts, metrics, privacy
 from tff_personalization.experiment import config as config_lib
 from tff_personalization.personalization import distributions
 from tff_personalization.programs import client_evaluation, final_evaluation, rounds
-from tff_personalization.records import run_directory
+from tff_personalization.records import places, run_directory
 from tff_personalization.tasks import federated_data
 
 
@@ -146,7 +146,8 @@ def _rounds_to_target(directory: run_directory.RunDirectory, metric: metrics.Met
     path = directory.path / "metrics.csv"
     if not path.exists():
         return first
-    table, target = pd.read_csv(path), directory.experiment.config.target_accuracy
+    table = places.read_csv(path, ("round", *(f"{name}_accuracy" for name in first)), metric=metric)
+    target = directory.experiment.config.target_accuracy
     for name in first:
         reached = table[metric.gain(target, table[f"{name}_accuracy"]) >= 0]
         if len(reached):

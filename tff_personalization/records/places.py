@@ -6,13 +6,16 @@
 import io
 import json
 import lzma
+import math
 import os
 import pathlib
+import re
 import zipfile
 import zlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from tff_personalization import metrics
@@ -29,7 +32,8 @@ METRIC = (
 SHARES = ("share_gaining", "share_hurt")
 COUNTS = ("round", "epoch", "clients", "examples", "train_examples", "test_examples", "test_predictions", "correct")
 
-
+_INTEGER = re.compile(r"\s*[+-]?\d{1,18}\s*", re.ASCII)
+_NUMBER = re.compile(r"\s*[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?\s*|[+-]?inf", re.ASCII)
 _ROUNDING = 1e-5  # of an accuracy in single precision
 
 
@@ -133,28 +137,42 @@ def read_csv(
             raise UserError(f"{path}: no column {column!r}; restore the file or repeat the run")
     quantiles = [column for column in table.columns if column.startswith("accuracy_q")]
     checked = {*columns, *METRIC, *SHARES, *COUNTS, *quantiles}
-    for column in table.columns.difference(list(text_columns)):
-        numbers = pd.to_numeric(table[column], errors="coerce")
-        wrong = table.index[numbers.isna() & ~table[column].isin(["", "nan"])]
-        if not len(wrong):
-            # Python's parser: pandas' own parsers can be wrong in the last digit.
-            exact = numbers.dtype != float
-            table[column] = numbers if exact else table[column].replace("", "nan").astype(float)
+    numeric = [column for column in table if column not in text_columns]
+    for column in numeric:
+        texts = table[column].to_numpy()
+        values = numbers(texts)
+        wrong = np.flatnonzero(np.isnan(values) & (texts != "") & (texts != "nan"))
+        if not wrong.size:
+            table[column] = values
         elif column in checked:
-            value, line = table[column][wrong[0]], wrong[0] + 2  # line 1 is the header
+            value, line = texts[wrong[0]], wrong[0] + 2  # line 1 is the header
             raise UserError(f"{path}: column {column!r}, line {line}: {value!r} is not a number; restore the file")
     for names, most in (([*METRIC, *quantiles], metric.upper), (SHARES, 1.0)):
         for column in table.columns.intersection(names):
-            wrong = (table[column] < 0) | (table[column] > (1 + _ROUNDING) * most)
-            _refuse(path, table, column, wrong, f"is not within 0 and {most:g}")
+            values = table[column].to_numpy()
+            outside_range = (values < 0) | (values > (1 + _ROUNDING) * most)
+            _refuse(path, table, column, outside_range, f"is not within 0 and {most:g}")
     counts = COUNTS if metric.is_share else [name for name in COUNTS if name != "correct"]
-    for column in table.columns.intersection(counts).difference(list(text_columns)):
-        _refuse(path, table, column, (table[column] < 0) | (table[column] % 1 != 0), "is not a number of something")
+    for column in counts:
+        if column in numeric:
+            values = table[column].to_numpy()
+            _refuse(path, table, column, (values < 0) | (values % 1 != 0), "is not a number of something")
     if "correct" in table:
         _check_scores(path, table, metric)
     if not text.endswith("\n"):  # a number cut in half is still a number
         raise UserError(f"{path}: line {len(table) + 1}: cut short; restore the file or repeat the run")
     return table
+
+
+def numbers(texts: Sequence[str]) -> np.ndarray:
+    """The numbers that texts write, as integers if all are; NaN where a text writes none.
+
+    Python parses them. Pandas' own parsers can be wrong in the last digit, and they read outside their memory if an
+    exponent has many digits, which can end the process.
+    """
+    if all(map(_INTEGER.fullmatch, texts)):
+        return np.array([int(text) for text in texts], np.int64)
+    return np.array([float(text) if _NUMBER.fullmatch(text) else math.nan for text in texts])
 
 
 def _check_scores(path: Place, table: pd.DataFrame, metric: metrics.Metric) -> None:
@@ -163,17 +181,17 @@ def _check_scores(path: Place, table: pd.DataFrame, metric: metrics.Metric) -> N
     if predictions is None:
         return
     if metric.is_share:
-        _refuse(path, table, "correct", table["correct"] > predictions, "is more than the predictions")
+        _refuse(path, table, "correct", (table["correct"] > predictions).to_numpy(), "is more than the predictions")
     if "accuracy" in table:
         share = table["correct"] / predictions.where(predictions > 0)
-        wrong = (table["accuracy"] - share).abs() > _ROUNDING * metric.upper
+        wrong = ((table["accuracy"] - share).abs() > _ROUNDING * metric.upper).to_numpy()
         what = "share of right answers" if metric.is_share else "mean score"
         _refuse(path, table, "accuracy", wrong, f"is not the {what} (correct / predictions)")
 
 
-def _refuse(path: Place, table: pd.DataFrame, column: str, wrong: pd.Series, why: str) -> None:
+def _refuse(path: Place, table: pd.DataFrame, column: str, wrong: np.ndarray, why: str) -> None:
     """Raises a UserError that names the first line of a table with an impossible value in a column."""
     if wrong.any():
-        place = wrong.idxmax()
-        value, line = table[column][place], place + 2  # line 1 is the header
+        row = wrong.argmax()
+        value, line = table[column].iloc[row], row + 2  # line 1 is the header
         raise UserError(f"{path}: column {column!r}, line {line}: {value:g} {why}; restore the file or repeat the run")

@@ -1,3 +1,4 @@
+import contextlib
 import os
 import sqlite3
 
@@ -5,6 +6,7 @@ import numpy as np
 import pytest
 
 from tests.tasks.sources import small_files
+from tff_personalization import errors
 from tff_personalization.tasks import archives, sources
 from tff_personalization.tasks.sources import sqlite
 
@@ -199,6 +201,17 @@ def test_a_file_of_another_kind_is_refused(tmp_path, content):
     path = tmp_path / "other.sqlite"
     path.write_bytes(content)
     small_files.refusal(_load, path, names=[path, "delete it"])
+
+
+def test_a_row_whose_length_is_damaged_is_refused(tmp_path):
+    path = small_files.write_sqlite(tmp_path / "x.sqlite", small_files.sqlite_rows(clients=("f0",), per_part=1))
+    with contextlib.closing(sqlite3.connect(path)) as connection:
+        connection.executescript("PRAGMA page_size = 512; VACUUM")  # A row does not fit into a page.
+    content = path.read_bytes()
+    row = content.index(b"all_trainf0")
+    path.write_bytes(content[: row - 7] + b"\xff" * 6 + content[row - 1 :])
+    with pytest.raises(errors.UserError, match=r"SQLite is out of memory: .*the file is damaged"):
+        _load(path)
 
 
 def test_a_truncated_database_is_refused_wherever_it_ends(tmp_path):

@@ -130,6 +130,12 @@ def open_database(path: str) -> Iterator[sqlite3.Connection]:
             f"{path} cannot be read as an SQLite database ({reason}): it is damaged, cut short or of another kind; "
             f"{AGAIN}"
         ) from error
+    except MemoryError as error:
+        if error.args:  # NumPy's, which says for what
+            raise
+        raise errors.UserError(
+            f"{path}: SQLite is out of memory: free some; if that does not help, the file is damaged, {AGAIN}"
+        ) from error
 
 
 def _check_columns(path: str, connection: sqlite3.Connection) -> None:
