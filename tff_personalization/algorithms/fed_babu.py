@@ -28,14 +28,14 @@ class Settings(method.Federated):
 def build_fed_babu(setup: method.Setup[Settings]) -> tff.learning.templates.LearningProcess:
     """Builds FedBABU as a learning process, with deltas and steps of the body."""
     settings, model = setup.settings, setup.model
-    partial_model.check_model(model, "fed_babu")
+    split = partial_model.with_local_head(model, "fed_babu")
     training = setup.local_training(trained=model.rest)
 
     def update(theta: Weights, client: ClientRound, state: State) -> ClientUpdate:
         end = training.train(theta, client, settings.local_epochs * training.steps_per_epoch(client.examples))
-        return partial_model.update_of_rest(model, theta, end)
+        return split.update(theta, end)
 
-    return partial_model.process(setup, update, settings.client_weighting)
+    return partial_model.process(setup, split, update, settings.client_weighting)
 
 
 METHOD = method.Method(

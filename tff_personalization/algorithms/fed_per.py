@@ -27,15 +27,21 @@ class Settings(method.Federated):
 
 def build_fed_per(setup: method.Setup[Settings]) -> stateful_clients.StatefulProcess:
     """Builds FedPer as a process whose clients keep their heads."""
-    settings, model, training = setup.settings, setup.model, setup.local_training()
-    partial_model.check_model(model, "fed_per")
+    return build_with_kept_parts(setup, partial_model.with_local_head(setup.model, "fed_per"))
+
+
+def build_with_kept_parts(
+    setup: method.Setup[Settings], split: partial_model.Split
+) -> stateful_clients.StatefulProcess:
+    """FedPer's process with any local part W_P in place of the head."""
+    settings, training = setup.settings, setup.local_training()
 
     def update(theta: Weights, client: ClientRound, state: State) -> ClientUpdate:
-        start = (*theta[model.rest], *state.client)
+        start = split.join(split.shared(theta), state.client)
         end = training.train(start, client, settings.local_epochs * training.steps_per_epoch(client.examples))
-        return partial_model.update_of_rest(model, theta, end)._replace(state=end.weights[model.head])
+        return split.update(theta, end)._replace(state=split.local(end.weights))
 
-    return partial_model.process_with_kept_heads(setup, update, settings.client_weighting)
+    return partial_model.process_with_kept_parts(setup, split, update, settings.client_weighting)
 
 
 METHOD = method.Method(

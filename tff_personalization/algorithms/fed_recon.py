@@ -53,7 +53,7 @@ def build_fed_recon(setup: method.Setup[Settings]) -> tff.learning.templates.Lea
     A client's weight is that of its query half.
     """
     settings, model, shuffle = setup.settings, setup.model, setup.shuffle
-    partial_model.check_model(model, "fed_recon")
+    split = partial_model.with_local_head(model, "fed_recon")
     training = setup.local_training(trained=model.rest)
     of_head = partial_model.head_optimizer(settings.head_learning_rate, setup.optimizer(optimizers.CLIENT))
 
@@ -66,9 +66,9 @@ def build_fed_recon(setup: method.Setup[Settings]) -> tff.learning.templates.Lea
         )
         on_query = client._replace(examples=query, seed=for_rest)
         end = training.train(weights, on_query, settings.local_epochs * training.steps_per_epoch(query))
-        return partial_model.update_of_rest(model, theta, end)._replace(weighed=tf.shape(query.y)[0])
+        return split.update(theta, end)._replace(weighed=tf.shape(query.y)[0])
 
-    return partial_model.process(setup, update, settings.client_weighting)
+    return partial_model.process(setup, split, update, settings.client_weighting)
 
 
 METHOD = method.Method(

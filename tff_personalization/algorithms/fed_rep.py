@@ -36,7 +36,7 @@ def build_fed_rep(setup: method.Setup[Settings]) -> stateful_clients.StatefulPro
     The client optimizer has a fresh state for the head and for the representation.
     """
     settings, model = setup.settings, setup.model
-    partial_model.check_model(model, "fed_rep")
+    split = partial_model.with_local_head(model, "fed_rep")
     training, of_client = setup.local_training(trained=model.rest), setup.optimizer(optimizers.CLIENT)
 
     def update(theta: Weights, client: ClientRound, state: State) -> ClientUpdate:
@@ -46,16 +46,16 @@ def build_fed_rep(setup: method.Setup[Settings]) -> stateful_clients.StatefulPro
             model,
             of_client,
             settings.batch_size,
-            (*theta[model.rest], *state.client),
+            split.join(split.shared(theta), state.client),
             client._replace(examples=local_training.features(model, theta, examples), seed=of_head),
             settings.head_epochs,
             setup.shuffle,
         )
         num_steps = settings.local_epochs * training.steps_per_epoch(examples)
         end = training.train(weights, client._replace(seed=of_rest), num_steps)
-        return partial_model.update_of_rest(model, theta, end)._replace(state=end.weights[model.head])
+        return split.update(theta, end)._replace(state=split.local(end.weights))
 
-    return partial_model.process_with_kept_heads(setup, update, settings.client_weighting)
+    return partial_model.process_with_kept_parts(setup, split, update, settings.client_weighting)
 
 
 METHOD = method.Method(

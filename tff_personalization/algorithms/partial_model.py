@@ -1,10 +1,11 @@
-"""Models with a local head for each client; the rest is shared.
+"""Models of which clients do not share a part, such as the head.
 
-FedPer, FedRep and FedRecon share this code. Clients send deltas of only the rest, and the server steps only the rest.
-So the head in the global weights stays the initial head, for any aggregator and server optimizer. A client without its
-own head starts from it.
+FedPer, FedRep, FedBN, FedRecon and FedBABU share this code. Clients send deltas of only the shared part, and the server
+steps only the shared part. So the local part of the global weights stays the initial one, for any aggregator and server
+optimizer. A client without its own local part starts from it.
 """
 
+from collections.abc import Iterable
 from typing import Any
 
 import tensorflow as tf
@@ -15,12 +16,43 @@ from tff_personalization.algorithms import client_work, method, stateful_clients
 from tff_personalization.models import functional
 
 
-def update_of_rest(
-    model: functional.SeededModel, theta: client_work.Weights, end: local_training.LocalState
-) -> client_work.ClientUpdate:
-    """The update of a client whose local training ended with `end`. Only the rest has a delta."""
-    found = client_work.update_from(theta, end)
-    return found._replace(model_delta=found.model_delta[model.rest])
+class Split:
+    """Splits a model's weights into a local part and the shared part.
+
+    Attributes:
+        initial_local: the local part before the first round, NumPy arrays.
+    """
+
+    def __init__(self, model: functional.SeededModel, local: Iterable[int]):
+        """See the class; `local` has the places of the local weights, in their order."""
+        initial = tuple(model.initial_weights[0])
+        self._local = tuple(local)
+        self._shared = tuple(i for i in range(len(initial)) if i not in self._local)
+        self.initial_local: client_work.Weights = self.local(initial)
+
+    def local(self, weights: client_work.Weights) -> client_work.Weights:
+        """The local part of all weights."""
+        return tuple(weights[i] for i in self._local)
+
+    def shared(self, weights: client_work.Weights) -> client_work.Weights:
+        """The shared part of all weights."""
+        return tuple(weights[i] for i in self._shared)
+
+    def join(self, shared: Iterable[Any], local: Iterable[Any]) -> client_work.Weights:
+        """All weights, in the model's order, from both parts."""
+        placed = dict(zip(self._shared, shared, strict=True)) | dict(zip(self._local, local, strict=True))
+        return tuple(placed[i] for i in range(len(placed)))
+
+    def update(self, theta: client_work.Weights, end: local_training.LocalState) -> client_work.ClientUpdate:
+        """The update of a client whose local training ended with `end`. Only the shared part has a delta."""
+        found = client_work.update_from(theta, end)
+        return found._replace(model_delta=self.shared(found.model_delta))
+
+
+def with_local_head(model: functional.SeededModel, name: str) -> Split:
+    """The split of a model with a local head. Raises UserError as `check_model` does."""
+    check_model(model, name)
+    return Split(model, range(model.head.start, len(model.initial_weights[0])))
 
 
 def head_optimizer(
@@ -56,12 +88,12 @@ def train_head(
     return training.train(weights, client, epochs * training.steps_per_epoch(client.examples)).weights
 
 
-class AggregationOfRest(tff.aggregators.WeightedAggregationFactory):
-    """Aggregates deltas of the rest with `inner` to a delta of all weights, with zeros for the head."""
+class AggregationOfShared(tff.aggregators.WeightedAggregationFactory):
+    """Aggregates deltas of the shared part with `inner` to a delta of all weights, with zeros for the local part."""
 
-    def __init__(self, inner: tff.aggregators.WeightedAggregationFactory | None, model: functional.SeededModel):
+    def __init__(self, inner: tff.aggregators.WeightedAggregationFactory | None, split: Split):
         self._inner = inner or tff.aggregators.MeanFactory()
-        self._head = model.initial_weights[0][model.head]
+        self._split = split
 
     def create(self, value_type: tff.Type, weight_type: tff.Type) -> tff.templates.AggregationProcess:
         """The aggregation for deltas of the given type."""
@@ -69,7 +101,7 @@ class AggregationOfRest(tff.aggregators.WeightedAggregationFactory):
 
         @tff.tensorflow.computation(value_type)
         def with_zeros(delta: client_work.Weights) -> client_work.Weights:
-            return (*delta, *(tf.zeros(w.shape, w.dtype) for w in self._head))
+            return self._split.join(delta, (tf.zeros(w.shape, w.dtype) for w in self._split.initial_local))
 
         @tff.federated_computation(
             inner.initialize.type_signature.result,
@@ -84,51 +116,50 @@ class AggregationOfRest(tff.aggregators.WeightedAggregationFactory):
         return tff.templates.AggregationProcess(inner.initialize, next_fn)
 
 
-class StepOfRest(tff.learning.optimizers.Optimizer):
-    """Steps the rest as `inner` does, and leaves the head unchanged even if `inner` has decay or momentum."""
+class StepOfShared(tff.learning.optimizers.Optimizer):
+    """Steps the shared part as `inner` does. The local part is unchanged even if `inner` has decay or momentum."""
 
-    def __init__(self, inner: tff.learning.optimizers.Optimizer, model: functional.SeededModel):
-        self._inner = inner
-        self._rest, self._head = model.rest, model.head
+    def __init__(self, inner: tff.learning.optimizers.Optimizer, split: Split):
+        self._inner, self._split = inner, split
 
     def initialize(self, specs: Any) -> Any:
-        """The state of `inner` for the rest."""
-        return self._inner.initialize(tuple(specs[self._rest]))
+        """The state of `inner` for the shared part."""
+        return self._inner.initialize(self._split.shared(specs))
 
     def next(
         self, state: Any, weights: client_work.Weights, gradients: client_work.Weights
     ) -> tuple[Any, client_work.Weights]:
         """The state of `inner`, and the weights, after a step."""
-        state, moved = self._inner.next(state, tuple(weights[self._rest]), tuple(gradients[self._rest]))
-        return state, (*moved, *weights[self._head])
+        state, moved = self._inner.next(state, self._split.shared(weights), self._split.shared(gradients))
+        return state, self._split.join(moved, self._split.local(weights))
 
 
 def process(
-    setup: method.Setup[method.Federated], update: client_work.UpdateFn, weighting: str
+    setup: method.Setup[method.Federated], split: Split, update: client_work.UpdateFn, weighting: str
 ) -> tff.learning.templates.LearningProcess:
-    """As `Setup.process`, for an `update` that has a delta of only the rest."""
+    """As `Setup.process`, for an `update` that has a delta of only the shared part."""
     model = setup.model
     return client_work.compose(
         model,
         client_work.build_client_work(model, update, weighting),
-        StepOfRest(setup.optimizer(optimizers.SERVER), model),
-        AggregationOfRest(setup.aggregator, model),
+        StepOfShared(setup.optimizer(optimizers.SERVER), split),
+        AggregationOfShared(setup.aggregator, split),
     )
 
 
-def process_with_kept_heads(
-    setup: method.Setup[method.Federated], update: client_work.UpdateFn, weighting: str
+def process_with_kept_parts(
+    setup: method.Setup[method.Federated], split: Split, update: client_work.UpdateFn, weighting: str
 ) -> stateful_clients.StatefulProcess:
-    """As `process`, for clients that keep their heads between rounds. `update` finds the head in `state.client`."""
+    """As `process`, for clients that keep their local parts. `update` finds such a part in `state.client`."""
     model = setup.model
     return stateful_clients.build_stateful_process(
         model,
         update,
         weighting,
-        model.initial_weights[0][model.head],
-        StepOfRest(setup.optimizer(optimizers.SERVER), model),
-        AggregationOfRest(setup.aggregator, model),
-        personal=lambda weights, head: (model, (*weights[model.rest], *head)),
+        split.initial_local,
+        StepOfShared(setup.optimizer(optimizers.SERVER), split),
+        AggregationOfShared(setup.aggregator, split),
+        personal=lambda weights, local: (model, split.join(split.shared(weights), local)),
     )
 
 
