@@ -15,6 +15,7 @@ METHODS = {
     "fed_recon": "FedRecon",
     "fed_per": "FedPer",
     "fed_rep": "FedRep",
+    "fed_bn": "FedBN without running statistics",
     "fed_babu": "FedBABU",
     "fed_ala": "FedALA",
     "fed_rod": "FedRoD",

@@ -18,6 +18,7 @@ METHODS: dict[str, "str | Method"] = {
     "fed_recon": "tff_personalization.algorithms.fed_recon",
     "fed_per": "tff_personalization.algorithms.fed_per",
     "fed_rep": "tff_personalization.algorithms.fed_rep",
+    "fed_bn": "tff_personalization.algorithms.fed_bn",
     "fed_babu": "tff_personalization.algorithms.fed_babu",
     "fed_ala": "tff_personalization.algorithms.fed_ala",
     "fed_rod": "tff_personalization.algorithms.fed_rod",

@@ -96,6 +96,6 @@ class Program:
 @pytest.fixture(scope="module")
 def program(plugin, worker, archive, tmp_path_factory):
     """The program, whose runs share their graphs."""
-    linear = mock.patch.dict(registry.EMNIST_MODELS, linear=tiny_cnn.build)
-    with shared_graphs.shared(worker), linear:
+    networks = {"linear": tiny_cnn.build, "cnn_group_norm": tiny_cnn.build_normalized}
+    with shared_graphs.shared(worker), mock.patch.dict(registry.EMNIST_MODELS, networks):
         yield Program(archive, tmp_path_factory.mktemp("runs"))

@@ -73,7 +73,8 @@ def after_a_round(program, method, name):
         yield round_.weights_of(round_.start), *round_([test_methods.client(8), test_methods.client(5)])[:2]
 
 
-@test_methods.EVERY_TRAINED
+# Neither network has the normalization layers that fed_bn needs.
+@pytest.mark.parametrize("method", [name for name in test_methods.TRAINED if name != "fed_bn"])
 def test_a_round_with_a_functional_model_is_that_with_a_keras_model(program, method):
     both = (after_a_round(program, method, name) for name in NETWORKS)
     for (start, with_keras, metrics_), (_, with_functional, of_errors) in zip(*both, strict=True):

@@ -26,3 +26,23 @@ def build(num_classes, rng):
         head_size=2,
         x_spec=emnist_cnn.IMAGES,
     )
+
+
+def build_normalized(num_classes, rng):
+    """The same network with group normalization after the convolution."""
+    kernel, *head = build(num_classes, rng).initial_weights[0]
+
+    def stem(weights, x):
+        images = tf.cast(x, tf.float32)[..., tf.newaxis] / 255
+        h = tf.nn.conv2d(images, weights[0], strides=7, padding="VALID")
+        return tf.reshape(functional.group_norm(h, weights[1], weights[2], groups=1), [-1, 32])
+
+    return functional.SeededModel(
+        (kernel, np.ones(2, np.float32), np.zeros(2, np.float32), *head),
+        stem,
+        lambda weights, h, dropout_seed: tf.matmul(h, weights[3]) + weights[4],
+        stem_size=3,
+        head_size=2,
+        x_spec=emnist_cnn.IMAGES,
+        normalization=(1, 2),
+    )

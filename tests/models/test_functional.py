@@ -63,6 +63,29 @@ def test_the_cnn_equals_the_same_network_in_keras():
     np.testing.assert_allclose(logits, keras(x[..., None] / 255.0), atol=1e-5)
 
 
+def test_the_twin_with_group_normalization_has_its_size_and_equals_its_keras_model():
+    model = emnist_cnn.build_cnn_group_norm(62, np.random.default_rng(0))
+    rng = np.random.default_rng(1)
+    weights = [w + rng.normal(0, 0.1, w.shape).astype(np.float32) for w in model.initial_weights[0]]
+    assert sum(w.size for w in weights) == 1_206_590 + 32 + 64  # two weights a channel in place of one
+    x = rng.integers(0, 256, (5, 28, 28)).astype(np.uint8)
+    logits = model.logits(tuple(map(tf.constant, weights)), x, None)
+    np.testing.assert_allclose(logits, model.to_keras(weights)(x), rtol=1e-4, atol=1e-4)
+
+
+def test_group_norm_equals_numpy():
+    """Each group of each example by itself: its mean and variance over places and channels."""
+    rng = np.random.default_rng(2)
+    h, scale, offset = rng.normal(3, 2, (4, 5, 6, 8)), rng.normal(size=8), rng.normal(size=8)
+    expected = np.empty_like(h)
+    for i, j in np.ndindex(4, 2):
+        group = h[i, :, :, 4 * j : 4 * j + 4]
+        normalized = (group - group.mean()) / np.sqrt(group.var() + 1e-5)
+        expected[i, :, :, 4 * j : 4 * j + 4] = normalized * scale[4 * j : 4 * j + 4] + offset[4 * j : 4 * j + 4]
+    ours = functional.group_norm(*(tf.constant(a, tf.float32) for a in (h, scale, offset)), groups=2)
+    np.testing.assert_allclose(ours, expected, atol=1e-5)
+
+
 def test_max_pool_has_the_value_and_the_gradient_of_tensorflows_also_where_entries_tie():
     rng = np.random.default_rng(0)
     h = tf.constant(rng.integers(0, 3, (5, 6, 8, 4)), tf.float32)  # three values on four places: ties everywhere

@@ -75,6 +75,13 @@ def test_loss_gradients_and_ten_steps_are_those_of_keras(shape, layers, monkeypa
     _assert_equal_for_ten_steps(model, keras, x, y, x)
 
 
+def test_weights_of_normalization_layers_are_known():
+    places = {
+        name: _functional_form(_sequential(shape, layers())).normalization for name, (shape, layers) in NETWORKS.items()
+    }
+    assert {name: found for name, found in places.items() if found} == {"dense": (2, 3), "images": (2, 3)}
+
+
 def _kept(rate, number, h, training):
     """Inverted dropout in Keras' own call, of the units that `SEED` leaves out."""
     ones = tf.ones([len(h), int(np.prod(h.shape[1:]))])

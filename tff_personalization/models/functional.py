@@ -74,6 +74,7 @@ class SeededModel(tff.learning.models.FunctionalModel):
         stem_size: how many of the first weights make up the stem.
         head: which weights (the last ones) make up the head, the part that maps features to logits.
         rest: which weights do not belong to the head.
+        normalization: the places of the weights of normalization layers: scales and offsets.
         to_keras: makes a Keras model of ordinary layers with the given weights; None if there is none.
         rebuilt: makes the network again, with the same weights, from the operations of another runtime; None if it has
             other operations.
@@ -90,6 +91,7 @@ class SeededModel(tff.learning.models.FunctionalModel):
         x_spec: tf.TensorSpec,
         y_spec: tf.TensorSpec = LABELS,
         scoring: Scoring | None = None,
+        normalization: Sequence[int] = (),
         to_keras: Callable[[Sequence[np.ndarray]], tf.keras.Model] | None = None,
         rebuilt: "Callable[[Operations], SeededModel] | None" = None,
     ):
@@ -104,6 +106,7 @@ class SeededModel(tff.learning.models.FunctionalModel):
             x_spec: the type of a batch of examples.
             y_spec: the type of their labels; by default one class for each example.
             scoring: as the attribute; by default one prediction for each example.
+            normalization: as the attribute; by default no weights.
             to_keras: as the attribute.
             rebuilt: as the attribute.
         """
@@ -115,6 +118,7 @@ class SeededModel(tff.learning.models.FunctionalModel):
         self.stem_size = stem_size
         self.head = slice(len(initial_weights) - head_size, None)
         self.rest = slice(self.head.start)
+        self.normalization = tuple(normalization)
 
         @tf.function(autograph=False)
         def predict_on_batch(model_weights: tuple[Weights, Weights], x: tf.Tensor, training: bool) -> tf.Tensor:
@@ -254,6 +258,28 @@ def max_pool(h: tf.Tensor) -> tf.Tensor:
 def conv2d(h: tf.Tensor, kernel: tf.Tensor) -> tf.Tensor:
     """Convolution of `h` (batch, rows, columns, inputs) with `kernel` (k, k, inputs, outputs), without padding."""
     return tf.nn.conv2d(h, kernel, 1, "VALID")
+
+
+def group_norm(h: tf.Tensor, scale: tf.Tensor, offset: tf.Tensor, groups: int, epsilon: float = 1e-5) -> tf.Tensor:
+    """Group normalization of `h`, float32 of shape (batch, rows, columns, channels).
+
+    Wu and He (2018, arXiv 1803.08494). Each example's channels are divided into `groups` groups of neighbours. Each
+    group gets mean 0 and variance 1 over its channels and all places. Then each channel is scaled and shifted. No
+    statistics are kept, so training and evaluation are the same. An example's result does not depend on other examples.
+
+    Args:
+        h: the input.
+        scale: γ, shape (channels,).
+        offset: β, shape (channels,).
+        groups: divides the number of channels.
+        epsilon: is added to the variance.
+    """
+    _, rows, columns, channels = h.shape
+    grouped = tf.reshape(h, [-1, rows * columns, groups, channels // groups])
+    mean, variance = tf.nn.moments(grouped, [1, 3], keepdims=True)
+    scale, offset = (tf.reshape(w, [groups, channels // groups]) for w in (scale, offset))
+    normalized = tf.nn.batch_normalization(grouped, mean, variance, offset, scale, epsilon)
+    return tf.reshape(normalized, [-1, rows, columns, channels])
 
 
 def dense(h: tf.Tensor, kernel: tf.Tensor, bias: tf.Tensor) -> tf.Tensor:

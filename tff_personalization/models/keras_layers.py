@@ -10,6 +10,8 @@ from tff_personalization import errors
 from tff_personalization.models import functional, named_inputs
 
 Layer: TypeAlias = Any  # tf.keras.layers.Layer, which type checkers do not know
+NORMALIZATION = (tf.keras.layers.GroupNormalization, tf.keras.layers.LayerNormalization)
+"""The layers with weights that normalize; `refuse` refuses batch normalization."""
 
 
 def flat(model: tf.keras.Model) -> list[Layer]:

@@ -72,6 +72,7 @@ def from_keras(
         x_spec=x_spec,
         y_spec=y_spec,
         scoring=scoring,
+        normalization=network.normalization,
         to_keras=network.with_weights,
         rebuilt=lambda operations: again(operations=operations),
     )
@@ -108,6 +109,11 @@ class _Network:
             _Weight(v, _holders(model, v)) for v in keras_layers.variables(rest) + keras_layers.variables(heads)
         ]
         self.head_size = len(keras_layers.variables(heads))
+        self.normalization = [
+            place
+            for place, weight in enumerate(self._weights)
+            if any(isinstance(holder, keras_layers.NORMALIZATION) for holder, _ in weight.holders)
+        ]
         self._constants = _constants(model, [weight.variable for weight in self._weights])
         self._chain = keras_layers.chain(model)
         self._random = [layer for layer in keras_layers.flat(model) if isinstance(layer, tf.keras.layers.Dropout)]

@@ -36,6 +36,33 @@ def cnn(num_classes: int, weights: Weights) -> tf.keras.Model:
     return model
 
 
+def cnn_group_norm(num_classes: int, weights: Weights) -> tf.keras.Model:
+    """`emnist_cnn.build_cnn_group_norm` with these weights."""
+    layers = tf.keras.layers
+    model = tf.keras.Sequential(
+        [
+            tf.keras.Input([28, 28], dtype=tf.uint8, name="x"),
+            _divided_by_255(),
+            layers.Reshape([28, 28, 1]),
+            layers.Conv2D(32, 3, use_bias=False),
+            layers.GroupNormalization(2, epsilon=1e-5),
+            layers.ReLU(),
+            layers.Conv2D(64, 3, use_bias=False),
+            layers.GroupNormalization(4, epsilon=1e-5),
+            layers.ReLU(),
+            layers.MaxPool2D(),
+            layers.Dropout(0.25),
+            layers.Flatten(),
+            layers.Dense(128, activation="relu"),
+            layers.Dropout(0.5),
+            layers.Dense(num_classes, name="logits"),
+        ],
+        name="cnn_group_norm",
+    )
+    model.set_weights(weights)
+    return model
+
+
 def linear(num_classes: int, weights: Weights) -> tf.keras.Model:
     """`emnist_cnn.build_linear` with these weights."""
     model = tf.keras.Sequential(

@@ -157,7 +157,11 @@ def _tail(shape: tuple[int, ...]) -> str:
     return "".join(f", {size}" for size in shape) or ","
 
 
-EMNIST_MODELS: dict[str, ModelBuilder] = {"cnn": emnist_cnn.build_cnn, "linear": emnist_cnn.build_linear}
+EMNIST_MODELS: dict[str, ModelBuilder] = {
+    "cnn": emnist_cnn.build_cnn,
+    "cnn_group_norm": emnist_cnn.build_cnn_group_norm,
+    "linear": emnist_cnn.build_linear,
+}
 _CHARACTER = "uint8, ink 255 on background 0, 28×28, rows from above; divided by 255 inside of the model"
 _TEXT = (
     "character ids, uint8: 0 padding, 1 to 86 the characters of `classes`, 87 any other, 88 the beginning and 89 the "

@@ -44,6 +44,18 @@ _FORMS = (
     "docstrings say more."
 )
 
+_LEFT_OUT = (
+    "**FedPAC** (Xu, Tong, Huang, ICLR 2023, [arXiv 2306.11867](https://arxiv.org/abs/2306.11867)) is for a few "
+    "institutions, and its conditions are not those of this program. In each round its server gets the head, the "
+    "class frequencies and the mean features of each class of every client, and solves a quadratic program for each "
+    "client to mix the heads. No sum over clients can replace that, a held-out client gets no mixture, and a writer "
+    "with two or three examples of a class has no reliable mean of it. `fed_proto` has its alignment of features, "
+    "and `fed_amp` its idea that similar clients help each other.\n\n"
+    "**FedBN with batch normalization.** Running means and variances are set by averages and not by gradients. So "
+    "every local loop, optimizer, aggregator and server step of the other methods would need an exception for them. "
+    "`fed_bn` therefore has the normalization that keeps none (`--model=cnn_group_norm`)."
+)
+
 
 def page() -> str:
     """The contents of docs/methods.md."""
@@ -83,6 +95,8 @@ def page() -> str:
                 ),
             ),
         ),
+        "## Left out, and why\n",
+        f"{_LEFT_OUT}\n",
         "## What can be combined\n",
         "+ can be combined; – is refused, because the method does not train what the strategy needs.\n",
         _table(
