@@ -270,10 +270,10 @@ def per_fed_avg_in_numpy(weights, client, alpha, beta, steps, correction):
     return weights
 
 
-def per_fed_avg_delta(model, clients, steps, hessian_delta, alpha=RATE, beta=0.1):
+def per_fed_avg_round(model, clients, steps, hessian_delta, alpha=RATE, beta=0.1):
     settings = {"local_steps": steps, "inner_learning_rate": alpha, "hessian_delta": hessian_delta}
     process = per_fed_avg.build_per_fed_avg(setup(per_fed_avg, model, client=setups.sgd(beta), **settings))
-    return delta_of_round(process, clients)[0]
+    return delta_of_round(process, clients)
 
 
 @pytest.mark.usefixtures("worker")
@@ -292,7 +292,11 @@ def test_per_fed_avg_equals_numpy_in_both_variants(model):
     for hessian_delta, correction in corrections.items():
         ends = [per_fed_avg_in_numpy(initial(model), c, alpha, beta, steps, correction) for c in clients]
         expected[hessian_delta] = plus(initial(model), -1, [(a + b) / 2 for a, b in zip(*ends, strict=True)])
-        assert_close(per_fed_avg_delta(model, clients, steps, hessian_delta), expected[hessian_delta], atol=1e-5)
+        found, output = per_fed_avg_round(model, clients, steps, hessian_delta)
+        assert_close(found, expected[hessian_delta], atol=1e-5)
+        # Both clients fill the batches: D counts as a visit; D′, and twice D″ if there is a correction, as an extra.
+        measured, visits = output.metrics["client_work"], 2 * steps * BATCH
+        assert (measured["examples"], measured["extra_examples"]) == (visits, (3 if hessian_delta else 1) * visits)
     assert distance(*expected.values()) > 1e-3
 
 
@@ -302,7 +306,7 @@ def test_per_fed_avgs_difference_of_gradients_nears_the_hessian_as_delta_falls(m
     hessian = lambda w, v, x, y: numpy_oracle.hessian_product(w, x, v)  # noqa: E731
     exact = plus(initial(model), -1, per_fed_avg_in_numpy(initial(model), client, RATE, 0.1, 3, hessian))
     far, nearer, near, default = (
-        distance(per_fed_avg_delta(model, [client], 3, delta), exact) for delta in (0.08, 0.04, 0.01, 1e-3)
+        distance(per_fed_avg_round(model, [client], 3, delta)[0], exact) for delta in (0.08, 0.04, 0.01, 1e-3)
     )
     assert far > 3 * nearer > 30 * near  # the error of a central difference falls with δ²
     assert default < 1e-5 < 0.1 * far

@@ -131,7 +131,8 @@ def test_what_is_frozen_has_a_delta_of_zero(model):
     theta = tuple(tf.constant(w) for w in model.initial_weights[0])
     on_features = local_training.features(model, theta, examples)
     client = local_training.ClientRound(on_features, tf.constant(oracles.SEED))
-    u, *head = partial_model.train_head(model, oracles.sgd(RATE).build(), oracles.BATCH, theta, client, HEAD_EPOCHS)
+    end = partial_model.train_head(model, oracles.sgd(RATE).build(), oracles.BATCH, theta, client, HEAD_EPOCHS)
+    u, *head = end.weights
     np.testing.assert_array_equal(u, theta[0])
     assert all(np.any(before != after) for before, after in zip(theta[1:], head, strict=True))
 

@@ -91,6 +91,7 @@ def test_it_leaves_its_records_and_a_report(capsys, finished, method):
     if method in TRAINED:
         metrics = pd.read_csv(finished / "metrics.csv")
         assert metrics["round"].tolist() == [1, 2, 3]
+        assert (metrics.extra_examples > 0).tolist() == 3 * [method in EXTRA_VISITS]
         assert metrics.initial_accuracy.notna().tolist() == [False, True, False]
         assert np.isfinite(metrics.train_loss).all()
         assert list((finished / "tensorboard").iterdir())
@@ -324,10 +325,21 @@ VISITS = {
     **dict.fromkeys(("ditto", "apfl"), (2 * 4 * 4, 2 * 2 * 4)),  # two models
     "p_fed_me": (4 * 5 * 4, 2 * 5 * 4),  # five steps with a batch
 }
+# The visits that this count leaves out, likewise.
+EXTRA_VISITS = {
+    "per_fed_avg": (4 * 3 * 4, 2 * 3 * 4),  # one gradient on D′ and two on D″ in each step
+    "ifca": (2 * 8, 2 * 8),  # the losses of two models
+    "fed_recon": (4, 4),  # one epoch of the head on half the examples, which is one batch
+    "fed_rep": (8, 4),  # one epoch of the head
+    "fed_proto": (8, 8),  # the means of features
+    "mime_lite": (8, 8),  # the gradient on all examples
+}
 
 
 @pytest.mark.parametrize("method", [name for name in TRAINED if name not in ("fed_sgd", "centralized")])
-def test_a_straggler_does_its_share_of_the_steps(rounds, method):
+def test_a_straggler_does_its_share_of_the_steps_and_all_visits_are_counted(rounds, method):
     for round_ in rounds:
-        visits, of_straggler = (round_([client(8, share=share)])[1]["examples"] for share in (1.0, 0.5))
-        assert (visits, of_straggler) == VISITS.get(method, (4 * 4, 2 * 4))
+        whole, of_straggler = (round_([client(8, share=share)])[1] for share in (1.0, 0.5))
+        visits, extra = ((whole[name], of_straggler[name]) for name in ("examples", "extra_examples"))
+        assert visits == VISITS.get(method, (4 * 4, 2 * 4))
+        assert extra == EXTRA_VISITS.get(method, (0, 0))

@@ -43,6 +43,8 @@ class ClientUpdate(NamedTuple):
         report: what the client adds to the sum from which the server's next state is made.
         state: what the client keeps, in the structure of `State.client`.
         weighed: int32, how many examples count in its weight; None for all of the client's examples.
+        extra_examples: int32, visits that `examples` leaves out, such as those of losses that choose a cluster. Each
+            pass of an example through the network, or through its head, is a visit.
     """
 
     model_delta: Weights
@@ -53,6 +55,7 @@ class ClientUpdate(NamedTuple):
     report: Any = ()
     state: Any = ()
     weighed: tf.Tensor | None = None
+    extra_examples: tf.Tensor | int = 0
 
 
 # (global weights, the client's round, state) -> ClientUpdate
@@ -144,8 +147,8 @@ def build_client_work(
           -> <state=S@SERVER, result=<update=Δ, update_weight=float32>@CLIENTS, measurements=…@SERVER>)
 
     with measurements `clients` (how many took part), `non_finite_clients` (how many had a result that is not finite),
-    `examples` (visits), `train_loss` (nats) and `train_accuracy` (over the predictions on those visits, each before its
-    own step).
+    `examples` (visits), `train_loss` (nats), `train_accuracy` (over the predictions on those visits, each before its
+    own step) and `extra_examples` (other visits).
 
     Args:
         model: the model to train.
@@ -217,6 +220,7 @@ def client_work_parts(
             loss_sum=tf.where(finite, found.loss_sum, 0.0),
             correct=tf.where(finite, found.correct, tf.zeros_like(found.correct)),
             predictions=tf.where(finite, found.predictions, 0),
+            extra_examples=tf.where(finite, found.extra_examples, 0),
         )
         result = tff.learning.templates.ClientResult(
             _zero_unless(finite, found.model_delta), tf.where(finite, weight, 0.0)
@@ -239,6 +243,7 @@ def client_work_parts(
             examples=total["examples"],
             train_loss=tf.math.divide_no_nan(total["loss_sum"], predictions),
             train_accuracy=tf.math.divide_no_nan(tf.cast(total["correct"], tf.float32), predictions),
+            extra_examples=total["extra_examples"],
         )
 
     @tff.federated_computation

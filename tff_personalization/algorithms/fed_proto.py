@@ -115,7 +115,8 @@ def build_fed_proto(setup: method.Setup[Settings]) -> stateful_clients.StatefulP
         own = tf.math.divide_no_nan(sums, counts[:, tf.newaxis])
         kept = (*end.weights, tf.where(seen[:, tf.newaxis], prototypes, own), seen | (counts > 0))
         found = client_work.update_from(end.weights, end, report=(sums, counts), state=kept)
-        return found._replace(model_delta=tuple(map(tf.zeros_like, theta)))
+        visits = tf.shape(client.examples.y)[0]  # for the means of its features
+        return found._replace(model_delta=tuple(map(tf.zeros_like, theta)), extra_examples=visits)
 
     def next_state(state: Weights, report: Weights) -> Weights:
         (prototypes, seen), (sums, counts) = state, report

@@ -42,7 +42,7 @@ def build_fed_rep(setup: method.Setup[Settings]) -> stateful_clients.StatefulPro
     def update(theta: Weights, client: ClientRound, state: State) -> ClientUpdate:
         examples = client.examples
         of_head, of_rest = tf.unstack(tf.random.split(client.seed, 2))
-        weights = partial_model.train_head(
+        with_head = partial_model.train_head(
             model,
             of_client,
             settings.batch_size,
@@ -52,8 +52,9 @@ def build_fed_rep(setup: method.Setup[Settings]) -> stateful_clients.StatefulPro
             setup.shuffle,
         )
         num_steps = settings.local_epochs * training.steps_per_epoch(examples)
-        end = training.train(weights, client._replace(seed=of_rest), num_steps)
-        return split.update(theta, end)._replace(state=split.local(end.weights))
+        end = training.train(with_head.weights, client._replace(seed=of_rest), num_steps)
+        found = split.update(theta, end)
+        return found._replace(state=split.local(end.weights), extra_examples=with_head.examples)
 
     return partial_model.process_with_kept_parts(setup, split, update, settings.client_weighting)
 

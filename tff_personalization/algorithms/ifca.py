@@ -159,7 +159,8 @@ def build_ifca(
         found = client_work.update_from(theta, end)
         membership = tf.one_hot(chosen, len(models))
         blocks = tuple(member * delta for member in tf.unstack(membership) for delta in found.model_delta)
-        return found._replace(model_delta=(*blocks, membership))
+        visits = len(models) * tf.shape(client.examples.y)[0]  # for the losses by which the client chooses
+        return found._replace(model_delta=(*blocks, membership), extra_examples=visits)
 
     work = client_work.build_client_work(model, update, settings.client_weighting, initial_weights=initial_weights)
     return client_work.compose(

@@ -50,12 +50,11 @@ def build_mime_lite(setup: method.Setup[Settings]) -> tff.learning.templates.Lea
         examples = client.examples
         num_steps = settings.local_epochs * training.steps_per_epoch(examples)
         end = training.train(x, client, num_steps, optimizer_state=state.server)
-        gradients = training.gradient(x, examples, tf.random.fold_in(client.seed, -1)).gradients
+        whole = training.gradient(x, examples, tf.random.fold_in(client.seed, -1))
         size = tf.cast(tf.shape(examples.y)[0], tf.float32)
         weight = size if settings.client_weighting == "examples" else 1.0
-        return client_work.update_from(
-            x, end, report=(tuple(weight * g for g in gradients), tf.convert_to_tensor(weight))
-        )
+        report = tuple(weight * g for g in whole.gradients), tf.convert_to_tensor(weight)
+        return client_work.update_from(x, end, report=report)._replace(extra_examples=whole.examples)
 
     def next_state(optimizer_state: Any, report: tuple[Weights, tf.Tensor]) -> Any:
         gradients, weight = report

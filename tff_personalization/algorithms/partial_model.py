@@ -70,8 +70,8 @@ def train_head(
     client: local_training.ClientRound,
     epochs: int,
     shuffle: bool = True,
-) -> client_work.Weights:
-    """The weights after `epochs` epochs that train only the head; the rest is frozen.
+) -> local_training.LocalState:
+    """The state after `epochs` epochs that train only the head; the rest is frozen.
 
     Args:
         model: the model.
@@ -85,7 +85,7 @@ def train_head(
     training = local_training.LocalTraining(
         model.after_stem, optimizer, batch_size, trained=model.head, shuffle=shuffle
     )
-    return training.train(weights, client, epochs * training.steps_per_epoch(client.examples)).weights
+    return training.train(weights, client, epochs * training.steps_per_epoch(client.examples))
 
 
 class AggregationOfShared(tff.aggregators.WeightedAggregationFactory):

@@ -77,7 +77,9 @@ def build_per_fed_avg(setup: method.Setup[Settings]) -> tff.learning.templates.L
             (0, training.initial_state(theta, round_number=client.round_number)),
             parallel_iterations=1,
         )
-        return client_work.update_from(theta, end)
+        batch = tf.minimum(tf.shape(client.examples.y)[0], settings.batch_size)
+        gradients = 1 if delta == 0 else 3  # on D′, and for HF two on D″
+        return client_work.update_from(theta, end)._replace(extra_examples=gradients * batch * end.steps)
 
     return setup.process(update, "uniform")
 

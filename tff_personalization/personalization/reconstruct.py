@@ -33,7 +33,7 @@ def _reconstructed(client: Client, tuning: Tuning[Settings]) -> Weights:
         client.theta,
         local_training.ClientRound(on_features, seed),
         tuning.settings.head_epochs,
-    )
+    ).weights
 
 
 def _curve_of_head(client: Client, tuning: Tuning[Settings]) -> Curve:

@@ -248,6 +248,7 @@ def _metrics(trained: Trained, accuracies: tuple[float, float] | None) -> dict[s
         "stragglers": cohort.stragglers,
         "initial_accuracy": initial,
         "personalized_accuracy": personalized,
+        "extra_examples": measured.get("extra_examples", ""),  # a plugin's own process may not count them
     }
 
 

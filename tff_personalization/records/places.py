@@ -31,6 +31,7 @@ METRIC = (
 )
 SHARES = ("share_gaining", "share_hurt")
 COUNTS = ("round", "epoch", "clients", "examples", "train_examples", "test_examples", "test_predictions", "correct")
+LATER_COUNTS = ("extra_examples",)  # empty in rows that an earlier version wrote
 
 _INTEGER = re.compile(r"\s*[+-]?\d{1,18}\s*", re.ASCII)
 _NUMBER = re.compile(r"\s*[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?\s*|[+-]?inf", re.ASCII)
@@ -136,7 +137,7 @@ def read_csv(
         if column not in table:
             raise UserError(f"{path}: no column {column!r}; restore the file or repeat the run")
     quantiles = [column for column in table.columns if column.startswith("accuracy_q")]
-    checked = {*columns, *METRIC, *SHARES, *COUNTS, *quantiles}
+    checked = {*columns, *METRIC, *SHARES, *COUNTS, *LATER_COUNTS, *quantiles}
     numeric = [column for column in table if column not in text_columns]
     for column in numeric:
         texts = table[column].to_numpy()
@@ -157,6 +158,9 @@ def read_csv(
         if column in numeric:
             values = table[column].to_numpy()
             _refuse(path, table, column, (values < 0) | (values % 1 != 0), "is not a number of something")
+    for column in table.columns.intersection(LATER_COUNTS):
+        values = table[column].to_numpy()
+        _refuse(path, table, column, (values < 0) | (values % 1 > 0), "is not a number of something")
     if "correct" in table:
         _check_scores(path, table, metric)
     if not text.endswith("\n"):  # a number cut in half is still a number
