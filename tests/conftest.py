@@ -10,6 +10,7 @@ import pathlib
 import shutil
 import signal
 import subprocess
+import sys
 import types
 
 import numpy as np
@@ -37,6 +38,17 @@ def _collections():
 def _after_the_imports():
     startup.end_default_context()  # It would start a worker.
     gc.freeze()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _shared_finalizers():
+    if "tensorflow_federated" not in sys.modules:  # none of the collected tests builds one
+        yield
+        return
+    from tests import shared_graphs
+
+    with shared_graphs.finalizers():
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -11,6 +11,7 @@ import types
 from unittest import mock
 
 import numpy as np
+import tensorflow_federated as tff
 
 from tff_personalization import methods, schedules
 from tff_personalization.execution import runtime
@@ -49,6 +50,8 @@ def _identity(value, within=()):
             return tuple((identity(name), identity(held)) for name, held in value.items())
         case tuple() | list():
             return type(value).__qualname__, *map(identity, value)
+        case tff.learning.optimizers.Optimizer():
+            return type(value).__qualname__, identity(vars(value))
         case _ if dataclasses.is_dataclass(value) and not isinstance(value, type):
             fields = {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
             return type(value).__qualname__, identity(fields)
@@ -71,6 +74,16 @@ def _training(name, method, setup):
     return _once("training", key, lambda: method.build(setup))
 
 
+def finalizers():
+    """A context in which server steps with equal optimizers, on weights of one type, are one graph."""
+    build = tff.learning.templates.build_apply_optimizer_finalizer
+
+    def build_once(optimizer, weights_type):
+        return _once("finalizer", (optimizer, weights_type), lambda: build(optimizer, weights_type))
+
+    return mock.patch.object(tff.learning.templates, "build_apply_optimizer_finalizer", build_once)
+
+
 @contextlib.contextmanager
 def shared(worker):
     """A context in which runs compute on the worker and reuse graphs."""
@@ -83,7 +96,7 @@ def shared(worker):
     def build_cached(model, optimizer, *, initial_weights, own_settings, **settings):
         key = (
             _network(model),
-            (type(optimizer), vars(optimizer)),
+            optimizer,
             settings,
             [own_settings(strategies.STRATEGIES[name].settings).values for name in settings["strategies"]],
             (initial_weights.name, len(initial_weights.flat)),

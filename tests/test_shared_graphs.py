@@ -4,8 +4,12 @@ import functools
 
 import numpy as np
 import pytest
+import tensorflow_federated as tff
 
 from tests import shared_graphs
+from tff_personalization import optimizers
+
+SGDM = tff.learning.optimizers.build_sgdm
 
 
 def _adds(held):
@@ -26,8 +30,10 @@ _OTHER = np.where(np.arange(5000) == 2500, 1.0, 0.0)
         (_adds(1), lambda x: x),
         (functools.partial(_adds, _LONG), functools.partial(_adds, _OTHER)),
         (object(), object()),
+        (SGDM(0.1), SGDM(0.1, momentum=0.9)),
+        (optimizers.NotConverted(SGDM(0.1)), optimizers.NotConverted(SGDM(0.2))),
     ],
-    ids=["arrays", "nested", "closures", "closures of closures", "code", "partial", "objects"],
+    ids=["arrays", "nested", "closures", "closures of closures", "code", "partial", "objects", "optimizers", "wrapped"],
 )
 def test_what_differs_is_told_apart(one, other):
     assert shared_graphs._identity(one) == shared_graphs._identity(one)
@@ -44,6 +50,10 @@ def _calls_itself(n):
 def test_a_function_that_holds_itself_has_an_identity():
     one, same, other = (shared_graphs._identity(_calls_itself(n)) for n in (1, 1, 2))
     assert one == same != other
+
+
+def test_equal_optimizers_have_one_identity():
+    assert shared_graphs._identity(SGDM(0.1, momentum=0.9)) == shared_graphs._identity(SGDM(0.1, momentum=0.9))
 
 
 def test_equal_contents_share_a_graph_and_the_key_stays_where_it_is():

@@ -235,7 +235,7 @@ def _flags(
         for option in option_names(name):
             default = role.options.get(option) if name == role.default else None
             if default is None:
-                default = inspect.signature(builder).parameters[option].default
+                default = _parameters(builder)[option].default
             text = f"`{option}` of --{role.name}_optimizer={name}."
             found[f"{name}_{option}"] = Setting(default, text, kind=float)
     named = {f"{role.name}_{flag}": setting for flag, setting in found.items()}
@@ -246,7 +246,12 @@ def _flags(
 
 def option_names(optimizer: str) -> tuple[str, ...]:
     """The options of an optimizer besides its learning rate, as TFF's builder names them."""
-    return tuple(name for name in inspect.signature(OPTIMIZERS[optimizer]).parameters if name != "learning_rate")
+    return tuple(name for name in _parameters(OPTIMIZERS[optimizer]) if name != "learning_rate")
+
+
+@functools.cache
+def _parameters(builder: Callable[..., tff.learning.optimizers.Optimizer]) -> Mapping[str, inspect.Parameter]:
+    return inspect.signature(builder).parameters
 
 
 def _schedule_settings(role: str) -> dict[str, Setting[Any]]:
