@@ -57,6 +57,11 @@ def test_an_error_that_a_user_can_mend_is_one_line(capfd):
     assert leave(errors.UserError("--rounds=-1: give more."), capfd) == (1, "Error: --rounds=-1: give more.\n")
 
 
+def test_a_name_from_a_file_can_neither_break_that_line_nor_direct_the_terminal(capfd):
+    status, line = leave(errors.UserError("x.csv: column 'a\n\x1b[31mb\t\udcffü 1': remove it."), capfd)
+    assert (status, line) == (1, "Error: x.csv: column 'a \\x1b[31mb \\udcffü 1': remove it.\n")
+
+
 @pytest.mark.parametrize("arguments", [["--help"], ["docs/results/quick"]], ids=["help", "table"])
 def test_a_reader_that_leaves_ends_it_without_a_word(arguments):
     with subprocess.Popen(

@@ -1,6 +1,7 @@
 """Errors that a user can fix, and interruption by a signal."""
 
 import difflib
+import re
 import signal
 from collections.abc import Iterable
 
@@ -9,7 +10,16 @@ class UserError(Exception):
     """Bad input. The message is one line that names the flag or file, what is wrong and what to do.
 
     `run_experiment.py` and the analysis scripts print only the message, without a traceback, and exit with status 1.
+    Messages quote names from files. So line breaks become spaces, and characters that a terminal would not show, or
+    would obey, become escapes such as \\x1b.
     """
+
+    def __init__(self, message: str):
+        super().__init__("".join(map(_shown, re.sub(r"[^\S ]+", " ", message))))
+
+
+def _shown(character: str) -> str:
+    return character if character.isprintable() else character.encode("unicode_escape").decode()
 
 
 class Interrupted(BaseException):

@@ -120,6 +120,7 @@ HDF5: dict[str, cases.Make] = {
     "pixels of NaN": _hdf5(_replace("pixels", np.full((20, 28, 28), np.nan))),
     "pixels as text": _hdf5(_replace("pixels", ["a"] * 20)),
     "one pixel": _hdf5(_replace("pixels", 1.0)),
+    "a client's name that is not text": _hdf5(lambda file: file.move("examples/w0", b"examples/w0\xff")),
     "a damaged group": _path(_damaged_group, "x.h5"),
     "cut short": _cut("hdf5", "fed_emnist_train.h5"),
     "its first bytes alone": _path(lambda place: (place / "x.h5").write_bytes(b"\x89HDF\r\n\x1a\n"), "x.h5"),
@@ -141,6 +142,7 @@ def _table(change: Callable[[dict], object]) -> cases.Make:
 
 PARQUET: dict[str, cases.Make] = {
     **{f"no {name}": _table(lambda table, name=name: table.pop(name)) for name in ("image", "writer_id", "character")},
+    "columns with line breaks": _table(lambda table: table.update({"x\ny\x1b[31m": table.pop("character")})),
     "a picture that is none": _table(lambda table: table["image"][3].update(bytes=b"a picture")),
     "a picture cut short": _table(lambda table: table["image"][3].update(bytes=table["image"][3]["bytes"][:60])),
     "a picture without bytes": _table(lambda table: table["image"][3].update(bytes=None)),

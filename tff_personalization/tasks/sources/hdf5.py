@@ -112,6 +112,8 @@ def _clients(
                 raise errors.UserError(f"{file}: there is no group 'examples' with clients, which TFF's form has.")
             with gathering.bar_of(options, len(clients), " clients") as bar:
                 for client in clients:
+                    if not isinstance(client, str):  # h5py gives bytes then
+                        raise errors.UserError(f"{file}: client {client!r}: its name is not UTF-8 text: rename it.")
                     group = clients[client]
                     if not isinstance(group, h5py.Group):
                         raise errors.UserError(f"{file}: client {client} is not a group, which TFF's form has.")
