@@ -100,6 +100,15 @@ def _damaged_group(place: pathlib.Path) -> None:
     path.write_bytes(before + mark[::-1] + after)
 
 
+def _damaged_type(place: pathlib.Path) -> None:
+    """A file whose labels say that they are strings, in an encoding that does not exist."""
+    images, labels, writer, _ = written_forms.examples()
+    path = written_forms.hdf5(place / "x.h5", images, labels, writer)
+    integer, string = (bytes([kind, *more, 0, 0, 4, 0, 0, 0]) for kind, *more in ((0x10, 8), (0x13, 0x20)))
+    content = path.read_bytes()
+    path.write_bytes(content.replace(integer, string))
+
+
 def _replace(name: str, values: object) -> Callable[[h5py.File], object]:
     def change(file: h5py.File) -> None:
         del file[f"examples/w0/{name}"]
@@ -121,6 +130,7 @@ HDF5: dict[str, cases.Make] = {
     "pixels as text": _hdf5(_replace("pixels", ["a"] * 20)),
     "one pixel": _hdf5(_replace("pixels", 1.0)),
     "a client's name that is not text": _hdf5(lambda file: file.move("examples/w0", b"examples/w0\xff")),
+    "labels of a damaged type": _path(_damaged_type, "x.h5"),
     "a damaged group": _path(_damaged_group, "x.h5"),
     "cut short": _cut("hdf5", "fed_emnist_train.h5"),
     "its first bytes alone": _path(lambda place: (place / "x.h5").write_bytes(b"\x89HDF\r\n\x1a\n"), "x.h5"),

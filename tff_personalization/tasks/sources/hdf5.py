@@ -19,6 +19,7 @@ from tff_personalization.tasks import archive_cache, archives, sources
 from tff_personalization.tasks.sources import gathering, snippets
 
 _KIND = "an HDF5 file of TFF's form"
+_DAMAGES = (RuntimeError, ValueError, KeyError, TypeError)  # what h5py raises
 _ENDINGS = (".h5", ".hdf5")
 T = TypeVar("T")
 _DIGITS, _NUM_DIGITS = "digitsonly", 10
@@ -106,7 +107,7 @@ def _clients(
     import h5py  # Imported here, because only these files need it.
 
     for file in files:
-        with gathering.plain_damage(file, _KIND, RuntimeError, ValueError, KeyError), h5py.File(file, "r") as opened:
+        with gathering.plain_damage(file, _KIND, *_DAMAGES), h5py.File(file, "r") as opened:
             clients = opened.get("examples")
             if not isinstance(clients, h5py.Group) or not len(clients):
                 raise errors.UserError(f"{file}: there is no group 'examples' with clients, which TFF's form has.")
