@@ -13,6 +13,19 @@ def _divided_by_255() -> tf.keras.layers.Layer:
     return tf.keras.layers.Normalization(axis=None, mean=0.0, variance=255.0**2)
 
 
+def _pool_and_dense(num_classes: int) -> list[tf.keras.layers.Layer]:
+    """The layers after the convolutions of both convolutional networks."""
+    layers = tf.keras.layers
+    return [
+        layers.MaxPool2D(),
+        layers.Dropout(0.25),
+        layers.Flatten(),
+        layers.Dense(128, activation="relu"),
+        layers.Dropout(0.5),
+        layers.Dense(num_classes, name="logits"),
+    ]
+
+
 def cnn(num_classes: int, weights: Weights) -> tf.keras.Model:
     """`emnist_cnn.build_cnn` with these weights."""
     layers = tf.keras.layers
@@ -23,12 +36,7 @@ def cnn(num_classes: int, weights: Weights) -> tf.keras.Model:
             layers.Reshape([28, 28, 1]),
             layers.Conv2D(32, 3, activation="relu"),
             layers.Conv2D(64, 3, activation="relu"),
-            layers.MaxPool2D(),
-            layers.Dropout(0.25),
-            layers.Flatten(),
-            layers.Dense(128, activation="relu"),
-            layers.Dropout(0.5),
-            layers.Dense(num_classes, name="logits"),
+            *_pool_and_dense(num_classes),
         ],
         name="cnn",
     )
@@ -50,12 +58,7 @@ def cnn_group_norm(num_classes: int, weights: Weights) -> tf.keras.Model:
             layers.Conv2D(64, 3, use_bias=False),
             layers.GroupNormalization(4, epsilon=1e-5),
             layers.ReLU(),
-            layers.MaxPool2D(),
-            layers.Dropout(0.25),
-            layers.Flatten(),
-            layers.Dense(128, activation="relu"),
-            layers.Dropout(0.5),
-            layers.Dense(num_classes, name="logits"),
+            *_pool_and_dense(num_classes),
         ],
         name="cnn_group_norm",
     )
