@@ -5,11 +5,10 @@ import functools
 import numpy as np
 import pytest
 import tensorflow_federated as tff
-from tensorflow_federated.python.core.impl.compiler import building_blocks, transformation_utils
 
 from tests import setups
 from tff_personalization import aggregators
-from tff_personalization.algorithms import fed_avg
+from tff_personalization.algorithms import communication, fed_avg
 from tff_personalization.models import emnist_cnn
 from tff_personalization.personalization import evaluation
 
@@ -20,40 +19,8 @@ STRATEGIES = ("fine_tune", "fine_tune_head", "local_only")
 
 
 def aggregations(computation):
-    """Each step of a computation from clients to the server: its name, and its argument's type."""
-    found = []
-
-    def look(block):
-        if isinstance(block, building_blocks.Intrinsic):
-            type_ = block.type_signature
-            arguments = tff.types.StructType([type_.parameter]) if type_.parameter is not None else []
-            at_clients = tff.types.contains(
-                tff.types.StructType(list(arguments)),
-                lambda t: isinstance(t, tff.FederatedType) and t.placement is tff.CLIENTS,
-            )
-            at_server = tff.types.contains(
-                type_.result, lambda t: isinstance(t, tff.FederatedType) and t.placement is tff.SERVER
-            )
-            if at_clients and at_server:
-                found.append((block.uri, type_.parameter))
-        return block, False
-
-    transformation_utils.transform_postorder(computation.to_building_block(), look)
-    return found
-
-
-def size(type_):
-    """The numbers in a value of a type."""
-    count = 0
-
-    def add(t):
-        nonlocal count
-        if isinstance(t, tff.TensorType):
-            count += int(np.prod(t.shape))
-        return False
-
-    tff.types.contains(type_, add)
-    return count
+    """Each step of a computation from clients to the server: its name, and the bytes that a client sends."""
+    return [(step.name, communication.num_bytes([step.type])) for step in communication.steps(computation) if step.up]
 
 
 @functools.cache
@@ -71,10 +38,10 @@ def evaluation_of(release):
 
 
 def test_an_evaluation_that_releases_aggregates_sends_one_sum_and_nothing_else():
-    ((name, type_),) = aggregations(evaluation_of("aggregates"))
+    ((name, sent),) = aggregations(evaluation_of("aggregates"))
     assert name in SUMS
     # Per strategy and epoch a histogram and moments: no more, however many examples a client has.
-    assert size(type_) < len(STRATEGIES) * 3 * (evaluation.HISTOGRAM_BINS + 12) + 12
+    assert sent < 4 * (len(STRATEGIES) * 3 * (evaluation.HISTOGRAM_BINS + 12) + 12)
     assert evaluation_of("aggregates").type_signature.result.placement is tff.SERVER
 
 
@@ -93,11 +60,28 @@ def test_rounds_send_sums_alone(name):
 
 
 def test_with_the_secure_aggregator_nothing_of_the_size_of_a_model_is_summed_in_the_clear():
-    weights = sum(w.size for w in MODEL.initial_weights[0])
-    in_the_clear = [size(type_) for uri, type_ in aggregations(round_of("secure_sum")) if uri == "federated_sum"]
-    secure = [size(type_) for uri, type_ in aggregations(round_of("secure_sum")) if uri != "federated_sum"]
-    assert max(in_the_clear) <= 6  # counts of clients, examples and right answers, and the sum of losses
+    weights = sum(w.nbytes for w in MODEL.initial_weights[0])
+    in_the_clear = [sent for uri, sent in aggregations(round_of("secure_sum")) if uri == "federated_sum"]
+    secure = [sent for uri, sent in aggregations(round_of("secure_sum")) if uri != "federated_sum"]
+    assert max(in_the_clear) <= 4 * 7  # counts of clients, examples and right answers, and the sum of losses
     assert max(secure) >= weights
     # The plain mean, to show that this can fail.
-    plain = [size(type_) for uri, type_ in aggregations(round_of("mean")) if uri == "federated_sum"]
+    plain = [sent for uri, sent in aggregations(round_of("mean")) if uri == "federated_sum"]
     assert max(plain) >= weights
+
+
+@pytest.mark.parametrize("name", aggregators.AGGREGATORS)
+def test_bytes_of_a_client_are_those_of_its_model_and_of_a_few_numbers(name):
+    found, weights = communication.of_process(round_of(name)), sum(w.nbytes for w in MODEL.initial_weights[0])
+    few = 4 * 100
+    assert weights <= found.down <= weights + few
+    sent = 2 * weights if name == "secure_sum" else weights  # as integers of eight bytes
+    assert sent <= found.up <= sent + few
+    assert found.kept == 0
+
+
+def test_bytes_of_values_of_unknown_size_are_not_known():
+    assert communication.num_bytes([tff.TensorType(np.float32, [3, 2]), tff.TensorType(np.bool_)]) == 25
+    assert communication.num_bytes([tff.TensorType(np.float32, [None, 2])]) is None
+    assert communication.num_bytes([tff.TensorType(np.str_)]) is None
+    assert communication.num_bytes([]) == 0

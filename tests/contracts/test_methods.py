@@ -7,12 +7,12 @@ import numpy as np
 import pandas as pd
 import pytest
 import tensorflow as tf
-import tensorflow_federated as tff
 
 from analysis import names
 from tests import processes
-from tff_personalization import cohorts, local_training, methods
-from tff_personalization.algorithms import stateful_clients
+from tests.contracts import method_bytes
+from tests.contracts.made_up_rounds import Round, client
+from tff_personalization import local_training, methods
 from tff_personalization.records import client_states, saved_models
 from tff_personalization.tasks import federated_data
 
@@ -56,7 +56,6 @@ SETTINGS = {
 TRAINED = [name for name in SETTINGS if name != "local_only"]
 EVERY = pytest.mark.parametrize("method", SETTINGS)
 EVERY_TRAINED = pytest.mark.parametrize("method", TRAINED)
-SEED = np.array([3, 4], np.int32)
 
 
 def test_the_contracts_are_of_all_methods(plugin):
@@ -107,6 +106,20 @@ def test_a_client_without_test_examples_has_no_accuracy_and_counts_in_no_mean(fi
     assert clients.accuracy.isna().tolist() == without.tolist()
     evaluations = pd.read_csv(finished / "evaluations.csv")
     assert set(evaluations[evaluations.split == "test"].clients) == {clients[~without].client.nunique()}
+
+
+@EVERY
+def test_the_summary_has_the_bytes_that_clients_receive_send_and_keep(finished, method):
+    found = json.loads((finished / "summary.json").read_text()).get("communication")
+    if method == "centralized":
+        assert found is None
+    elif method == "local_only":
+        assert found == {"stages": {}, "down": 0, "up": 0}
+    else:
+        down, up, kept = method_bytes.expected(method, saved_models.SavedModels(finished / "models").load(3))
+        assert list(found["stages"].values()) == len(found["stages"]) * [{"down": down, "up": up, "kept": kept}]
+        clients = pd.read_csv(finished / "metrics.csv").clients.sum()
+        assert (found["down"], found["up"]) == (down and down * clients, up * clients)
 
 
 KEEP_A_MODEL = (
@@ -200,47 +213,10 @@ def test_a_run_that_releases_aggregates_has_the_rounds_and_the_means_of_one_that
 # Rounds of the process itself, whose clients are made up.
 
 
-class Round:
-    """A round of one stage, from the process's first state or from other weights."""
-
-    def __init__(self, process):
-        self.process = process
-        self.start = self.after = process.initialize()
-        if isinstance(process, stateful_clients.StatefulProcess):
-            self.kept = tf.nest.map_structure(
-                lambda part: (part + np.float32(0.25)).astype(part.dtype), process.client_state
-            )
-
-    def weights_of(self, state):
-        return list(self.process.get_model_weights(state).trainable)
-
-    def with_weights(self, weights):
-        """The first state with other global weights."""
-        return self.process.set_model_weights(self.start, tff.learning.models.ModelWeights(tuple(weights), ()))
-
-    def __call__(self, clients, state=None):
-        """The global weights and the metrics after a round, and what clients keep."""
-        values = [cohorts.client_value(*client, SEED, step_share=share) for client, share in clients]
-        arguments = [self.start if state is None else state, values]
-        if isinstance(self.process, stateful_clients.StatefulProcess):
-            output = self.process.next(*arguments, [self.kept] * len(values))
-            self.after = output.state
-            return self.weights_of(output.state), output.metrics["client_work"], output.client_states
-        output = self.process.next(*arguments)
-        self.after = output.state
-        return self.weights_of(output.state), output.metrics["client_work"], []
-
-
 @pytest.fixture
 def rounds(program, method):
     """A round of each stage of the method."""
     return [Round(stage.process) for stage in program.training(method, **SETTINGS[method]).stages]
-
-
-def client(count, brightness=255, share=1.0):
-    rng = np.random.default_rng(count)
-    images = rng.integers(0, 256, (count, 28, 28)) * (brightness > 0)
-    return (images.astype(np.uint8), rng.integers(0, 5, count).astype(np.int32)), share
 
 
 def assert_equal(weights, others):

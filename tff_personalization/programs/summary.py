@@ -4,7 +4,8 @@ from typing import Any
 
 import pandas as pd
 
-from tff_personalization import aggregators, cohorts, metrics, privacy
+from tff_personalization import aggregators, cohorts, methods, metrics, privacy
+from tff_personalization.algorithms import communication, method
 from tff_personalization.experiment import config as config_lib
 from tff_personalization.personalization import distributions
 from tff_personalization.programs import client_evaluation, final_evaluation, rounds
@@ -17,6 +18,7 @@ def build_summary(
     data: federated_data.FederatedData,
     final: final_evaluation.FinalEvaluation,
     state: rounds.State,
+    training: method.Training,
 ) -> dict[str, Any]:
     """The summary of a run from its final evaluation.
 
@@ -24,7 +26,9 @@ def build_summary(
     `times` is the same for the same settings. `choice` is the final choice of the validation clients, if there are any.
     `validation_round` is the evaluated round that was best on them, with its model's results on test clients.
     `by_examples` is the main strategy after all epochs with fewer train examples. `participants`, if evaluated, are
-    clients that took part in training, with the main strategy and with the model that each keeps. `times` leaves out
+    clients that took part in training, with the main strategy and with the model that each keeps. `communication` has
+    the bytes of one client in a round of each stage, and those of all clients that took part in all rounds; null where
+    they depend on the cohort or on the values. Pooled training has none. `times` leaves out
     rounds that the run took over. Its `expected_seconds_of_rounds` is the time of training and evaluations as estimated
     after a tenth of the rounds.
     """
@@ -60,6 +64,7 @@ def build_summary(
         "validation_round": None if final.at_round is None else _at_round(final.at_round, strategy, epochs),
         **({} if final.participants is None else {"participants": _participants(final.participants, epochs)}),
         **_privacy(directory.experiment, len(data.split.train)),
+        **_communication(directory, training),
         "rounds_to_target": {"target_accuracy": config.target_accuracy, **_rounds_to_target(directory, result.metric)},
         "times": {
             "wall_seconds": round(train_seconds + state.evaluation_seconds, 1),
@@ -138,6 +143,20 @@ def _privacy(experiment: config_lib.Experiment, population: int) -> dict[str, An
     size = min(cohort.clients_per_round, population)
     spent = privacy.spent(dp.dp_noise_multiplier, size, population, experiment.config.rounds, dp.dp_delta)
     return {"privacy": spent}
+
+
+def _communication(directory: run_directory.RunDirectory, training: method.Training) -> dict[str, Any]:
+    if methods.get(directory.experiment.config.method).pooled:
+        return {}
+    stages = {stage.name: communication.of_process(stage.process)._asdict() for stage in training.stages}
+    totals: dict[str, int | None] = {"down": 0, "up": 0}
+    if stages:
+        clients = pd.read_csv(directory.path / "metrics.csv").groupby("stage")["clients"].sum()
+        for way in totals:
+            of_stages = [stages[name][way] for name in clients.index]
+            known = None not in of_stages
+            totals[way] = int(sum(clients * of_stages)) if known else None
+    return {"communication": {"stages": stages, **totals}}
 
 
 def _rounds_to_target(directory: run_directory.RunDirectory, metric: metrics.Metric) -> dict[str, int | None]:

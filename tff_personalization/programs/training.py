@@ -284,7 +284,9 @@ def _finish(program: rounds.Program, state: rounds.State) -> None:
             writer.write_table(name, table)
         if shown is not None:
             writer.write_arrays("gallery.npz", shown)
-        writer.write_json("summary.json", summary.build_summary(writer.directory, program.data, final, state))
+        writer.write_json(
+            "summary.json", summary.build_summary(writer.directory, program.data, final, state, program.training)
+        )
 
 
 def _weights_after(program: rounds.Program, state: rounds.State) -> tff.learning.models.ModelWeights:
