@@ -18,7 +18,7 @@ import numpy as np
 import pandas as pd
 from absl import flags
 
-from analysis import command_line, compare_runs, inference, metric, names
+from analysis import command_line, compare_runs, costs, inference, metric, names
 from analysis import runs as runs_lib
 from tff_personalization import identity
 from tff_personalization.errors import UserError
@@ -27,6 +27,7 @@ WORST_SHARE = 0.1  # of clients
 MARGIN = 0.01  # of the metric's largest value, 1 for accuracy: a difference within ± this one does not matter
 REFERENCE, AHEAD, BEHIND, NO_DIFFERENCE = "reference", "ahead", "behind", "no difference that matters"
 UNDECIDED, FEW_SEEDS = "undecided", f"fewer than {inference.LEAST_SEEDS} seeds"
+_COSTS = ("all visits", "down", "up", "kept")  # columns
 _NOT_SHOWN = {*identity.WITHOUT_EFFECT_ON_NUMBERS, "method", "seed", "strategies"}
 
 
@@ -48,8 +49,8 @@ def compare(runs: Sequence[runs_lib.Run]) -> pd.DataFrame:
         clients; difference to the reference's personalized accuracy, positive where it is better, with difference_low
         and difference_high, and `judged`, its verdict; share_hurt; worst_accuracy, of the worst tenth of clients;
         participants_accuracy, of participants with the models that they keep, or else with the main strategy, if they
-        were evaluated (only in the main strategy's row); examples processed in training; wall_seconds. All are averaged
-        over seeds.
+        were evaluated (only in the main strategy's row); examples visited in local steps; the costs of training, see
+        `costs.of`; wall_seconds. All are averaged over seeds.
 
     Raises:
         UserError: a run has no per-client records, the reference lacks a seed, has other clients, or a run is given
@@ -103,7 +104,9 @@ def render(table: pd.DataFrame, form: str, without: Sequence[str] = ()) -> str:
     if form == "csv":
         return table.to_csv(index=False)
     with_participants = table["participants_accuracy"].notna().any()
-    without = [*without, *([] if with_participants else ["participants"])]
+    with_costs = table[list(costs.NAMES)].notna().any(axis=None)
+    unknown = [*([] if with_participants else ["participants"]), *([] if with_costs else _COSTS)]
+    without = [*without, *unknown]
     cells = pd.DataFrame([_readable(row) for _, row in table.iterrows()]).drop(columns=without)
     judged_by = table.attrs["metric"]
     side = "" if judged_by.higher_is_better else ", with the sign changed: positive is better"
@@ -117,6 +120,12 @@ def render(table: pd.DataFrame, form: str, without: Sequence[str] = ()) -> str:
     )
     if with_participants:
         note += " Participants: mean accuracy of participants, with the models that they keep, if any."
+    if with_costs:
+        note += (
+            " Examples: visits in local steps. All visits: also those outside of them, such as head epochs, second "
+            "batches, full gradients and losses that choose a cluster. Down, up: what a client receives and sends in a "
+            "round. Kept: what a client keeps until its next round."
+        )
     return compare_runs.in_layout(form, cells, note, table)
 
 
@@ -132,7 +141,7 @@ def _strategies(run: runs_lib.Run) -> list[str]:
 
 def _row(group: dict[int, runs_lib.Run], strategy: str, reference: dict[int, runs_lib.Run], main: str) -> dict:
     """A row of `compare`: a strategy in the runs of `group`, compared with `main` in the reference's same seeds."""
-    measured, differences = [], []
+    measured, differences, spent = [], [], []
     for seed, run in group.items():
         if seed not in reference:
             raise UserError(
@@ -165,6 +174,7 @@ def _row(group: dict[int, runs_lib.Run], strategy: str, reference: dict[int, run
                 "wall_seconds": run.summary["times"]["wall_seconds"],
             }
         )
+        spent.append(costs.of(run))
     first, first_of_reference = next(iter(group.values())), next(iter(reference.values()))
     estimate = inference.estimate(differences)
     low, high = estimate.interval()
@@ -175,6 +185,7 @@ def _row(group: dict[int, runs_lib.Run], strategy: str, reference: dict[int, run
         "seeds": len(group),
         "which_seeds": ", ".join(map(str, group)),
         **pd.DataFrame(measured).mean().to_dict(),
+        **pd.DataFrame(spent).mean(skipna=False).to_dict(),  # missing if a seed lacks them
         "difference_low": low,
         "difference_high": high,
         "estimate": estimate,
@@ -224,6 +235,8 @@ def _readable(row: pd.Series) -> dict[str, str]:
         "worst tenth": f"{row['worst_accuracy']:.3f}",
         "participants": f"{row['participants_accuracy']:.3f}" if row["participants_accuracy"] >= 0 else "",
         "examples": f"{row['examples'] / 1e6:.2f} M",
+        "all visits": costs.millions(row["visits"], "M"),
+        **{name: costs.millions(row[f"bytes_{name}"], "MB") for name in ("down", "up", "kept")},
         "wall time (s)": f"{row['wall_seconds']:,.0f}",
     }
 

@@ -24,10 +24,10 @@ def aggregations(computation):
 
 
 @functools.cache
-def round_of(name):
+def process_of(name):
     aggregator = aggregators.AGGREGATORS[name].build(aggregators.AGGREGATORS[name].settings(), 10)
     setup = setups.setup(fed_avg, MODEL, local_epochs=1, client_weighting="uniform", aggregator=aggregator)
-    return fed_avg.build_fed_avg(setup).next
+    return fed_avg.build_fed_avg(setup)
 
 
 @functools.cache
@@ -53,7 +53,7 @@ def test_an_evaluation_that_releases_records_sends_nothing_to_the_server_within_
 
 @pytest.mark.parametrize("name", aggregators.AGGREGATORS)
 def test_rounds_send_sums_alone(name):
-    found = aggregations(round_of(name))
+    found = aggregations(process_of(name).next)
     assert found
     # Compressed tensors are decoded one by one as they are added up.
     assert {uri for uri, _ in found} <= (SUMS | {"federated_aggregate"} if name == "compression" else SUMS)
@@ -61,18 +61,18 @@ def test_rounds_send_sums_alone(name):
 
 def test_with_the_secure_aggregator_nothing_of_the_size_of_a_model_is_summed_in_the_clear():
     weights = sum(w.nbytes for w in MODEL.initial_weights[0])
-    in_the_clear = [sent for uri, sent in aggregations(round_of("secure_sum")) if uri == "federated_sum"]
-    secure = [sent for uri, sent in aggregations(round_of("secure_sum")) if uri != "federated_sum"]
+    in_the_clear = [sent for uri, sent in aggregations(process_of("secure_sum").next) if uri == "federated_sum"]
+    secure = [sent for uri, sent in aggregations(process_of("secure_sum").next) if uri != "federated_sum"]
     assert max(in_the_clear) <= 4 * 7  # counts of clients, examples and right answers, and the sum of losses
     assert max(secure) >= weights
     # The plain mean, to show that this can fail.
-    plain = [sent for uri, sent in aggregations(round_of("mean")) if uri == "federated_sum"]
+    plain = [sent for uri, sent in aggregations(process_of("mean").next) if uri == "federated_sum"]
     assert max(plain) >= weights
 
 
 @pytest.mark.parametrize("name", aggregators.AGGREGATORS)
 def test_bytes_of_a_client_are_those_of_its_model_and_of_a_few_numbers(name):
-    found, weights = communication.of_process(round_of(name)), sum(w.nbytes for w in MODEL.initial_weights[0])
+    found, weights = communication.of_process(process_of(name)), sum(w.nbytes for w in MODEL.initial_weights[0])
     few = 4 * 100
     assert weights <= found.down <= weights + few
     sent = 2 * weights if name == "secure_sum" else weights  # as integers of eight bytes

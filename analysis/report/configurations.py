@@ -8,14 +8,15 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from analysis import compare_methods, compare_runs, run_labels, study
+from analysis import compare_methods, compare_runs, costs, run_labels, study
 from analysis import runs as runs_lib
 
 # The measures of a run that are averaged over seeds.
 MEASURES = (
     *("initial_accuracy", "personalized_accuracy", "gain", "share_hurt", "worst_tenth"),
     *("rounds_to_target_initial", "rounds_to_target_personalized"),
-    *("chosen_round", "chosen_initial_accuracy", "chosen_personalized_accuracy", "examples", "wall_seconds"),
+    *("chosen_round", "chosen_initial_accuracy", "chosen_personalized_accuracy", "examples", *costs.NAMES),
+    "wall_seconds",
 )
 
 
@@ -109,6 +110,7 @@ def per_run(run: runs_lib.Run) -> dict[str, float]:
         "chosen_initial_accuracy": mean(chosen, "initial_accuracy"),
         "chosen_personalized_accuracy": mean(chosen, "personalized_accuracy"),
         "examples": _examples(run),
+        **costs.of(run),
         "wall_seconds": summary["times"]["wall_seconds"],
     }
     return {name: np.nan if value is None else float(value) for name, value in values.items()}

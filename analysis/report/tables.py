@@ -8,8 +8,8 @@ from typing import Any
 
 import pandas as pd
 
+from analysis import costs, metric, names, tables
 from analysis import decomposition as decomposition_plot
-from analysis import metric, names, tables
 from analysis import runs as runs_lib
 from analysis import study as study_lib
 from analysis.report import configurations as configurations_lib
@@ -153,6 +153,7 @@ def results(configurations: Configurations) -> Table:
         ]
     columns += [
         ("examples (M)", lambda row: _scaled(row["examples"], 1e6, ".2f")),
+        *(_COSTS if tidy[list(costs.NAMES)].notna().any(axis=None) else ()),
         ("wall time (s)", number("wall_seconds", ",.0f", spread=False)),
     ]
     note = (
@@ -305,6 +306,15 @@ def all_runs(study: study_lib.Study) -> Table:
 
 
 _KINDS = ("initial", "personalized")
+
+
+# Costs of training, shown if any run has them on record.
+_COSTS: tuple[Column, ...] = (
+    ("all visits (M)", lambda row: _scaled(row["visits"], 1e6, ".2f")),
+    ("down (MB a client and round)", lambda row: _scaled(row["bytes_down"], 1e6, ".3g")),
+    ("up (MB a client and round)", lambda row: _scaled(row["bytes_up"], 1e6, ".3g")),
+    ("kept by a client (MB)", lambda row: _scaled(row["bytes_kept"], 1e6, ".3g")),
+)
 
 
 def _scaled(value: float, unit: float, form: str) -> tuple[str, Any]:

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from analysis import compare_methods
+from analysis import accuracy_by_bytes, compare_methods, costs
 from analysis import runs as runs_lib
 from tff_personalization import metrics
 from tff_personalization.errors import UserError
@@ -75,6 +75,71 @@ def test_participants_stand_in_the_row_of_the_main_strategy_with_the_models_that
     assert first.to_dict() == {"fed_avg": 0.7, "ditto": 0.8}
     assert table["participants_accuracy"].notna().sum() == 2
     assert "participants" in compare_methods.render(table, "text")
+
+
+def _record_costs(directory, extra, stages):
+    """As a run of this version does; `stages` has the bytes down, up and kept of a client in a round."""
+    metrics = pd.read_csv(directory / "metrics.csv").assign(extra_examples=extra)
+    metrics.to_csv(directory / "metrics.csv", index=False)
+    clients = metrics.groupby("stage")["clients"].sum()
+    totals = {
+        way: sum(int(clients[name]) * stage[place] for name, stage in stages.items())
+        for place, way in enumerate(("down", "up"))
+    }
+    of_stages = {name: dict(zip(("down", "up", "kept"), stage, strict=True)) for name, stage in stages.items()}
+    path = directory / "summary.json"
+    summary = json.loads(path.read_text()) | {"communication": {"stages": of_stages, **totals}}
+    path.write_text(json.dumps(summary))
+
+
+def test_costs_are_those_on_record_and_missing_where_a_seed_has_none(make_run):
+    with_costs, without, cut = make_run("a", method="fed_avg"), make_run("b", method="reptile"), make_run("c", seed=2)
+    assert "kept" not in compare_methods.render(compare_methods.compare(runs_lib.read_all([with_costs])), "text")
+    stages = {"fed_avg": (1_000_000, 2_000_000, 0), "reptile": (3_000_000, 2_000_000, 500_000)}  # 80 and 20 rounds
+    _record_costs(with_costs, 50, stages)
+    table = compare_methods.compare(runs_lib.read_all([with_costs, without]))
+    row = table.iloc[0]
+    assert row["visits"] == 100 * (1000 + 50)
+    assert (row["bytes_down"], row["bytes_up"], row["bytes_kept"]) == (1_400_000, 2_000_000, 500_000)
+    assert row["bytes_sent"] == 100 * 10 * 3_400_000  # of ten clients a round
+    assert table[table["method"] == "reptile"][["visits", "bytes_down", "bytes_kept"]].isna().all(axis=None)
+    text = compare_methods.render(table, "markdown")
+    assert "| 0.10 M | 0.10 M | 1.40 MB | 2.00 MB | 0.50 MB |" in text
+    assert "| 0.10 M | – | – | – | – |" in text
+    # A run resumed by this version counts no visits of its first rounds.
+    _record_costs(cut, [np.nan, *99 * [50]], stages)
+    (first,) = runs_lib.read_all([cut])
+    assert np.isnan(costs.of(first)["visits"])
+    assert costs.of(first)["bytes_up"] == 2_000_000
+
+
+def test_bytes_of_unknown_size_are_missing_and_damaged_ones_are_refused(make_run):
+    directory = make_run("a", method="fed_avg")
+    _record_costs(directory, 0, {"fed_avg": (1, 2, 3), "reptile": (1, 2, 3)})
+    path = directory / "summary.json"
+    summary = json.loads(path.read_text())
+    path.write_text(json.dumps(summary | {"communication": summary["communication"] | {"down": None}}))
+    found = costs.of(runs_lib.read(directory))
+    assert np.isnan(found["bytes_down"])
+    assert np.isnan(found["bytes_sent"])
+    assert (found["bytes_up"], found["bytes_kept"]) == (2, 3)
+    path.write_text(json.dumps(summary | {"communication": [1]}))
+    with pytest.raises(UserError, match="its communication is damaged"):
+        costs.of(runs_lib.read(directory))
+
+
+def test_accuracy_is_drawn_against_the_bytes_of_each_method(make_run):
+    runs = [make_run("a", method="fed_avg"), make_run("b", method="scaffold"), make_run("c", method="reptile")]
+    with pytest.raises(runs_lib.NotRecordedError, match="no bytes on record"):
+        accuracy_by_bytes.plot(runs_lib.read_all(runs))
+    for run, megabytes in zip(runs[:2], (5, 10), strict=True):
+        _record_costs(run, 0, dict.fromkeys(("fed_avg", "reptile"), (megabytes * 10**6, megabytes * 10**6, 0)))
+    _judge_participants(runs[1], fine_tuning=0.6, kept=0.8)
+    figure = accuracy_by_bytes.plot(runs_lib.read_all(runs))
+    test_clients, participants = figure.axes[0].collections
+    assert test_clients.get_offsets()[:, 0].tolist() == [10, 20]  # GB: 1,000 times both ways
+    assert participants.get_offsets()[1].tolist() == [20, 0.8]
+    assert [text.get_text() for text in figure.axes[0].texts] == ["FedAvg", "SCAFFOLD (participants 0.80)"]
 
 
 def test_clients_are_matched_by_name(make_run):

@@ -150,15 +150,15 @@ def test_participants_are_judged_on_their_own_test_parts_where_clients_keep_a_mo
     experiment = program.experiment(method=method, **SETTINGS[method])
     weights = saved_models.SavedModels(finished / "models").load(3)
     data = federated_data.load(experiment.config)
-    for client, rows in table[table.strategy == "kept"].groupby("client"):
-        (kept,) = states.read([client], process.client_state, 1)
+    for member, rows in table[table.strategy == "kept"].groupby("client"):
+        (kept,) = states.read([member], process.client_state, 1)
         model, own = process.personal(tuple(weights), kept)
         loss, correct = local_training.evaluate(
-            model, tuple(map(tf.constant, own)), local_training.Examples(*data.test.examples(client))
+            model, tuple(map(tf.constant, own)), local_training.Examples(*data.test.examples(member))
         )
         assert rows[rows.epoch == 1].correct.item() == correct
         assert np.nan_to_num(rows[rows.epoch == 1].loss.item()) == pytest.approx(
-            float(loss) / max(len(data.test.examples(client)[1]), 1), abs=1e-5
+            float(loss) / max(len(data.test.examples(member)[1]), 1), abs=1e-5
         )
 
 

@@ -87,8 +87,9 @@ def num_bytes(types: list[tff.Type]) -> int | None:
 
     def look(part: tff.Type) -> bool:
         if isinstance(part, tff.TensorType):
-            known = part.shape is not None and None not in part.shape and part.dtype is not np.str_
-            sizes.append(int(np.prod(part.shape)) * np.dtype(part.dtype).itemsize if known else None)
+            of_one = np.dtype(part.dtype).itemsize  # 0 for text
+            known = part.shape is not None and None not in part.shape and of_one > 0
+            sizes.append(int(np.prod(part.shape)) * of_one if known else None)
         return False
 
     tff.types.contains(tff.StructType(types), look)
