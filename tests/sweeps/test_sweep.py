@@ -83,10 +83,10 @@ def test_the_sweeps_of_the_project_are_sound(sweep_of, path):
 @pytest.mark.parametrize(
     ("name", "scale", "runs"),
     [
-        ("rates", "", 279),
+        ("rates", "", 297),
         ("rates_adam", "", 36),
         ("rates_other", "", 18),
-        ("comparison", "all", 111),
+        ("comparison", "all", 117),
         ("comparison", "first", 30),
     ],
 )
