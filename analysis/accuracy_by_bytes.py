@@ -87,7 +87,8 @@ def _label(axes: Axes, gigabytes: pd.Series, table: pd.DataFrame) -> None:
             textcoords="axes fraction",
             va="center",
             fontsize=8,
-            arrowprops={"arrowstyle": "-", "color": style.GREY, "linewidth": 0.5, "shrinkA": 1, "shrinkB": 3},
+            arrowprops={"arrowstyle": "-", "color": style.GREY, "linewidth": 0.5, "shrinkA": 1, "shrinkB": 3}
+            | {"relpos": (0, 0.5)},
         )
 
 

@@ -111,6 +111,9 @@ def test_costs_are_those_on_record_and_missing_where_a_seed_has_none(make_run):
     (first,) = runs_lib.read_all([cut])
     assert np.isnan(costs.of(first)["visits"])
     assert costs.of(first)["bytes_up"] == 2_000_000
+    _record_costs(cut, -1, stages)
+    with pytest.raises(UserError, match="'extra_examples', line 2: -1 is not a number of something"):
+        costs.of(runs_lib.read(cut))
 
 
 def test_bytes_of_unknown_size_are_missing_and_damaged_ones_are_refused(make_run):
