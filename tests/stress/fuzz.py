@@ -28,6 +28,7 @@ from tests.stress.fuzz_targets import TARGETS
 
 _MODULE = "tests.stress.fuzz"
 _MOST_BYTES = 20_000
+_INTERRUPTED = 130  # Atheris' exit status; the executions are then those of its last line
 _ROOMS = ("tasks", "records", "sweeps", "draw", "experiment", "settings", "optimizers", "schedules", "plugins")
 _GUIDING = [*(f"tff_personalization.{room}" for room in _ROOMS), "tomllib"]
 
@@ -78,18 +79,25 @@ def executions(said: str) -> int:
     return int(final[-1]) if final else max((int(number) for number in re.findall(r"^#(\d+)\s", said, re.M)), default=0)
 
 
-def search_all(names: Iterable[str], flags: Iterable[str]) -> Iterator[dict]:
-    """Fuzzes readers one after the other, each in a process of its own with flags of this module; a row for each."""
+def search_all(names: Iterable[str], flags: Iterable[str], findings: pathlib.Path) -> Iterator[dict]:
+    """Fuzzes readers one after the other, each in a process of its own with flags of this module; a row for each.
+
+    A search writes its progress to a log among the findings. To end it early, interrupt its process.
+    """
+    findings.mkdir(parents=True, exist_ok=True)
     for name in names:
         started = time.monotonic()
         command = [sys.executable, "-m", _MODULE, name, *flags]
-        done = subprocess.run(command, capture_output=True, text=True, check=False, errors="replace")
-        if done.returncode:
-            print(done.stderr[-3000:], file=sys.stderr)
+        log = findings / f"{name}.log"
+        with log.open("w") as said:
+            status = subprocess.run(command, stdout=said, stderr=said, check=False).returncode
+        text = log.read_text(errors="replace")
+        if status not in (0, _INTERRUPTED):
+            print(text[-3000:], file=sys.stderr)
         yield {
             "reader": name,
-            "executions": executions(done.stderr),
-            "findings": int(done.returncode != 0),
+            "executions": executions(text),
+            "findings": int(status not in (0, _INTERRUPTED)),
             "seconds": round(time.monotonic() - started),
         }
 
@@ -112,7 +120,8 @@ def main() -> None:
         return
     flags = [f"--runs={options.runs}", f"--seconds={options.seconds}", f"--findings={findings}"]
     rows = []
-    for row in search_all(options.reader or TARGETS, [*flags, *([f"--corpus={corpus}"] if corpus else [])]):
+    flags += [f"--corpus={corpus}"] if corpus else []
+    for row in search_all(options.reader or TARGETS, flags, findings):
         rows.append(row)
         print(row, flush=True)
     if options.output:
