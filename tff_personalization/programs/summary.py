@@ -150,8 +150,9 @@ def _communication(directory: run_directory.RunDirectory, training: method.Train
         return {}
     stages = {stage.name: communication.of_process(stage.process)._asdict() for stage in training.stages}
     totals: dict[str, int | None] = {"down": 0, "up": 0}
-    if stages:
-        clients = pd.read_csv(directory.path / "metrics.csv").groupby("stage")["clients"].sum()
+    path = directory.path / "metrics.csv"
+    if path.exists():  # unless there were no rounds
+        clients = places.read_csv(path, ("stage", "clients")).groupby("stage")["clients"].sum()
         for way in totals:
             of_stages = [stages[name][way] for name in clients.index]
             known = None not in of_stages
