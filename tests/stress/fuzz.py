@@ -28,7 +28,7 @@ from tests.stress.fuzz_targets import TARGETS
 
 _MODULE = "tests.stress.fuzz"
 _MOST_BYTES = 20_000
-_INTERRUPTED = 130  # Atheris' exit status; the executions are then those of its last line
+_INTERRUPTED = (72, 130)  # libFuzzer's and Atheris' exit status; with the second, executions are those of the last line
 _ROOMS = ("tasks", "records", "sweeps", "draw", "experiment", "settings", "optimizers", "schedules", "plugins")
 _GUIDING = [*(f"tff_personalization.{room}" for room in _ROOMS), "tomllib"]
 
@@ -89,12 +89,12 @@ def search_all(names: Iterable[str], flags: Iterable[str], findings: pathlib.Pat
         with log.open("w") as said:
             status = subprocess.run(command, stdout=said, stderr=said, check=False).returncode
         text = log.read_text(errors="replace")
-        if status not in (0, _INTERRUPTED):
+        if status not in (0, *_INTERRUPTED):
             print(text[-3000:], file=sys.stderr)
         yield {
             "reader": name,
             "executions": executions(text),
-            "findings": int(status not in (0, _INTERRUPTED)),
+            "findings": int(status not in (0, *_INTERRUPTED)),
             "seconds": round(time.monotonic() - started),
         }
 
