@@ -37,7 +37,13 @@ def test_the_stress_test_itself_can_fail():
     def wrong():
         raise ValueError("a traceback")
 
+    def two_lines():
+        error = errors.UserError("one")
+        error.args = ("one\ntwo",)  # which its constructor would make one line
+        raise error
+
     assert bad_input.outcome(wrong) == "ValueError: a traceback"
+    assert "not one line" in bad_input.outcome(two_lines)
     assert bad_input.outcome(lambda: None) == "accepted"
 
 

@@ -299,13 +299,15 @@ def _time_limit() -> Iterator[None]:
 
 
 def outcome(read: Reader) -> str:
-    """`refused`, `accepted`, or what else happened. An error's message is always one line (`errors.UserError`)."""
+    """`refused` in one line, `accepted`, or what else happened."""
     try:
         with _time_limit():
             read()
         return "accepted"
-    except (errors.UserError, flags.Error):  # The second is made one line by `startup.plain_flag_errors`.
-        return "refused"
+    except errors.UserError as error:
+        return "refused" if "\n" not in str(error) and "\x00" not in str(error) else f"not one line: {error!r}"
+    except flags.Error:
+        return "refused"  # in one line, made so by `startup.plain_flag_errors`
     except Exception as error:
         return f"{type(error).__name__}: {error}"
 

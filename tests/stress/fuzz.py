@@ -59,8 +59,11 @@ def search(name: str, runs: int, seconds: int, findings: pathlib.Path, corpus: p
         (kept / f"seed-{number}").write_bytes(content)
 
     def once(content: bytes) -> None:
-        with contextlib.suppress(errors.UserError):
+        try:
             read(content)
+        except errors.UserError as error:
+            if "\n" in str(error):
+                raise AssertionError("a message of several lines") from error
 
     findings.mkdir(parents=True, exist_ok=True)
     limits = [f"-max_total_time={seconds}"] if seconds else []

@@ -36,6 +36,7 @@ def build_summary(
     strategy, epochs = config.strategies[0], config.personalization_epochs
     before, after = result.distributions[strategy, 0], result.distributions[strategy, epochs]
     train_seconds = state.train_seconds
+    metrics_of_rounds = _metrics_of_rounds(directory, result.metric)
     return {
         "run_name": directory.name,
         "method": config.method,
@@ -64,8 +65,11 @@ def build_summary(
         "validation_round": None if final.at_round is None else _at_round(final.at_round, strategy, epochs),
         **({} if final.participants is None else {"participants": _participants(final.participants, epochs)}),
         **_privacy(directory.experiment, len(data.split.train)),
-        **_communication(directory, training),
-        "rounds_to_target": {"target_accuracy": config.target_accuracy, **_rounds_to_target(directory, result.metric)},
+        **_communication(training, metrics_of_rounds, methods.get(config.method).pooled),
+        "rounds_to_target": {
+            "target_accuracy": config.target_accuracy,
+            **_rounds_to_target(metrics_of_rounds, config.target_accuracy, result.metric),
+        },
         "times": {
             "wall_seconds": round(train_seconds + state.evaluation_seconds, 1),
             "train_seconds": round(train_seconds, 1),
@@ -145,14 +149,20 @@ def _privacy(experiment: config_lib.Experiment, population: int) -> dict[str, An
     return {"privacy": spent}
 
 
-def _communication(directory: run_directory.RunDirectory, training: method.Training) -> dict[str, Any]:
-    if methods.get(directory.experiment.config.method).pooled:
+def _metrics_of_rounds(directory: run_directory.RunDirectory, metric: metrics.Metric) -> pd.DataFrame | None:
+    """The table metrics.csv; None if there were no rounds."""
+    path = directory.path / "metrics.csv"
+    columns = ("round", "stage", "clients", "initial_accuracy", "personalized_accuracy")
+    return places.read_csv(path, columns, metric=metric) if path.exists() else None
+
+
+def _communication(training: method.Training, table: pd.DataFrame | None, pooled: bool) -> dict[str, Any]:
+    if pooled:
         return {}
     stages = {stage.name: communication.of_process(stage.process)._asdict() for stage in training.stages}
     totals: dict[str, int | None] = {"down": 0, "up": 0}
-    path = directory.path / "metrics.csv"
-    if path.exists():  # unless there were no rounds
-        clients = places.read_csv(path, ("stage", "clients")).groupby("stage")["clients"].sum()
+    if table is not None:
+        clients = table.groupby("stage")["clients"].sum()
         for way in totals:
             of_stages = [stages[name][way] for name in clients.index]
             known = None not in of_stages
@@ -160,14 +170,11 @@ def _communication(directory: run_directory.RunDirectory, training: method.Train
     return {"communication": {"stages": stages, **totals}}
 
 
-def _rounds_to_target(directory: run_directory.RunDirectory, metric: metrics.Metric) -> dict[str, int | None]:
+def _rounds_to_target(table: pd.DataFrame | None, target: float, metric: metrics.Metric) -> dict[str, int | None]:
     """The first evaluated round at which each accuracy reaches the target; None if it never does."""
     first: dict[str, int | None] = {"initial": None, "personalized": None}
-    path = directory.path / "metrics.csv"
-    if not path.exists():
+    if table is None:
         return first
-    table = places.read_csv(path, ("round", *(f"{name}_accuracy" for name in first)), metric=metric)
-    target = directory.experiment.config.target_accuracy
     for name in first:
         reached = table[metric.gain(target, table[f"{name}_accuracy"]) >= 0]
         if len(reached):

@@ -154,13 +154,11 @@ def read_csv(
             outside_range = (values < 0) | (values > (1 + _ROUNDING) * most)
             _refuse(path, table, column, outside_range, f"is not within 0 and {most:g}")
     counts = COUNTS if metric.is_share else [name for name in COUNTS if name != "correct"]
-    for column in counts:
+    for column in (*counts, *LATER_COUNTS):
         if column in numeric:
             values = table[column].to_numpy()
-            _refuse(path, table, column, (values < 0) | (values % 1 != 0), "is not a number of something")
-    for column in table.columns.intersection(LATER_COUNTS):
-        values = table[column].to_numpy()
-        _refuse(path, table, column, (values < 0) | (values % 1 > 0), "is not a number of something")
+            absent = np.isnan(values) & (column in LATER_COUNTS)
+            _refuse(path, table, column, ((values < 0) | (values % 1 != 0)) & ~absent, "is not a number of something")
     if "correct" in table:
         _check_scores(path, table, metric)
     if not text.endswith("\n"):  # a number cut in half is still a number
