@@ -12,7 +12,7 @@ import numpy as np
 import tensorflow_federated as tff
 
 from tff_personalization import cohorts, global_weights, local_training, optimizers, seeds
-from tff_personalization.algorithms import client_work, method
+from tff_personalization.algorithms import client_work, composition, method
 from tff_personalization.algorithms.client_work import ClientRound, ClientUpdate, State, Weights
 from tff_personalization.settings import Group, Setting
 
@@ -47,7 +47,7 @@ def build_centralized(setup: method.Setup[Settings]) -> tff.learning.templates.L
 
     optimizer_state = client_work.ServerState(lambda: training.initial_optimizer_state(model.initial_weights[0]))
     work = client_work.build_client_work(model, update, "uniform", server_state=optimizer_state)
-    return client_work.compose(model, work, tff.learning.optimizers.build_sgdm(1.0))
+    return composition.compose(model, work, tff.learning.optimizers.build_sgdm(1.0))
 
 
 def pooled_stream(setup: method.RunSetup[Settings], examples_per_round: int) -> cohorts.CohortFn:

@@ -43,7 +43,7 @@ import tensorflow as tf
 import tensorflow_federated as tff
 
 from tff_personalization import cohorts, global_weights, local_training
-from tff_personalization.algorithms import client_work
+from tff_personalization.algorithms import client_work, composition
 from tff_personalization.execution import runtime
 from tff_personalization.models import emnist_cnn, functional
 
@@ -141,7 +141,7 @@ def _computations(
     no_steps = client_work.local_steps(training, lambda *_: tf.constant(0))
     still_work = client_work.build_client_work(model, no_steps, "examples")
     whole = tasks.fed_avg(model, work)
-    still = client_work.compose(model, still_work, server)
+    still = composition.compose(model, still_work, server)
     weights = tff.learning.models.ModelWeights(*model.initial_weights)
     weights_type = client_work.weights_type(global_weights.GlobalWeights.initial(model))
     at_server = tff.FederatedType(weights_type, tff.SERVER)

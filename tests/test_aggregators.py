@@ -8,7 +8,7 @@ import tensorflow as tf
 import tensorflow_federated as tff
 
 from tff_personalization import aggregators, errors
-from tff_personalization.algorithms import client_work
+from tff_personalization.algorithms import client_work, composition
 from tff_personalization.cohorts import client_value
 from tff_personalization.execution import runtime
 from tff_personalization.models import emnist_cnn
@@ -44,7 +44,7 @@ def process_of(name, cohort):
     work = client_work.build_client_work(model, deltas, "examples")
     aggregator = aggregators.AGGREGATORS[name]
     factory = aggregator.build(aggregator.settings.read(SETTINGS), cohort)
-    return client_work.compose(model, work, tff.learning.optimizers.build_sgdm(1.0), factory)
+    return composition.compose(model, work, tff.learning.optimizers.build_sgdm(1.0), factory)
 
 
 def one_round(name, clients=CLIENTS):

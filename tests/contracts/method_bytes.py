@@ -13,16 +13,16 @@ def expected(method, weights):
     down, up, kept = {
         "meta_sgd": (2 * model, 2 * model, 0),  # with the rates
         "ifca": (2 * model, 2 * model + 4 * (2 + 1), 0),  # two clusters; the membership and its weight
-        "fed_recon": (model, model - head, 0),
-        "fed_per": (model, model - head, head),
-        "fed_rep": (model, model - head, head),
-        "fed_bn": (model, model - normalization, normalization),
-        "fed_babu": (model, model - head, 0),
+        "fed_recon": (model - head, model - head, 0),
+        "fed_per": (model - head, model - head, head),
+        "fed_rep": (model - head, model - head, head),
+        "fed_bn": (model - normalization, model - normalization, normalization),
+        "fed_babu": (model - head, model - head, 0),
         "fed_ala": (model, model, model + head + 4),  # shares, and a count of rounds
         "fed_rod": (model, model, head),
         # One byte says whether a class has a prototype. The sums by class go up with the counts of examples.
-        "fed_proto": (model + prototypes + classes, model + prototypes + 4 * classes, model + prototypes + classes),
-        "fed_amp": (None, 3 * model + 4, 2 * model),
+        "fed_proto": (prototypes + classes, prototypes + 4 * classes, model + prototypes + classes),
+        "fed_amp": (None, 2 * model + 4, 2 * model),
         "ditto": (model, model, model),
         "p_fed_me": (model, model, model),
         "apfl": (model, model, model + 4),  # the share of the mixture

@@ -10,13 +10,15 @@ from typing import Any, NamedTuple
 import tensorflow as tf
 import tensorflow_federated as tff
 
-from tff_personalization import global_weights, local_training, optimizers
+from tff_personalization import global_weights, local_training
 from tff_personalization.models import functional
 
 WEIGHTINGS = ("examples", "uniform")
 ClientRound = local_training.ClientRound
 Weights = tuple[tf.Tensor, ...]
 StepsFn = Callable[[local_training.LocalTraining, local_training.Examples], tf.Tensor]
+# Maps the flat global weights to those of them that clients receive.
+ReceivedFn = Callable[[Weights], Weights]
 
 
 class State(NamedTuple):
@@ -35,7 +37,8 @@ class ClientUpdate(NamedTuple):
     """The result of a client's round.
 
     Attributes:
-        model_delta: the server optimizer's gradient, in the structure of the global weights.
+        model_delta: what the aggregator makes into the server optimizer's gradient; usually in the structure of the
+            global weights.
         loss_sum: float32, the sum of the losses of all predictions on the visited examples.
         correct: the number of right predictions among them; see `functional.Scoring.score`.
         predictions: int32, the number of predictions.
@@ -58,7 +61,7 @@ class ClientUpdate(NamedTuple):
     extra_examples: tf.Tensor | int = 0
 
 
-# (global weights, the client's round, state) -> ClientUpdate
+# (global weights that the client receives, the client's round, state) -> ClientUpdate
 UpdateFn = Callable[[Weights, ClientRound, State], ClientUpdate]
 
 
@@ -106,7 +109,11 @@ def client_round(data: tf.data.Dataset) -> ClientRound:
 
 def weights_type(weights: global_weights.GlobalWeights) -> tff.Type:
     """The `tff.learning.models.ModelWeights` type of global weights."""
-    specs = tuple(tf.TensorSpec(w.shape, w.dtype) for w in weights.flat)
+    return _model_weights_type(weights.flat)
+
+
+def _model_weights_type(flat: Weights) -> tff.Type:
+    specs = tuple(tf.TensorSpec(w.shape, w.dtype) for w in flat)
     return tff.types.tensorflow_to_type(tff.learning.models.ModelWeights(specs, ()))
 
 
@@ -137,6 +144,7 @@ def build_client_work(
     *,
     initial_weights: global_weights.GlobalWeights | None = None,
     server_state: ServerState = NO_SERVER_STATE,
+    received: ReceivedFn | None = None,
 ) -> tff.learning.templates.ClientWorkProcess:
     """Builds the client work in which each client of the cohort does `update`.
 
@@ -156,8 +164,9 @@ def build_client_work(
         weighting: "examples" weights a client's delta by its number of examples, "uniform" by 1.
         initial_weights: the global weights before the first round, if a method adds to the model's.
         server_state: what the server keeps besides them; by default nothing.
+        received: the global weights that clients receive, if not all.
     """
-    parts = client_work_parts(model, update, weighting, initial_weights, server_state)
+    parts = client_work_parts(model, update, weighting, initial_weights, server_state, received)
 
     @tff.federated_computation(*parts.types)
     def next_fn(state: tff.Value, weights: tff.Value, data: tff.Value) -> tff.Value:
@@ -190,6 +199,7 @@ def client_work_parts(
     weighting: str,
     initial_weights: global_weights.GlobalWeights | None,
     server_state: ServerState,
+    received: ReceivedFn | None,
     client_state_type: tff.Type | None = None,
 ) -> ClientWorkParts:
     """The parts of `build_client_work`; `client_state_type` is the type of a client's state, if it keeps one."""
@@ -197,8 +207,9 @@ def client_work_parts(
         raise ValueError(f"weighting: one of {WEIGHTINGS} expected, got {weighting!r}")
     server_state_at_start = tff.tensorflow.computation(lambda: server_state.initial())
     server_state_type = server_state_at_start.type_signature.result
+    all_weights = (initial_weights or global_weights.GlobalWeights.initial(model)).flat
     at_clients = [
-        weights_type(initial_weights or global_weights.GlobalWeights.initial(model)),
+        _model_weights_type(received(all_weights) if received else all_weights),
         client_data_type(model),
         *([] if client_state_type is None else [client_state_type]),
     ]
@@ -285,61 +296,3 @@ def _zero_unless(condition: tf.Tensor, structure: Any) -> Any:
 def _where(condition: tf.Tensor, new: Any, old: Any) -> Any:
     chosen = [tf.where(condition, *pair) for pair in zip(tf.nest.flatten(new), tf.nest.flatten(old), strict=True)]
     return tf.nest.pack_sequence_as(old, chosen)
-
-
-def compose(
-    model: functional.SeededModel,
-    client_work: tff.learning.templates.ClientWorkProcess,
-    server_optimizer: tff.learning.optimizers.Optimizer,
-    aggregator: tff.aggregators.WeightedAggregationFactory | None = None,
-    *,
-    initial_weights: global_weights.GlobalWeights | None = None,
-) -> tff.learning.templates.LearningProcess:
-    """One round of Algorithm 1's outer loop: broadcast θ, client work, (weighted) mean of the deltas, server step.
-
-    If no client of a round has a finite delta, the mean is undefined, and the finalizer does not change θ or its state.
-
-    Args:
-        model: the model to train.
-        client_work: what clients do; see `build_client_work`.
-        server_optimizer: takes a step with the aggregate as its gradient.
-        aggregator: makes one delta of the clients' deltas; by default their weighted mean.
-        initial_weights: the global weights before the first round, if a method adds to the model's.
-    """
-    result_type = client_work.next.type_signature.result.result.member
-    parts = surroundings(model, result_type, server_optimizer, aggregator, initial_weights)
-    return tff.learning.templates.compose_learning_process(
-        parts.initial_model_weights, parts.broadcast, client_work, parts.aggregation, parts.finalizer
-    )
-
-
-class Surroundings(NamedTuple):
-    """TFF's parts of a round, around client work."""
-
-    initial_model_weights: tff.Computation
-    broadcast: tff.learning.templates.DistributionProcess
-    aggregation: tff.templates.AggregationProcess
-    finalizer: tff.learning.templates.FinalizerProcess
-
-
-def surroundings(
-    model: functional.SeededModel,
-    result_type: tff.Type,
-    server_optimizer: tff.learning.optimizers.Optimizer,
-    aggregator: tff.aggregators.WeightedAggregationFactory | None,
-    initial_weights: global_weights.GlobalWeights | None,
-) -> Surroundings:
-    """The parts of `compose` besides client work. `result_type` is the type of an update and its weight."""
-    start = (initial_weights or global_weights.GlobalWeights.initial(model)).flat
-
-    @tff.tensorflow.computation
-    def initial_model_weights() -> tff.learning.models.ModelWeights:
-        return tff.learning.models.ModelWeights(tuple(tf.constant(w) for w in start), ())
-
-    global_type = initial_model_weights.type_signature.result
-    return Surroundings(
-        initial_model_weights,
-        tff.learning.templates.build_broadcast_process(global_type),
-        (aggregator or tff.aggregators.MeanFactory()).create(result_type.update, result_type.update_weight),
-        tff.learning.templates.build_apply_optimizer_finalizer(optimizers.NotConverted(server_optimizer), global_type),
-    )

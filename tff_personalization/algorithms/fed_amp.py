@@ -19,7 +19,7 @@ import tensorflow as tf
 import tensorflow_federated as tff
 
 from tff_personalization import local_training
-from tff_personalization.algorithms import client_work, method, stateful_clients
+from tff_personalization.algorithms import client_work, method, partial_model, stateful_clients
 from tff_personalization.algorithms.client_work import ClientRound, ClientUpdate, State, Weights
 from tff_personalization.settings import Setting
 
@@ -42,12 +42,11 @@ def build_fed_amp(setup: method.Setup[Settings]) -> stateful_clients.StatefulPro
     size = len(initial)
     alpha, sigma = settings.fed_amp_alpha, settings.fed_amp_sigma
 
-    def update(theta: Weights, client: ClientRound, state: State) -> ClientUpdate:
+    def update(nothing: Weights, client: ClientRound, state: State) -> ClientUpdate:
         w, u = state.client[:size], state.client[size:]
         pull = local_training.proximal(settings.fed_amp_lambda / alpha, u)
         end = training.train(w, client, settings.local_epochs * training.steps_per_epoch(client.examples), pull)
-        found = client_work.update_from(w, end, state=(*end.weights, *u))
-        return found._replace(model_delta=tuple(map(tf.zeros_like, theta)))
+        return client_work.update_from(w, end, state=(*end.weights, *u))._replace(model_delta=())
 
     kept_type = stateful_clients.type_of((*initial, *initial))
     # The models of several clients: each weight has one axis more.
@@ -86,14 +85,8 @@ def build_fed_amp(setup: method.Setup[Settings]) -> stateful_clients.StatefulPro
         models = tff.federated_aggregate(clients, no_models(), add_model, join, all_models)
         return tff.federated_map(attend, (tff.federated_broadcast(models), clients))
 
-    return stateful_clients.build_stateful_process(
-        model,
-        update,
-        "uniform",
-        (*initial, *initial),
-        tff.learning.optimizers.build_sgdm(1.0),
-        personal=lambda weights, kept: (model, tuple(kept[:size])),
-        exchange=exchange,
+    return partial_model.process_without_shared_part(
+        model, update, (*initial, *initial), lambda weights, kept: (model, tuple(kept[:size])), exchange=exchange
     )
 
 

@@ -31,9 +31,10 @@ def build_fed_babu(setup: method.Setup[Settings]) -> tff.learning.templates.Lear
     split = partial_model.with_local_head(model, "fed_babu")
     training = setup.local_training(trained=model.rest)
 
-    def update(theta: Weights, client: ClientRound, state: State) -> ClientUpdate:
-        end = training.train(theta, client, settings.local_epochs * training.steps_per_epoch(client.examples))
-        return split.update(theta, end)
+    def update(body: Weights, client: ClientRound, state: State) -> ClientUpdate:
+        start = split.with_initial_local(body)
+        end = training.train(start, client, settings.local_epochs * training.steps_per_epoch(client.examples))
+        return split.update(body, end)
 
     return partial_model.process(setup, split, update, settings.client_weighting)
 

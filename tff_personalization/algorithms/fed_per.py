@@ -36,10 +36,10 @@ def build_with_kept_parts(
     """FedPer's process with any local part W_P in place of the head."""
     settings, training = setup.settings, setup.local_training()
 
-    def update(theta: Weights, client: ClientRound, state: State) -> ClientUpdate:
-        start = split.join(split.shared(theta), state.client)
+    def update(shared: Weights, client: ClientRound, state: State) -> ClientUpdate:
+        start = split.join(shared, state.client)
         end = training.train(start, client, settings.local_epochs * training.steps_per_epoch(client.examples))
-        return split.update(theta, end)._replace(state=split.local(end.weights))
+        return split.update(shared, end)._replace(state=split.local(end.weights))
 
     return partial_model.process_with_kept_parts(setup, split, update, settings.client_weighting)
 

@@ -21,7 +21,7 @@ import tensorflow as tf
 import tensorflow_federated as tff
 
 from tff_personalization import errors, local_training, optimizers
-from tff_personalization.algorithms import client_work, method, stateful_clients
+from tff_personalization.algorithms import client_work, method, partial_model, stateful_clients
 from tff_personalization.algorithms.client_work import ClientRound, ClientUpdate, State, Weights
 from tff_personalization.models import functional
 from tff_personalization.settings import Setting
@@ -99,7 +99,7 @@ def build_fed_proto(setup: method.Setup[Settings]) -> stateful_clients.StatefulP
     units, classes = initial[model.head][0].shape
     no_prototypes = np.zeros((classes, units), np.float32), np.zeros(classes, bool)
 
-    def update(theta: Weights, client: ClientRound, state: State) -> ClientUpdate:
+    def update(nothing: Weights, client: ClientRound, state: State) -> ClientUpdate:
         phi, (prototypes, seen) = state.client[: len(initial)], state.server
         training = WithPrototypes(
             model,
@@ -116,7 +116,7 @@ def build_fed_proto(setup: method.Setup[Settings]) -> stateful_clients.StatefulP
         kept = (*end.weights, tf.where(seen[:, tf.newaxis], prototypes, own), seen | (counts > 0))
         found = client_work.update_from(end.weights, end, report=(sums, counts), state=kept)
         visits = tf.shape(client.examples.y)[0]  # for the means of its features
-        return found._replace(model_delta=tuple(map(tf.zeros_like, theta)), extra_examples=visits)
+        return found._replace(model_delta=(), extra_examples=visits)
 
     def next_state(state: Weights, report: Weights) -> Weights:
         (prototypes, seen), (sums, counts) = state, report
@@ -124,14 +124,12 @@ def build_fed_proto(setup: method.Setup[Settings]) -> stateful_clients.StatefulP
         mean = tf.math.divide_no_nan(sums, counts[:, tf.newaxis])
         return tf.where(new[:, tf.newaxis], mean, prototypes), seen | new
 
-    return stateful_clients.build_stateful_process(
+    return partial_model.process_without_shared_part(
         model,
         update,
-        "uniform",
         (*initial, *no_prototypes),
-        tff.learning.optimizers.build_sgdm(1.0),
+        lambda weights, kept: (_nearest(model, *kept[-2:]), tuple(kept[:-2])),
         server_state=client_work.ServerState(lambda: tuple(map(tf.constant, no_prototypes)), next_state),
-        personal=lambda weights, kept: (_nearest(model, *kept[-2:]), tuple(kept[:-2])),
     )
 
 

@@ -57,16 +57,17 @@ def build_fed_recon(setup: method.Setup[Settings]) -> tff.learning.templates.Lea
     training = setup.local_training(trained=model.rest)
     of_head = partial_model.head_optimizer(settings.head_learning_rate, setup.optimizer(optimizers.CLIENT))
 
-    def update(theta: Weights, client: ClientRound, state: State) -> ClientUpdate:
+    def update(shared: Weights, client: ClientRound, state: State) -> ClientUpdate:
+        start = split.with_initial_local(shared)
         for_halves, for_head, for_rest = tf.unstack(tf.random.split(client.seed, 3))
         support, query = halves(client.examples, for_halves if shuffle else None)
-        on_features = client._replace(examples=local_training.features(model, theta, support), seed=for_head)
+        on_features = client._replace(examples=local_training.features(model, start, support), seed=for_head)
         with_head = partial_model.train_head(
-            model, of_head, settings.batch_size, theta, on_features, settings.head_epochs, shuffle
+            model, of_head, settings.batch_size, start, on_features, settings.head_epochs, shuffle
         )
         on_query = client._replace(examples=query, seed=for_rest)
         end = training.train(with_head.weights, on_query, settings.local_epochs * training.steps_per_epoch(query))
-        found = split.update(theta, end)
+        found = split.update(shared, end)
         return found._replace(weighed=tf.shape(query.y)[0], extra_examples=with_head.examples)
 
     return partial_model.process(setup, split, update, settings.client_weighting)

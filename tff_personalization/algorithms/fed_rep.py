@@ -39,21 +39,21 @@ def build_fed_rep(setup: method.Setup[Settings]) -> stateful_clients.StatefulPro
     split = partial_model.with_local_head(model, "fed_rep")
     training, of_client = setup.local_training(trained=model.rest), setup.optimizer(optimizers.CLIENT)
 
-    def update(theta: Weights, client: ClientRound, state: State) -> ClientUpdate:
-        examples = client.examples
+    def update(shared: Weights, client: ClientRound, state: State) -> ClientUpdate:
+        examples, start = client.examples, split.join(shared, state.client)
         of_head, of_rest = tf.unstack(tf.random.split(client.seed, 2))
         with_head = partial_model.train_head(
             model,
             of_client,
             settings.batch_size,
-            split.join(split.shared(theta), state.client),
-            client._replace(examples=local_training.features(model, theta, examples), seed=of_head),
+            start,
+            client._replace(examples=local_training.features(model, start, examples), seed=of_head),
             settings.head_epochs,
             setup.shuffle,
         )
         num_steps = settings.local_epochs * training.steps_per_epoch(examples)
         end = training.train(with_head.weights, client._replace(seed=of_rest), num_steps)
-        found = split.update(theta, end)
+        found = split.update(shared, end)
         return found._replace(state=split.local(end.weights), extra_examples=with_head.examples)
 
     return partial_model.process_with_kept_parts(setup, split, update, settings.client_weighting)

@@ -33,7 +33,7 @@ import tensorflow as tf
 import tensorflow_federated as tff
 
 from tff_personalization import global_weights, local_training, optimizers, seeds
-from tff_personalization.algorithms import client_work, method
+from tff_personalization.algorithms import client_work, composition, method
 from tff_personalization.algorithms.client_work import ClientRound, ClientUpdate, State, Weights
 from tff_personalization.models import functional
 from tff_personalization.settings import Setting
@@ -163,7 +163,7 @@ def build_ifca(
         return found._replace(model_delta=(*blocks, membership), extra_examples=visits)
 
     work = client_work.build_client_work(model, update, settings.client_weighting, initial_weights=initial_weights)
-    return client_work.compose(
+    return composition.compose(
         model,
         work,
         _StepOfMembers(setup.optimizer(optimizers.SERVER), initial_weights),

@@ -13,7 +13,7 @@ import numpy as np
 import tensorflow_federated as tff
 
 from tff_personalization import aggregators, cohorts, global_weights, local_training, optimizers, schedules
-from tff_personalization.algorithms import client_work, stateful_clients
+from tff_personalization.algorithms import client_work, composition, stateful_clients
 from tff_personalization.models import functional
 from tff_personalization.settings import Group, Setting
 from tff_personalization.tasks import client_arrays
@@ -125,7 +125,7 @@ class Setup(Generic[S]):
             initial_weights: the global weights before the first round, if the method adds to the model's.
         """
         work = client_work.build_client_work(self.model, update, weighting, initial_weights=initial_weights)
-        return client_work.compose(
+        return composition.compose(
             self.model, work, self.optimizer(server), self.aggregator, initial_weights=initial_weights
         )
 

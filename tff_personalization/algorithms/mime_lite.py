@@ -28,7 +28,7 @@ import tensorflow as tf
 import tensorflow_federated as tff
 
 from tff_personalization import cohorts, local_training, optimizers
-from tff_personalization.algorithms import client_work, method
+from tff_personalization.algorithms import client_work, composition, method
 from tff_personalization.algorithms.client_work import ClientRound, ClientUpdate, State, Weights
 
 
@@ -67,7 +67,7 @@ def build_mime_lite(setup: method.Setup[Settings]) -> tff.learning.templates.Lea
         lambda: training.initial_optimizer_state(model.initial_weights[0]), next_state
     )
     work = client_work.build_client_work(model, update, settings.client_weighting, server_state=server_state)
-    return client_work.compose(model, work, tff.learning.optimizers.build_sgdm(1.0))
+    return composition.compose(model, work, tff.learning.optimizers.build_sgdm(1.0))
 
 
 class _StateStays(tff.learning.optimizers.Optimizer):

@@ -1,8 +1,9 @@
 """Models of which clients do not share a part, such as the head.
 
-FedPer, FedRep, FedBN, FedRecon and FedBABU share this code. Clients send deltas of only the shared part, and the server
-steps only the shared part. So the local part of the global weights stays the initial one, for any aggregator and server
-optimizer. A client without its own local part starts from it.
+FedPer, FedRep, FedBN, FedRecon and FedBABU share this code. Clients receive only the shared part and send deltas of it,
+and the server steps only the shared part. So the local part of the global weights stays the initial one, for any
+aggregator and server optimizer. A client without its own local part starts from it: clients have it with the program.
+FedProto and FedAMP share no part.
 """
 
 from collections.abc import Iterable
@@ -12,7 +13,7 @@ import tensorflow as tf
 import tensorflow_federated as tff
 
 from tff_personalization import errors, local_training, optimizers
-from tff_personalization.algorithms import client_work, method, stateful_clients
+from tff_personalization.algorithms import client_work, composition, method, stateful_clients
 from tff_personalization.models import functional
 
 
@@ -43,10 +44,13 @@ class Split:
         placed = dict(zip(self._shared, shared, strict=True)) | dict(zip(self._local, local, strict=True))
         return tuple(placed[i] for i in range(len(placed)))
 
-    def update(self, theta: client_work.Weights, end: local_training.LocalState) -> client_work.ClientUpdate:
-        """The update of a client whose local training ended with `end`. Only the shared part has a delta."""
-        found = client_work.update_from(theta, end)
-        return found._replace(model_delta=self.shared(found.model_delta))
+    def with_initial_local(self, shared: client_work.Weights) -> client_work.Weights:
+        """All weights of a client that has no local part of its own."""
+        return self.join(shared, map(tf.constant, self.initial_local))
+
+    def update(self, shared: client_work.Weights, end: local_training.LocalState) -> client_work.ClientUpdate:
+        """The update of a client that received `shared` and whose local training ended with `end`."""
+        return client_work.update_from(shared, end._replace(weights=self.shared(end.weights)))
 
 
 def with_local_head(model: functional.SeededModel, name: str) -> Split:
@@ -137,13 +141,14 @@ class StepOfShared(tff.learning.optimizers.Optimizer):
 def process(
     setup: method.Setup[method.Federated], split: Split, update: client_work.UpdateFn, weighting: str
 ) -> tff.learning.templates.LearningProcess:
-    """As `Setup.process`, for an `update` that has a delta of only the shared part."""
+    """As `Setup.process`, for an `update` that receives only the shared part and has a delta of it."""
     model = setup.model
-    return client_work.compose(
+    return composition.compose(
         model,
-        client_work.build_client_work(model, update, weighting),
+        client_work.build_client_work(model, update, weighting, received=split.shared),
         StepOfShared(setup.optimizer(optimizers.SERVER), split),
         AggregationOfShared(setup.aggregator, split),
+        received=split.shared,
     )
 
 
@@ -159,7 +164,36 @@ def process_with_kept_parts(
         split.initial_local,
         StepOfShared(setup.optimizer(optimizers.SERVER), split),
         AggregationOfShared(setup.aggregator, split),
+        received=split.shared,
         personal=lambda weights, local: (model, split.join(split.shared(weights), local)),
+    )
+
+
+def process_without_shared_part(
+    model: functional.SeededModel,
+    update: client_work.UpdateFn,
+    client_state: Any,
+    personal: stateful_clients.PersonalFn,
+    *,
+    server_state: client_work.ServerState = client_work.NO_SERVER_STATE,
+    exchange: stateful_clients.ExchangeFn | None = None,
+) -> stateful_clients.StatefulProcess:
+    """A process whose clients neither receive nor send weights; the global ones stay the initial ones.
+
+    The `model_delta` of an update is empty. Arguments are those of `stateful_clients.build_stateful_process`.
+    """
+    nothing = Split(model, range(len(model.initial_weights[0])))
+    return stateful_clients.build_stateful_process(
+        model,
+        update,
+        "uniform",
+        client_state,
+        StepOfShared(tff.learning.optimizers.build_sgdm(1.0), nothing),
+        AggregationOfShared(None, nothing),
+        server_state=server_state,
+        received=nothing.shared,
+        personal=personal,
+        exchange=exchange,
     )
 
 

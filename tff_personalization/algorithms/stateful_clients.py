@@ -18,7 +18,7 @@ import tensorflow as tf
 import tensorflow_federated as tff
 
 from tff_personalization import global_weights
-from tff_personalization.algorithms import client_work
+from tff_personalization.algorithms import client_work, composition
 from tff_personalization.models import functional
 
 LearningAlgorithmState: TypeAlias = tff.learning.templates.LearningAlgorithmState
@@ -81,10 +81,11 @@ def build_stateful_process(
     *,
     initial_weights: global_weights.GlobalWeights | None = None,
     server_state: client_work.ServerState = client_work.NO_SERVER_STATE,
+    received: client_work.ReceivedFn | None = None,
     personal: PersonalFn | None = None,
     exchange: ExchangeFn | None = None,
 ) -> StatefulProcess:
-    """As `client_work.build_client_work` and `client_work.compose`, for clients that keep states.
+    """As `client_work.build_client_work` and `composition.compose`, for clients that keep states.
 
     One call computes all clients of a cohort, because each returns its own value.
 
@@ -97,12 +98,15 @@ def build_stateful_process(
         aggregator: makes one delta of the clients' deltas; by default their weighted mean.
         initial_weights: the global weights before the first round, if a method adds to the model's.
         server_state: what the server keeps besides them; by default nothing.
+        received: the global weights that clients receive, if not all.
         personal: makes a client's own model from its state, if it keeps one.
         exchange: what the clients do with their new states after their work, through the server; nothing unless given.
     """
-    work = client_work.client_work_parts(model, update, weighting, initial_weights, server_state, type_of(client_state))
-    initial_model_weights, broadcast, aggregation, finalizer = client_work.surroundings(
-        model, work.result_type, server_optimizer, aggregator, initial_weights
+    work = client_work.client_work_parts(
+        model, update, weighting, initial_weights, server_state, received, type_of(client_state)
+    )
+    initial_model_weights, broadcast, aggregation, finalizer = composition.surroundings(
+        model, work.result_type, server_optimizer, aggregator, initial_weights, received
     )
     _, _, data_type, client_state_type = work.types
 
