@@ -15,7 +15,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from analysis import command_line, compare_methods, names, style
+from analysis import command_line, compare_methods, style
 from analysis import runs as runs_lib
 
 _HEIGHT_OF_A_LABEL = 0.2  # in inches
@@ -74,11 +74,9 @@ def _label(axes: Axes, gigabytes: pd.Series, table: pd.DataFrame) -> None:
     for place in range(len(ends) - 1, -1, -1):
         most = high if place == len(ends) - 1 else ends[place + 1] - step
         ends[place] = min(ends[place], most) if beyond else ends[place]
-    methods = table["method"].map(names.method)
+    labels = dict(zip(table.index, compare_methods.row_labels(table), strict=True))
     for (row, accuracy), end in zip(by_accuracy.items(), ends, strict=True):
-        several = (methods == methods[row]).sum() > 1
-        name = f"{methods[row]} {table['settings'][row]}".strip() if several else methods[row]
-        name = name if len(name) < 48 else f"{name[:46]}…"
+        name = labels[row]
         participants = table["participants_accuracy"][row]
         axes.annotate(
             name if math.isnan(participants) else f"{name} (participants {participants:.2f})",

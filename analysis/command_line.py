@@ -33,8 +33,30 @@ def positional(arguments: Sequence[str], *names: str) -> Sequence[str]:
     return arguments
 
 
-def run_plot_script(name: str, plot: Callable[[Sequence[runs_lib.Run]], Figure]) -> None:
-    """A complete plot script: draws the runs in the positional arguments, and prints the path of the plot."""
+def define_reference() -> flags.FlagHolder:
+    """Defines --reference, for `read_with_reference`."""
+    return flags.DEFINE_string("reference", None, "Run directory of the reference. Default: the first run.")
+
+
+def read_with_reference(arguments: Sequence[str], reference: str | None) -> list[runs_lib.Run]:
+    """The runs in the positional arguments. The run that --reference names is the first, if it is given."""
+    runs = runs_lib.read_all(arguments)
+    if reference is None:
+        return runs
+    first = runs_lib.read(reference)
+    return [first, *(run for run in runs if run.directory != first.directory)]
+
+
+def run_plot_script(
+    name: str, plot: Callable[[Sequence[runs_lib.Run]], Figure], *, with_reference: bool = False
+) -> None:
+    """A complete plot script: draws the runs in the positional arguments, and prints the path of the plot.
+
+    Args:
+        name: the file name of the plot, without its suffix.
+        plot: draws the runs.
+        with_reference: whether it has the flag --reference, whose run comes first.
+    """
     # Defined when a script starts, not on import, so that programs that import the plots keep their own flags.
     output = flags.DEFINE_string(
         "output",
@@ -42,8 +64,10 @@ def run_plot_script(name: str, plot: Callable[[Sequence[runs_lib.Run]], Figure])
         "Image file to write (png, pdf or svg). Default: in RUN/plots; for several runs, in plots/ beside the first.",
     )
 
+    reference = define_reference() if with_reference else None
+
     def main(arguments: Sequence[str]) -> None:
-        runs = runs_lib.read_all(arguments)
+        runs = read_with_reference(arguments, None if reference is None else reference.value)
         path = default_output(name, runs) if output.value is None else pathlib.Path(output.value)
         print(style.save(plot(runs), path))
 

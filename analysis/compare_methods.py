@@ -28,6 +28,7 @@ MARGIN = 0.01  # of the metric's largest value, 1 for accuracy: a difference wit
 REFERENCE, AHEAD, BEHIND, NO_DIFFERENCE = "reference", "ahead", "behind", "no difference that matters"
 UNDECIDED, FEW_SEEDS = "undecided", f"fewer than {inference.LEAST_SEEDS} seeds"
 _COSTS = ("all visits", "down", "up", "kept")  # columns
+_LONGEST = 32  # characters of the settings in a label
 _NOT_SHOWN = {*identity.WITHOUT_EFFECT_ON_NUMBERS, "method", "seed", "strategies"}
 
 
@@ -97,6 +98,20 @@ def _judge(rows: list[dict], margin: float) -> None:
         found = [word for word, value in p_values.items() if value * corrected / p <= 1 - inference.CONFIDENCE]
         if found:
             row["judged"] = found[0]
+
+
+def row_labels(table: pd.DataFrame) -> list[str]:
+    """A label of each row: its method, with settings, cut if long, and strategy where another row of it has others."""
+    labels = []
+    for _, row in table.iterrows():
+        same = table[table["method"] == row["method"]]
+        parts = [names.method(row["method"])]
+        if same["settings"].nunique() > 1:
+            parts.append(row["settings"] if len(row["settings"]) <= _LONGEST else f"{row['settings'][: _LONGEST - 1]}…")
+        if same["strategy"].nunique() > 1:
+            parts.append(f"· {names.strategy(row['strategy'])}")
+        labels.append(" ".join(filter(None, parts)))
+    return labels
 
 
 def render(table: pd.DataFrame, form: str, without: Sequence[str] = ()) -> str:
@@ -245,13 +260,10 @@ def _main() -> None:
     # Defined when the script starts, not on import, so that programs that import the tables keep their own flags.
     form = flags.DEFINE_enum("format", "text", compare_runs.FORMATS, "Format of the table.")
     output = flags.DEFINE_string("output", None, "File to write the table to. Default: print it.")
-    reference = flags.DEFINE_string("reference", None, "Run directory of the reference. Default: the first run.")
+    reference = command_line.define_reference()
 
     def main(arguments: Sequence[str]) -> None:
-        runs = runs_lib.read_all(arguments)
-        if reference.value:
-            first = runs_lib.read(reference.value)
-            runs = [first, *(run for run in runs if run.directory != first.directory)]
+        runs = command_line.read_with_reference(arguments, reference.value)
         command_line.write(render(compare(runs), form.value), output.value)
 
     command_line.run_script(main)

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from analysis import accuracy_by_bytes, compare_methods, costs
+from analysis import accuracy_by_bytes, compare_methods, costs, method_differences, style
 from analysis import runs as runs_lib
 from tff_personalization import metrics
 from tff_personalization.errors import UserError
@@ -143,6 +143,63 @@ def test_accuracy_is_drawn_against_the_bytes_of_each_method(make_run):
     assert test_clients.get_offsets()[:, 0].tolist() == [10, 20]  # GB: 1,000 times both ways
     assert participants.get_offsets()[1].tolist() == [20, 0.8]
     assert [text.get_text() for text in figure.axes[0].texts] == ["FedAvg", "SCAFFOLD (participants 0.80)"]
+
+
+def test_differences_are_drawn_with_their_intervals_and_verdicts_the_best_at_the_top(make_run):
+    """A method far ahead in three seeds, one far behind in three, and one with a single seed."""
+    directories = []
+    for method, shift, seeds in (
+        ("fed_avg", 0, (1, 2, 3)),
+        ("scaffold", 0.2, (1, 2, 3)),
+        ("maml", -0.2, (1, 2, 3)),
+        ("reptile", 0.05, (1,)),
+    ):
+        for seed in seeds:
+            directory = make_run(f"{method}_{seed}", seed=seed, method=method, strategies=["fine_tuning"])
+            table = pd.read_csv(directory / "clients.csv")
+            table["accuracy"] = 0.4 + 0.2 * table["accuracy"] + shift * table["epoch"] / 5
+            table.to_csv(directory / "clients.csv", index=False)
+            directories.append(directory)
+    runs = runs_lib.read_all(directories)
+    figure = method_differences.plot(runs)
+    axes, table = figure.axes[0], compare_methods.compare(runs).set_index("method")
+    labels = [text.get_text() for text in axes.get_yticklabels()]
+    assert (labels[0], labels[-1]) == ("MAML", "SCAFFOLD")  # from below
+    drawn = {colour: line for line in axes.lines for colour in [line.get_color()] if line.get_marker() != "None"}
+    for method, label, colour in (
+        ("scaffold", "SCAFFOLD", style.GREEN),
+        ("maml", "MAML", style.VERMILLION),
+        ("reptile", "Reptile", style.GREY),
+    ):
+        assert drawn[colour].get_xdata() == table["difference"][method]
+        assert labels[drawn[colour].get_ydata()[0]] == label
+    assert drawn[style.GREEN].get_xdata() == pytest.approx(0.2, abs=0.01)
+    assert drawn[style.GREY].get_markerfacecolor() == "white"
+    intervals = {tuple(segment[:, 0]) for lines in axes.collections for segment in lines.get_segments()}
+    rows = table[table["judged"] != compare_methods.REFERENCE]
+    assert intervals == set(zip(rows["difference_low"], rows["difference_high"], strict=True))
+    with pytest.raises(runs_lib.NotRecordedError, match="nothing to compare"):
+        method_differences.plot(runs[:3])
+
+
+def test_labels_of_rows_have_what_differs_between_rows_of_a_method():
+    table = pd.DataFrame(
+        [
+            ("fed_avg", "", "fine_tune"),
+            ("fed_avg", "", "ditto"),
+            ("reptile", "--server_optimizer=adam --local_steps=10", "fine_tune"),
+            ("reptile", "--local_steps=5", "fine_tune"),
+            ("maml", "--local_steps=5", "fine_tune"),
+        ],
+        columns=["method", "settings", "strategy"],
+    )
+    assert compare_methods.row_labels(table) == [
+        "FedAvg · fine-tuning",
+        "FedAvg · Ditto, personal step",
+        "Reptile --server_optimizer=adam --local…",
+        "Reptile --local_steps=5",
+        "MAML",
+    ]
 
 
 def test_clients_are_matched_by_name(make_run):
