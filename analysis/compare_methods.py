@@ -100,6 +100,17 @@ def _judge(rows: list[dict], margin: float) -> None:
             row["judged"] = found[0]
 
 
+def reference_first(runs: Sequence[runs_lib.Run]) -> list[runs_lib.Run]:
+    """The runs with a usual reference first: FedAvg's run with the most strategies, and of these with fewest flags."""
+
+    def rank(run: runs_lib.Run) -> tuple[bool, int, int]:
+        flags_given = len(run.config.get("given", {}))
+        return run.config["method"] != "fed_avg", -len(run.summary["strategies"]), flags_given
+
+    first = min(runs, key=rank)
+    return [first, *(run for run in runs if run is not first)]
+
+
 def row_labels(table: pd.DataFrame) -> list[str]:
     """A label of each row: its method, with settings, cut if long, and strategy where another row of it has others."""
     labels = []

@@ -18,7 +18,7 @@ from analysis import command_line, compare_methods, metric, style
 from analysis import runs as runs_lib
 
 _HEIGHT_OF_A_ROW = 0.2  # in inches
-_LOOKS = {  # colour and marker of each verdict
+LOOKS = {  # colour and marker of each verdict
     compare_methods.AHEAD: (style.GREEN, "^"),
     compare_methods.NO_DIFFERENCE: (style.BLUE, "s"),
     compare_methods.BEHIND: (style.VERMILLION, "v"),
@@ -34,39 +34,61 @@ def plot(runs: Sequence[runs_lib.Run]) -> Figure:
     Raises:
         UserError: the runs cannot be compared, or there is only the reference.
     """
-    table = compare_methods.compare(runs)
-    table["label"] = compare_methods.row_labels(table)
-    reference = table["label"].iloc[0]
-    others = table[table["judged"] != compare_methods.REFERENCE].sort_values("difference", kind="stable")
-    if others.empty:
-        raise runs_lib.NotRecordedError(f"{runs[0].directory}: nothing to compare; give runs of other methods too")
+    others = rows(runs)
     figure, (axes,) = style.panels(1, 1, (7.5, _HEIGHT_OF_A_ROW * len(others) + 0.9))
     margin = compare_methods.MARGIN * metric.of(runs).upper
     axes.axvspan(-margin, margin, color=style.GREY, alpha=0.15, linewidth=0, zorder=0)
     axes.axvline(0, color=style.BLACK, linewidth=0.8, zorder=1)
-    for verdict, rows in others.assign(place=range(len(others))).groupby("judged"):
-        _draw(axes, rows, *_LOOKS[verdict], hollow=verdict == compare_methods.FEW_SEEDS)
-    axes.set_yticks(range(len(others)), others["label"], fontsize=8)
+    for verdict, of_verdict in others.groupby("judged"):
+        _draw(axes, of_verdict, *LOOKS[verdict], hollow=verdict == compare_methods.FEW_SEEDS)
+    axes.set_yticks(others["place"], others["label"], fontsize=8)
     axes.set_ylim(-0.7, len(others) - 0.3)
     axes.grid(axis="y", visible=False)
     side = "" if metric.of(runs).higher_is_better else ", positive is better"
     axes.set_xlabel(f"difference of personalized accuracy{side}")
-    shown = [verdict for verdict in _LOOKS if verdict in set(others["judged"])]
+    shown = [verdict for verdict in LOOKS if verdict in set(others["judged"])]
     style.legend_below(figure, [_sample(verdict) for verdict in shown])
-    style.title(figure, f"Difference to {reference}", runs)
+    style.title(figure, f"Difference to {others.attrs['reference']}", runs)
     return figure
 
 
-def _draw(axes: Axes, rows: pd.DataFrame, colour: str, marker: str, hollow: bool) -> None:
-    axes.hlines(rows["place"], rows["difference_low"], rows["difference_high"], color=colour, linewidth=1.2)
+def rows(runs: Sequence[runs_lib.Run]) -> pd.DataFrame:
+    """The rows of `compare_methods.compare` besides those of the reference, by their difference, the lowest first.
+
+    Returns:
+        As `compare`, with `label`, and `place` from 0. `attrs["reference"]` is the reference's label.
+
+    Raises:
+        UserError: the runs cannot be compared, or there is only the reference.
+    """
+    table = compare_methods.compare(runs)
+    table["label"] = compare_methods.row_labels(table)
+    others = table[table["judged"] != compare_methods.REFERENCE].sort_values("difference", kind="stable")
+    if others.empty:
+        raise runs_lib.NotRecordedError(f"{runs[0].directory}: nothing to compare; give runs of other methods too")
+    others["place"] = range(len(others))
+    others.attrs["reference"] = table["label"].iloc[0]
+    return others
+
+
+def _draw(axes: Axes, of_verdict: pd.DataFrame, colour: str, marker: str, hollow: bool) -> None:
+    axes.hlines(
+        of_verdict["place"], of_verdict["difference_low"], of_verdict["difference_high"], color=colour, linewidth=1.2
+    )
     inside = "white" if hollow else colour
     axes.plot(
-        rows["difference"], rows["place"], linestyle="", marker=marker, color=colour, markerfacecolor=inside, zorder=3
+        of_verdict["difference"],
+        of_verdict["place"],
+        linestyle="",
+        marker=marker,
+        color=colour,
+        markerfacecolor=inside,
+        zorder=3,
     )
 
 
 def _sample(verdict: str) -> Line2D:
-    colour, marker = _LOOKS[verdict]
+    colour, marker = LOOKS[verdict]
     inside = "white" if verdict == compare_methods.FEW_SEEDS else colour
     return Line2D([], [], linestyle="", marker=marker, color=colour, markerfacecolor=inside, label=verdict)
 

@@ -180,10 +180,7 @@ def _memory(file_name: str, corner: str) -> str:
 
 @functools.cache
 def _compared() -> pd.DataFrame:
-    found = runs.read_all([COMPARISON])
-    # The reference is the main strategy of the run with the most strategies.
-    found.sort(key=lambda run: -len(run.summary["strategies"]))
-    return compare_methods.compare(found)
+    return compare_methods.compare(compare_methods.reference_first(runs.read_all([COMPARISON])))
 
 
 def comparison() -> str:

@@ -4,10 +4,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from analysis import learning_curves
+from analysis import compare_methods, learning_curves
 from analysis import runs as runs_lib
 from analysis import study as study_lib
-from analysis.report import client_figures, configurations, figures, sections, static
+from analysis.report import client_figures, comparison_figures, configurations, figures, sections, static
 from analysis.report import page as page_lib
 from tests.analysis.report.conftest import NASTY
 
@@ -54,6 +54,33 @@ def test_accuracy_by_a_setting_has_its_values_in_order_on_one_line(table_1):
     assert personalized.y == pytest.approx(table["personalized_accuracy"], rel=1e-5)
     with pytest.raises(runs_lib.NotRecordedError, match="one value"):
         figures.by_setting("clients_per_round", "cohort")(table_1)
+
+
+def test_differences_are_those_of_the_comparison_with_their_intervals(table_1):
+    (marks,) = comparison_figures.differences(table_1).data
+    row = compare_methods.compare([run for configuration in table_1 for run in configuration.runs]).iloc[1]
+    assert marks.name == row["judged"] == "fewer than 3 seeds"
+    (x,), (above,), (below,) = marks.x, marks.error_x.array, marks.error_x.arrayminus
+    assert (x, x - below, x + above) == pytest.approx(
+        tuple(row[["difference", "difference_low", "difference_high"]]), abs=1e-5
+    )
+    with pytest.raises(runs_lib.NotRecordedError, match="nothing to compare"):
+        comparison_figures.differences(table_1[:1])
+
+
+def test_methods_that_cannot_be_compared_have_no_figure_of_differences(fine_tuning):
+    with pytest.raises(runs_lib.NotRecordedError):
+        comparison_figures.differences(fine_tuning)  # other seeds
+
+
+def test_accuracy_by_bytes_is_of_the_runs_that_have_them_on_record(table_1, monkeypatch):
+    with pytest.raises(runs_lib.NotRecordedError, match="no run has bytes on record"):
+        comparison_figures.by_bytes(table_1)
+    for run in table_1[0].runs:
+        monkeypatch.setitem(run.summary, "communication", {"stages": {}, "down": 3e9, "up": 1e9})
+    (mark,) = comparison_figures.by_bytes(table_1).data
+    assert mark.x == (4,)
+    assert mark.y == pytest.approx([configurations.over_seeds(table_1)["personalized_accuracy"][0]], rel=1e-5)
 
 
 def test_learning_rates_are_of_validation_clients_after_all_epochs(fine_tuning):
