@@ -1,0 +1,147 @@
+"""What a round of each method costs beside FedAvg: processor time, visits of examples, bytes.
+
+    python -m benchmarks.methods                                  # all methods, 3 rounds each
+    python -m benchmarks.methods --methods=ditto,apfl --repetitions=5
+
+Every method trains the paper's network on the same five synthetic writers, with its default rates and E = 2 or K = 10.
+FedBN needs a network with normalization; "fed_avg-cnn_group_norm" is FedAvg with that one. The methods take turns, a
+round each, so other work of the machine affects all of them alike: compare ratios. `processor_seconds` are those of
+this process and of TFF's worker. `methods.csv` in --output_dir gets a row for each method and round, with the bytes
+that a client receives, sends and keeps (see algorithms/communication.py); bytes that depend on the cohort are missing.
+"""
+
+import argparse
+import dataclasses
+import os
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import pandas as pd
+import psutil
+from absl import flags
+
+from benchmarks import recording
+from tff_personalization import methods
+from tff_personalization.algorithms import communication, method, stateful_clients
+from tff_personalization.execution import runtime, worker_binary
+from tff_personalization.experiment import config
+from tff_personalization.experiment import setup as setup_lib
+from tff_personalization.tasks import federated_data
+
+WARM_UP = 2  # rounds
+NORMALIZED = "cnn_group_norm"
+_SHARED = {"num_clients": 12, "test_clients": 4, "clients_per_round": 5, "rounds": 100}
+_OF_METHODS: dict[str, dict[str, Any]] = {"personalized_fed_avg": {"stage_2_round": 2}, "fed_bn": {"model": NORMALIZED}}
+REFERENCE = "fed_avg"
+NAMES = (*(name for name in methods.METHODS if name != "local_only"), f"{REFERENCE}-{NORMALIZED}")
+
+
+@dataclasses.dataclass
+class Contender:
+    """A method in training: the state after its last round, and the rounds that it has done."""
+
+    training: method.Training
+    stage: method.Stage
+    state: Any = None
+    rounds: int = 0
+
+    def round(self) -> int:
+        """Does a round and returns its visits of examples."""
+        process = self.stage.process
+        if self.state is None:
+            self.state = process.initialize()
+        self.rounds += 1
+        # The cohort of the same round for every method, with what a client keeps before its first round.
+        cohort = self.training.cohort(self.rounds)
+        if isinstance(process, stateful_clients.StatefulProcess):
+            output = process.next(self.state, cohort.values, [process.client_state] * len(cohort.values))
+        else:
+            output = process.next(self.state, cohort.values)
+        self.state = output.state
+        measured = output.metrics["client_work"]
+        return int(measured["examples"]) + int(measured["extra_examples"])
+
+
+def contender(name: str) -> Contender:
+    """The method of one of `NAMES`, before its first round."""
+    of_method, _, model = name.partition("-")
+    settings = _SHARED | _OF_METHODS.get(of_method, {}) | ({"model": model} if model else {})
+    fields = methods.get(of_method).settings.flags()
+    for flag, value in (("local_epochs", 2), ("local_steps", 10)):
+        if flag in fields:
+            settings[flag] = value
+    values = flags.FlagValues()
+    config.define_flags(values)
+    values(["", f"--method={of_method}", *(config.argument(flag, value) for flag, value in settings.items())])
+    experiment = config.from_flags(values)
+    training = methods.get(of_method).build(setup_lib.setup(experiment, federated_data.load(experiment.config)))
+    return Contender(training, training.stages[-1])
+
+
+def measure(names: Sequence[str], repetitions: int) -> pd.DataFrame:
+    """One row per method and round, after `WARM_UP` rounds of each."""
+    contenders = {name: contender(name) for name in names}
+    rows = []
+    for turn in range(WARM_UP + repetitions):
+        for name, one in contenders.items():
+            before, started = _processor_seconds(), time.perf_counter()
+            visits = one.round()
+            seconds, processor_seconds = time.perf_counter() - started, _processor_seconds() - before
+            if turn >= WARM_UP:
+                sent = communication.of_process(one.stage.process)
+                rows.append(
+                    {
+                        "method": name,
+                        "repetition": turn - WARM_UP,
+                        "seconds": round(seconds, 4),
+                        "processor_seconds": round(processor_seconds, 2),
+                        "visits": visits,
+                        **{f"bytes_{way}": number for way, number in sent._asdict().items()},
+                    }
+                )
+    return pd.DataFrame(rows)
+
+
+def summarize(table: pd.DataFrame) -> pd.DataFrame:
+    """Per method: the mean of the rounds' ratios to FedAvg's round of the same turn, and visits and bytes likewise."""
+    of_reference = table[table["method"] == REFERENCE].set_index("repetition")
+    rows = {}
+    for name, of_method in table.groupby("method", sort=False):
+        turns = of_method.set_index("repetition")
+        ratios = turns["processor_seconds"] / of_reference["processor_seconds"]
+        rows[name] = {
+            "processor time": ratios.mean(),
+            "least": ratios.min(),
+            "most": ratios.max(),
+            "visits": turns["visits"].sum() / of_reference["visits"].sum(),
+            **{way: turns[f"bytes_{way}"].iloc[0] / 1e6 for way in ("down", "up", "kept")},
+        }
+    return pd.DataFrame(rows).T
+
+
+def _processor_seconds() -> float:
+    process = psutil.Process()
+    times = [one.cpu_times() for one in (process, *process.children(recursive=True))]
+    return sum(one.user + one.system for one in times)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--methods", default="", help="which methods, separated by commas; all unless given")
+    parser.add_argument("--repetitions", type=int, default=3, help="rounds of each method that count")
+    recording.add_output_dir(parser)
+    options = parser.parse_args()
+    if options.repetitions < 1:
+        parser.error(f"--repetitions={options.repetitions}: give 1 or more")
+    chosen = recording.chosen(parser, "methods", options.methods, NAMES) if options.methods else list(NAMES)
+    names = list(dict.fromkeys([REFERENCE, *chosen]))
+    print(f"{len(names)} methods, {worker_binary.available_cores()} cores", flush=True)
+    with open(os.devnull, "wb") as log, runtime.execution_context(log=log):
+        table = measure(names, options.repetitions)
+    print(summarize(table).round(2).to_string(), flush=True)
+    recording.write(table, options.output_dir / "methods.csv")
+
+
+if __name__ == "__main__":
+    main()
