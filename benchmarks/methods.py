@@ -84,6 +84,7 @@ def measure(names: Sequence[str], repetitions: int) -> pd.DataFrame:
     contenders = {name: contender(name) for name in names}
     rows = []
     for turn in range(WARM_UP + repetitions):
+        print(f"  turn {turn + 1} of {WARM_UP + repetitions}", flush=True)
         for name, one in contenders.items():
             before, started = _processor_seconds(), time.perf_counter()
             visits = one.round()
