@@ -4,6 +4,7 @@
     python -m benchmarks.methods --methods=ditto,apfl --repetitions=5
 
 Every method trains the paper's network on the same five synthetic writers, with its default rates and E = 2 or K = 10.
+All five train in each round, so clients that keep states have them from the first round that counts.
 FedBN needs a network with normalization; "fed_avg-cnn_group_norm" is FedAvg with that one. The methods take turns, a
 round each, so other work of the machine affects all of them alike: compare ratios. `processor_seconds` are those of
 this process and of TFF's worker. `methods.csv` in --output_dir gets a row for each method and round, with the bytes
@@ -31,7 +32,7 @@ from tff_personalization.tasks import federated_data
 
 WARM_UP = 2  # rounds
 NORMALIZED = "cnn_group_norm"
-_SHARED = {"num_clients": 12, "test_clients": 4, "clients_per_round": 5, "rounds": 100}
+_SHARED = {"num_clients": 9, "test_clients": 4, "clients_per_round": 5, "rounds": 100}
 _OF_METHODS: dict[str, dict[str, Any]] = {"personalized_fed_avg": {"stage_2_round": 2}, "fed_bn": {"model": NORMALIZED}}
 REFERENCE = "fed_avg"
 NAMES = (*(name for name in methods.METHODS if name != "local_only"), f"{REFERENCE}-{NORMALIZED}")
@@ -39,11 +40,12 @@ NAMES = (*(name for name in methods.METHODS if name != "local_only"), f"{REFEREN
 
 @dataclasses.dataclass
 class Contender:
-    """A method in training: the state after its last round, and the rounds that it has done."""
+    """A method in training: the states of the server and the clients after its last round, and its number."""
 
     training: method.Training
     stage: method.Stage
     state: Any = None
+    client_states: dict[str, Any] = dataclasses.field(default_factory=dict)
     rounds: int = 0
 
     def round(self) -> int:
@@ -52,10 +54,11 @@ class Contender:
         if self.state is None:
             self.state = process.initialize()
         self.rounds += 1
-        # The cohort of the same round for every method, with what a client keeps before its first round.
         cohort = self.training.cohort(self.rounds)
         if isinstance(process, stateful_clients.StatefulProcess):
-            output = process.next(self.state, cohort.values, [process.client_state] * len(cohort.values))
+            kept = [self.client_states.get(member, process.client_state) for member in cohort.members]
+            output = process.next(self.state, cohort.values, kept)
+            self.client_states |= zip(cohort.members, output.client_states, strict=True)
         else:
             output = process.next(self.state, cohort.values)
         self.state = output.state
