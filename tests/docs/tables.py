@@ -11,9 +11,11 @@ import re
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
-from analysis import claims, compare_methods, runs, study, tables
+from analysis import claims, compare_methods, names, runs, study, tables
+from analysis import costs as costs_lib
 from tests.stress import moments
 
 DOCS = pathlib.Path(__file__).parents[2] / "docs"
@@ -26,6 +28,7 @@ PAGES = (
     DOCS / "reliability.md",
     DOCS / "scaling.md",
     DOCS / "comparison.md",
+    DOCS / "results.md",
     DOCS / "paper.md",
 )
 _KINDS = {
@@ -43,6 +46,13 @@ _MOMENTS = (
     *(moments.STARTING, moments.READING, moments.BUILDING, moments.RESUMING, moments.TRAINING, moments.STAGE_2),
     *(moments.EVALUATING, moments.RECORDING, moments.SAVING, moments.BETWEEN, moments.JUDGING, moments.REPORTING),
 )
+_WORDS = {
+    claims.SUPPORTED: "**holds**",
+    claims.NOT_SUPPORTED: "**does not hold**",
+    claims.NO_DIFFERENCE: "**no difference**",
+    claims.UNDECIDED: "undecided",
+}
+_CLAIMS = ("T1", "C1", "C2", "C3", "P", "W", "S", "L")  # their order
 _EVENTS = {"1 workers": "1 worker", "3 workers": "3 workers, on two cores"}
 
 
@@ -188,6 +198,26 @@ def comparison() -> str:
     return compare_methods.render(_compared(), "markdown")
 
 
+def costs() -> str:
+    """A round of each method beside FedAvg's, from one interleaved run; see benchmarks/methods.py."""
+    from benchmarks import methods  # these import TensorFlow, which few tables need
+    from tff_personalization import methods as all_methods
+
+    rows = []
+    for name, row in methods.summarize(pd.read_csv(DOCS / "performance" / "methods.csv")).iterrows():
+        method, _, network = str(name).partition("-")
+        pooled = all_methods.get(method).pooled  # has no clients
+        shown = {
+            "method": names.method(method) + (", group normalization" if network else ""),
+            "processor time": f"{row['processor time']:.2f} ({row['least']:.2f}–{row['most']:.2f})",
+            "all visits": f"{row['visits']:.2f}",
+        }
+        for way in ("down", "up", "kept"):
+            shown[way] = "–" if pooled else costs_lib.millions(1e6 * row[way], "MB") if row[way] else "0"
+        rows.append(shown)
+    return _markdown(pd.DataFrame(rows))
+
+
 def three_seeds() -> str:
     """The methods of `comparison` with three seeds, each with fine-tuning."""
     rows = _compared()
@@ -205,6 +235,31 @@ def verdicts_femnist() -> str:
     return _verdicts(MEDIUM)
 
 
+def claim_map() -> str:
+    """Every claim by data: whether it holds, and the effect."""
+    cells: dict[str, dict[str, str]] = {}
+    for records, data in ((MEDIUM, "Federated EMNIST"), (SMALL, "UNIPEN")):
+        for found in claims.judge(study.read(records)):
+            row = cells.setdefault(found["id"].split(" ")[0], {"": found["id"].split(" ")[0]})
+            row.setdefault("claim", found["statement"].split(": ")[-1])
+            if found["verdict"] != claims.NO_RUNS:
+                shown = f"{_WORDS[found['verdict']]} {found['effect']:+.3f}"
+                if other := _other_data(found):
+                    row["other data"] = "<br>".join(filter(None, [row.get("other data"), f"{shown} ({other})"]))
+                else:
+                    row[data] = shown
+    order = ["", "claim", "Federated EMNIST", "UNIPEN", "other data"]
+    by_id = sorted(cells.values(), key=lambda row: (_CLAIMS.index(row[""].split(".")[0]), row[""]))
+    return _markdown(pd.DataFrame(by_id)[order].fillna("–"))
+
+
+def _other_data(found: dict[str, Any]) -> str:
+    """The data of a verdict that is not on handwriting of real writers; "" for one that is."""
+    if found["synthetic"]:
+        return f"synthetic writers{found['id'].partition('(')[2].rstrip(')').replace('h =', ', heterogeneity')}"
+    return "Shakespeare" if found["id"].startswith("L.") else ""
+
+
 def second_stages() -> str:
     """Initial → personalized accuracy with and without a second stage on Federated EMNIST, by seed."""
     rows: dict[int, dict[str, str]] = {}
@@ -216,6 +271,62 @@ def second_stages() -> str:
         row = rows.setdefault(entry.seed, {"seed": str(entry.seed)})
         row[name] = " → ".join(f"{mean:.3f}" for mean in means)
     return _markdown(pd.DataFrame(list(rows.values())))
+
+
+def femnist() -> str:
+    """FedAvg, its second stage and pooled models on Federated EMNIST, over the seeds that have all of them."""
+    found = study.read(MEDIUM).by_name
+    of_label: dict[str, dict[int, runs.Run]] = {}
+    for experiment in ("fine_tuning", "centralized"):
+        for entry in found[experiment].entries:
+            stage_2 = entry.run.config["flags"]["optimizers"].get("stage_2_server", {}).get("learning_rate")
+            usual = stage_2 is None or (stage_2, entry.run.config["flags"]["local_steps"]) == (0.001, 10)
+            if usual and entry.run.summary["rounds"] == 160:
+                of_label.setdefault(entry.label, {}).setdefault(entry.seed, entry.run)
+    seeds = set.intersection(*(set(by_seed) for by_seed in of_label.values()))
+    table = compare_methods.compare([by_seed[seed] for by_seed in of_label.values() for seed in sorted(seeds)])
+    table["method"] = list(of_label)
+    return compare_methods.render(table, "markdown", ["settings", "strategy", "seeds", "wall time (s)"])
+
+
+def who_gains_femnist() -> str:
+    """Shares of test clients that gain, stay as they are and are hurt, by strategy: means over seeds."""
+    found = study.read(MEDIUM).by_name["who_gains"].runs
+    rows = []
+    for strategy in found[0].config["flags"]["strategies"]:
+        gains = [run.client_gains(strategy)["gain"] for run in found]
+        shares = {
+            name: np.mean([share(gain).mean() for gain in gains])
+            for name, share in {
+                "gain": lambda gain: gain > 0,
+                "unchanged": lambda gain: gain == 0,
+                "hurt": lambda gain: gain < 0,
+            }.items()
+        }
+        mean = np.mean([gain.mean() for gain in gains])
+        shown = {name: f"{share:.0%}" for name, share in shares.items()}
+        rows.append({"strategy": names.strategy(strategy), "mean gain": f"{mean:+.3f}", **shown})
+    return _markdown(pd.DataFrame(rows))
+
+
+def k_shot_femnist() -> str:
+    """Fine-tuning with fewer train examples: means over seeds."""
+    tables_of_seeds = []
+    for run in study.read(MEDIUM).by_name["who_gains"].runs:
+        rows = run.k_shot[(run.k_shot["strategy"] == "fine_tune") & (run.k_shot["epoch"] == run.k_shot["epoch"].max())]
+        tables_of_seeds.append(rows.set_index("examples")[["accuracy_mean", "share_gaining", "share_hurt"]])
+    means = sum(tables_of_seeds) / len(tables_of_seeds)
+    return _markdown(
+        pd.DataFrame(
+            {
+                "train examples": name if name == "all" else f"at most {name}",
+                "personalized accuracy": f"{row['accuracy_mean']:.3f}",
+                "gain": f"{row['share_gaining']:.0%}",
+                "hurt": f"{row['share_hurt']:.0%}",
+            }
+            for name, row in means.iterrows()
+        )
+    )
 
 
 def _verdicts(records: pathlib.Path) -> str:
@@ -247,10 +358,15 @@ TABLES: dict[str, Callable[[], str]] = {
         memory_rounds,
         memory_clients,
         comparison,
+        costs,
         three_seeds,
         verdicts,
         verdicts_femnist,
+        claim_map,
         second_stages,
+        femnist,
+        who_gains_femnist,
+        k_shot_femnist,
     )
 }
 
