@@ -9,6 +9,7 @@ import pandas as pd
 from analysis import run_labels, study
 from analysis import runs as runs_lib
 
+_MOST_NAMED = 4  # runs that have not converged
 CONVERGED_WITHIN = 0.005  # largest difference of the mean personalized accuracies of two fifths of the rounds
 
 
@@ -49,14 +50,17 @@ def selected(experiment: study.Experiment, label: str | None = None, **overrides
 
 
 def still_changing(runs: Sequence[runs_lib.Run]) -> str:
-    """A sentence that names the runs that have not converged; empty if all have, or if that is unknown.
+    """A sentence that names runs that have not converged, those that change most; empty if all have or it is unknown.
 
     A run has converged if the mean personalized accuracy of validation clients in the last fifth of its rounds differs
     from that in the fifth before by at most `CONVERGED_WITHIN`.
     """
     changes = {label: _late_change(run) for label, run in zip(run_labels.of(runs), runs, strict=True)}
-    changing = [f"{label} ({change:+.3f})" for label, change in changes.items() if abs(change) > CONVERGED_WITHIN]
-    return f"Not converged in the last two fifths of the rounds: {', '.join(changing)}." if changing else ""
+    changing = {label: change for label, change in changes.items() if abs(change) > CONVERGED_WITHIN}
+    most = sorted(changing, key=lambda label: -abs(changing[label]))[:_MOST_NAMED]
+    named = ", ".join(f"{label} ({changing[label]:+.3f})" for label in most)
+    more = f" and {len(changing) - len(most)} more" if len(changing) > len(most) else ""
+    return f"Not converged in the last two fifths of the rounds: {named}{more}." if changing else ""
 
 
 def _late_change(run: runs_lib.Run) -> float:

@@ -35,6 +35,10 @@ def test_a_run_has_converged_if_personalized_accuracy_hardly_changes_in_its_last
     assert compared_runs.still_changing([rises, stays]) == (
         "Not converged in the last two fifths of the rounds: a (+0.100)."
     )
+    several = [_with_validation(make_run, f"r{rise}", early | {80: 0.5, 100: 0.5 + rise / 100}) for rise in range(1, 7)]
+    assert compared_runs.still_changing(several).endswith(
+        ": r6 (+0.060), r5 (+0.050), r4 (+0.040), r3 (+0.030) and 2 more."
+    )
 
 
 def runs_without_validation(make_run):
