@@ -9,20 +9,17 @@ import functools
 import pathlib
 import re
 from collections.abc import Callable
-from typing import Any
 
-import numpy as np
 import pandas as pd
 
-from analysis import claims, compare_methods, names, runs, study, tables
+from analysis import compare_methods, names, runs
 from analysis import costs as costs_lib
+from tests.docs import study_tables
 from tests.stress import moments
 
 DOCS = pathlib.Path(__file__).parents[2] / "docs"
 RECORDS = DOCS / "reliability"
 COMPARISON = DOCS / "results" / "comparison.zip"
-SMALL = DOCS / "results" / "paper-small.zip"
-MEDIUM = DOCS / "results" / "paper-medium.zip"
 PAGES = (
     DOCS.parent / "README.md",
     DOCS / "reliability.md",
@@ -46,20 +43,13 @@ _MOMENTS = (
     *(moments.STARTING, moments.READING, moments.BUILDING, moments.RESUMING, moments.TRAINING, moments.STAGE_2),
     *(moments.EVALUATING, moments.RECORDING, moments.SAVING, moments.BETWEEN, moments.JUDGING, moments.REPORTING),
 )
-_WORDS = {
-    claims.SUPPORTED: "**holds**",
-    claims.NOT_SUPPORTED: "**does not hold**",
-    claims.NO_DIFFERENCE: "**no difference**",
-    claims.UNDECIDED: "undecided",
-}
-_CLAIMS = ("T1", "C1", "C2", "C3", "P", "W", "S", "L")  # their order
 _EVENTS = {"1 workers": "1 worker", "3 workers": "3 workers, on two cores"}
 
 
 def faults() -> str:
     """By moment and kind: ended with the same numbers / injected, and the most rounds done again."""
     rows = pd.read_csv(RECORDS / "faults.csv")
-    return _markdown(
+    return study_tables.markdown(
         pd.DataFrame(
             [_of_moment(moment, rows[rows["moment"] == moment]) for moment in _MOMENTS] + [_of_moment("all", rows)]
         )
@@ -85,7 +75,7 @@ def _survived(rows: pd.DataFrame) -> str:
 def bad_input() -> str:
     """By kind: malformed input given to its reader."""
     rows = pd.read_csv(RECORDS / "bad_input.csv")
-    return _markdown(
+    return study_tables.markdown(
         rows[["kind", "tried", "refused", "accepted", "other"]].rename(
             columns={"kind": "input", "refused": "refused in one line", "other": "anything else"}
         )
@@ -111,7 +101,7 @@ def bad_commands() -> str:
         }
 
     kinds = [of(kind, part) for kind, part in judged.groupby("kind", sort=False)]
-    return _markdown(pd.DataFrame([*kinds, of("all", judged)]))
+    return study_tables.markdown(pd.DataFrame([*kinds, of("all", judged)]))
 
 
 def environments() -> str:
@@ -124,7 +114,7 @@ def environments() -> str:
     for command, found in rows.groupby("command")["found"]:
         counts = found.map(ended).fillna("else").value_counts()
         every[command] = " / ".join(str(counts.get(name, 0)) for name in [*ended.values(), "else"])
-    return _markdown(pd.concat([shown.reset_index(), pd.DataFrame([every])]))
+    return study_tables.markdown(pd.concat([shown.reset_index(), pd.DataFrame([every])]))
 
 
 def soak() -> str:
@@ -143,7 +133,7 @@ def soak() -> str:
 
     methods = [of(name, part) for name, part in rows.groupby("method", sort=False)]
     every = {**of("all", rows), **{column: int(rows[column].max()) for column in left}}
-    return _markdown(pd.DataFrame([*methods, every]).fillna(""))
+    return study_tables.markdown(pd.DataFrame([*methods, every]).fillna(""))
 
 
 def fuzz() -> str:
@@ -151,14 +141,14 @@ def fuzz() -> str:
     rows = pd.read_csv(RECORDS / "fuzz.csv").groupby("reader", sort=False)
     table = rows[["executions", "findings", "seconds"]].sum().reset_index()
     every = {"reader": "all", **table[["executions", "findings", "seconds"]].sum().to_dict()}
-    return _markdown(pd.concat([table, pd.DataFrame([every])]).astype(object))
+    return study_tables.markdown(pd.concat([table, pd.DataFrame([every])]).astype(object))
 
 
 def scale_out() -> str:
     """By event: the median of its rounds."""
     rows = pd.read_csv(RECORDS / "scale_out.csv").groupby("event", sort=False)
     table = rows[["seconds", "examples_per_second", "workers_afterwards"]].median()
-    return _markdown(
+    return study_tables.markdown(
         pd.DataFrame(
             {
                 "round": [_EVENTS.get(event, event) for event in table.index],
@@ -185,7 +175,7 @@ def _memory(file_name: str, corner: str) -> str:
     columns = {corner: ["Python (MB)", "TFF's worker (MB)"]}
     for row in rows.itertuples():
         columns[f"{row.round:,}"] = [f"{row.python_mb:,}", f"{row.worker_mb:,}"]
-    return _markdown(pd.DataFrame(columns))
+    return study_tables.markdown(pd.DataFrame(columns))
 
 
 @functools.cache
@@ -215,7 +205,7 @@ def costs() -> str:
         for way in ("down", "up", "kept"):
             shown[way] = "–" if pooled else costs_lib.millions(1e6 * row[way], "MB") if row[way] else "0"
         rows.append(shown)
-    return _markdown(pd.DataFrame(rows))
+    return study_tables.markdown(pd.DataFrame(rows))
 
 
 def three_seeds() -> str:
@@ -223,126 +213,6 @@ def three_seeds() -> str:
     rows = _compared()
     shown = rows[(rows["seeds"] == 3) & (rows["strategy"] == "fine_tune")]
     return compare_methods.render(shown, "markdown", ["settings", "strategy", "seeds"])
-
-
-def verdicts() -> str:
-    """The verdicts of scale small on the paper's claims."""
-    return _verdicts(SMALL)
-
-
-def verdicts_femnist() -> str:
-    """The verdicts of the study on Federated EMNIST on the claims that its runs reach so far."""
-    return _verdicts(MEDIUM)
-
-
-def claim_map() -> str:
-    """Every claim by data: whether it holds, and the effect."""
-    cells: dict[str, dict[str, str]] = {}
-    for records, data in ((MEDIUM, "Federated EMNIST"), (SMALL, "UNIPEN")):
-        for found in claims.judge(study.read(records)):
-            row = cells.setdefault(found["id"].split(" ")[0], {"": found["id"].split(" ")[0]})
-            row.setdefault("claim", found["statement"].split(": ")[-1])
-            if found["verdict"] != claims.NO_RUNS:
-                shown = f"{_WORDS[found['verdict']]} {found['effect']:+.3f}"
-                if other := _other_data(found):
-                    row["other data"] = "<br>".join(filter(None, [row.get("other data"), f"{shown} ({other})"]))
-                else:
-                    row[data] = shown
-    order = ["", "claim", "Federated EMNIST", "UNIPEN", "other data"]
-    by_id = sorted(cells.values(), key=lambda row: (_CLAIMS.index(row[""].split(".")[0]), row[""]))
-    return _markdown(pd.DataFrame(by_id)[order].fillna("–"))
-
-
-def _other_data(found: dict[str, Any]) -> str:
-    """The data of a verdict that is not on handwriting of real writers; "" for one that is."""
-    if found["synthetic"]:
-        return f"synthetic writers{found['id'].partition('(')[2].rstrip(')').replace('h =', ', heterogeneity')}"
-    return "Shakespeare" if found["id"].startswith("L.") else ""
-
-
-def second_stages() -> str:
-    """Initial → personalized accuracy with and without a second stage on Federated EMNIST, by seed."""
-    rows: dict[int, dict[str, str]] = {}
-    for entry in sorted(study.read(MEDIUM).by_name["fine_tuning"].entries, key=lambda entry: entry.seed):
-        flags, summary = entry.run.config["flags"], entry.run.summary
-        means = [summary[which]["mean"] for which in ("initial_accuracy", "personalized_accuracy")]
-        rate = flags["optimizers"].get("stage_2_server", {}).get("learning_rate")
-        name = entry.label if rate is None else f"K = {flags['local_steps']}, α = {rate}"
-        row = rows.setdefault(entry.seed, {"seed": str(entry.seed)})
-        row[name] = " → ".join(f"{mean:.3f}" for mean in means)
-    return _markdown(pd.DataFrame(list(rows.values())))
-
-
-def femnist() -> str:
-    """FedAvg, its second stage and pooled models on Federated EMNIST, over the seeds that have all of them."""
-    found = study.read(MEDIUM).by_name
-    of_label: dict[str, dict[int, runs.Run]] = {}
-    for experiment in ("fine_tuning", "centralized"):
-        for entry in found[experiment].entries:
-            stage_2 = entry.run.config["flags"]["optimizers"].get("stage_2_server", {}).get("learning_rate")
-            usual = stage_2 is None or (stage_2, entry.run.config["flags"]["local_steps"]) == (0.001, 10)
-            if usual and entry.run.summary["rounds"] == 160:
-                of_label.setdefault(entry.label, {}).setdefault(entry.seed, entry.run)
-    seeds = set.intersection(*(set(by_seed) for by_seed in of_label.values()))
-    table = compare_methods.compare([by_seed[seed] for by_seed in of_label.values() for seed in sorted(seeds)])
-    table["method"] = list(of_label)
-    return compare_methods.render(table, "markdown", ["settings", "strategy", "seeds", "wall time (s)"])
-
-
-def who_gains_femnist() -> str:
-    """Shares of test clients that gain, stay as they are and are hurt, by strategy: means over seeds."""
-    found = study.read(MEDIUM).by_name["who_gains"].runs
-    rows = []
-    for strategy in found[0].config["flags"]["strategies"]:
-        gains = [run.client_gains(strategy)["gain"] for run in found]
-        shares = {
-            name: np.mean([share(gain).mean() for gain in gains])
-            for name, share in {
-                "gain": lambda gain: gain > 0,
-                "unchanged": lambda gain: gain == 0,
-                "hurt": lambda gain: gain < 0,
-            }.items()
-        }
-        mean = np.mean([gain.mean() for gain in gains])
-        shown = {name: f"{share:.0%}" for name, share in shares.items()}
-        rows.append({"strategy": names.strategy(strategy), "mean gain": f"{mean:+.3f}", **shown})
-    return _markdown(pd.DataFrame(rows))
-
-
-def k_shot_femnist() -> str:
-    """Fine-tuning with fewer train examples: means over seeds."""
-    tables_of_seeds = []
-    for run in study.read(MEDIUM).by_name["who_gains"].runs:
-        rows = run.k_shot[(run.k_shot["strategy"] == "fine_tune") & (run.k_shot["epoch"] == run.k_shot["epoch"].max())]
-        tables_of_seeds.append(rows.set_index("examples")[["accuracy_mean", "share_gaining", "share_hurt"]])
-    means = sum(tables_of_seeds) / len(tables_of_seeds)
-    return _markdown(
-        pd.DataFrame(
-            {
-                "train examples": name if name == "all" else f"at most {name}",
-                "personalized accuracy": f"{row['accuracy_mean']:.3f}",
-                "gain": f"{row['share_gaining']:.0%}",
-                "hurt": f"{row['share_hurt']:.0%}",
-            }
-            for name, row in means.iterrows()
-        )
-    )
-
-
-def _verdicts(records: pathlib.Path) -> str:
-    return _markdown(pd.DataFrame([_of_claim(found) for found in claims.judge(study.read(records))]))
-
-
-def _of_claim(found: dict[str, Any]) -> dict[str, str]:
-    has_interval = found["low"] is not None
-    return {
-        "": found["id"],
-        "claim": found["statement"] + (" *(synthetic data)*" if found["synthetic"] else ""),
-        "effect": f"{found['effect']:+.3f} [{found['low']:+.3f}, {found['high']:+.3f}]" if has_interval else "–",
-        "by its interval": found["before_correction"],
-        "after correction": f"**{found['verdict']}**",
-        "seeds": str(found["seeds"] or "–"),
-    }
 
 
 TABLES: dict[str, Callable[[], str]] = {
@@ -360,20 +230,15 @@ TABLES: dict[str, Callable[[], str]] = {
         comparison,
         costs,
         three_seeds,
-        verdicts,
-        verdicts_femnist,
-        claim_map,
-        second_stages,
-        femnist,
-        who_gains_femnist,
-        k_shot_femnist,
+        study_tables.verdicts,
+        study_tables.verdicts_femnist,
+        study_tables.claim_map,
+        study_tables.second_stages,
+        study_tables.femnist,
+        study_tables.who_gains_femnist,
+        study_tables.k_shot_femnist,
     )
 }
-
-
-def _markdown(table: pd.DataFrame) -> str:
-    readable = table.map(lambda value: f"{value:,}" if isinstance(value, int) else str(value))
-    return tables.markdown(readable, "")
 
 
 def filled(page: str) -> str:

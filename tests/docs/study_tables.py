@@ -1,0 +1,146 @@
+"""Tables of the pages in docs/ from the records of the paper's experiments."""
+
+import pathlib
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from analysis import claims, compare_methods, names, runs, study, tables
+
+RESULTS = pathlib.Path(__file__).parents[2] / "docs" / "results"
+SMALL = RESULTS / "paper-small.zip"
+MEDIUM = RESULTS / "paper-medium.zip"
+_WORDS = {
+    claims.SUPPORTED: "**holds**",
+    claims.NOT_SUPPORTED: "**does not hold**",
+    claims.NO_DIFFERENCE: "**no difference**",
+    claims.UNDECIDED: "undecided",
+}
+_CLAIMS = ("T1", "C1", "C2", "C3", "P", "W", "S", "L")  # their order
+
+
+def markdown(table: pd.DataFrame) -> str:
+    """A table with its numbers in a readable form."""
+    readable = table.map(lambda value: f"{value:,}" if isinstance(value, int) else str(value))
+    return tables.markdown(readable, "")
+
+
+def verdicts() -> str:
+    """The verdicts of scale small on the paper's claims."""
+    return _verdicts(SMALL)
+
+
+def verdicts_femnist() -> str:
+    """The verdicts of the study on Federated EMNIST on the claims that its runs reach so far."""
+    return _verdicts(MEDIUM)
+
+
+def claim_map() -> str:
+    """Every claim by data: whether it holds, and the effect."""
+    cells: dict[str, dict[str, str]] = {}
+    for records, data in ((MEDIUM, "Federated EMNIST"), (SMALL, "UNIPEN")):
+        for found in claims.judge(study.read(records)):
+            row = cells.setdefault(found["id"].split(" ")[0], {"": found["id"].split(" ")[0]})
+            row.setdefault("claim", found["statement"].split(": ")[-1])
+            if found["verdict"] != claims.NO_RUNS:
+                shown = f"{_WORDS[found['verdict']]} {found['effect']:+.3f}"
+                if other := _other_data(found):
+                    row["other data"] = "<br>".join(filter(None, [row.get("other data"), f"{shown} ({other})"]))
+                else:
+                    row[data] = shown
+    order = ["", "claim", "Federated EMNIST", "UNIPEN", "other data"]
+    by_id = sorted(cells.values(), key=lambda row: (_CLAIMS.index(row[""].split(".")[0]), row[""]))
+    return markdown(pd.DataFrame(by_id)[order].fillna("–"))
+
+
+def _other_data(found: dict[str, Any]) -> str:
+    """The data of a verdict that is not on handwriting of real writers; "" for one that is."""
+    if found["synthetic"]:
+        return f"synthetic writers{found['id'].partition('(')[2].rstrip(')').replace('h =', ', heterogeneity')}"
+    return "Shakespeare" if found["id"].startswith("L.") else ""
+
+
+def second_stages() -> str:
+    """Initial → personalized accuracy with and without a second stage on Federated EMNIST, by seed."""
+    rows: dict[int, dict[str, str]] = {}
+    for entry in sorted(study.read(MEDIUM).by_name["fine_tuning"].entries, key=lambda entry: entry.seed):
+        flags, summary = entry.run.config["flags"], entry.run.summary
+        means = [summary[which]["mean"] for which in ("initial_accuracy", "personalized_accuracy")]
+        rate = flags["optimizers"].get("stage_2_server", {}).get("learning_rate")
+        name = entry.label if rate is None else f"K = {flags['local_steps']}, α = {rate}"
+        row = rows.setdefault(entry.seed, {"seed": str(entry.seed)})
+        row[name] = " → ".join(f"{mean:.3f}" for mean in means)
+    return markdown(pd.DataFrame(list(rows.values())))
+
+
+def femnist() -> str:
+    """FedAvg, its second stage and pooled models on Federated EMNIST, over the seeds that have all of them."""
+    found = study.read(MEDIUM).by_name
+    of_label: dict[str, dict[int, runs.Run]] = {}
+    for experiment in ("fine_tuning", "centralized"):
+        for entry in found[experiment].entries:
+            stage_2 = entry.run.config["flags"]["optimizers"].get("stage_2_server", {}).get("learning_rate")
+            usual = stage_2 is None or (stage_2, entry.run.config["flags"]["local_steps"]) == (0.001, 10)
+            if usual and entry.run.summary["rounds"] == 160:
+                of_label.setdefault(entry.label, {}).setdefault(entry.seed, entry.run)
+    seeds = set.intersection(*(set(by_seed) for by_seed in of_label.values()))
+    table = compare_methods.compare([by_seed[seed] for by_seed in of_label.values() for seed in sorted(seeds)])
+    table["method"] = list(of_label)
+    return compare_methods.render(table, "markdown", ["settings", "strategy", "seeds", "wall time (s)"])
+
+
+def who_gains_femnist() -> str:
+    """Shares of test clients that gain, stay as they are and are hurt, by strategy: means over seeds."""
+    found = study.read(MEDIUM).by_name["who_gains"].runs
+    rows = []
+    for strategy in found[0].config["flags"]["strategies"]:
+        gains = [run.client_gains(strategy)["gain"] for run in found]
+        shares = {
+            name: np.mean([share(gain).mean() for gain in gains])
+            for name, share in {
+                "gain": lambda gain: gain > 0,
+                "unchanged": lambda gain: gain == 0,
+                "hurt": lambda gain: gain < 0,
+            }.items()
+        }
+        mean = np.mean([gain.mean() for gain in gains])
+        shown = {name: f"{share:.0%}" for name, share in shares.items()}
+        rows.append({"strategy": names.strategy(strategy), "mean gain": f"{mean:+.3f}", **shown})
+    return markdown(pd.DataFrame(rows))
+
+
+def k_shot_femnist() -> str:
+    """Fine-tuning with fewer train examples: means over seeds."""
+    tables_of_seeds = []
+    for run in study.read(MEDIUM).by_name["who_gains"].runs:
+        rows = run.k_shot[(run.k_shot["strategy"] == "fine_tune") & (run.k_shot["epoch"] == run.k_shot["epoch"].max())]
+        tables_of_seeds.append(rows.set_index("examples")[["accuracy_mean", "share_gaining", "share_hurt"]])
+    means = sum(tables_of_seeds) / len(tables_of_seeds)
+    return markdown(
+        pd.DataFrame(
+            {
+                "train examples": name if name == "all" else f"at most {name}",
+                "personalized accuracy": f"{row['accuracy_mean']:.3f}",
+                "gain": f"{row['share_gaining']:.0%}",
+                "hurt": f"{row['share_hurt']:.0%}",
+            }
+            for name, row in means.iterrows()
+        )
+    )
+
+
+def _verdicts(records: pathlib.Path) -> str:
+    return markdown(pd.DataFrame([_of_claim(found) for found in claims.judge(study.read(records))]))
+
+
+def _of_claim(found: dict[str, Any]) -> dict[str, str]:
+    has_interval = found["low"] is not None
+    return {
+        "": found["id"],
+        "claim": found["statement"] + (" *(synthetic data)*" if found["synthetic"] else ""),
+        "effect": f"{found['effect']:+.3f} [{found['low']:+.3f}, {found['high']:+.3f}]" if has_interval else "–",
+        "by its interval": found["before_correction"],
+        "after correction": f"**{found['verdict']}**",
+        "seeds": str(found["seeds"] or "–"),
+    }
