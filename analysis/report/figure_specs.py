@@ -6,7 +6,6 @@ from collections.abc import Callable
 import plotly.graph_objects as go
 
 from analysis import (
-    accuracy_by_bytes,
     accuracy_distributions,
     before_after,
     client_scatter,
@@ -111,9 +110,7 @@ FIGURES = {
         "Personalized accuracy by bytes sent",
         "Test clients, main strategy. The bytes are those of all clients in all rounds of training, both ways.",
         comparison_figures.by_bytes,
-        accuracy_by_bytes.plot,
         about_seeds="Marks are means over seeds, with standard deviations.",
-        all_runs=True,
     ),
     "by_local_epochs": Spec(
         "Accuracy by local epochs E",

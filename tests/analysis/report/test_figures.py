@@ -83,6 +83,14 @@ def test_accuracy_by_bytes_is_of_the_runs_that_have_them_on_record(table_1, monk
     assert mark.y == pytest.approx([configurations.over_seeds(table_1)["personalized_accuracy"][0]], rel=1e-5)
 
 
+def test_accuracy_by_bytes_is_shown_for_runs_that_cannot_be_compared(fine_tuning, monkeypatch):
+    """Of other seeds: the figure for print does not compare them either."""
+    for configuration in fine_tuning:
+        for run in configuration.runs:
+            monkeypatch.setitem(run.summary, "communication", {"stages": {}, "down": 3e9, "up": 1e9})
+    assert len(sections.show("by_bytes", fine_tuning).drawn.axes[0].containers) == len(fine_tuning)
+
+
 def test_learning_rates_are_of_validation_clients_after_all_epochs(fine_tuning):
     (line,) = figures.learning_rates(fine_tuning).data
     assert line.x == (0.01, 0.11)
