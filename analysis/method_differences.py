@@ -8,6 +8,7 @@ band do not matter. A hollow mark has too few seeds for a verdict.
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 import pandas as pd
 from matplotlib.axes import Axes
@@ -40,7 +41,7 @@ def plot(runs: Sequence[runs_lib.Run]) -> Figure:
     axes.axvspan(-margin, margin, color=style.GREY, alpha=0.15, linewidth=0, zorder=0)
     axes.axvline(0, color=style.BLACK, linewidth=0.8, zorder=1)
     for verdict, of_verdict in others.groupby("judged"):
-        _draw(axes, of_verdict, *LOOKS[verdict], hollow=verdict == compare_methods.FEW_SEEDS)
+        _draw(axes, of_verdict, _look(verdict))
     axes.set_yticks(others["place"], others["label"], fontsize=8)
     axes.set_ylim(-0.7, len(others) - 0.3)
     axes.grid(axis="y", visible=False)
@@ -71,26 +72,21 @@ def rows(runs: Sequence[runs_lib.Run]) -> pd.DataFrame:
     return others
 
 
-def _draw(axes: Axes, of_verdict: pd.DataFrame, colour: str, marker: str, hollow: bool) -> None:
-    axes.hlines(
-        of_verdict["place"], of_verdict["difference_low"], of_verdict["difference_high"], color=colour, linewidth=1.2
-    )
-    inside = "white" if hollow else colour
-    axes.plot(
-        of_verdict["difference"],
-        of_verdict["place"],
-        linestyle="",
-        marker=marker,
-        color=colour,
-        markerfacecolor=inside,
-        zorder=3,
-    )
+def _draw(axes: Axes, of_verdict: pd.DataFrame, look: dict[str, Any]) -> None:
+    lows, highs = of_verdict["difference_low"], of_verdict["difference_high"]
+    axes.hlines(of_verdict["place"], lows, highs, color=look["color"], linewidth=1.2)
+    axes.plot(of_verdict["difference"], of_verdict["place"], **look, zorder=3)
 
 
 def _sample(verdict: str) -> Line2D:
+    return Line2D([], [], **_look(verdict), label=verdict)
+
+
+def _look(verdict: str) -> dict[str, Any]:
+    """How Matplotlib draws the marks of a verdict."""
     colour, marker = LOOKS[verdict]
     inside = "white" if verdict == compare_methods.FEW_SEEDS else colour
-    return Line2D([], [], linestyle="", marker=marker, color=colour, markerfacecolor=inside, label=verdict)
+    return {"linestyle": "", "marker": marker, "color": colour, "markerfacecolor": inside}
 
 
 if __name__ == "__main__":

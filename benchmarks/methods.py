@@ -85,6 +85,7 @@ def contender(name: str) -> Contender:
 def measure(names: Sequence[str], repetitions: int) -> pd.DataFrame:
     """One row per method and round, after `WARM_UP` rounds of each."""
     contenders = {name: contender(name) for name in names}
+    sent = {name: communication.of_process(one.stage.process)._asdict() for name, one in contenders.items()}
     rows = []
     for turn in range(WARM_UP + repetitions):
         print(f"  turn {turn + 1} of {WARM_UP + repetitions}", flush=True)
@@ -93,7 +94,6 @@ def measure(names: Sequence[str], repetitions: int) -> pd.DataFrame:
             visits = one.round()
             seconds, processor_seconds = time.perf_counter() - started, _processor_seconds() - before
             if turn >= WARM_UP:
-                sent = communication.of_process(one.stage.process)
                 rows.append(
                     {
                         "method": name,
@@ -101,7 +101,7 @@ def measure(names: Sequence[str], repetitions: int) -> pd.DataFrame:
                         "seconds": round(seconds, 4),
                         "processor_seconds": round(processor_seconds, 2),
                         "visits": visits,
-                        **{f"bytes_{way}": number for way, number in sent._asdict().items()},
+                        **{f"bytes_{way}": number for way, number in sent[name].items()},
                     }
                 )
     return pd.DataFrame(rows)

@@ -1,5 +1,6 @@
 """Tables of the pages in docs/ from the records of the paper's experiments."""
 
+import functools
 import pathlib
 from typing import Any
 
@@ -40,7 +41,7 @@ def claim_map() -> str:
     """Every claim by data: whether it holds, and the effect."""
     cells: dict[str, dict[str, str]] = {}
     for records, data in ((MEDIUM, "Federated EMNIST"), (SMALL, "UNIPEN")):
-        for found in claims.judge(study.read(records)):
+        for found in _judged(records):
             row = cells.setdefault(found["id"].split(" ")[0], {"": found["id"].split(" ")[0]})
             row.setdefault("claim", found["statement"].split(": ")[-1])
             if found["verdict"] != claims.NO_RUNS:
@@ -131,7 +132,13 @@ def k_shot_femnist() -> str:
 
 
 def _verdicts(records: pathlib.Path) -> str:
-    return markdown(pd.DataFrame([_of_claim(found) for found in claims.judge(study.read(records))]))
+    return markdown(pd.DataFrame([_of_claim(found) for found in _judged(records)]))
+
+
+@functools.cache
+def _judged(records: pathlib.Path) -> list[dict[str, Any]]:
+    """The verdicts on some records, which several tables show; their bootstraps take seconds."""
+    return claims.judge(study.read(records))
 
 
 def _of_claim(found: dict[str, Any]) -> dict[str, str]:
