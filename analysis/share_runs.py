@@ -5,13 +5,16 @@
 
 Each run becomes a folder with its name in the file, with config.json, summary.json and its tables, which have every
 client that the run recorded. All other scripts here read `mine.zip` like a study or a folder of runs, and
-`mine.zip/NAME` like a run. Paths of the machine are cut to their last part. The same records give the same bytes.
+`mine.zip/NAME` like a run. Paths of the machine are cut to their last part. Losses keep seven significant digits, about
+the precision of float32: more digits would be a third of the file. The same records give the same bytes.
 """
 
+import csv
 import io
 import json
 import os
 import pathlib
+import re
 import zipfile
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -28,6 +31,7 @@ TABLES = (
     *("decomposition.csv", "chosen_clients.csv", "participants.csv"),
 )
 _EARLIEST = (1980, 1, 1, 0, 0, 0)  # the earliest date of a zip file
+_LONG = re.compile(r"\d+\.\d{7,}(e-?\d+)?")
 
 
 def of_run(run: runs_lib.Run) -> dict[str, bytes]:
@@ -35,7 +39,11 @@ def of_run(run: runs_lib.Run) -> dict[str, bytes]:
     contents = {"config.json": runs_lib.without_paths(run.config), "summary.json": run.summary}
     files = {f"{run.name}/{name}": _json(content) for name, content in contents.items()}
     tables = {name: run.directory / name for name in TABLES}
-    return files | {f"{run.name}/{name}": places.read_bytes(path) for name, path in tables.items() if path.exists()}
+    return files | {
+        f"{run.name}/{name}": _with_short_losses(places.read_text(path))
+        for name, path in tables.items()
+        if path.exists()
+    }
 
 
 def of_study(of: study.Study) -> dict[str, bytes]:
@@ -83,6 +91,21 @@ def write(files: Mapping[str, bytes], to: pathlib.Path) -> pathlib.Path:
         temporary.unlink(missing_ok=True)
         raise UserError(f"--to: {to} cannot be written ({error.strerror}); give another file") from None
     return to
+
+
+def _with_short_losses(table: str) -> bytes:
+    """A CSV table with losses of seven significant digits; all else stays as it is."""
+    rows = list(csv.reader(io.StringIO(table)))
+    losses = {column for row in rows[:1] for column, name in enumerate(row) if "loss" in name}
+    shortened = io.StringIO()
+    csv.writer(shortened, lineterminator="\n").writerows(
+        [_LONG.sub(_shorter, cell) if column in losses else cell for column, cell in enumerate(row)] for row in rows
+    )
+    return shortened.getvalue().encode()
+
+
+def _shorter(number: re.Match[str]) -> str:
+    return f"{float(number[0]):.7g}"
 
 
 def _json(contents: Any) -> bytes:

@@ -8,6 +8,7 @@ import pytest
 from analysis import claims, compare_methods, share_runs, study
 from analysis import runs as runs_lib
 from tff_personalization.errors import UserError
+from tff_personalization.records import places
 
 
 @pytest.fixture
@@ -54,6 +55,16 @@ def test_a_study_in_a_zip_file_is_the_study_and_the_same_records_give_the_same_b
         UserError, match=r"a\.zip: a zip file; python -m analysis\.share_runs .* evaluates the claims again"
     ):
         claims.write(first)
+
+
+def test_losses_are_shortened_and_all_else_stays(make_run, share):
+    directory = make_run("mine")
+    table = 'client,accuracy,loss\n"a,b",0.8181818181818182,0.9045422293923118\nc,1.0,\n'
+    (directory / "k_shot.csv").write_text(table)
+    shared = share(directory) / "mine"
+    assert places.read_bytes(places.place(shared) / "k_shot.csv").decode() == table.replace(
+        "0.9045422293923118", "0.9045422"
+    )
 
 
 def test_another_run_is_not_lost(make_run, share):
