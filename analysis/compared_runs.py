@@ -101,8 +101,13 @@ def round_of_as_many_examples(run: runs_lib.Run, reference: runs_lib.Run) -> int
 
 
 def on_validation(run: runs_lib.Run) -> pd.Series:
-    """The last model's mean initial and personalized accuracy on all validation clients, with the flags' settings."""
+    """The last model's mean initial and personalized accuracy on all validation clients, with the flags' settings.
+
+    If the flags' learning rate is none of those that were tried, these are the figures of the first one that was.
+    """
     judged = run.choice[run.choice["strategy"] == run.summary["strategy"]]
-    by_epoch = judged.drop_duplicates("epoch").set_index("epoch")["accuracy_mean"]  # for the first learning rate
+    given = run_labels.settings(run).get("personalization_learning_rate")
+    with_flags = judged[judged["learning_rate"] == given]
+    by_epoch = (judged if with_flags.empty else with_flags).drop_duplicates("epoch").set_index("epoch")["accuracy_mean"]
     epochs = [0, run.summary["personalization_epochs"]]
     return by_epoch.reindex(epochs).set_axis(["initial", "personalized"])

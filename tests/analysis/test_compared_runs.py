@@ -41,5 +41,16 @@ def test_a_run_has_converged_if_personalized_accuracy_hardly_changes_in_its_last
     )
 
 
+def test_accuracy_on_validation_clients_is_that_of_the_flags_learning_rate(make_run):
+    rates = {0.005: 0.60, 0.02: 0.70, 0.08: 0.65}
+    rows = [(rate, "fine_tuning", epoch, epoch and found) for rate, found in rates.items() for epoch in (0, 5)]
+    for given, expected in ((0.02, 0.70), (0.08, 0.65), (0.3, 0.60)):
+        flags = {"optimizers": {"personalization": {"name": "sgd", "learning_rate": given}}}
+        directory = make_run(f"rate{given}", flags=flags)
+        columns = ["learning_rate", "strategy", "epoch", "accuracy_mean"]
+        pd.DataFrame(rows, columns=columns).to_csv(directory / "choice.csv", index=False)
+        assert compared_runs.on_validation(runs.read(directory))["personalized"] == expected
+
+
 def runs_without_validation(make_run):
     return runs.read(make_run("c"))
