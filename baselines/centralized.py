@@ -72,12 +72,18 @@ def pooled_stream(setup: method.RunSetup[Settings], examples_per_round: int) -> 
     return cohort
 
 
+def visits_of_fed_avg(setup: method.RunSetup[Settings]) -> int:
+    """The examples that FedAvg with the same settings visits in a round, on average."""
+    mean = np.mean([setup.train_data.num_examples(client) for client in setup.train_clients])
+    cohort = min(setup.settings.clients_per_round, len(setup.train_clients))  # as in `cohorts.sampled`
+    return round(cohort * setup.settings.local_epochs * mean)
+
+
 def _build(setup: method.RunSetup[Settings]) -> method.Training:
     settings = setup.settings
     examples_per_round = settings.pooled_examples_per_round
     if examples_per_round is None:
-        mean = np.mean([setup.train_data.num_examples(client) for client in setup.train_clients])
-        examples_per_round = round(settings.clients_per_round * settings.local_epochs * mean)
+        examples_per_round = visits_of_fed_avg(setup)
     return method.Training(
         (method.Stage("centralized", 1, build_centralized(setup)),),
         pooled_stream(setup, max(1, examples_per_round)),

@@ -12,6 +12,9 @@ class Pool:
 
     sizes = types.MappingProxyType({"a": 3, "b": 5, "c": 2, "d": 4, "e": 1})
 
+    def num_examples(self, client):
+        return self.sizes[client]
+
     def examples(self, client):
         first = sum(size for name, size in self.sizes.items() if name < client)
         numbers = np.arange(first, first + self.sizes[client])
@@ -55,3 +58,10 @@ def test_the_stream_does_not_hang_on_the_size_of_a_round():
 
 def test_only_train_clients_are_pooled():
     assert set(joined(stream(6, 4, clients=("b", "d")))) == {3, 4, 5, 6, 7, 10, 11, 12, 13}
+
+
+def test_a_round_has_as_many_examples_as_fed_avg_visits_also_if_the_cohort_is_larger_than_the_population():
+    for clients_per_round, expected in ((1, 6), (2, 12), (5, 30), (20, 30)):  # 15 examples of five clients, two epochs
+        settings = types.SimpleNamespace(clients_per_round=clients_per_round, local_epochs=2)
+        setup = types.SimpleNamespace(train_data=Pool(), train_clients=tuple("abcde"), settings=settings)
+        assert centralized.visits_of_fed_avg(setup) == expected
