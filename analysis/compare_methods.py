@@ -18,7 +18,7 @@ import numpy as np
 import pandas as pd
 from absl import flags
 
-from analysis import command_line, compare_runs, costs, inference, metric, names
+from analysis import command_line, compare_runs, costs, inference, metric, names, run_labels
 from analysis import runs as runs_lib
 from tff_personalization import identity
 from tff_personalization.errors import UserError
@@ -227,14 +227,24 @@ def _of_participants(run: runs_lib.Run, strategy: str) -> float:
 
 
 def _settings(run: runs_lib.Run, reference: runs_lib.Run) -> str:
-    """The flags of a run that the reference does not have, or has with another value."""
-    theirs = reference.config.get("given", {})
-    given = {
+    """The flags of a run that the reference does not have, or has with another value.
+
+    Where the reference was given a flag and a run of the same method was not, the run has its default.
+    """
+    theirs, ours = (dict(of.config.get("given", {})) for of in (reference, run))
+    if run.config["method"] == reference.config["method"]:
+        values = run_labels.settings(run)
+        ours |= {
+            name: values[name]
+            for name in theirs
+            if name not in ours and values.get(name) is not None and _text(values[name]) != _text(theirs[name])
+        }
+    different = {
         name: value
-        for name, value in run.config.get("given", {}).items()
+        for name, value in ours.items()
         if name not in _NOT_SHOWN and (name not in theirs or theirs[name] != value)
     }
-    return " ".join(f"--{name}={_text(value)}" for name, value in given.items())
+    return " ".join(f"--{name}={_text(value)}" for name, value in different.items())
 
 
 def _text(value: Any) -> str:

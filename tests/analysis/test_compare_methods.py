@@ -202,6 +202,19 @@ def test_labels_of_rows_have_what_differs_between_rows_of_a_method():
     ]
 
 
+def test_a_row_has_the_default_of_a_flag_that_the_reference_alone_was_given(make_run):
+    def made(name, momentum, method="fed_avg", **given):
+        server = {"name": "sgd", "learning_rate": 1.0, "options": {"momentum": momentum}}
+        return make_run(name, method=method, flags={"optimizers": {"server": server}, "clients": 5}, given=given)
+
+    reference = made("a", 0.0, server_sgd_momentum=0.0, clients=5)
+    runs = [reference, made("b", 0.9), made("c", 0.5, server_sgd_momentum=0.5), made("d", 0.9, method="reptile")]
+    table = compare_methods.compare(runs_lib.read_all(runs))
+    settings = table.drop_duplicates(["method", "settings"])["settings"].tolist()
+    assert settings == ["", "--server_sgd_momentum=0.9", "--server_sgd_momentum=0.5", ""]
+    assert len(set(compare_methods.row_labels(table))) == len(table)
+
+
 def test_clients_are_matched_by_name(make_run):
     reference, other = make_run("a", method="fed_avg"), make_run("b", method="reptile")
     # The same accuracies of the same clients, in another order.
