@@ -138,18 +138,18 @@ def render(table: pd.DataFrame, form: str, without: Sequence[str] = ()) -> str:
     side = "" if judged_by.higher_is_better else ", with the sign changed: positive is better"
     note = (
         "Accuracies: mean ± standard deviation over test clients. Difference: personalized accuracy minus that of the "
-        f"first row in the same seeds, client by client{side}. Its {inference.CONFIDENCE:.0%} interval contains a t "
-        "interval over seeds and a bootstrap of clients by identity. With one seed it is over clients only, and "
-        f"decides nothing. Verdict: after Holm's correction for all rows with {inference.LEAST_SEEDS} seeds. A "
-        f"difference within ±{MARGIN * judged_by.upper:g} does not matter. Worst tenth: mean of the {{lowest}} "
-        f"{WORST_SHARE:.0%} of personalized accuracies."
+        f"first row, for the same seeds and clients{side}. Its {inference.CONFIDENCE:.0%} interval contains a t "
+        "interval over seeds and a bootstrap over clients, in which a client of several seeds is one unit. With one "
+        "seed it covers only the variation of clients, and decides nothing. Verdicts are made after Holm's correction "
+        f"over all rows with at least {inference.LEAST_SEEDS} seeds. A difference within ±{MARGIN * judged_by.upper:g} "
+        f"does not matter. Worst tenth: mean of the {{lowest}} {WORST_SHARE:.0%} of personalized accuracies."
     )
     if with_participants:
         note += " Participants: mean accuracy of participants, with the models that they keep, if any."
     if with_costs:
         note += (
-            " Examples: visits in local steps. All visits: also those outside of them, such as head epochs, second "
-            "batches, full gradients and losses that choose a cluster. Down, up: what a client receives and sends in a "
+            " Examples: visits (uses of an example) in local steps. All visits: also those outside of local steps, such as "
+            "head epochs, second batches, full gradients and losses that choose a cluster. Down, up: what a client receives and sends in a "
             "round. Kept: what a client keeps until its next round."
         )
     return compare_runs.in_layout(form, cells, note, table)

@@ -7,8 +7,7 @@ An effect is the mean over seeds of means over units (usually clients). It has t
                 client of several seeds is drawn once for all of them (the pigeonhole bootstrap of Owen, 2007)
 
     The interval of an effect contains both. With few seeds, the bootstrap by itself is too narrow if seeds differ, and
-    t by
-    itself is too narrow if seeds share clients. Fewer than three seeds decide nothing.
+    t by itself is too narrow if seeds share clients. Fewer than three seeds decide nothing.
 """
 
 import dataclasses
