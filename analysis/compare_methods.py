@@ -148,9 +148,9 @@ def render(table: pd.DataFrame, form: str, without: Sequence[str] = ()) -> str:
         note += " Participants: mean accuracy of participants, with the models that they keep, if any."
     if with_costs:
         note += (
-            " Examples: visits (uses of an example) in local steps. All visits: also those outside of local steps, such as "
-            "head epochs, second batches, full gradients and losses that choose a cluster. Down, up: what a client receives and sends in a "
-            "round. Kept: what a client keeps until its next round."
+            " Examples: visits (uses of an example) in local steps. All visits: also those outside of local steps, "
+            "such as head epochs, second batches, full gradients and losses that choose a cluster. Down, up: what a "
+            "client receives and sends in a round. Kept: what a client keeps until its next round."
         )
     return compare_runs.in_layout(form, cells, note, table)
 

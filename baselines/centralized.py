@@ -92,7 +92,7 @@ def _build(setup: method.RunSetup[Settings]) -> method.Training:
 
 
 METHOD = method.Method(
-    description="pooled training on the train clients' examples",
+    description="pooled training on the examples of all train clients",
     settings=Settings,
     build=_build,
     pooled=True,

@@ -38,8 +38,8 @@ def build_fed_sgd(setup: method.Setup[Settings]) -> tff.learning.templates.Learn
 
 
 METHOD = method.Method(
-    description="FedSGD: one full-batch gradient a client and round",
-    differs="--server_sgd_momentum=0 is the paper's server",
+    description="FedSGD: each client sends one full-batch gradient a round",
+    differs="the paper's server has no momentum (--server_sgd_momentum=0)",
     settings=Settings,
     build=method.one_stage("fed_sgd", build_fed_sgd),
 )

@@ -56,8 +56,8 @@ METHOD = method.Method(
     description="Ditto: FedAvg(E), and each client also keeps its own model, pulled to the global one",
     serves="both",
     differs=(
-        "--server_sgd_momentum=0 is the paper's server; the mean is weighted by examples, the paper's with "
-        "--client_weighting=uniform"
+        "the paper's server has no momentum (--server_sgd_momentum=0); the mean is weighted by examples (in the "
+        "paper, it is uniform: --client_weighting=uniform)"
     ),
     settings=Settings,
     build=method.one_stage("ditto", build_ditto),

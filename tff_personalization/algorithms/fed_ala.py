@@ -88,8 +88,9 @@ METHOD = method.Method(
     description="FedALA: FedAvg(E) whose clients start from a learnt mixture of the global head and their own",
     serves="participants",
     differs=(
-        "--server_sgd_momentum=0 is the paper's server; the first learning of shares has a number of epochs; "
-        "evaluated after local training; the authors evaluate before it"
+        "the paper's server has no momentum (--server_sgd_momentum=0); clients first learn their shares for a "
+        "fixed number of epochs (in the authors' code, until the loss hardly changes); a client's model is "
+        "evaluated after local training (by the authors, before it)"
     ),
     settings=Settings,
     build=method.one_stage("fed_ala", build_fed_ala),

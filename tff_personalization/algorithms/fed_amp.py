@@ -91,9 +91,12 @@ def build_fed_amp(setup: method.Setup[Settings]) -> stateful_clients.StatefulPro
 
 
 METHOD = method.Method(
-    description="FedAMP: each client keeps a model, which similar models of the cohort pull to themselves",
+    description="FedAMP: each client keeps a model, which is pulled to similar models of the cohort",
     serves="participants",
-    differs="cohorts, where the paper uses all clients in each round; E epochs in place of the exact minimum",
+    differs=(
+        "a cohort trains in each round (in the paper, all clients); clients train for E epochs (in the paper, to "
+        "the exact minimum)"
+    ),
     settings=Settings,
     build=method.one_stage("fed_amp", build_fed_amp),
     strategies=("fine_tune",),

@@ -41,7 +41,7 @@ def build_fed_babu(setup: method.Setup[Settings]) -> tff.learning.templates.Lear
 
 METHOD = method.Method(
     description="FedBABU: FedAvg(E) with the head frozen at its initial weights",
-    differs="--server_sgd_momentum=0 is the paper's server",
+    differs="the paper's server has no momentum (--server_sgd_momentum=0)",
     settings=Settings,
     build=method.one_stage("fed_babu", build_fed_babu),
 )

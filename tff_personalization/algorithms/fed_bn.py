@@ -40,10 +40,10 @@ METHOD = method.Method(
     description="FedBN without running statistics: each client keeps its normalization layers' scales and offsets",
     serves="both",
     differs=(
-        "group or layer normalization, of which clients keep γ and β; the paper's clients also keep the running means "
-        "and variances of batch normalization; cohorts, where the paper uses all clients in each round; "
-        "--server_sgd_momentum=0 is the paper's server; the mean is weighted by examples, the paper's with "
-        "--client_weighting=uniform"
+        "group or layer normalization, of which clients keep γ and β (in the paper, batch normalization, of which "
+        "clients also keep the running means and variances); a cohort trains in each round (in the paper, all "
+        "clients); the paper's server has no momentum (--server_sgd_momentum=0); the mean is weighted by examples "
+        "(in the paper, it is uniform: --client_weighting=uniform)"
     ),
     settings=fed_per.Settings,
     build=method.one_stage("fed_bn", build_fed_bn),

@@ -47,7 +47,10 @@ def build_with_kept_parts(
 METHOD = method.Method(
     description="FedPer: each client keeps its own head and trains it together with the shared rest",
     serves="both",
-    differs="--server_sgd_momentum=0 is the paper's server; cohorts, where the paper uses all clients in each round",
+    differs=(
+        "the paper's server has no momentum (--server_sgd_momentum=0); a cohort trains in each round (in the "
+        "paper, all clients)"
+    ),
     settings=Settings,
     build=method.one_stage("fed_per", build_fed_per),
     strategies=("reconstruct", "fine_tune"),

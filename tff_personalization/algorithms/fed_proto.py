@@ -148,7 +148,7 @@ def _nearest(model: functional.SeededModel, prototypes: tf.Tensor, seen: tf.Tens
 METHOD = method.Method(
     description="FedProto: clients keep their models and share the mean features of each class",
     serves="participants",
-    differs="prototypes are averaged by examples, as the paper says; the authors' code averages clients",
+    differs="prototypes are means over examples, as the paper says (in the authors' code, over clients)",
     settings=Settings,
     build=method.one_stage("fed_proto", build_fed_proto),
     strategies=("fine_tune",),

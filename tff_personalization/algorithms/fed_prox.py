@@ -51,8 +51,8 @@ def build_fed_prox(setup: method.Setup[Settings]) -> tff.learning.templates.Lear
 METHOD = method.Method(
     description="FedProx: FedAvg(E) with a proximal term that pulls every local step towards the global model",
     differs=(
-        "--server_sgd_momentum=0 is the paper's server; clients are drawn alike and weighted by examples, in the "
-        "paper the other way round"
+        "the paper's server has no momentum (--server_sgd_momentum=0); clients are sampled with equal probability "
+        "and weighted by examples (in the paper, sampled by examples and weighted equally)"
     ),
     settings=Settings,
     build=method.one_stage("fed_prox", build_fed_prox),

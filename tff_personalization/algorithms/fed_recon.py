@@ -76,8 +76,8 @@ def build_fed_recon(setup: method.Setup[Settings]) -> tff.learning.templates.Lea
 METHOD = method.Method(
     description="FedRecon: clients train a new local head in each round and share the rest",
     differs=(
-        "--server_sgd_momentum=0 is the paper's server; the local part is the head; query and support are dealt by"
-        " example, not by batch"
+        "the paper's server has no momentum (--server_sgd_momentum=0); the local part is the head; support and "
+        "query parts are drawn by example, not by batch"
     ),
     settings=Settings,
     build=method.one_stage("fed_recon", build_fed_recon),

@@ -63,8 +63,8 @@ METHOD = method.Method(
     description="FedRep: each client keeps its own head; it trains the head first, then the shared rest",
     serves="both",
     differs=(
-        "--server_sgd_momentum=0 is the paper's server; the mean is weighted by examples, the paper's with "
-        "--client_weighting=uniform"
+        "the paper's server has no momentum (--server_sgd_momentum=0); the mean is weighted by examples (in the "
+        "paper, it is uniform: --client_weighting=uniform)"
     ),
     settings=Settings,
     build=method.one_stage("fed_rep", build_fed_rep),

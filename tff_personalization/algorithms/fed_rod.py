@@ -103,7 +103,10 @@ def build_fed_rod(setup: method.Setup[Settings]) -> stateful_clients.StatefulPro
 METHOD = method.Method(
     description="FedRoD: a generic model trained with a balanced loss; each client adds its own personal head",
     serves="both",
-    differs="--server_sgd_momentum=0 is the paper's server; linear personal heads that start at zero; no hypernetwork",
+    differs=(
+        "the paper's server has no momentum (--server_sgd_momentum=0); personal heads are linear and start at "
+        "zero; there is no hypernetwork"
+    ),
     settings=Settings,
     build=method.one_stage("fed_rod", build_fed_rod),
 )

@@ -48,7 +48,10 @@ def build_fomaml(setup: method.Setup[Settings]) -> tff.learning.templates.Learni
 
 METHOD = method.Method(
     description="FOMAML(K): the gradient on new data after K local steps, first order",
-    differs="deltas have the size of a local step (times the client rate); query gradient with dropout",
+    differs=(
+        "the gradient is multiplied by the client learning rate, so that a delta has the size of a local step; the "
+        "query gradient is computed with dropout"
+    ),
     settings=Settings,
     build=method.one_stage("fomaml", build_fomaml),
 )

@@ -183,8 +183,8 @@ def _build(setup: method.RunSetup[Settings]) -> method.Training:
 METHOD = method.Method(
     description="IFCA, HypCluster: k models; each client trains the one with the lowest loss on its data",
     differs=(
-        "--server_sgd_momentum=0 is the paper's server; the mean is weighted by examples, the paper's with "
-        "--client_weighting=uniform"
+        "the paper's server has no momentum (--server_sgd_momentum=0); the mean is weighted by examples (in the "
+        "paper, it is uniform: --client_weighting=uniform)"
     ),
     settings=Settings,
     build=_build,

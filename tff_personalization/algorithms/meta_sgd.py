@@ -77,7 +77,10 @@ def _build(setup: method.RunSetup[Settings]) -> method.Training:
 
 METHOD = method.Method(
     description="Meta-SGD(K): MAML that learns a local learning rate for each weight",
-    differs="K steps, where the paper has 1; rates start equal, not at random; query gradient with dropout",
+    differs=(
+        "K steps (in the paper, one); all rates start equal (in the paper, at random); the query gradient is "
+        "computed with dropout"
+    ),
     settings=Settings,
     build=_build,
     strategies=("meta_sgd", "fine_tune"),

@@ -85,7 +85,7 @@ class _StateStays(tff.learning.optimizers.Optimizer):
 
 
 METHOD = method.Method(
-    description="MimeLite: local steps with the state of an optimizer that all clients' gradients update",
+    description="MimeLite: local steps use an optimizer state that the full gradients of the cohort update",
     settings=Settings,
     build=method.one_stage("mime_lite", build_mime_lite),
 )

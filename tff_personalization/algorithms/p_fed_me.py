@@ -125,8 +125,8 @@ METHOD = method.Method(
     description="pFedMe: the global model minimizes the mean of the Moreau envelopes of the clients' losses",
     serves="both",
     differs=(
-        "--server_sgd_momentum=0 is the paper's server; only the cohort takes local steps, in the authors' code "
-        "all clients do"
+        "the paper's server has no momentum (--server_sgd_momentum=0); only the cohort takes local steps (in the "
+        "authors' code, all clients)"
     ),
     settings=Settings,
     build=method.one_stage("p_fed_me", build_p_fed_me),

@@ -85,8 +85,8 @@ def build_per_fed_avg(setup: method.Setup[Settings]) -> tff.learning.templates.L
 
 
 METHOD = method.Method(
-    description="Per-FedAvg: K local steps down the loss after one inner step; HF, or FO with --hessian_delta=0",
-    differs="--server_sgd_momentum=0 is the paper's server",
+    description="Per-FedAvg: K steps on the loss after an inner step; Hessian-free, first-order with --hessian_delta=0",
+    differs="the paper's server has no momentum (--server_sgd_momentum=0)",
     settings=Settings,
     build=method.one_stage("per_fed_avg", build_per_fed_avg),
 )

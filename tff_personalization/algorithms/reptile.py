@@ -42,7 +42,7 @@ def build_reptile(
 
 METHOD = method.Method(
     description="Reptile(K): K local steps a round, uniform mean",
-    differs="Nichol et al. move the server by plain SGD (--server_sgd_momentum=0)",
+    differs="the server of Nichol et al. has no momentum (--server_sgd_momentum=0)",
     settings=Settings,
     build=method.one_stage("reptile", build_reptile),
 )

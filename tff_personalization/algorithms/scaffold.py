@@ -72,7 +72,7 @@ def _build(setup: method.RunSetup[Settings]) -> method.Training:
 
 METHOD = method.Method(
     description="SCAFFOLD: local steps corrected by control variates; each client keeps its own",
-    differs="--server_sgd_momentum=0 is the paper's server",
+    differs="the paper's server has no momentum (--server_sgd_momentum=0)",
     settings=Settings,
     build=_build,
     plain_sgd=True,

@@ -48,6 +48,7 @@ STRATEGY = Strategy(
     settings=Settings,
     gives_weights=True,
     differs=(
-        "one personal step only, with θ fixed: those of rounds are the method apfl's; the share moves in every batch"
+        "only one personal step, with θ fixed; the method apfl takes such steps in each round; α is updated after "
+        "each batch"
     ),
 )

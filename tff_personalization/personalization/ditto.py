@@ -29,7 +29,7 @@ STRATEGY = Strategy(
     settings=Settings,
     gives_weights=True,
     differs=(
-        "one personal step only, from θ: no training of the global model, no v that is kept; those are the method "
-        "ditto's"
+        "only one personal step, from θ; it neither trains the global model nor keeps the personal model v, as the "
+        "method ditto does"
     ),
 )

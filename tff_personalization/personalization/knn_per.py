@@ -143,12 +143,12 @@ STRATEGY = Strategy(
     functools.partial(_curve, kernel=_by_distance, share_of=_given_share),
     settings=Settings,
     one_label=True,
-    differs="one λ for all clients; the authors' code has another kernel: both are as theirs in knn_per_tuned",
+    differs="one λ for all clients, and another kernel than the authors' code; knn_per_tuned has both as in that code",
 )
 TUNED = Strategy(
-    "kNN-Per with its authors' kernel, the share of the vote chosen by each client on held-back examples",
+    "kNN-Per with its authors' kernel; each client chooses the weight of the vote on examples that it holds back",
     functools.partial(_curve, kernel=_by_square, share_of=_chosen_share),
     settings=TunedSettings,
     one_label=True,
-    differs="λ is chosen on a random fifth of a client's train part, which votes too once it is chosen",
+    differs="each client chooses λ on a random fifth of its train part; afterwards this fifth votes too",
 )

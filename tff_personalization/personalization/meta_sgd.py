@@ -34,7 +34,7 @@ def _curve(client: Client, tuning: Tuning[Settings]) -> Curve:
 
 
 STRATEGY = Strategy(
-    "fine-tune all layers by SGD with the learning rates that Meta-SGD learnt",
+    "fine-tune all layers by SGD with the learning rates that Meta-SGD trained",
     _curve,
     settings=Settings,
     needs=meta_sgd.RATES,

@@ -38,5 +38,5 @@ STRATEGY = Strategy(
     _curve,
     settings=Settings,
     gives_weights=True,
-    differs="one personal step only, from θ: those of rounds are the method p_fed_me's",
+    differs="only one personal step, from θ; the method p_fed_me takes such steps in each round",
 )

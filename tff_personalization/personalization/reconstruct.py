@@ -47,7 +47,8 @@ STRATEGY = Strategy(
     settings=Settings,
     gives_weights=True,
     differs=(
-        "fine-tunes after reconstruction, which is not part of FedRecon: its own figure is epoch 0, or reconstruct_head"
+        "fine-tunes after reconstruction, which is not part of FedRecon; FedRecon's own figure is epoch 0, or "
+        "reconstruct_head"
     ),
 )
 HEAD = Strategy(

@@ -19,9 +19,9 @@ from tff_personalization.personalization import adaptation, strategies
 
 _HEAD = """# Methods and strategies
 
-Generated from the code by `python -m tff_personalization.tools.describe_methods`. A method (`--method`) trains the
-global model, a strategy (`--strategies`, several with commas) adapts it to each client. For your own, see
-[extending.md](extending.md).
+A method (`--method`) trains the global model. A strategy (`--strategies`, several with commas) adapts it to each
+client. To add your own, see [extending.md](extending.md). This page is generated from the code by
+`python -m tff_personalization.tools.describe_methods`.
 """
 # "Nichol et al. (2018)", "Finn, Abbeel, Levine (2017", "Mironov (2017)", "arXiv 1909.12488"
 _NAME = r"[A-Z][\w-]+"
@@ -29,31 +29,33 @@ _NAMES = rf"(?:{_NAME} et al\.|{_NAME}(?:, {_NAME})*(?:,? and {_NAME})?)"
 _CITATION = rf"{_NAMES},? \(?(?:19|20)\d\d\)?|arXiv[ :]\d{{4}}\.\d{{5}}"
 _COHORT = tuple(cohorts.WithStragglers.parts())
 _READ_BY_ALL = (
-    "Every run reads the flags of data and evaluation; methods that train also `--rounds`, strategies also "
-    "`--personalization_epochs`. "
-    "*client*, *server* and so on stand for all flags of that optimizer, *cohort* for "
+    "Besides these flags, every run reads the flags of data and evaluation. Methods that train also read `--rounds`, "
+    "and strategies `--personalization_epochs`. "
+    "*client*, *server* and so on stand for all flags of that optimizer, such as `--client_learning_rate`. *cohort* "
+    "stands for "
     f"{' '.join(f'`--{name}`' for name in _COHORT)}."
 )
 
 _WHOM = "both"
 _FORMS = (
-    "A method trains the global model and, for some methods, models that participants keep. A strategy is a personal "
-    "step from the global model, for any client. A method for *participants* says nothing about clients that it never "
-    "met. A method for *both* is evaluated on held-out clients with strategies. On participants (`--participants`) it "
-    "is evaluated with the models that they keep (`kept`) or, if they keep none, with the same strategies. The files' "
-    "docstrings say more."
+    "The table says for which clients a method or strategy is made, and what differs from its source with default "
+    "settings. *Both* means held-out clients and participants. Held-out clients are evaluated with strategies. "
+    "Participants (`--participants`) are evaluated with the models that they keep (`kept`) or, if they keep none, with "
+    "the same strategies. The source of a method for *participants* says nothing about clients that did not train. "
+    "The files' docstrings say more. (θ is the global model.)"
 )
 
 _LEFT_OUT = (
     "**FedPAC** (Xu, Tong, Huang, ICLR 2023, [arXiv 2306.11867](https://arxiv.org/abs/2306.11867)) is for a few "
-    "institutions, and its conditions are not those of this program. In each round its server gets the head, the "
-    "class frequencies and the mean features of each class of every client, and solves a quadratic program for each "
-    "client to mix the heads. No sum over clients can replace that, a held-out client gets no mixture, and a writer "
-    "with two or three examples of a class has no reliable mean of it. `fed_proto` has its alignment of features, "
-    "and `fed_amp` its idea that similar clients help each other.\n\n"
-    "**FedBN with batch normalization.** Running means and variances are set by averages and not by gradients. So "
-    "every local loop, optimizer, aggregator and server step of the other methods would need an exception for them. "
-    "`fed_bn` therefore has the normalization that keeps none (`--model=cnn_group_norm`)."
+    "institutions, and its conditions are not those of this program. In each round every client sends its head, its "
+    "class frequencies and its mean features of each class. The server then solves a quadratic program for each "
+    "client to mix the heads. No sum over clients can replace that. A held-out client gets no mixture. A writer "
+    "with two or three examples of a class has no reliable mean of its features. `fed_proto` has FedPAC's alignment of "
+    "features, and `fed_amp` its idea that similar clients help each other.\n\n"
+    "**FedBN with batch normalization.** Batch normalization sets its running means and variances by averages and not "
+    "by gradients. So every local loop, optimizer, aggregator and server step of the other methods would need an "
+    "exception for them. `fed_bn` therefore uses a normalization without running statistics, such as that of "
+    "`--model=cnn_group_norm`."
 )
 
 
@@ -74,7 +76,7 @@ def page() -> str:
         f"{_READ_BY_ALL}\n",
         "## Strategies\n",
         _table(
-            ("`--strategies=`", "what it does", "source", "flags it reads", "needs"),
+            ("`--strategies=`", "what it does", "source", "flags it reads", "what it needs"),
             (
                 (f"`{name}`", s.description, _source(_module_of_strategy(s)), _reads(s), _needs(s))
                 for name, s in chosen.items()
@@ -83,14 +85,11 @@ def page() -> str:
         "## How near to their sources\n",
         f"{_FORMS}\n",
         _table(
-            ("name", "form built", "source", "for", "differs, with default settings"),
+            ("name", "kind", "source", "for which clients", "differences from the source"),
             (
+                *((f"`{name}`", "method", _papers(_module(name)), m.serves, m.differs) for name, m in trained.items()),
                 *(
-                    (f"`{name}`", "training", _papers(_module(name)), m.serves, m.differs)
-                    for name, m in trained.items()
-                ),
-                *(
-                    (f"`{name}`", "personal step", _papers(_module_of_strategy(s)), _WHOM, s.differs)
+                    (f"`{name}`", "strategy", _papers(_module_of_strategy(s)), _WHOM, s.differs)
                     for name, s in chosen.items()
                 ),
             ),
@@ -98,7 +97,7 @@ def page() -> str:
         "## Left out, and why\n",
         f"{_LEFT_OUT}\n",
         "## What can be combined\n",
-        "+ can be combined; – is refused, because the method does not train what the strategy needs.\n",
+        "+: the program combines them. –: it refuses, because the method does not train what the strategy needs.\n",
         _table(
             ("", *(f"`{name}`" for name in chosen)),
             ((f"`{name}`", *("+" if m.fits(s.needs) else "–" for s in chosen.values())) for name, m in trained.items()),
@@ -118,7 +117,7 @@ def page() -> str:
 
 def _needs(strategy: adaptation.Strategy) -> str:
     """What a strategy needs from the method and the model."""
-    one_label = "one label an example: not for text" if strategy.one_label else ""
+    one_label = "one label for each example (not for text)" if strategy.one_label else ""
     return ", ".join(filter(None, [strategy.needs, one_label]))
 
 
