@@ -231,7 +231,7 @@ def _settings(run: runs_lib.Run, reference: runs_lib.Run) -> str:
 
     Where the reference was given a flag and a run of the same method was not, the run has its default.
     """
-    theirs, ours = (dict(of.config.get("given", {})) for of in (reference, run))
+    theirs, ours = (dict(runs_lib.without_paths(of.config.get("given", {}))) for of in (reference, run))
     if run.config["method"] == reference.config["method"]:
         values = run_labels.settings(run)
         ours |= {

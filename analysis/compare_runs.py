@@ -128,8 +128,8 @@ def _row(run: runs_lib.Run, label: str) -> dict:
 
 def settings_without_seed(run: runs_lib.Run, apart_from: Collection[str] = ()) -> str:
     """The identity of a run without its seed and some other flags, as one comparable text."""
-    excluded = {*identity.WITHOUT_EFFECT_ON_NUMBERS, "seed", *apart_from}
-    chosen = {name: value for name, value in run.config["flags"].items() if name not in excluded}
+    excluded = {"seed", *apart_from}
+    chosen = {name: value for name, value in identity.of(run.config["flags"], {}).items() if name not in excluded}
     return json.dumps([run.config["method"], run.config["task"], run.source, chosen], sort_keys=True)
 
 

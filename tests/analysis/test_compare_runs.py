@@ -112,3 +112,10 @@ def test_special_characters_are_escaped(make_run):
 def test_an_unfinished_run_cannot_be_compared(make_run):
     with pytest.raises(UserError, match="unfinished run"):
         compare_runs.per_run(runs_lib.read_all([make_run(finished=False)]))
+
+
+def test_runs_whose_data_was_in_another_folder_differ_only_in_their_seed(make_run):
+    flags = [{"client_data": place} for place in ("/here/writers.npz", "C:\\there\\writers.npz", "/here/others.npz")]
+    read = [runs_lib.read(make_run(f"run_{seed}", seed=seed, flags=of)) for seed, of in enumerate(flags)]
+    assert [[*group] for group in compare_runs.by_settings(read).values()] == [[0, 1], [2]]
+    assert compare_runs.over_seeds(read)["seeds"].tolist() == [2, 1]
