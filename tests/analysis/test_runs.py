@@ -134,6 +134,18 @@ def test_client_gains_are_those_of_the_main_strategy_after_the_last_epoch(make_r
     assert len(gains) == 68
 
 
+def test_a_client_whose_test_examples_have_nothing_to_predict_has_no_gain(make_run):
+    directory = make_run()
+    table = pd.read_csv(directory / "clients.csv")
+    table["test_predictions"] = 80 * table["test_examples"]
+    tested = table.loc[table["test_examples"] > 0, "client"].iloc[0]
+    table.loc[table["client"] == tested, ["test_predictions", "accuracy"]] = 0, np.nan  # such as a text of padding
+    table.to_csv(directory / "clients.csv", index=False)
+    gains = runs_lib.read(directory).client_gains()
+    assert len(gains) == 67
+    assert tested not in gains.index
+
+
 def test_a_client_called_na_or_007_keeps_its_name(make_run):
     directory = make_run()
     text = (directory / "clients.csv").read_text()

@@ -210,7 +210,7 @@ class Run:
         return _with_correct(self._read_csv("by_round.csv", _BY_ROUND) if there else pd.DataFrame(columns=_BY_ROUND))
 
     def client_gains(self, strategy: str | None = None, round_number: int | None = None) -> pd.DataFrame:
-        """Accuracies of every test client with test examples, under a strategy.
+        """Accuracies of every test client with something to predict in its test part, under a strategy.
 
         Args:
             strategy: its name; None for the run's main one. For rounds before the last, only the main one is recorded.
@@ -241,7 +241,7 @@ class Run:
                     f"tff_personalization.tools.judge_rounds on it with --rounds={round_number}"
                 )
         strategy = summary["strategy"] if strategy is None else strategy
-        clients = clients[(clients["strategy"] == strategy) & (clients["test_examples"] > 0)]
+        clients = clients[(clients["strategy"] == strategy) & (_predictions(clients) > 0)]
         if clients.empty:
             raise NotRecordedError(f"{path}: no client with test examples under strategy {strategy!r}")
         if clients.duplicated(["client", "epoch"]).any():
