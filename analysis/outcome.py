@@ -23,7 +23,7 @@ def gain_interval(run: runs_lib.Run) -> tuple[float, float]:
 
 
 def sentence(run: runs_lib.Run) -> str:
-    """The effect of personalization on the test clients, with the interval of the mean gain."""
+    """The effect of personalization on the test clients, with the interval of the mean gain if there are several."""
     summary = run.summary
     clients = _clients(run)
     if not clients:
@@ -36,9 +36,12 @@ def sentence(run: runs_lib.Run) -> str:
         said = f"{subject} left mean accuracy at {after:.2f}"
     else:
         said = f"{subject} {'raised' if after > before else 'lowered'} mean accuracy from {before:.2f} to {after:.2f}"
-    low, high = gain_interval(run)
-    gain = f"gain {summary['gain']['mean']:+.3f}, 95 % interval {low:+.3f} to {high:+.3f}"
-    counted = f"{gaining} of {clients} clients gained, {hurt} {'was' if hurt == 1 else 'were'} hurt"
+    gain = f"gain {summary['gain']['mean']:+.3f}"
+    if clients > 1:  # one client has no interval
+        low, high = gain_interval(run)
+        gain += f", 95 % interval {low:+.3f} to {high:+.3f}"
+    of = f"{clients} client{'s' if clients > 1 else ''}"
+    counted = f"{gaining} of {of} gained, {hurt} {'was' if hurt == 1 else 'were'} hurt"
     return f"{metric.named(said, run.metric)} ({gain}); {counted}."
 
 

@@ -37,6 +37,16 @@ def test_of_aggregates_the_interval_is_that_of_mean_and_deviation(make_run):
     assert high - low == pytest.approx(2 * 1.96 * gain["sd"] / np.sqrt(68))
 
 
+@pytest.mark.parametrize("release", ["records", "aggregates"])
+def test_one_client_has_no_interval(make_run, release):
+    run = runs_lib.read(make_run(clients=1, without_test_data=0, release=release))
+    gain, gained, hurt = (run.summary[name] for name in ("gain", "share_gaining", "share_hurt"))
+    words = (
+        f" (gain {gain['mean']:+.3f}); {gained:.0f} of 1 client gained, {hurt:.0f} {'was' if hurt else 'were'} hurt."
+    )
+    assert outcome.sentence(run).endswith(words)
+
+
 @pytest.mark.parametrize(("after", "words"), [(0.5, "lowered mean accuracy from 0.75 to 0.50"), (0.75, "left mean")])
 def test_a_loss_is_called_a_loss(make_run, after, words):
     directory = make_run(release="aggregates")
