@@ -139,6 +139,7 @@ def test_rounds_of_other_code_or_of_the_very_same_run_are_not_taken_over_unasked
     with pytest.raises(errors.UserError, match="rounds was 4, is 8"):
         run(**settings, rounds=8, run_name="half")
     assert taken_over(run(**settings, rounds=8, run_name="asked", rounds_from=str(short))) == 4
+    assert taken_over(run(**settings, rounds=9, run_name="longer")) == 6  # of "more", for "asked" has such rounds
 
 
 def test_a_checkpoint_that_is_damaged_or_has_only_a_model_is_not_gone_on_from(run, monkeypatch):

@@ -25,7 +25,7 @@ import pandas as pd
 from tff_personalization import errors, homes, identity, methods
 from tff_personalization.experiment import config as config_lib
 from tff_personalization.experiment import settings
-from tff_personalization.records import checkpoints, finished_run, run_records, saved_models
+from tff_personalization.records import checkpoints, finished_run, run_directory, run_records, saved_models
 
 # Settings that are read only after the last round.
 _OF_THE_END = frozenset(
@@ -63,9 +63,10 @@ class EarlierRounds:
     @property
     def origin(self) -> dict[str, Any]:
         """Where the rounds come from, for the record of the new run."""
-        commit = self.run.config.get("git_commit")
+        commit, code = self.run.config.get("git_commit"), self.run.config.get(run_directory.CODE)
         where = {"run_name": self.run.directory.name, "rounds": self.rounds, "git_commit": commit}
-        return {**where, "with_state": self.with_state}
+        one_code = {run_directory.CODE: code} if code and was_made_by(self.run, code) else {}
+        return {**where, **one_code, "with_state": self.with_state}
 
     @property
     def checkpoints(self) -> pathlib.Path:
@@ -84,7 +85,7 @@ def find(directory: pathlib.Path, experiment: config_lib.Experiment, made_by: st
     Args:
         directory: holds run directories.
         experiment: the experiment that will be run.
-        made_by: the SHA-256 of the code that every start of the run must have used; None accepts any code. With a hash,
+        made_by: the SHA-256 of the code that must have computed all of its rounds; None accepts any code. With a hash,
             a run with exactly the experiment's settings is skipped, because it must not be rebuilt from itself.
     """
     if not experiment.config.rounds:
@@ -101,9 +102,9 @@ def find(directory: pathlib.Path, experiment: config_lib.Experiment, made_by: st
 
 
 def was_made_by(run: run_records.Run, code: str) -> bool:
-    """Whether every start of a run used the code with this SHA-256."""
-    starts = run.config.get("starts") or [run.config]
-    return all(start.get("code_sha256") == code for start in starts)
+    """Whether the code with this SHA-256 computed all of a run's rounds, those that it took over included."""
+    starts = [*(run.config.get("starts") or [run.config]), *filter(None, [run.config.get("rounds_taken_over")])]
+    return all(start.get(run_directory.CODE) == code for start in starts)
 
 
 def _is_of(run: run_records.Run, experiment: config_lib.Experiment) -> bool:
