@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from analysis import compare_methods, compare_runs, study
+from analysis import compare_methods, compare_runs, outcome, study
 from analysis import runs as runs_lib
 from tff_personalization.errors import UserError
 from tff_personalization.records import places
@@ -165,6 +165,13 @@ def test_a_run_that_released_aggregates_has_no_client_gains(make_run):
     assert run.clients is None
     with pytest.raises(runs_lib.NotRecordedError, match="--evaluation_release=records"):
         run.client_gains()
+
+
+def test_records_of_clients_that_are_lost_are_not_taken_for_aggregates(make_run):
+    directory = make_run(flags={"evaluation_release": "records"})
+    (directory / "clients.csv").unlink()
+    for use in (lambda run: run.client_gains(), lambda run: outcome.sentence(run), lambda run: run.clients):
+        _expect(f"{directory / 'clients.csv'}: missing", lambda use=use: use(runs_lib.read(directory)))
 
 
 def test_synthetic_data_is_called_synthetic_even_when_its_description_does_not(make_run):

@@ -124,9 +124,11 @@ class Run:
         """Final evaluation, one row per (client, strategy, epoch); None when the run released only aggregates.
 
         Raises:
-            UserError: unfinished run, or malformed clients.csv.
+            UserError: unfinished run, malformed clients.csv, or one that is lost.
         """
         if not self._check_is_there("clients.csv"):
+            if self.config["flags"].get("evaluation_release") == "records":
+                raise UserError(f"{self.directory / 'clients.csv'}: missing; restore the file or repeat the run")
             return None
         return _with_correct(self._read_csv("clients.csv", _CLIENTS))
 
