@@ -62,7 +62,7 @@ def fine_tuning(
 
 
 def _fine_tuning_of_biases(client: Client, tuning: Tuning) -> Curve:
-    """The curve of fine-tuning only the biases (the weights of rank 1)."""
+    """The curve of fine-tuning only the weights of rank 1: biases, and scales and offsets of normalization layers."""
     places = [i for i, w in enumerate(client.theta) if w.shape.rank == 1]
     if not places:
         raise errors.UserError("--strategies: fine_tune_biases: the network has no biases: leave the strategy out.")
@@ -110,5 +110,10 @@ ALL_LAYERS_WITH_ADAM = Strategy(
 )
 HEAD = Strategy("fine-tune the last layer", fine_tuning(trained=lambda model: model.head), gives_weights=True)
 # Ben Zaken et al., "BitFit" (2021), arXiv 2106.10199, for transformers.
-BIASES = Strategy("fine-tune the biases", _fine_tuning_of_biases, gives_weights=True)
+BIASES = Strategy(
+    "fine-tune the biases",
+    _fine_tuning_of_biases,
+    gives_weights=True,
+    differs="scales of normalization layers are trained too; BitFit fixes them",
+)
 LOCAL_ONLY = Strategy("train an untrained model", fine_tuning(start=_untrained_model), gives_weights=True)
