@@ -56,6 +56,13 @@ def test_the_smaller_alpha_is_the_fewer_classes_a_client_has():
     assert classes(100) == pytest.approx(1 / (0.1 + 0.9 / 100), abs=0.2)  # 100 examples of ten equal classes
 
 
+@pytest.mark.parametrize("alpha", [0.1, 0.5, 1])
+def test_shares_of_equal_classes_vary_as_in_a_dirichlet_distribution_with_alpha_for_each(alpha):
+    shares = counts(deal("dirichlet", clients=100, alpha=alpha, made=archive(20_000)))
+    shares = shares / shares.sum(axis=1, keepdims=True)
+    assert (shares**2).sum(axis=1).mean() == pytest.approx((1 + alpha) / (1 + 10 * alpha), rel=0.15)
+
+
 def test_label_skew_leaves_all_clients_the_same_number_of_examples():
     assert set(counts(deal("dirichlet", clients=30, alpha=0.1)).sum(axis=1)) == {100}
 

@@ -1,7 +1,8 @@
 """Makes clients from an archive's examples by their labels: the non-IID partitions of the literature.
 
-    dirichlet     draws a client's shares of the classes from Dirichlet(α p); p are the shares in the archive
-                  (Hsu et al. 2019, "Measuring the Effects of Non-Identical Data Distribution")
+    dirichlet     draws a client's shares of K classes from Dirichlet(α K p); p are the shares in the archive. With
+                  equal p this is Dirichlet(α, …, α). It follows Hsu et al. (2019, "Measuring the Effects of
+                  Non-Identical Data Distribution"), who draw from Dirichlet(α p): their α is K times this one
     pathological  examples sorted by class are cut into shards, and a client gets c of them (McMahan et al. 2017)
     quantity      a client's share of the examples is drawn from Dirichlet(α); classes are as in the archive
 
