@@ -13,7 +13,7 @@ __all__ = ["Metric", "NotRecordedError", "Run", "check_same_data", "labels", "re
 
 # Settings that decide which examples there are, and which test. The same seed and settings give the same data.
 _CHOOSING_DATA = (
-    *("num_clients", "writer_heterogeneity", "deal_examples_at_random", "split_seed"),
+    *("num_clients", "writer_heterogeneity", "deal_examples_at_random", "data_seed"),
     *("partition", "partition_clients", "partition_alpha", "partition_classes"),
 )
 
@@ -73,7 +73,7 @@ def _contents(run: Run) -> dict[str, str]:
 def _of_data(run: Run, kind: str) -> list[str]:
     """For a kind of hash, the settings that intentionally change the data."""
     chosen = run.config["flags"] if kind == "data_sha256" else {}
-    return [f"{name}={chosen[name]}" for name in _CHOOSING_DATA if name in chosen]
+    return [f"{name}={chosen[name]}" for name in _CHOOSING_DATA if chosen.get(name) is not None]
 
 
 def without_paths(value: Any) -> Any:

@@ -283,6 +283,8 @@ def test_a_split_by_another_seed_is_no_other_data(make_run):
     one = with_data(make_run("one", seed=1), examples_sha256="a", data_sha256="b")
     two = with_data(make_run("two", seed=2), examples_sha256="a", data_sha256="c")
     runs_lib.check_same_data([one, two])
+    same_seed = with_data(make_run("data_seed", seed=1, flags={"data_seed": 2}), examples_sha256="a", data_sha256="c")
+    runs_lib.check_same_data([one, same_seed])
     of_one_class = with_data(make_run("three", seed=1), examples_sha256="d", task="emnist10")
     runs_lib.check_same_data([one, two, of_one_class])
 
