@@ -269,6 +269,17 @@ def test_the_same_command_again_shows_the_finished_run_and_computes_nothing(run,
     assert {path: path.stat().st_mtime_ns for path in directory.glob("*.*")} == before
 
 
+def test_a_finished_run_that_did_not_keep_the_models_that_are_asked_for_says_so(run, caplog):
+    run(rounds=4, rounds_per_model=2)
+    run(rounds=4, rounds_per_model=4)
+    assert not caplog.messages
+    directory = run(rounds=4, rounds_per_model=1)
+    assert caplog.messages == [
+        f"{directory} is finished and kept the models of rounds 2, 4 only: for those of --rounds_per_model=1, give "
+        "another --run_name."
+    ]
+
+
 def test_the_same_seed_gives_the_same_numbers_and_another_seed_others(run):
     one, two, other = (run(run_name=name, seed=seed) for name, seed in (("a", 3), ("b", 3), ("c", 4)))
     for name in ("metrics.csv", "evaluations.csv", "clients.csv", "distribution.csv"):

@@ -55,9 +55,10 @@ def run(experiment: config_lib.Experiment, interrupt: interruption.Interruption)
     """
     coroutines.start()
     directory = _directory(experiment)
-    if directory.finished:
-        return directory
     config = experiment.config
+    if directory.finished:
+        _say_which_models_it_lacks(directory)
+        return directory
     data = federated_data.load(config, look=True, of_source=experiment.of_source)
     earlier = _earlier(directory, data)
     cores = config.cores or worker_binary.available_cores()
@@ -136,6 +137,20 @@ def _say(directory: run_directory.RunDirectory, data: federated_data.FederatedDa
             "No evaluation between rounds: --rounds_per_evaluation=%d is more than --rounds=%d.",
             config.rounds_per_evaluation,
             config.rounds,
+        )
+
+
+def _say_which_models_it_lacks(directory: run_directory.RunDirectory) -> None:
+    """Warns if a finished run did not keep the models of --rounds_per_model, because nothing is computed again."""
+    config, kept = directory.experiment.config, saved_models.SavedModels(directory.path / "models").rounds()
+    every = config.rounds_per_model
+    if every and not set(range(every, config.rounds + 1, every)) <= set(kept):
+        logging.warning(
+            "%s is finished and kept the models of rounds %s only: for those of --rounds_per_model=%d, give another "
+            "--run_name.",
+            directory.path,
+            ", ".join(map(str, kept)),
+            every,
         )
 
 

@@ -143,7 +143,7 @@ class FinishedRun(run_records.Run):
             raise errors.UserError(
                 f"{self.directory}: it kept no model of round {number}, only of "
                 f"{', '.join(map(str, kept)) or 'none'}: choose one of these, or repeat the run with "
-                "--rounds_per_model."
+                "--rounds_per_model and another --run_name."
             )
         return number
 

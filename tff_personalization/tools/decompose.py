@@ -49,7 +49,9 @@ def decompose(run: pathlib.Path, progress: bool = True) -> pd.DataFrame:
             )
     rounds = [number for number in opened.kept_rounds if client.schedule.factor(number + 1, settings.rounds) > 0]
     if not rounds:
-        raise errors.UserError(f"{run}: it kept no models to continue from: repeat it with --rounds_per_model.")
+        raise errors.UserError(
+            f"{run}: it kept no models to continue from: repeat it with --rounds_per_model and another --run_name."
+        )
     setup = opened.setup
     computation = decomposition.build_decomposition(
         setup.model, setup.optimizer(optimizers.CLIENT), setup.settings.local_epochs, setup.settings.batch_size
