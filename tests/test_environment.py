@@ -40,7 +40,7 @@ def test_a_notebook_keeps_its_own_variables(monkeypatch):
 def test_warnings_that_are_to_be_errors_are_warnings():
     said = python("import warnings; warnings.warn('x'); print('after it')", PYTHONWARNINGS="error")
     assert said.stdout == "after it\n"
-    assert said.stderr.splitlines()[0].startswith("PYTHONWARNINGS makes errors of warnings")
+    assert said.stderr.splitlines()[0].startswith("PYTHONWARNINGS turns TensorFlow's warnings into errors")
 
 
 def test_a_plot_is_drawn_whatever_the_backend_of_the_notebook_that_started_it(tmp_path):

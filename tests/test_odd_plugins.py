@@ -59,13 +59,13 @@ ODD_OPTIMIZERS = {
     ),
     "one tensor": (
         lambda: odd_optimizer(lambda state, weights: (state, weights[:1])),
-        r"as weights float32\[2\]; float32\[2\], float32\[1, 1\] as before",
+        r"gives float32\[2\] as weights; float32\[2\], float32\[1, 1\], as before",
     ),
     "another type": (
         lambda: odd_optimizer(lambda state, weights: (state, [w.numpy().astype("float64") for w in weights])),
-        r"as weights float64\[2\], float64\[1, 1\]; float32",
+        r"gives float64\[2\], float64\[1, 1\] as weights; float32",
     ),
-    "another state": (lambda: odd_optimizer(lambda state, weights: (1, weights)), r"as state int32\[\]; nothing"),
+    "another state": (lambda: odd_optimizer(lambda state, weights: (1, weights)), r"gives int32\[\] as state; nothing"),
     "no numbers": (
         lambda: odd_optimizer(lambda state, weights: (state, [w * float("nan") for w in weights])),
         "not finite",

@@ -57,7 +57,7 @@ def settle() -> None:
     if "error" in os.environ.get("PYTHONWARNINGS", ""):
         del os.environ["PYTHONWARNINGS"]
         warnings.resetwarnings()
-        _say("PYTHONWARNINGS makes errors of warnings of TensorFlow's: it is not used.")
+        _say("PYTHONWARNINGS turns TensorFlow's warnings into errors: it is not used.")
     _look_at_other_packages_last()
     _have_a_home()
 

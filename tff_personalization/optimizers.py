@@ -95,11 +95,11 @@ def _check_step(name: str, optimizer: tff.learning.optimizers.Optimizer) -> None
         was, became = (", ".join(map(_typed, tf.nest.flatten(part))) for part in (before, after))
         if was != became:
             raise errors.UserError(
-                f"optimizer {name!r}: its next gives as {what} {became or 'nothing'}; {was or 'nothing'} as before is "
-                "expected."
+                f"optimizer {name!r}: its next gives {became or 'nothing'} as {what}; {was or 'nothing'}, as before, "
+                "is expected."
             )
     if not all(bool(tf.reduce_all(tf.math.is_finite(w))) for w in tf.nest.flatten(step[1])):
-        raise errors.UserError(f"optimizer {name!r}: its next makes weights that are not finite of small gradients.")
+        raise errors.UserError(f"optimizer {name!r}: its next turns small gradients into weights that are not finite.")
 
 
 def _typed(value: Any) -> str:

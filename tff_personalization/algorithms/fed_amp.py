@@ -29,7 +29,9 @@ class Settings(method.Local):
 
     local_epochs = method.LOCAL_EPOCHS
     fed_amp_alpha = Setting(1.0, "α of fed_amp: step size of the message passing.", positive=True)
-    fed_amp_lambda = Setting(1.0, "λ of fed_amp: pull of a client's model to its cloud model is λ/α.", least=0)
+    fed_amp_lambda = Setting(
+        1.0, "λ of fed_amp: λ/α is the strength of the pull of a client's model to its cloud model.", least=0
+    )
     fed_amp_sigma = Setting(
         10.0, "σ of fed_amp: squared distance of two models at which their attention falls to 1/e.", positive=True
     )

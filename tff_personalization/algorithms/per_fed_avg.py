@@ -35,7 +35,8 @@ class Settings(method.Federated):
     inner_learning_rate = method.INNER_LEARNING_RATE
     hessian_delta = Setting(
         0.001,
-        "δ of per_fed_avg's Hessian-vector product by a difference of gradients (HF); 0 leaves the product out (FO).",
+        "δ of per_fed_avg: step of the difference of gradients that gives its Hessian-vector product (HF); 0: without "
+        "this product, first-order (FO).",
         least=0,
     )
 

@@ -169,7 +169,7 @@ class Visitor:
             raise errors.UserError(f"{name} holds {len(read.labels)} examples: at most {self._most_examples} are kept.")
         writers = np.unique(read.client).tolist()
         if len(writers) > 1:
-            raise errors.UserError(f"{name} is of {len(writers)} writers: one writer is expected.")
+            raise errors.UserError(f"{name} has examples of {len(writers)} writers: one writer is expected.")
         self._writer = writers[0]
         # Synthetic examples are still called synthetic when they are saved again.
         self._source = read.source if read.source.startswith("synthetic") else SOURCE

@@ -144,7 +144,7 @@ class Worker:
         if self._require_closed:
             raise errors.UserError(
                 f"--require_closed_worker: TFF's worker cannot be isolated from the network here ({reason}): run on "
-                "a machine that gives user and network namespaces, or without this flag where nobody else reaches it."
+                "a machine with user and network namespaces; or, if nobody else can reach this one, without this flag."
             )
         connections.check_loopback()
         _warn_of_open_worker(reason)

@@ -42,8 +42,8 @@ def main(arguments: Sequence[str]) -> int:
         except child_processes.NotClosed as reason:
             raise errors.UserError(
                 f"TFF's own worker listens on all network interfaces, and the kernel cannot isolate one here "
-                f"({reason}): run it where it gives user and network namespaces, or start {worker_binary.PATH} "
-                f"--port={given.port} yourself where nobody else reaches it."
+                f"({reason}): run it on a machine with user and network namespaces; or, if nobody else can reach this "
+                f"one, start {worker_binary.PATH} --port={given.port} yourself."
             ) from reason
     print(f"A worker on {given.address}:{given.port}, {cores} clients at once, until it is stopped.", flush=True)
     try:

@@ -178,7 +178,9 @@ def prove(
     saved = device.save()
     for place, w in enumerate(found.weights):
         if not np.array_equal(saved.get(f"weight_{place}", w), w):
-            raise errors.UserError(f"{path} is not of {run}: its weights differ; export the run's model first.")
+            raise errors.UserError(
+                f"{path} was not exported from {run}: its weights differ; export the run's model first."
+            )
     clients = chosen_clients(opened, count)
     if not clients:
         raise errors.UserError(f"{run}: no test client has test examples.")

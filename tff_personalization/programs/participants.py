@@ -47,8 +47,8 @@ def kept(
     stage = training.stage_of(round_number)
     if not states.has(clients, stage.first_round):
         logging.warning(
-            "The run has taken over rounds without what clients kept: participants' own models are not evaluated. To "
-            "evaluate them, compute the rounds with --rounds_from=none."
+            "The run reuses rounds of an earlier run that has no states of clients, so the models that participants "
+            "keep are not evaluated. To evaluate them, compute all rounds with --rounds_from=none."
         )
         return None
     assert isinstance(stage.process, stateful_clients.StatefulProcess)

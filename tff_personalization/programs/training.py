@@ -106,7 +106,7 @@ def _earlier(
     try:
         found = earlier_run.read(experiment, data.sha256, path)
     except errors.UserError as error:
-        logging.info("Its rounds are not reused: %s", error)
+        logging.info("The rounds of an earlier run are not reused: %s", error)
         return None
     print(
         f"Rounds 1 to {found.rounds} are those of {path}; --rounds_from={earlier_run.NONE} computes them again.",

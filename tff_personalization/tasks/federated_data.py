@@ -29,9 +29,9 @@ class Settings(sources.Handwriting, partitions.Natural, partitions.Skewed, parti
     )
     partition = Setting(
         partitions.NATURAL,
-        "Which client gets which examples. natural: as in the data. The others use made-up clients. dirichlet: label "
-        "skew by --partition_alpha; pathological: --partition_classes for each client; quantity: numbers of examples "
-        "by --partition_alpha.",
+        "Which client gets which examples. natural: as in the data. The others make up clients. dirichlet: clients "
+        "differ in their classes; pathological: each client has --partition_classes classes; quantity: clients differ "
+        "in their numbers of examples.",
         theme="data",
         choices=partitions.CHOICES,
     )

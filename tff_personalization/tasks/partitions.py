@@ -40,7 +40,7 @@ class Made(Group):
     partition_clients: Setting[int | None] = Setting(
         None,
         f"Number of clients that a partition makes. Default: as many as the data has, or {DEFAULT_CLIENTS} if it "
-        "names none.",
+        "has no clients.",
         theme="data",
         kind=int,
         least=2,
@@ -52,7 +52,7 @@ class Skewed(Made):
 
     partition_alpha = Setting(
         0.5,
-        "α of a partition's Dirichlet distributions. Clients differ more if it is smaller.",
+        "α of the distributions of --partition=dirichlet and quantity. If it is smaller, clients differ more.",
         theme="data",
         positive=True,
     )

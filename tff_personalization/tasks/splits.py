@@ -59,7 +59,9 @@ def split_clients(
     ordered = sorted(client_ids)
     shuffled = [ordered[i] for i in rng.permutation(len(ordered))]  # indices, not names: NumPy cuts strings at a NUL
     if both := sorted(set(held_out) & set(may_train)):
-        raise errors.UserError(f"--train_client_ids: {both[0]!r} is held out to test: remove it from one of the two.")
+        raise errors.UserError(
+            f"--train_client_ids: {both[0]!r} is held out as a test client: let it either train or test."
+        )
     if may_train and not held_out:
         held_out = sorted(set(client_ids) - set(may_train))
         if not held_out:
@@ -79,7 +81,7 @@ def split_clients(
     if not 0 < testing < len(shuffled):
         raise errors.UserError(
             f"--test_clients={testing}: the data has {len(shuffled)} clients, and at least one must train and one must "
-            "be held out; give a number between."
+            "be held out; give 1 or more and fewer than {len(shuffled)}."
         )
     not_training = testing + validation_clients
     if not testing <= not_training < len(shuffled):

@@ -44,8 +44,8 @@ def decompose(run: pathlib.Path, progress: bool = True) -> pd.DataFrame:
     for flag, needed in (("aggregator", "mean"), ("client_weighting", "examples"), ("straggler_probability", 0)):
         if (value := opened.experiment.values[flag]) != needed:
             raise errors.UserError(
-                f"{run}: made with --{flag}={value}: a run is needed whose updates are means, by examples, of what "
-                f"clients found in all of their local steps: --{flag}={needed}."
+                f"{run}: made with --{flag}={value}; a run with --{flag}={needed} is needed, whose updates are means "
+                "over clients, weighted by examples, of all local steps."
             )
     rounds = [number for number in opened.kept_rounds if client.schedule.factor(number + 1, settings.rounds) > 0]
     if not rounds:

@@ -114,7 +114,7 @@ def read_index(
 def open_database(path: str) -> Iterator[sqlite3.Connection]:
     """Opens a database read-only. SQLite's errors, here or while it is read, become UserErrors."""
     if not os.path.getsize(path):
-        raise errors.UserError(f"{path} is empty, as a download that was cut short leaves it: {AGAIN}")
+        raise errors.UserError(f"{path} is empty, perhaps because a download was interrupted: {AGAIN}")
     try:
         with contextlib.closing(
             sqlite3.connect(f"{pathlib.Path(path).absolute().as_uri()}?mode=ro", uri=True)
