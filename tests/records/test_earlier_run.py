@@ -80,6 +80,7 @@ _MISFITS = [
     ({}, {"strategies": ["fine_tune_head"]}, None, "strategies"),
     ({}, {"evaluation_release": "aggregates"}, None, "evaluation_release: 'records' there, 'aggregates' here"),
     ({}, {}, {8}, "no model of round 4, only of 8: .*--rounds_per_model"),
+    ({}, {"rounds_per_model": 1}, None, "no model of round 1, only of 2, 4, 6, 8: .*--rounds_per_model"),
     ({"rounds": 3}, {}, None, "has 3 of the 4 rounds"),
     ({"method": "fed_sgd"}, {}, None, "method: 'fed_sgd' there, 'personalized_fed_avg' here"),
 ]

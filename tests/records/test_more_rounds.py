@@ -142,6 +142,17 @@ def test_rounds_of_other_code_or_of_the_very_same_run_are_not_taken_over_unasked
     assert taken_over(run(**settings, rounds=9, run_name="longer")) == 6  # of "more", for "asked" has such rounds
 
 
+def test_rounds_whose_models_are_asked_for_and_were_not_kept_are_computed_again(run, counted):
+    run(**EVERY_ROUND, rounds=4, run_name="half")
+    counted.clear()
+    more = run(**EVERY_ROUND, rounds=6, rounds_per_model=1, run_name="more")
+    assert counted == [1, 2, 3, 4, 5, 6]
+    assert len([*(more / "models").iterdir()]) == 6
+    counted.clear()
+    assert taken_over(run(**EVERY_ROUND, rounds=8, rounds_per_model=3, run_name="most")) == 6
+    assert counted == [7, 8]
+
+
 def test_a_checkpoint_that_is_damaged_or_has_only_a_model_is_not_gone_on_from(run, monkeypatch):
     settings = settings_of("fed_avg")
     short = run(**settings, rounds=4, run_name="half")

@@ -99,8 +99,9 @@ METHOD = method.Method(
     description="APFL: FedAvg(E), and each client also keeps its own model and a share that mixes the two",
     serves="both",
     differs=(
-        "the paper's server has no momentum (--server_sgd_momentum=0); a client updates its share α after each "
-        "batch (in the authors' code, once a round with a decay of 0.02 α)"
+        "the paper's server has no momentum (--server_sgd_momentum=0); the mean is weighted by examples (in the "
+        "paper, it is uniform: --client_weighting=uniform); a client updates its share α after each batch (in the "
+        "authors' code, once a round with a decay of 0.02 α)"
     ),
     settings=Settings,
     build=method.one_stage("apfl", build_apfl),

@@ -212,7 +212,9 @@ def _check(path: pathlib.Path, experiment: config_lib.Experiment) -> tuple[finis
                 "the run that has computed them."
             )
         rounds = has
-    run.round_number(rounds)
+    every = experiment.config.rounds_per_model
+    for wanted in (rounds, *(range(every, rounds, every) if every else ())):
+        run.round_number(wanted)
     best = _best_on_validation(run, experiment, rounds)
     if best is not None:
         run.round_number(best.round_number)
