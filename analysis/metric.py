@@ -45,7 +45,7 @@ def of(runs: Iterable[runs_lib.Run]) -> Metric:
 
 def _said(metric: Metric) -> str:
     """A metric in a message."""
-    direction = "" if metric.higher_is_better else ", of which less is better"
+    direction = "" if metric.higher_is_better else " (lower is better)"
     return f"{metric.name!r}{direction}"
 
 

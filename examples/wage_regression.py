@@ -4,8 +4,8 @@
     python run_experiment.py --plugin=examples/wage_regression.py --task=wage_regression
 
 545 young men in the USA, 1980 to 1987 (Vella and Verbeek, Journal of Applied Econometrics 13, 1998): a row for each man
-and year. The last two years are a man's test part. The metric is the mean absolute error, of which
-less is better: 0.1 is about 10 % of the wage.
+and year. The last two years are a man's test part. The metric is the mean absolute error, where lower is better: 0.1 is
+about 10 % of the wage.
 """
 
 import importlib.metadata

@@ -1,4 +1,4 @@
-"""A metric of which less is better: the records of a run, mirrored, say the same of who gains and which is better."""
+"""A metric where lower is better: the mirrored records of a run say the same about who gains and which is better."""
 
 import json
 import shutil
@@ -71,7 +71,7 @@ def test_the_comparison_says_the_same_of_each_row(pair):
     text = compare_methods.render(ours, "text")
     assert "positive is better" in " ".join(text.split())
     assert "mean of the highest 10% of personalized error rate" in " ".join(text.split())
-    with pytest.raises(errors.UserError, match="'error rate', of which less is better"):
+    with pytest.raises(errors.UserError, match=r"'error rate' \(lower is better\)"):
         metric.of([run for runs in pair for run in runs])
 
 

@@ -1,7 +1,7 @@
 """Every method and strategy accepts a user's networks: a Keras model, and TFF's `FunctionalModel`.
 
 The two networks compute the same with the same weights. So a round and an evaluation give the same with both. The task
-of the second has its own metric, the share of wrong predictions, of which less is better.
+of the second has its own metric, the share of wrong predictions, where lower is better.
 """
 
 import dataclasses

@@ -119,7 +119,7 @@ def real_numbers(
     """Real numbers for an example, as in regression. Labels are float32 of shape (len(names),).
 
     The loss is the mean squared error. A prediction is one number. The metric is over all examples and numbers. It is
-    the share of predictions whose error is at most `within`, or the mean absolute error, of which less is better. An
+    the share of predictions whose error is at most `within`, or the mean absolute error (lower is better). An
     error above `largest_error`, or one that is not finite, counts as `largest_error`, so that one outlier does not
     decide the mean.
 

@@ -2,6 +2,7 @@
 
     python -m tff_personalization.tools.paper --scale=smoke                               # minutes, synthetic writers
     python -m tff_personalization.tools.paper --scale=small --client_data=mine.npz        # hours, your own archive
+    python -m tff_personalization.tools.paper --scale=medium --client_data=femnist.npz    # a day, about 300 writers
     python -m tff_personalization.tools.paper --scale=paper --cache_dir=DIR               # Federated EMNIST
 
 The experiments are the sweeps in configs/paper/. configs/paper/SCALE.flags has the flags that their runs share; flags
@@ -196,7 +197,7 @@ def settings_of(arguments: Sequence[str]) -> dict[str, Any]:
 
 
 def _main() -> None:
-    scale = flags.DEFINE_string("scale", "smoke", "smoke, small or paper: configs/paper/<scale>.flags.")
+    scale = flags.DEFINE_string("scale", "smoke", "smoke, small, medium or paper: configs/paper/<scale>.flags.")
     experiments = flags.DEFINE_list("experiments", [], "Which experiments of configs/paper to run. Default: all.")
 
     at_once = flags.DEFINE_integer(
