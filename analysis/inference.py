@@ -51,7 +51,7 @@ class Estimate:
     def p_above(self, bound: float) -> float:
         """Two-sided p-value of the effect being above a bound: the larger one of t and bootstrap.
 
-        If `interval(confidence)` lies above b, then p_above(b) ≤ 1 − confidence.
+        If `interval(confidence)` lies above b, then p_above(b) ≤ 1 − confidence, up to one resample.
         """
         count = len(self.resampled)
         by_bootstrap = (np.count_nonzero(self.resampled <= bound) + 1) / (count + 1)

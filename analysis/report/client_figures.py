@@ -106,14 +106,17 @@ def client_scatter(configurations: figures.Configurations, key: RunKey = lambda 
 
 
 def gains(configurations: figures.Configurations, key: RunKey = lambda run: run.name) -> go.Figure:
-    """Each test client's gain against its number of train examples, and the mean of clients with similar numbers."""
+    """Each test client's gain against its number of train examples, and the mean of clients with similar numbers.
+
+    A client that several seeds have is one client of its group, with its mean gain: its seeds are not independent.
+    """
     figure = look.figure("train examples of the client", "gain in accuracy")
     tables = _clients(figure, configurations, key, "train_examples", "gain")
     figure.add_hline(0, line={"color": look.COLOURS[-1], "dash": "dot", "width": 1})
     numbers = {configuration.label: number for number, configuration in enumerate(configurations)}
     for label, table in tables.items():
         number = numbers[label]
-        means = gain_by_examples.binned_gain(table)
+        means = gain_by_examples.binned_gain(table.groupby(level="client")[["train_examples", "gain"]].mean())
         figure.add_scatter(
             x=look.rounded(means["train_examples"]),
             y=look.rounded(means["gain"]),

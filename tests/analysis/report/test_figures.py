@@ -1,5 +1,7 @@
 """The interactive figures against the records they are drawn from."""
 
+import dataclasses
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -131,8 +133,14 @@ def test_many_clients_are_marked_for_the_lowest_seeds_alone_and_counted_for_all(
     monkeypatch.setattr(client_figures, "MOST_MARKS", 10)
     figure = client_figures.gains(table_1)
     assert [len(trace.x) for trace in figure.data if trace.customdata is not None] == [10, 10]
-    means = next(trace for trace in figure.data if "mean" in trace.name)
-    assert sum(int(text.split()[0]) for text in means.text) == 20
+
+
+def test_a_client_of_several_seeds_is_one_client_in_the_means_and_their_errors(table_1):
+    once = dataclasses.replace(table_1[0], runs=table_1[0].runs[:1])
+    twice = dataclasses.replace(once, runs=once.runs * 2)
+    one, two = (client_figures.gains([of]).data[-1] for of in (once, twice))
+    assert "mean" in one.name
+    assert (one.x, one.y, one.error_y, one.text) == (two.x, two.y, two.error_y, two.text)
 
 
 def test_a_figure_of_records_that_no_run_has_is_not_made(study):
