@@ -3,7 +3,7 @@
 import collections
 import dataclasses
 import itertools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -15,7 +15,7 @@ from tff_personalization import global_weights, metrics, seeds, startup
 from tff_personalization.algorithms import stateful_clients
 from tff_personalization.experiment import config as config_lib
 from tff_personalization.models import functional
-from tff_personalization.personalization import distributions, evaluation
+from tff_personalization.personalization import distributions, evaluation, predictions
 from tff_personalization.programs import checks, progress
 from tff_personalization.tasks import federated_data
 
@@ -170,7 +170,7 @@ class PersonalizationEvaluator:
             strategies = [*strategies, evaluation.KEPT]
         released: list[Any] = []
         for chunk in _chunks(list(enumerate(clients)), self._experiment.config.clients_per_call):
-            values = [self.client_value(index, client, round_number, most_examples, seed) for index, client in chunk]
+            values = [self._client_value(index, client, round_number, most_examples, seed) for index, client in chunk]
             if kept is not None:
                 states = kept.read([client for _, client in chunk])
                 values = [value | {"kept": state} for value, state in zip(values, states, strict=True)]
@@ -198,7 +198,38 @@ class PersonalizationEvaluator:
         }
         return EvaluationResult(by_key, None, int(sums["clients_without_test_examples"]), metric)
 
-    def client_value(
+    def predictions(
+        self, weights: global_weights.GlobalWeights, clients: Sequence[str], round_number: int
+    ) -> Iterator[dict[str, np.ndarray]]:
+        """Predicts the test examples of some clients as in the final evaluation, with the strategy fine_tune.
+
+        Args:
+            weights: the global model.
+            clients: the ids of the clients.
+            round_number: the round after which the model was kept.
+
+        Yields:
+            For each client, in their order: `images` and `labels`, its test part; `before` and `after`, the predicted
+            classes, int32 of shape (n,), -1 for none; `client`, its id n times.
+        """
+        config = self._experiment.config
+        computation = predictions.build_predictions(
+            self._model,
+            weights,
+            self._optimizer.build(),
+            self._epochs,
+            self._experiment.values["personalization_batch_size"],
+        )
+        for chunk in _chunks(list(enumerate(clients)), config.clients_per_call):
+            values = [self._client_value(*one, round_number, seed=config.evaluation_seed) for one in chunk]
+            output = computation(tff.learning.models.ModelWeights(weights.flat, ()), values)
+            for found in sorted(output, key=lambda found: int(found["index"])):
+                client = clients[int(found["index"])]
+                images, labels = self._data.test.examples(client)
+                predicted = {name: found[name] for name in ("before", "after")}
+                yield {"images": images, "labels": labels, **predicted, "client": np.full(len(labels), client)}
+
+    def _client_value(
         self,
         index: int,
         client: str,

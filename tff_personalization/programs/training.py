@@ -287,7 +287,8 @@ def _finish(program: rounds.Program, state: rounds.State) -> None:
         participants.kept(program.training, config.rounds, writer.client_states, judged),
     )
     program.line.step("reading the examples of the clients that changed most")
-    shown = writers.predict(program.experiment, program.model, program.data, program.evaluator, last, final.test)
+    weights = program.training.initial_weights.like(last.trainable)
+    shown = writers.predict(program.experiment, program.evaluator, weights, final.test)
     state = dataclasses.replace(state, evaluation_seconds=state.evaluation_seconds + time.monotonic() - started)
     with program.interrupt.postponed():
         writer.models.save(last.trainable, config.rounds)

@@ -1,14 +1,13 @@
 """gallery.npz of a run with plots: the model's predictions for images of the clients that change most."""
 
-import numpy as np
-import tensorflow_federated as tff
+from collections.abc import Iterable
 
-from tff_personalization import global_weights, methods, metrics
+import numpy as np
+
+from tff_personalization import global_weights, metrics
 from tff_personalization.experiment import config as config_lib
-from tff_personalization.models import functional
-from tff_personalization.personalization import predictions
 from tff_personalization.programs import client_evaluation
-from tff_personalization.tasks import federated_data, registry
+from tff_personalization.tasks import registry
 
 STRATEGY = "fine_tune"
 MOST_CLIENTS = 6
@@ -16,10 +15,8 @@ MOST_CLIENTS = 6
 
 def predict(
     experiment: config_lib.Experiment,
-    model: functional.SeededModel,
-    data: federated_data.FederatedData,
     evaluator: client_evaluation.PersonalizationEvaluator,
-    weights: tff.learning.models.ModelWeights,
+    weights: global_weights.GlobalWeights,
     test: client_evaluation.EvaluationResult,
 ) -> dict[str, np.ndarray] | None:
     """The arrays of gallery.npz (see `tools.gallery`), for the clients with the most images that become right.
@@ -32,28 +29,14 @@ def predict(
     if not config.plots or not shown or STRATEGY not in config.strategies or test.clients is None:
         return None
     clients = _most_changed(test)
-    if not clients:
-        return None
-    computation = predictions.build_predictions(
-        model,
-        global_weights.GlobalWeights.named(weights.trainable, model, methods.get(config.method).provides),
-        experiment.optimizers["personalization"].build(),
-        config.personalization_epochs,
-        experiment.values["personalization_batch_size"],
-    )
-    values = [
-        evaluator.client_value(index, client, config.rounds, seed=config.evaluation_seed)
-        for index, client in enumerate(clients)
-    ]
-    found = sorted(computation(weights, values), key=lambda predicted: int(predicted["index"]))
-    parts = [data.test.examples(client) for client in clients]
-    return {
-        "images": np.concatenate([images for images, _ in parts]),
-        "labels": np.concatenate([labels for _, labels in parts]),
-        **{name: np.concatenate([predicted[name] for predicted in found]) for name in ("before", "after")},
-        "client": np.repeat(clients, [len(labels) for _, labels in parts]),
-        "classes": np.array(task.classes),
-    }
+    return arrays(evaluator.predictions(weights, clients, config.rounds), task) if clients else None
+
+
+def arrays(parts: Iterable[dict[str, np.ndarray]], task: registry.Task) -> dict[str, np.ndarray]:
+    """The arrays of gallery.npz, of clients' `PersonalizationEvaluator.predictions`; at least one."""
+    parts = list(parts)
+    together = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+    return {**together, "classes": np.array(task.classes)}
 
 
 def _most_changed(test: client_evaluation.EvaluationResult) -> list[str]:

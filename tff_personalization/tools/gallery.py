@@ -13,16 +13,12 @@ from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
-import tensorflow_federated as tff
 import tqdm
 from absl import app, flags
 
 from tff_personalization import errors, metrics, startup
-from tff_personalization.personalization import predictions
-from tff_personalization.programs import client_evaluation
+from tff_personalization.programs import client_evaluation, writers
 from tff_personalization.records import files, finished_run
-
-STRATEGY = "fine_tune"
 
 
 def gallery(run: pathlib.Path, most_clients: int | None = None, progress: bool = True) -> dict[str, np.ndarray]:
@@ -34,37 +30,18 @@ def gallery(run: pathlib.Path, most_clients: int | None = None, progress: bool =
     """
     opened = finished_run.FinishedRun.open(run)
     recorded = _recorded(opened)
-    settings, data, kept = opened.experiment.config, opened.data, opened.global_weights()
-    evaluator = client_evaluation.PersonalizationEvaluator(opened.experiment, opened.model, data, kept)
-    computation = predictions.build_predictions(
-        opened.model,
-        kept,
-        opened.experiment.optimizers["personalization"].build(),
-        settings.personalization_epochs,
-        opened.experiment.values["personalization_batch_size"],
+    evaluator = client_evaluation.PersonalizationEvaluator(
+        opened.experiment, opened.model, opened.data, opened.global_weights()
     )
-    weights = tff.learning.models.ModelWeights(kept.flat, ())
     clients = list(recorded.index.unique("client"))[:most_clients]
+    predicted = evaluator.predictions(opened.global_weights(), clients, opened.experiment.config.rounds)
     parts = []
-    with (
-        opened.computing(),
-        tqdm.tqdm(total=len(clients), desc="Predicting", unit="client", disable=not progress) as bar,
-    ):
-        for start in range(0, len(clients), settings.clients_per_call):
-            chunk = list(enumerate(clients))[start : start + settings.clients_per_call]
-            values = [
-                evaluator.client_value(index, client, settings.rounds, seed=settings.evaluation_seed)
-                for index, client in chunk
-            ]
-            for found in sorted(computation(weights, values), key=lambda found: int(found["index"])):
-                client = clients[int(found["index"])]
-                images, labels = data.test.examples(client)
-                _check(run, client, recorded.loc[client], labels, found)
-                parts.append((images, labels, found["before"], found["after"], np.full(len(labels), client)))
-            bar.update(len(chunk))
-    names = ("images", "labels", "before", "after", "client")
-    arrays = {name: np.concatenate(several) for name, several in zip(names, zip(*parts, strict=True), strict=True)}
-    return arrays | {"classes": np.array(opened.task.classes)}
+    with opened.computing():
+        shown = tqdm.tqdm(predicted, total=len(clients), desc="Predicting", unit="client", disable=not progress)
+        for client, part in zip(clients, shown, strict=True):
+            _check(run, client, recorded.loc[client], part)
+            parts.append(part)
+    return writers.arrays(parts, opened.task)
 
 
 def _recorded(run: finished_run.FinishedRun) -> pd.DataFrame:
@@ -81,22 +58,22 @@ def _recorded(run: finished_run.FinishedRun) -> pd.DataFrame:
         raise errors.UserError(
             f"{run.directory}: it released only aggregates; give a run with --evaluation_release=records."
         )
-    table = run.clients[run.clients["strategy"] == STRATEGY]
+    table = run.clients[run.clients["strategy"] == writers.STRATEGY]
     if table.empty:
-        raise errors.UserError(f"{run.directory}: it was not evaluated with --strategies={STRATEGY}.")
+        raise errors.UserError(f"{run.directory}: it was not evaluated with --strategies={writers.STRATEGY}.")
     return table.set_index(["client", "epoch"])
 
 
-def _check(run: pathlib.Path, client: str, recorded: pd.DataFrame, labels: np.ndarray, found: dict) -> None:
+def _check(run: pathlib.Path, client: str, recorded: pd.DataFrame, found: dict[str, np.ndarray]) -> None:
     """Refuses predictions if the numbers of right ones, before or after the last epoch, differ from the records."""
     for name, epoch in (("before", 0), ("after", recorded.index.max())):
-        right = int(np.count_nonzero(found[name] == labels))
+        right = int(np.count_nonzero(found[name] == found["labels"]))
         expected = recorded.loc[epoch, "correct"]
         if right != expected:
             raise errors.UserError(
-                f"{run}: of {client}'s {len(labels)} test examples, {right} are right {name} personalization here, and "
-                f"{expected} in clients.csv: this machine or version gives other numbers than the run; repeat the run "
-                "here."
+                f"{run}: of {client}'s {len(found['labels'])} test examples, {right} are right {name} personalization "
+                f"here, and {expected} in clients.csv: this machine or version gives other numbers than the run; "
+                "repeat the run here."
             )
 
 
