@@ -12,7 +12,6 @@ draw_latency.csv in --output_dir has a row for each correction: train examples, 
 trains nothing and is marked. It prints medians over all corrections and over those that trained.
 """
 
-import argparse
 import pathlib
 import threading
 import time
@@ -77,10 +76,9 @@ def _row(where: str, milliseconds: float, train_examples: int, held_back: bool) 
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = recording.parser(__doc__)
     parser.add_argument("run", type=pathlib.Path, help="a run directory")
     parser.add_argument("--corrections", type=int, default=50, help="how many corrections are measured")
-    recording.add_output_dir(parser)
     arguments = parser.parse_args()
     trained = personalizer.load(arguments.run)
     asked = prompt.characters(trained.classes)

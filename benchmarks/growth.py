@@ -17,7 +17,6 @@ The network is the paper's with dropout, batches have 20 examples, pixels are ra
 `growth.csv` in --output_dir has a row for each point, with the versions and the commit.
 """
 
-import argparse
 import dataclasses
 import json
 import statistics
@@ -122,9 +121,8 @@ def _run(point: Point, cache_dir: str) -> dict | None:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = recording.parser(__doc__)
     parser.add_argument("--sweeps", default=",".join(SWEEPS), help="which sweeps, separated by commas")
-    recording.add_output_dir(parser)
     options = parser.parse_args()
     rows = []
     with tempfile.TemporaryDirectory() as cache_dir:

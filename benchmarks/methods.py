@@ -11,7 +11,6 @@ this process and of TFF's worker. `methods.csv` in --output_dir gets a row for e
 that a client receives, sends and keeps (see algorithms/communication.py); bytes that depend on the cohort are missing.
 """
 
-import argparse
 import dataclasses
 import os
 import time
@@ -19,7 +18,6 @@ from collections.abc import Sequence
 from typing import Any
 
 import pandas as pd
-import psutil
 from absl import flags
 
 from benchmarks import recording
@@ -90,9 +88,10 @@ def measure(names: Sequence[str], repetitions: int) -> pd.DataFrame:
     for turn in range(WARM_UP + repetitions):
         print(f"  turn {turn + 1} of {WARM_UP + repetitions}", flush=True)
         for name, one in contenders.items():
-            before, started = _processor_seconds(), time.perf_counter()
+            before, started = recording.processor_seconds(), time.perf_counter()
             visits = one.round()
-            seconds, processor_seconds = time.perf_counter() - started, _processor_seconds() - before
+            seconds = time.perf_counter() - started
+            processor_seconds = recording.processor_seconds() - before
             if turn >= WARM_UP:
                 rows.append(
                     {
@@ -124,20 +123,10 @@ def summarize(table: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(rows).T
 
 
-def _processor_seconds() -> float:
-    process = psutil.Process()
-    times = [one.cpu_times() for one in (process, *process.children(recursive=True))]
-    return sum(one.user + one.system for one in times)
-
-
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = recording.parser(__doc__, 3, "rounds of each method that count")
     parser.add_argument("--methods", default="", help="which methods, separated by commas; all unless given")
-    parser.add_argument("--repetitions", type=int, default=3, help="rounds of each method that count")
-    recording.add_output_dir(parser)
     options = parser.parse_args()
-    if options.repetitions < 1:
-        parser.error(f"--repetitions={options.repetitions}: give 1 or more")
     chosen = recording.chosen(parser, "methods", options.methods, NAMES) if options.methods else list(NAMES)
     names = list(dict.fromkeys([REFERENCE, *chosen]))
     print(f"{len(names)} methods, {worker_binary.available_cores()} cores", flush=True)

@@ -6,7 +6,6 @@ The three tables are read from --output_dir, unless they are named one by one. T
 same folder, unless --output says otherwise.
 """
 
-import argparse
 import pathlib
 import sys
 
@@ -138,8 +137,7 @@ def _line(axes: Axes, x: pd.Series, y: pd.Series, xlabel: str, number: int = 0, 
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    recording.add_output_dir(parser)
+    parser = recording.parser(__doc__)
     for name in _NEEDED:
         parser.add_argument(f"--{name}", type=pathlib.Path, help=f"another table than {name}.csv in --output_dir")
     parser.add_argument("--output", type=pathlib.Path, help="another image (png, pdf, svg)")

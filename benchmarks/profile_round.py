@@ -25,7 +25,6 @@ The round is the one with the median time; the computing of the others is a medi
 row for each part: `milliseconds` and `share` of the round, with the versions and the commit.
 """
 
-import argparse
 import collections
 import contextlib
 import os
@@ -207,12 +206,8 @@ def parts_of_round(measured: Mapping[str, list[dict[str, float]]]) -> pd.DataFra
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--repetitions", type=int, default=7, help="rounds that are measured")
-    recording.add_output_dir(parser)
+    parser = recording.parser(__doc__, 7, "rounds that are measured")
     options = parser.parse_args()
-    if options.repetitions < 1:
-        parser.error(f"--repetitions={options.repetitions}: give 1 or more")
     table = parts_of_round(measure(workload.Workload(), options.repetitions))
     print(table.to_string(index=False), flush=True)
     print(f"{'the round':>27}{table['milliseconds'].sum():>14.1f}", flush=True)

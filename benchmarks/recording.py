@@ -18,9 +18,19 @@ ROOT = pathlib.Path(__file__).parent.parent
 PACKAGES = ("tensorflow", "tensorflow-federated")
 
 
-def add_output_dir(parser: argparse.ArgumentParser) -> None:
-    """Adds the flag --output_dir, which all commands of `make benchmark` take."""
-    parser.add_argument("--output_dir", type=_directory, default="benchmark_results", help="where the figures go")
+def parser(help_text: str | None, repetitions: int = 0, what: str = "") -> argparse.ArgumentParser:
+    """The parser of a command, with the flag --output_dir and, if it has a default, --repetitions of `what`."""
+    made = argparse.ArgumentParser(description=help_text, formatter_class=argparse.RawDescriptionHelpFormatter)
+    made.add_argument("--output_dir", type=_directory, default="benchmark_results", help="where the figures go")
+    if repetitions:
+        made.add_argument("--repetitions", type=_count, default=repetitions, help=what)
+    return made
+
+
+def _count(text: str) -> int:
+    if int(text) < 1:
+        raise argparse.ArgumentTypeError("give 1 or more")
+    return int(text)
 
 
 def _directory(name: str) -> pathlib.Path:
@@ -72,6 +82,13 @@ def peak_mb(pid: int) -> float:
         status = ""
     peak = re.search(r"^VmHWM:\s+(\d+) kB$", status, re.MULTILINE)
     return (1024 * int(peak[1]) if peak else psutil.Process(pid).memory_info().rss) / 1e6
+
+
+def processor_seconds(pid: int | None = None) -> float:
+    """The processor time that a process (by default this one) and its children have used."""
+    process = psutil.Process(pid)
+    times = [one.cpu_times() for one in (process, *process.children(recursive=True))]
+    return sum(one.user + one.system for one in times)
 
 
 def write(table: pd.DataFrame, path: pathlib.Path) -> None:

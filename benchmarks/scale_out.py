@@ -9,7 +9,6 @@ event, seconds, the number of workers afterwards, and the largest difference of 
 worker.
 """
 
-import argparse
 import contextlib
 import os
 import signal
@@ -85,9 +84,7 @@ def _meanwhile(action, after: float) -> Iterator[None]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--repetitions", type=int, default=3, help="rounds on each number of workers")
-    recording.add_output_dir(parser)
+    parser = recording.parser(__doc__, 3, "rounds on each number of workers")
     options = parser.parse_args()
 
     from tff_personalization import cohorts

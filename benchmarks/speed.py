@@ -12,7 +12,6 @@ processes. If other programs run too, they are more reliable than wall time. Wit
 project takes part as `before`.
 """
 
-import argparse
 import contextlib
 import pathlib
 import subprocess
@@ -20,7 +19,6 @@ import sys
 from collections.abc import Container
 
 import pandas as pd
-import psutil
 
 from benchmarks import contenders, recording, tasks
 from benchmarks.peers import environments
@@ -54,15 +52,10 @@ class _Contender:
     def round_seconds(self) -> tuple[float, float]:
         """The wall seconds of a round, and the processor seconds of all of the contender's processes."""
         assert self._process.stdin is not None
-        before = self._processor_seconds()
+        before = recording.processor_seconds(self._process.pid)
         print(file=self._process.stdin, flush=True)
         seconds = self._answer()["seconds"]
-        return seconds, self._processor_seconds() - before
-
-    def _processor_seconds(self) -> float:
-        process = psutil.Process(self._process.pid)
-        times = [one.cpu_times() for one in (process, *process.children(recursive=True))]
-        return sum(one.user + one.system for one in times)
+        return seconds, recording.processor_seconds(self._process.pid) - before
 
     def _answer(self) -> dict:
         assert self._process.stdout is not None
@@ -156,17 +149,13 @@ def summarize(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = recording.parser(__doc__, 5, "rounds of each contender")
     parser.add_argument("--tasks", default=",".join(TASKS), help="which tasks, separated by commas")
-    parser.add_argument("--repetitions", type=int, default=5, help="rounds of each contender")
     known = ("ours", "before", *list(contenders.BUILDERS)[1:], *PEERS)
     parser.add_argument("--contenders", nargs="+", choices=known, help="which contenders; all unless given")
     parser.add_argument("--beside", type=pathlib.Path, help="another checkout of this project, to compare with")
-    recording.add_output_dir(parser)
     options = parser.parse_args()
     chosen = recording.chosen(parser, "tasks", options.tasks, TASKS)
-    if options.repetitions < 1:
-        parser.error(f"--repetitions={options.repetitions}: give 1 or more")
     if options.beside and not (options.beside / "benchmarks" / "contenders.py").is_file():
         parser.error(f"--beside={options.beside}: no checkout of this project; name the directory of one")
     if options.contenders and "ours" not in options.contenders:

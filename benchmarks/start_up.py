@@ -7,7 +7,6 @@ timed from the command to its line in metrics.csv, with a warm cache. With --qui
 `start_up.csv` in --output_dir has a row for each: wall seconds, and processor seconds of all of its processes.
 """
 
-import argparse
 import pathlib
 import resource
 import shutil
@@ -71,14 +70,10 @@ def measure(checkouts: dict[str, pathlib.Path], repetitions: int, quick: bool) -
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--repetitions", type=int, default=7, help="how often each command runs")
+    parser = recording.parser(__doc__, 7, "how often each command runs")
     parser.add_argument("--beside", type=pathlib.Path, help="another checkout of this project, to compare with")
     parser.add_argument("--quick", action="store_true", help="measure make run too")
-    recording.add_output_dir(parser)
     options = parser.parse_args()
-    if options.repetitions < 1:
-        parser.error(f"--repetitions={options.repetitions}: give 1 or more")
     checkouts = {"ours": recording.ROOT} | ({"before": options.beside.resolve()} if options.beside else {})
     table = measure(checkouts, options.repetitions, options.quick)
     medians = table.groupby(["what", "contender"], sort=False)[["seconds", "processor_seconds"]].median()

@@ -41,11 +41,13 @@ def test_a_table_is_written_with_cores_and_commit(tmp_path):
     assert (table["cores"] >= 1).all()
 
 
-def test_an_output_directory_that_cannot_be_made_is_told_at_once(tmp_path, capsys):
-    parser = argparse.ArgumentParser()
-    recording.add_output_dir(parser)
+def test_an_output_directory_that_cannot_be_made_and_no_repetition_are_told_at_once(tmp_path, capsys):
+    parser = recording.parser("Measures something.", 3, "rounds")
     assert parser.parse_args([f"--output_dir={tmp_path / 'a' / 'b'}"]).output_dir.is_dir()
     (tmp_path / "file").touch()
     with pytest.raises(SystemExit):
         parser.parse_args([f"--output_dir={tmp_path / 'file' / 'b'}"])
     assert "cannot be made" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        parser.parse_args(["--repetitions=0"])
+    assert "--repetitions: give 1 or more" in capsys.readouterr().err
