@@ -69,7 +69,7 @@ def build(directory: places.Named) -> str:
     templates.filters |= {"uri": data_uri, "svg": _svg, "plotly": as_dict, "tidy": tidy_csv, "slug": slug}
     return templates.get_template("template.html").render(
         **said,
-        intervals={verdict.id: verdicts.interval(verdict, said["verdicts"]) for verdict in said["verdicts"]},
+        intervals={verdict["id"]: verdicts.interval(verdict, said["verdicts"]) for verdict in said["verdicts"]},
         runs=tables.all_runs(said["study"]).about(metric.of(said["study"].runs)),
         galleries=_galleries(said["study"]),
         outcomes=list(gallery.OUTCOMES),

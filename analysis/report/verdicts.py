@@ -1,9 +1,8 @@
 """Verdicts on the paper's claims, from the verdicts.json of `analysis.claims`, and their intervals as pictures."""
 
-import dataclasses
 import json
 import math
-from typing import Any
+from typing import Any, NamedTuple
 
 from analysis import claims as claims_lib
 from tff_personalization.errors import UserError
@@ -32,73 +31,19 @@ _LOOKS = {
     claims_lib.NO_RUNS: ("no-runs", "–"),
 }
 _TEXTS = ("id", "claim", "statement", "metric", "unit", "test", "verdict", "why", "experiment", "data")
+_NUMBERS = ("effect", "low", "high")
 _WIDTH = 100.0
 
 
-@dataclasses.dataclass(frozen=True)
-class Verdict:
-    """A precise claim, and the verdict of the runs.
+Verdict = dict[str, Any]
+"""A verdict as in `claims.judge`, with two more keys: `look`, its class in the style sheet, and `sign`, its character.
 
-    Attributes:
-        id: such as "C2.1".
-        claim: such as "C2".
-        statement: the comparison, as a sentence.
-        metric: what is compared.
-        unit: of the analysis, such as "client, nested in seed".
-        test: how the interval is made.
-        effect: the difference; None without runs.
-        low: the lower end of its interval.
-        high: the upper end.
-        verdict: "supported", "not supported", "not decided by this data" or "nothing to compare".
-        why: one line.
-        experiment: the name of the experiment whose runs are compared.
-        runs: their folders.
-        data: their data.
-        synthetic: whether the data is synthetic.
-        seeds: the number of seeds.
-        chosen: the same comparison with the models of the rounds that validation clients choose, in words; "" if there
-            is none.
-    """
-
-    id: str
-    claim: str
-    statement: str
-    metric: str
-    unit: str
-    test: str
-    effect: float | None
-    low: float | None
-    high: float | None
-    verdict: str
-    why: str
-    experiment: str
-    runs: tuple[str, ...]
-    data: str
-    synthetic: bool
-    seeds: int | None
-    chosen: str
-
-    @property
-    def look(self) -> str:
-        """Its class in the style sheet."""
-        return _LOOKS[self.verdict][0]
-
-    @property
-    def sign(self) -> str:
-        """The character of the verdict."""
-        return _LOOKS[self.verdict][1]
+`chosen` is in words; "" if there is none. An effect or an end that is not finite is None.
+"""
 
 
-@dataclasses.dataclass(frozen=True)
-class Interval:
-    """An effect and its interval on a scale from 0 to 100, for a picture.
-
-    Attributes:
-        zero: the place of no effect.
-        effect: the place of the effect.
-        low: the lower end.
-        high: the upper end.
-    """
+class Interval(NamedTuple):
+    """Places on a scale from 0 to 100, for a picture: of no effect, of the effect, and of the ends of its interval."""
 
     zero: float
     effect: float
@@ -126,14 +71,14 @@ def read(directory: places.Place) -> list[Verdict]:
 
 def by_claim(found: list[Verdict]) -> dict[str, list[Verdict]]:
     """The verdicts by claim: claims in the order of `CLAIMS`, then others in the file's order."""
-    claims = dict.fromkeys((*CLAIMS, *(verdict.claim for verdict in found)))
-    groups = {claim: [verdict for verdict in found if verdict.claim == claim] for claim in claims}
+    claims = dict.fromkeys((*CLAIMS, *(verdict["claim"] for verdict in found)))
+    groups = {claim: [verdict for verdict in found if verdict["claim"] == claim] for claim in claims}
     return {claim: group for claim, group in groups.items() if group}
 
 
 def counts(found: list[Verdict]) -> dict[str, tuple[str, str, int]]:
     """The number of verdicts of each kind, with the kind's class in the style sheet and its sign."""
-    numbers = {kind: sum(verdict.verdict == kind for verdict in found) for kind in _LOOKS}
+    numbers = {kind: sum(verdict["verdict"] == kind for verdict in found) for kind in _LOOKS}
     return {kind: (*_LOOKS[kind], number) for kind, number in numbers.items() if number}
 
 
@@ -142,25 +87,32 @@ def interval(verdict: Verdict, others: list[Verdict]) -> Interval | None:
 
     Other claims may have far larger effects; on a common scale an interval would be a dot.
     """
-    group = [other for other in others if (other.claim, other.metric) == (verdict.claim, verdict.metric)]
-    ends = [end for other in group for end in (other.low, other.high, other.effect)]
-    reach = max((abs(end) for end in ends if end is not None), default=0.0)
-    if verdict.effect is None or verdict.low is None or verdict.high is None or not reach:
+    group = [other for other in others if all(other[name] == verdict[name] for name in ("claim", "metric"))]
+    reach = max((abs(other[name]) for other in group for name in _NUMBERS if other[name] is not None), default=0.0)
+    if any(verdict[name] is None for name in _NUMBERS) or not reach:
         return None
 
     def place(value: float) -> float:
         return round(_WIDTH * (0.5 + 0.46 * value / reach), 2)
 
-    return Interval(place(0.0), place(verdict.effect), place(verdict.low), place(verdict.high))
+    return Interval(place(0.0), *(place(verdict[name]) for name in _NUMBERS))
 
 
 def _verdict(record: dict[str, Any]) -> Verdict:
-    values: dict[str, Any] = {name: str(record[name] or "") for name in _TEXTS}
-    if values["verdict"] not in _LOOKS:
-        raise ValueError(f"verdict {values['verdict']!r} is none of {', '.join(_LOOKS)}")
-    values |= {name: _number(record.get(name)) for name in ("effect", "low", "high")}
-    values["runs"] = tuple(str(run) for run in record.get("runs") or ())
-    return Verdict(**values, synthetic=bool(record["synthetic"]), seeds=record.get("seeds"), chosen=_chosen(record))
+    texts = {name: str(record[name] or "") for name in _TEXTS}
+    if texts["verdict"] not in _LOOKS:
+        raise ValueError(f"verdict {texts['verdict']!r} is none of {', '.join(_LOOKS)}")
+    look, sign = _LOOKS[texts["verdict"]]
+    return {
+        **texts,
+        **{name: _number(record.get(name)) for name in _NUMBERS},
+        "runs": [str(run) for run in record.get("runs") or ()],
+        "synthetic": bool(record["synthetic"]),
+        "seeds": record.get("seeds"),
+        "chosen": _chosen(record),
+        "look": look,
+        "sign": sign,
+    }
 
 
 def _chosen(record: dict[str, Any]) -> str:

@@ -210,7 +210,7 @@ class PersonalizationEvaluator:
 
         Yields:
             For each client, in their order: `images` and `labels`, its test part; `before` and `after`, the predicted
-            classes, int32 of shape (n,), -1 for none; `client`, its id n times.
+            classes, int32 of shape (n,), −1 for none; `client`, its id n times.
         """
         config = self._experiment.config
         computation = predictions.build_predictions(
@@ -221,7 +221,7 @@ class PersonalizationEvaluator:
             self._experiment.values["personalization_batch_size"],
         )
         for chunk in _chunks(list(enumerate(clients)), config.clients_per_call):
-            values = [self._client_value(*one, round_number, seed=config.evaluation_seed) for one in chunk]
+            values = [self._client_value(i, client, round_number, seed=config.evaluation_seed) for i, client in chunk]
             output = computation(tff.learning.models.ModelWeights(weights.flat, ()), values)
             for found in sorted(output, key=lambda found: int(found["index"])):
                 client = clients[int(found["index"])]

@@ -28,11 +28,11 @@ def test_images_and_tables_that_it_names_are_beside_it_and_nothing_else(readme):
 def test_each_verdict_has_its_row_and_synthetic_data_is_called_so(study, readme):
     rows = [line.split(" | ") for line in readme.read_text(encoding="utf-8").splitlines() if line.startswith("| ")]
     for judged in verdicts.read(study):
-        (row,) = [row for row in rows if row[0] == f"| {judged.id}" and judged.verdict in row[4]]
+        (row,) = [row for row in rows if row[0] == f"| {judged['id']}" and judged["verdict"] in row[4]]
         assert len(row) == 7
-        assert ("synthetic data" in row[1]) == judged.synthetic
-        if judged.effect is not None:
-            assert float(row[2]) == pytest.approx(judged.effect, abs=5e-5)
+        assert ("synthetic data" in row[1]) == judged["synthetic"]
+        if judged["effect"] is not None:
+            assert float(row[2]) == pytest.approx(judged["effect"], abs=5e-5)
 
 
 def test_each_experiment_has_its_section_with_flags_and_runs(study, readme):

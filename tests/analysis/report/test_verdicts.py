@@ -10,7 +10,7 @@ from tff_personalization.errors import UserError
 
 
 def test_verdicts_are_read_in_order_and_none_if_a_study_is_not_judged(study, tmp_path):
-    assert [v.id for v in verdicts.read(study)] == ["C2.1", "C2.2", "C3.1 (h = 0)", "C1.1"]
+    assert [v["id"] for v in verdicts.read(study)] == ["C2.1", "C2.2", "C3.1 (h = 0)", "C1.1"]
     assert verdicts.read(tmp_path) == []
 
 
@@ -29,7 +29,7 @@ def test_verdicts_are_grouped_by_claim_in_the_papers_order_and_counted_by_kind(s
     found = verdicts.read(study)
     groups = verdicts.by_claim(found)
     assert list(groups) == ["C1", "C2", "C3"]
-    assert [v.id for v in groups["C2"]] == ["C2.1", "C2.2"]
+    assert [v["id"] for v in groups["C2"]] == ["C2.1", "C2.2"]
     assert {kind: count for kind, (_, _, count) in verdicts.counts(found).items()} == dict.fromkeys(
         ("supported", "not supported", "not decided by this data", "nothing to compare"), 1
     )
