@@ -93,15 +93,7 @@ def client_scatter(configurations: figures.Configurations, key: RunKey = lambda 
     """Each test client's accuracy before and after personalization. On the diagonal, nothing changes."""
     figure = look.figure(f"initial {look.ACCURACY}", f"personalized {look.ACCURACY}")
     _clients(figure, configurations, key, "initial", "personalized")
-    ends = [0, configurations[0].first.metric.upper]
-    figure.add_scatter(
-        x=ends,
-        y=ends,
-        mode="lines",
-        line={"color": look.COLOURS[-1], "dash": "dot", "width": 1},
-        hoverinfo="skip",
-        name="no gain",
-    )
+    figures.diagonal(figure, 0, configurations[0].first.metric.upper)
     return figure
 
 
@@ -139,12 +131,7 @@ def _clients(
     rows: list[list] = []
     tables = {}
     for number, configuration in enumerate(configurations):
-        found = []
-        for run in configuration.runs:
-            try:
-                found.append(run.client_gains().assign(run=key(run)))
-            except runs_lib.NotRecordedError:
-                continue
+        found = configuration.recorded(lambda run: run.client_gains().assign(run=key(run)))
         if not found:
             continue
         tables[configuration.label] = pd.concat(found)

@@ -1,9 +1,10 @@
 """Configurations: runs that differ only in their seed, with a short name each and their figures over seeds."""
 
+import contextlib
 import dataclasses
 import functools
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, TypeVar
 
 import numpy as np
 import pandas as pd
@@ -11,6 +12,7 @@ import pandas as pd
 from analysis import compare_methods, compare_runs, costs, run_labels, study
 from analysis import runs as runs_lib
 
+T = TypeVar("T")
 # The measures of a run that are averaged over seeds.
 MEASURES = (
     *("initial_accuracy", "personalized_accuracy", "gain", "share_hurt", "worst_tenth"),
@@ -43,6 +45,14 @@ class Configuration:
         config = self.first.config
         named = {"run_name": self.label, "given": {**config.get("given", {}), "run_name": self.label}}
         return dataclasses.replace(self.first, config=config | named)
+
+    def recorded(self, read: Callable[[runs_lib.Run], T]) -> list[T]:
+        """What `read` gives for each run that has the record for it, by seed."""
+        found = []
+        for run in self.runs:
+            with contextlib.suppress(runs_lib.NotRecordedError):
+                found.append(read(run))
+        return found
 
     @property
     def seeds(self) -> list[int]:

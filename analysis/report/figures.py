@@ -60,7 +60,8 @@ def matched_initial(configurations: Configurations) -> go.Figure:
                 meta={"choice": configuration.label},
             )
     _refuse_empty(figure, "no run was evaluated between rounds")
-    _diagonal(figure)
+    places = [x for trace in figure.data for x in trace.x]
+    diagonal(figure, min(places), max(places))
     return figure
 
 
@@ -87,17 +88,9 @@ def k_shot(configurations: Configurations) -> go.Figure:
     figure = look.figure("train examples of the client, at most", f"personalized {look.ACCURACY}")
     figure.update_xaxes(type="category")
     for number, configuration in enumerate(configurations):
-        found = []
-        for run in configuration.runs:
-            try:
-                table = run.k_shot
-            except runs_lib.NotRecordedError:
-                continue
-            last, main = table["epoch"].max(), run.summary["strategy"]
-            rows = table[(table["epoch"] == last) & (table["strategy"] == main)]
-            found.append(rows.set_index("examples")["accuracy_mean"])
-        if found:
-            _mean_line(figure, number, configuration.label, pd.concat(found, axis=1))
+        if found := configuration.recorded(lambda run: _of_main(run, run.k_shot).set_index("examples")):
+            by_seed = pd.concat([table["accuracy_mean"] for table in found], axis=1)
+            _mean_line(figure, number, configuration.label, by_seed)
     _refuse_empty(figure, "no run was evaluated with fewer examples (k_shot.csv)")
     return figure
 
@@ -107,16 +100,9 @@ def learning_rates(configurations: Configurations) -> go.Figure:
     figure = look.figure("personalization learning rate", f"personalized {look.ACCURACY}")
     figure.update_xaxes(type="log")
     for number, configuration in enumerate(configurations):
-        found = []
-        for run in configuration.runs:
-            try:
-                table = run.choice
-            except runs_lib.NotRecordedError:
-                continue
-            rows = table[(table["strategy"] == run.summary["strategy"]) & (table["epoch"] == table["epoch"].max())]
-            found.append(rows.dropna(subset=["learning_rate"]).set_index("learning_rate")["accuracy_mean"])
-        if found:
-            _mean_line(figure, number, configuration.label, pd.concat(found, axis=1).sort_index())
+        if found := configuration.recorded(lambda run: _of_main(run, run.choice).dropna(subset=["learning_rate"])):
+            by_seed = pd.concat([table.set_index("learning_rate")["accuracy_mean"] for table in found], axis=1)
+            _mean_line(figure, number, configuration.label, by_seed.sort_index())
     if not any(len(trace.x) > 1 for trace in figure.data):
         raise runs_lib.NotRecordedError("no run was evaluated with several personalization learning rates (choice.csv)")
     rates = sorted({rate for trace in figure.data for rate in trace.x})
@@ -213,13 +199,9 @@ def decomposition_by_epochs(configurations: Configurations) -> go.Figure:
 
 
 def _decompositions(configurations: Configurations) -> dict[str, pd.DataFrame]:
-    found: dict[str, list[pd.DataFrame]] = {}
-    for configuration in configurations:
-        for run in configuration.runs:
-            try:
-                found.setdefault(configuration.label, []).append(run.decomposition)
-            except runs_lib.NotRecordedError:
-                continue
+    found = {
+        configuration.label: configuration.recorded(lambda run: run.decomposition) for configuration in configurations
+    }
     tables = {label: pd.concat(several) for label, several in found.items() if several}
     if not tables:
         raise runs_lib.NotRecordedError("no run was decomposed (decomposition.csv)")
@@ -257,6 +239,11 @@ def _final(run: runs_lib.Run) -> pd.DataFrame:
     """The rows of evaluations.csv for all test clients, in the last round that has them."""
     rows = run.evaluations[run.evaluations["split"] == "test"].dropna(subset=["accuracy_mean"])
     return rows[rows["round"] == rows["round"].max()]
+
+
+def _of_main(run: runs_lib.Run, table: pd.DataFrame) -> pd.DataFrame:
+    """The rows of a table that are of the run's main strategy after all epochs."""
+    return table[(table["strategy"] == run.summary["strategy"]) & (table["epoch"] == table["epoch"].max())]
 
 
 def _mean_line(figure: go.Figure, number: int, label: str, by_seed: pd.DataFrame) -> None:
@@ -297,11 +284,9 @@ def _line(
     )
 
 
-def _diagonal(figure: go.Figure) -> None:
-    """A dotted line where personalized accuracy equals initial accuracy, within the range of the traces."""
-    places = [x for trace in figure.data for x in trace.x]
-    ends = [min(places), max(places)]
-    line = {"color": look.COLOURS[-1], "dash": "dot", "width": 1}
+def diagonal(figure: go.Figure, low: float, high: float) -> None:
+    """A dotted line where personalized accuracy equals initial accuracy, from one accuracy to another."""
+    ends, line = [low, high], {"color": look.COLOURS[-1], "dash": "dot", "width": 1}
     figure.add_scatter(x=ends, y=ends, mode="lines", line=line, hoverinfo="skip", name="no gain")
 
 

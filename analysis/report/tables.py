@@ -241,13 +241,8 @@ def decomposition(configurations: Configurations) -> Table:
     """
     rows = []
     for configuration in configurations:
-        found = []
-        for run in configuration.runs:
-            try:
-                table = run.decomposition
-            except runs_lib.NotRecordedError:
-                continue
-            found.append(table[table["round"] == table["round"].max()])
+        tables_of_runs = configuration.recorded(lambda run: run.decomposition)
+        found = [table[table["round"] == table["round"].max()] for table in tables_of_runs]
         if found:
             measures = pd.concat(found).groupby(["level", "part"])[["relative_norm", "cosine_with_fed_sgd", "share"]]
             mean, sd = measures.mean(), measures.std(ddof=1).add_suffix("_sd")
