@@ -83,7 +83,7 @@ def main() -> None:
     trained = personalizer.load(arguments.run)
     asked = prompt.characters(trained.classes)
     characters = (asked * (1 + arguments.corrections // len(asked)))[: arguments.corrections]
-    served = server.Server(draw.pages_of(trained, arguments.run, visitors=2, examples=1000), 0)
+    served = server.Server(draw.pages_of(trained, arguments.run, most_visitors=2, most_examples=1000), 0)
     thread = threading.Thread(target=served.serve, daemon=True)
     thread.start()
     rows = list(over_http(served.url, characters))

@@ -9,7 +9,7 @@ from absl.testing import flagsaver
 
 from tff_personalization import errors
 from tff_personalization.draw import __main__ as draw
-from tff_personalization.draw import held_out_writers, personalizer
+from tff_personalization.draw import personalizer, visitors
 from tff_personalization.records import run_records
 
 
@@ -80,7 +80,7 @@ def test_the_round_is_the_last_one_or_any_that_is_kept(finished_run):
 
 def test_the_held_out_writers_are_those_of_the_strategys_last_epoch(finished_run):
     directory = finished_run(model="linear", personalization_epochs=2)
-    assert held_out_writers.read(run_records.read(directory), "fine_tune") is None
+    assert visitors.held_out_writers(run_records.read(directory), "fine_tune") is None
     rows = [
         "client,strategy,epoch,accuracy,train_examples,test_examples",
         *("a,fine_tune,0,0.5,9,10", "a,fine_tune,1,0.9,9,10", "a,fine_tune,2,0.7,9,10", "a,ditto,0,0.5,9,10"),
@@ -88,10 +88,10 @@ def test_the_held_out_writers_are_those_of_the_strategys_last_epoch(finished_run
         *("c,fine_tune,0,,9,0", "c,fine_tune,2,,9,0"),
     ]
     (directory / "clients.csv").write_text("\n".join(rows) + "\n")
-    writers = held_out_writers.read(run_records.read(directory), "fine_tune")
-    assert writers.gains.round(6).tolist() == [0.2, -0.1]
-    assert [writers.share_that_gains_less(more, 5) for more in (-1, 0, 1, 2)] == [0, 0.5, 0.5, 1]
-    assert writers.share_that_gains_less(-2, 20) == 0  # the size of b, with other numbers
+    writers = visitors.held_out_writers(run_records.read(directory), "fine_tune")
+    assert writers["gain"].round(6).tolist() == [0.2, -0.1]
+    assert [visitors.share_that_gains_less(writers, more, 5) for more in (-1, 0, 1, 2)] == [0, 0.5, 0.5, 1]
+    assert visitors.share_that_gains_less(writers, -2, 20) == 0  # the size of b, with other numbers
     (directory / "clients.csv").write_text("client,epoch\n")
     with pytest.raises(errors.UserError, match=r"clients\.csv: no column"):
-        held_out_writers.read(run_records.read(directory), "fine_tune")
+        visitors.held_out_writers(run_records.read(directory), "fine_tune")

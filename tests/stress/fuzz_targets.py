@@ -13,6 +13,7 @@ from collections.abc import Callable
 from unittest import mock
 
 import numpy as np
+import pandas as pd
 
 _FEW = 2  # examples in a seed
 _BETWEEN = b"\xff|\xff"  # arrays of an archive
@@ -203,10 +204,10 @@ def _page(place: pathlib.Path) -> Callable[[bytes], object]:
     """A request to the drawing page: its first byte chooses the path, the rest is the body."""
     from tests.draw import conftest
     from tff_personalization import errors
-    from tff_personalization.draw import held_out_writers, personalizer, server
+    from tff_personalization.draw import personalizer, server
 
     maker = personalizer.Personalizer(conftest.trained_model("--model=linear", "--personalization_epochs=1"))
-    writers = held_out_writers.HeldOutWriters(np.arange(10), np.full(10, 10))
+    writers = pd.DataFrame({"more_right": np.arange(10), "predictions": 10})
     pages = server.Pages(maker, writers, {"name": "run"}, most_visitors=2, most_examples=12)
     app = server.create_app(pages, {conftest.HOST})
     app.config["PROPAGATE_EXCEPTIONS"] = True

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from absl import app, flags
 
 from tff_personalization import errors, startup
-from tff_personalization.draw import held_out_writers, personalizer, server
+from tff_personalization.draw import personalizer, server, visitors
 from tff_personalization.execution import interruption
 from tff_personalization.experiment import config
 from tff_personalization.programs import training
@@ -49,7 +49,9 @@ def _without_run() -> errors.UserError:
     )
 
 
-def pages_of(trained: personalizer.TrainedModel, run: pathlib.Path, visitors: int, examples: int) -> server.Pages:
+def pages_of(
+    trained: personalizer.TrainedModel, run: pathlib.Path, most_visitors: int, most_examples: int
+) -> server.Pages:
     """The pages for a run's model, ready to answer."""
     maker = personalizer.Personalizer(trained)
     maker.warm_up()
@@ -62,8 +64,8 @@ def pages_of(trained: personalizer.TrainedModel, run: pathlib.Path, visitors: in
         "strategy": trained.strategy,
         "epochs": settings.personalization_epochs,
     }
-    writers = held_out_writers.read(run_records.read(run), trained.strategy)
-    return server.Pages(maker, writers, about, visitors, examples)
+    writers = visitors.held_out_writers(run_records.read(run), trained.strategy)
+    return server.Pages(maker, writers, about, most_visitors, most_examples)
 
 
 def main(argv: Sequence[str]) -> int:

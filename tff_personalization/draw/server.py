@@ -27,10 +27,11 @@ from typing import Any
 
 import flask
 import numpy as np
+import pandas as pd
 from werkzeug import exceptions, serving
 
 from tff_personalization import errors
-from tff_personalization.draw import drawing, held_out_writers, personalizer, prompt, visitors
+from tff_personalization.draw import drawing, personalizer, prompt, visitors
 
 LOOPBACK = "127.0.0.1"
 MAX_BYTES = 4 * 2**20
@@ -55,7 +56,7 @@ class Pages:
     def __init__(
         self,
         maker: personalizer.Personalizer,
-        writers: held_out_writers.HeldOutWriters | None,
+        writers: pd.DataFrame | None,
         about: dict[str, Any],
         most_visitors: int,
         most_examples: int,
@@ -64,7 +65,7 @@ class Pages:
 
         Args:
             maker: the run's model and its personalization.
-            writers: the run's held-out writers, if it has records of them.
+            writers: the run's `visitors.held_out_writers`.
             about: a description of the run.
             most_visitors: how many visitors are kept.
             most_examples: how many examples of each visitor are kept.
@@ -81,7 +82,8 @@ class Pages:
     def run(self) -> dict[str, Any]:
         writers = None
         if self._writers is not None:
-            writers = {"gains": self._writers.gains.round(4).tolist()}
+            gains = self._writers["more_right"] / self._writers["predictions"]
+            writers = {"gains": gains.round(4).tolist()}
         return {
             **self._about,
             "classes": list(self._classes),

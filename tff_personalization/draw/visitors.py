@@ -15,10 +15,11 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+import pandas as pd
 
 from tff_personalization import errors
-from tff_personalization.draw import held_out_writers
 from tff_personalization.draw import personalizer as personalizer_lib
+from tff_personalization.records import run_records
 from tff_personalization.tasks import archives
 from tff_personalization.tasks.sources import npz_archive
 
@@ -104,7 +105,7 @@ class Visitor:
             self._models[size] = _Model(self._personalizer.personalize(images, labels, self._writer))
         self._models = {k: model for k, model in self._models.items() if k in {0, *sizes, newest}}
 
-    def state(self, writers: held_out_writers.HeldOutWriters | None) -> dict[str, Any]:
+    def state(self, writers: pd.DataFrame | None) -> dict[str, Any]:
         """The numbers of examples, and of held-back examples that each model predicts rightly, as plain values."""
         held_back = self._part(True)
         curve = []
@@ -115,7 +116,7 @@ class Visitor:
         gained_more_than = None
         if writers is not None and len(held_back) >= FEWEST_TO_COMPARE:
             more_right = curve[-1]["right"] - curve[0]["right"]
-            gained_more_than = writers.share_that_gains_less(more_right, len(held_back))
+            gained_more_than = share_that_gains_less(writers, more_right, len(held_back))
         _, labels = _arrays(self._examples)
         return {
             "examples": len(labels),
@@ -184,6 +185,23 @@ def _arrays(examples: list[_Example]) -> tuple[np.ndarray, np.ndarray]:
     """Their images, uint8 of shape (n, 28, 28), and labels, int32 of shape (n,)."""
     images = np.array([example.image for example in examples], np.uint8).reshape(-1, *archives.IMAGE_SHAPE)
     return images, np.array([example.label for example in examples], np.int32)
+
+
+def held_out_writers(run: run_records.Run, strategy: str) -> pd.DataFrame | None:
+    """The run's `client_gains` under one of its strategies; None if the run has no per-client records.
+
+    Raises:
+        UserError: clients.csv is damaged.
+    """
+    try:
+        return run.client_gains(strategy)
+    except run_records.NotRecordedError:
+        return None
+
+
+def share_that_gains_less(writers: pd.DataFrame, more_right: int, test_examples: int) -> float:
+    """The share of held-out writers with a smaller gain than `more_right` more right answers of `test_examples`."""
+    return float((writers["more_right"] * test_examples < more_right * writers["predictions"]).mean())
 
 
 class Visitors:
