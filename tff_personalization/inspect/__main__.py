@@ -13,18 +13,15 @@ from collections.abc import Sequence
 import numpy as np
 from absl import app, flags
 
-from tff_personalization import errors, plugins, seeds, startup
+from tff_personalization import errors, plugins, startup
+from tff_personalization.experiment import config
 from tff_personalization.inspect import page, sheet
-from tff_personalization.tasks import archives, checks, partitions, registry, sources
+from tff_personalization.tasks import archives, checks, federated_data, registry
 
-
-def look(options: sources.SourceOptions, catalogue: sources.Catalogue, partition: dict) -> archives.Archive:
-    """The archive to inspect, dealt to made-up clients if `partition` is given."""
-    archive = sources.load(options, catalogue)
-    kind = partition.pop("kind")
-    if kind != partitions.NATURAL:
-        archive = partitions.deal(archive, seeds.generator(options.seed, "partition"), kind, **partition)
-    return archive
+_SETTINGS = (
+    *("task", "seed", "cache_dir", "num_clients", "writer_heterogeneity"),
+    *("partition", "partition_clients", "partition_alpha", "partition_classes"),
+)
 
 
 def describe(archive: archives.Archive) -> list[str]:
@@ -52,24 +49,10 @@ def main(argv: Sequence[str]) -> int:
         raise errors.UserError(
             f"{argv[2]!r}: one source of data is expected, with a value of --client_data (see --help)."
         )
-    values = flags.FLAGS
-    task = registry.TASKS[values.task]
-    options = sources.SourceOptions(
-        client_data=argv[1] if len(argv) > 1 else task.sources.default,
-        num_classes=task.num_classes,
-        seed=values.seed,
-        cache_dir=values.cache_dir,
-        num_clients=values.num_clients,
-        writer_heterogeneity=values.writer_heterogeneity,
-        needs_clients=False,
-    )
-    partition = {
-        "kind": values.partition,
-        "clients": values.partition_clients,
-        "alpha": values.partition_alpha,
-        "classes": values.partition_classes,
-    }
-    archive = look(options, task.sources, partition)
+    values = {name: flags.FLAGS[name].value for name in _SETTINGS}
+    values["client_data"] = argv[1] if len(argv) > 1 else registry.TASKS[values["task"]].sources.default
+    settings = federated_data.Settings.read(values)
+    archive = federated_data.dealt(settings, federated_data.read(settings, needs_clients=False))
     lines, found = describe(archive), checks.findings(archive)
     if not archive.has_clients:
         lines.append("The data does not say whose the examples are. To train on them, give --partition.")
@@ -79,9 +62,9 @@ def main(argv: Sequence[str]) -> int:
     print("\nFindings:" if found else "\nFindings: none.")
     for finding in found:
         print(f"  {finding.kind}: {finding.text}")
-    if values.html:
-        page.write(values.html, archive, lines, found)
-        print(f"\nPage: {values.html}")
+    if path := flags.FLAGS.html:
+        page.write(path, archive, lines, found)
+        print(f"\nPage: {path}")
     return 0
 
 
@@ -90,16 +73,8 @@ if __name__ == "__main__":
     with startup.plain_flag_errors():
         plugins.load(sys.argv)
     flags.DEFINE_multi_string("plugin", [], "File or module with a task of your own.")
-    flags.DEFINE_enum("task", "emnist62", list(registry.TASKS), "The task that the data is for.")
     flags.DEFINE_string("html", "", "File to write a page with pictures to.")
-    flags.DEFINE_string("cache_dir", "", "Where to keep data that was read. Default: the user's cache.")
-    flags.DEFINE_integer("seed", 1, "Seed of splits and partitions, as in a run.")
-    flags.DEFINE_integer("num_clients", 120, "Writers of DATA=handwriting.")
-    flags.DEFINE_float("writer_heterogeneity", 1.0, "How much the writing styles of --client_data=handwriting differ.")
-    flags.DEFINE_enum(
-        "partition", partitions.NATURAL, list(partitions.CHOICES), "Which client gets which examples, as in a run."
-    )
-    flags.DEFINE_integer("partition_clients", None, "Number of clients that the partition makes.", lower_bound=2)
-    flags.DEFINE_float("partition_alpha", 0.5, "α of a partition.", lower_bound=1e-6)
-    flags.DEFINE_integer("partition_classes", 2, "Classes of each client with --partition=pathological.", lower_bound=1)
+    for name in _SETTINGS:
+        config.define_flag(name, federated_data.Settings.flags()[name], flags.FLAGS)
+    flags.adopt_module_key_flags(config)
     app.run(startup.with_plain_errors(main), flags_parser=startup.parse_flags)

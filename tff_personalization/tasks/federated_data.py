@@ -109,6 +109,51 @@ def check_places(config: Settings) -> None:
             raise errors.UserError(f"--{name}={path}: there is no such file.")
 
 
+def read(config: Settings, of_source: Group | None = None, *, needs_clients: bool) -> archives.Archive:
+    """The client data that the settings name, with its own clients.
+
+    Args:
+        config: the settings that name the data.
+        of_source: the values of the source's own settings; their defaults if None.
+        needs_clients: whether data that does not name its examples' clients is refused.
+
+    Raises:
+        UserError: the source cannot be read.
+    """
+    task, client_data = registry.TASKS[config.task], str(homes.expand(config.client_data))
+    options = sources.SourceOptions(
+        client_data=client_data,
+        num_classes=task.num_classes,
+        seed=_seed(config),
+        cache_dir=config.cache_dir or "",
+        num_clients=config.num_clients,
+        writer_heterogeneity=config.writer_heterogeneity,
+        needs_clients=needs_clients,
+        settings=task.sources.settings_of(client_data)() if of_source is None else of_source,
+    )
+    return sources.load(options, task.sources)
+
+
+def dealt(config: Settings, archive: archives.Archive) -> archives.Archive:
+    """Client data with the clients that the settings ask for: its own, or others to whom its examples are dealt."""
+    if config.partition != partitions.NATURAL:
+        archive = partitions.deal(
+            archive,
+            seeds.generator(_seed(config), "partition"),
+            config.partition,
+            clients=config.partition_clients,
+            alpha=config.partition_alpha,
+            classes=config.partition_classes,
+        )
+    if config.deal_examples_at_random:
+        archive = archives.deal_at_random(archive, seeds.generator(_seed(config), "deal"))
+    return archive
+
+
+def _seed(config: Settings) -> int:
+    return config.seed if config.data_seed is None else config.data_seed
+
+
 def load(config: Settings, look: bool = False, of_source: Group | None = None) -> FederatedData:
     """Loads the client data that the settings name and splits the clients.
 
@@ -120,38 +165,13 @@ def load(config: Settings, look: bool = False, of_source: Group | None = None) -
     Raises:
         UserError: the source cannot be read, or the numbers of clients do not fit.
     """
-    task = registry.TASKS[config.task]
-    seed = config.seed if config.data_seed is None else config.data_seed
-    client_data = str(homes.expand(config.client_data))
-    archive = sources.load(
-        sources.SourceOptions(
-            client_data=client_data,
-            num_classes=task.num_classes,
-            seed=seed,
-            cache_dir=config.cache_dir or "",
-            num_clients=config.num_clients,
-            writer_heterogeneity=config.writer_heterogeneity,
-            needs_clients=config.partition == partitions.NATURAL,
-            settings=task.sources.settings_of(client_data)() if of_source is None else of_source,
-        ),
-        task.sources,
-    )
+    archive = read(config, of_source, needs_clients=config.partition == partitions.NATURAL)
     try:
-        task.check(archive)
+        registry.TASKS[config.task].check(archive)
     except errors.UserError as error:
         raise errors.UserError(f"--client_data={config.client_data}: {error}") from error
     examples_sha256 = "" if archive.source.startswith("synthetic") else _examples_sha256(archive)
-    if config.partition != partitions.NATURAL:
-        archive = partitions.deal(
-            archive,
-            seeds.generator(seed, "partition"),
-            config.partition,
-            clients=config.partition_clients,
-            alpha=config.partition_alpha,
-            classes=config.partition_classes,
-        )
-    if config.deal_examples_at_random:
-        archive = archives.deal_at_random(archive, seeds.generator(seed, "deal"))
+    archive = dealt(config, archive)
     train, test = client_arrays.to_client_data(archive)
     looked_at = look and not archive.source.startswith("synthetic")
     findings = tuple(finding.text for finding in checks.findings(archive)) if looked_at else ()
@@ -161,7 +181,7 @@ def load(config: Settings, look: bool = False, of_source: Group | None = None) -
     )
     split = splits.split_clients(
         train.client_ids,
-        seeds.generator(seed, "client_split"),
+        seeds.generator(_seed(config), "client_split"),
         config.train_clients,
         config.validation_clients,
         config.test_clients,
