@@ -8,13 +8,19 @@
 A file with the same name and .json, beside the output, describes the model's input and origin.
 """
 
+import contextlib
+import functools
+import os
 import pathlib
-from collections.abc import Sequence
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 from absl import app, flags
 
 from tff_personalization import errors, startup
-from tff_personalization.export import global_model, keras_form, tflite
+from tff_personalization.export import global_model, saved_model, tflite
 from tff_personalization.records import files, finished_run
 
 _KERAS, _SAVED_MODEL, _TFLITE = FORMATS = ("keras", "saved_model", "tflite")
@@ -52,26 +58,46 @@ def export(
     if form == _KERAS and path is not None and path.suffix != ".keras":
         raise errors.UserError(f"--output={path}: give a name that ends with .keras.")
     found = global_model.read(finished_run.FinishedRun.open(run), which)
-    name, said = f"round_{found.round_number}", found.metadata()
+    said = found.metadata()
+    write: Callable[[pathlib.Path], Any]
+    if form == _KERAS:
+        ending, write = ".keras", lambda to: found.run.keras_model(found.round_number).save(to)
+    elif form == _SAVED_MODEL:
+        ending, write = "_saved_model", functools.partial(saved_model.save, found)
+    elif quantize:
+        ending, write = "_quantized.tflite", lambda to: to.write_bytes(tflite.convert_quantized(found))
+    else:
+        how = tflite.personalization(found, strategy)
+        said = tflite.metadata(found, how)
+        ending, write = f"_{how.strategy}.tflite", lambda to: to.write_bytes(tflite.convert(found, how))
+    path = path or run / "export" / f"round_{found.round_number}{ending}"
     try:
-        if form == _KERAS:
-            path = path or run / "export" / f"{name}.keras"
-            keras_form.write_keras(found, path)
-        elif form == _SAVED_MODEL:
-            path = path or run / "export" / f"{name}_saved_model"
-            keras_form.write_saved_model(found, path)
-        elif quantize:
-            path = path or run / "export" / f"{name}_quantized.tflite"
-            tflite.write_quantized(found, path)
-        else:
-            how = tflite.personalization(found, strategy)
-            path = path or run / "export" / f"{name}_{how.strategy}.tflite"
-            said = tflite.metadata(found, how)
-            tflite.write(found, how, path)
+        with _whole(path, ".keras" if form == _KERAS else "") as temporary:
+            write(temporary)
         files.write_text(path.with_name(f"{path.name}.json"), files.json_text(said) + "\n")
     except OSError as error:
         raise errors.UserError(f"--output={path}: cannot be written ({error.strerror}): give another path.") from error
     return path
+
+
+@contextlib.contextmanager
+def _whole(path: pathlib.Path, suffix: str) -> Iterator[pathlib.Path]:
+    """A temporary path with a suffix, for a file or directory. It replaces `path` when it is whole.
+
+    Raises:
+        OSError: it cannot be written, or `path` is a directory that is not a model's.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if path.is_dir() and not (path / "saved_model.pb").exists():
+        raise IsADirectoryError(None, "Is a directory, and not one of a model", str(path))
+    with tempfile.TemporaryDirectory(prefix="export_", dir=path.parent) as directory:
+        temporary = pathlib.Path(directory) / f"whole{suffix}"
+        with files.as_os_errors(temporary):
+            yield temporary
+        if path.is_dir():
+            shutil.rmtree(path)
+        os.replace(temporary, path)
+        files.wait_until_there(path)
 
 
 def main(argv: Sequence[str]) -> int:

@@ -9,7 +9,6 @@ import tensorflow as tf
 from tff_personalization import errors, methods
 from tff_personalization.algorithms import ifca
 from tff_personalization.records import finished_run, run_directory
-from tff_personalization.tasks import registry
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,11 +25,6 @@ class GlobalModel:
     round_number: int
     weights: tuple[np.ndarray, ...]
 
-    @property
-    def task(self) -> registry.Task:
-        """The run's task."""
-        return registry.TASKS[self.run.experiment.config.task]
-
     def metadata(self) -> dict[str, Any]:
         """A description of the model for users without the run, as plain values."""
         record, config = self.run.config, self.run.experiment.config
@@ -38,10 +32,10 @@ class GlobalModel:
         return {
             "task": config.task,
             "model": config.model,
-            "classes": list(self.task.classes),
-            "input": self.task.input_in_words,
+            "classes": list(self.run.task.classes),
+            "input": self.run.task.input_in_words,
             "output": "logits, float32, one for each of `classes`; "
-            f"{self.task.predicts.activation} makes probabilities of them",
+            f"{self.run.task.predicts.activation} makes probabilities of them",
             "run": {
                 "name": record["run_name"],
                 **{name: record[name] for name in names},

@@ -170,10 +170,11 @@ def prove(
         raise errors.UserError(f"{path}: a file that cannot be trained; give one made without --quantize.")
     opened = finished_run.FinishedRun.open(run, client_data)
     found = global_model.read(opened, said["run"]["round"])
-    if not found.task.predicts.one_class or opened.metric != metrics.ACCURACY:
+    predicts = opened.task.predicts
+    if not predicts.one_class or opened.metric != metrics.ACCURACY:
         raise errors.UserError(
-            f"{run}: its task predicts {found.task.predicts.words}, and its metric is {opened.metric.name}; a proof "
-            "needs one class for each example, and accuracy."
+            f"{run}: its task predicts {predicts.words}, and its metric is {opened.metric.name}; a proof needs one "
+            "class for each example, and accuracy."
         )
     saved = device.save()
     for place, w in enumerate(found.weights):

@@ -14,7 +14,6 @@ Batches may have any size. The strategy decides which weights are trained; the o
 import dataclasses
 import itertools
 import json
-import pathlib
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -23,7 +22,7 @@ import tensorflow as tf
 from tensorflow.lite.python import convert as tflite_convert
 
 from tff_personalization import errors, local_training, optimizers
-from tff_personalization.export import built_ins, global_model, output
+from tff_personalization.export import built_ins, global_model
 from tff_personalization.models import functional
 
 _SEED = tf.TensorSpec([2], tf.int32)
@@ -112,18 +111,6 @@ def metadata(found: global_model.GlobalModel, how: Personalization) -> dict[str,
     return {**found.metadata(), "personalization": {**how.as_json(), "trained": weights}}
 
 
-def write(found: global_model.GlobalModel, how: Personalization, path: pathlib.Path) -> None:
-    """Writes the file. Raises OSError if it cannot be written, and UserError as `convert` does."""
-    with output.whole(path) as temporary:
-        temporary.write_bytes(convert(found, how))
-
-
-def write_quantized(found: global_model.GlobalModel, path: pathlib.Path) -> None:
-    """Writes the file of `convert_quantized`. Raises OSError if it cannot be written."""
-    with output.whole(path) as temporary:
-        temporary.write_bytes(convert_quantized(found))
-
-
 def convert(found: global_model.GlobalModel, how: Personalization) -> bytes:
     """The TensorFlow Lite file.
 
@@ -157,8 +144,8 @@ def convert_quantized(found: global_model.GlobalModel) -> bytes:
 def _portable(found: global_model.GlobalModel) -> functional.SeededModel:
     """The run's network, made of TensorFlow Lite's operations. Raises UserError if that is not possible."""
     rebuilt, name = found.run.model.rebuilt, found.run.experiment.config.model
-    if rebuilt is None or found.task.predicts.by_place:
-        reason = f"predicts {found.task.predicts.words}" if rebuilt else "has layers without a counterpart there"
+    if rebuilt is None or found.run.task.predicts.by_place:
+        reason = f"predicts {found.run.task.predicts.words}" if rebuilt else "has layers without a counterpart there"
         raise errors.UserError(
             f"--format=tflite: TensorFlow Lite cannot train --model={name}, which {reason}: choose --format=keras or "
             "saved_model."
@@ -189,7 +176,7 @@ class _OnDevice:
         self._logits = logits
         optimizer = how.optimizer.build()
         self._predictions = _predictions_of(found)
-        scoring = model.scoring._replace(loss=built_ins.LOSSES[found.task.predicts.activation])
+        scoring = model.scoring._replace(loss=built_ins.LOSSES[found.run.task.predicts.activation])
         self._training = local_training.LocalTraining(_Part(logits, scoring), optimizer, None)
         self._weights = [f"weight_{place}" for place in places]
         self._fresh = self._training.initial_optimizer_state(initial)
@@ -266,7 +253,7 @@ def _names(key: str, value: Any) -> list[str]:
 
 def _predictions_of(found: global_model.GlobalModel) -> Callable[[tf.Tensor], dict[str, tf.Tensor]]:
     """What `infer` returns for logits: real numbers have no probabilities."""
-    activation = found.task.predicts.activation
+    activation = found.run.task.predicts.activation
     probabilities = tf.keras.activations.get(activation)
     if activation == "linear":
         return lambda logits: {"logits": logits}
