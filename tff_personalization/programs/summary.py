@@ -34,7 +34,6 @@ def build_summary(
     """
     config, result = directory.experiment.config, final.test
     strategy, epochs = config.strategies[0], config.personalization_epochs
-    before, after = result.distributions[strategy, 0], result.distributions[strategy, epochs]
     train_seconds = state.train_seconds
     metrics_of_rounds = _metrics_of_rounds(directory, result.metric)
     return {
@@ -50,9 +49,7 @@ def build_summary(
         "test_clients": len(data.split.test),
         "test_clients_without_test_data": result.without_test_examples,
         "test_clients_without_train_data": sum(not data.train.num_examples(client) for client in data.split.test),
-        "initial_accuracy": _spread(before),
-        "personalized_accuracy": _spread(after),
-        **_gain(after),
+        **_accuracies(result, strategy, epochs),
         "strategies": _by_strategy(result, epochs),
         "choice": None if final.choice is None else _choice(final.choice),
         "by_examples": {
@@ -81,34 +78,21 @@ def build_summary(
 
 
 def _by_strategy(result: client_evaluation.EvaluationResult, epochs: int) -> dict[str, Any]:
-    return {
-        name: {
-            "initial_accuracy": _spread(result.distributions[name, 0]),
-            "personalized_accuracy": _spread(result.distributions[name, epochs]),
-            **_gain(result.distributions[name, epochs]),
-        }
-        for name in dict.fromkeys(strategy for strategy, _ in result.distributions)
-    }
+    names = dict.fromkeys(strategy for strategy, _ in result.distributions)
+    return {name: _accuracies(result, name, epochs) for name in names}
 
 
 def _participants(result: client_evaluation.EvaluationResult, epochs: int) -> dict[str, Any]:
-    strategies = _by_strategy(result, epochs)
     counted = next(iter(result.distributions.values())).clients
     return {
         "clients": counted + result.without_test_examples,
         "clients_without_test_data": result.without_test_examples,
-        "strategies": strategies,
+        "strategies": _by_strategy(result, epochs),
     }
 
 
 def _at_round(at_round: final_evaluation.AtRound, strategy: str, epochs: int) -> dict[str, Any]:
-    before, after = (at_round.test.distributions[strategy, epoch] for epoch in (0, epochs))
-    return {
-        "round": at_round.round_number,
-        "initial_accuracy": _spread(before),
-        "personalized_accuracy": _spread(after),
-        **_gain(after),
-    }
+    return {"round": at_round.round_number, **_accuracies(at_round.test, strategy, epochs)}
 
 
 def _choice(choice: final_evaluation.Choice) -> dict[str, Any]:
@@ -123,6 +107,12 @@ def _choice(choice: final_evaluation.Choice) -> dict[str, Any]:
         "personalized_accuracy": _spread(choice.after),
         **_gain(choice.after),
     }
+
+
+def _accuracies(result: client_evaluation.EvaluationResult, strategy: str, epochs: int) -> dict[str, Any]:
+    """Initial and personalized accuracy under a strategy, and the gain."""
+    before, after = (result.distributions[strategy, epoch] for epoch in (0, epochs))
+    return {"initial_accuracy": _spread(before), "personalized_accuracy": _spread(after), **_gain(after)}
 
 
 def _spread(d: distributions.AccuracyDistribution) -> dict[str, Any]:
