@@ -20,7 +20,6 @@ from analysis import runs as runs_lib
 from tff_personalization.errors import UserError
 
 _BARS = 20  # most bars: finer ones only show that accuracies are fractions of few test examples
-_LOOKS = {"initial": style.INITIAL, "personalized": style.PERSONALIZED}
 
 
 @style.styled
@@ -29,7 +28,7 @@ def plot(runs: Sequence[runs_lib.Run]) -> Figure:
     figure, axes = style.panels(2 * len(runs), 2, (3.5, 2.4), sharex=True)
     supports = []
     for run, left, right in zip(runs, axes[::2], axes[1::2], strict=True):
-        for kind in _LOOKS:
+        for kind in style.KINDS:
             edges, counts = histogram(run, kind)
             if not counts.sum():
                 raise runs_lib.NotRecordedError(f"{run.directory}: no test client has test examples, nothing to draw")
@@ -83,7 +82,7 @@ def merged(edges: np.ndarray, counts: np.ndarray) -> tuple[np.ndarray, np.ndarra
 
 def _draw(run: runs_lib.Run, kind: str, edges: np.ndarray, counts: np.ndarray, left: Axes, right: Axes) -> None:
     """Adds the accuracies of one kind to the histogram (left) and the CDF (right)."""
-    look = _LOOKS[kind]
+    look = style.KINDS[kind]
     bars, heights = merged(edges, counts)
     first, last = heights.nonzero()[0][[0, -1]]
     bars, heights = bars[first : last + 2], heights[first : last + 1]
@@ -107,7 +106,7 @@ def _draw(run: runs_lib.Run, kind: str, edges: np.ndarray, counts: np.ndarray, l
 def _legend(runs: Sequence[runs_lib.Run]) -> list[Line2D]:
     """One entry per kind, with the mean if there is only one run."""
     entries: list[Line2D] = []
-    for kind, look in _LOOKS.items():
+    for kind, look in style.KINDS.items():
         mean = f", mean {runs[0].summary[f'{kind}_accuracy']['mean']:.3f}" if len(runs) == 1 else ", vertical: mean"
         entries.append(Line2D([], [], **look, label=f"{kind} accuracy{mean}"))
     return entries

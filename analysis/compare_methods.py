@@ -12,7 +12,6 @@ are those of `inference`, after Holm's correction for all rows with three seeds.
 
 import math
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -237,20 +236,16 @@ def _settings(run: runs_lib.Run, reference: runs_lib.Run) -> str:
         ours |= {
             name: values[name]
             for name in theirs
-            if name not in ours and values.get(name) is not None and _text(values[name]) != _text(theirs[name])
+            if name not in ours
+            and values.get(name) is not None
+            and run_labels.as_text(values[name]) != run_labels.as_text(theirs[name])
         }
     different = {
         name: value
         for name, value in ours.items()
         if name not in _NOT_SHOWN and (name not in theirs or theirs[name] != value)
     }
-    return " ".join(f"--{name}={_text(value)}" for name, value in different.items())
-
-
-def _text(value: Any) -> str:
-    if isinstance(value, list):
-        return ",".join(map(_text, value))
-    return f"{value:g}" if isinstance(value, float) else str(value)
+    return " ".join(f"--{name}={run_labels.as_text(value)}" for name, value in different.items())
 
 
 def _readable(row: pd.Series) -> dict[str, str]:

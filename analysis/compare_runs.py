@@ -65,13 +65,11 @@ def over_seeds(runs: Sequence[runs_lib.Run]) -> pd.DataFrame:
         UserError: two runs have the same settings and seed, so that one result would count twice, or data with the same
             name and other contents.
     """
-    runs_lib.check_same_data(runs)
     table = per_run(runs)
+    table.index = pd.Index([str(run.directory) for run in runs])
     rows = []
-    for _, group in table.groupby([settings_without_seed(run) for run in runs], sort=False):
-        for seed, same in group.groupby("seed")["run"]:
-            if len(same) > 1:
-                raise UserError(f"--over_seeds: {' and '.join(same)} have the same settings and seed {seed}; give one")
+    for runs_of in by_settings(runs).values():
+        group = table.loc[[str(run.directory) for run in runs_of.values()]]
         first, others = group.iloc[0], len(group) - 1
         row = {"run": f"{first['run']} + {others} more" if others else first["run"]}
         row |= {name: first[name] for name in ("method", "data", *_SETTINGS)}

@@ -98,7 +98,7 @@ def test_over_seeds_passes_over_flags_that_change_no_number(make_run):
 
 def test_over_seeds_refuses_to_count_a_result_twice(make_run):
     runs = runs_lib.read_all([make_run("a"), make_run("b", seed=2), make_run("copy")])
-    with pytest.raises(UserError, match="a and copy have the same settings and seed 1"):
+    with pytest.raises(UserError, match=r"/a and .*/copy: the same settings and seed; give one"):
         compare_runs.over_seeds(runs)
 
 
