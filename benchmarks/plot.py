@@ -86,15 +86,8 @@ def _relative_speed(axes: Axes, training: pd.DataFrame) -> None:
     for place, name in enumerate(order):
         bound = name in BOUNDS
         colour = style.BLUE if name == "ours" else "white" if bound else style.SKY
-        axes.barh(place, relative[name], color=colour, edgecolor=style.DARK_GREY, hatch="///" if bound else None)
-        axes.annotate(
-            f"{relative[name]:.2f}",
-            (relative[name], place),
-            xytext=(3, 0),
-            textcoords="offset points",
-            va="center",
-            fontsize=8,
-        )
+        bar = axes.barh(place, relative[name], color=colour, edgecolor=style.DARK_GREY, hatch="///" if bound else None)
+        axes.bar_label(bar, fmt="%.2f", padding=3, fontsize=8)
     axes.axvline(1, color=style.DARK_GREY, linewidth=1, linestyle=":")
     axes.set_yticks(range(len(order)), [LABELS[name] for name in order])
     axes.grid(visible=False, axis="y")
@@ -105,17 +98,8 @@ def _relative_speed(axes: Axes, training: pd.DataFrame) -> None:
 
 def _profile(axes: Axes, profile: pd.DataFrame) -> None:
     """A bar for each part of a round, with its milliseconds."""
-    for place, (share, milliseconds) in enumerate(zip(profile["share"], profile["milliseconds"], strict=True)):
-        axes.barh(place, 100 * share, color=style.BLUE, edgecolor=style.DARK_GREY)
-        axes.annotate(
-            f"{milliseconds:,.0f} ms",
-            (100 * max(share, 0), place),
-            xytext=(3, 0),
-            textcoords="offset points",
-            va="center",
-            fontsize=8,
-        )
-    axes.set_yticks(range(len(profile)), profile["part"])
+    bars = axes.barh(profile["part"], 100 * profile["share"], color=style.BLUE, edgecolor=style.DARK_GREY)
+    axes.bar_label(bars, [f"{milliseconds:,.0f} ms" for milliseconds in profile["milliseconds"]], padding=3, fontsize=8)
     axes.grid(visible=False, axis="y")
     axes.invert_yaxis()
     title = f"Where a round's {profile['milliseconds'].sum() / 1000:.1f} s go"

@@ -102,12 +102,8 @@ class FinalEvaluation:
 
     def _k_shot_table(self, round_number: int) -> pd.DataFrame:
         """One row per number of train examples, strategy and epoch, for k_shot.csv."""
-        tables = []
-        for examples, result in self.by_examples.items():
-            table = result.table(round_number, "test")
-            table.insert(0, "examples", examples)
-            tables.append(table)
-        return pd.concat(tables, ignore_index=True)
+        tables = {examples: result.table(round_number, "test") for examples, result in self.by_examples.items()}
+        return pd.concat(tables, names=["examples"]).reset_index("examples").reset_index(drop=True)
 
 
 def evaluate(

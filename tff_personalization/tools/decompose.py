@@ -56,17 +56,14 @@ def decompose(run: pathlib.Path, progress: bool = True) -> pd.DataFrame:
     computation = decomposition.build_decomposition(
         setup.model, setup.optimizer(optimizers.CLIENT), setup.settings.local_epochs, setup.settings.batch_size
     )
-    cohort, tables = setup.cohorts(), []
+    cohort, tables = setup.cohorts(), {}
     with opened.computing():
         for round_number in tqdm.tqdm(rounds, desc="Decomposing", unit="round", disable=not progress):
             weights = tff.learning.models.ModelWeights(opened.global_weights(round_number).flat, ())
             found = computation(weights, cohort(round_number + 1).values)
-            for level, products in (("client", np.stack(found["clients"])), ("cohort", found["cohort"][np.newaxis])):
-                table = by_epochs(products)
-                table.insert(0, "level", level)
-                table.insert(0, "round", round_number)
-                tables.append(table)
-    return pd.concat(tables, ignore_index=True)
+            tables[round_number, "client"] = by_epochs(np.stack(found["clients"]))
+            tables[round_number, "cohort"] = by_epochs(found["cohort"][np.newaxis])
+    return pd.concat(tables, names=["round", "level"]).reset_index(["round", "level"]).reset_index(drop=True)
 
 
 def by_epochs(products: np.ndarray) -> pd.DataFrame:
@@ -75,12 +72,8 @@ def by_epochs(products: np.ndarray) -> pd.DataFrame:
     Args:
         products: shape (n, E + 1, E + 1), the inner products of the parts of n updates of E epochs.
     """
-    tables = []
-    for epochs in range(1, products.shape[1]):
-        table = measures(products[:, : epochs + 1, : epochs + 1])
-        table.insert(0, "epochs", epochs)
-        tables.append(table)
-    return pd.concat(tables, ignore_index=True)
+    tables = {epochs: measures(products[:, : epochs + 1, : epochs + 1]) for epochs in range(1, products.shape[1])}
+    return pd.concat(tables, names=["epochs"]).reset_index("epochs").reset_index(drop=True)
 
 
 def measures(products: np.ndarray) -> pd.DataFrame:
