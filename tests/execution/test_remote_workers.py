@@ -144,9 +144,9 @@ def test_a_worker_lost_during_a_computation_is_done_without_and_used_again_when_
         assert test_runtime.sum_of_doubles([1, 2, 3, 4]) == 20
 
 
-def test_when_none_is_left_it_says_so_after_a_while(machines):
-    with remote_workers.execution_context(machines.addresses) as workers:
-        workers._patience_seconds = 2.0
+def test_when_none_is_left_it_says_so_after_a_while(machines, monkeypatch):
+    monkeypatch.setattr(remote_workers, "PATIENCE_SECONDS", 2.0)
+    with remote_workers.execution_context(machines.addresses):
         for number in range(3):
             machines.send(number, signal.SIGKILL)
         with pytest.raises(errors.UserError, match=r"none of .* has answered for 2 s.*to resume"):

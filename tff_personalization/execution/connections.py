@@ -42,6 +42,5 @@ def check_loopback() -> None:
     except OSError as error:
         raise errors.UserError(
             f"loopback is down (127.0.0.1: {error.strerror or error}), and TFF's worker is reached through it: bring "
-            "it "
-            "up (ip link set lo up)."
+            "it up (ip link set lo up)."
         ) from error

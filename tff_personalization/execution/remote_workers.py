@@ -30,6 +30,8 @@ PING_SECONDS = 2.0
 """Between one sign of life and the next question for one."""
 PING_DEADLINE_SECONDS = 10.0
 """A worker that has not answered for so long is lost."""
+PATIENCE_SECONDS = 60.0
+"""How long to wait when no worker answers."""
 _MOST_ATTEMPTS = 5
 _GONE = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED, grpc.StatusCode.CANCELLED)
 
@@ -116,17 +118,12 @@ class _Remote:
 class RemoteWorkers:
     """Workers on other machines, as `in_parts.Workers`."""
 
-    def __init__(self, addresses: Sequence[str], patience_seconds: float = 60.0):
-        """Connects to the workers.
-
-        Args:
-            addresses: of the form host:port.
-            patience_seconds: how long to wait when no worker answers.
+    def __init__(self, addresses: Sequence[str]):
+        """Connects to the workers, which have addresses of the form host:port.
 
         Raises:
             UserError: one of them does not answer.
         """
-        self._patience_seconds = patience_seconds
         self._remotes = [_Remote(address) for address in addresses]
         deadline = time.monotonic() + PING_DEADLINE_SECONDS + PING_SECONDS
         while missing := [remote.address for remote in self._remotes if remote.context is None]:
@@ -144,7 +141,7 @@ class RemoteWorkers:
         """See `in_parts.Workers`.
 
         Raises:
-            UserError: no worker answered for `patience_seconds`, workers were lost in several attempts in a row, or a
+            UserError: no worker answered for `PATIENCE_SECONDS`, workers were lost in several attempts in a row, or a
                 worker is out of memory.
         """
         for _ in range(_MOST_ATTEMPTS):
@@ -173,12 +170,12 @@ class RemoteWorkers:
         return sum(remote.context is not None for remote in self._remotes)
 
     def _wait_for_some(self) -> list[_Remote]:
-        deadline = time.monotonic() + self._patience_seconds
+        deadline = time.monotonic() + PATIENCE_SECONDS
         while not (present := [remote for remote in self._remotes if remote.context is not None]):
             if time.monotonic() > deadline:
                 raise errors.UserError(
                     f"--workers: none of {', '.join(remote.address for remote in self._remotes)} has answered for "
-                    f"{self._patience_seconds:g} s. Run the same command again to resume from the last round."
+                    f"{PATIENCE_SECONDS:g} s. Run the same command again to resume from the last round."
                 )
             time.sleep(0.1)
         return present

@@ -66,7 +66,7 @@ class Worker:
         self._stub: tff.framework.RemoteExecutorGrpcStub | None = None
         self._answered = False
         self._restarts = 0
-        self._context = in_parts.worker_context(functools.partial(_executor, self))
+        self._context = in_parts.worker_context(lambda cardinalities: remote_executor(self.stub(), cardinalities))
         self._watchdog = watchdog.Watchdog(lambda: self._process)
         atexit.register(self.stop)
         self._start()
@@ -190,10 +190,6 @@ def _warn_of_open_worker(reason: str) -> None:
         "--require_closed_worker would refuse to run here.",
         reason,
     )
-
-
-def _executor(worker: Worker, cardinalities: dict) -> tff.framework.RemoteExecutor:
-    return remote_executor(worker.stub(), cardinalities)
 
 
 def remote_executor(stub: tff.framework.RemoteExecutorGrpcStub, cardinalities: dict) -> tff.framework.RemoteExecutor:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 import psutil
 from absl import logging
 
-STILL_SECONDS = 60.0
+_STILL_SECONDS = 60.0
 _POLL_SECONDS = 1.0
 # This process counts as waiting below this many seconds of processor time a second; event loops use less.
 _IDLE = 0.2
@@ -22,15 +22,9 @@ class Watchdog:
     second, that saw both processes, so a suspended machine does not count.
     """
 
-    def __init__(self, process: Callable[[], subprocess.Popen | None], seconds: float = STILL_SECONDS):
-        """Begins to watch, in its own thread.
-
-        Args:
-            process: returns the process that is waited for.
-            seconds: how long it may be idle.
-        """
+    def __init__(self, process: Callable[[], subprocess.Popen | None]):
+        """Begins to watch, in its own thread. `process` returns the process that is waited for."""
         self._process = process
-        self._seconds = seconds
         self._waiting = threading.Event()
         threading.Thread(target=self._watch, name="watchdog", daemon=True).start()
 
@@ -56,7 +50,7 @@ class Watchdog:
                 now = process.pid, _seconds(psutil.Process(process.pid)), _seconds(this)
                 same = self._waiting.is_set() and now[:2] == before[:2] and now[2] - before[2] < _IDLE * _POLL_SECONDS
                 still, before = still + _POLL_SECONDS if same else 0.0, now
-                if still >= self._seconds:
+                if still >= _STILL_SECONDS:
                     logging.warning("TFF's worker process has done nothing for %.0f s; stopping it.", still)
                     process.kill()
                     still = 0.0
