@@ -127,25 +127,25 @@ def measure(point: Point, cache_dir: str) -> dict:
 
 
 def _experiment(point: Point):
-    from tff_personalization import optimizers
-    from tff_personalization.experiment import config as config_lib
-    from tff_personalization.experiment import settings as settings_lib
+    from tff_personalization.experiment import config
 
     work = workload.Workload()
-    values = {
-        **settings_lib.defaults(),
-        "method": "fed_avg" if point.method == EVALUATION else point.method,
-        "clients_per_round": point.clients,
-        "local_epochs": point.local_epochs,
-        "local_steps": point.local_steps,
-        "batch_size": work.batch_size,
-        "strategies": ["fine_tune"],
-        "personalization_epochs": point.local_epochs,
-        "personalization_batch_size": work.batch_size,
-    }
-    rates = {"client": work.learning_rate, "server": 1.0, "personalization": work.learning_rate}
-    specs = {role: optimizers.OptimizerSpec("sgd", rate) for role, rate in rates.items()}
-    return config_lib.Experiment(settings_lib.RunSettings.read(values), values, specs)
+    method = "fed_avg" if point.method == EVALUATION else point.method
+    local = {"local_steps": point.local_steps} if method == "reptile" else {"local_epochs": point.local_epochs}
+    return config.from_settings(
+        {
+            "method": method,
+            "clients_per_round": point.clients,
+            **local,
+            "batch_size": work.batch_size,
+            "client_learning_rate": work.learning_rate,
+            "server_learning_rate": 1.0,
+            "strategies": "fine_tune",
+            "personalization_epochs": point.local_epochs,
+            "personalization_batch_size": work.batch_size,
+            "personalization_learning_rate": work.learning_rate,
+        }
+    )
 
 
 def _model(rng: np.random.Generator):
@@ -196,8 +196,6 @@ def _training(point: Point, train, test) -> RunRound:
 
 def _evaluation(point: Point, train, test) -> RunRound:
     """Evaluations of all clients, as at the end of a run."""
-    import tensorflow_federated as tff
-
     from tff_personalization import global_weights
     from tff_personalization.programs import client_evaluation
     from tff_personalization.tasks import federated_data, splits
@@ -207,10 +205,9 @@ def _evaluation(point: Point, train, test) -> RunRound:
     data = federated_data.FederatedData(train, test, splits.ClientSplit((), (), clients), "synthetic random pixels", "")
     theta = global_weights.GlobalWeights.initial(model)
     evaluator = client_evaluation.PersonalizationEvaluator(_experiment(point), model, data, theta)
-    weights = tff.learning.models.ModelWeights(theta.flat, ())
 
     def run_round(most_clients: int) -> None:
-        result = evaluator.evaluate(weights, clients[:most_clients], 0)
+        result = evaluator.evaluate(theta, clients[:most_clients], 0)
         _check(result.distributions["fine_tune", point.local_epochs].clients, point, len(clients[:most_clients]))
 
     return run_round

@@ -18,7 +18,6 @@ from collections.abc import Sequence
 from typing import Any
 
 import pandas as pd
-from absl import flags
 
 from benchmarks import recording
 from tff_personalization import methods
@@ -72,10 +71,7 @@ def contender(name: str) -> Contender:
     for flag, value in (("local_epochs", 2), ("local_steps", 10)):
         if flag in fields:
             settings[flag] = value
-    values = flags.FlagValues()
-    config.define_flags(values)
-    values(["", f"--method={of_method}", *(config.argument(flag, value) for flag, value in settings.items())])
-    experiment = config.from_flags(values)
+    experiment = config.from_settings({"method": of_method, **settings})
     training = methods.get(of_method).build(setup_lib.setup(experiment, federated_data.load(experiment.config)))
     return Contender(training, training.stages[-1])
 

@@ -23,13 +23,13 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 import pandas as pd
-import tensorflow_federated as tff
 from matplotlib.figure import Figure
 
 from analysis import accuracy_distributions, compare_methods
 from tff_personalization import errors
 from tff_personalization.execution import interruption
 from tff_personalization.experiment import config
+from tff_personalization.experiment import settings as settings_lib
 from tff_personalization.programs import client_evaluation, report, training
 from tff_personalization.records import finished_run, run_records
 
@@ -86,7 +86,8 @@ def evaluate(
     given = {**opened.config["given"], "client_data": opened.experiment.config.client_data}
     experiment = config.from_settings({**given, "evaluation_release": "records", **settings})
     trained, wanted = opened.experiment.values, experiment.values
-    changed = [n for n in sorted(settings) if config.theme_of(n) != "personalization" and wanted[n] != trained[n]]
+    themes = {name: flag.theme for name, flag in settings_lib.all_flags().items()}
+    changed = [n for n in sorted(settings) if themes[n] != "personalization" and wanted[n] != trained[n]]
     if changed:
         raise errors.UserError(
             f"{changed[0]}={settings[changed[0]]!r} is a setting of training: start a new run for it."
@@ -94,8 +95,7 @@ def evaluate(
     weights, number = opened.global_weights(round_number), opened.round_number(round_number)
     evaluator = client_evaluation.PersonalizationEvaluator(experiment, opened.model, opened.data, weights)
     with _program(), opened.computing():
-        judged = tff.learning.models.ModelWeights(weights.flat, ())
-        found = evaluator.evaluate(judged, opened.data.split.test, number, seed=experiment.config.evaluation_seed)
+        found = evaluator.evaluate(weights, opened.data.split.test, number, seed=experiment.config.evaluation_seed)
     assert found.clients is not None
     return found.clients
 

@@ -5,7 +5,6 @@ import dataclasses
 import numpy as np
 import pandas as pd
 import pytest
-import tensorflow_federated as tff
 from absl import flags
 from flask import testing
 
@@ -85,6 +84,5 @@ def by_evaluation(trained, archive, path):
     data = federated_data.FederatedData(train, test, splits.ClientSplit((), (), read.clients), read.source, "")
     experiment = dataclasses.replace(trained.experiment, config=config.replace(strategies=[trained.strategy]))
     evaluator = client_evaluation.PersonalizationEvaluator(experiment, trained.model, data, trained.weights)
-    weights = tff.learning.models.ModelWeights(trained.weights.flat, ())
-    table = evaluator.evaluate(weights, list(read.clients), trained.round_number).clients.set_index("epoch")
+    table = evaluator.evaluate(trained.weights, list(read.clients), trained.round_number).clients.set_index("epoch")
     return [table.correct[epoch] for epoch in (0, config.personalization_epochs)]

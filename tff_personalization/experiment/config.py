@@ -118,7 +118,7 @@ def from_flags(flag_values: flags.FlagValues = flags.FLAGS) -> Experiment:
         UserError: a value is out of range, two values do not fit together, or a given flag has no effect.
     """
     of_flags = {name: flag_values[name].value for name in settings_lib.all_flags()}
-    return from_values(of_flags, given(flag_values))
+    return _checked(of_flags, given(flag_values))
 
 
 def from_settings(given: Mapping[str, Any]) -> Experiment:
@@ -146,13 +146,7 @@ def _listed(value: Any) -> list[str]:
     return [str(value)] if isinstance(value, str | os.PathLike) else list(map(str, value))
 
 
-def theme_of(name: str) -> str:
-    """The theme of a setting: data, training, personalization or run."""
-    return settings_lib.all_flags()[name].theme
-
-
-def from_values(of_flags: Mapping[str, Any], given: Mapping[str, Any]) -> Experiment:
-    """The experiment that the values of all flags describe. `given` are those that the user gave. See `from_flags`."""
+def _checked(of_flags: Mapping[str, Any], given: Mapping[str, Any]) -> Experiment:
     of_flags = {**of_flags, "plugin": plugins.split(of_flags["plugin"])}
     values = {name: part.of(of_flags) for name, part in settings_lib.all_parts().items() if isinstance(part, Setting)}
     _choose_by_task(values)
@@ -169,8 +163,7 @@ def from_values(of_flags: Mapping[str, Any], given: Mapping[str, Any]) -> Experi
             means = ", ".join(name for name, other in aggregators.AGGREGATORS.items() if other.mean)
             raise errors.UserError(
                 f"--aggregator={values['aggregator']} does not make one mean per cluster, which "
-                f"--method={values['method']} "
-                f"needs: choose one of {means}."
+                f"--method={values['method']} needs: choose one of {means}."
             )
         if not aggregator.weighted:
             values["client_weighting"] = "uniform"

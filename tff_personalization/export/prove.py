@@ -17,7 +17,6 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-import tensorflow_federated as tff
 import tqdm
 from absl import app, flags
 
@@ -52,10 +51,8 @@ def compare(
     strategy = device.metadata["personalization"]["strategy"]
     config = found.run.experiment.config.replace(evaluation_release="records")
     experiment = dataclasses.replace(found.run.experiment, config=config)
-    evaluator = client_evaluation.PersonalizationEvaluator(
-        experiment, found.run.model, found.run.data, global_weights.GlobalWeights(found.weights)
-    )
-    weights = tff.learning.models.ModelWeights(found.weights, ())
+    weights = global_weights.GlobalWeights(found.weights)
+    evaluator = client_evaluation.PersonalizationEvaluator(experiment, found.run.model, found.run.data, weights)
     table = evaluator.evaluate(weights, clients, found.round_number, strategies=[strategy]).clients
     assert table is not None  # since records are released
     table = table.rename(columns={"accuracy": "tff_accuracy", "loss": "tff_loss"}).set_index(["client", "epoch"])

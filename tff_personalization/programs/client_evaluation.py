@@ -135,7 +135,7 @@ class PersonalizationEvaluator:
 
     def evaluate(
         self,
-        weights: tff.learning.models.ModelWeights,
+        weights: global_weights.GlobalWeights,
         clients: Sequence[str],
         round_number: int,
         line: progress.Line | None = None,
@@ -174,7 +174,7 @@ class PersonalizationEvaluator:
             if kept is not None:
                 states = kept.read([client for _, client in chunk])
                 values = [value | {"kept": state} for value, state in zip(values, states, strict=True)]
-            output = computation(weights, values)
+            output = computation(tff.learning.models.ModelWeights(weights.flat, ()), values)
             released.extend(output if self._release == "records" else [output])
             if line is not None:
                 line.update(len(chunk))

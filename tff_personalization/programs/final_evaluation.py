@@ -15,9 +15,8 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import pandas as pd
-import tensorflow_federated as tff
 
-from tff_personalization import metrics
+from tff_personalization import global_weights, metrics
 from tff_personalization.experiment import config as config_lib
 from tff_personalization.experiment import settings
 from tff_personalization.personalization import distributions
@@ -110,9 +109,9 @@ def evaluate(
     evaluator: client_evaluation.PersonalizationEvaluator,
     experiment: config_lib.Experiment,
     data: federated_data.FederatedData,
-    weights: tff.learning.models.ModelWeights,
+    weights: global_weights.GlobalWeights,
     line: progress.Line,
-    chosen: tuple[int, tff.learning.models.ModelWeights] | None = None,
+    chosen: tuple[int, global_weights.GlobalWeights] | None = None,
     participants: Sequence[str] = (),
     kept: client_evaluation.Kept | None = None,
 ) -> FinalEvaluation:
@@ -133,7 +132,7 @@ def evaluate(
     def judge(
         clients: Sequence[str],
         description: str,
-        model: tff.learning.models.ModelWeights = weights,
+        model: global_weights.GlobalWeights = weights,
         round_number: int = config.rounds,
         **settings: Any,
     ) -> client_evaluation.EvaluationResult:

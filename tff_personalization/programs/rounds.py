@@ -177,7 +177,8 @@ def evaluate(program: Program, trained: Trained) -> Evaluated | None:
         return None
     started = time.monotonic()
     main = config.strategies[:1]  # the others are evaluated at the end
-    result = program.evaluator.evaluate(trained.weights, program.sample, trained.round_number, strategies=main)
+    weights = program.training.initial_weights.like(trained.weights.trainable)
+    result = program.evaluator.evaluate(weights, program.sample, trained.round_number, strategies=main)
     return Evaluated(result, time.monotonic() - started)
 
 

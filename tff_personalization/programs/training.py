@@ -12,7 +12,7 @@ import tensorflow_federated as tff
 from absl import logging
 
 from analysis import names
-from tff_personalization import errors, methods, seeds, startup
+from tff_personalization import errors, global_weights, methods, seeds, startup
 from tff_personalization.execution import connections, interruption, remote_workers, runtime, worker_binary
 from tff_personalization.experiment import config as config_lib
 from tff_personalization.experiment import settings
@@ -274,7 +274,7 @@ def _finish(program: rounds.Program, state: rounds.State) -> None:
     last, chosen = _weights_after(program, state), None
     if state.best is not None:
         best = state.best.round_number
-        chosen = best, tff.learning.models.ModelWeights(writer.models.load(best), ())
+        chosen = best, program.training.initial_weights.like(writer.models.load(best))
     judged = participants.drawn(program.training, config, program.data)
     final = final_evaluation.evaluate(
         program.evaluator,
@@ -287,11 +287,10 @@ def _finish(program: rounds.Program, state: rounds.State) -> None:
         participants.kept(program.training, config.rounds, writer.client_states, judged),
     )
     program.line.step("reading the examples of the clients that changed most")
-    weights = program.training.initial_weights.like(last.trainable)
-    shown = writers.predict(program.experiment, program.evaluator, weights, final.test)
+    shown = writers.predict(program.experiment, program.evaluator, last, final.test)
     state = dataclasses.replace(state, evaluation_seconds=state.evaluation_seconds + time.monotonic() - started)
     with program.interrupt.postponed():
-        writer.models.save(last.trainable, config.rounds)
+        writer.models.save(last.flat, config.rounds)
         every = config.rounds_per_model
         others = {chosen[0]} if chosen else set()
         writer.models.keep({config.rounds, *others, *(range(every, config.rounds, every) if every else ())})
@@ -305,8 +304,10 @@ def _finish(program: rounds.Program, state: rounds.State) -> None:
         )
 
 
-def _weights_after(program: rounds.Program, state: rounds.State) -> tff.learning.models.ModelWeights:
+def _weights_after(program: rounds.Program, state: rounds.State) -> global_weights.GlobalWeights:
     """The global weights after the last round."""
+    weights = program.training.initial_weights
     if state.learning is None:
-        return tff.learning.models.ModelWeights(program.training.initial_weights.flat, ())
-    return program.training.stage_of(state.round_number).process.get_model_weights(state.learning)
+        return weights
+    process = program.training.stage_of(state.round_number).process
+    return weights.like(process.get_model_weights(state.learning).trainable)

@@ -11,7 +11,6 @@ import pathlib
 from collections.abc import Iterable, Sequence
 
 import pandas as pd
-import tensorflow_federated as tff
 import tqdm
 from absl import app, flags
 
@@ -43,8 +42,7 @@ def judge(run: pathlib.Path, rounds: Iterable[int], progress: bool = True) -> pd
             opened.experiment, opened.model, opened.data, next(iter(models.values()))
         )
         with opened.computing():
-            for round_number, kept in models.items():
-                weights = tff.learning.models.ModelWeights(kept.flat, ())
+            for round_number, weights in models.items():
                 with tqdm.tqdm(
                     total=len(clients), desc=f"Round {round_number}", unit="client", disable=not progress
                 ) as bar:
