@@ -79,23 +79,22 @@ def choices(configurations: tables.Configurations) -> tables.Table:
     """
     rows = []
     for configuration in configurations:
-        found = [(run.config["seed"], run.summary.get("choice")) for run in configuration.runs]
-        accuracies = [choice["personalized_accuracy"]["mean"] for _, choice in found if choice]
-        if not accuracies:
+        found = [choice for run in configuration.runs if (choice := run.summary.get("choice"))]
+        if not found:
             continue
+        accuracies = pd.Series([choice["personalized_accuracy"]["mean"] for choice in found])
         chosen = [
             f"{names.strategy(choice['strategy'])}, epoch {choice['epoch']}"
             + (f", rate {choice['learning_rate']:g}" if choice["learning_rate"] is not None else "")
-            for _, choice in found
-            if choice
+            for choice in found
         ]
         counts = pd.Series(chosen).value_counts(sort=False)
         rows.append(
             {
                 "configuration": configuration.label,
                 "seeds": len(accuracies),
-                "personalized_accuracy": pd.Series(accuracies).mean(),
-                "personalized_accuracy_sd": pd.Series(accuracies).std(ddof=1),
+                "personalized_accuracy": accuracies.mean(),
+                "personalized_accuracy_sd": accuracies.std(ddof=1),
                 "chosen": "; ".join(f"{what} ({count}×)" if count > 1 else what for what, count in counts.items()),
             }
         )

@@ -167,11 +167,19 @@ def ranking(configurations: Configurations) -> go.Figure:
 def decomposition_by_round(configurations: Configurations) -> go.Figure:
     """The share of each part of a cohort's mean FedAvg update, by round: FedSGD's term and each epoch's."""
     figure = look.figure("round", "share of the cohort's update")
-    tables = _decompositions(configurations)
-    for label, table in tables.items():
+    for label, table in _decompositions(configurations).items():
         shares = table[table["level"] == "cohort"].groupby(["part", "round"])["share"].mean()
-        for part in shares.index.unique("part"):
-            _part_line(figure, label, int(part), shares[part])
+        for part in map(int, shares.index.unique("part")):
+            figure.add_scatter(
+                x=look.rounded(shares[part].index),
+                y=look.rounded(shares[part]),
+                mode="lines+markers",
+                name=decomposition.part_name(part),
+                line={"color": _part_colour(part)},
+                marker={"symbol": look.symbol(part)},
+                hovertemplate=f"{look.escaped(label)}<br>round %{{x}}: %{{y:.3f}}",
+                meta={"choice": label},
+            )
     return figure
 
 
@@ -211,19 +219,6 @@ def _decompositions(configurations: Configurations) -> dict[str, pd.DataFrame]:
 def _part_colour(part: int) -> str:
     """Vermillion for FedSGD's term; blues for the epochs, paler for later ones, readable on light and dark."""
     return "#D55E00" if part == 0 else f"hsl(204, 80%, {80 - 46 * 0.75 ** (part - 1):.0f}%)"
-
-
-def _part_line(figure: go.Figure, label: str, part: int, shares: pd.Series) -> None:
-    figure.add_scatter(
-        x=look.rounded(shares.index),
-        y=look.rounded(shares),
-        mode="lines+markers",
-        name=decomposition.part_name(part),
-        line={"color": _part_colour(part)},
-        marker={"symbol": look.symbol(part)},
-        hovertemplate=f"{look.escaped(label)}<br>round %{{x}}: %{{y:.3f}}",
-        meta={"choice": label},
-    )
 
 
 def _evaluated(run: runs_lib.Run) -> pd.DataFrame | None:

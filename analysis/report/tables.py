@@ -211,18 +211,15 @@ def ranking(configurations: Configurations) -> Table:
     tidy = configurations_lib.over_seeds(configurations)[
         ["configuration", "seeds", *(f"{kind}_accuracy{sd}" for kind in _KINDS for sd in ("", "_sd"))]
     ].copy()
+    ascending = not configurations[0].first.metric.higher_is_better
     for kind in _KINDS:
-        better = metric.of(run for configuration in configurations for run in configuration.runs).higher_is_better
-        tidy[f"rank_{kind}"] = tidy[f"{kind}_accuracy"].rank(ascending=not better, method="min").astype(int)
+        tidy[f"rank_{kind}"] = tidy[f"{kind}_accuracy"].rank(ascending=ascending, method="min").astype(int)
     tidy = tidy.sort_values("rank_personalized", ignore_index=True)
     note = f"{seeds_note(configurations)}Ranks are of the means."
     if len(tidy) > 2:
         tau = tidy["initial_accuracy"].corr(tidy["personalized_accuracy"], method="kendall")
-        note += (
-            ""
-            if pd.isna(tau)
-            else f" Kendall's τ between the two rankings: {tau:.2f} (1: the same order, 0: none in common)."
-        )
+        if not pd.isna(tau):
+            note += f" Kendall's τ between the two rankings: {tau:.2f} (1: the same order, 0: none in common)."
     columns: list[Column] = [
         ("configuration", text("configuration")),
         ("rank by initial", number("rank_initial", ".0f")),
