@@ -194,8 +194,7 @@ def _holders(model: tf.keras.Model, variable: tf.Variable) -> list[tuple[Any, st
     if not found:
         raise errors.UserError(
             f"the weight {variable.name!r} of the Keras model {model.name!r} is not an attribute of a layer: set it "
-            "with "
-            "self.NAME = self.add_weight(…)."
+            "with self.NAME = self.add_weight(…)."
         )
     return found
 

@@ -204,8 +204,7 @@ def load(options: SourceOptions, catalogue: Catalogue = IMAGES) -> archives.Arch
     if options.needs_clients and not archive.has_clients:
         raise errors.UserError(
             f"--client_data={options.client_data} does not say which client has which examples (there is no array, "
-            "column or "
-            "folder 'writer'): add it, or make clients up with --partition=dirichlet."
+            "column or folder 'writer'): add it, or make clients up with --partition=dirichlet."
         )
     archive = parts.resolve(archive, options.num_classes, seeds.generator(options.seed, "split"))
     if archive.is_test.all():
