@@ -58,12 +58,9 @@ def settings_of(run: finished_run.FinishedRun) -> dict:
 
 
 def write_data(run: finished_run.FinishedRun, clients: list[str], path: pathlib.Path) -> None:
-    """The run's settings, examples and clients, as `benchmarks.peers.fed_avg_torch` reads them.
+    """Writes a run's settings and examples to a file, as `benchmarks.peers.fed_avg_torch` reads them.
 
-    Args:
-        run: the run.
-        clients: the test clients, in the order in which they are personalized.
-        path: the file to write.
+    `clients` are the test clients, in the order in which they are personalized.
     """
     data = run.data
     chosen = {"train": data.split.train, "personalize": clients, "test": clients}

@@ -54,11 +54,6 @@ class Configuration:
                 found.append(read(run))
         return found
 
-    @property
-    def seeds(self) -> list[int]:
-        """The seeds, ascending."""
-        return [run.config["seed"] for run in self.runs]
-
     def setting(self, flag: str) -> Any:
         """The value of a flag in all of its runs; None if it is not recorded."""
         return run_labels.settings(self.first).get(flag)

@@ -40,15 +40,7 @@ class Shown:
 
 @dataclasses.dataclass(frozen=True)
 class Section:
-    """An experiment on the page.
-
-    Attributes:
-        experiment: the experiment.
-        tables: its tables.
-        figures: its figures.
-        missing: what is not shown, and why.
-        provenance: the origin of the figures.
-    """
+    """An experiment on the page; `missing` says what is not shown, and why."""
 
     experiment: study_lib.Experiment
     tables: list[tables.Table]

@@ -25,16 +25,9 @@ Weights = tuple[tf.Tensor, ...]
 
 @dataclasses.dataclass(frozen=True)
 class TrainedModel:
-    """A global model of a run, and how the run personalizes it.
+    """A global model of a run after a round, and how the run personalizes it.
 
-    Attributes:
-        experiment: the run's settings.
-        model: the run's network.
-        weights: the global weights.
-        round_number: their round.
-        strategy: the strategy's name.
-        run_name: the run's name.
-        source: what the run's data is, in words; begins with "synthetic" if it was generated.
+    `source` says in words what the run's data is, and begins with "synthetic" if it was generated.
     """
 
     experiment: config_lib.Experiment
@@ -52,12 +45,7 @@ class TrainedModel:
 
 
 def load(run: pathlib.Path, round_number: int | None = None, strategy: str | None = None) -> TrainedModel:
-    """The model that a run has kept.
-
-    Args:
-        run: the run directory.
-        round_number: None for the last round.
-        strategy: one of the run's; None for its main one.
+    """The model that a run has kept, of the last round and with the run's main strategy unless others are named.
 
     Raises:
         UserError: it is not a finished run of a task with images, has kept no such model, or its strategy cannot be

@@ -7,11 +7,7 @@ MOST_CHARACTERS, TIMES = 12, 3
 
 
 def characters(classes: Sequence[str]) -> list[str]:
-    """The characters to draw, in order: groups of look-alikes of which the task has at least two, repeatedly.
-
-    Args:
-        classes: the task's characters.
-    """
+    """The characters to draw, in order: groups of look-alikes of which the task's classes have two, repeatedly."""
     groups = [[character for character in group if character in classes] for group in LOOK_ALIKES]
     each_once = dict.fromkeys(character for group in groups if len(group) > 1 for character in group)
     return list(each_once)[:MOST_CHARACTERS] * TIMES

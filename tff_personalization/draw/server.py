@@ -61,15 +61,7 @@ class Pages:
         most_visitors: int,
         most_examples: int,
     ):
-        """See the class.
-
-        Args:
-            maker: the run's model and its personalization.
-            writers: the run's `visitors.held_out_writers`.
-            about: a description of the run.
-            most_visitors: how many visitors are kept.
-            most_examples: how many examples of each visitor are kept.
-        """
+        """Takes the run's model, its `visitors.held_out_writers`, its description, and what is kept at most."""
         self._maker = maker
         self._writers = writers
         self._about = about

@@ -41,12 +41,7 @@ class Closed:
     """
 
     def __init__(self, command: Sequence[str], environment: Mapping[str, str], output: IO[Any]):
-        """Starts it.
-
-        Args:
-            command: listens on `PORT`.
-            environment: its variables.
-            output: the file for its output.
+        """Starts a command that listens on `PORT`, with these environment variables and this file for its output.
 
         Raises:
             NotClosed: the kernel gives it no network of its own, or there is no place for a Unix socket.
@@ -77,9 +72,9 @@ def start_closed(
     """Starts a command that listens on `PORT` of its own network. Connections to `listener` are passed to it.
 
     Args:
-        command: as in `Closed`, as are `environment` and `output`.
-        environment: its variables.
-        output: None for this process's own.
+        command: as in `Closed`.
+        environment: as in `Closed`.
+        output: as in `Closed`; None for this process's own.
         listener: a socket that listens.
         parent: the process with which it ends; 0 for none.
         folder: is deleted when it ends.

@@ -13,13 +13,7 @@ from tff_personalization.records import finished_run, run_directory
 
 @dataclasses.dataclass(frozen=True)
 class GlobalModel:
-    """A run's global model after a round.
-
-    Attributes:
-        run: the run.
-        round_number: the round after which the model was kept.
-        weights: its weights, in the model's order.
-    """
+    """A run's global model after a round, with its weights in the model's order."""
 
     run: finished_run.FinishedRun
     round_number: int
@@ -47,11 +41,7 @@ class GlobalModel:
 
 
 def read(run: finished_run.FinishedRun, which: str = finished_run.LAST) -> GlobalModel:
-    """The global model of a finished run.
-
-    Args:
-        run: the run.
-        which: the round, as in `FinishedRun.round_number`.
+    """The global model of a finished run after a round, which is named as in `FinishedRun.round_number`.
 
     Raises:
         UserError: the run has not kept that model, or has no single global model.

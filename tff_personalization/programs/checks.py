@@ -29,14 +29,9 @@ def check_training(name: str, training: Any) -> None:
 def check_round(
     name: str, output: Any, weights: Sequence[np.ndarray], round_number: int, metric: metrics.Metric = metrics.ACCURACY
 ) -> None:
-    """Raises UserError if a round lacks a metric, or has impossible weights or shares.
+    """Raises UserError if the output of a method's learning process lacks a metric, or has impossible ones.
 
-    Args:
-        name: the method.
-        output: the output of its learning process.
-        weights: the global weights after the round.
-        round_number: the round.
-        metric: the task's.
+    Global `weights` that are not finite are impossible. `metric` is the task's.
     """
     what = f"--method={name}, round {round_number}"
     measured = output.metrics.get("client_work") if isinstance(output.metrics, Mapping) else None

@@ -30,14 +30,9 @@ class Program:
     """Everything that is the same in all rounds.
 
     Attributes:
-        experiment: the settings.
-        data: the clients.
         model: the network, untrained.
-        training: the learning processes and the cohorts.
-        evaluator: evaluates a model.
         sample: the clients that evaluate between rounds: validation clients, or else test clients.
         split: their name in evaluations.csv.
-        writer: the run directory.
         interrupt: postpones signals while files are written.
         line: shows the run's progress.
         took_over: whether the first rounds are those of an earlier run.
@@ -88,15 +83,7 @@ class State:
 
 @dataclasses.dataclass(frozen=True)
 class Trained:
-    """The result of a round of training.
-
-    Attributes:
-        round_number: the round.
-        stage: the stage of the training.
-        cohort: the clients that reported.
-        output: the output of the learning process.
-        seconds: the time of the round.
-    """
+    """The result of a round of training: the clients that reported, and the output of the learning process."""
 
     round_number: int
     stage: method.Stage

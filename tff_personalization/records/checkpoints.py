@@ -102,12 +102,9 @@ def check(path: pathlib.Path, round_number: int) -> None:
 
 
 def read(path: pathlib.Path, round_number: int, structure: Callable[[int], Any]) -> Any:
-    """The program state after a round, from the checkpoints of another run. Changes nothing there.
+    """The program state after a round, from a directory of another run's checkpoints. Changes nothing there.
 
-    Args:
-        path: their directory.
-        round_number: the round.
-        structure: as in `Checkpoints.load_newest`.
+    `structure` is as in `Checkpoints.load_newest`.
 
     Raises:
         UserError: the checkpoint is missing, is damaged, or comes from another program version.

@@ -116,13 +116,7 @@ def _is_of(run: run_records.Run, experiment: config_lib.Experiment) -> bool:
 def set_aside(path: pathlib.Path, experiment: config_lib.Experiment, code: str) -> pathlib.Path | None:
     """Renames a finished run, so that an experiment that takes over its rounds can use the directory.
 
-    Args:
-        path: the run directory.
-        experiment: the experiment that will be run there.
-        code: as in `was_made_by`.
-
-    Returns:
-        The new path; None if the experiment cannot take over any of its rounds, or other code made it.
+    Returns the new path; None if the experiment cannot take over any of its rounds, or other code made it.
     """
     try:
         run, _ = _check(path, experiment)

@@ -54,13 +54,7 @@ class RunProcesses(Generic[_Key]):
         return len(self._running) >= self._at_once
 
     def start(self, key: _Key, command: Sequence[str], name: str) -> None:
-        """Starts a process.
-
-        Args:
-            key: identifies it.
-            command: its program and arguments.
-            name: the beginning of its progress lines, if several processes run at once.
-        """
+        """Starts a process. If several run at once, its progress lines begin with `name`."""
         process = subprocess.Popen(
             child_processes.ending_with_parent(list(command)),
             stdin=subprocess.DEVNULL,

@@ -42,12 +42,7 @@ class Point:
 
 @dataclasses.dataclass(frozen=True)
 class SweepFile:
-    """A sweep's file with a checked structure. Whether its flags exist is checked elsewhere.
-
-    Attributes:
-        path: the file.
-        contents: its sections.
-    """
+    """A sweep's file with a checked structure. Whether its flags exist is checked elsewhere."""
 
     path: pathlib.Path
     contents: Mapping[str, Any]

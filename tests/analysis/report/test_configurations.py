@@ -18,7 +18,7 @@ def table_1(study):
 
 
 def test_configurations_are_named_after_what_differs_and_in_the_order_of_its_numbers(table_1):
-    assert [(c.label, c.seeds) for c in table_1] == [("E 5", [1, 2]), ("E 10", [1, 2])]
+    assert [(c.label, [run.config["seed"] for run in c.runs]) for c in table_1] == [("E 5", [1, 2]), ("E 10", [1, 2])]
 
 
 def test_a_flag_that_another_method_was_given_is_not_in_a_name(study):
