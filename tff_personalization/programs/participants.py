@@ -53,11 +53,7 @@ def kept(
         return None
     assert isinstance(stage.process, stateful_clients.StatefulProcess)
     initial = stage.process.client_state
-
-    def read(members: Sequence[str]) -> list:
-        return states.read(members, initial, stage.first_round)
-
-    return client_evaluation.Kept(personal, initial, read)
+    return client_evaluation.Kept(personal, initial, lambda members: states.read(members, initial, stage.first_round))
 
 
 def _personal(training: method.Training, round_number: int) -> stateful_clients.PersonalFn | None:
