@@ -173,17 +173,11 @@ def _galleries(found: study.Study) -> Mapping[str, Any]:
     galleries: dict[str, Any] = {}
     for experiment in found.experiments:
         for configuration in configurations_lib.of_experiment(experiment):
-            for run in configuration.runs:
-                if len(galleries) == _MOST_GALLERIES:
-                    return galleries
-                if found.key(run) in galleries:
-                    break
-                try:
-                    clients = writers.writers(run)
-                except runs_lib.NotRecordedError:
-                    continue
-                label = f"{experiment.title}: {configuration.label}, seed {run.config['seed']}"
-                shown = {"label": label, "source": run.source, "writers": clients, "order": list(clients)}
-                galleries[found.key(run)] = shown
-                break
+            having = [run for run in configuration.runs if (run.directory / gallery.FILE).exists()]
+            if not having or found.key(having[0]) in galleries or len(galleries) == _MOST_GALLERIES:
+                continue
+            clients = writers.writers(having[0])
+            label = f"{experiment.title}: {configuration.label}, seed {having[0].config['seed']}"
+            shown = {"label": label, "source": having[0].source, "writers": clients, "order": list(clients)}
+            galleries[found.key(having[0])] = shown
     return galleries
