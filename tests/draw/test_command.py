@@ -79,8 +79,9 @@ def test_the_round_is_the_last_one_or_any_that_is_kept(finished_run):
 
 
 def test_the_held_out_writers_are_those_of_the_strategys_last_epoch(finished_run):
+    of_sums = finished_run(model="linear", evaluation_release="aggregates")
+    assert visitors.held_out_writers(run_records.read(of_sums), "fine_tune") is None
     directory = finished_run(model="linear", personalization_epochs=2)
-    assert visitors.held_out_writers(run_records.read(directory), "fine_tune") is None
     rows = [
         "client,strategy,epoch,accuracy,train_examples,test_examples",
         *("a,fine_tune,0,0.5,9,10", "a,fine_tune,1,0.9,9,10", "a,fine_tune,2,0.7,9,10", "a,ditto,0,0.5,9,10"),

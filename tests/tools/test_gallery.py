@@ -37,7 +37,8 @@ def test_runs_that_have_no_gallery_are_refused(run):
     with pytest.raises(errors.UserError, match="--strategies=fine_tune"):
         gallery.gallery(of_head)
     config = json.loads((of_head / "config.json").read_text())
-    (of_head / "config.json").write_text(json.dumps(config | {"data_sha256": "0"}))
+    flags = config["flags"] | {"evaluation_release": "aggregates"}
+    (of_head / "config.json").write_text(json.dumps(config | {"data_sha256": "0", "flags": flags}))
     (of_head / "clients.csv").write_text((of_head / "clients.csv").read_text().replace("fine_tune_head", "fine_tune"))
     with pytest.raises(errors.UserError, match="has changed"):
         gallery.gallery(of_head)
