@@ -21,7 +21,7 @@ SIZES = {"desktop": (1280, 900), "phone": (390, 844)}
 def take(run: pathlib.Path) -> None:
     """Goes through the prompt except its last two characters, then draws one without labelling it."""
     trained = personalizer.load(run)
-    served = server.Server(draw.pages_of(trained, run, visitors=1, examples=100), 0)
+    served = server.Server(draw.pages_of(trained, run, most_visitors=1, most_examples=100), 0)
     threading.Thread(target=served.serve, daemon=True).start()
     asked = prompt.characters(trained.classes)[:-1]
     drawings = pen.strokes_of_writer(SEED, WRITER, [archives.CLASSES.index(character) for character in asked])

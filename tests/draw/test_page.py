@@ -55,7 +55,7 @@ def trained(directory):
 @pytest.fixture(scope="module")
 def url(directory, trained):
     """The address of the page that shows that run."""
-    served = server.Server(draw.pages_of(trained, directory, visitors=5, examples=100), 0)
+    served = server.Server(draw.pages_of(trained, directory, most_visitors=5, most_examples=100), 0)
     thread = threading.Thread(target=served.serve)
     thread.start()
     yield served.url
