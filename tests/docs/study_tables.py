@@ -2,12 +2,15 @@
 
 import functools
 import pathlib
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from analysis import claims, compare_methods, names, runs, study, tables
+from analysis.report import configurations
+from analysis.report import tables as report_tables
 
 RESULTS = pathlib.Path(__file__).parents[2] / "docs" / "results"
 SMALL = RESULTS / "paper-small.zip"
@@ -63,16 +66,35 @@ def _other_data(found: dict[str, Any]) -> str:
 
 
 def second_stages() -> str:
-    """Initial → personalized accuracy with and without a second stage on Federated EMNIST, by seed."""
-    rows: dict[int, dict[str, str]] = {}
-    for entry in sorted(study.read(MEDIUM).by_name["fine_tuning"].entries, key=lambda entry: entry.seed):
-        flags, summary = entry.run.config["flags"], entry.run.summary
-        means = [summary[which]["mean"] for which in ("initial_accuracy", "personalized_accuracy")]
+    """Accuracy with and without a second stage on Federated EMNIST, by seed."""
+
+    def name(entry: study.Entry) -> str:
+        flags = entry.run.config["flags"]
         rate = flags["optimizers"].get("stage_2_server", {}).get("learning_rate")
-        name = entry.label if rate is None else f"K = {flags['local_steps']}, α = {rate}"
+        return entry.label if rate is None else f"K = {flags['local_steps']}, α = {rate}"
+
+    return _by_seed("fine_tuning", name)
+
+
+def terms_femnist() -> str:
+    """Accuracy with both terms of FedAvg's update and with one of them on Federated EMNIST, by seed."""
+    return _by_seed("terms", lambda entry: f"{entry.label}, E = {entry.run.config['flags']['local_epochs']}")
+
+
+def _by_seed(experiment: str, name: Callable[[study.Entry], str]) -> str:
+    """Initial → personalized accuracy of an experiment's runs on Federated EMNIST: a row for each seed."""
+    rows: dict[int, dict[str, str]] = {}
+    for entry in sorted(study.read(MEDIUM).by_name[experiment].entries, key=lambda entry: entry.seed):
+        means = [entry.run.summary[which]["mean"] for which in ("initial_accuracy", "personalized_accuracy")]
         row = rows.setdefault(entry.seed, {"seed": str(entry.seed)})
-        row[name] = " → ".join(f"{mean:.3f}" for mean in means)
-    return markdown(pd.DataFrame(list(rows.values())))
+        row[name(entry)] = " → ".join(f"{mean:.3f}" for mean in means)
+    return markdown(pd.DataFrame(list(rows.values())).fillna("–"))
+
+
+def table1_femnist() -> str:
+    """The cells of the paper's Table 1 that the runs on Federated EMNIST reach so far, beside the paper's."""
+    cells = report_tables.table_1(configurations.of(study.read(MEDIUM).by_name["table1"].runs)).cells
+    return markdown(cells.loc[:, :"paper: round to 0.8, personalized"])
 
 
 def femnist() -> str:

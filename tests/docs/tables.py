@@ -233,6 +233,8 @@ TABLES: dict[str, Callable[[], str]] = {
         study_tables.verdicts,
         study_tables.verdicts_femnist,
         study_tables.claim_map,
+        study_tables.table1_femnist,
+        study_tables.terms_femnist,
         study_tables.second_stages,
         study_tables.femnist,
         study_tables.who_gains_femnist,
