@@ -75,7 +75,7 @@ def _by_client(ours: pd.Series, theirs: pd.Series) -> pd.Series:
 
 
 def _name(selection: Mapping[str, Any]) -> str:
-    return " ".join(str(value) for value in selection.values())
+    return " ".join(str(value) if name == "label" else f"--{name}={value}" for name, value in selection.items())
 
 
 def paired(ours: Mapping[str, Any], theirs: Mapping[str, Any], metric: str) -> Measure:
