@@ -146,10 +146,9 @@ def _say_which_models_it_lacks(directory: run_directory.RunDirectory) -> None:
     every = config.rounds_per_model
     if every and not set(range(every, config.rounds + 1, every)) <= set(kept):
         logging.warning(
-            "%s is finished and kept the models of rounds %s only: for those of --rounds_per_model=%d, give another "
-            "--run_name.",
+            "%s is finished and kept %s: for those of --rounds_per_model=%d, give another --run_name.",
             directory.path,
-            ", ".join(map(str, kept)),
+            f"the models of rounds {', '.join(map(str, kept))} only" if kept else "no models",
             every,
         )
 
