@@ -137,7 +137,7 @@ def main() -> None:
             run_round("one hung 1 s after the start", workers, state)
         machines[0].send(signal.SIGCONT)
         _wait_for(workers, 3)
-        run_round("it goes on", workers, state)
+        run_round("the round after that", workers, state)
     for machine in machines:
         machine.kill()
     table = pd.DataFrame(rows)

@@ -30,7 +30,7 @@ OF_PLUGINS: dict[str, str] = {}
 
 _Hook = Callable[[Any], object]
 # The texts of RuntimeError, ImportError and SystemError when memory runs out.
-_WANT_OF_MEMORY = (
+_OUT_OF_MEMORY = (
     *("can't start new thread", "failed to map segment", "annot allocate memory"),
     "error return without exception set",
 )
@@ -155,7 +155,7 @@ def plain_memory_errors() -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        if isinstance(error, errors.UserError) or not _is_want_of_memory(error):
+        if isinstance(error, errors.UserError) or not _is_out_of_memory(error):
             raise
         _end_without_memory(error)
     finally:
@@ -166,7 +166,7 @@ def _ends_without_memory(hook: _Hook) -> _Hook:
     """A hook for errors that cannot be caught. It ends the program if memory ran out."""
 
     def told(args: Any) -> None:
-        if _is_want_of_memory(args.exc_value):
+        if _is_out_of_memory(args.exc_value):
             _end_without_memory(args.exc_value)
         hook(args)
 
@@ -184,13 +184,13 @@ def _end_without_memory(error: BaseException | None) -> NoReturn:
         os._exit(1)
 
 
-def _is_want_of_memory(error: BaseException | None) -> bool:
+def _is_out_of_memory(error: BaseException | None) -> bool:
     """Whether an error, or one of its causes, is that memory ran out."""
     seen = set()
     while error is not None and id(error) not in seen:
         seen.add(id(error))
         told = isinstance(error, RuntimeError | ImportError | SystemError)
-        if isinstance(error, MemoryError) or (told and any(words in str(error) for words in _WANT_OF_MEMORY)):
+        if isinstance(error, MemoryError) or (told and any(words in str(error) for words in _OUT_OF_MEMORY)):
             return True
         error = error.__cause__ or error.__context__
     return False

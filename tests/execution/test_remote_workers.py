@@ -153,7 +153,9 @@ def test_when_none_is_left_it_says_so_after_a_while(machines, monkeypatch):
             test_runtime.sum_of_doubles([1, 2, 3])
 
 
-def test_an_address_where_no_worker_is_is_named():
+def test_an_address_where_no_worker_is_is_named(monkeypatch):
+    monkeypatch.setattr(remote_workers, "PING_DEADLINE_SECONDS", 1.0)
+    monkeypatch.setattr(remote_workers, "PING_SECONDS", 0.1)
     nobody = f"localhost:{portpicker.pick_unused_port()}"
     with pytest.raises(errors.UserError, match=f"--workers: {nobody} does not answer"):
         remote_workers.RemoteWorkers([nobody])

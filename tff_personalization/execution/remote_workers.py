@@ -153,7 +153,7 @@ class RemoteWorkers:
             except Exception as error:
                 if self._any_lost(used):
                     continue
-                if not isinstance(error, grpc.RpcError) or not runtime.is_want_of_memory(error):
+                if not isinstance(error, grpc.RpcError) or not runtime.is_out_of_memory(error):
                     raise
                 raise errors.UserError(
                     f"--workers: memory ran out on {' or '.join(used)}: stop other programs there, or start workers "

@@ -27,7 +27,7 @@ from tff_personalization.execution import child_processes, connections, in_parts
 _START_SECONDS = 60.0
 # A computation is given up when the worker has ended this often.
 _MOST_RESTARTS = 3
-_WANT_OF_MEMORY = ("OOM when allocating", "Unexpected error in RPC handling", "Server Threadpool Exhausted")
+_OUT_OF_MEMORY = ("OOM when allocating", "Unexpected error in RPC handling", "Server Threadpool Exhausted")
 # With the paper's network TFF's worker holds about 20 MB for each client of a call.
 CLIENTS_PER_CALL = 50
 
@@ -84,7 +84,7 @@ class Worker:
                 with self._watchdog.waiting():
                     return compute([self._context])
             except grpc.RpcError as error:
-                if not is_want_of_memory(error):
+                if not is_out_of_memory(error):
                     raise
                 self._restart("because it seems to be out of memory")
 
@@ -172,14 +172,14 @@ class Worker:
         self._stub = None
 
 
-def is_want_of_memory(error: grpc.RpcError) -> bool:
+def is_out_of_memory(error: grpc.RpcError) -> bool:
     """Whether a worker's error says that it is out of memory.
 
     TensorFlow says so itself. gRPC calls a C++ exception in the worker (usually bad_alloc) "unexpected", and says that
     threads are "exhausted" if there is no memory for another one.
     """
     details = error.details() if isinstance(error, grpc.Call) else str(error)
-    return any(words in (details or "") for words in _WANT_OF_MEMORY)
+    return any(words in (details or "") for words in _OUT_OF_MEMORY)
 
 
 @functools.cache
