@@ -37,7 +37,7 @@ def folder(tmp_path):
 
 
 @pytest.mark.usefixtures("_forked_runs")
-def test_experiments_share_runs_and_a_second_start_makes_nothing_again(folder, tmp_path, by_writer_archive, monkeypatch):
+def test_experiments_share_runs_and_a_second_start_makes_none(folder, tmp_path, by_writer_archive, monkeypatch):
     monkeypatch.chdir(tmp_path)
     given = {"client_data": os.path.relpath(by_writer_archive), "output_dir": "."}
     made = paper.Paper(given, "tiny", [], folder)
