@@ -99,7 +99,7 @@ def test_the_interval_holds_a_known_effect_as_often_as_it_says(monkeypatch, seed
     assert held >= nested - 0.01
 
 
-if __name__ == "__main__":  # the table of docs/paper.md
+if __name__ == "__main__":  # the table of docs/verdicts.md
     inference.RESAMPLES = RESAMPLES = 500
     for seeds in (3, 6):
         for kind in KINDS:

@@ -27,6 +27,7 @@ PAGES = (
     DOCS / "comparison.md",
     DOCS / "results.md",
     DOCS / "paper.md",
+    DOCS / "paper-unipen.md",
 )
 _KINDS = {
     "kill -9 of the program": "kill -9",
