@@ -13,6 +13,7 @@ from tff_personalization import errors
 from tff_personalization.models import named_inputs, outputs
 from tff_personalization.tasks import archives, conversions, registry, sources
 
+L = tf.keras.layers
 TABLE = pd.DataFrame(
     {
         "phone": ["b", "a", "b", "a"],
@@ -72,8 +73,9 @@ def test_real_numbers_are_judged_by_squared_error_and_the_share_of_small_errors(
 
 
 def test_an_integer_that_named_inputs_would_round_is_refused():
-    with pytest.raises(ValueError, match="ids: integers up to 16777216 expected"):
-        named_inputs.pack({"ids": np.array([[2**24 + 1]])})
+    for array in (np.array([[2**24 + 1]]), np.array([[2**64 - 1]], np.uint64), np.array([[-(2**63)]])):
+        with pytest.raises(ValueError, match="ids: integers up to 16777216 expected"):
+            named_inputs.pack({"ids": array})
 
 
 @pytest.mark.parametrize(
@@ -81,12 +83,20 @@ def test_an_integer_that_named_inputs_would_round_is_refused():
     [
         ({"client": "person"}, "no column 'person'; it has phone"),
         ({"labels": ["speed"]}, "values other than 0 and 1"),
+        ({"labels": ["half"]}, "values other than 0 and 1"),
+        ({"split": "mood"}, "the part of a row is 'calm'"),
         ({"classes": ["calm"]}, "'mood' has 'loud'"),
     ],
 )
 def test_a_table_that_does_not_fit_is_refused(changes, hint):
     with pytest.raises(errors.UserError, match=hint):
-        conversions.from_frame(TABLE, **FRAME | changes)
+        conversions.from_frame(TABLE.assign(half=[0, 0.5, 1, 1]), **FRAME | changes)
+
+
+def test_one_column_of_labels_that_apply_or_not():
+    archive = conversions.from_frame(TABLE, **FRAME | {"labels": ["up"]})
+    assert (archive.classes, archive.y.tolist()) == (("up",), [[1], [0], [1], [1]])
+    dataclasses.replace(TASK, predicts=outputs.several_labels(["up"])).check(archive)
 
 
 def test_missing_values_are_refused_by_column():
@@ -123,6 +133,9 @@ TASK = registry.Task(
         ({"x": np.zeros((4, 2), np.uint8)}, "features of uint8"),
         ({"y": np.zeros((4, 2), np.int32)}, "one class for each example"),
         ({"classes": ("calm", "loud", "shrill")}, "3 classes.*2"),
+        ({"classes": ("loud", "calm")}, "class 0 is 'loud' in the client data and 'calm' in the task"),
+        ({"x": np.full((4, 2), np.nan, np.float32)}, "NaN or infinite"),
+        ({"x": np.full((4, 2), -np.inf, np.float32)}, "NaN or infinite"),
     ],
 )
 def test_client_data_that_is_not_what_the_task_says_is_refused(changes, hint):
@@ -130,6 +143,67 @@ def test_client_data_that_is_not_what_the_task_says_is_refused(changes, hint):
     TASK.check(archive)
     with pytest.raises(errors.UserError, match=hint):
         TASK.check(dataclasses.replace(archive, **changes))
+
+
+def test_several_labels_other_than_0_and_1_are_refused():
+    task = dataclasses.replace(TASK, predicts=outputs.several_labels("abc"))
+    archive = conversions.from_arrays(np.zeros((4, 2), np.float32), [[0, 1, 2]] * 4, [*"abab"], "abc", "")
+    with pytest.raises(errors.UserError, match="labels up to 2, and the task expects 0 and 1"):
+        task.check(archive)
+
+
+@pytest.mark.parametrize("features", [{"fast": 1, "far": 1}, {"speed": 2, "step": 1}], ids=["names", "sizes"])
+def test_named_inputs_of_other_names_or_sizes_are_refused(features):
+    x = {name: np.zeros((4, size), np.float32) for name, size in features.items()}
+    archive = conversions.from_arrays(x, np.zeros(4, int), [*"abab"], ("calm", "loud"), "")
+    specs = {"speed": tf.TensorSpec([]), "step": tf.TensorSpec([sum(features.values()) - 1])}
+    dataclasses.replace(TASK, features={name: tf.TensorSpec([size]) for name, size in features.items()}).check(archive)
+    said = ", ".join(f"{name} of {features[name]}" for name in sorted(features))
+    with pytest.raises(errors.UserError, match=f"the inputs {said} numbers, and the task speed of 1"):
+        dataclasses.replace(TASK, features=specs).check(archive)
+
+
+def _load(archive, num_classes):
+    options = sources.SourceOptions("mine", num_classes, 0, "", 0, 0.0)
+    return sources.load(options, sources.own(mine=lambda options: archive))
+
+
+def test_classes_that_the_task_has_not_are_left_to_its_check():
+    for labels in (FRAME["labels"], ["up"]):
+        archive = conversions.from_frame(TABLE, **FRAME | {"labels": labels})
+        archive = dataclasses.replace(archive, classes=(*archive.classes, "x"))
+        assert len(_load(archive, 1).y) == 4
+
+
+def test_what_a_source_gives_that_is_no_archive_is_refused():
+    with pytest.raises(errors.UserError, match="--client_data=mine: its source gives a NoneType; an Archive is"):
+        _load(None, 2)
+
+
+def test_clients_that_are_chosen_are_read_once_and_must_be_there():
+    examples = {"x": np.zeros((2, 2), np.float32), "y": np.zeros(2, np.int32)}
+    data = tff.simulation.datasets.TestClientData({"a": examples})
+    arguments = (data, None, lambda e: (e["x"], e["y"]), "0", "toys")
+    assert len(conversions.from_client_data(*arguments, clients=["a", "a"]).y) == 2
+    with pytest.raises(errors.UserError, match="toys: 'b' is not one of its clients"):
+        conversions.from_client_data(*arguments, clients=["a", "b"])
+
+
+@pytest.mark.parametrize(
+    ("output", "predicts"),
+    [
+        ([L.Dense(3)], outputs.classes("ab")),
+        ([L.Dense(1)], outputs.real_numbers("ab", within=1)),
+        ([L.Dense(1), L.Reshape([])], outputs.real_numbers("a", within=1)),
+        ([L.Dense(2)], outputs.classes_by_place("ab", 4)),
+    ],
+    ids=["more", "fewer", "squeezed", "no places"],
+)
+def test_a_network_with_another_output_than_the_task_is_refused(output, predicts):
+    network = tf.keras.Sequential([tf.keras.Input([2]), *output])
+    task = dataclasses.replace(TASK, predicts=predicts, models={"mine": lambda num_classes, rng: network})
+    with pytest.raises(errors.UserError, match=r"--model=mine: its output has the shape .* for an example, and .*task"):
+        task.build("mine", np.random.default_rng(0))
 
 
 def test_the_absolute_error_is_summed_and_what_is_too_large_or_not_finite_counts_as_the_largest():

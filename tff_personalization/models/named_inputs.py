@@ -25,10 +25,18 @@ def pack(arrays: Mapping[str, np.ndarray]) -> np.ndarray:
         ValueError: an integer is too large for float32 to hold.
     """
     for name, array in arrays.items():
-        if array.dtype.kind in "iu" and array.size and np.abs(array.astype(np.int64)).max() > _LARGEST:
-            raise ValueError(f"{name}: integers up to {_LARGEST} expected, got {np.abs(array).max()}")
+        low, high = (int(array.min()), int(array.max())) if array.dtype.kind in "iu" and array.size else (0, 0)
+        if max(-low, high) > _LARGEST:
+            raise ValueError(f"{name}: integers up to {_LARGEST} expected, got {low} to {high}")
     parts = [np.asarray(arrays[name], np.float32) for name in sorted(arrays)]
     return np.concatenate([part.reshape(len(part), -1) for part in parts], axis=1)
+
+
+def sizes(inputs: Inputs | Mapping[str, np.ndarray]) -> dict[str, int]:
+    """How many numbers each named input of one example has: of types for one example, or of arrays, shape (N, …)."""
+    return {
+        name: _size(one) if isinstance(one, tf.TensorSpec) else math.prod(one.shape[1:]) for name, one in inputs.items()
+    }
 
 
 def unpack(packed: tf.Tensor, inputs: Inputs) -> dict[str, tf.Tensor]:

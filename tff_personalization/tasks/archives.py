@@ -5,6 +5,7 @@ Convention: images are uint8, shape (28, 28), ink 255 on background 0. Each sour
 
 import collections
 import dataclasses
+from collections.abc import Mapping
 from typing import Any, Self
 
 import numpy as np
@@ -29,6 +30,7 @@ class Archive:
         has_clients: False if the data names no clients; all examples then belong to one client.
         parts_as_meant: whether a client with only one part keeps it, where other clients have both.
         held_out: the clients that the data itself holds out; empty if the run chooses them.
+        inputs: how many numbers of `x` each named input has, by name; None if inputs have no names.
     """
 
     x: np.ndarray
@@ -42,6 +44,7 @@ class Archive:
     has_clients: bool = True
     held_out: tuple[str, ...] = ()
     parts_as_meant: bool = False
+    inputs: Mapping[str, int] | None = None
 
     @classmethod
     def from_names(
@@ -52,10 +55,11 @@ class Archive:
         is_test: np.ndarray,
         classes: tuple[str, ...],
         source: str,
+        **more: Any,
     ) -> Self:
         """Makes an archive from examples and the name of each example's client, `client`, shape (N,)."""
         names, index = np.unique(client, return_inverse=True)
-        return cls(x, y, index.astype(np.int32), is_test, tuple(names.tolist()), classes, source)
+        return cls(x, y, index.astype(np.int32), is_test, tuple(names.tolist()), classes, source, **more)
 
     @classmethod
     def from_counts(
@@ -88,14 +92,16 @@ class Archive:
         for name, shape in (("y", (count, *self.y.shape[1:])), ("client_index", (count,)), ("is_test", (count,))):
             if getattr(self, name).shape != shape:
                 raise ValueError(f"{name}: shape {shape} expected, got {getattr(self, name).shape}")
-        for name, names in (("y", self.classes), ("client_index", self.clients)):
+        # Several values for an example may be labels of 0 and 1, also of a single label; the task knows (`Task.check`).
+        least = 1 if self.y.ndim == 1 else 2
+        for name, most in (("y", max(len(self.classes), least)), ("client_index", len(self.clients))):
             values = getattr(self, name)
             if values.dtype.kind == "f":
                 if not np.isfinite(values).all():
                     raise ValueError(f"{name}: finite numbers expected")
                 continue
-            if count and not (values.min() >= 0 and values.max() < len(names)):
-                raise ValueError(f"{name}: 0 to {len(names) - 1} expected, got {values.min()} to {values.max()}")
+            if count and not (values.min() >= 0 and values.max() < most):
+                raise ValueError(f"{name}: 0 to {most - 1} expected, got {values.min()} to {values.max()}")
         if list(self.clients) != sorted(set(self.clients)):
             raise ValueError("clients: sorted names expected, each once")
 

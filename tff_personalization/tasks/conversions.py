@@ -1,5 +1,6 @@
 """Converts your own client data to an `Archive`, from arrays, a pandas DataFrame, or TFF's `ClientData`."""
 
+import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -11,6 +12,7 @@ import tensorflow_federated as tff
 from tff_personalization import errors
 from tff_personalization.models import named_inputs
 from tff_personalization.tasks import archives
+from tff_personalization.tasks.sources import named_classes
 
 Features = np.ndarray | Mapping[str, np.ndarray]
 
@@ -34,11 +36,14 @@ def from_arrays(
         is_test: bool, shape (N,), whether an example belongs to its client's test part. Without it, the run's seed
             chooses a fifth of each client's examples.
     """
+    inputs = None
     if isinstance(x, Mapping):
-        x = named_inputs.pack({name: np.asarray(array) for name, array in x.items()})
+        arrays = {name: np.asarray(array) for name, array in x.items()}
+        x, inputs = named_inputs.pack(arrays), named_inputs.sizes(arrays)
     names = np.asarray(client).astype(str)
     parts = np.zeros(len(names), bool) if is_test is None else np.asarray(is_test, bool)
-    return archives.Archive.from_names(np.asarray(x), np.asarray(y), names, parts, tuple(classes), source)
+    x, y = np.asarray(x), np.asarray(y)
+    return archives.Archive.from_names(x, y, names, parts, tuple(classes), source, inputs=inputs)
 
 
 def from_frame(
@@ -80,8 +85,8 @@ def from_frame(
     if real_numbers:
         y, names = frame[columns].to_numpy(np.float32), columns
     elif not isinstance(labels, str):
-        y, names = frame[columns].to_numpy(np.int32), list(classes or columns)
-        if not np.isin(y, (0, 1)).all():
+        y, names = frame[columns].to_numpy(np.float64).astype(np.int32), list(classes or columns)
+        if not np.isin(frame[columns].to_numpy(np.float64), (0, 1)).all():
             raise errors.UserError(f"the labels {', '.join(columns)} have values other than 0 and 1: convert them.")
     else:
         names = list(classes) if classes is not None else sorted(frame[labels].unique())
@@ -94,7 +99,7 @@ def from_frame(
         frame[client].to_numpy(),
         [str(name) for name in names],
         source,
-        None if split is None else (frame[split] == "test").to_numpy(),
+        None if split is None else named_classes.is_test(f"the column {split!r}", frame[split].tolist()),
     )
 
 
@@ -109,8 +114,8 @@ def from_client_data(
 ) -> archives.Archive:
     """The archive of TFF client data. Each client is read once.
 
-    If clients are in one part only, as in TFF's CIFAR-100, the run's seed splits their examples, and the clients of the
-    test part are held out.
+    If clients are in one part only, the run's seed splits their examples, and the clients of the test part are held
+    out. A name that is in both parts is one client (in TFF's CIFAR-100 it is two: see `sources/tff_cifar100.py`).
 
     Args:
         train: the train part of each client's data.
@@ -123,18 +128,25 @@ def from_client_data(
         clients: the clients to read; by default all.
 
     Raises:
-        UserError: there is no example.
+        UserError: there is no example, or no client of a name in `clients`.
     """
     xs, ys, names, parts = [], [], [], []
-    for data, is_test in ((train, False), (test, True)):
-        known = data.client_ids if data is not None else []
-        for client in known if clients is None else [client for client in clients if client in set(known)]:
+    inputs = None
+    known = [dict.fromkeys(data.client_ids if data is not None else ()) for data in (train, test)]
+    wanted = None if clients is None else dict.fromkeys(clients)
+    if unknown := [client for client in wanted or () if not any(client in ids for ids in known)]:
+        raise errors.UserError(f"{source}: {unknown[0]!r} is not one of its clients.")
+    for data, ids, is_test in zip((train, test), known, (False, True), strict=True):
+        for client in ids if wanted is None else filter(ids.__contains__, wanted):
             examples = preprocess(data.create_tf_dataset_for_client(client)).map(example)
             for x, y in examples.batch(4096).as_numpy_iterator():
-                xs.append(named_inputs.pack(x) if isinstance(x, Mapping) else x)
+                if isinstance(x, Mapping):
+                    x, inputs = named_inputs.pack(x), named_inputs.sizes(x)
+                xs.append(x)
                 ys.append(y)
                 names += [client] * len(y)
                 parts += [is_test] * len(y)
     if not xs:
         raise errors.UserError(f"{source}: no client has an example.")
-    return from_arrays(np.concatenate(xs), np.concatenate(ys), np.array(names), classes, source, np.array(parts))
+    archive = from_arrays(np.concatenate(xs), np.concatenate(ys), np.array(names), classes, source, np.array(parts))
+    return dataclasses.replace(archive, inputs=inputs)

@@ -20,18 +20,19 @@ def in_one_part(archive: archives.Archive) -> tuple[np.ndarray, np.ndarray]:
 
 
 def resolve(archive: archives.Archive, num_classes: int, rng: np.random.Generator) -> archives.Archive:
-    """The examples of the first `num_classes` classes. Clients that are in one part only are split 80:20 at random.
+    """The data with a split of clients that are in one part only, 80:20 at random. Of characters, keeps some classes.
 
     Data that is split by client holds out the clients of its test part (`held_out`).
 
     Args:
         archive: the data as it was read.
-        num_classes: how many classes are used. Whether a client is in one part only is decided by all classes.
+        num_classes: how many of the first characters are used, such as 10 for digits. Whether a client is in one part
+            only is decided by all classes.
         rng: source of the random split.
     """
     train_only, test_only = in_one_part(archive)
     everybody = len(np.unique(archive.client_index))
-    if len(archive.classes) > num_classes:
+    if isinstance(archive, archives.CharacterArchive) and len(archive.classes) > num_classes:
         archive = archive.select(archive.y < num_classes, classes=archive.classes[:num_classes])
     alone = np.union1d(train_only, test_only)
     examples = np.bincount(archive.client_index, minlength=len(archive.clients))

@@ -106,6 +106,7 @@ class Task:
         network = made if isinstance(made, Network) else Network(made)
         try:
             if isinstance(network.model, tf.keras.Model):
+                self._check_output(network.model)
                 return keras_network.from_keras(
                     network.model,
                     self.predicts.scoring,
@@ -127,6 +128,16 @@ class Task:
             f"--model={model}: it is built as a {type(network.model).__name__}: build a Keras model, a "
             "tff.learning.models.FunctionalModel or a SeededModel."
         )
+
+    def _check_output(self, model: tf.keras.Model) -> None:
+        """Raises UserError if a Keras model gives something else than a logit of each class, or one number each."""
+        places = self.predicts.label.shape if self.predicts.by_place else []
+        expected = tf.TensorShape([*places, self.num_classes])
+        if model.outputs and not (found := model.outputs[0].shape[1:]).is_compatible_with(expected):
+            raise errors.UserError(
+                f"its output has the shape {tuple(found)} for an example, and the task needs {tuple(expected)}: a "
+                "number for each of its classes, labels or numbers."
+            )
 
     def check(self, archive: archives.Archive) -> None:
         """Raises UserError if client data does not fit the task."""
@@ -151,6 +162,33 @@ class Task:
                     f"expects {np.dtype(dtype)} and (N{_tail(tuple(shape))}), {self.predicts.words}: change one of the "
                     "two."
                 )
+        self._check_values(archive)
+
+    def _check_values(self, archive: archives.Archive) -> None:
+        """Raises UserError if values, or the meaning of their places, are not those of the task."""
+        if archive.x.dtype.kind == "f" and not np.isfinite(archive.x).all():
+            raise errors.UserError("the client data has features that are NaN or infinite: fill or drop them.")
+        labels = not (self.predicts.one_class or self.predicts.by_place) and archive.y.dtype.kind != "f"
+        if labels and len(archive.y) and archive.y.max() > 1:
+            raise errors.UserError(
+                f"the client data has labels up to {archive.y.max()}, and the task expects 0 and 1, "
+                f"{self.predicts.words}: change one of the two."
+            )
+        if archive.classes != self.classes and sorted(archive.classes) == sorted(self.classes):
+            place = next(i for i, name in enumerate(archive.classes) if name != self.classes[i])
+            raise errors.UserError(
+                f"class {place} is {archive.classes[place]!r} in the client data and {self.classes[place]!r} in the "
+                "task: give both the same order."
+            )
+        expected = named_inputs.sizes(self.features) if isinstance(self.features, Mapping) else None
+        if expected and archive.inputs and archive.inputs != expected:
+            found, wanted = (
+                ", ".join(f"{name} of {size}" for name, size in sorted(inputs.items()))
+                for inputs in (archive.inputs, expected)
+            )
+            raise errors.UserError(
+                f"the client data has the inputs {found} numbers, and the task {wanted}: give both the same."
+            )
 
 
 def _tail(shape: tuple[int, ...]) -> str:

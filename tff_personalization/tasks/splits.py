@@ -81,7 +81,7 @@ def split_clients(
     if not 0 < testing < len(shuffled):
         raise errors.UserError(
             f"--test_clients={testing}: the data has {len(shuffled)} clients, and at least one must train and one must "
-            "be held out; give 1 or more and fewer than {len(shuffled)}."
+            f"be held out; give 1 or more and fewer than {len(shuffled)}."
         )
     not_training = testing + validation_clients
     if not testing <= not_training < len(shuffled):

@@ -1,17 +1,20 @@
 """Client data in every form: reading gives what was written."""
 
+import gzip
 import json
+import os
 
 import h5py
 import numpy as np
 import pyarrow
+import pyarrow.parquet
 import pytest
 from PIL import Image
 
 from tests.tasks.sources import small_files, written_forms
 from tff_personalization.models import characters
 from tff_personalization.tasks import registry, sources
-from tff_personalization.tasks.sources import pictures
+from tff_personalization.tasks.sources import handwriting, pictures
 
 
 def content(images, labels, names):
@@ -103,6 +106,67 @@ def test_upright_idx_images_are_not_turned(tmp_path):
     assert "upright" in archive.notes[0]
 
 
+def test_an_idx_file_that_is_there_unpacked_and_compressed_is_read_once(tmp_path):
+    root = written_forms.write("idx", tmp_path)
+    for path in root.glob("*.gz"):
+        path.with_suffix("").write_bytes(gzip.decompress(path.read_bytes()))
+    assert len(load(root).labels) == len(load(root / "emnist-byclass-test-images-idx3-ubyte").labels) == 60
+
+
+@pytest.mark.parametrize("form", ["mat", "idx"])
+def test_a_part_without_some_of_the_letters_has_the_same_classes_as_the_other_part(form, tmp_path):
+    labels = np.tile(np.arange(1, 27), 2)
+    images = handwriting.draw(0, 0, labels + 9, 1.0)
+    is_test = (np.arange(52) >= 26) & (labels != 26)
+    writer = np.repeat(["w0"], 52)
+    if form == "mat":
+        path = written_forms.mat(tmp_path / "x.mat", images, labels, writer, is_test, mapping=None)
+    else:
+        path = written_forms.idx_files(tmp_path, images, labels, writer, is_test)
+    archive = load(path)
+    assert archive.labels[archive.is_test].tolist() == list(range(10, 35))
+    assert set(archive.labels[~archive.is_test]) == set(range(10, 36))
+
+
+def test_names_of_classes_are_read_in_the_same_way_in_all_of_a_table(tmp_path):
+    """ "36" alone could be the character 6, in hexadecimal ASCII; beside "1" it is the 36th class."""
+    image = written_forms.png(written_forms.examples()[0][0])
+    for name, labels in (("0", ["1"] * 3), ("1", ["36"] * 3)):
+        table = pyarrow.table({"image": [image] * 3, "label": labels, "writer": ["a"] * 3})
+        pyarrow.parquet.write_table(table, tmp_path / f"{name}.parquet")
+    assert sorted(load(tmp_path).labels) == [1, 1, 1, 36, 36, 36]
+
+
+def test_what_the_datasets_library_keeps_beside_a_saved_table_is_not_read(tmp_path):
+    path = written_forms.write("saved to disk", tmp_path)
+    for part in ("train", "test"):
+        (path / part / "state.json").write_text('{"_data_files": [{"filename": "data-00000-of-00001.arrow"}]}')
+        (path / part / "cache-1f00.arrow").write_bytes((path / part / "data-00000-of-00001.arrow").read_bytes())
+    assert len(load(path).labels) == 60
+
+
+@pytest.mark.parametrize("form", ["leaf", "saved to disk"])
+def test_folders_may_be_symbolic_links_and_a_folder_is_read_once(form, tmp_path):
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "data").mkdir()
+    path = written_forms.write(form, tmp_path / "elsewhere")
+    for part in ("train", "test"):
+        (tmp_path / "data" / part).symlink_to(path / part)
+    (path / "test" / "circle").symlink_to(tmp_path / "data")
+    archive = load(tmp_path / "data")
+    assert (len(archive.labels), archive.is_test.sum()) == (60, 12)
+
+
+@pytest.mark.parametrize("form", ["pictures", "leaf, one file"])
+def test_a_client_whose_name_is_not_utf_8_is_refused(form, tmp_path):
+    path = written_forms.write(form, tmp_path)
+    if form == "pictures":
+        (path / "w0").rename(os.fsdecode(os.fsencode(path) + b"/J\xfcrgen"))
+    else:
+        path.write_text(path.read_text().replace('"w0"', '"J\\udcfcrgen"'))
+    small_files.refusal(load, path, names=[path.name, r"J\udcfcrgen", "not UTF-8", "rename it"])
+
+
 def test_images_without_writers_need_a_partition(tmp_path):
     images, labels, *_ = written_forms.examples()
     np.savez(tmp_path / "x.npz", images=images, labels=labels)
@@ -150,6 +214,14 @@ def test_shakespeare_in_tffs_hdf5(tmp_path):
     archive = load_text(tmp_path / "shakespeare_train.h5")
     assert archive.clients == ("A", "B")
     assert archive.is_test.tolist() == [False] * 4 + [True] * 2
+
+
+def test_a_role_in_two_files_of_a_part_has_the_text_of_both(tmp_path):
+    for number, said in enumerate((["Ay."], ["No."])):
+        with h5py.File(tmp_path / f"x_train_{number}.h5", "w") as file:
+            file["examples/A/snippets"] = np.array(said, object)
+    text, _ = characters.to_sequences([b"Ay.", b"No."])
+    np.testing.assert_array_equal(load_text(tmp_path).x, text)
 
 
 def test_a_table_without_pyarrow_names_the_command(tmp_path, monkeypatch):

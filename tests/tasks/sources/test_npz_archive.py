@@ -162,6 +162,7 @@ _MALFORMED = {
     "a short split": ({"split": np.array(["train"] * 11)}, "split"),
     "another ink": ({"ink": np.array("blue")}, "blue"),
     "a number for ink": ({"ink": np.array(1)}, "ink"),
+    "a list for ink": ({"ink": np.array(["dark"])}, "ink has shape (1,): a single value"),
 }
 
 

@@ -80,8 +80,11 @@ def pictures(root, images, labels, writer):
     return root
 
 
-def mat(path, images, labels, writer, is_test):
-    """EMNIST's by-class MATLAB file."""
+BY_CLASS = np.array([[index, ord(character)] for index, character in enumerate(archives.CLASSES)])
+
+
+def mat(path, images, labels, writer, is_test, mapping=BY_CLASS):
+    """EMNIST's by-class MATLAB file; without a mapping if it is None."""
 
     def part(chosen):
         return {
@@ -90,8 +93,8 @@ def mat(path, images, labels, writer, is_test):
             "writers": np.array([WRITERS.index(name) for name in writer[chosen]])[:, None],
         }
 
-    mapping = np.array([[index, ord(character)] for index, character in enumerate(archives.CLASSES)])
-    savemat(path, {"dataset": {"train": part(~is_test), "test": part(is_test), "mapping": mapping}})
+    said = {} if mapping is None else {"mapping": mapping}
+    savemat(path, {"dataset": {"train": part(~is_test), "test": part(is_test), **said}})
     return path
 
 

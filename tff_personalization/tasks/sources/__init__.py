@@ -3,9 +3,10 @@
 import dataclasses
 import importlib
 import os
+import re
 from collections.abc import Callable, Mapping
 
-from tff_personalization import errors, seeds
+from tff_personalization import errors, registries, seeds
 from tff_personalization.settings import Group, Setting
 from tff_personalization.tasks import archives, parts
 from tff_personalization.tasks.sources import forms
@@ -71,6 +72,9 @@ class SourceOptions:
     needs_clients: bool = True
     settings: Group = dataclasses.field(default_factory=Group)
 
+
+# What Python makes of bytes that are not UTF-8, such as in the name of a folder; it cannot be written.
+_SURROGATE = re.compile("[\ud800-\udfff]")
 
 Load = Callable[[SourceOptions], archives.Archive]
 
@@ -191,7 +195,7 @@ CIFAR = Catalogue(named={"tff": _load_of("tff_cifar100")}, forms={}, settings={"
 
 
 def load(options: SourceOptions, catalogue: Catalogue = IMAGES) -> archives.Archive:
-    """The client data that `options.client_data` names, with at most `options.num_classes` classes.
+    """The client data that `options.client_data` names; of characters, at most `options.num_classes` classes.
 
     With 10 classes only the digits are kept, and writers without digits are dropped. A client may have no train example
     (then nothing can be personalized) or no test example (then it cannot be evaluated). `parts.resolve` splits clients
@@ -201,10 +205,19 @@ def load(options: SourceOptions, catalogue: Catalogue = IMAGES) -> archives.Arch
         UserError: if there is no such source or file, if the file is malformed, or if nothing remains.
     """
     archive = catalogue.find(options.client_data)(options)
+    if not isinstance(archive, archives.Archive):
+        raise errors.UserError(
+            f"--client_data={options.client_data}: its source gives {registries.described(archive)}; an Archive is "
+            "expected: make one with tasks/conversions.py."
+        )
     if options.needs_clients and not archive.has_clients:
         raise errors.UserError(
             f"--client_data={options.client_data} does not say which client has which examples (there is no array, "
             "column or folder 'writer'): add it, or make clients up with --partition=dirichlet."
+        )
+    if not_text := list(filter(_SURROGATE.search, archive.clients)):
+        raise errors.UserError(
+            f"--client_data={options.client_data}: client {not_text[0]!r}: its name is not UTF-8 text: rename it."
         )
     archive = parts.resolve(archive, options.num_classes, seeds.generator(options.seed, "split"))
     if archive.is_test.all():

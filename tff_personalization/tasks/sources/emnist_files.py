@@ -15,7 +15,7 @@ import pathlib
 import re
 import struct
 import zlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -59,7 +59,9 @@ def _read_mat(options: sources.SourceOptions, allocate: archive_cache.Allocate) 
         struct.error,
     ):
         dataset = io.loadmat(path, squeeze_me=False, struct_as_record=True)["dataset"][0, 0]
-        codes = _mapping(path, np.asarray(dataset["mapping"])) if "mapping" in (dataset.dtype.names or ()) else None
+        mapped = "mapping" in (dataset.dtype.names or ())
+        every = (dataset[part][0, 0]["labels"] for part in ("train", "test"))
+        codes = _mapping(path, np.asarray(dataset["mapping"])) if mapped else _codes(every)
         has_clients = True
         with gathering.bar_of(options, sum(len(dataset[part][0, 0]["labels"]) for part in ("train", "test"))) as bar:
             for part in ("train", "test"):
@@ -81,6 +83,8 @@ def load_idx(options: sources.SourceOptions) -> archives.CharacterArchive:
     path = pathlib.Path(options.client_data)
     folder = path if path.is_dir() else path.parent
     found = sorted(file for file in folder.iterdir() if file.is_file() and _IMAGES.search(file.name))
+    # torchvision leaves each file in the folder twice, compressed and unpacked.
+    found = [file for file in found if file.suffix != ".gz" or file.with_suffix("") not in found]
     if path.is_file():
         found = [file for file in found if _set_of(file) == _set_of(path)]
     prefixes = {_set_of(file) for file in found}
@@ -128,8 +132,10 @@ def _read_idx(
     gathered = gathering.Gathered(gathering.name_of(options.client_data))
     has_clients = True
     usually = "transposed"
+    labels_of = {file: _idx(group["labels"]) for file, group in groups.items()}
+    usual = _codes(labels_of[file][:, 0] if labels_of[file].ndim == 2 else labels_of[file] for file in groups)
     for file, group in groups.items():
-        images, labels = _idx(file), _idx(group["labels"])
+        images, labels = _idx(file), labels_of[file]
         writers: np.ndarray = np.zeros(len(labels), int)
         if group["writer"]:
             writers = _idx(group["writer"]).ravel()
@@ -138,7 +144,7 @@ def _read_idx(
         else:
             has_clients = False
         labels = labels[:, 0] if labels.ndim == 2 else labels
-        codes = None
+        codes = usual
         if group["mapping"]:
             with gathering.plain_damage(group["mapping"], "a mapping of labels to characters", ValueError):
                 codes = _mapping(str(group["mapping"]), np.loadtxt(group["mapping"], int, ndmin=2))
@@ -156,7 +162,7 @@ def _add(
     labels: np.ndarray,
     writers: np.ndarray,
     is_test: bool,
-    codes: dict[int, int] | None,
+    codes: dict[int, int],
     bar: Any,
 ) -> None:
     labels = np.asarray(labels).reshape(-1)
@@ -165,8 +171,6 @@ def _add(
             f"{where}: {len(images)} images, {len(labels)} labels and {len(writers)} writers: equal numbers are "
             "expected."
         )
-    if codes is None:
-        codes, _ = standard_set(labels) or (_BY_CLASS, "")
     unknown = sorted(set(np.unique(labels).tolist()) - set(codes))
     if unknown:
         raise errors.UserError(f"{where}: the label {unknown[0]} is not among the {len(codes)} classes of the data.")
@@ -183,6 +187,12 @@ BALANCED = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabdefghnqrt"
 _LETTERS = {label: 9 + label for label in range(1, 27)}
 _BALANCED = {label: archives.CLASSES.index(character) for label, character in enumerate(BALANCED)}
 _BY_CLASS = {label: label for label in range(len(archives.CLASSES))}
+
+
+def _codes(parts: Iterable[np.ndarray]) -> dict[int, int]:
+    """The index in `archives.CLASSES` of each label of data without a mapping, from the labels of all of its parts."""
+    found = standard_set(np.concatenate([np.ravel(labels) for labels in parts]))
+    return found[0] if found else _BY_CLASS
 
 
 def standard_set(labels: np.ndarray, images: np.ndarray | None = None) -> tuple[dict[int, int], str] | None:

@@ -16,7 +16,7 @@ import tqdm
 from tff_personalization import errors
 from tff_personalization.tasks import archive_cache, archives, references, sources
 
-VERSION = 1
+VERSION = 2
 """Part of the cache key of all that is gathered: raise it with every change of what is read."""
 
 PIXELS = archives.IMAGE_SHAPE[0] * archives.IMAGE_SHAPE[1]
@@ -225,17 +225,24 @@ def files_of(path: str, endings: Sequence[str]) -> dict[pathlib.Path, bool]:
     counterpart = root.with_name(_OTHER.get(root.name.lower(), root.name))
     if counterpart != root and counterpart.is_dir():
         roots, root = [root, counterpart], root.parent
-    found = sorted(
-        file
-        for each in roots
-        for file in each.rglob("*")
-        if file.name.lower().endswith(tuple(endings)) and file.is_file()
-        if not any(name.startswith(".") for name in file.relative_to(each).parts)
-    )
+    found = sorted(file for each in roots for file in _below(each) if file.name.lower().endswith(tuple(endings)))
     parts = {file: part_of(file, root) for file in found}
     if any(parts.values()):
         parts = {file: part for file, part in parts.items() if part}
     return {file: part == "test" and "train" in parts.values() for file, part in parts.items()}
+
+
+def _below(root: pathlib.Path) -> Iterator[pathlib.Path]:
+    """The files in a folder and, except hidden ones, in folders below it. A folder with several links is read once."""
+    seen: set[str] = set()
+    for folder, folders, names in os.walk(root, followlinks=True):
+        if (real := os.path.realpath(folder)) in seen:
+            folders.clear()
+            continue
+        seen.add(real)
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        files = (pathlib.Path(folder, name) for name in names if not name.startswith("."))
+        yield from (file for file in files if file.is_file())
 
 
 def cached(

@@ -44,7 +44,7 @@ def load_text(options: sources.SourceOptions) -> archives.Archive:
     files = _files(options)
     parts: tuple[dict[str, list[bytes]], ...] = ({}, {})
     for file, client, said in _clients(options, files, _snippets):
-        parts[files[file]][client] = said
+        parts[files[file]].setdefault(client, []).extend(said)
     name = gathering.name_of(options.client_data)
     clients = sorted({*parts[0], *parts[1]})
     train, test = ({client: part.get(client, []) for client in clients} for part in parts)

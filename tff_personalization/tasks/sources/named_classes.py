@@ -65,29 +65,45 @@ def is_test(where: str, values: Sequence[Any]) -> np.ndarray:
     return np.array([word == "test" for word in words], bool)
 
 
-def indices(where: str, values: Sequence[Any], names: Sequence[str] | None = None) -> np.ndarray:
-    """The index of each label among `archives.CLASSES`: int32, shape (n,).
+def named(where: str, values: Sequence[Any], names: Sequence[str] | None = None) -> list[str] | None:
+    """The name of the class of each label; None if labels are the indices of 0-9, A-Z, a-z.
 
     Args:
         where: the data's name in errors.
-        values: labels as integers or names, see `classes_of`.
-        names: the name of each integer label; None for 0-9, A-Z, a-z.
+        values: labels as integers or names.
+        names: the name of each integer label; None if it has none.
+
+    Raises:
+        UserError: a label has no name.
+    """
+    if not all(isinstance(value, int | np.integer) and not isinstance(value, bool) for value in values):
+        return [str(value).strip() for value in values]
+    if not names:
+        return None
+    low, high = min(values, default=0), max(values, default=0)
+    if low < 0 or high >= len(names):
+        raise errors.UserError(
+            f"{where}: labels go from {low} to {high}: the {len(names)} classes are 0 to {len(names) - 1}."
+        )
+    return [names[value].strip() for value in values]
+
+
+def indices(where: str, values: Sequence[Any], names: Sequence[str] | None, classes: Mapping[str, int]) -> np.ndarray:
+    """The index of each label among `archives.CLASSES`: int32, shape (n,).
+
+    Args:
+        where: as in `named`.
+        values: as in `named`.
+        names: as in `named`.
+        classes: the index of each class by its name, from `classes_of` with the names of all classes of the data.
 
     Raises:
         UserError: a label is none of these.
     """
-    numbers = [isinstance(value, int | np.integer) and not isinstance(value, bool) for value in values]
-    if all(numbers) and not names:
+    found = named(where, values, names)
+    if found is None:
         return gathering.to_labels(where, np.array(values, np.int64).reshape(len(values)), len(values))
-    if all(numbers) and names:
-        low, high = min(values, default=0), max(values, default=0)
-        if low < 0 or high >= len(names):
-            raise errors.UserError(
-                f"{where}: labels go from {low} to {high}: the {len(names)} classes are 0 to {len(names) - 1}."
-            )
-        values = [names[value] for value in values]
-    known = classes_of(where, {str(value).strip() for value in values})
-    return np.array([known[str(value).strip()] for value in values], np.int32).reshape(len(values))
+    return np.array([classes[name] for name in found], np.int32).reshape(len(values))
 
 
 def classes_of(where: str, names: set[str]) -> Mapping[str, int]:

@@ -183,7 +183,7 @@ class _Members:
         """The array; its dtype's kind and its shape (None: any one-dimensional shape) must be as expected."""
         actual, dtype = self.header(name)
         if actual != shape if shape is not None else len(actual) != 1:
-            raise errors.UserError(f"{self._path}: {name} has shape {actual}: {shape or '(C,)'} is expected.")
+            raise errors.UserError(f"{self._path}: {name} has shape {actual}: {_expected(shape)} is expected.")
         if dtype.kind not in kinds:
             raise errors.UserError(f"{self._path}: {name} has dtype {dtype}: save it as {_KINDS[kinds]}.")
         with self._archive.open(f"{name}.npy") as file:
@@ -192,6 +192,10 @@ class _Members:
     def word(self, name: str) -> str | None:
         """The single string under `name`, on one line; None if it is missing."""
         return " ".join(str(self.read(name, "U", ())).split()) if name in self else None
+
+
+def _expected(shape: tuple[int, ...] | None) -> str:
+    return "(C,)" if shape is None else "a single value, of shape ()," if shape == () else str(shape)
 
 
 _Header: TypeAlias = tuple[tuple[int, ...], bool, np.dtype]  # shape, order in memory, dtype

@@ -10,7 +10,7 @@ A data set is one file, a folder of shards, or a folder that `datasets` saved wi
 import itertools
 import json
 import pathlib
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from typing import Any
 
 import numpy as np
@@ -31,7 +31,11 @@ def load(options: sources.SourceOptions) -> archives.CharacterArchive:
     Raises:
         UserError: it is missing or malformed, or pyarrow is not installed.
     """
-    files = gathering.files_of(options.client_data, _ENDINGS)
+    files = {
+        file: part
+        for file, part in gathering.files_of(options.client_data, _ENDINGS).items()
+        if file.name in _saved_beside(file)
+    }
     return gathering.cached(options, lambda allocate: _read(options, files, allocate), files)
 
 
@@ -47,6 +51,11 @@ def _read(
     gathered = gathering.Gathered(gathering.name_of(options.client_data))
     has_clients = True
     damages = (pyarrow.ArrowException, ValueError, TypeError, KeyError)
+    present: set[str] = set()
+    for file in files:
+        with gathering.plain_damage(file, _KIND, *damages), _Table(file) as table:
+            present |= table.classes()
+    classes = named_classes.classes_of(options.client_data, present)
     for file, is_test in files.items():
         with gathering.plain_damage(file, _KIND, *damages), _Table(file) as table:
             columns = named_classes.columns(str(file), table.names)
@@ -66,7 +75,7 @@ def _read(
                     gathered.add(
                         clients,
                         _images(str(file), rows[columns.picture]),
-                        named_classes.indices(str(file), rows[columns.label], names),
+                        named_classes.indices(str(file), rows[columns.label], names, classes),
                         parts,
                     )
                     bar.update(count)
@@ -84,6 +93,15 @@ def _images(where: str, values: list[Any]) -> np.ndarray:
             raise errors.UserError(f"{where}: an image has no 'bytes': save the data set with its pictures.")
         return np.stack([pictures.read(where, content) for content in contents])
     return gathering.to_bytes(where, np.array(values))
+
+
+def _saved_beside(file: pathlib.Path) -> Collection[str]:
+    """The names of the data files in a file's folder: `datasets` saves which they are, and keeps others beside them."""
+    try:
+        state = json.loads(file.with_name("state.json").read_text(encoding="utf-8"))
+        return {saved["filename"] for saved in state["_data_files"]}
+    except (OSError, ValueError, KeyError, TypeError):
+        return {file.name}
 
 
 class _Table:
@@ -127,6 +145,16 @@ class _Table:
             return [str(name) for name in features[column]["names"]]
         except (KeyError, TypeError, ValueError):
             return None
+
+    def classes(self) -> set[str]:
+        """The names of all classes that occur; empty if labels are the indices of 0-9, A-Z, a-z."""
+        column = named_classes.columns(str(self._path), self.names).label
+        names = self.class_names(column)
+        found: set[str] = set()
+        for batch in self.batches([column]):
+            values = [value for value in batch.column(column).to_pylist() if value is not None]
+            found.update(named_classes.named(str(self._path), values, names) or ())
+        return found
 
     def batches(self, columns: list[str]) -> Iterator[Any]:
         if self._is_parquet:
