@@ -13,9 +13,9 @@ import tensorflow as tf
 import tensorflow_federated as tff
 
 from tests.setups import setup, sgd
-from tff_personalization import client_datasets, cohorts, seeds
+from tff_personalization import client_datasets, cohorts, errors, seeds
 from tff_personalization.algorithms import fed_avg, reptile
-from tff_personalization.models import functional, keras_network
+from tff_personalization.models import emnist_cnn, functional, keras_network
 
 CLIENTS = {"ada": 7, "bob": 5, "cyd": 6}
 GUIDE = (pathlib.Path(__file__).parents[1] / "docs" / "your-own.md").read_text(encoding="utf-8")
@@ -105,6 +105,16 @@ class _Source(tff.program.FederatedDataSource, tff.program.FederatedDataSourceIt
     @classmethod
     def from_bytes(cls, data):
         raise AssertionError(f"round {data} is not resumed here")
+
+
+def test_numbers_that_the_networks_type_would_change_are_refused():
+    network = emnist_cnn.build_linear(10, np.random.default_rng(0))
+    pixels = np.linspace(0, 1, 784, dtype=np.float32).reshape(1, 28, 28)
+    for x, y in ((pixels, [3]), (pixels.round(), [2**32 + 3])):
+        with pytest.raises(errors.UserError, match=r"the network takes (uint8|int32), and the dataset has"):
+            client_datasets.for_training(network, tf.data.Dataset.from_tensor_slices((x, y)))
+    whole = client_datasets.for_evaluation(network, *[tf.data.Dataset.from_tensor_slices((pixels.round(), [3]))] * 2)
+    assert whole["test"][0].dtype == np.uint8
 
 
 def test_tffs_training_loop_runs_them_and_its_own_and_fed_avg_is_the_same(worker, model, data):

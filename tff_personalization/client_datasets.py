@@ -18,7 +18,7 @@ import collections.abc
 import numpy as np
 import tensorflow as tf
 
-from tff_personalization import cohorts, seeds
+from tff_personalization import cohorts, errors, seeds
 from tff_personalization.models import functional
 
 _CHUNK = 4096
@@ -38,6 +38,9 @@ def for_training(
         client: its name; shuffling and dropout depend on it.
         round_number: the round; shuffling, dropout and scheduled learning rates depend on it.
         seed: the seed of all clients and rounds.
+
+    Raises:
+        UserError: the network takes integers, and the dataset has other numbers.
     """
     of_client = seeds.stateless(seed, "local_training", round_number, client)
     x, y = _arrays(model, dataset)
@@ -67,6 +70,9 @@ def for_evaluation(
         index: is returned with the client's measurements.
         client: its name; shuffling and dropout depend on it.
         seed: the seed of all clients.
+
+    Raises:
+        UserError: as in `for_training`.
     """
     return collections.OrderedDict(
         index=np.int32(index),
@@ -84,4 +90,15 @@ def _arrays(model: functional.SeededModel, dataset: tf.data.Dataset) -> tuple[np
     if not pairs:
         pairs = [tuple(np.zeros([0, *spec.shape[1:]]) for spec in model.input_spec)]
     x, y = (np.concatenate(part) for part in zip(*pairs, strict=True))
-    return x.astype(x_spec.dtype.as_numpy_dtype, copy=False), y.astype(y_spec.dtype.as_numpy_dtype, copy=False)
+    return _cast("x", x, x_spec), _cast("y", y, y_spec)
+
+
+def _cast(name: str, array: np.ndarray, spec: tf.TensorSpec) -> np.ndarray:
+    """The array in the network's type. Only floats may be rounded, to other floats."""
+    result = array.astype(spec.dtype.as_numpy_dtype, copy=False)
+    if result.dtype.kind != "f" and not np.array_equal(result, array):
+        raise errors.UserError(
+            f"{name}: the network takes {spec.dtype.name}, and the dataset has {array.dtype} of other values, such as "
+            "pixels from 0 to 1: convert them first."
+        )
+    return result

@@ -72,6 +72,15 @@ def test_an_archive_without_digits_makes_no_splits_of_digits(tmp_path):
     assert len(sources.load(small_files.options(database)).labels) == 60
 
 
+def test_the_clients_that_an_archive_holds_out_are_held_out_by_the_database(tmp_path):
+    path = _archive(tmp_path / "a.npz", split=np.where(np.arange(60) % 3 == 1, "test", "train"))
+    database = tmp_path / "a.sqlite"
+    convert_archive.convert(path, str(database), seed=0, progress=False)
+    for num_classes in (62, 10):
+        for source in (path, database):
+            assert sources.load(small_files.options(source, num_classes=num_classes)).held_out == ("w1",)
+
+
 def test_synthetic_data_stays_synthetic(tmp_path):
     path = _archive(tmp_path / "a.npz", source=np.array("synthetic scribbles, 3 writers"))
     convert_archive.convert(path, str(tmp_path / "a.sqlite"), seed=0, progress=False)

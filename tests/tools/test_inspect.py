@@ -16,6 +16,25 @@ def archive(tmp_path_factory):
     return path
 
 
+NUMBERS = """
+import numpy as np
+import tensorflow as tf
+from tff_personalization.models import outputs
+from tff_personalization.tasks import conversions, registry, sources
+
+
+def load(options):
+    x = np.zeros((12, 2), np.float32)
+    return conversions.from_arrays(x, x[:, 0], np.arange(12) % 3, ["speed"], "made up")
+
+
+predicts = outputs.real_numbers(["speed"], within=1)
+registry.register(
+    "numbers_of_a_test", registry.Task(predicts, tf.TensorSpec([2]), {"none": None}, sources.own(made_up=load))
+)
+"""
+
+
 def inspect(*arguments):
     command = [sys.executable, "-m", "tff_personalization.inspect", *map(str, arguments)]
     return forked.run(command, capture_output=True, text=True, check=False)
@@ -46,6 +65,15 @@ def test_the_clients_of_a_plugins_task_need_no_path():
     assert (done.returncode, done.stderr) == (0, "")
     assert "wage panel of 545 men, 1980 to 1987" in done.stdout
     assert "clients   545\n" in done.stdout
+
+
+def test_data_that_does_not_fit_the_task_is_one_line(tmp_path):
+    plugin = tmp_path / "plugin_of_a_test.py"
+    plugin.write_text(NUMBERS)
+    done = inspect(f"--plugin={plugin}", "--task=numbers_of_a_test")
+    assert done.returncode == 1
+    assert done.stderr.startswith("Error: --client_data=made_up: the client data has labels of float32 and shape (N,)")
+    assert done.stderr.count("\n") == 1
 
 
 @pytest.mark.parametrize(

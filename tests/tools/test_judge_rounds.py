@@ -1,11 +1,13 @@
 """Evaluating kept models on test clients: it agrees with the run's own final evaluation; and what is refused."""
 
 import json
+import sys
 
 import numpy as np
 import pandas as pd
 import pytest
 
+from tests import forked
 from tff_personalization import errors
 from tff_personalization.tools import judge_rounds
 
@@ -37,6 +39,14 @@ def test_a_round_whose_model_was_not_kept_is_refused(run):
     directory = run()
     with pytest.raises(errors.UserError, match=r"no model of round 3, only of 4"):
         judge_rounds.judge(directory, [3], progress=False)
+
+
+@pytest.mark.parametrize("rounds", ["", "ten"])
+def test_rounds_that_are_no_numbers_are_refused_in_one_line(rounds, tmp_path):
+    command = [sys.executable, "-m", "tff_personalization.tools.judge_rounds", str(tmp_path), f"--rounds={rounds}"]
+    done = forked.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert done.stderr == f"Error: --rounds={rounds}: give numbers of rounds, as in 10,20.\n"
 
 
 @pytest.mark.parametrize(

@@ -22,14 +22,16 @@ class GlobalModel:
     def metadata(self) -> dict[str, Any]:
         """A description of the model for users without the run, as plain values."""
         record, config = self.run.config, self.run.experiment.config
+        activation = self.run.task.predicts.activation
         names = ("method", "task", "seed", "git_commit", "source", "synthetic", "data_sha256", "clients")
         return {
             "task": config.task,
             "model": config.model,
             "classes": list(self.run.task.classes),
             "input": self.run.task.input_in_words,
-            "output": "logits, float32, one for each of `classes`; "
-            f"{self.run.task.predicts.activation} makes probabilities of them",
+            "output": "numbers, float32, one for each of `classes`"
+            if activation == "linear"
+            else f"logits, float32, one for each of `classes`; {activation} makes probabilities of them",
             "run": {
                 "name": record["run_name"],
                 **{name: record[name] for name in names},

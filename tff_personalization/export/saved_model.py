@@ -22,8 +22,9 @@ def save(found: global_model.GlobalModel, path: pathlib.Path) -> None:
     if len(model.inputs) > 1:
         model.save(path, save_format="tf", include_optimizer=False)
         return
-    probabilities = tf.keras.activations.get(found.run.task.predicts.activation)
-    ends = keras_layers.gives_probabilities(model)
+    activation = found.run.task.predicts.activation
+    probabilities = tf.keras.activations.get(activation)
+    ends = activation != "linear" and keras_layers.probabilities_by(model) is not None
 
     @tf.function(input_signature=[tf.TensorSpec(model.input.shape, model.input.dtype, "x")])
     def serve(x: tf.Tensor) -> dict[str, tf.Tensor]:

@@ -14,6 +14,9 @@ NORMALIZATION = (tf.keras.layers.GroupNormalization, tf.keras.layers.LayerNormal
 """The layers with weights that normalize; `refuse` refuses batch normalization."""
 
 
+_ENDS = {name: (getattr(tf.keras.activations, name), getattr(tf.nn, name)) for name in ("softmax", "sigmoid")}
+
+
 def flat(model: tf.keras.Model) -> list[Layer]:
     """The layers of a model in their order. The layers of nested models replace these models."""
     found: list[Layer] = []
@@ -28,10 +31,22 @@ def output_layer(model: tf.keras.Model) -> Layer:
     return output_layer(layer) if isinstance(layer, tf.keras.Model) else layer
 
 
-def gives_probabilities(model: tf.keras.Model) -> bool:
-    """Whether a model ends with softmax or sigmoid, so that it gives no logits."""
-    ends = (tf.keras.activations.softmax, tf.keras.activations.sigmoid)
-    return getattr(output_layer(model), "activation", None) in ends
+def probabilities_by(model: tf.keras.Model) -> str | None:
+    """The name of the function with which a model ends, softmax or sigmoid; None if it gives logits or real numbers."""
+    layer = output_layer(model)
+    if isinstance(layer, tf.keras.layers.Softmax):
+        return "softmax"
+    # A function of TensorFlow that is called on a tensor of Keras becomes a layer.
+    ends = getattr(layer, "activation", getattr(layer, "function", None))
+    return next((name for name, functions in _ENDS.items() if ends in functions), None)
+
+
+def without_probabilities(model: tf.keras.Model) -> tuple[Layer, str, Callable[..., tf.Tensor]]:
+    """The change of a model that ends with softmax or sigmoid so that it gives logits: layer, attribute and value."""
+    layer = output_layer(model)
+    if hasattr(layer, "activation"):
+        return layer, "activation", tf.keras.activations.linear
+    return layer, "call", lambda inputs, *_, **__: inputs
 
 
 def variables(layers: Sequence[Layer]) -> list[tf.Variable]:
@@ -65,6 +80,10 @@ def refuse(model: tf.keras.Model, inputs: named_inputs.Inputs | None) -> None:
         if random and not hasattr(layer, "recurrent_dropout") and not hasattr(layer, "dropout"):
             raise errors.UserError(
                 f"{said} draws at random without a seed: use Dropout, or change the examples beforehand."
+            )
+        if isinstance(layer, layers.Dropout) and layer.rate and layer not in flat(model):
+            raise errors.UserError(
+                f"{said} is inside of another layer, where it gets no seed: make it a layer of the model itself."
             )
         if getattr(layer, "stateful", False):
             raise errors.UserError(f"{said} keeps a state from batch to batch: build it without stateful=True.")

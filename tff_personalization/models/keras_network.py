@@ -9,8 +9,8 @@ that copy; it stays in the function, and TFF's worker cannot feed it.
     network.logits(weights, x, dropout_seed)
 
 A layer is called as Keras calls it, with three exceptions. Dropout draws from the seed, as in the built-in networks.
-2×2 max-pooling uses `functional.max_pool`, whose gradient is faster. A final softmax or sigmoid is left out, because
-losses take logits.
+2×2 max-pooling uses `functional.max_pool`, whose gradient is faster. A final softmax or sigmoid that makes
+probabilities is left out, because losses take logits.
 """
 
 import contextlib
@@ -36,6 +36,7 @@ def from_keras(
     head: int | Sequence[str] = 1,
     rng: np.random.Generator | None = None,
     with_penalties: bool = True,
+    activation: str | None = None,
     operations: functional.Operations = functional.TENSORFLOW,
 ) -> functional.SeededModel:
     """The functional form of a Keras model.
@@ -53,6 +54,8 @@ def from_keras(
         head: the layers of the head, by name, or the number of last layers with weights.
         rng: draws the initial weights by each layer's initializers; None keeps the model's own.
         with_penalties: False leaves out the losses that the model adds. Otherwise a model with such losses is refused.
+        activation: makes probabilities of logits, as `outputs.Output.activation`. No other softmax or sigmoid may end
+            the model, and with "linear" its end is a part of it. None: either may end it, and is left out.
         operations: the operations of the network; TensorFlow's, unless it is for another runtime.
 
     Raises:
@@ -60,9 +63,18 @@ def from_keras(
     """
     if with_penalties:
         keras_layers.refuse_penalties(model)
-    network = _Network(model, inputs, head, operations)
+    keras_layers.refuse(model, inputs)
+    ends = keras_layers.probabilities_by(model)
+    if ends and activation not in (None, "linear", ends):
+        raise errors.UserError(
+            f"the Keras model {model.name!r} ends with {ends}, and the task's probabilities come from {activation}: "
+            f"end it with {activation}, or with neither."
+        )
+    network = _Network(model, inputs, head, operations, keeps_end=not ends or activation == "linear")
     specs: dict[str, Any] = {"x_spec": x_spec, "y_spec": y_spec, "inputs": inputs}
-    again = functools.partial(from_keras, model, scoring, **specs, head=head, with_penalties=False)
+    again = functools.partial(
+        from_keras, model, scoring, **specs, head=head, with_penalties=False, activation=activation
+    )
     return functional.SeededModel(
         network.initial_weights(rng),
         network.stem,
@@ -95,8 +107,9 @@ class _Network:
         inputs: named_inputs.Inputs | None,
         head: int | Sequence[str],
         operations: functional.Operations,
+        keeps_end: bool,
     ):
-        keras_layers.refuse(model, inputs)
+        self._keeps_end = keeps_end
         self._model, self._inputs, self._operations = model, inputs, operations
         layers = [layer for layer in keras_layers.flat(model) if layer.trainable_weights]
         if not layers:
@@ -170,9 +183,8 @@ class _Network:
         for layer in keras_layers.flat(self._model):
             if (call := keras_layers.call_of(layer, self._operations)) is not None:
                 changes.append((layer, "call", call))
-        last = keras_layers.output_layer(self._model)
-        if keras_layers.gives_probabilities(self._model):
-            changes.append((last, "activation", tf.keras.activations.linear))
+        if not self._keeps_end:
+            changes.append(keras_layers.without_probabilities(self._model))
         missing = object()
         before = [(vars(holder), name, vars(holder).get(name, missing)) for holder, name, _ in changes]
         try:

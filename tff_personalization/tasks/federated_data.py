@@ -118,7 +118,7 @@ def read(config: Settings, of_source: Group | None = None, *, needs_clients: boo
         needs_clients: whether data that does not name its examples' clients is refused.
 
     Raises:
-        UserError: the source cannot be read.
+        UserError: the source cannot be read, or does not fit the task.
     """
     task, client_data = registry.TASKS[config.task], str(homes.expand(config.client_data))
     options = sources.SourceOptions(
@@ -131,7 +131,12 @@ def read(config: Settings, of_source: Group | None = None, *, needs_clients: boo
         needs_clients=needs_clients,
         settings=task.sources.settings_of(client_data)() if of_source is None else of_source,
     )
-    return sources.load(options, task.sources)
+    archive = sources.load(options, task.sources)
+    try:
+        task.check(archive)
+    except errors.UserError as error:
+        raise errors.UserError(f"--client_data={config.client_data}: {error}") from error
+    return archive
 
 
 def dealt(config: Settings, archive: archives.Archive) -> archives.Archive:
@@ -166,10 +171,6 @@ def load(config: Settings, look: bool = False, of_source: Group | None = None) -
         UserError: the source cannot be read, or the numbers of clients do not fit.
     """
     archive = read(config, of_source, needs_clients=config.partition == partitions.NATURAL)
-    try:
-        registry.TASKS[config.task].check(archive)
-    except errors.UserError as error:
-        raise errors.UserError(f"--client_data={config.client_data}: {error}") from error
     examples_sha256 = "" if archive.source.startswith("synthetic") else _examples_sha256(archive)
     archive = dealt(config, archive)
     train, test = client_arrays.to_client_data(archive)

@@ -116,6 +116,7 @@ class Task:
                     head=1 if network.head is None else network.head,
                     rng=None if network.keep_weights else rng,
                     with_penalties=network.with_penalties,
+                    activation=self.predicts.activation,
                 )
             if isinstance(network.model, tff.learning.models.FunctionalModel):
                 head = network.head if isinstance(network.head, int) else 2

@@ -2,12 +2,14 @@
 
     python -m tff_personalization.tools.convert_archive ARCHIVE.npz OUT.sqlite [--seed=0]
 
-The splits are all_train and all_test and, if there are digits, digits_only_train and digits_only_test. As in Federated
+The splits are all_train and all_test and, if there are digits, digits_only_train and digits_only_test. The clients that
+the archive holds out are in the test splits only. As in Federated
 EMNIST, pixels are 1.0 for background and 0.0 for ink. A separate table holds the archive's description, so that
 converted data is not mistaken for other data.
 """
 
 import contextlib
+import dataclasses
 import os
 import sqlite3
 import tempfile
@@ -52,6 +54,9 @@ def convert(archive_path: str, database_path: str, seed: int, progress: bool = T
             progress=progress,
         )
     )
+    if archive.held_out:  # the data is split by user: the database is, too, so that the same clients are held out
+        held_out = np.isin(archive.clients, archive.held_out)
+        archive = dataclasses.replace(archive, is_test=held_out[archive.client_index])
     with _new_database(database_path) as connection:
         connection.executescript(_TABLES)
         connection.execute("INSERT INTO source VALUES (?)", (archive.source,))

@@ -64,7 +64,9 @@ def _main() -> None:
         try:
             wanted = [int(text) for text in rounds.value]
         except ValueError:
-            raise errors.UserError(f"--rounds={','.join(rounds.value)}: give numbers of rounds, as in 10,20.") from None
+            wanted = []
+        if not wanted:
+            raise errors.UserError(f"--rounds={','.join(rounds.value)}: give numbers of rounds, as in 10,20.")
         table = judge(run, wanted)
         files.write_text(run / FILE, table.to_csv(index=False))
         epochs = sorted(table["epoch"].unique())
