@@ -140,6 +140,7 @@ def test_a_worker_without_memory_has_its_work_done_by_another(tmp_path):
 def test_a_worker_that_hangs_has_its_work_done_by_another(tmp_path, monkeypatch):
     monkeypatch.setattr(watchdog, "_POLL_SECONDS", 0.1)
     monkeypatch.setattr(watchdog, "_IDLE", 1.0)
+    monkeypatch.setattr(watchdog, "_STARVED", 100.0)
     monkeypatch.setattr(watchdog, "_STILL_SECONDS", 1.0)
     with log_in(tmp_path) as log, runtime.execution_context(cores=2, log=log) as worker:
         assert sum_of_doubles([1]) == 2
