@@ -11,6 +11,7 @@ import types
 import grpc
 import numpy as np
 import portpicker
+import psutil
 import pytest
 import tensorflow as tf
 import tensorflow_federated as tff
@@ -192,8 +193,24 @@ def test_a_worker_that_answers_and_has_no_memory_left_is_one_line_that_names_it(
         workers.attempt(fail("of another kind"))
 
 
+def test_a_worker_that_is_lost_while_it_is_asked_for_is_not_used():
+    class Leaves:
+        """Is there when it is first looked at, and then gone."""
+
+        def __init__(self):
+            self.address, self._contexts = "a:1", ["here"]
+
+        @property
+        def context(self):
+            return self._contexts.pop() if self._contexts else None
+
+    workers = remote_workers.RemoteWorkers([])
+    workers._remotes = [types.SimpleNamespace(address="b:2", context="there"), Leaves()]
+    assert workers.attempt(list) == ["there", "here"]
+
+
 def test_a_run_on_workers_is_that_of_one_machine(machines, by_writer_archive, tmp_path):
-    summaries = []
+    summaries, used = [], []
     for name, more in (("here", []), ("there", [f"--workers={','.join(machines.addresses)}"])):
         command, directory = processes.command(
             by_writer_archive, tmp_path, name, "--method=fed_avg", "--strategies=fine_tune"
@@ -201,6 +218,8 @@ def test_a_run_on_workers_is_that_of_one_machine(machines, by_writer_archive, tm
         completed = forked.run([*command, "--rounds=8", *more], capture_output=True, text=True, check=False)
         assert completed.returncode == 0, completed.stderr
         summaries.append(json.loads((directory / "summary.json").read_text()))
+        used.append(sum(sum(psutil.Process(p.pid).cpu_times()[:2]) for p in machines.processes.values()))
+    assert used[1] > used[0] + 0.1  # the workers have computed the second run
     here, there = summaries
     for kind in ("initial_accuracy", "personalized_accuracy"):
         assert here[kind]["mean"] == pytest.approx(there[kind]["mean"], abs=0.02)

@@ -145,7 +145,7 @@ class RemoteWorkers:
                 worker is out of memory.
         """
         for _ in range(_MOST_ATTEMPTS):
-            used = {remote.address: remote.context for remote in self._wait_for_some()}
+            used = self._wait_for_some()
             try:
                 return compute(list(used.values()))
             except errors.UserError:
@@ -169,9 +169,11 @@ class RemoteWorkers:
         """How many workers answer."""
         return sum(remote.context is not None for remote in self._remotes)
 
-    def _wait_for_some(self) -> list[_Remote]:
+    def _wait_for_some(self) -> dict[str, tff.framework.AsyncContext]:
+        """The contexts of the workers that answer, by address, as soon as there is one."""
         deadline = time.monotonic() + PATIENCE_SECONDS
-        while not (present := [remote for remote in self._remotes if remote.context is not None]):
+        # Each context is read once: the thread that watches the worker may take it away.
+        while not (present := {r.address: context for r in self._remotes if (context := r.context) is not None}):
             if time.monotonic() > deadline:
                 raise errors.UserError(
                     f"--workers: none of {', '.join(remote.address for remote in self._remotes)} has answered for "
