@@ -4,8 +4,9 @@ from collections.abc import Mapping
 from typing import Any
 
 # Settings that change where or how fast a run computes, but not its results. With `workers`, sums of floats differ in
-# their last digits, because parts of a round are merged in the order in which they finish. A plugin's results depend on
-# its source (`plugin_sources`), not on its name in the flag.
+# their last digits, because parts of a round are merged in the order in which they finish. `cores` gives pooled
+# training its number of threads, which a resumed run keeps. A plugin's results depend on its source
+# (`plugin_sources`), not on its name in the flag.
 WITHOUT_EFFECT_ON_NUMBERS = (
     "cache_dir",
     "output_dir",

@@ -6,8 +6,7 @@ import pytest
 
 from tests import processes
 from tff_personalization import errors
-from tff_personalization.programs import rounds
-from tff_personalization.records import earlier_run
+from tff_personalization.programs import rounds, training
 
 METHODS = {
     "fed_avg": {"client_learning_rate_schedule": "exponential", "client_learning_rate_decay": 0.9},
@@ -99,6 +98,24 @@ def test_rounds_that_depend_on_their_number_are_computed_again_and_the_schedule_
         run(**settings, rounds=6, run_name="half")
 
 
+def test_pooled_training_goes_on_with_as_many_threads_as_it_began_with(run, stopped_after, monkeypatch):
+    """Another number of threads would change the last digits, and by default it is that of the cores."""
+    threads, computing = [], training._computing
+
+    def noting(config, cores, of_each, writer):
+        threads.append(of_each)
+        return computing(config, cores, of_each, writer)
+
+    monkeypatch.setattr(training, "_computing", noting)
+    settings = {"method": "centralized", "rounds_per_evaluation": 0}
+    with stopped_after(2):
+        run(**settings, cores=3, rounds=3)
+    run(**settings, cores=1, rounds=3)  # resumed
+    run(**settings, cores=2, rounds=4, run_name="more")  # goes on from it
+    run(**settings, cores=2, rounds=4, run_name="anew", rounds_from="none")
+    assert threads == [3, 3, 3, 2]
+
+
 def test_another_end_takes_all_rounds_over_and_more_rounds_can_follow(run, run_once, counted):
     settings = settings_of("scaffold")
     run(**settings, rounds=4, run_name="first")
@@ -153,7 +170,7 @@ def test_rounds_whose_models_are_asked_for_and_were_not_kept_are_computed_again(
     assert counted == [7, 8]
 
 
-def test_a_checkpoint_that_is_damaged_or_has_only_a_model_is_not_gone_on_from(run, monkeypatch):
+def test_a_checkpoint_that_is_damaged_or_has_only_a_model_is_not_gone_on_from(run):
     settings = settings_of("fed_avg")
     short = run(**settings, rounds=4, run_name="half")
     (longest := short / "checkpoints" / "round_4.json").write_text("{}")
@@ -162,10 +179,8 @@ def test_a_checkpoint_that_is_damaged_or_has_only_a_model_is_not_gone_on_from(ru
     longest.unlink()
     with pytest.raises(errors.UserError, match="has 4 of the 8 rounds, but no checkpoint"):
         run(**settings, rounds=8, run_name="more", rounds_from=str(short))
-    monkeypatch.setattr(earlier_run, "_has_state", lambda *_: False)
     of_models = run(**settings, rounds=4, strategies=["fine_tune_head"], rounds_from="none", run_name="head")
     config = json.loads((of_models / "config.json").read_text())
-    monkeypatch.undo()
     config["rounds_taken_over"] = {"run_name": "x", "rounds": 4, "git_commit": "x"}  # in an earlier version's form
     (of_models / "config.json").write_text(json.dumps(config))
     with pytest.raises(errors.UserError, match="has 4 of the 8 rounds, but no checkpoint"):

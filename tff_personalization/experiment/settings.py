@@ -132,7 +132,11 @@ class RunSettings(Rounds, federated_data.Settings):
     )
     cores = Setting(0, "Clients trained at once, one core each; 0: all cores.", theme="run", least=0)
     threads_per_client = Setting(
-        0, "Threads for each client; 0: one thread, or all cores if a round has one client.", theme="run", least=0
+        0,
+        "Threads for each client; 0: one thread, or all cores of the run's first start if a round has one client. "
+        "Another number changes the last digits of results.",
+        theme="run",
+        least=0,
     )
     workers: Setting[list[str]] = Setting(
         [],

@@ -5,7 +5,7 @@ import dataclasses
 import functools
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import tensorflow_federated as tff
@@ -62,7 +62,7 @@ def run(experiment: config_lib.Experiment, interrupt: interruption.Interruption)
     data = federated_data.load(config, look=True, of_source=experiment.of_source)
     earlier = _earlier(directory, data)
     cores = config.cores or worker_binary.available_cores()
-    threads = config.threads_per_client or (cores if methods.get(config.method).pooled else 1)
+    threads = _threads(config, cores, directory.record() or (earlier.run.config if earlier else {}))
     how: dict[str, Any] = {"cores": cores, "threads_per_client": threads, "clients_per_call": config.clients_per_call}
     if (cohort := _cohort(experiment, data)) is not None:
         how["clients_of_a_round"] = cohort
@@ -76,6 +76,18 @@ def run(experiment: config_lib.Experiment, interrupt: interruption.Interruption)
             program = _program(experiment, interrupt, data, writer, line, took_over=earlier is not None)
             _finish(program, rounds.run(program, _restore(program, earlier)))
     return directory
+
+
+def _threads(config: settings.RunSettings, cores: int, record: Mapping[str, Any]) -> int:
+    """The threads of each client. A run with rounds on record keeps its number, which changes the last digits.
+
+    Args:
+        config: the settings.
+        cores: the cores of this start.
+        record: config.json of the run that has computed earlier rounds; empty for none.
+    """
+    of_method = cores if methods.get(config.method).pooled else 1
+    return config.threads_per_client or record.get("threads_per_client") or of_method
 
 
 def _directory(experiment: config_lib.Experiment) -> run_directory.RunDirectory:
