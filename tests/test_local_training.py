@@ -75,6 +75,16 @@ def test_no_examples_no_steps():
     assert walk(0, 5, count=0) == ([], [])
 
 
+@pytest.mark.parametrize(
+    ("share", "planned", "done"),
+    [(0.3, 50, 15), (0.15, 100, 15), (0.09, 300, 27), (0.5, 5, 3), (0.001, 1, 1), (1, 7, 7)],
+)
+def test_a_stragglers_share_of_its_steps_is_rounded_up(share, planned, done):
+    """In float32, 0.3 × 50 is more than 15."""
+    client = local_training.ClientRound(numbered_examples(1), SEED, step_share=tf.constant(share, tf.float32))
+    assert client.steps_done(planned) == done
+
+
 def test_only_the_named_weights_are_trained():
     model = emnist_cnn.build_cnn(10, np.random.default_rng(0), dropout=False)
     training = local_training.LocalTraining(model, tff.learning.optimizers.build_sgdm(0.1, 0.9), 4, trained=model.head)

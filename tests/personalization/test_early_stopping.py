@@ -1,9 +1,11 @@
 """Fine-tuning that stops at each client's best epoch on the examples that it holds back."""
 
 import numpy as np
+import pytest
 import tensorflow as tf
 
 from tests.personalization.softmax_regression import CLASSES, SEED, measure, part
+from tff_personalization import local_training
 from tff_personalization.personalization import early_stopping
 
 
@@ -41,6 +43,14 @@ def test_early_stopping_follows_the_examples_that_the_client_holds_back(model):
     stopped = measure("fine_tune_early_stopping", model, (images, labels), test, epochs=8)
     np.testing.assert_array_equal(stopped[1], corrects[best])
     np.testing.assert_allclose(stopped[0], losses[best], rtol=1e-5)
+
+
+@pytest.mark.parametrize(("share", "count", "held"), [(0.26, 450, 117), (0.21, 300, 63), (0.2, 9, 1), (0.2, 4, 0)])
+def test_the_share_that_is_held_back_is_rounded_down(share, count, held):
+    """In float32, 0.26 × 450 is less than 117."""
+    examples = local_training.Examples(tf.zeros([count]), tf.zeros([count], tf.int32))
+    held_back, rest = early_stopping.split(tf.constant(SEED), examples, share)
+    assert (len(held_back.y), len(rest.y)) == (held, count - held)
 
 
 def test_a_client_too_small_to_hold_anything_back_keeps_the_global_model(model):
