@@ -9,6 +9,7 @@ import pytest
 from tests import numpy_oracle, setups
 from tests.algorithms import test_oracles as oracles
 from tests.algorithms import test_partial_models as partial_models
+from tff_personalization import optimizers
 from tff_personalization.algorithms import apfl, ditto, fed_ala, fed_amp, fed_babu, fed_proto, fed_rod, p_fed_me
 from tff_personalization.models import emnist_cnn
 
@@ -121,6 +122,14 @@ def test_apfl_equals_numpy(model, rounds, learn):
     start = oracles.initial(model)
     states = assert_rounds_equal_numpy(process, rounds, start, [*start, np.float64(0.6)], of_a_client)
     assert (len({float(state[-1]) for state in states.values()}) == 3) == learn
+
+
+def test_a_fixed_share_of_apfl_stays_what_it_is_under_weight_decay(model, rounds):
+    decay = optimizers.OptimizerSpec("adamw", 0.01, {"weight_decay": 0.1})
+    fixed = {"local_epochs": EPOCHS, "apfl_alpha": 0.6, "apfl_learn_alpha": False}
+    process = apfl.build_apfl(setups.setup(apfl, model, client=decay, **fixed))
+    _, kept = partial_models.run_rounds_with_states(process, rounds[:1])
+    assert [state[-1] for state in kept.values()] == [np.float32(0.6)] * 2
 
 
 def test_fed_babu_equals_numpy(two_layers):

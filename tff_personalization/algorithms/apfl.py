@@ -68,6 +68,18 @@ class MixtureTraining(shares.WithShares):
         slope = tf.add_n(slopes) if self._learn_alpha else tf.zeros_like(alpha)
         return (*of_w, *(alpha * g for g in of_mixture), slope), loss, logits
 
+    def step(
+        self,
+        state: local_training.LocalState,
+        batch: local_training.Examples,
+        dropout_seed: tf.Tensor,
+        adjust: local_training.AdjustFn | None = None,
+    ) -> local_training.LocalState:
+        """Takes one step on a batch."""
+        after = super().step(state, batch, dropout_seed, adjust)
+        # Weight decay would move a fixed share.
+        return after if self._learn_alpha else after._replace(weights=(*after.weights[:-1], state.weights[-1]))
+
 
 def build_apfl(setup: method.Setup[Settings]) -> stateful_clients.StatefulProcess:
     """Builds APFL as a process whose clients keep v_i and α_i. The client optimizer steps w_i, v_i and α_i."""
