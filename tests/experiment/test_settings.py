@@ -45,6 +45,11 @@ BAD_FLAGS = [
     ({"method": "local_only", "evaluation_clients": 5}, "--evaluation_clients", "--method=local_only"),
     ({"rounds_per_evaluation": 0, "evaluation_clients": 5}, "--evaluation_clients", "--rounds_per_evaluation=0"),
     ({"rounds_per_evaluation": 0, "target_accuracy": 0.5}, "--target_accuracy", "--rounds_per_evaluation=0"),
+    (
+        {"method": "centralized", "pooled_examples_per_round": 50, "local_epochs": 2},
+        "--local_epochs",
+        "--pooled_examples_per_round=50",
+    ),
     ({"method": "personalized_fed_avg", "stage_1_share": 1.0}, "--stage_1_share=1: the second stage", "more --rounds"),
     ({"method": "personalized_fed_avg", "rounds": 1}, "the second stage of --method", "--rounds=1"),
     ({"method": "personalized_fed_avg", "rounds": 10, "stage_2_round": 11}, "--stage_2_round=11", "--rounds=10"),

@@ -291,6 +291,8 @@ def _refuse_unread(values: Mapping[str, Any], method: Method, given: Collection[
             "whose mean is unweighted: remove it."
         )
     unread = []
+    if (examples := values["pooled_examples_per_round"]) is not None:
+        unread += [(name, f"--pooled_examples_per_round={examples}") for name in ("clients_per_round", "local_epochs")]
     if not method.trains:
         unread += [(name, f"--method={values['method']}") for name in settings_lib.Rounds.flags()]
     if not values["personalization_epochs"]:
