@@ -132,6 +132,12 @@ def test_a_client_without_test_data_is_left_out_of_the_averages_and_counted():
     assert table[table.client == "b"].accuracy.isna().all()
 
 
+def test_a_client_with_very_many_right_answers_is_in_its_bin():
+    right = 30_000_000  # a hundred times as many do not fit into 32 bits
+    sums = evaluation.client_sums(tf.constant([[right]]), tf.constant([[1.0]]), tf.constant(2 * right))
+    assert np.flatnonzero(sums["histogram"]).tolist() == [50]
+
+
 def test_no_value_of_a_client_leaves_it_in_the_aggregates():
     """The type of the result names the server and has no sequence, list or index of clients in it."""
     result = build("aggregates").type_signature.result

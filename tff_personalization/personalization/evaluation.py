@@ -171,7 +171,7 @@ def client_sums(
     gain, more_right = (metric.gain(values[:, :1], values) for values in (accuracy, correct))
     if metric.is_share:
         # Integer arithmetic, so that an accuracy of exactly k / bins always falls into bin k.
-        bins = correct * HISTOGRAM_BINS // divisor
+        bins = tf.cast(tf.cast(correct, tf.int64) * HISTOGRAM_BINS // tf.cast(divisor, tf.int64), tf.int32)
     else:
         bins = tf.cast(accuracy / metric.upper * HISTOGRAM_BINS, tf.int32)
     bins = tf.minimum(bins, HISTOGRAM_BINS - 1)
