@@ -58,7 +58,7 @@ def test_later_rounds_are_forgotten(states, tmp_path):
 def test_what_a_kill_left_half_written_is_no_state(states, tmp_path):
     states.write(["a"], [state(1)], 1)
     (file,) = (tmp_path / "states").iterdir()
-    file.with_name(file.name.replace(".1.npz", ".2.temp")).write_bytes(b"half")
+    file.with_name(f"{file.name.replace('.1.', '.2.')}_temp0").write_bytes(b"half")
     again = client_states.ClientStates(tmp_path / "states")
     assert numbers(again, ["a"]) == [1]
     assert list((tmp_path / "states").iterdir()) == [file]

@@ -15,17 +15,20 @@ def command(text):
     return [sys.executable, "-c", text]
 
 
-def test_as_many_at_once_as_there_is_room_for_and_the_first_to_end_is_told_first():
-    processes = run_processes.RunProcesses[str](2)
-    processes.start("slow", command("import time; time.sleep(3)"), "slow")
+def test_as_many_at_once_as_there_is_room_for_and_the_first_to_end_is_told_first(tmp_path):
+    processes, may_end = run_processes.RunProcesses[str](2), tmp_path / "may end"
+    waits = f"import os, time\nwhile not os.path.exists({str(may_end)!r}): time.sleep(0.02)"
+    processes.start("slow", command(waits), "slow")
     assert not processes.full
     processes.start("fast", command(""), "fast")
     assert processes.full
     assert processes.running == ["slow", "fast"]
-    assert processes.wait().key == "fast"
+    fast = processes.wait()
+    assert fast.key == "fast"
+    may_end.touch()
     ended = processes.wait()
     assert (ended.key, ended.error) == ("slow", "")
-    assert 2 < ended.seconds < 60
+    assert 0 < fast.seconds < ended.seconds < 60
     assert not processes.running
 
 
