@@ -58,9 +58,9 @@ def more_local_epochs(experiment: study.Experiment, chosen: bool) -> claim_measu
 
 
 def rounds_saved(experiment: study.Experiment, chosen: bool) -> claim_measures.Measured:
-    """Per run: the rounds that personalized accuracy reaches the target earlier than initial accuracy, over all rounds.
+    """Per setting: the rounds that personalized accuracy reaches the target earlier than initial accuracy.
 
-    If initial accuracy never reaches the target, all rounds count. Runs in which neither does are left out.
+    They are a share of all rounds. If initial accuracy never reaches the target, all rounds count. Runs in which neither does are left out.
     """
     if chosen:
         return claim_measures.NOTHING_CHOSEN
@@ -73,7 +73,8 @@ def rounds_saved(experiment: study.Experiment, chosen: bool) -> claim_measures.M
         initial, personalized = (
             rounds if reached[kind] is None else reached[kind] for kind in ("initial", "personalized")
         )
-        setting = f"{entry.label} {dict(entry.overrides)}"
+        flags = sorted(f"--{flag}={value}" for flag, value in entry.overrides.items() if flag != "seed")
+        setting = " ".join([entry.label, *flags])
         by_seed.setdefault(entry.seed, {})[setting] = (initial - personalized) / rounds
         compared.append(entry.run)
     left_out = len(experiment.entries) - len(compared)

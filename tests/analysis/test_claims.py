@@ -214,6 +214,16 @@ def test_runs_in_which_neither_accuracy_reaches_the_target_are_left_out(make_stu
     assert (found["verdict"], found["why"]) == (claims.NO_RUNS, "No run reached the target.")
 
 
+def test_a_setting_of_several_seeds_is_one_unit_of_the_rounds_saved(make_study):
+    cells = [(epochs, seed) for epochs in (2, 5) for seed in (1, 2)]
+    overrides = [{"clients_per_round": 5, "local_epochs": epochs, "seed": seed} for epochs, seed in cells]
+    settings = [{"seed": seed, "target": 0.5} for _, seed in cells]
+    directory = make_study("table1", [("", *of) for of in zip(overrides, settings, strict=True)])
+    first, second = setting_measures.rounds_saved(study.read(directory).by_name["table1"], False).values
+    assert list(first.index) == list(second.index)
+    assert len(first) == 2
+
+
 def test_the_share_of_fomaml_is_compared_for_the_same_models(make_study):
     directory = make_study("terms", [("FedAvg", {"local_epochs": epochs}, {}) for epochs in (1, 3)])
     (tmp := directory / "runs" / "terms_0" / "decomposition.csv").write_text(

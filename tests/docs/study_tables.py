@@ -2,6 +2,7 @@
 
 import functools
 import pathlib
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -21,6 +22,7 @@ _WORDS = {
     claims.NO_DIFFERENCE: "**no difference**",
     claims.UNDECIDED: "undecided",
 }
+_SYNTHETIC = re.compile(r"Synthetic writers of heterogeneity [\d.]+: ")
 _CLAIMS = ("T1", "C1", "C2", "C3", "P", "W", "S", "L")  # their order
 
 
@@ -44,9 +46,9 @@ def claim_map() -> str:
     """Every claim by data: whether it holds, and the effect."""
     cells: dict[str, dict[str, str]] = {}
     for records, data in ((MEDIUM, "Federated EMNIST"), (SMALL, "UNIPEN")):
-        for found in _judged(records):
+        for found in judged(records):
             row = cells.setdefault(found["id"].split(" ")[0], {"": found["id"].split(" ")[0]})
-            row.setdefault("claim", found["statement"].split(": ")[-1])
+            row.setdefault("claim", _SYNTHETIC.sub("", found["statement"]))
             if found["verdict"] != claims.NO_RUNS:
                 shown = f"{_WORDS[found['verdict']]} {found['effect']:+.3f}"
                 if other := _other_data(found):
@@ -154,11 +156,11 @@ def k_shot_femnist() -> str:
 
 
 def _verdicts(records: pathlib.Path) -> str:
-    return markdown(pd.DataFrame([_of_claim(found) for found in _judged(records)]))
+    return markdown(pd.DataFrame([_of_claim(found) for found in judged(records)]))
 
 
 @functools.cache
-def _judged(records: pathlib.Path) -> list[dict[str, Any]]:
+def judged(records: pathlib.Path) -> list[dict[str, Any]]:
     """The verdicts on some records, which several tables show; their bootstraps take seconds."""
     return claims.judge(study.read(records))
 

@@ -1,11 +1,14 @@
 """The tables of the pages agree with their records."""
 
+import json
+
 import pandas as pd
 import pytest
 
-from tests.docs import tables
+from tests.docs import study_tables, tables
 from tff_personalization import methods
 from tff_personalization.personalization import strategies
+from tff_personalization.records import places
 
 
 @pytest.mark.parametrize("page", tables.PAGES, ids=lambda page: page.name)
@@ -13,6 +16,12 @@ def test_tables_are_those_of_the_records(page):
     text = page.read_text(encoding="utf-8")
     assert "<!-- table: " in text
     assert text == tables.filled(text), "out of date; run: python -m tests.docs.tables"
+
+
+@pytest.mark.parametrize("records", [study_tables.SMALL, study_tables.MEDIUM], ids=lambda path: path.stem)
+def test_shared_verdicts_are_those_that_the_records_give(records):
+    shared = places.read_json(places.place(records) / "verdicts.json", ["verdicts"])
+    assert shared["verdicts"] == json.loads(json.dumps(study_tables.judged(records)))
 
 
 def test_the_readme_counts_the_methods_and_strategies():
