@@ -44,10 +44,11 @@ def compare(runs: Sequence[runs_lib.Run]) -> pd.DataFrame:
     Then follows the reference over the seeds of other rows, once for each such set of seeds.
 
     Returns:
-        method; settings (flags that differ from the reference's); strategy; seeds (their number) and which_seeds (in
-        words); initial_accuracy and personalized_accuracy, after all epochs, with their standard deviations over
-        clients; difference to the reference's personalized accuracy, positive where it is better, with difference_low
-        and difference_high, and `judged`, its verdict; share_hurt; worst_accuracy, of the worst tenth of clients;
+        method; settings (flags that differ from the reference's, or else from those of another row of the method);
+        strategy; seeds (their number) and which_seeds (in words); initial_accuracy and personalized_accuracy, after all
+        epochs, with their standard deviations over clients; difference to the reference's personalized accuracy,
+        positive where it is better, with difference_low and difference_high, and `judged`, its verdict; share_hurt;
+        worst_accuracy, of the worst tenth of clients;
         participants_accuracy, of participants with the models that they keep, or else with the main strategy, if they
         were evaluated (only in the main strategy's row); examples visited in local steps; the costs of training, see
         `costs.of`; wall_seconds. All are averaged over seeds.
@@ -78,7 +79,8 @@ def compare(runs: Sequence[runs_lib.Run]) -> pd.DataFrame:
     for row in of_reference:  # no interval, because others are compared with it
         row |= {"difference_low": math.nan, "difference_high": math.nan, "judged": REFERENCE}
     _judge(rows, MARGIN * judged_by.upper)
-    table = pd.DataFrame(of_reference + rows).drop(columns="estimate")
+    _tell_apart([*of_reference, *rows])
+    table = pd.DataFrame([*of_reference, *rows]).drop(columns=["estimate", "first"])
     table.attrs["metric"] = judged_by
     return table
 
@@ -97,6 +99,18 @@ def _judge(rows: list[dict], margin: float) -> None:
         found = [word for word, value in p_values.items() if value * corrected / p <= 1 - inference.CONFIDENCE]
         if found:
             row["judged"] = found[0]
+
+
+def _tell_apart(rows: list[dict]) -> None:
+    """Adds to rows of one method and the same settings, but of different runs, the flags in which these differ."""
+    alike: dict[tuple[str, str], dict[str, runs_lib.Run]] = {}
+    for row in rows:
+        identity_of_row = compare_runs.settings_without_seed(row["first"], ["strategies"])
+        alike.setdefault((row["method"], row["settings"]), {})[identity_of_row] = row["first"]
+    for row in rows:
+        others = alike[row["method"], row["settings"]].values()
+        flags_of_row = [flag for other in others for flag in _different(row["first"], other)]
+        row["settings"] = " ".join([*filter(None, [row["settings"]]), *dict.fromkeys(flags_of_row)])
 
 
 def reference_first(runs: Sequence[runs_lib.Run]) -> list[runs_lib.Run]:
@@ -205,7 +219,8 @@ def _row(group: dict[int, runs_lib.Run], strategy: str, reference: dict[int, run
     low, high = estimate.interval()
     return {
         "method": first.config["method"],
-        "settings": _settings(first, first_of_reference),
+        "settings": " ".join(_different(first, first_of_reference)),
+        "first": first,
         "strategy": strategy,
         "seeds": len(group),
         "which_seeds": ", ".join(map(str, group)),
@@ -225,7 +240,7 @@ def _of_participants(run: runs_lib.Run, strategy: str) -> float:
     return figures.get(names.KEPT[0], figures[strategy])["personalized_accuracy"]["mean"]
 
 
-def _settings(run: runs_lib.Run, reference: runs_lib.Run) -> str:
+def _different(run: runs_lib.Run, reference: runs_lib.Run) -> list[str]:
     """The flags of a run that the reference does not have, or has with another value.
 
     Where the reference was given a flag and a run of the same method was not, the run has its default.
@@ -245,7 +260,7 @@ def _settings(run: runs_lib.Run, reference: runs_lib.Run) -> str:
         for name, value in ours.items()
         if name not in _NOT_SHOWN and (name not in theirs or theirs[name] != value)
     }
-    return " ".join(f"--{name}={run_labels.as_text(value)}" for name, value in different.items())
+    return [f"--{name}={run_labels.as_text(value)}" for name, value in different.items()]
 
 
 def _readable(row: pd.Series) -> dict[str, str]:

@@ -17,7 +17,7 @@ def gain_interval(run: runs_lib.Run) -> tuple[float, float]:
         gains = run.client_gains()["gain"]
     except runs_lib.NotRecordedError:
         gain = run.summary["gain"]
-        margin = _NORMAL * gain["sd"] / math.sqrt(_clients(run))
+        margin = _NORMAL * gain["sd"] / math.sqrt(tested_clients(run))
         return gain["mean"] - margin, gain["mean"] + margin
     return inference.estimate([gains]).interval()
 
@@ -25,7 +25,7 @@ def gain_interval(run: runs_lib.Run) -> tuple[float, float]:
 def sentence(run: runs_lib.Run) -> str:
     """The effect of personalization on the test clients, with the interval of the mean gain if there are several."""
     summary = run.summary
-    clients = _clients(run)
+    clients = tested_clients(run)
     if not clients:
         return "No held-out client has test examples, so there is nothing to compare."
     strategy = names.strategy(summary["strategy"])
@@ -45,6 +45,6 @@ def sentence(run: runs_lib.Run) -> str:
     return f"{metric.named(said, run.metric)} ({gain}); {counted}."
 
 
-def _clients(run: runs_lib.Run) -> int:
+def tested_clients(run: runs_lib.Run) -> int:
     """The number of test clients with test examples."""
     return run.summary["test_clients"] - run.summary.get("test_clients_without_test_data", 0)

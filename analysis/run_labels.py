@@ -68,19 +68,23 @@ def given(run: runs_lib.Run) -> dict[str, Any]:
 
 
 def setting(flag: str, value: Any) -> str:
-    """A setting and its value in a label."""
+    """A setting and its value in a label, where a number has at most six digits."""
     if flag == _STRATEGIES:
         several = value if isinstance(value, list) else [value]
         return f"evaluated with {names.strategy(several[0]) if len(several) == 1 else f'{len(several)} strategies'}"
     called = SHORT.get(flag) or " ".join(map(names.optimizer, flag.split("_")))
+    if isinstance(value, float):
+        return f"{called} {value:g}"
     return f"{called} {names.optimizer(value) if flag.endswith('_optimizer') else as_text(value)}"
 
 
 def as_text(value: Any) -> str:
-    """A value, as on the command line."""
+    """A value, as on the command line, with all of its digits."""
     if isinstance(value, list):
         return ",".join(map(as_text, value))
-    return f"{value:g}" if isinstance(value, float) else str(value)
+    if isinstance(value, float) and float(short := f"{value:g}") == value:
+        return short
+    return str(value)
 
 
 def _labels(runs: Sequence[runs_lib.Run], table: list[dict], flags: list[str], label: str) -> list[str]:
@@ -92,5 +96,5 @@ def _labels(runs: Sequence[runs_lib.Run], table: list[dict], flags: list[str], l
         shown = {flag: row.get(flag, settings(run).get(flag) if one_method else None) for flag in flags}
         parts = [label] if label else [] if one_method and shown else [names.method(method)]
         parts += [setting(flag, value) for flag, value in shown.items() if value is not None]
-        made.append(" · ".join(parts))
+        made.append(" · ".join(parts or [names.method(method)]))
     return made

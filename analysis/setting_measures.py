@@ -60,7 +60,8 @@ def more_local_epochs(experiment: study.Experiment, chosen: bool) -> claim_measu
 def rounds_saved(experiment: study.Experiment, chosen: bool) -> claim_measures.Measured:
     """Per setting: the rounds that personalized accuracy reaches the target earlier than initial accuracy.
 
-    They are a share of all rounds. If initial accuracy never reaches the target, all rounds count. Runs in which neither does are left out.
+    They are a share of all rounds. If initial accuracy never reaches the target, all rounds count. Runs in which
+    neither does are left out.
     """
     if chosen:
         return claim_measures.NOTHING_CHOSEN

@@ -3,6 +3,7 @@
 import pandas as pd
 
 _LATEX = {"\\": r"\textbackslash{}", "±": r"$\pm$", "–": "--", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
+_LATEX |= {"τ": r"$\tau$", "×": r"$\times$"}
 _LATEX |= {character: "\\" + character for character in "&%$#_{}"}
 
 

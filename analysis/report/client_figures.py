@@ -72,7 +72,7 @@ def before_after(configurations: figures.Configurations, key: RunKey = lambda ru
 
 
 def cumulative(configurations: figures.Configurations) -> go.Figure:
-    """Share of the test clients of all seeds below an accuracy, before and after."""
+    """Share of the test clients of all seeds below an accuracy, before and after. The last bin has its upper edge."""
     figure = look.figure(look.ACCURACY, "share of test clients below")
     for number, configuration in enumerate(configurations):
         for kind in look.KINDS:
@@ -83,7 +83,8 @@ def cumulative(configurations: figures.Configurations) -> go.Figure:
                 mode="lines",
                 line={"color": look.colour(number), "dash": look.DASHES[kind], "shape": "hv"},
                 name=f"{look.escaped(configuration.label)} {kind}",
-                hovertemplate="%{y:.1%} below %{x:.2f}",
+                text=[*(len(edges) - 1) * ["below"], "at or below"],
+                hovertemplate="%{y:.1%} %{text} %{x:.2f}",
                 meta={"choice": configuration.label, "kind": kind},
             )
     return figure
@@ -163,7 +164,9 @@ def _clients(
         )
     if not rows:
         raise runs_lib.NotRecordedError("no run has per-client records (clients.csv)")
-    figure.update_layout(meta={"clients": rows})
+    figure.update_layout(
+        meta={"clients": rows, "metric": look.ACCURACY, "sign": configurations[0].first.metric.gain(0, 1)}
+    )
     return tables
 
 

@@ -5,6 +5,7 @@ NotRecordedError if no run has the records. A trace's `meta` has its configurati
 choose, and its `kind`: initial or personalized accuracy.
 """
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -24,12 +25,16 @@ def learning_curves(configurations: Configurations) -> go.Figure:
     """Initial and personalized accuracy by round: the mean over seeds, and each seed as a thin line."""
     figure = look.figure("communication round", look.ACCURACY)
     for number, configuration in enumerate(configurations):
-        curves = [table for run in configuration.runs if (table := _evaluated(run)) is not None]
+        curves = {
+            run.config["seed"]: table.set_index("round")
+            for run in configuration.runs
+            if (table := _evaluated(run)) is not None
+        }
         for kind in look.KINDS if curves else ():
             column = f"{kind}_accuracy"
-            by_seed = pd.concat([curve.set_index("round")[column] for curve in curves], axis=1, ignore_index=True)
+            by_seed = pd.concat({seed: curve[column] for seed, curve in curves.items()}, axis=1)
             for seed in by_seed if len(curves) > 1 else ():
-                _line(figure, number, configuration.label, kind, by_seed[seed], width=0.8, opacity=0.4)
+                _line(figure, number, configuration.label, kind, by_seed[seed], width=0.8, opacity=0.4, seed=seed)
             mean = by_seed.dropna().mean(axis=1)
             sd = by_seed.dropna().std(axis=1, ddof=1)
             _line(figure, number, configuration.label, kind, mean, sd, markers=True)
@@ -92,6 +97,9 @@ def k_shot(configurations: Configurations) -> go.Figure:
             by_seed = pd.concat([table["accuracy_mean"] for table in found], axis=1)
             _mean_line(figure, number, configuration.label, by_seed)
     _refuse_empty(figure, "no run was evaluated with fewer examples (k_shot.csv)")
+    counts = {examples for trace in figure.data for examples in trace.x}
+    ascending = sorted(counts, key=lambda examples: math.inf if examples == "all" else float(examples))
+    figure.update_xaxes(categoryorder="array", categoryarray=ascending)
     return figure
 
 
@@ -257,12 +265,13 @@ def _line(
     markers: bool = False,
     width: float = 2,
     opacity: float = 1,
+    seed: int | None = None,
 ) -> None:
-    """Adds a configuration's line: `values` by x, with error bars if `sd` has them."""
+    """Adds a configuration's line: `values` by x, with error bars if `sd` has them, of one seed or over seeds."""
     error: dict[str, Any] = {}
     if sd is not None and sd.notna().any():
         error = {"error_y": {"type": "data", "array": look.rounded(sd), "thickness": 1, "width": 2}}
-    what = f" {kind}" if kind else ""
+    what = (f" {kind}" if kind else "") + ("" if seed is None else f", seed {seed}")
     places = list(values.index) if values.index.dtype == object else look.rounded(values.index)
     figure.add_scatter(
         x=places,
@@ -272,7 +281,7 @@ def _line(
         line={"color": look.colour(number), "dash": look.DASHES[kind] if kind else "solid", "width": width},
         marker={"symbol": look.symbol(number), "size": 6},
         opacity=opacity,
-        hovertemplate=None if markers else "one seed: %{y:.4f}",
+        hovertemplate=None if seed is None else "one seed: %{y:.4f}",
         yhoverformat=".4f",
         meta={"choice": label, "kind": kind},
         **error,

@@ -2,6 +2,7 @@
 
 import base64
 import gzip
+import html
 import json
 import pathlib
 import re
@@ -38,6 +39,7 @@ def contents(directory: places.Named) -> dict[str, Any]:
         "sources": _sources(found),
         "scales": list(dict.fromkeys(experiment.scale for experiment in found.experiments if experiment.scale)),
         "of_paper": bool(judged) or any(experiment.paper or experiment.claim for experiment in found.experiments),
+        "compared": "One run" if len(found.runs) == 1 else f"{len(found.runs)} runs compared",
         "claims": verdicts.CLAIMS,
         "verdicts": judged,
         "by_claim": verdicts.by_claim(judged),
@@ -88,7 +90,7 @@ def as_dict(figure: go.Figure) -> dict[str, Any]:
 
 
 def tidy(figure: go.Figure) -> pd.DataFrame:
-    """The numbers of an interactive figure: one row per mark, with the axes' titles as columns."""
+    """The numbers of an interactive figure: one row per mark, with the axes' titles as columns, without HTML."""
     x, y = (
         axis.title.text or name for axis, name in ((figure.layout.xaxis, "configuration"), (figure.layout.yaxis, "y"))
     )
@@ -96,14 +98,27 @@ def tidy(figure: go.Figure) -> pd.DataFrame:
     for trace in figure.data:
         if trace.hoverinfo == "skip":
             continue
-        places = [", ".join(names) for names in zip(*trace.x, strict=True)] if _two_levels(trace) else trace.x
-        errors = trace.error_y.array
+        places = trace.x
+        if _two_levels(trace):
+            places = [html.unescape(", ".join(names)) for names in zip(*trace.x, strict=True)]
+        errors = {
+            "error bar": trace.error_y.array,
+            "error bar of x": trace.error_x.array,
+            "error bar of x, left": trace.error_x.arrayminus,
+        }
         for number, (place, value) in enumerate(zip(places, trace.y, strict=True)):
-            row = {"series": trace.name, x: place, y: value}
-            row["error bar"] = None if errors is None else errors[number]
-            row["mark"] = trace.text[number] if isinstance(trace.text, tuple) else None
+            row = {"series": _series(trace), x: place, y: value}
+            row |= {name: None if ends is None else ends[number] for name, ends in errors.items()}
+            text = trace.text[number] if isinstance(trace.text, tuple) else None
+            row["mark"] = text and html.unescape(text.replace("<br>", "; "))
             rows.append(row)
     return pd.DataFrame(rows).dropna(axis=1, how="all")
+
+
+def _series(trace: Any) -> str:
+    """The name of a trace, with its configuration."""
+    name, configuration = html.unescape(trace.name), (trace.meta or {}).get("choice")
+    return name if configuration is None or name.startswith(configuration) else f"{configuration}, {name}"
 
 
 def tidy_csv(figure: go.Figure) -> str:
@@ -150,7 +165,7 @@ def _of_run(run: runs_lib.Run) -> dict[str, Any]:
                 "initial accuracy": _spread(summary["initial_accuracy"]),
                 "personalized accuracy": f"{_spread(summary['personalized_accuracy'])}, {strategy}, {epochs} epochs",
                 "gain": _spread(summary["gain"], "+"),
-                "hurt": f"{summary['share_hurt']:.1%} of {summary['test_clients']} held-out clients",
+                "hurt": f"{summary['share_hurt']:.1%} of {outcome.tested_clients(run)} clients with test examples",
                 f"first round at {target['target_accuracy']:g}": ", ".join(
                     f"{kind} {target[kind] or 'never'}" for kind in look.KINDS
                 ),

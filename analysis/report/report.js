@@ -16,10 +16,19 @@
   const NUMBERS = { nan: NaN, inf: Infinity };
   const key = (cell) => cell.dataset.key in NUMBERS ? NUMBERS[cell.dataset.key] : Number(cell.dataset.key);
 
+  function compareWords(x, y) {
+    for (let place = 0; place < Math.min(x.length, y.length); place++) {
+      const [p, q] = [x[place], y[place]], numbers = Number(p) - Number(q);
+      const order = Number.isNaN(numbers) ? p.localeCompare(q, "en", { numeric: true }) : numbers;
+      if (order) return order;
+    }
+    return x.length - y.length;
+  }
+
   function compare(column, numeric, sign) {
     return (a, b) => {
       const [x, y] = [a.cells[column], b.cells[column]];
-      if (!numeric) return sign * x.dataset.key.localeCompare(y.dataset.key, "en", { numeric: true });
+      if (!numeric) return sign * compareWords(x.dataset.key.split(" "), y.dataset.key.split(" "));
       const [p, q] = [key(x), key(y)];
       if (Number.isNaN(p) || Number.isNaN(q)) return Number.isNaN(p) - Number.isNaN(q);  // what is missing comes last
       return p === q ? 0 : sign * (p < q ? -1 : 1);
@@ -84,11 +93,11 @@
     return found;
   }
 
-  function card([run, client, examples, initial, personalized]) {
-    const gain = personalized - initial, signed = (gain < 0 ? "" : "+") + gain.toFixed(3);
+  function card([run, client, examples, initial, personalized], { metric, sign }) {
+    const gain = sign * (personalized - initial), signed = (gain < 0 ? "" : "+") + gain.toFixed(3);
     const made = [
       element("h4", {}, client),
-      element("p", {}, `${examples} train examples, accuracy ${initial.toFixed(3)} → ${personalized.toFixed(3)} (${signed})`),
+      element("p", {}, `${examples} train examples, ${metric} ${initial.toFixed(3)} → ${personalized.toFixed(3)} (${signed})`),
       element("p", { class: "note" }, run),
     ];
     const writers = galleries[run]?.writers ?? {};
@@ -139,7 +148,7 @@
     const clients = data.layout.meta?.clients;
     if (!place || !clients) return;
     let kept = null;
-    const show = (number) => place.replaceChildren(...(number === null ? [] : card(clients[number])));
+    const show = (number) => place.replaceChildren(...(number === null ? [] : card(clients[number], data.layout.meta)));
     select.append(...clients.map(([run, client], number) => element("option", { value: number }, `${client} (${run})`)));
     select.addEventListener("change", () => show(kept = select.value === "" ? null : Number(select.value)));
     plot.on("plotly_hover", ({ points: [point] }) => point.customdata && show(point.customdata[0]));

@@ -49,7 +49,7 @@ class Section:
     provenance: provenance.Provenance
 
 
-# Tables and figures of each experiment; other experiments show all that their records allow.
+# Tables and figures of the paper's experiments and of one run; others show all that their records allow.
 _SHOWN: dict[str, tuple[tuple[TableFn, ...], tuple[str, ...]]] = {
     "table1": (
         (tables.table_1, tables.results),
@@ -81,18 +81,26 @@ _SHOWN: dict[str, tuple[tuple[TableFn, ...], tuple[str, ...]]] = {
     "shakespeare": ((tables.results,), ("learning_curves", "distributions", "gains", "personalization_curves")),
 }
 _ALL = (
-    (tables.results,),
+    (
+        *(tables.results, client_tables.strategies, client_tables.participants, client_tables.choices),
+        *(client_tables.by_examples, tables.decomposition),
+    ),
     (
         "before_after",
         "learning_curves",
         "distributions",
+        "cumulative",
         "gains",
         "client_scatter",
         "personalization_curves",
+        "matched_initial",
+        "learning_rates",
         "k_shot",
         "ranking",
         "differences",
         "by_bytes",
+        "decomposition_by_epochs",
+        "decomposition_by_round",
     ),
 )
 
@@ -100,7 +108,8 @@ _ALL = (
 def build(study: study_lib.Study, experiment: study_lib.Experiment) -> Section:
     """The section of an experiment, with the tables and figures that its records allow."""
     configurations = configurations_lib.of_experiment(experiment)
-    table_fns, names = _SHOWN.get(experiment.name, _ALL)
+    planned = study.one_run is not None or experiment.planned is not None  # else a folder of any name
+    table_fns, names = _SHOWN.get(experiment.name, _ALL) if planned else _ALL
     made_tables, made_figures, missing = [], [], []
     called = metric.of(experiment.runs)
     for make in table_fns if configurations else ():
@@ -142,18 +151,18 @@ def show(
             trace.visible = place < count
         choices.append((choice, colour, place < count))
     if spec.plot is None:
-        drawn, printed = static.from_figure(figure, spec.title), len(configurations)
+        drawn, which = static.from_figure(figure, spec.title), ""
     elif spec.all_runs:
         runs = [run for configuration in configurations for run in configuration.runs]
-        drawn, printed = spec.plot(runs), len(configurations)
+        drawn, which = spec.plot(runs), ""
     else:
-        drawn, printed = static.from_plot(spec.plot, configurations, spec.most), min(spec.most, len(configurations))
+        drawn, which = static.from_plot(spec.plot, configurations, spec.most)
     seeds = any(len(configuration.runs) > 1 for configuration in configurations)
     print_runs = ""
     if spec.plot is not None and not spec.all_runs and (seeds or len(configurations) > 1):
         print_runs = "the lowest seed of each configuration" if seeds else "each configuration"
-        if printed < len(configurations):
-            print_runs += f", of the first {printed}"
+        if which:
+            print_runs += f", of {which}"
     return Shown(name, spec, figure, choices, seeds, print_runs, drawn)
 
 

@@ -22,19 +22,23 @@ _MARKERS = {"circle": "o", "square": "s", "triangle-up": "^", "diamond": "D", "t
 _MARKERS |= {"x": "X", "star": "*", "triangle-left": "<"}
 
 
-def from_plot(plot: PlotFn, configurations: figures.Configurations, most: int) -> Figure:
+def from_plot(plot: PlotFn, configurations: figures.Configurations, most: int) -> tuple[Figure, str]:
     """A plot of `analysis` with the lowest seed of each configuration, for the first `most` that have the records.
 
     Runs have their configurations' labels.
+
+    Returns:
+        The plot, and which configurations it shows, in words; "" if it shows all.
     """
     runs = [configuration.first_by_label for configuration in configurations]
     try:
-        return plot(runs[:most])
+        return plot(runs[:most]), f"the first {most}" if len(runs) > most else ""
     except runs_lib.NotRecordedError:
         having = [run for run in runs if _draws(plot, run)]
     if not having:
         raise runs_lib.NotRecordedError("no run has the records")
-    return plot(having[:most])
+    first = f"first {most}" if len(having) > most else str(len(having))
+    return plot(having[:most]), f"the {first} that have the records"
 
 
 @style.styled

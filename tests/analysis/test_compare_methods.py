@@ -215,6 +215,19 @@ def test_a_row_has_the_default_of_a_flag_that_the_reference_alone_was_given(make
     assert len(set(compare_methods.row_labels(table))) == len(table)
 
 
+def test_runs_of_another_method_that_differ_in_a_flag_of_the_reference_have_rows_that_say_so(make_run):
+    cohort = {"clients_per_round": 5}
+    reference, same = (make_run(name, method=name, flags=cohort, given=cohort) for name in ("fed_avg", "reptile"))
+    by_default = make_run("default", method="reptile", flags={"clients_per_round": 20})
+    runs = [reference, same, by_default]
+    table = compare_methods.compare(runs_lib.read_all(runs)).drop_duplicates(["method", "settings"])
+    assert table["settings"].tolist() == ["", "--clients_per_round=5", "--clients_per_round=20"]
+    assert compare_methods.row_labels(table)[1:] == ["Reptile --clients_per_round=5", "Reptile --clients_per_round=20"]
+    for run in runs:
+        _record_costs(run, 0, dict.fromkeys(("fed_avg", "reptile"), (1, 1, 0)))
+    assert len(accuracy_by_bytes.plot(runs_lib.read_all(runs)).axes[0].texts) == 3
+
+
 def test_clients_are_matched_by_name(make_run):
     reference, other = make_run("a", method="fed_avg"), make_run("b", method="reptile")
     # The same accuracies of the same clients, in another order.

@@ -90,6 +90,8 @@ def test_plots_and_page_are_made_and_name_the_side_that_is_better(pair):
     text = page.write(mirrored.directory).read_text()
     assert "error rate" in text
     assert "{below}" not in text
+    shown = [sections.show("client_scatter", configurations.of(runs)).figure.layout.meta for runs in pair]
+    assert [(meta["metric"], meta["sign"]) for meta in shown] == [("accuracy", 1), ("error rate", -1)]
     captions = [sections.show("client_scatter", configurations.of(runs)).spec.caption for runs in pair]
     assert captions[0].startswith("Above the dotted line a client gains, below it is hurt.")
     assert captions[1].startswith("Below the dotted line a client gains, above it is hurt.")

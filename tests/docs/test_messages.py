@@ -11,7 +11,7 @@ ROOT = pathlib.Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "troubleshooting.md").read_text(encoding="utf-8")
 CELLS = [line.split(" | ")[1] for line in PAGE.splitlines() if line.startswith("| ")]
 LINES = sorted({line for cell in CELLS for line in re.findall(r"`([^`]+)`", cell) if len(line.split()) > 3})
-_EXAMPLES = r"\S*[\d/=]\S*|\bA and B\b|x\.npz|numpy|'mine'|\bmine\b|'accuracy'|through the proxy|^SIGINT|\w*Error: "
+_EXAMPLES = r"\S*[\d/=]\S*|\bA and B\b|x\.npz|numpy|'mine'|\bmine\b|'accuracy'|^SIGINT|\w*Error: "
 
 
 def words(text: str) -> set[str]:
@@ -36,5 +36,6 @@ def printed() -> list[set[str]]:
 
 @pytest.mark.parametrize("line", LINES)
 def test_a_line_of_the_page_is_in_the_code(line):
-    said = words(re.sub(_EXAMPLES, "", line))
+    said = words(re.sub(_EXAMPLES, "", re.sub(r"(--\w+)=\S*", r"\1 ", line)))  # the names of flags stay
+    assert said
     assert any(said <= known for known in printed()), said

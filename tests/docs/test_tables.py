@@ -5,6 +5,7 @@ import json
 import pandas as pd
 import pytest
 
+from analysis import claims, paper_claims
 from tests.docs import study_tables, tables
 from tff_personalization import methods
 from tff_personalization.personalization import strategies
@@ -22,6 +23,19 @@ def test_tables_are_those_of_the_records(page):
 def test_shared_verdicts_are_those_that_the_records_give(records):
     shared = places.read_json(places.place(records) / "verdicts.json", ["verdicts"])
     assert shared["verdicts"] == json.loads(json.dumps(study_tables.judged(records)))
+
+
+def test_the_map_of_the_claims_has_their_whole_statements(monkeypatch):
+    found = [
+        {"id": of.id, "statement": of.statement, "synthetic": of.synthetic, "verdict": claims.UNDECIDED, "effect": 0.0}
+        for of in paper_claims.CLAIMS
+    ]
+    monkeypatch.setattr(study_tables, "judged", lambda records: found)
+    table = study_tables.claim_map()
+    for claim in paper_claims.CLAIMS:
+        if not claim.synthetic:
+            assert f"| {claim.id} | {claim.statement} |" in table
+    assert "| C3.6 | FedAvg's model is more personalizable than one of pooled SGD. |" in table
 
 
 def test_the_readme_counts_the_methods_and_strategies():

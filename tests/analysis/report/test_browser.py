@@ -2,8 +2,11 @@
 
 import pytest
 
+from analysis import runs as runs_lib
+from analysis.report import __main__ as report
 from tests import browser
 from tests.analysis.report.conftest import NASTY
+from tests.analysis.test_metric import mirror
 
 pytestmark = browser.needed
 # The place of this client's mark on the screen.
@@ -101,6 +104,30 @@ def test_a_client_is_chosen_without_a_mouse(driver, find):
     wait(driver, lambda: len(find("#my_own-gains .client option")) == 1 + 10)
     find("#my_own-gains .client select")[0].send_keys("writer_001")
     wait(driver, lambda: "writer_001" in find("#my_own-gains .card")[0].text)
+
+
+def test_a_folder_of_runs_sorts_rates_as_numbers_and_its_cards_have_the_name_and_direction_of_the_metric(
+    make_run, tmp_path
+):
+    for rate in (0.001, 0.0003, 0.003):
+        settings = {"flags": {"client_learning_rate": rate}, "given": {"client_learning_rate": rate}}
+        run = make_run(f"{rate}", method="fed_avg", clients=12, strategies=("fine_tune",), **settings)
+        directory = mirror(run, tmp_path / "mirrored" / run.name)
+    client, row = next(runs_lib.read(directory).client_gains().query("gain > 0").iterrows())
+    with browser.chromium() as driver:
+        driver.get(report.write(directory.parent).as_uri())
+        into_view(driver, "#mirrored-results")
+        (button,) = driver.find_elements("css selector", "#mirrored-results th:nth-child(1) button")
+        for direction in (1, -1):
+            button.click()
+            names = [name.text for name in driver.find_elements("css selector", "#mirrored-results tbody th")]
+            assert names[::direction] == [f"client rate {rate}" for rate in ("0.0003", "0.001", "0.003")]
+        into_view(driver, "#mirrored-gains")
+        select = "#mirrored-gains .client select"
+        wait(driver, lambda: len(driver.find_elements("css selector", f"{select} option")) > 1)
+        driver.find_element("css selector", select).send_keys(client)
+        said = f"error rate {row['initial']:.3f} → {row['personalized']:.3f} (+{row['gain']:.3f})"
+        wait(driver, lambda: said in driver.find_element("css selector", "#mirrored-gains .card").text)
 
 
 def test_the_gallery_shows_and_filters_writers(driver, find):

@@ -103,6 +103,13 @@ def test_k_shot_keeps_numbers_of_examples_in_their_order(table_1):
     assert figures.k_shot(table_1).data[0].x == ("0", "5", "all")
 
 
+def test_numbers_of_examples_ascend_if_configurations_have_different_ones(make_run):
+    examples = {"a": ("0", "5", "all"), "b": ("0", "1", "5", "20", "all")}
+    runs = [runs_lib.read(make_run(name, examples=of, flags={"x": name})) for name, of in examples.items()]
+    axis = figures.k_shot(configurations.of(runs)).layout.xaxis
+    assert (axis.categoryorder, axis.categoryarray) == ("array", ("0", "1", "5", "20", "all"))
+
+
 def test_the_update_of_a_configuration_adds_up_to_one(table_1):
     bars = figures.decomposition_by_epochs(table_1).data
     assert [bar.name for bar in bars] == ["FedSGD", *(f"FOMAML, epoch {epoch}" for epoch in (1, 2, 3))]
@@ -114,6 +121,8 @@ def test_histograms_count_every_client_of_every_seed_once(table_1):
         assert sum(bars.y) == 2 * 10  # of 12 clients, 2 have no test examples
     for line in client_figures.cumulative(table_1).data:
         assert (line.y[0], line.y[-1]) == (0, 1)
+        assert set(line.text[:-1]) == {"below"}
+        assert line.text[-1] == "at or below"  # the last bin includes accuracy 1
 
 
 def test_a_mark_of_a_client_leads_to_its_record(fine_tuning):
@@ -162,6 +171,27 @@ def test_the_tidy_form_of_a_figure_has_a_row_a_mark(table_1):
     assert pd.api.types.is_numeric_dtype(table["accuracy"])
 
 
+def test_the_tidy_form_names_the_seed_the_configuration_and_both_error_bars(table_1, fine_tuning):
+    curves = page_lib.tidy(figures.learning_curves(table_1))
+    assert (curves.groupby("series").size() == 4).all()  # evaluated rounds
+    assert {"E 5 initial, seed 2", "E 5 initial"} <= set(curves["series"])
+    for figure in (client_figures.before_after(table_1), figures.decomposition_by_round(table_1)):
+        series = page_lib.tidy(figure)["series"]
+        assert {name.split(",")[0] for name in series} == {"E 5", "E 10"}
+    ranks, table = page_lib.tidy(figures.ranking(table_1)), configurations.over_seeds(table_1)
+    assert ranks["error bar"].tolist() == pytest.approx(table["personalized_accuracy_sd"], rel=1e-5)
+    assert ranks["error bar of x"].tolist() == pytest.approx(table["initial_accuracy_sd"], rel=1e-5)
+    assert ranks["mark"].str.startswith("rank ").all()
+    assert not ranks["mark"].str.contains("<").any()
+    assert NASTY in page_lib.tidy(client_figures.gains(fine_tuning))["mark"].tolist()
+
+
+def test_the_caption_says_which_configurations_have_the_records_of_the_figure_for_print(fine_tuning, table_1):
+    assert sections.show("gains", fine_tuning).print_runs == "each configuration, of the 2 that have the records"
+    assert sections.show("gains", table_1).print_runs == "the lowest seed of each configuration"
+    assert static.from_plot(learning_curves.plot, table_1, 1)[1] == "the first 1"
+
+
 def test_a_figure_without_a_plot_of_its_own_is_drawn_with_the_same_numbers(fine_tuning, table_1):
     drawn = static.from_figure(figures.ranking(fine_tuning), "title")
     marks = [container.lines[0].get_xydata()[0] for container in drawn.axes[0].containers]
@@ -184,5 +214,6 @@ def test_bars_are_drawn_where_a_configuration_has_fewer_parts_than_another(table
 
 
 def test_a_plot_for_print_calls_runs_by_their_labels(table_1):
-    drawn = static.from_plot(learning_curves.plot, table_1, 2)
+    drawn, which = static.from_plot(learning_curves.plot, table_1, 2)
+    assert which == ""
     assert [text.get_text() for text in drawn.legends[0].texts][2:] == ["E 5", "E 10"]

@@ -55,6 +55,13 @@ def test_tables_are_the_pages(study, readme):
     )
 
 
+def test_runs_that_are_not_the_papers_have_a_title_of_their_own(study, readme, tmp_path):
+    assert readme.read_text(encoding="utf-8").startswith("# The paper's experiments, smoke scale\n")
+    own = markdown.write(study / "runs" / "slow", tmp_path / "own").read_text(encoding="utf-8")
+    assert own.startswith("# FedAvg on synthetic handwriting")
+    assert "from the records of 1 run. Data" in own
+
+
 def test_a_folder_that_cannot_be_written_is_one_line(study, tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match=r"--markdown: .*give another folder"):

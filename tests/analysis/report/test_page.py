@@ -98,7 +98,7 @@ def test_every_verdict_has_its_effect_interval_and_reason_and_leads_to_its_secti
     links = {
         attributes["href"][1:] for tag, attributes in parts.tags if tag == "a" and attributes["href"].startswith("#")
     }
-    assert {"fine_tuning", "verdict-C2.1", "verdict-C3.1-h-0"} <= links <= ids
+    assert {"fine_tuning-section", "verdict-C2.1", "verdict-C3.1-h-0"} <= links <= ids
 
 
 def test_each_experiment_has_its_question_tables_figures_and_provenance(parts):
@@ -145,10 +145,30 @@ def test_the_page_of_one_run_says_what_it_found_and_how_it_was_made(run_page):
     assert outcome.sentence(runs_lib.read(run_page.parent)) in parts.text
     figures = {attributes["id"] for tag, attributes in parts.tags if tag == "figure"}
     assert {"run-before_after", "run-learning_curves", "run-personalization_curves", "run-k_shot"} <= figures
+    hurt = runs_lib.read(run_page.parent).summary["share_hurt"]
+    assert f"hurt {hurt:.1%} of 10 clients with test examples" in parts.text  # 2 of 12 have none
     for text in ("FedAvg on synthetic handwriting", "--rounds", "over clients", "Writers", "Synthetic data."):
         assert text in parts.text
     for text in ("Verdicts", "All runs", "over seeds, error bars"):
         assert text not in parts.text
+
+
+@pytest.mark.parametrize("name", ["runs", "run"])
+def test_a_folder_of_runs_of_any_name_has_a_whole_page(make_run, name):
+    for seed in (1, 2):
+        made = make_run(f"{name}/{seed}", seed=seed, method="fed_avg", stages=(("fed_avg", 20),), clients=20)
+        summary = json.loads((made / "summary.json").read_text())
+        figures = {"personalized_accuracy": {"mean": 0.8}, "gain": {"mean": 0.1}, "share_hurt": 0.1}
+        summary["strategies"] = {"fine_tuning": figures, "head_only": figures}
+        (made / "summary.json").write_text(json.dumps(summary))
+    parts = Parts(report.write(made.parent).read_text(encoding="utf-8"))
+    ids = [attributes["id"] for _, attributes in parts.tags if "id" in attributes]
+    assert len(ids) == len(set(ids))
+    assert {"runs", "all-runs", f"{name}-section", f"{name}-results", f"{name}-strategies", f"{name}-k_shot"} <= set(
+        ids
+    )
+    links = {attributes["href"][1:] for tag, attributes in parts.tags if tag == "a" and "download" not in attributes}
+    assert links == {f"{name}-section", "runs"}
 
 
 def test_an_unfinished_run_has_no_page_and_is_told_how_to_finish(make_run):

@@ -58,6 +58,7 @@ def test_ranks_are_of_the_means_and_tau_counts_pairs_in_the_same_order(found):
     values = tidy[["initial_accuracy", "personalized_accuracy"]].to_numpy()
     signs = [np.prod(np.sign(values[i] - values[j])) for i in range(3) for j in range(i)]
     assert f"{np.mean(signs):.2f} (" in made.note
+    assert r"Kendall's $\tau$ between" in made.latex  # LaTeX has no τ in its text fonts
 
 
 def test_parts_of_the_update_are_those_of_the_last_round(found):
