@@ -135,6 +135,17 @@ def who_gains_femnist() -> str:
     return markdown(pd.DataFrame(rows))
 
 
+def personalization_femnist() -> str:
+    """Personalization with SGD and with Adam of models that clients trained with either: accuracies, by strategy."""
+    rows: dict[int, dict[str, str]] = {}
+    for entry in sorted(study.read(MEDIUM).by_name["personalization"].entries, key=lambda entry: entry.seed):
+        row = rows.setdefault(entry.seed, {"seed": str(entry.seed)})
+        for strategy in entry.run.config["flags"]["strategies"]:
+            means = entry.run.client_gains(strategy)[["initial", "personalized"]].mean()
+            row[f"{entry.label}: {names.strategy(strategy)}"] = " → ".join(f"{mean:.3f}" for mean in means)
+    return markdown(pd.DataFrame(list(rows.values())).fillna("–"))
+
+
 def k_shot_femnist() -> str:
     """Fine-tuning with fewer train examples: means over seeds."""
     tables_of_seeds = []
