@@ -291,47 +291,6 @@ class _Block(L.Layer):
         return self.drop(self.dense(x), training=training)
 
 
-ENDS = {
-    "Keras' function": (lambda: [L.Dense(5, tf.keras.activations.softmax)], "softmax"),
-    "TensorFlow's function": (lambda: [L.Dense(5, tf.nn.softmax)], "softmax"),
-    "TensorFlow's sigmoid": (lambda: [L.Dense(5, tf.sigmoid)], "sigmoid"),
-    "a layer": (lambda: [L.Dense(5), L.Softmax()], "softmax"),
-    "an Activation": (lambda: [L.Dense(5), L.Activation(tf.nn.softmax)], "softmax"),
-    "an operation": (lambda: [L.Dense(5), tf.nn.softmax], "softmax"),
-}
-
-
-def _ending(layers):
-    inputs = h = tf.keras.Input([8])
-    for layer in layers:
-        h = layer(h)
-    return tf.keras.Model(inputs, h)
-
-
-@pytest.mark.parametrize(("layers", "name"), ENDS.values(), ids=ENDS)
-def test_a_final_softmax_or_sigmoid_is_left_out_however_it_is_written(layers, name):
-    keras = _ending(layers())
-    model = _functional_form(keras, activation=name)
-    x, _ = _examples(keras)
-    kernel, bias = weights = model.initial_weights[0]
-    for _ in range(2):  # and Keras' own model does not change
-        np.testing.assert_allclose(model.logits(weights, x, None), x @ kernel + bias, atol=1e-6)
-        np.testing.assert_allclose(keras(x), getattr(tf.nn, name)(x @ kernel + bias), atol=1e-6)
-
-
-def test_a_final_sigmoid_of_real_numbers_belongs_to_the_network():
-    keras = _ending([L.Dense(5, "sigmoid")])
-    model = _functional_form(keras, activation="linear")
-    x, _ = _examples(keras)
-    np.testing.assert_allclose(model.logits(model.initial_weights[0], x, None), keras(x), atol=1e-6)
-
-
-def test_a_final_function_that_is_not_the_tasks_is_refused():
-    for ends, activation in (("sigmoid", "softmax"), ("softmax", "sigmoid")):
-        with pytest.raises(errors.UserError, match=f"ends with {ends}, .* from {activation}"):
-            _functional_form(_ending([L.Dense(5, ends)]), activation=activation)
-
-
 REFUSED = {
     "BatchNormalization": (lambda: [L.Dense(5), L.BatchNormalization()], "use GroupNormalization"),
     "noise": (lambda: [L.GaussianNoise(0.1), L.Dense(5)], "draws at random"),
