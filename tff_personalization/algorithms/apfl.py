@@ -52,10 +52,11 @@ class Settings(Mixture, method.Federated):
 class MixtureTraining(shares.WithShares):
     """Local training of w_i, v_i and α_i together. The weights have this order; the metrics are those of w_i."""
 
-    def __init__(self, *arguments: Any, learn_alpha: bool, **named: Any):
-        """See the class; without `learn_alpha`, α_i does not change."""
-        super().__init__(*arguments, shares=slice(-1, None), **named)
-        self._learn_alpha = learn_alpha
+    def __init__(self, *arguments: Any, fixed_alpha: float | None, **named: Any):
+        """See the class; α_i stays `fixed_alpha` if it is given."""
+        bounds = (0.0, 1.0) if fixed_alpha is None else (fixed_alpha, fixed_alpha)
+        super().__init__(*arguments, shares=slice(-1, None), bounds=bounds, **named)
+        self._learn_alpha = fixed_alpha is None
 
     def _gradient(
         self, weights: Weights, batch: local_training.Examples, dropout_seed: tf.Tensor
@@ -68,18 +69,6 @@ class MixtureTraining(shares.WithShares):
         slope = tf.add_n(slopes) if self._learn_alpha else tf.zeros_like(alpha)
         return (*of_w, *(alpha * g for g in of_mixture), slope), loss, logits
 
-    def step(
-        self,
-        state: local_training.LocalState,
-        batch: local_training.Examples,
-        dropout_seed: tf.Tensor,
-        adjust: local_training.AdjustFn | None = None,
-    ) -> local_training.LocalState:
-        """Takes one step on a batch."""
-        after = super().step(state, batch, dropout_seed, adjust)
-        # Weight decay would move a fixed share.
-        return after if self._learn_alpha else after._replace(weights=(*after.weights[:-1], state.weights[-1]))
-
 
 def build_apfl(setup: method.Setup[Settings]) -> stateful_clients.StatefulProcess:
     """Builds APFL as a process whose clients keep v_i and α_i. The client optimizer steps w_i, v_i and α_i."""
@@ -89,7 +78,7 @@ def build_apfl(setup: method.Setup[Settings]) -> stateful_clients.StatefulProces
         setup.optimizer(optimizers.CLIENT),
         settings.batch_size,
         shuffle=setup.shuffle,
-        learn_alpha=settings.apfl_learn_alpha,
+        fixed_alpha=None if settings.apfl_learn_alpha else settings.apfl_alpha,
     )
 
     def update(w: Weights, client: ClientRound, state: State) -> ClientUpdate:

@@ -8,12 +8,20 @@ from tff_personalization import local_training
 
 
 class WithShares(local_training.LocalTraining):
-    """Local training of which some weights are shares, projected onto [0, 1] after each step."""
+    """Local training of which some weights are shares, projected onto an interval after each step."""
 
-    def __init__(self, *arguments: Any, shares: slice, **named: Any):
-        """See the class; `shares` says which weights are shares. Other arguments as in `LocalTraining`."""
+    def __init__(self, *arguments: Any, shares: slice, bounds: tuple[float, float] = (0.0, 1.0), **named: Any):
+        """See the class.
+
+        Args:
+            arguments: as in `LocalTraining`.
+            shares: which weights are shares.
+            bounds: the interval; equal bounds fix the shares, also under weight decay.
+            named: as in `LocalTraining`.
+        """
         super().__init__(*arguments, **named)
         self._shares = shares
+        self._bounds = bounds
 
     def step(
         self,
@@ -25,7 +33,7 @@ class WithShares(local_training.LocalTraining):
         """Takes one step on a batch."""
         state = super().step(state, batch, dropout_seed, adjust)
         weights = list(state.weights)
-        weights[self._shares] = [tf.clip_by_value(share, 0.0, 1.0) for share in weights[self._shares]]
+        weights[self._shares] = [tf.clip_by_value(share, *self._bounds) for share in weights[self._shares]]
         return state._replace(weights=tuple(weights))
 
 
