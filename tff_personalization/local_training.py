@@ -21,7 +21,7 @@ from typing import Any, NamedTuple
 import tensorflow as tf
 import tensorflow_federated as tff
 
-from tff_personalization import schedules
+from tff_personalization import rounding, schedules
 from tff_personalization.models import functional
 
 Tensors = tuple[tf.Tensor, ...]
@@ -53,8 +53,7 @@ class ClientRound(NamedTuple):
 
     def steps_done(self, planned: tf.Tensor | int) -> tf.Tensor:
         """int32, how many of the planned local steps the client finishes; its share is rounded up."""
-        # In float32, 0.3 × 50 is more than 15. So the steps that are left out are counted, with a margin.
-        return planned - tf.cast(tf.floor(1.0000003 * (1 - self.step_share) * tf.cast(planned, tf.float32)), tf.int32)
+        return rounding.ceil_of_share(self.step_share, planned)
 
 
 class LocalState(NamedTuple):
@@ -132,7 +131,8 @@ class LocalTraining:
         """
         if optimizer_state is None:
             optimizer_state = schedules.at_round(self._optimizer, self.initial_optimizer_state(weights), round_number)
-        zero, no_score = tf.constant(0), tf.constant(0, self._model.scoring.score_dtype)
+        zero = tf.constant(0)
+        no_score = tf.constant(0, self._model.scoring.score_dtype)
         return LocalState(tuple(weights), optimizer_state, tf.constant(0.0), no_score, zero, zero, zero)
 
     def initial_optimizer_state(self, weights: tuple[Any, ...]) -> Any:

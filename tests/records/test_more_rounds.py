@@ -112,7 +112,7 @@ def test_pooled_training_goes_on_with_as_many_threads_as_it_began_with(run, stop
         run(**settings, cores=3, rounds=3)
     run(**settings, cores=1, rounds=3)  # resumed
     run(**settings, cores=2, rounds=4, run_name="more")  # goes on from it
-    run(**settings, cores=2, rounds=4, run_name="anew", rounds_from="none")
+    run(**settings, cores=2, rounds=4, run_name="again", rounds_from="none")
     assert threads == [3, 3, 3, 2]
 
 

@@ -23,7 +23,7 @@ import numpy as np
 import tensorflow as tf
 import tensorflow_federated as tff
 
-from tff_personalization import local_training
+from tff_personalization import local_training, rounding
 from tff_personalization.algorithms import client_work, method, shares, stateful_clients
 from tff_personalization.algorithms.client_work import ClientRound, ClientUpdate, State, Weights
 from tff_personalization.models import functional
@@ -65,7 +65,7 @@ def build_fed_ala(setup: method.Setup[Settings]) -> stateful_clients.StatefulPro
         learning = shares.WithShares(on_shares, sgd, settings.batch_size, shuffle=shuffle, shares=slice(None))
         count = tf.shape(client.examples.y)[0]
         order = tf.random.experimental.stateless_shuffle(tf.range(count), for_part) if shuffle else tf.range(count)
-        taken = tf.cast(tf.math.ceil(settings.ala_fraction * tf.cast(count, tf.float32)), tf.int32)
+        taken = rounding.ceil_of_share(settings.ala_fraction, count)
         part = local_training.features(model, theta, local_training.take(client.examples, order[:taken]))
         epochs = tf.where(rounds > 1, 1, tf.where(rounds > 0, settings.ala_first_epochs, 0))
         learnt = learning.steps(learning.initial_state(s), part, for_shares, 0, epochs * learning.steps_per_epoch(part))

@@ -12,7 +12,7 @@ So a client that fine-tuning would hurt can keep the global model. A client with
 
 import tensorflow as tf
 
-from tff_personalization import local_training, metrics
+from tff_personalization import local_training, metrics, rounding
 from tff_personalization.personalization import adaptation
 from tff_personalization.personalization.adaptation import Client, Curve, FineTuning, Strategy, Tuning
 from tff_personalization.settings import Setting
@@ -58,8 +58,7 @@ def split(
     # A number that no step or epoch of training folds into the seed.
     seed = tf.random.fold_in(client_seed, tf.int32.min)
     order = tf.random.experimental.stateless_shuffle(tf.range(count), seed)
-    # In float32, 0.26 × 450 is less than 117.
-    size = tf.cast(tf.floor(1.0000003 * share * tf.cast(count, tf.float32)), tf.int32)
+    size = rounding.floor_of_share(share, count)
     return local_training.take(train, order[:size]), local_training.take(train, order[size:])
 
 
