@@ -1,6 +1,9 @@
 """The command: plain TensorFlow loads its output; and what it refuses."""
 
+import dataclasses
+import errno
 import json
+import os
 import pathlib
 import subprocess
 import sys
@@ -14,6 +17,7 @@ from tests.tasks.sources import small_files
 from tff_personalization.export import __main__ as command
 from tff_personalization.export import global_model
 from tff_personalization.records.finished_run import FinishedRun
+from tff_personalization.tasks import registry
 
 # Run by a Python that does not see the project.
 ALONE = """
@@ -71,6 +75,22 @@ def test_files_are_loaded_without_the_project_and_say_the_same(tmp_path, cnn_run
                 np.testing.assert_allclose(found[f"{name} probabilities"], tf.nn.softmax(expected), atol=1e-6)
 
 
+def test_the_description_says_what_a_network_that_ends_with_softmax_gives(tmp_path, finished_run, monkeypatch):
+    def ends_with_softmax(num_classes, rng):
+        layers = tf.keras.layers
+        return tf.keras.Sequential([tf.keras.Input([28, 28]), layers.Flatten(), layers.Dense(num_classes, "softmax")])
+
+    task = registry.TASKS["emnist62"]
+    with_one_more = dataclasses.replace(task, models={**task.models, "ends": ends_with_softmax})
+    monkeypatch.setitem(registry.TASKS, "emnist62", with_one_more)
+    monkeypatch.setitem(registry.MODELS, "ends", None)
+    run = finished_run(model="ends")
+    said = {form: command.export(run, form, path=tmp_path / f"{form}.keras") for form in command.FORMATS}
+    said = {form: json.loads((tmp_path / f"{path.name}.json").read_text())["output"] for form, path in said.items()}
+    assert said["keras"] == said["saved_model"] == "probabilities by softmax, float32, one for each of `classes`"
+    assert said["tflite"].startswith("logits, float32")
+
+
 def test_what_stands_there_is_replaced_by_a_whole_file_and_nothing_else_is_left(tmp_path, linear_run):
     for form, name in (("keras", "a.keras"), ("saved_model", "a")):
         for which in ("last", "best"):
@@ -78,6 +98,23 @@ def test_what_stands_there_is_replaced_by_a_whole_file_and_nothing_else_is_left(
             assert json.loads((tmp_path / f"{name}.json").read_text())["run"]["round"] == {"last": 4, "best": 2}[which]
             assert path == tmp_path / name
     assert sorted(entry.name for entry in tmp_path.iterdir()) == ["a", "a.json", "a.keras", "a.keras.json"]
+
+
+def test_a_model_that_stands_there_is_never_missing(tmp_path, linear_run, monkeypatch):
+    path = command.export(linear_run, "saved_model", "best", tmp_path / "a")
+    before, replace = (path / "saved_model.pb").read_bytes(), os.replace
+
+    def fail(source, target):
+        if pathlib.Path(target) == path and pathlib.Path(source).name == "whole":
+            kept = [file.read_bytes() for file in tmp_path.rglob("saved_model.pb")]
+            assert len(kept) == 2
+            assert before in kept  # so a kill here loses nothing
+            raise OSError(errno.EACCES, "Permission denied")
+        replace(source, target)
+
+    monkeypatch.setattr(os, "replace", fail)
+    _refused(linear_run, "saved_model", "last", path, names=["--output", "Permission denied"])
+    assert (path / "saved_model.pb").read_bytes() == before
 
 
 def _refused(*arguments, names):

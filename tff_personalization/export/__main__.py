@@ -12,7 +12,6 @@ import contextlib
 import functools
 import os
 import pathlib
-import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -58,10 +57,10 @@ def export(
     if form == _KERAS and path is not None and path.suffix != ".keras":
         raise errors.UserError(f"--output={path}: give a name that ends with .keras.")
     found = global_model.read(finished_run.FinishedRun.open(run), which)
-    said = found.metadata()
+    said = found.metadata(probabilities=form != _TFLITE and found.keras_gives_probabilities)
     write: Callable[[pathlib.Path], Any]
     if form == _KERAS:
-        ending, write = ".keras", lambda to: found.run.keras_model(found.round_number).save(to)
+        ending, write = ".keras", lambda to: found.keras.save(to)
     elif form == _SAVED_MODEL:
         ending, write = "_saved_model", functools.partial(saved_model.save, found)
     elif quantize:
@@ -94,9 +93,15 @@ def _whole(path: pathlib.Path, suffix: str) -> Iterator[pathlib.Path]:
         temporary = pathlib.Path(directory) / f"whole{suffix}"
         with files.as_os_errors(temporary):
             yield temporary
-        if path.is_dir():
-            shutil.rmtree(path)
-        os.replace(temporary, path)
+        earlier = pathlib.Path(directory) / "earlier"
+        try:
+            if path.is_dir():  # which a rename does not replace
+                os.replace(path, earlier)
+            os.replace(temporary, path)
+        except BaseException:
+            if earlier.exists():
+                os.replace(earlier, path)
+            raise
         files.wait_until_there(path)
 
 

@@ -1,6 +1,7 @@
 """Reads a run's global model from its directory, and describes it."""
 
 import dataclasses
+import functools
 from typing import Any
 
 import numpy as np
@@ -8,6 +9,7 @@ import tensorflow as tf
 
 from tff_personalization import errors, methods
 from tff_personalization.algorithms import ifca
+from tff_personalization.models import keras_layers
 from tff_personalization.records import finished_run, run_directory
 
 
@@ -19,8 +21,23 @@ class GlobalModel:
     round_number: int
     weights: tuple[np.ndarray, ...]
 
-    def metadata(self) -> dict[str, Any]:
-        """A description of the model for users without the run, as plain values."""
+    @functools.cached_property
+    def keras(self) -> tf.keras.Model:
+        """The Keras model with these weights. UserError as `FinishedRun.keras_model`."""
+        return self.run.keras_model(self.round_number)
+
+    @property
+    def keras_gives_probabilities(self) -> bool:
+        """Whether the Keras model ends with the task's softmax or sigmoid, which training leaves out."""
+        activation = self.run.task.predicts.activation
+        return activation != "linear" and keras_layers.probabilities_by(self.keras) is not None
+
+    def metadata(self, probabilities: bool = False) -> dict[str, Any]:
+        """A description of the model for users without the run, as plain values.
+
+        Args:
+            probabilities: whether the exported form gives only probabilities, and no logits.
+        """
         record, config = self.run.config, self.run.experiment.config
         activation = self.run.task.predicts.activation
         names = ("method", "task", "seed", "git_commit", "source", "synthetic", "data_sha256", "clients")
@@ -29,9 +46,7 @@ class GlobalModel:
             "model": config.model,
             "classes": list(self.run.task.classes),
             "input": self.run.task.input_in_words,
-            "output": "numbers, float32, one for each of `classes`"
-            if activation == "linear"
-            else f"logits, float32, one for each of `classes`; {activation} makes probabilities of them",
+            "output": _output(activation, probabilities),
             "run": {
                 "name": record["run_name"],
                 **{name: record[name] for name in names},
@@ -40,6 +55,15 @@ class GlobalModel:
             },
             "exported_with": {"git_commit": run_directory.git_commit(), "tensorflow": tf.__version__},
         }
+
+
+def _output(activation: str, probabilities: bool) -> str:
+    """What the numbers that the model gives are, in words."""
+    if activation == "linear":
+        return "numbers, float32, one for each of `classes`"
+    if probabilities:
+        return f"probabilities by {activation}, float32, one for each of `classes`"
+    return f"logits, float32, one for each of `classes`; {activation} makes probabilities of them"
 
 
 def read(run: finished_run.FinishedRun, which: str = finished_run.LAST) -> GlobalModel:

@@ -5,7 +5,6 @@ import pathlib
 import tensorflow as tf
 
 from tff_personalization.export import global_model
-from tff_personalization.models import keras_layers
 
 
 def save(found: global_model.GlobalModel, path: pathlib.Path) -> None:
@@ -18,13 +17,12 @@ def save(found: global_model.GlobalModel, path: pathlib.Path) -> None:
         UserError: as `FinishedRun.keras_model`.
         OSError: it cannot be written.
     """
-    model = found.run.keras_model(found.round_number)
+    model = found.keras
     if len(model.inputs) > 1:
         model.save(path, save_format="tf", include_optimizer=False)
         return
-    activation = found.run.task.predicts.activation
-    probabilities = tf.keras.activations.get(activation)
-    ends = activation != "linear" and keras_layers.probabilities_by(model) is not None
+    probabilities = tf.keras.activations.get(found.run.task.predicts.activation)
+    ends = found.keras_gives_probabilities
 
     @tf.function(input_signature=[tf.TensorSpec(model.input.shape, model.input.dtype, "x")])
     def serve(x: tf.Tensor) -> dict[str, tf.Tensor]:
