@@ -187,6 +187,20 @@ def test_pixels_of_zero_and_one_are_refused(tmp_path):
     small_files.refusal(load, tmp_path / "x.npz", names=["0 and 1 only", "255"])
 
 
+@pytest.mark.parametrize("scale", [1.0, 255])
+def test_a_client_of_leaf_with_only_the_integers_0_and_1_has_the_scale_of_the_others(scale, tmp_path):
+    images, labels, writer, _ = written_forms.examples()
+    paper = (1 - images.reshape(-1, 784) / 255).round()  # black and white
+    pixels = {name: (scale * paper[writer == name]).astype(type(scale)).tolist() for name in ("w0", "w1", "w2")}
+    pixels["w0"] = paper[writer == "w0"].astype(int).tolist()  # as JavaScript writes 1.0
+    data = {name: {"x": x, "y": labels[writer == name].tolist()} for name, x in pixels.items()}
+    archive = load(written_forms.leaf(tmp_path / "x.json", images, labels, writer, user_data=data))
+    ink = 255 * (1 - paper.reshape(-1, 28, 28)).astype(np.uint8)
+    if scale == 255:
+        ink[writer == "w0"] = 255 - paper[writer == "w0"].reshape(-1, 28, 28)  # as dark as they say
+    assert content(archive.images, archive.labels, archive.client) == content(ink, labels, writer)
+
+
 def load_text(path):
     return sources.load(small_files.options(path, len(characters.CLASSES)), registry.TASKS["shakespeare"].sources)
 

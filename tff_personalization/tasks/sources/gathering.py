@@ -16,7 +16,7 @@ import tqdm
 from tff_personalization import errors
 from tff_personalization.tasks import archive_cache, archives, references, sources
 
-VERSION = 2
+VERSION = 3
 """Part of the cache key of all that is gathered: raise it with every change of what is read."""
 
 PIXELS = archives.IMAGE_SHAPE[0] * archives.IMAGE_SHAPE[1]

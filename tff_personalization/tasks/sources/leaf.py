@@ -75,6 +75,7 @@ def _read_images(
     options: sources.SourceOptions, files: dict[pathlib.Path, bool], allocate: archive_cache.Allocate
 ) -> archives.CharacterArchive:
     gathered = gathering.Gathered(gathering.name_of(options.client_data))
+    has_floats, undecided = False, []
     for file, client, data in _clients(options, files):
         where = f"{file}: client {client}"
         if data["x"] and isinstance(data["x"][0], str):
@@ -83,8 +84,16 @@ def _read_images(
             x, y = np.array(data["x"]), np.array(data["y"])
         except (ValueError, OverflowError) as error:
             raise errors.UserError(f"{where}: the images of x do not have {gathering.PIXELS} pixels each.") from error
-        if len(x):
-            gathered.add(client, gathering.to_bytes(where, x), gathering.to_labels(where, y, len(x)), files[file])
+        if not len(x):
+            continue
+        images, labels = gathering.to_bytes(where, x), gathering.to_labels(where, y, len(x))
+        if x.dtype.kind in "iu" and images.max() <= 1:  # of 255, or 1.0 as some programs write it
+            undecided.append((client, images, labels, files[file]))
+            continue
+        has_floats = has_floats or x.dtype.kind == "f"
+        gathered.add(client, images, labels, files[file])
+    for client, images, labels, is_test in undecided:
+        gathered.add(client, images * np.uint8(255 if has_floats else 1), labels, is_test)
     return gathered.archive(allocate, _form(files))
 
 
