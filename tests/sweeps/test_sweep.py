@@ -3,6 +3,7 @@
 import dataclasses
 import math
 import pathlib
+import resource
 import signal
 import subprocess
 import sys
@@ -203,6 +204,21 @@ def test_labels_are_in_the_table(sweep_of, capsys):
     assert table["label"].tolist() == ["half", ""]
     assert table.columns[0] == "label"
     assert "half" in capsys.readouterr().out
+
+
+def test_a_table_that_cannot_be_written_leaves_the_earlier_one(sweep_of, monkeypatch):
+    made = sweep_of(f"[grid]\nseed = {list(range(20))}\n")
+    made.directory.mkdir(parents=True)
+    table = made.directory / "sweep.csv"
+    table.write_text("earlier")
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, before[1]))
+    try:
+        with pytest.raises(OSError, match="too large"):
+            made._report()
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert table.read_text() == "earlier"
 
 
 def test_the_metric_of_each_task_is_named_below_the_table(sweep_of, capsys, monkeypatch):

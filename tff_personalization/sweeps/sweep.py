@@ -27,7 +27,7 @@ from analysis import compare_runs, metric, runs, tables
 from tff_personalization import errors, homes, metrics
 from tff_personalization.execution import worker_binary
 from tff_personalization.experiment import config as config_lib
-from tff_personalization.records import earlier_run, run_directory
+from tff_personalization.records import earlier_run, files, run_directory
 from tff_personalization.sweeps import run_processes, search, sweep_file
 from tff_personalization.tasks import federated_data, registry
 
@@ -264,7 +264,7 @@ class Sweep:
         if self._trials is not None:
             self._judge(table)
         path = self.directory / "sweep.csv"
-        table.to_csv(path, index=False)
+        files.write_text(path, table.to_csv(index=False))
         readable = table.drop(columns=["run_directory", "error"]).map(_cell)
         note = "Accuracies: means over test clients, or, where called so, over validation clients in the last round."
         if len(names := {_metric_of(run).name for run in self.runs}) == 1:
