@@ -1,8 +1,7 @@
 # make run    the main job on built-in data: minutes, then a table and one page to open in a browser
 # make test   lint, types and tests; UNIPEN62=/path/to/unipen62.npz make test: on that archive too
 # make paper  the paper's experiments, verdicts on its claims and a report; SCALE=smoke (minutes), small, medium or paper; see docs/paper.md
-# make comparison CLIENT_DATA=femnist.npz   compares the methods (configs/femnist/comparison.toml): many hours; run
-#             make comparison-rates before it and put the chosen rates into that file by hand
+# make comparison CLIENT_DATA=femnist.npz   compares the methods (configs/femnist/comparison.toml): many hours
 # make benchmark   speed compared with the alternatives, growth, the parts of a round, a picture: about 25 minutes;
 #             peers take part if benchmarks/peers/environments.py has installed them
 # make compare BESIDE=DIR    speed and start-up of this checkout compared with another one: about 15 minutes
@@ -40,7 +39,7 @@ MANY_ROUNDS := $(SHORT_ROUNDS) --rounds=2000 --num_clients=60 --clients_per_roun
 MANY_CLIENTS := $(SHORT_ROUNDS) --rounds=8 --num_clients=10000 --clients_per_round=1000 --test_clients=1000 \
 	--rounds_per_evaluation=4 --evaluation_clients=100 --at=1,2,3,4,5,6,7,8
 
-.PHONY: run test lint paper comparison comparison-rates benchmark compare stress draw worker docs clean
+.PHONY: run test lint paper comparison benchmark compare stress draw worker docs clean
 
 run: $(INSTALLED)
 	@$(VENV)/bin/python run_experiment.py --flagfile=configs/quick.flags $(FLAGS)
@@ -55,9 +54,6 @@ lint: $(INSTALLED)
 
 paper: $(INSTALLED)
 	@$(VENV)/bin/python -m tff_personalization.tools.paper --scale=$(SCALE) $(FLAGS)
-
-comparison-rates: $(INSTALLED)
-	for file in rates rates_adam rates_other; do $(COMPARISON) --sweep=configs/femnist/$$file.toml $(FLAGS) || exit 1; done
 
 comparison: $(INSTALLED)
 	for scale in all first; do $(COMPARISON) --sweep=configs/femnist/comparison.toml --scale=$$scale $(FLAGS) || exit 1; done

@@ -47,10 +47,10 @@ def main(argv: list[str]) -> int:
     if len(argv) > 1:
         raise errors.UserError(f"{argv[1]!r} is not a flag: settings are given as --name=value (see --help).")
     if flags.FLAGS.sweep:
-        from tff_personalization.sweeps import sweep  # Vizier and matplotlib take a while to import.
+        from tff_personalization.sweeps import search  # SciPy and pandas take a while to import.
 
         with interruption.Interruption():
-            return 0 if sweep.Sweep(flags.FLAGS).run() else 1
+            return 0 if search.sweep_of(flags.FLAGS).run() else 1
     for name in ("scale", "sweep_runs_at_once", "sweep_stop_on_failure"):
         if not flags.FLAGS[name].using_default_value:
             raise errors.UserError(f"--{name} has no effect without --sweep: remove it.")

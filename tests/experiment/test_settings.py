@@ -98,6 +98,12 @@ BAD_FLAGS = [
         "--personalization_learning_rates: '-1'",
         "positive",
     ),
+    ({"evaluate_on": "validation"}, "--evaluate_on=validation", "give --validation_clients"),
+    (
+        {"personalization_learning_rates": ["0.1"], "validation_clients": 2, "evaluate_on": "validation"},
+        "--personalization_learning_rates",
+        "--evaluate_on=validation",
+    ),
     ({"personalization_examples": ["1", "some"]}, "--personalization_examples: 'some'", "all"),
     ({"personalization_examples": ["-1"]}, "--personalization_examples: '-1'", "number of examples"),
     ({"personalization_examples": ["5", "05"]}, "--personalization_examples=5,5", "repeated"),

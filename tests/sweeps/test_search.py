@@ -1,16 +1,22 @@
-"""Points of a search."""
+"""Searches: their candidates, successive halving, and a whole search with a sweep after it."""
+
+import pathlib
 
 import numpy as np
+import pandas as pd
 import pytest
 
-from tff_personalization.sweeps import search
+from tests.sweeps.conftest import small_runs
+from tff_personalization import errors
+from tff_personalization.sweeps import search, sweep
+from tff_personalization.tasks import federated_data
 
-BOUNDS = {"client_learning_rate": (0.001, 1.0), "server_learning_rate": (0.5, 2.0)}
+PATH = pathlib.Path("rates.toml")
+BOUNDS = {"client_learning_rate": [0.001, 1.0], "server_learning_rate": [0.5, 2.0]}
 
 
 def points(count, seed=1):
-    trials = search.suggest(search.problem(BOUNDS), count, seed)
-    return np.array([[trial.parameters.get_value(name) for name in BOUNDS] for trial in trials])
+    return np.array([list(each.values()) for each in search.candidates(PATH, {"trials": count, **BOUNDS}, seed)])
 
 
 def test_points_lie_between_the_bounds_evenly_on_a_logarithmic_scale():
@@ -28,10 +34,159 @@ def test_more_trials_keep_the_earlier_ones_and_another_seed_has_others():
     assert not np.intersect1d(points(7), points(7, seed=2)).size
 
 
-def test_the_best_trial_has_the_highest_objective_of_those_that_did_not_fail():
-    trials = search.suggest(search.problem(BOUNDS), 4, 1)
-    assert search.best(trials) is None
-    for trial, measured in zip(trials, (0.5, None, 0.7, 0.7), strict=True):
-        search.complete(trial, measured)
-    assert search.best(trials) is trials[2]
-    assert search.objective(trials[2]) == 0.7
+def test_without_a_number_of_trials_all_combinations_of_the_values_are_candidates():
+    assert search.candidates(PATH, {"a": [1, 2], "b": ["x", "y"], "trial_rounds": [5]}, 1) == [
+        {"a": 1, "b": "x"},
+        {"a": 1, "b": "y"},
+        {"a": 2, "b": "x"},
+        {"a": 2, "b": "y"},
+    ]
+
+
+HALVING = """
+    [search]
+    client_learning_rate = [0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7]
+    trial_rounds = [5, 20]
+    [grid]
+    seed = [3, 4]
+    rounds = [50]
+    [[runs]]
+    label = "first"
+    strategies = ["fine_tune", "fine_tune_head"]
+    [[runs]]
+    label = "second"
+    method = "fed_per"
+    search = {client_learning_rate = [0.1, 0.2], head_learning_rate = [0.3]}
+    [[runs]]
+    label = "none"
+    method = "reptile"
+    search = {}
+"""
+
+
+@pytest.fixture
+def trials(monkeypatch):
+    """Trials are not made. Each has the accuracy that `accuracy` gives for its experiment; None if it failed."""
+    made = []
+
+    def start(of_sweep):
+        made.extend(of_sweep.runs)
+
+    def outcome(trial):
+        experiment = trial.directory.experiment
+        measured = made.accuracy(experiment)
+        row = {"rounds": experiment.config.rounds, search.MEASURED: measured, "status": "", "run_directory": ""}
+        return {**row, "error": "" if measured is not None else "out of memory"}
+
+    class Made(list):
+        accuracy = staticmethod(lambda experiment: -experiment.optimizers["client"].learning_rate)
+
+    made = Made()
+    monkeypatch.setattr(sweep.Sweep, "start", start)
+    monkeypatch.setattr(search, "_outcome", outcome)
+    monkeypatch.setattr(search.files, "write_text", lambda *_: None)
+    return made
+
+
+def test_the_best_third_trains_on_and_the_runs_have_the_best_of_these(sweep_of, trials):
+    def accuracy(experiment):  # at 20 rounds, another candidate is the best
+        rate = experiment.optimizers["client"].learning_rate
+        return -abs(rate - {5: 0.4, 20: 0.3}[experiment.config.rounds])
+
+    trials.accuracy = accuracy
+    made = sweep_of(HALVING, "--validation_clients=2")
+    rates = [(t.directory.experiment.config.rounds, t.overrides["client_learning_rate"]) for t in trials]
+    assert rates[:7] == [(5, rate / 10) for rate in range(1, 8)]
+    assert sorted(rates[7:10]) == [(20, 0.3), (20, 0.4), (20, 0.5)]
+    assert rates[10:] == [(5, 0.1), (5, 0.2), (20, 0.2)]
+    assert [dict(run.overrides) for run in made.runs if run.label != "none"] == [
+        *(
+            {"strategies": ["fine_tune", "fine_tune_head"], "seed": s, "rounds": 50, "client_learning_rate": 0.3}
+            for s in (3, 4)
+        ),
+        *(
+            {"method": "fed_per", "seed": s, "rounds": 50, "client_learning_rate": 0.2, "head_learning_rate": 0.3}
+            for s in (3, 4)
+        ),
+    ]
+    assert [dict(run.overrides) for run in made.runs if run.label == "none"] == [
+        {"method": "reptile", "seed": s, "rounds": 50} for s in (3, 4)
+    ]
+
+
+def test_trials_have_the_first_seed_the_main_strategy_and_no_test_clients(sweep_of, trials):
+    common = ["--validation_clients=2", "--personalization_learning_rates=0.1,0.2", "--participants=3"]
+    made = sweep_of(HALVING, *common)
+    of_trials = [trial.directory.experiment for trial in trials]
+    assert {(e.config.seed, e.config.evaluate_on, e.config.participants) for e in of_trials} == {(3, "validation", 0)}
+    assert {tuple(e.config.strategies) for e in of_trials} == {("fine_tune",), ("reconstruct",)}
+    assert not any(e.values["personalization_learning_rates"] for e in of_trials)
+    assert {run.directory.experiment.config.evaluate_on for run in made.runs} == {"test"}
+    assert {run.directory.path.parent.name for run in trials} == {"sweep_search"}
+
+
+def test_a_failed_trial_is_never_the_best_and_if_all_fail_that_is_said(sweep_of, trials):
+    trials.accuracy = lambda e: None if e.optimizers["client"].learning_rate < 0.25 else 0.5
+    with pytest.raises(errors.UserError, match="search for second: all trials failed: out of memory"):
+        sweep_of(HALVING, "--validation_clients=2")
+    assert [
+        trial.overrides["client_learning_rate"] for trial in trials if trial.directory.experiment.config.rounds == 20
+    ] == [0.3, 0.4]
+
+
+SEARCH = "[search]\ntrials = 2\nclient_learning_rate = "
+BAD_SEARCHES = {
+    "no validation": (
+        f"{SEARCH}[0.1, 1]\n",
+        ["--validation_clients=0"],
+        ["run 1", "--evaluate_on=validation", "give --validation_clients"],
+    ),
+    "bounds": (f"{SEARCH}[1, 0.1]\n", [], ["search.client_learning_rate", "least"]),
+    "number of trials": (SEARCH.replace("2", "0", 1) + "[0.1, 1]\n", [], ["search.trials"]),
+    "no flag": ("[search]\ntrials = 3\n", [], ["search", "name a flag"]),
+    "no such flag": ("[search]\nclient_rate = [1]\n", [], ["client_rate", "no such flag"]),
+    "no list": ("[search]\nclient_learning_rate = 0.1\n", [], ["search.client_learning_rate", "list"]),
+    "rounds": ("[search]\nlocal_epochs = [1]\ntrial_rounds = [20, 5]\n", [], ["search.trial_rounds", "increasing"]),
+    "in both": (
+        "[search]\nlocal_epochs = [1]\n[grid]\nlocal_epochs = [2]\n",
+        [],
+        ["local_epochs", "[grid]", "[search]"],
+    ),
+    "of a run": ("[[runs]]\nsearch = 3\n", [], ["search of [[runs]] number 1", "search = {"]),
+    "a trial only": (
+        "[search]\ntrial_rounds = [8]\nlocal_steps = [5]\n"
+        "[[runs]]\nmethod = 'personalized_fed_avg'\nstage_2_round = 20\n",
+        ["--rounds=30"],
+        ["run 1", "--stage_2_round"],
+    ),
+}
+
+
+@pytest.mark.parametrize(("text", "arguments", "hints"), BAD_SEARCHES.values(), ids=BAD_SEARCHES)
+def test_a_search_that_is_wrong_is_refused_in_one_line_before_anything_runs(sweep_of, tmp_path, text, arguments, hints):
+    with pytest.raises(errors.UserError) as refusal:
+        sweep_of(text, *(arguments or ["--validation_clients=2"]))
+    assert "\n" not in str(refusal.value)
+    assert all(hint in str(refusal.value) for hint in hints), refusal.value
+    assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.usefixtures("_forked_runs")
+def test_validation_clients_choose_and_test_clients_take_no_part(sweep_of, tmp_path, by_writer_archive, capsys):
+    text = "[search]\nclient_learning_rate = [0.0001, 0.1]\ntrial_rounds = [15, 30]\n[grid]\nseed = [1, 2]\n"
+    made = sweep_of(text, *small_runs(by_writer_archive), "--validation_clients=2", "--rounds=40")
+    table = pd.read_csv(tmp_path / "runs" / "sweep_search" / "search.csv")
+    assert table["rounds"].tolist() == [15, 15, 30]
+    assert table.chosen.tolist() == [False, False, True]
+    split = federated_data.load(made.runs[0].directory.experiment.config).split
+    for row in table.itertuples():
+        clients = pd.read_csv(pathlib.Path(row.run_directory) / "clients.csv").query("epoch == 1")
+        assert set(clients.client) == set(split.validation)
+        assert clients.accuracy.mean() == pytest.approx(row.personalized_accuracy)
+    best = table.groupby("client_learning_rate").personalized_accuracy.first().idxmax()
+    assert {run.overrides["client_learning_rate"] for run in made.runs} == {best}
+    assert "mean over validation clients" in capsys.readouterr().out
+    assert sweep_of(text, *small_runs(by_writer_archive), "--validation_clients=2", "--rounds=40").run()
+    assert "finished already" in capsys.readouterr().err
+    tested = pd.read_csv(made.runs[0].directory.path / "clients.csv")
+    assert set(tested.client) == set(split.test)

@@ -13,30 +13,14 @@ import tomllib
 import numpy as np
 import pandas as pd
 import pytest
-from absl import flags
 
 from tests import forked
+from tests.sweeps.conftest import small_runs
 from tff_personalization import errors, metrics
-from tff_personalization.experiment import config
-from tff_personalization.sweeps import run_processes, sweep, sweep_file
+from tff_personalization.sweeps import run_processes, search, sweep, sweep_file
 from tff_personalization.tasks import registry
 
 ROOT = pathlib.Path(__file__).parents[2]
-
-
-@pytest.fixture
-def sweep_of(tmp_path):
-    """Makes a sweep from a file's text and other flags, as the program does."""
-
-    def make(text, *arguments):
-        path = tmp_path / "sweep.toml"
-        path.write_text(text)
-        values = flags.FlagValues()
-        config.define_flags(values)
-        values(["program", f"--sweep={path}", f"--output_dir={tmp_path / 'runs'}", *arguments])
-        return sweep.Sweep(values)
-
-    return make
 
 
 def test_a_grid_is_every_combination_for_each_of_the_runs(sweep_of):
@@ -65,14 +49,6 @@ def test_a_grid_is_every_combination_for_each_of_the_runs(sweep_of):
     assert {run.directory.path.parent for run in made.runs} == {made.directory}
 
 
-def test_a_search_tries_learning_rates_between_the_bounds(sweep_of):
-    text = "[search]\ntrials = 5\nclient_learning_rate = [0.01, 0.1]\npersonalization_learning_rate = [0.001, 1]"
-    made = sweep_of(text, "--validation_clients=4", "--rounds=20")
-    rates = [run.directory.experiment.optimizers["client"].learning_rate for run in made.runs]
-    assert len(set(rates)) == 5
-    assert all(0.01 <= rate <= 0.1 for rate in rates)
-
-
 @pytest.mark.parametrize("path", sorted((ROOT / "configs").glob("*.toml")), ids=lambda path: path.stem)
 def test_the_sweeps_of_the_project_are_sound(sweep_of, path):
     data = ["--task=shakespeare"] if path.stem.startswith("shakespeare") else ["--test_clients=67"]
@@ -81,21 +57,16 @@ def test_the_sweeps_of_the_project_are_sound(sweep_of, path):
     assert len(sweep_of(path.read_text(), *data).runs) == grid * len(content.get("runs", [{}]))
 
 
-@pytest.mark.parametrize(
-    ("name", "scale", "runs"),
-    [
-        ("rates", "", 297),
-        ("rates_adam", "", 36),
-        ("rates_other", "", 18),
-        ("comparison", "all", 117),
-        ("comparison", "first", 30),
-    ],
-)
-def test_the_comparison_on_federated_emnist_is_sound(sweep_of, name, scale, runs):
-    """Nine points for each method and server; three seeds of each row, six of the first five."""
+@pytest.mark.parametrize(("scale", "rows", "seeds"), [("all", 24, 3), ("first", 5, 6)])
+def test_the_comparison_on_federated_emnist_is_sound(sweep_of, monkeypatch, scale, rows, seeds):
+    """Nine points for each method; three seeds of each row, six of the first five."""
+    searched = []
+    monkeypatch.setattr(search._Search, "run", lambda of_run: searched.append(len(of_run.left)))
+    monkeypatch.setattr(search.files, "write_text", lambda *_: None)
     folder = ROOT / "configs" / "femnist"
-    flags_of_all = [f"--flagfile={folder / 'common.flags'}", *([f"--scale={scale}"] if scale else [])]
-    assert len(sweep_of((folder / f"{name}.toml").read_text(), *flags_of_all).runs) == runs
+    flags_of_all = [f"--flagfile={folder / 'common.flags'}", f"--scale={scale}"]
+    assert len(sweep_of((folder / "comparison.toml").read_text(), *flags_of_all).runs) == rows * seeds
+    assert searched == [9] * rows
 
 
 def test_labels_are_kept_and_are_no_flags(sweep_of):
@@ -132,7 +103,6 @@ def test_a_scale_changes_the_grid_adds_to_it_or_has_runs_of_its_own(sweep_of):
     assert found("tiny") == [(500, 2, 4), (500, 5, 4)]
 
 
-SEARCH = "[search]\ntrials = 2\nclient_learning_rate = "
 BAD_SWEEPS = {
     "not TOML": ("[grid\n", [], ["sweep.toml", "line 1"]),
     "empty": ("", [], ["sweep.toml", "[grid]"]),
@@ -148,11 +118,6 @@ BAD_SWEEPS = {
     "on the command line": ("[grid]\nseed = [1]\n", ["--seed=2"], ["--seed", "command line"]),
     "of the whole": ("[grid]\noutput_dir = ['a']\n", [], ["output_dir", "command line"]),
     "a name for all": ("[grid]\nseed = [1]\n", ["--run_name=a"], ["--run_name"]),
-    "search and grid": (f"{SEARCH}[0.1, 1]\n[grid]\nseed = [1]\n", [], ["only [search]"]),
-    "no validation": (f"{SEARCH}[0.1, 1]\n", [], ["--validation_clients"]),
-    "last round": (f"{SEARCH}[0.1, 1]\n", ["--validation_clients=2", "--rounds=15"], ["--rounds_per_evaluation=10"]),
-    "bounds": (f"{SEARCH}[1, 0.1]\n", ["--validation_clients=2"], ["search.client_learning_rate", "least"]),
-    "no trials": ("[search]\nclient_learning_rate = [0.1, 1]\n", ["--validation_clients=2"], ["search.trials"]),
     "no scale given": (SCALES, [], ["--scale", "full, small, tiny"]),
     "no such scale": (SCALES, ["--scale=huge"], ["--scale=huge", "full, small, tiny"]),
     "no scales": ("[grid]\nseed = [1]\n", ["--scale=small"], ["--scale=small", "none"]),
@@ -160,7 +125,6 @@ BAD_SWEEPS = {
     "scale without a list": ("[grid]\nseed = [1]\n[scale.a]\nrounds = 2\n", ["--scale=a"], ["scale.a.rounds", "list"]),
     "a label that is none": ("[[runs]]\nlabel = 3\n", [], ["label", "words"]),
     "no table of scales": ("[grid]\nseed = [1]\n[scale]\nsmall = 3\n", [], ["[scale.NAME]"]),
-    "no rates": ("[search]\ntrials = 3\n", ["--validation_clients=2"], ["search", "name a flag"]),
 }
 
 
@@ -237,14 +201,6 @@ def test_the_metric_of_each_task_is_named_below_the_table(sweep_of, capsys, monk
     assert "ccurac" not in said
 
 
-def small_runs(by_writer_archive):
-    return [
-        *(f"--client_data={by_writer_archive}", "--model=linear", "--clients_per_round=3", "--test_clients=4"),
-        *("--strategies=fine_tune", "--personalization_epochs=1", "--local_epochs=1", "--noplots"),
-        "--rounds_per_evaluation=30",
-    ]
-
-
 def test_a_sweep_is_stopped_goes_on_lists_what_failed_and_leaves_a_table(tmp_path, by_writer_archive):
     missing = tmp_path / "later.npz"  # of no archive yet
     np.savez(missing, x=1)
@@ -283,23 +239,6 @@ def test_a_sweep_is_stopped_goes_on_lists_what_failed_and_leaves_a_table(tmp_pat
     assert last.returncode == 0, last.stderr
     assert "finished already" in last.stderr
     assert pd.read_csv(tmp_path / "two" / "sweep.csv").status.tolist() == ["finished", "finished"]
-
-
-@pytest.mark.usefixtures("_forked_runs")
-def test_a_search_names_the_best_by_validation_clients_and_never_shows_test_clients(
-    sweep_of, tmp_path, by_writer_archive, capsys
-):
-    text = "[search]\ntrials = 2\nclient_learning_rate = [0.0001, 0.1]\n"
-    assert sweep_of(text, *small_runs(by_writer_archive), "--validation_clients=2", "--rounds=30").run()
-    table = pd.read_csv(tmp_path / "runs" / "sweep" / "sweep.csv")
-    assert "personalized_accuracy_mean" not in table
-    assert table.validation_personalized_accuracy.is_monotonic_decreasing
-    for directory, accuracy in zip(table.run_directory, table.validation_personalized_accuracy, strict=True):
-        evaluations = pd.read_csv(pathlib.Path(directory) / "evaluations.csv").query(
-            "split == 'validation' and round == 30 and strategy == 'fine_tune' and epoch == 1"
-        )
-        assert np.asarray(evaluations.accuracy_mean) == pytest.approx([accuracy])
-    assert f"Best:   --client_learning_rate={table.client_learning_rate[0]}" in capsys.readouterr().out
 
 
 def test_a_fault_of_the_sweep_itself_leaves_no_run_behind(sweep_of, monkeypatch):

@@ -235,6 +235,13 @@ def _check_combinations(values: Mapping[str, Any], method: Method, given: Collec
             f"--target_accuracy={target:g}: give {metric.upper:g} or less, the largest {metric.name} of "
             f"--task={values['task']}."
         )
+    if values["evaluate_on"] == "validation" and not values["validation_clients"]:
+        raise errors.UserError("--evaluate_on=validation: there are no validation clients: give --validation_clients.")
+    if values["personalization_learning_rates"] and values["evaluate_on"] == "validation":
+        raise errors.UserError(
+            "--personalization_learning_rates has no effect with --evaluate_on=validation, whose clients choose no "
+            "rate: give one --personalization_learning_rate."
+        )
     if values["personalization_learning_rates"] and not values["validation_clients"]:
         raise errors.UserError(
             "--personalization_learning_rates: the rate is chosen on validation clients; give --validation_clients, or "
@@ -296,7 +303,7 @@ def _refuse_unread(values: Mapping[str, Any], method: Method, given: Collection[
     if not method.trains:
         unread += [(name, f"--method={values['method']}") for name in settings_lib.Rounds.flags()]
     if not values["personalization_epochs"]:
-        unread += [("participants", "--personalization_epochs=0")]
+        unread += [("participants", "--personalization_epochs=0")] if values["participants"] else []
     if not values["rounds_per_evaluation"]:
         unread += [(name, "--rounds_per_evaluation=0") for name in settings_lib.EvaluationsBetweenRounds.flags()]
     for flag, reason in unread:

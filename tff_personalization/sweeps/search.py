@@ -1,63 +1,201 @@
-"""The `[search]` of a sweep: suggests learning rates and finds the best.
+"""The [search] of a sweep: validation clients choose flags, such as learning rates, for each of its [[runs]].
 
-The space and the trials are Vizier's (`vizier.pyvizier`, installed with TFF). The points come from a scrambled Halton
-sequence (SciPy), log-uniform between the bounds. Vizier's own designers, which TFF's `train_model_with_vizier` uses,
-need chex and equinox, which TFF 0.87 does not install. A point depends neither on earlier results nor on the number of
-trials. So a search that was stopped, or now has more trials, reuses its finished runs.
+    [search]
+    client_learning_rate = [0.01, 0.03, 0.1]     # the candidates are all combinations of these values
+    server_learning_rate = [0.3, 1.0]
+    trial_rounds = [25, 50]                      # each trains for 25 rounds, and the best third for 50
+
+    [search]
+    trials = 20                                  # or 20 points between two bounds, on a logarithmic scale
+    client_learning_rate = [0.003, 0.3]
+
+A trial is a run with a candidate's flags and --evaluate_on=validation, so test clients take no part in it. The trials
+of one of [[runs]] have the first value of each key of [grid], such as the first seed. The best candidate has the best
+personalized mean over validation clients, after all epochs of the main strategy; the first one if two are equal. The
+runs of the sweep are then made with it. `trial_rounds` gives successive halving (Jamieson and Talwalkar 2016,
+arXiv 1502.07943), with a third as in Hyperband (Li et al. 2018, arXiv 1603.06560). Without it, a trial has as many
+rounds as the run.
+
+The points between bounds are a scrambled Halton sequence (SciPy). A point depends neither on earlier results nor on the
+number of trials. So a search that was stopped, or now has more trials, reuses its finished trials.
 """
 
-from collections.abc import Mapping, Sequence
+import dataclasses
+import itertools
+import math
+import pathlib
+import sys
+from collections.abc import Mapping
+from typing import Any
 
+import pandas as pd
+from absl import flags
 from scipy.stats import qmc
-from vizier import pyvizier
 
-from tff_personalization import metrics
+from analysis import metric, runs, tables
+from tff_personalization import errors, homes, methods
+from tff_personalization.experiment import config as config_lib
+from tff_personalization.records import files
+from tff_personalization.sweeps import sweep, sweep_file
 
-OBJECTIVE = "validation_personalized_accuracy"
+Candidate = Mapping[str, Any]
 
+MEASURED = "personalized_accuracy"
+NOTE = "Personalized accuracy: mean over validation clients, after all epochs of the main strategy."
 
-def problem(
-    bounds: Mapping[str, tuple[float, float]], metric: metrics.Metric = metrics.ACCURACY
-) -> pyvizier.ProblemStatement:
-    """The search as Vizier states it: flags with their least and greatest value, and whether the metric is to rise."""
-    statement = pyvizier.ProblemStatement()
-    for name, (low, high) in bounds.items():
-        statement.search_space.root.add_float_param(name, low, high, scale_type=pyvizier.ScaleType.LOG)
-    goals = pyvizier.ObjectiveMetricGoal
-    goal = goals.MAXIMIZE if metric.higher_is_better else goals.MINIMIZE
-    statement.metric_information.append(pyvizier.MetricInformation(OBJECTIVE, goal=goal))
-    return statement
-
-
-def suggest(statement: pyvizier.ProblemStatement, count: int, seed: int) -> list[pyvizier.Trial]:
-    """The first `count` points of the seed's sequence as trials, with values rounded to four digits."""
-    parameters = statement.search_space.parameters
-    points = qmc.Halton(len(parameters), scramble=True, seed=seed).random(count)
-    trials = []
-    for number, point in enumerate(points, start=1):
-        values = {}
-        for parameter, share in zip(parameters, point, strict=True):
-            low, high = parameter.bounds
-            values[parameter.name] = min(high, max(low, float(f"{low * (high / low) ** share:.4g}")))
-        trials.append(pyvizier.Trial(id=number, parameters=values))
-    return trials
+_KEPT = 3  # One of three candidates trains for the next number of rounds.
+_OF_TRIALS = {
+    "evaluate_on": "validation",
+    "participants": 0,
+    "personalization_learning_rates": [],
+    "personalization_examples": [],
+    "plots": False,
+}
 
 
-def complete(trial: pyvizier.Trial, measured: float | None) -> None:
-    """Completes a trial with its run's result. None means that the run failed, which makes the trial infeasible."""
-    if measured is None:
-        trial.complete(pyvizier.Measurement(), infeasibility_reason="the run failed")
-    else:
-        trial.complete(pyvizier.Measurement(metrics={OBJECTIVE: measured}))
+def sweep_of(flag_values: flags.FlagValues) -> sweep.Sweep:
+    """The sweep that --sweep names, checked. If the file has a [search], makes its trials first.
+
+    Raises:
+        UserError: the file cannot be read, the program would refuse a run, or all trials of one of [[runs]] failed.
+        Interrupted: a signal stopped the search, after the current trial saved its work.
+    """
+    path = homes.expand(flag_values["sweep"].value)
+    points = list(sweep_file.read(path).points(flag_values["scale"].value))
+    searches: dict[int, _Search] = {}
+    for point in points:
+        if point.search is not None and point.entry not in searches:
+            searches[point.entry] = _Search(flag_values, path, point)
+    made = sweep.Sweep(flag_values, points=[_completed(point, searches) for point in points])
+    if searches:
+        made.check_places()  # before the first trial
+        for search in searches.values():
+            search.run()
+            trials = pd.concat([pd.DataFrame(each.trials) for each in searches.values()], ignore_index=True)
+            files.write_text(search.directory / "search.csv", trials.to_csv(index=False))
+        made = sweep.Sweep(flag_values, points=[_completed(point, searches) for point in points])
+    return made
 
 
-def best(trials: Sequence[pyvizier.Trial], metric: metrics.Metric = metrics.ACCURACY) -> pyvizier.Trial | None:
-    """The completed trial with the best objective, the earliest of several; None if there is none."""
-    feasible = [trial for trial in trials if trial.is_completed and not trial.infeasible]
-    return max(feasible, key=lambda trial: metric.gain(0, objective(trial)), default=None)
+def candidates(path: pathlib.Path, search: Mapping[str, Any], seed: int) -> list[Candidate]:
+    """The candidates of a search: values of its flags.
+
+    Args:
+        path: the file, for messages.
+        search: [search], or the `search` of one of [[runs]].
+        seed: seeds the points between bounds.
+
+    Raises:
+        UserError: the search is written wrongly.
+    """
+    lists = {name: value for name, value in search.items() if name not in sweep_file.SETTINGS_OF_SEARCH}
+    if not lists:
+        raise errors.UserError(f"{path}: search: name a flag, as in client_learning_rate = [0.01, 0.1].")
+    rounds = search.get("trial_rounds", [1])
+    whole = isinstance(rounds, list) and rounds and all(isinstance(each, int) and each > 0 for each in rounds)
+    if not whole or rounds != sorted(set(rounds)):
+        raise errors.UserError(f"{path}: search.trial_rounds: give increasing numbers of rounds, as in [25, 50].")
+    if "trials" not in search:
+        for name, values in lists.items():
+            if not isinstance(values, list) or not values:
+                raise errors.UserError(f"{path}: search.{name}: give a list of values, as in {name} = [1, 2].")
+        return [dict(zip(lists, values, strict=True)) for values in itertools.product(*lists.values())]
+    count = search["trials"]
+    if not isinstance(count, int) or count < 1:
+        raise errors.UserError(f"{path}: search.trials: give how many points to try, 1 or more.")
+    for name, ends in lists.items():
+        numbers = isinstance(ends, list) and len(ends) == 2 and all(isinstance(end, int | float) for end in ends)
+        if not numbers or not 0 < ends[0] < ends[1]:
+            raise errors.UserError(f"{path}: search.{name}: give [least, greatest], 0 < least < greatest.")
+    points = qmc.Halton(len(lists), scramble=True, seed=seed).random(count)
+    return [{name: _between(lists[name], share) for name, share in zip(lists, point, strict=True)} for point in points]
 
 
-def objective(trial: pyvizier.Trial) -> float:
-    """The result of a feasible trial."""
-    assert trial.final_measurement is not None
-    return trial.final_measurement.metrics[OBJECTIVE].value
+def _between(bounds: list[float], share: float) -> float:
+    """The number at a share of the way between two bounds on a logarithmic scale, with four digits."""
+    low, high = bounds
+    return min(high, max(low, float(f"{low * (high / low) ** share:.4g}")))
+
+
+class _Search:
+    """The search for one of [[runs]].
+
+    Attributes:
+        left: the candidates that are not out, the best first; all of them before the search.
+        trials: the rows of search.csv.
+        directory: where the trials are.
+    """
+
+    def __init__(self, flag_values: flags.FlagValues, path: pathlib.Path, point: sweep_file.Point):
+        """Reads and checks the search of a run.
+
+        Raises:
+            UserError: the search is written wrongly, or the program would refuse a trial.
+        """
+        search = point.search or {}
+        self._flag_values, self._path, self._point = flag_values, path, point
+        self._name = point.label or f"[[runs]] number {point.entry}"
+        self._rounds: list[int | None] = search.get("trial_rounds", [None])
+        self.left = candidates(path, search, flag_values["seed"].value)
+        self.trials: list[dict[str, Any]] = []
+        values = {**flag_values.flag_values_dict(), **point.overrides}
+        strategies = values["strategies"] or methods.get(values["method"]).strategies
+        self._own = {name: value for name, value in _OF_TRIALS.items() if values[name] != value}  # no needless flags
+        self._own["strategies"] = config_lib.text(strategies).split(",")[:1]
+        for rounds in self._rounds:  # refuses what is wrong before the first trial
+            self.directory = self._made(rounds).directory
+
+    def _made(self, rounds: int | None) -> sweep.Sweep:
+        """The trials of the candidates that are left."""
+        own = self._own if rounds is None else {**self._own, "rounds": rounds}
+        base = {name: value for name, value in self._point.overrides.items() if name not in own}
+        trials = [sweep_file.Point({**base, **candidate}) for candidate in self.left]
+        return sweep.Sweep(self._flag_values, f"{self._path.stem}_search", trials, own)
+
+    def run(self) -> None:
+        """Makes the trials, leaves the best candidate, and prints the table of the trials.
+
+        Raises:
+            UserError: all trials failed.
+            Interrupted: a signal stopped it, after the current trial saved its work.
+        """
+        for step, rounds in enumerate(self._rounds, start=1):
+            made = self._made(rounds)
+            print(f"\n{self._path}: search for {self._name}, step {step} of {len(self._rounds)}", file=sys.stderr)
+            made.start()
+            rows = [
+                {"run": self._name, **candidate, **_outcome(trial)}
+                for candidate, trial in zip(self.left, made.runs, strict=True)
+            ]
+            called, last = made.runs[0].metric, step == len(self._rounds)
+            ranked = sorted(
+                (place for place, row in enumerate(rows) if row[MEASURED] is not None),
+                key=lambda place: called.gain(rows[place][MEASURED], 0),
+            )
+            if not ranked:
+                said = "; ".join(dict.fromkeys(row["error"] for row in rows))
+                raise errors.UserError(f"{self._path}: search for {self._name}: all trials failed: {said}")
+            kept = ranked[: 1 if last else math.ceil(len(ranked) / _KEPT)]
+            self.left = [self.left[place] for place in kept]
+            self.trials += [{**row, "chosen": last and place == kept[0]} for place, row in enumerate(rows)]
+        table = pd.DataFrame(self.trials).drop(columns=["run", "run_directory", "error"])
+        table = table.rename(columns={MEASURED: f"personalized_{called.name}"})
+        print("\n" + tables.text(table.map(sweep.cell), metric.named(NOTE, called)), flush=True)
+
+
+def _completed(point: sweep_file.Point, searches: Mapping[int, _Search]) -> sweep_file.Point:
+    """A run with the best candidate of its search, if it has one."""
+    best = searches[point.entry].left[0] if point.entry in searches else {}
+    return dataclasses.replace(point, overrides={**point.overrides, **best})
+
+
+def _outcome(trial: sweep.Run) -> dict[str, Any]:
+    """What search.csv says of a trial besides its candidate."""
+    finished = trial.status == "finished"
+    return {
+        "rounds": trial.directory.experiment.config.rounds,
+        MEASURED: runs.read(trial.directory.path).summary["personalized_accuracy"]["mean"] if finished else None,
+        "status": trial.status,
+        "run_directory": str(trial.directory.path),
+        "error": trial.error,
+    }

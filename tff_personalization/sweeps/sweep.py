@@ -1,11 +1,7 @@
 """`--sweep=FILE`: many runs, one after another or some at once, each in its own run directory, and a table at the end.
 
 The file is TOML (`sweep_file.py`). Every key is a flag. Flags that are the same for all runs stay on the command line.
-
-    [search]                                  # instead of [grid] and [[runs]]: rates, chosen by validation clients
-    trials = 20
-    client_learning_rate = [0.003, 0.3]       # between these, on a logarithmic scale
-    server_learning_rate = [0.1, 2.0]
+`search.py` first finds the flags that the file wants to be chosen.
 
 All runs are checked before the first one starts. They are made in <output_dir>/<name of the file>/. The same command
 again skips the finished runs and continues with the others, also if the file has more runs now.
@@ -28,7 +24,7 @@ from tff_personalization import errors, homes, metrics
 from tff_personalization.execution import worker_binary
 from tff_personalization.experiment import config as config_lib
 from tff_personalization.records import earlier_run, files, run_directory
-from tff_personalization.sweeps import run_processes, search, sweep_file
+from tff_personalization.sweeps import run_processes, sweep_file
 from tff_personalization.tasks import federated_data, registry
 
 _PROGRAM = pathlib.Path(__file__).parents[2] / "run_experiment.py"
@@ -58,16 +54,29 @@ class Run:
     def __str__(self) -> str:
         return " ".join(config_lib.argument(name, value) for name, value in self.overrides.items()) or "(as given)"
 
+    @property
+    def metric(self) -> metrics.Metric:
+        """The metric of its task."""
+        return registry.TASKS[self.directory.experiment.config.task].predicts.metric
+
 
 class Sweep:
     """A sweep: its runs, checked."""
 
-    def __init__(self, flag_values: flags.FlagValues, name: str | None = None):
+    def __init__(
+        self,
+        flag_values: flags.FlagValues,
+        name: str | None = None,
+        points: Sequence[sweep_file.Point] | None = None,
+        own: Mapping[str, Any] | None = None,
+    ):
         """Reads the file that --sweep names.
 
         Args:
             flag_values: the command line.
             name: the name of the runs' directory in --output_dir; by default the file's name.
+            points: the runs; by default those of the file.
+            own: flags of all runs that take precedence over the command line and over the runs' own.
 
         Raises:
             UserError: the file cannot be read, or the program would refuse one of its runs.
@@ -79,13 +88,9 @@ class Sweep:
             raise errors.UserError("--run_name has no effect with --sweep, which names its runs itself: remove it.")
         self.directory = homes.expand(flag_values["output_dir"].value) / (name or self.path.stem)
         self.file = sweep_file.read(self.path)
-        if self.file.search is not None and flag_values["scale"].value:
-            raise errors.UserError(f"--scale has no effect with {self.path}, which is a search: remove it.")
-        self._trials = None if self.file.search is None else self._search(self.file.search)
-        if self._trials is None:
+        if points is None:
             points = list(self.file.points(flag_values["scale"].value))
-        else:
-            points = [sweep_file.Point(trial.parameters.as_dict()) for trial in self._trials]
+        self._own = own or {}
         self.runs = [self._checked(number, point) for number, point in enumerate(points, start=1)]
         by_name: dict[str, int] = {}
         for number, run in enumerate(self.runs, start=1):
@@ -114,7 +119,11 @@ class Sweep:
     def start(self, select: Callable[[Run], bool] = lambda run: True) -> None:
         """Runs the unfinished ones of the selected runs, several at once. As `run`, without the table."""
         waiting = self._unfinished(select)
-        self._check_places(waiting)
+        self.check_places(waiting)
+        try:
+            self.directory.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise errors.UserError(f"--output_dir: {self.directory} cannot be made ({error.strerror}).") from error
         processes = run_processes.RunProcesses[int](self._at_once)
         started, done = time.monotonic(), 0
         try:
@@ -147,18 +156,14 @@ class Sweep:
                 self._say(f"{self._name(number)} {run}: finished already")
         return [number for number in numbers if not self.runs[number - 1].directory.finished]
 
-    def _check_places(self, numbers: Sequence[int]) -> None:
-        """Before the first run, refuses missing client data and a directory that cannot be written."""
-        for number in numbers:
+    def check_places(self, numbers: Sequence[int] | None = None) -> None:
+        """Refuses missing client data of the runs with these numbers, counted from 1; by default of all."""
+        for number in range(1, len(self.runs) + 1) if numbers is None else numbers:
             run = self.runs[number - 1]
             try:
                 federated_data.check_places(run.directory.experiment.config)
             except errors.UserError as error:
                 raise errors.UserError(f"{self.path}: run {number} ({run}): {error}") from error
-        try:
-            self.directory.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise errors.UserError(f"--output_dir: {self.directory} cannot be made ({error.strerror}).") from error
 
     def _is_to_compute_itself(self, ended: run_processes.Ended[int]) -> bool:
         """Whether a run failed because the rounds to take over were missing. It then computes them itself."""
@@ -204,7 +209,7 @@ class Sweep:
                 )
             if not values[name].using_default_value:
                 raise errors.UserError(f"{self.path}: {name}: --{name} is given on the command line too: keep one.")
-        arguments = [config_lib.argument(name, value) for name, value in overrides.items()]
+        arguments = [config_lib.argument(name, value) for name, value in {**overrides, **self._own}.items()]
         try:
             values(["sweep", *arguments, f"--output_dir={self.directory}"])
             experiment = config_lib.from_flags(values)
@@ -213,40 +218,10 @@ class Sweep:
             raise errors.UserError(f"{self.path}: run {number} ({' '.join(arguments)}): {what}") from error
         return Run(overrides, run_directory.RunDirectory(experiment), point.label)
 
-    def _search(self, section: Mapping[str, Any]) -> list:
-        """The trials of a [search]."""
-        values = self._flag_values
-        rounds, every = values["rounds"].value, values["rounds_per_evaluation"].value
-        if not values["validation_clients"].value:
-            raise errors.UserError(
-                f"{self.path}: search: a search needs validation clients: give --validation_clients."
-            )
-        if not every or not rounds or rounds % every:
-            raise errors.UserError(
-                f"{self.path}: search: the last round must be evaluated: give --rounds that are a multiple of "
-                f"--rounds_per_evaluation={every}."
-            )
-        count = section.get("trials")
-        if not isinstance(count, int) or count < 1:
-            raise errors.UserError(f"{self.path}: search.trials: give how many points to try, 1 or more.")
-        bounds = {}
-        for name, value in section.items():
-            if name == "trials":
-                continue
-            ends = isinstance(value, list) and len(value) == 2 and all(isinstance(end, int | float) for end in value)
-            if not ends or not 0 < value[0] < value[1]:
-                raise errors.UserError(f"{self.path}: search.{name}: give [least, greatest], 0 < least < greatest.")
-            bounds[name] = (float(value[0]), float(value[1]))
-        if not bounds:
-            raise errors.UserError(f"{self.path}: search: name a flag, as in client_learning_rate = [0.003, 0.3].")
-        return search.suggest(
-            search.problem(bounds, registry.TASKS[values["task"].value].predicts.metric), count, values["seed"].value
-        )
-
     def _command(self, run: Run) -> list[str]:
         """The command of a run, in its own process."""
         given = {name: flag for name, flag in self._flag_values.flag_values_dict().items() if self._is_given(name)}
-        values = {**given, **run.overrides}
+        values = {**given, **run.overrides, **self._own}
         if "rounds_from" not in values and run.directory.experiment.config.rounds:
             run.earlier = None if run.alone else earlier_run.find(self.directory, run.directory.experiment)
             values["rounds_from"] = str(run.earlier or earlier_run.NONE)
@@ -261,24 +236,20 @@ class Sweep:
 
     def _report(self) -> None:
         table = pd.DataFrame([self._row(run) for run in self.runs])
-        if self._trials is not None:
-            self._judge(table)
         path = self.directory / "sweep.csv"
         files.write_text(path, table.to_csv(index=False))
-        readable = table.drop(columns=["run_directory", "error"]).map(_cell)
+        readable = table.drop(columns=["run_directory", "error"]).map(cell)
         note = "Accuracies: means over test clients, or, where called so, over validation clients in the last round."
-        if len(names := {_metric_of(run).name for run in self.runs}) == 1:
+        if len(names := {run.metric.name for run in self.runs}) == 1:
             (name,) = names
             readable = readable.rename(columns=lambda column: column.replace("accuracy", name))
-            note = metric.named(note, _metric_of(self.runs[0]))
+            note = metric.named(note, self.runs[0].metric)
         else:
             note += f" The tasks have several metrics, which the columns all call accuracy: {', '.join(sorted(names))}."
         print("\n" + tables.text(readable, note))
         for run in self.runs:
             if run.status == "failed":
                 print(f"Failed: {run}: {run.error}")
-        if self._trials is not None:
-            self._print_best()
         print(f"Table:  {path}")
         sys.stdout.flush()
 
@@ -287,28 +258,9 @@ class Sweep:
         row: dict[str, Any] = {**label, **run.overrides, "status": run.status}
         if run.status == "finished":
             record = runs.read(run.directory.path)
-            if self._trials is None:  # A search must not be chosen by test clients, so its table omits them.
-                row |= compare_runs.per_run([record]).iloc[0][list(_FIGURES)].to_dict()
+            row |= compare_runs.per_run([record]).iloc[0][list(_FIGURES)].to_dict()
             row |= _on_validation_clients(record)
         return {**row, "run_directory": str(run.directory.path), "error": run.error}
-
-    def _judge(self, table: pd.DataFrame) -> None:
-        for trial, measured in zip(self._trials or (), table.get(search.OBJECTIVE, [None] * len(table)), strict=True):
-            search.complete(trial, None if measured is None or pd.isna(measured) else float(measured))
-        if search.OBJECTIVE in table:
-            ascending = not _metric_of(self.runs[0]).higher_is_better
-            table.sort_values(search.OBJECTIVE, ascending=ascending, inplace=True, kind="stable")
-
-    def _print_best(self) -> None:
-        best = search.best(self._trials or (), _metric_of(self.runs[0]))
-        if best is not None:
-            run = self.runs[best.id - 1]
-            measured = f"{search.objective(best):.4f} on validation clients"
-            print(f"Best:   {run}: {measured}; its test clients: {run.directory.path}")
-
-
-def _metric_of(run: Run) -> metrics.Metric:
-    return registry.TASKS[run.directory.experiment.config.task].predicts.metric
 
 
 def _on_validation_clients(record: Any) -> dict[str, float]:
@@ -323,7 +275,8 @@ def _on_validation_clients(record: Any) -> dict[str, float]:
     return {f"validation_{name}_accuracy": float(last[epoch]) for name, epoch in epochs.items() if epoch in last}
 
 
-def _cell(value: Any) -> str:
+def cell(value: Any) -> str:
+    """A value as it is shown in a table."""
     if isinstance(value, float):
         return "–" if pd.isna(value) else f"{value:.4g}"
     return config_lib.text(value)

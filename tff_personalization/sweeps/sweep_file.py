@@ -17,7 +17,8 @@ rounds = [60]
 [[scale.small.runs]]                      # replaces [[runs]]
 server_learning_rate = 1.0
 
-[search]                                  # instead of grid and runs: see sweep.py
+[search]                                  # flags that validation clients choose for each of [[runs]]: see search.py
+client_learning_rate = [0.01, 0.03, 0.1]
 """
 
 import dataclasses
@@ -29,15 +30,27 @@ from typing import Any
 
 from tff_personalization import errors
 
+SETTINGS_OF_SEARCH = ("trials", "trial_rounds")
+"""The keys of [search] that are no flags."""
+
 _SECTIONS: dict[str, type] = {"grid": dict, "runs": list, "search": dict, "about": dict, "scale": dict}
 
 
 @dataclasses.dataclass(frozen=True)
 class Point:
-    """One run of a sweep: the flags that distinguish it, and its name ("" for most)."""
+    """One run of a sweep.
+
+    Attributes:
+        overrides: the flags that distinguish it.
+        label: its name; "" for most.
+        entry: the number of its [[runs]], counted from 1.
+        search: the [search] for its other flags; None without one.
+    """
 
     overrides: Mapping[str, Any]
     label: str = ""
+    entry: int = 1
+    search: Mapping[str, Any] | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,11 +70,6 @@ class SweepFile:
         """The names of its scales."""
         return tuple(self.contents.get("scale", {}))
 
-    @property
-    def search(self) -> Mapping[str, Any] | None:
-        """The section [search], if the sweep is a search."""
-        return self.contents.get("search")
-
     def points(self, scale: str = "") -> Iterator[Point]:
         """Each of [[runs]] with each combination of the grid, at the scale.
 
@@ -78,18 +86,27 @@ class SweepFile:
                 where = f"scale.{scale}" if name in changes else "grid"
                 raise errors.UserError(f"{self.path}: {where}.{name}: give a list of values, as in {name} = [1, 2].")
         for number, run in enumerate(runs, start=1):
-            own = dict(run)
+            own, place = dict(run), f"[[runs]] number {number}"
             label = own.pop("label", "")
             if not isinstance(label, str):
-                raise errors.UserError(f"{self.path}: label of [[runs]] number {number}: give words.")
-            twice = sorted(set(own) & set(grid))
-            if twice:
-                where = f"[scale.{scale}]" if twice[0] in changes else "[grid]"
-                raise errors.UserError(
-                    f"{self.path}: {twice[0]}: is in {where} and in [[runs]] number {number}: keep one."
-                )
+                raise errors.UserError(f"{self.path}: label of {place}: give words.")
+            search = self._search(own.pop("search", None), place)
+            places = {name: f"[scale.{scale}]" if name in changes else "[grid]" for name in grid}
+            for of, names in ((place, own), ("[search]", search or {})):
+                if twice := sorted(set(names) & set(places)):
+                    raise errors.UserError(f"{self.path}: {twice[0]}: is in {places[twice[0]]} and in {of}: keep one.")
+                places.update(dict.fromkeys(names, of))
             for combination in itertools.product(*grid.values()):
-                yield Point({**own, **dict(zip(grid, combination, strict=True))}, label)
+                yield Point({**own, **dict(zip(grid, combination, strict=True))}, label, number, search)
+
+    def _search(self, of_run: Any, place: str) -> Mapping[str, Any] | None:
+        """The search of a run: [search], or the run's own flags with the settings of [search]; None if it has none."""
+        common = self.contents.get("search", {})
+        if of_run is None:
+            return common or None
+        if not isinstance(of_run, dict):
+            raise errors.UserError(f"{self.path}: search of {place}: write it as search = {{FLAG = [1, 2]}}.")
+        return {name: common[name] for name in SETTINGS_OF_SEARCH if name in common} | of_run if of_run else None
 
     def _scale(self, name: str) -> Mapping[str, Any]:
         scales = self.contents.get("scale", {})
@@ -116,9 +133,8 @@ def read(path: pathlib.Path) -> SweepFile:
     unknown = sorted(set(contents) - set(_SECTIONS))
     if unknown:
         raise errors.UserError(f"{path}: {unknown[0]}: put flags under [grid], [[runs]] or [search].")
-    asked = set(contents) - {"about", "scale"}
-    if not asked or ("search" in asked and set(contents) - {"about", "search"}):
-        raise errors.UserError(f"{path}: give [grid] and [[runs]], or one of them, or only [search].")
+    if not set(contents) - {"about", "scale"}:
+        raise errors.UserError(f"{path}: give [grid], [[runs]] or [search].")
     for name, kind in _SECTIONS.items():
         value = contents.get(name, kind())
         items = value if kind is list else value.values() if name == "scale" and isinstance(value, dict) else []

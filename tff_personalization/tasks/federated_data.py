@@ -52,6 +52,13 @@ class Settings(sources.Handwriting, partitions.Natural, partitions.Skewed, parti
         kind=int,
         least=1,
     )
+    evaluate_on = Setting(
+        "test",
+        "Which clients are evaluated. validation: the validation clients, in the place of the test clients, which take "
+        "no part. For runs that only choose settings; a sweep's [search] makes its trials so.",
+        theme="data",
+        choices=("test", "validation"),
+    )
     data_seed: Setting[int | None] = Setting(
         None,
         "Seeds the making of the data: synthetic writers, made-up clients, train and test parts, and which "
@@ -189,6 +196,10 @@ def load(config: Settings, look: bool = False, of_source: Group | None = None) -
         testing or archive.held_out,
         training,
     )
+    source = archive.source
+    if config.evaluate_on == "validation":
+        split = splits.ClientSplit(split.train, validation=(), test=split.validation)
+        source += ", validation clients"
     if not np.sum([test.num_examples(client) for client in split.test]):
         raise errors.UserError(
             f"--client_data={config.client_data}: none of the {len(split.test)} test clients has a test example, so "
@@ -196,7 +207,7 @@ def load(config: Settings, look: bool = False, of_source: Group | None = None) -
         )
     if not np.sum([train.num_examples(client) for client in split.train]):
         raise errors.UserError(f"--client_data={config.client_data}: no train client has a training example.")
-    return FederatedData(train, test, split, archive.source, _sha256(archive), archive.notes, findings, examples_sha256)
+    return FederatedData(train, test, split, source, _sha256(archive), archive.notes, findings, examples_sha256)
 
 
 def _named_clients(flag: str, path: str | None, clients: Sequence[str]) -> tuple[str, ...]:
