@@ -83,6 +83,11 @@ def terms_femnist() -> str:
     return _by_seed("terms", lambda entry: f"{entry.label}, E = {entry.run.config['flags']['local_epochs']}")
 
 
+def server_optimizers_femnist() -> str:
+    """Accuracy with server optimizers of FedAvg on Federated EMNIST, by seed."""
+    return _by_seed("server_optimizers", lambda entry: f"server {entry.label}")
+
+
 def _by_seed(experiment: str, name: Callable[[study.Entry], str]) -> str:
     """Initial → personalized accuracy of an experiment's runs on Federated EMNIST: a row for each seed."""
     rows: dict[int, dict[str, str]] = {}

@@ -237,6 +237,7 @@ TABLES: dict[str, Callable[[], str]] = {
         study_tables.table1_femnist,
         study_tables.terms_femnist,
         study_tables.personalization_femnist,
+        study_tables.server_optimizers_femnist,
         study_tables.second_stages,
         study_tables.femnist,
         study_tables.who_gains_femnist,

@@ -145,6 +145,7 @@ BAD_SEARCHES = {
     "number of trials": (SEARCH.replace("2", "0", 1) + "[0.1, 1]\n", [], ["search.trials"]),
     "no flag": ("[search]\ntrials = 3\n", [], ["search", "name a flag"]),
     "no such flag": ("[search]\nclient_rate = [1]\n", [], ["client_rate", "no such flag"]),
+    "no such method": ("[search]\nlocal_epochs = [1]\n[[runs]]\nmethod = 'fedavg'\n", [], ["run 1", "--method=fedavg"]),
     "no list": ("[search]\nclient_learning_rate = 0.1\n", [], ["search.client_learning_rate", "list"]),
     "rounds": ("[search]\nlocal_epochs = [1]\ntrial_rounds = [20, 5]\n", [], ["search.trial_rounds", "increasing"]),
     "in both": (

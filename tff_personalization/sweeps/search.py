@@ -33,8 +33,7 @@ from absl import flags
 from scipy.stats import qmc
 
 from analysis import metric, runs, tables
-from tff_personalization import errors, homes, methods
-from tff_personalization.experiment import config as config_lib
+from tff_personalization import errors, homes
 from tff_personalization.records import files
 from tff_personalization.sweeps import sweep, sweep_file
 
@@ -139,9 +138,9 @@ class _Search:
         self.left = candidates(path, search, flag_values["seed"].value)
         self.trials: list[dict[str, Any]] = []
         values = {**flag_values.flag_values_dict(), **point.overrides}
-        strategies = values["strategies"] or methods.get(values["method"]).strategies
+        (run,) = sweep.Sweep(flag_values, points=[_with(point, self.left[0])]).runs
         self._own = {name: value for name, value in _OF_TRIALS.items() if values[name] != value}  # no needless flags
-        self._own["strategies"] = config_lib.text(strategies).split(",")[:1]
+        self._own["strategies"] = run.directory.experiment.config.strategies[:1]
         for rounds in self._rounds:  # refuses what is wrong before the first trial
             self.directory = self._made(rounds).directory
 
@@ -185,8 +184,11 @@ class _Search:
 
 def _completed(point: sweep_file.Point, searches: Mapping[int, _Search]) -> sweep_file.Point:
     """A run with the best candidate of its search, if it has one."""
-    best = searches[point.entry].left[0] if point.entry in searches else {}
-    return dataclasses.replace(point, overrides={**point.overrides, **best})
+    return _with(point, searches[point.entry].left[0]) if point.entry in searches else point
+
+
+def _with(point: sweep_file.Point, candidate: Candidate) -> sweep_file.Point:
+    return dataclasses.replace(point, overrides={**point.overrides, **candidate})
 
 
 def _outcome(trial: sweep.Run) -> dict[str, Any]:
