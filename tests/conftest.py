@@ -45,8 +45,9 @@ def _shared_finalizers():
     if "tensorflow_federated" not in sys.modules:  # none of the collected tests builds one
         yield
         return
-    from tests import shared_graphs
+    from tests import known_types, shared_graphs
 
+    known_types.remember()
     with shared_graphs.finalizers():
         yield
 

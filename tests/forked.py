@@ -97,9 +97,11 @@ def _serve(connection: socket.socket) -> None:
 
 def _import_all() -> None:
     """Imports the slow modules of the program and its tools. Leaves no threads."""
+    from tests import known_types
     from tff_personalization.experiment import config  # noqa: F401
     from tff_personalization.programs import report, training  # noqa: F401
 
+    known_types.remember()
     startup.end_default_context()  # whose thread a fork would not have
     gc.freeze()  # No fork needs to collect, and so to copy, what they share.
 

@@ -64,14 +64,19 @@ def _network(model):
 
 
 def _training(name, method, setup):
-    """The identity of a method's training: settings, network and clients; with a schedule, the number of rounds."""
+    """A method's training, from a graph for its settings, network and clients; for some schedules, also for its rounds.
+
+    Of the clients, processes know the number, but those of pooled training hold the examples."""
     specs = [value for value in setup.settings.values.values() if hasattr(value, "schedule")]
-    scheduled = any(spec.schedule != schedules.Schedule() for spec in specs)
+    of_all_rounds = any(spec.schedule.name in schedules.OF_ALL_ROUNDS for spec in specs)
     if setup.settings.values.get("aggregator", "mean") != "mean":  # which may have its own settings
         return method.build(setup)
-    clients = [(client, setup.train_data.examples(client)) for client in setup.train_clients]
-    key = name, setup.settings.values, _network(setup.model), clients, setup.seed, setup.rounds if scheduled else None
-    return _once("training", key, lambda: method.build(setup))
+    ids = setup.train_clients
+    clients = [(client, setup.train_data.examples(client)) for client in ids] if method.pooled else len(ids)
+    rounds = setup.rounds if of_all_rounds else None
+    key = name, setup.settings.values, _network(setup.model), clients, setup.seed, rounds
+    training = _once("training", key, lambda: method.build(setup))
+    return dataclasses.replace(training, cohort=setup.cohorts()) if method.trains and not method.pooled else training
 
 
 def finalizers():
