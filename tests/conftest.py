@@ -4,6 +4,7 @@ Fixtures import modules that need TensorFlow, which takes seconds. Pytest's own 
 not need it, and tests of `analysis` do not either.
 """
 
+import contextlib
 import functools
 import gc
 import pathlib
@@ -12,6 +13,7 @@ import signal
 import subprocess
 import sys
 import types
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -152,6 +154,26 @@ _NO_DATA = types.SimpleNamespace(
 def run(tmp_path, _run_in):
     """Runs the program, in this process, with small settings, and returns the run directory."""
     return functools.partial(_run_in, tmp_path)
+
+
+@pytest.fixture(scope="session")
+def stopped_after():
+    """A context in which a run is stopped after a number of rounds, as by Ctrl-C."""
+    from tff_personalization.programs import rounds
+
+    @contextlib.contextmanager
+    def stopped_after(count):
+        train = rounds.train
+
+        def stops(program, state):
+            if state.round_number == count:
+                raise KeyboardInterrupt
+            return train(program, state)
+
+        with mock.patch.object(rounds, "train", stops), pytest.raises(KeyboardInterrupt):
+            yield
+
+    return stopped_after
 
 
 @pytest.fixture(scope="session")

@@ -1,6 +1,7 @@
 """Faults around a run: a second process, changed data, a full disk. Each gives one line, and nothing is lost."""
 
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -9,88 +10,80 @@ import numpy as np
 import pytest
 
 from tests import forked, processes
+from tff_personalization import errors
+
+SETTINGS = {"rounds": 12, "rounds_per_evaluation": 5, "rounds_per_checkpoint": 3}
 
 
-@pytest.fixture(scope="module")
-def archive(by_writer_archive, tmp_path_factory):
-    """A copy of the archive that a test may change."""
-    return shutil.copy(by_writer_archive, tmp_path_factory.mktemp("data") / "bars.npz")
+def command(archive, place, name="run"):
+    """As a process: the arguments of a run with these settings, and its directory."""
+    settings = "--method=fed_avg", "--strategies=fine_tune", "--personalization_epochs=2"
+    arguments, directory = processes.command(archive, place, name, *settings)
+    return [*arguments, *(f"--{name}={value}" for name, value in SETTINGS.items())], directory
 
 
-METHOD = "--method=fed_avg", "--strategies=fine_tune"
+@pytest.fixture
+def uninterrupted(_runs):
+    """A run that a test must not change."""
+    return _runs((*SETTINGS.items(), ("run_name", "whole")))
 
 
-@pytest.fixture(scope="module")
-def command(archive, tmp_path_factory):
-    place = tmp_path_factory.mktemp("runs")
-    return lambda name: processes.command(archive, place, name, *METHOD)
+def refused(*words):
+    """A context in which the program refuses to run, or to resume, in one line with these words."""
+    return pytest.raises(errors.UserError, match="^" + "".join(f"(?=.*{re.escape(word)})" for word in words) + ".*$")
 
 
-@pytest.fixture(scope="module")
-def uninterrupted(command):
-    arguments, directory = command("whole")
-    forked.run(arguments, capture_output=True, check=True)
-    return directory
-
-
-def refusal(arguments):
-    """The one line with which the program refuses to run, or to resume."""
-    completed = forked.run(arguments, capture_output=True, text=True, check=False)
-    assert completed.returncode == 1, completed.stderr
-    assert completed.stdout == ""
-    *before, line = completed.stderr.splitlines()
-    assert line.startswith("Error: ")
-    # Findings about the data, the run and, after a second, the progress line come first.
-    expected = ("archive", "Run directory:", " · 0:")
-    assert all(any(words in other for words in expected) for other in before), before
-    return line
-
-
-def stopped_after(arguments, directory, round_number):
-    process = processes.start(arguments)
-    assert processes.wait_for_round(process, directory, round_number)
-    process.send_signal(signal.SIGTERM)
-    process.communicate(timeout=30)
-    assert process.returncode == 128 + signal.SIGTERM
-
-
-def test_a_second_process_on_the_same_run_is_refused(command, uninterrupted):
-    arguments, directory = command("twice")
+def test_a_second_process_on_the_same_run_is_refused(by_writer_archive, tmp_path, uninterrupted):
+    arguments, directory = command(by_writer_archive, tmp_path)
     process = processes.start(arguments)
     assert processes.wait_for_round(process, directory, 3)
     os.kill(process.pid, signal.SIGSTOP)
     try:
-        assert f"is being written by another process ({process.pid})" in refusal(arguments)
+        second = forked.run(arguments, capture_output=True, text=True, check=False)
     finally:
         os.kill(process.pid, signal.SIGCONT)
     process.communicate()
     assert process.returncode == 0
+    assert (second.returncode, second.stdout) == (1, "")
+    *before, line = second.stderr.splitlines()
+    assert line.startswith("Error: ")
+    assert f"is being written by another process ({process.pid})" in line
+    # Findings about the data come first.
+    assert all("archive" in other for other in before), before
     processes.assert_same_numbers(directory, uninterrupted)
 
 
 def test_data_that_changed_or_vanished_since_the_run_began_is_refused(
-    command, uninterrupted, archive, by_writer_archive
+    run, uninterrupted, by_writer_archive, stopped_after, tmp_path
 ):
-    arguments, directory = command("changed")
-    stopped_after(arguments, directory, 8)
+    archive = shutil.copy(by_writer_archive, tmp_path / by_writer_archive.name)
+    settings = {**SETTINGS, "client_data": str(archive)}
+    with stopped_after(2):
+        run(**settings)
     arrays = dict(np.load(archive))
     arrays["labels"][0] ^= 1
     np.savez(archive, **arrays)
-    line = refusal(arguments)
-    assert f"--client_data={archive}: the data has changed since the run in {directory} began" in line
+    with refused(f"--client_data={archive}: the data has changed since the run in {tmp_path / 'run'} began"):
+        run(**settings)
     archive.unlink()
-    assert str(archive) in refusal(arguments)
+    with refused(str(archive)):
+        run(**settings)
     shutil.copy(by_writer_archive, archive)
-    forked.run(arguments, capture_output=True, check=True)
-    processes.assert_same_numbers(directory, uninterrupted)
+    processes.assert_same_numbers(run(**settings), uninterrupted)
 
 
 @pytest.fixture(scope="module")
-def stopped(command):
-    """A run that was stopped after its 10th round, or a few more."""
-    arguments, directory = command("stopped")
-    stopped_after(arguments, directory, 10)
-    return arguments, directory
+def _stopped(_run_in, stopped_after, tmp_path_factory):
+    directory = tmp_path_factory.mktemp("stopped")
+    with stopped_after(10):
+        _run_in(directory, **SETTINGS)
+    return directory / "run"
+
+
+@pytest.fixture
+def stopped(_stopped, tmp_path):
+    """A run that was stopped after its 10th round."""
+    return shutil.copytree(_stopped, tmp_path / "run")
 
 
 def cut(path, share=0.5):
@@ -118,38 +111,29 @@ def drop_line(path, number):
     ],
     ids=range(9),
 )
-def test_damaged_records_are_named_before_anything_is_computed(stopped, damage, names, tmp_path):
-    arguments, directory = stopped
-    copy = shutil.copytree(directory, tmp_path / directory.name)
-    damage(copy)
-    before = {path: path.read_bytes() for path in copy.glob("*.*") if path.name != "worker.log"}
-    line = refusal([*arguments, f"--output_dir={tmp_path}"])
-    for name in names:
-        assert name in line
+def test_damaged_records_are_named_before_anything_is_computed(run, stopped, damage, names):
+    damage(stopped)
+    before = {path: path.read_bytes() for path in stopped.glob("*.*") if path.name != "worker.log"}
+    with refused(*names):
+        run(**SETTINGS)
     for path, content in before.items():
         assert path.read_bytes() == content
 
 
-def test_records_beyond_the_checkpoint_are_written_anew_even_if_damaged(stopped, uninterrupted, tmp_path):
-    arguments, directory = stopped
-    copy = shutil.copytree(directory, tmp_path / directory.name)
-    with (copy / "metrics.csv").open("a") as file:
+def test_records_beyond_the_checkpoint_are_written_anew_even_if_damaged(run, stopped, uninterrupted):
+    with (stopped / "metrics.csv").open("a") as file:
         file.write("1")  # of a row of round 1x
-    with (copy / "evaluations.csv").open("a") as file:
+    with (stopped / "evaluations.csv").open("a") as file:
         file.write("15,test_sam")
-    forked.run([*arguments, f"--output_dir={tmp_path}"], capture_output=True, check=True)
-    processes.assert_same_numbers(copy, uninterrupted)
+    processes.assert_same_numbers(run(**SETTINGS), uninterrupted)
 
 
-def test_a_damaged_checkpoint_is_set_aside_and_costs_nothing_but_time(stopped, uninterrupted, tmp_path):
-    arguments, directory = stopped
-    copy = shutil.copytree(directory, tmp_path / directory.name)
-    newest = max(copy.glob("checkpoints/round_*.json"), key=lambda path: int(path.stem.removeprefix("round_")))
+def test_a_damaged_checkpoint_is_set_aside_and_costs_nothing_but_time(run, stopped, uninterrupted, caplog):
+    newest = max(stopped.glob("checkpoints/round_*.json"), key=lambda path: int(path.stem.removeprefix("round_")))
     variables = next(newest.with_suffix("").glob("variables/*data*"))
     variables.write_bytes(variables.read_bytes()[:-9] + b"\0" * 9)
-    completed = forked.run([*arguments, f"--output_dir={tmp_path}"], capture_output=True, text=True, check=True)
-    assert f"{newest.stem}: variables/{variables.name} is damaged. It is renamed" in completed.stderr
-    processes.assert_same_numbers(copy, uninterrupted)
+    processes.assert_same_numbers(run(**SETTINGS), uninterrupted)
+    assert f"{newest.stem}: variables/{variables.name} is damaged. It is renamed" in caplog.text
 
 
 @pytest.fixture
@@ -166,27 +150,28 @@ def small_disk(tmp_path):
     subprocess.run(["umount", "-l", str(tmp_path)], check=True)
 
 
-def test_an_output_directory_that_is_read_only_is_refused(small_disk, archive):
+def test_an_output_directory_that_is_read_only_is_refused(run, small_disk):
     disk, _ = small_disk
     subprocess.run(["mount", "-o", "remount,ro", str(disk)], check=True)
-    arguments, directory = processes.command(archive, disk, "run", *METHOD)
-    line = refusal(arguments)
-    assert f"--output_dir={disk}: cannot write {directory} (Read-only file system)" in line
+    with refused(f"--output_dir={disk}: cannot write {disk / 'run'} (Read-only file system)"):
+        run()
 
 
-def test_a_full_disk_is_one_line_and_costs_the_rounds_since_the_last_checkpoint(small_disk, archive, uninterrupted):
+def test_a_full_disk_is_one_line_and_costs_the_rounds_since_the_last_checkpoint(
+    run, small_disk, by_writer_archive, uninterrupted
+):
     disk, resize = small_disk
-    arguments, directory = processes.command(archive, disk, "run", *METHOD)
-    line = None
-    for kilobytes in (500, 1500, 20_000):  # each time it gets further
-        resize(f"{kilobytes}k")
-        completed = forked.run(arguments, capture_output=True, text=True, check=False)
-        if not completed.returncode:
-            break
-        assert completed.returncode == 1
-        assert "Traceback" not in completed.stderr
-        line = completed.stderr.replace("\r", "\n").splitlines()[-1]
-        assert line.startswith("Error: ")
-        assert "No space left on device" in line
-    assert line, "the disk was never full"
-    processes.assert_same_numbers(directory, uninterrupted)
+    resize("500k")
+    with pytest.raises(OSError, match="No space left on device"):
+        run(**SETTINGS)
+    resize("1000k")  # it gets further
+    arguments, directory = command(by_writer_archive, disk)
+    completed = forked.run(arguments, capture_output=True, text=True, check=False)
+    assert completed.returncode == 1
+    assert "Traceback" not in completed.stderr
+    line = completed.stderr.replace("\r", "\n").splitlines()[-1]
+    assert line.startswith("Error: ")
+    assert "No space left on device" in line
+    assert (directory / "metrics.csv").exists()
+    resize("20m")
+    processes.assert_same_numbers(run(**SETTINGS), uninterrupted)
