@@ -68,7 +68,7 @@ class Program:
             "batch_size": 4,
             "personalization_epochs": 1,
             "rounds_per_evaluation": 2,
-            "rounds_per_checkpoint": 1,
+            "rounds_per_checkpoint": 2,
             "plots": False,
         }
 

@@ -73,8 +73,23 @@ def after_a_round(program, method, name):
         yield round_.weights_of(round_.start), *round_([test_methods.client(8), test_methods.client(5)])[:2]
 
 
+# Methods that ask of a network what another one asks of it, which is tested: the loss and its gradient in local steps,
+# the same with a pull or another addition to the gradient, or second derivatives.
+ASKS_WHAT = {
+    **dict.fromkeys(("reptile", "personalized_fed_avg", "fed_sgd", "centralized", "fed_avg_terms"), "fed_avg"),
+    **dict.fromkeys(("fed_prox", "fed_prox_example", "scaffold", "fed_amp"), "ditto"),
+    "meta_sgd": "maml",
+}
 # Neither network has the normalization layers that fed_bn needs.
-@pytest.mark.parametrize("method", [name for name in test_methods.TRAINED if name != "fed_bn"])
+METHODS = [name for name in test_methods.TRAINED if name not in ("fed_bn", *ASKS_WHAT)]
+
+
+def test_what_is_asked_of_a_network_is_tested():
+    assert set(ASKS_WHAT) < set(test_methods.TRAINED)
+    assert set(ASKS_WHAT.values()) <= set(METHODS)
+
+
+@pytest.mark.parametrize("method", METHODS)
 def test_a_round_with_a_functional_model_is_that_with_a_keras_model(program, method):
     both = (after_a_round(program, method, name) for name in NETWORKS)
     for (start, with_keras, metrics_), (_, with_functional, of_errors) in zip(*both, strict=True):

@@ -99,6 +99,11 @@ def test_it_begins_with_the_global_model_unless_it_says_otherwise(judge, evaluat
     assert (judge([client(12, 9)])[1][0, 0] != of_global_model) == begins_elsewhere
 
 
+def test_no_strategy_equals_another(evaluate):
+    names, (record,) = evaluate("", [client(12, 9)])
+    assert len(set(record["loss_sum"][:, -1])) == len(names)
+
+
 @EVERY
 def test_a_client_without_train_examples_keeps_the_model_that_it_began_with(judge):
     correct, losses = judge([client(0, 6)])
