@@ -3,6 +3,7 @@
 import itertools
 import json
 import pathlib
+import shutil
 from collections.abc import Callable
 from typing import Any
 
@@ -190,25 +191,39 @@ def _write_json(path: pathlib.Path, value: dict) -> None:
     path.write_text(json.dumps(value, default=float))
 
 
+@pytest.fixture(scope="session")
+def written_run(tmp_path_factory) -> Callable[..., pathlib.Path]:
+    """As `write_run`, but copies a run that another test wrote with the same name and settings."""
+    written: dict[str, pathlib.Path] = {}
+
+    def write(directory: pathlib.Path, **settings) -> pathlib.Path:
+        key = repr((directory.name, sorted(settings.items())))
+        if key not in written:
+            written[key] = write_run(tmp_path_factory.mktemp("written") / directory.name, **settings)
+        return shutil.copytree(written[key], directory)
+
+    return write
+
+
 @pytest.fixture
-def make_run(tmp_path) -> Callable[..., pathlib.Path]:
+def make_run(tmp_path, written_run) -> Callable[..., pathlib.Path]:
     """Writes a run directory with the given name and settings of `write_run`, and returns its path."""
 
     def make(name: str = "run_1", **settings) -> pathlib.Path:
-        return write_run(tmp_path / "runs" / name, **settings)
+        return written_run(tmp_path / "runs" / name, **settings)
 
     return make
 
 
 @pytest.fixture
-def make_study(tmp_path) -> Callable[..., pathlib.Path]:
+def make_study(tmp_path, written_run) -> Callable[..., pathlib.Path]:
     """Writes an experiment of a study, its runs as (label, overrides, settings of `write_run`); returns the study."""
 
     def make(experiment: str, planned: list[tuple[str, dict, dict]]) -> pathlib.Path:
         directory, entries = tmp_path / "study", []
         for number, (label, overrides, settings) in enumerate(planned):
             name = f"{experiment}_{number}"
-            write_run(directory / "runs" / name, given=overrides, **settings)
+            written_run(directory / "runs" / name, given=overrides, **settings)
             entries.append({"run": name, "label": label, "overrides": overrides})
         about = {"title": experiment, "paper": "Table 1", "claim": "T1", "question": "?", "scale": "small", "order": 1}
         (directory / experiment).mkdir()
