@@ -27,8 +27,8 @@ def uninterrupted(command):
     return directory, completed
 
 
-def kill_at_random_moments(arguments, directory, draw):
-    for at in sorted(draw.sample(range(1, ROUNDS), 2)):
+def kill_at_random_moments(arguments, directory, draw, times=1):
+    for at in sorted(draw.sample(range(1, ROUNDS), times)):
         process = start(arguments)
         assert wait_for_round(process, directory, at)
         time.sleep(draw.uniform(0, 0.1))
@@ -41,7 +41,7 @@ def kill_at_random_moments(arguments, directory, draw):
 
 def test_killed_at_random_moments_it_ends_with_the_same_numbers(command, uninterrupted):
     arguments, directory = command("killed")
-    kill_at_random_moments(arguments, directory, random.Random(5))
+    kill_at_random_moments(arguments, directory, random.Random(5), times=2)
     forked.run(arguments, cwd=ROOT, capture_output=True, check=True)
     assert_same_numbers(directory, uninterrupted[0])
 

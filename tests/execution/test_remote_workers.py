@@ -16,7 +16,7 @@ import pytest
 import tensorflow as tf
 import tensorflow_federated as tff
 
-from tests import forked, processes, setups
+from tests import setups
 from tests.execution import test_runtime
 from tff_personalization import errors
 from tff_personalization.algorithms import fed_avg
@@ -209,14 +209,10 @@ def test_a_worker_that_is_lost_while_it_is_asked_for_is_not_used():
     assert workers.attempt(list) == ["there", "here"]
 
 
-def test_a_run_on_workers_is_that_of_one_machine(machines, by_writer_archive, tmp_path):
+def test_a_run_on_workers_is_that_of_one_machine(machines, run):
     summaries, used = [], []
-    for name, more in (("here", []), ("there", [f"--workers={','.join(machines.addresses)}"])):
-        command, directory = processes.command(
-            by_writer_archive, tmp_path, name, "--method=fed_avg", "--strategies=fine_tune"
-        )
-        completed = forked.run([*command, "--rounds=8", *more], capture_output=True, text=True, check=False)
-        assert completed.returncode == 0, completed.stderr
+    for name, more in (("here", {}), ("there", {"workers": machines.addresses})):
+        directory = run(run_name=name, rounds=8, **more)
         summaries.append(json.loads((directory / "summary.json").read_text()))
         used.append(sum(sum(psutil.Process(p.pid).cpu_times()[:2]) for p in machines.processes.values()))
     assert used[1] > used[0] + 0.1  # the workers have computed the second run

@@ -106,11 +106,11 @@ def test_the_strategy_says_which_weights_are_trained(cnn_run):
     assert trained == expected
 
 
-def test_the_other_weights_stay_as_they_are(cnn_run, examples):
-    found, _, device = opened(cnn_run, "fine_tune_biases")
+def test_the_other_weights_stay_as_they_are(linear_run, examples):
+    found, _, device = opened(linear_run, "fine_tune_biases")
     device.train(*examples, SEED)
     saved = device.save()
-    assert sorted(saved) == ["weight_1", "weight_3", "weight_5", "weight_7"]
+    assert list(saved) == ["weight_1"]
     with tf.GradientTape() as tape:
         weights = tuple(map(tf.constant, found.weights))
         tape.watch(weights)
@@ -119,8 +119,7 @@ def test_the_other_weights_stay_as_they_are(cnn_run, examples):
         )
     gradients = tape.gradient(loss, weights)
     new = tuple(saved.get(f"weight_{i}", w) for i, w in enumerate(found.weights))
-    for place in (1, 3, 5, 7):
-        np.testing.assert_allclose(new[place], weights[place] - 0.02 * gradients[place], atol=1e-6)
+    np.testing.assert_allclose(new[1], weights[1] - 0.02 * gradients[1], atol=1e-6)
     expected = found.run.model.logits(tuple(map(tf.constant, new)), examples[0], None)
     np.testing.assert_allclose(device.logits(examples[0]), expected, atol=1e-5)
 
