@@ -49,6 +49,10 @@ def test_an_unknown_client_is_refused():
     train, _ = client_arrays.to_client_data(archive())
     with pytest.raises(ValueError, match="'z' is not a client"):
         train.create_tf_dataset_for_client("z")
+    with pytest.raises(tf.errors.InvalidArgumentError, match="z is not a client"):
+        list(train.serializable_dataset_fn(tf.constant("z")))
+    with pytest.raises(tf.errors.InvalidArgumentError, match="z is not a client"):  # as TFF calls it
+        list(tf.function(train.serializable_dataset_fn)(tf.constant("z")))
 
 
 def test_examples_that_lie_client_by_client_are_not_copied():

@@ -10,6 +10,7 @@ from tff_personalization.tasks import archives
 
 # A serialized graph can have at most 2 GiB, and the examples are only a part of it.
 _MAX_GRAPH_BYTES = 2**31 - 2**27
+_NO_CLIENT = "is not a client: see client_ids"
 
 
 class ClientArrays(tff.simulation.datasets.ClientData):
@@ -53,6 +54,8 @@ class ClientArrays(tff.simulation.datasets.ClientData):
     def serializable_dataset_fn(self) -> Callable[[tf.Tensor], tf.data.Dataset]:
         """TFF's function from a client id to its dataset. Its graph holds all examples as constants.
 
+        The dataset of an unknown client is an InvalidArgumentError of TensorFlow.
+
         Raises:
             ValueError: the examples are too large for a graph.
         """
@@ -65,7 +68,10 @@ class ClientArrays(tff.simulation.datasets.ClientData):
         bounds = tf.constant(list(self._bounds.values()), tf.int64)
 
         def dataset_of(client_id: tf.Tensor) -> tf.data.Dataset:
-            start, stop = tf.unstack(bounds[tf.argmax(tf.equal(ids, client_id))])
+            found = tf.equal(ids, client_id)
+            refusal = tf.strings.join([client_id, f" {_NO_CLIENT}"])
+            with tf.control_dependencies([tf.debugging.Assert(tf.reduce_any(found), [refusal])]):
+                start, stop = tf.unstack(bounds[tf.argmax(found)])
             parts = (tf.convert_to_tensor(part)[start:stop] for part in (self._x, self._y))
             return tf.data.Dataset.from_tensor_slices(tuple(parts))
 
@@ -73,7 +79,7 @@ class ClientArrays(tff.simulation.datasets.ClientData):
 
     def create_tf_dataset_for_client(self, client_id: str) -> tf.data.Dataset:
         if client_id not in self._bounds:
-            raise ValueError(f"{client_id!r} is not a client: see client_ids")
+            raise ValueError(f"{client_id!r} {_NO_CLIENT}")
         return tf.data.Dataset.from_tensor_slices(self.examples(client_id))
 
 
