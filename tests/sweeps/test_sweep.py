@@ -17,6 +17,7 @@ import pytest
 from tests import forked
 from tests.sweeps.conftest import small_runs
 from tff_personalization import errors, metrics
+from tff_personalization.records import run_writer
 from tff_personalization.sweeps import run_processes, search, sweep, sweep_file
 from tff_personalization.tasks import registry
 
@@ -170,7 +171,7 @@ def test_labels_are_in_the_table(sweep_of, capsys):
     assert "half" in capsys.readouterr().out
 
 
-def test_a_table_that_cannot_be_written_leaves_the_earlier_one(sweep_of, monkeypatch):
+def test_a_table_that_cannot_be_written_leaves_the_earlier_one(sweep_of):
     made = sweep_of(f"[grid]\nseed = {list(range(20))}\n")
     made.directory.mkdir(parents=True)
     table = made.directory / "sweep.csv"
@@ -274,6 +275,18 @@ def test_a_run_whose_earlier_run_cannot_be_used_computes_its_rounds_itself(sweep
     given = sweep_of("[grid]\nseed = [1]\n", "--rounds_from=x/earlier")
     given.start()
     assert [(run.status, run.error) for run in given.runs] == [("failed", "Error: --rounds_from=x/earlier: damaged")]
+
+
+def test_a_run_that_another_process_is_making_is_no_failure(sweep_of, tmp_path, monkeypatch, capsys):
+    program = tmp_path / "program.py"
+    program.write_text(f"import sys\nsys.exit('Error: runs/x {run_writer.IN_USE} (12): wait for it.')\n")
+    monkeypatch.setattr(sweep, "_PROGRAM", program)
+    made = sweep_of("[grid]\nseed = [1, 2]\n", "--sweep_stop_on_failure")
+    assert not made.run()
+    assert [run.status for run in made.runs] == ["in progress", "in progress"]
+    said = capsys.readouterr().out
+    assert f"In progress: --seed=2: another process is making it, in {made.runs[1].directory.path}" in said
+    assert "Failed" not in said
 
 
 def test_a_run_waits_for_one_under_way_that_will_have_its_rounds(sweep_of):

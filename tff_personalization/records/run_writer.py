@@ -33,6 +33,8 @@ from tff_personalization.tasks import federated_data, registry
 _PACKAGES = ("tensorflow", "tensorflow-federated", "numpy", "pandas")
 # The errors of cluster file systems (Lustre, NFS) that have no locks.
 _NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL)
+IN_USE = "is being written by another process"
+"""What the error says if another process holds the lock of a run directory."""
 _OF_A_START = ("git_commit", run_directory.CODE, "versions", "cores")
 
 
@@ -92,8 +94,7 @@ def _locked(path: pathlib.Path) -> IO[str]:
         file.seek(0)
         process = file.read().strip()
         raise errors.UserError(
-            f"{path} is being written by another process{f' ({process})' if process else ''}: wait for it, or "
-            "choose another --run_name."
+            f"{path} {IN_USE}{f' ({process})' if process else ''}: wait for it, or choose another --run_name."
         ) from None
     file.truncate(0)
     file.write(f"{os.getpid()}\n")

@@ -23,7 +23,7 @@ from analysis import compare_runs, metric, runs, tables
 from tff_personalization import errors, homes, metrics
 from tff_personalization.execution import worker_binary
 from tff_personalization.experiment import config as config_lib
-from tff_personalization.records import earlier_run, files, run_directory
+from tff_personalization.records import earlier_run, files, run_directory, run_writer
 from tff_personalization.sweeps import run_processes, sweep_file
 from tff_personalization.tasks import federated_data, registry
 
@@ -106,7 +106,7 @@ class Sweep:
                 raise errors.UserError(f"{self.path}: runs {earlier} and {number} are the same ({run}): leave one out.")
 
     def run(self) -> bool:
-        """Runs the unfinished runs, prints the table, and writes it to sweep.csv. Returns whether all succeeded.
+        """Runs the unfinished runs, prints the table, and writes it to sweep.csv. Returns whether all are finished.
 
         Raises:
             Interrupted: a signal stopped the sweep, after the current run saved its work.
@@ -176,10 +176,13 @@ class Sweep:
 
     def _note(self, ended: run_processes.Ended[int]) -> None:
         run = self.runs[ended.key - 1]
-        run.status, run.error = "failed" if ended.error else "finished", ended.error
+        if run_writer.IN_USE in ended.error:
+            run.status, run.error = "in progress", f"another process is making it, in {run.directory.path}"
+        else:
+            run.status, run.error = "failed" if ended.error else "finished", ended.error
         if self._at_once > 1:
-            how = f"failed: {ended.error}" if ended.error else "finished"
-            self._say(f"{self._name(ended.key)} {how} after {ended.seconds:.0f} s")
+            why = f": {run.error}" if run.error else ""
+            self._say(f"{self._name(ended.key)} {run.status} after {ended.seconds:.0f} s{why}")
 
     def _name(self, number: int) -> str:
         return f"[{number}/{len(self.runs)}]"
@@ -248,8 +251,8 @@ class Sweep:
             note += f" The tasks have several metrics, which the columns all call accuracy: {', '.join(sorted(names))}."
         print("\n" + tables.text(readable, note))
         for run in self.runs:
-            if run.status == "failed":
-                print(f"Failed: {run}: {run.error}")
+            if run.error:
+                print(f"{run.status.capitalize()}: {run}: {run.error}")
         print(f"Table:  {path}")
         sys.stdout.flush()
 

@@ -103,7 +103,7 @@ class Paper:
         return sweep.Sweep(values, study.RUNS)
 
     def run(self) -> bool:
-        """Makes missing runs. Returns whether all succeeded.
+        """Makes missing runs. Returns whether all are finished.
 
         Raises:
             Interrupted: a signal stopped it, after the current run saved its work.
@@ -118,11 +118,11 @@ class Paper:
                 print(f"\n{made.file.about['title']} ({name}), seed {seed}", file=sys.stderr, flush=True)
                 made.start(functools.partial(_is_of_seed, seed))
                 self._complete(name, made, seed)
-        failed = [run for made in self.sweeps.values() for run in made.runs if run.status == "failed"]
-        failures = [f"{run.directory.path}: {run.error}" for run in failed] + self._failed
-        for failure in failures:
-            print(f"Failed: {failure}", file=sys.stderr)
-        return not failures
+        missing = [run for made in self.sweeps.values() for run in made.runs if run.error]
+        said = [f"{run.status.capitalize()}: {run.directory.path}: {run.error}" for run in missing]
+        said += [f"Failed: {failure}" for failure in self._failed]
+        print("".join(f"{line}\n" for line in said), end="", file=sys.stderr)
+        return not said
 
     def _describe(self, name: str, made: sweep.Sweep) -> None:
         """Writes experiment.json; see `analysis/study.py`."""
