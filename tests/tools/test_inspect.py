@@ -34,6 +34,17 @@ registry.register(
 )
 """
 
+WITH_SETTINGS = (
+    NUMBERS.replace("x[:, 0],", "x[:, :1],")
+    .replace('"made up"', 'f"made up to {options.settings.fastest}"')
+    .replace("sources.own(made_up=load)", "sources.own(made_up=sources.WithSettings(load, Settings))")
+    .replace(
+        "\n\ndef load",
+        "from tff_personalization.settings import Group, Setting\n\n\n"
+        "class Settings(Group):\n    fastest = Setting(3, 'The highest speed.', least=0)\n\n\ndef load",
+    )
+)
+
 
 def inspect(*arguments):
     command = [sys.executable, "-m", "tff_personalization.inspect", *map(str, arguments)]
@@ -65,6 +76,16 @@ def test_the_clients_of_a_plugins_task_need_no_path():
     assert (done.returncode, done.stderr) == (0, "")
     assert "wage panel of 545 men, 1980 to 1987" in done.stdout
     assert "clients   545\n" in done.stdout
+
+
+def test_the_settings_of_a_plugins_source_are_flags(tmp_path):
+    plugin = tmp_path / "plugin_of_a_test.py"
+    plugin.write_text(WITH_SETTINGS)
+    done = inspect(f"--plugin={plugin}", "--task=numbers_of_a_test", "--fastest=5")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "made up to 5\n" in done.stdout
+    refused = inspect(f"--plugin={plugin}", "--task=numbers_of_a_test", "--fastest=-1")
+    assert refused.stderr == "Error: --fastest=-1: give 0 or more.\n"
 
 
 def test_data_that_does_not_fit_the_task_is_one_line(tmp_path):

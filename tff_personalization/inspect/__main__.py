@@ -13,15 +13,24 @@ from collections.abc import Sequence
 import numpy as np
 from absl import app, flags
 
-from tff_personalization import errors, plugins, startup
-from tff_personalization.experiment import config
+from tff_personalization import errors, homes, plugins, startup
+from tff_personalization.experiment import config, settings
 from tff_personalization.inspect import page, sheet
+from tff_personalization.settings import Setting
 from tff_personalization.tasks import archives, checks, federated_data, registry
 
 _SETTINGS = (
     *("task", "seed", "cache_dir", "num_clients", "writer_heterogeneity"),
     *("partition", "partition_clients", "partition_alpha", "partition_classes"),
 )
+
+
+def _settings() -> dict[str, Setting]:
+    """The command's settings by name, with those that a plugin's source has of its own."""
+    found = {name: federated_data.Settings.flags()[name] for name in _SETTINGS}
+    for group in settings.choices()["client_data"].values():
+        found |= group.flags()
+    return found
 
 
 def describe(archive: archives.Archive) -> list[str]:
@@ -49,10 +58,12 @@ def main(argv: Sequence[str]) -> int:
         raise errors.UserError(
             f"{argv[2]!r}: one source of data is expected, with a value of --client_data (see --help)."
         )
-    values = {name: flags.FLAGS[name].value for name in _SETTINGS}
+    values = {name: flags.FLAGS[name].value for name in _settings()}
     values["client_data"] = argv[1] if len(argv) > 1 else registry.TASKS[values["task"]].sources.default
-    settings = federated_data.Settings.read(values)
-    archive = federated_data.dealt(settings, federated_data.read(settings, needs_clients=False))
+    chosen = federated_data.Settings.read(values)
+    catalogue = registry.TASKS[chosen.task].sources
+    of_source = catalogue.settings_of(str(homes.expand(chosen.client_data))).read(values)
+    archive = federated_data.dealt(chosen, federated_data.read(chosen, of_source, needs_clients=False))
     lines, found = describe(archive), checks.findings(archive)
     if not archive.has_clients:
         lines.append("The data does not say whose the examples are. To train on them, give --partition.")
@@ -74,7 +85,7 @@ if __name__ == "__main__":
         plugins.load(sys.argv)
     flags.DEFINE_multi_string("plugin", [], "File or module with a task of your own.")
     flags.DEFINE_string("html", "", "File to write a page with pictures to.")
-    for name in _SETTINGS:
-        config.define_flag(name, federated_data.Settings.flags()[name], flags.FLAGS)
+    for name, setting in _settings().items():
+        config.define_flag(name, setting, flags.FLAGS)
     flags.adopt_module_key_flags(config)
     app.run(startup.with_plain_errors(main), flags_parser=startup.parse_flags)
