@@ -177,9 +177,10 @@ def test_an_error_of_the_computation_itself_is_not_taken_for_a_lost_worker(machi
 
 def test_a_worker_that_answers_and_has_no_memory_left_is_one_line_that_names_it(monkeypatch):
     workers = remote_workers.RemoteWorkers([])
-    workers._remotes = [types.SimpleNamespace(address=address, context=address) for address in ("a:1", "b:2")]
-    monkeypatch.setattr(remote_workers, "PING_DEADLINE_SECONDS", 0.0)
-    monkeypatch.setattr(remote_workers, "PING_SECONDS", 0.1)
+    workers._remotes = [
+        types.SimpleNamespace(address=address, context=address, answers=lambda: True) for address in ("a:1", "b:2")
+    ]
+    monkeypatch.setattr(remote_workers.time, "sleep", lambda _: pytest.fail("waits"))
 
     def fail(words):
         def compute(contexts):

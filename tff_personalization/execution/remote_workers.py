@@ -183,13 +183,15 @@ class RemoteWorkers:
         return present
 
     def _any_lost(self, used: dict[str, Any]) -> bool:
-        """Whether a worker in use was lost. Waits until a loss would be noticed."""
-        deadline = time.monotonic() + PING_DEADLINE_SECONDS + 2 * PING_SECONDS
-        while time.monotonic() < deadline:
-            if any(remote.context is not used.get(remote.address, remote.context) for remote in self._remotes):
-                return True
+        """Whether a worker in use was lost. Waits until a loss would be noticed, unless all of them answer now."""
+        remotes = [remote for remote in self._remotes if remote.address in used]
+        patience = 0.0 if all(remote.answers() for remote in remotes) else PING_DEADLINE_SECONDS + 2 * PING_SECONDS
+        deadline = time.monotonic() + patience
+        while not (lost := any(remote.context is not used[remote.address] for remote in remotes)):
+            if time.monotonic() >= deadline:
+                break
             time.sleep(0.1)
-        return False
+        return lost
 
     def stop(self) -> None:
         """Closes all connections. The workers continue."""
