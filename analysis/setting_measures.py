@@ -9,18 +9,19 @@ from analysis import runs as runs_lib
 def spread_over_seeds(experiment: study.Experiment, chosen: bool) -> claim_measures.Measured:
     """Per seed: its part of the standard deviation over seeds of initial accuracy minus that of personalized accuracy.
 
-    The difference is averaged over settings (cohort and E). All settings of a seed have the same clients, so a seed is
-    the unit. Its value is the jackknife's pseudo-value: n times the figure of all n seeds minus n − 1 times that of the
-    others.
+    The difference is averaged over the settings (cohort and E) that have all seeds. All settings of a seed have the
+    same clients, so a seed is the unit. Its value is the jackknife's pseudo-value: n times the figure of all n seeds
+    minus n − 1 times that of the others.
     """
     table = _means(experiment, chosen)
     if chosen and table.empty:
         return claim_measures.NOTHING_CHOSEN
-    by_setting = {
-        name: table.pivot(index=["cohort", "epochs"], columns="seed", values=name).dropna()
+    every = {
+        name: table.pivot(index=["cohort", "epochs"], columns="seed", values=name)
         for name in ("initial", "personalized")
         if len(table)
     }
+    by_setting = {name: values.dropna() for name, values in every.items()}
     seeds = list(by_setting["initial"].columns) if by_setting else []
     if len(seeds) < 3 or by_setting["initial"].empty:
         return claim_measures.Measured([], missing="No setting with three seeds.")
@@ -32,7 +33,10 @@ def spread_over_seeds(experiment: study.Experiment, chosen: bool) -> claim_measu
     count, whole = len(seeds), of(seeds)
     pseudo = [count * whole - (count - 1) * of([other for other in seeds if other != seed]) for seed in seeds]
     runs = tuple(entry.run for entry in experiment.entries)
-    return claim_measures.Measured([pd.Series({"all settings": value}) for value in pseudo], runs)
+    lacking = every["initial"].index.difference(by_setting["initial"].index)
+    names = ", ".join(f"{cohort:g} clients with E = {epochs:g}" for cohort, epochs in lacking)
+    note = f"Left out, because not all {count} seeds have them: {names}." if names else ""
+    return claim_measures.Measured([pd.Series({"all settings": value}) for value in pseudo], runs, note=note)
 
 
 def _means(experiment: study.Experiment, chosen: bool) -> pd.DataFrame:

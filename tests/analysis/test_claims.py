@@ -174,6 +174,13 @@ def test_the_spread_of_initial_accuracy_is_over_seeds_which_are_the_unit(make_st
     assert found["seeds"] == 6
 
 
+def test_settings_that_lack_a_seed_are_left_out_of_the_spread_and_named(make_study):
+    settings = [(5, 2, 1), (5, 2, 2), (5, 2, 3), (20, 2, 1)]
+    runs = [("", {"clients_per_round": cohort, "local_epochs": e}, {"seed": seed}) for cohort, e, seed in settings]
+    why = _judge(make_study("spread", runs), "T1.1")["why"]
+    assert why.endswith("Left out, because not all 3 seeds have them: 20 clients with E = 2.")
+
+
 def test_three_seeds_do_not_decide_what_has_the_seed_as_its_unit(make_study):
     overrides = {"clients_per_round": 5, "local_epochs": 2}
     directory = make_study("spread", [("", overrides, {"seed": seed}) for seed in (1, 2, 3)])
