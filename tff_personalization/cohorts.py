@@ -25,6 +25,10 @@ class Settings(Group):
         most=1,
     )
 
+    def size(self, population: int) -> int:
+        """The number of clients in a cohort: `clients_per_round`, or all of a smaller population."""
+        return min(self.clients_per_round, population)
+
 
 class WithStragglers(Settings):
     """The settings of a cohort whose clients take several local steps."""
@@ -67,7 +71,7 @@ def client_value(
 def sampled(settings: Settings, train_data: client_arrays.ClientArrays, clients: Sequence[str], seed: int) -> CohortFn:
     """Cohorts of `clients_per_round` clients, drawn each round uniformly and without replacement.
 
-    A cohort is never larger than the population. Each client drops out with probability `client_dropout_probability`.
+    Each client drops out with probability `client_dropout_probability`.
     Otherwise it is a straggler with probability `straggler_probability`, and takes `straggler_step_fraction` of its
     steps before the round closes. If all drop out, the round waits for one of them.
 
@@ -77,7 +81,7 @@ def sampled(settings: Settings, train_data: client_arrays.ClientArrays, clients:
         clients: the ids of the clients to draw from.
         seed: the run's seed.
     """
-    size = min(settings.clients_per_round, len(clients))
+    size = settings.size(len(clients))
     straggler_probability, step_share = 0.0, 1.0
     if isinstance(settings, WithStragglers):
         straggler_probability, step_share = settings.straggler_probability, settings.straggler_step_fraction

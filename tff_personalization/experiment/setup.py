@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from tff_personalization import aggregators, methods, seeds
+from tff_personalization import aggregators, cohorts, methods, seeds
 from tff_personalization.algorithms import method
 from tff_personalization.experiment import config as config_lib
 from tff_personalization.experiment import settings
@@ -26,7 +26,7 @@ def setup(experiment: config_lib.Experiment, data: federated_data.FederatedData)
     aggregator = None
     if "aggregator" in group.parts():
         name = experiment.values["aggregator"]
-        cohort = min(experiment.values["clients_per_round"], len(data.split.train))
+        cohort = experiment.read(cohorts.Settings).size(len(data.split.train))
         aggregator = aggregators.build(name, experiment.read(aggregators.AGGREGATORS[name].settings), cohort)
     return method.RunSetup(
         build_model(seeds.generator(config.seed, "init")),

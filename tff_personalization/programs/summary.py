@@ -134,7 +134,7 @@ def _privacy(experiment: config_lib.Experiment, population: int) -> dict[str, An
     if experiment.values["aggregator"] != "dp":
         return {}
     dp, cohort = experiment.read(aggregators.DifferentialPrivacy), experiment.read(cohorts.Settings)
-    size = min(cohort.clients_per_round, population)
+    size = cohort.size(population)
     spent = privacy.spent(dp.dp_noise_multiplier, size, population, experiment.config.rounds, dp.dp_delta)
     return {"privacy": spent}
 

@@ -12,7 +12,7 @@ import tensorflow_federated as tff
 from absl import logging
 
 from analysis import names
-from tff_personalization import errors, global_weights, methods, seeds, startup
+from tff_personalization import cohorts, errors, global_weights, methods, seeds, startup
 from tff_personalization.execution import connections, interruption, remote_workers, runtime, worker_binary
 from tff_personalization.experiment import config as config_lib
 from tff_personalization.experiment import settings
@@ -169,7 +169,7 @@ def _cohort(experiment: config_lib.Experiment, data: federated_data.FederatedDat
     """The number of clients in a round; None for a method that does not draw them."""
     if "clients_per_round" not in methods.get(experiment.config.method).settings.parts():
         return None
-    return min(experiment.values["clients_per_round"], len(data.split.train))
+    return experiment.read(cohorts.Settings).size(len(data.split.train))
 
 
 def _with_its_way(address: str) -> str:
