@@ -84,6 +84,15 @@ def test_a_stopped_run_may_be_given_more_rounds(run, run_once, stopped_after):
     processes.assert_same_numbers(more, run_once(**settings, rounds=8, run_name="whole"))
 
 
+def test_a_stopped_run_that_is_asked_for_more_models_says_that_it_lacks_the_earlier_ones(run, stopped_after, caplog):
+    settings = {"rounds": 3, "rounds_per_evaluation": 0}
+    with stopped_after(2):
+        run(**settings)
+    directory = run(**settings, rounds_per_model=1)
+    said = f"{directory} has computed 2 rounds and kept no models: for those of --rounds_per_model=1, give another"
+    assert said in caplog.text
+
+
 def test_rounds_that_depend_on_their_number_are_computed_again_and_the_schedule_is_named(run, counted):
     settings = {**settings_of("fed_avg"), "client_learning_rate_schedule": "cosine", "client_learning_rate_decay": None}
     short = run(**settings, rounds=4, run_name="half")

@@ -57,7 +57,7 @@ def run(experiment: config_lib.Experiment, interrupt: interruption.Interruption)
     directory = _directory(experiment)
     config = experiment.config
     if directory.finished:
-        _say_which_models_it_lacks(directory)
+        _say_which_models_it_lacks(directory, config.rounds)
         return directory
     data = federated_data.load(config, look=True, of_source=experiment.of_source)
     earlier = _earlier(directory, data)
@@ -74,7 +74,9 @@ def run(experiment: config_lib.Experiment, interrupt: interruption.Interruption)
         with progress.Line("starting TFF's worker") as line, _computing(config, cores, threads, writer):
             line.step(f"building {names.method(config.method)}")
             program = _program(experiment, interrupt, data, writer, line, took_over=earlier is not None)
-            _finish(program, rounds.run(program, _restore(program, earlier)))
+            state = _restore(program, earlier)
+            _say_which_models_it_lacks(directory, state.round_number)
+            _finish(program, rounds.run(program, state))
     return directory
 
 
@@ -152,14 +154,15 @@ def _say(directory: run_directory.RunDirectory, data: federated_data.FederatedDa
         )
 
 
-def _say_which_models_it_lacks(directory: run_directory.RunDirectory) -> None:
-    """Warns if a finished run did not keep the models of --rounds_per_model, because nothing is computed again."""
+def _say_which_models_it_lacks(directory: run_directory.RunDirectory, computed: int) -> None:
+    """Warns if the rounds of earlier starts did not keep the models of --rounds_per_model; none is computed again."""
     config, kept = directory.experiment.config, saved_models.SavedModels(directory.path / "models").rounds()
     every = config.rounds_per_model
-    if every and not set(range(every, config.rounds + 1, every)) <= set(kept):
+    if every and not set(range(every, computed + 1, every)) <= set(kept):
         logging.warning(
-            "%s is finished and kept %s: for those of --rounds_per_model=%d, give another --run_name.",
+            "%s has computed %d rounds and kept %s: for those of --rounds_per_model=%d, give another --run_name.",
             directory.path,
+            computed,
             f"the models of rounds {', '.join(map(str, kept))} only" if kept else "no models",
             every,
         )
