@@ -134,6 +134,15 @@ def test_a_failed_trial_is_never_the_best_and_if_all_fail_that_is_said(sweep_of,
     ] == [0.3, 0.4]
 
 
+def test_nothing_is_chosen_while_another_process_makes_a_trial(sweep_of, trials, monkeypatch):
+    def start(of_sweep):
+        of_sweep.runs[1].status = sweep.IN_PROGRESS
+
+    monkeypatch.setattr(sweep.Sweep, "start", start)
+    with pytest.raises(errors.UserError, match="search for first: another process is making some of its trials"):
+        sweep_of(HALVING, "--validation_clients=2")
+
+
 SEARCH = "[search]\ntrials = 2\nclient_learning_rate = "
 BAD_SEARCHES = {
     "no validation": (

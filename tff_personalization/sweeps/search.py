@@ -155,13 +155,18 @@ class _Search:
         """Makes the trials, leaves the best candidate, and prints the table of the trials.
 
         Raises:
-            UserError: all trials failed.
+            UserError: all trials failed, or another process is making some of them.
             Interrupted: a signal stopped it, after the current trial saved its work.
         """
         for step, rounds in enumerate(self._rounds, start=1):
             made = self._made(rounds)
             print(f"\n{self._path}: search for {self._name}, step {step} of {len(self._rounds)}", file=sys.stderr)
             made.start()
+            if any(trial.status == sweep.IN_PROGRESS for trial in made.runs):
+                raise errors.UserError(
+                    f"{self._path}: search for {self._name}: another process is making some of its trials: wait for "
+                    "it, then run this command again."
+                )
             rows = [
                 {"run": self._name, **candidate, **_outcome(trial)}
                 for candidate, trial in zip(self.left, made.runs, strict=True)

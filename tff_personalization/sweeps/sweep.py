@@ -27,6 +27,8 @@ from tff_personalization.records import earlier_run, files, run_directory, run_w
 from tff_personalization.sweeps import run_processes, sweep_file
 from tff_personalization.tasks import federated_data, registry
 
+IN_PROGRESS = "in progress"
+"""The status of a run that another process is making."""
 _PROGRAM = pathlib.Path(__file__).parents[2] / "run_experiment.py"
 # Flags of the sweep as a whole, not of its runs.
 _OF_THE_SWEEP = (
@@ -177,7 +179,7 @@ class Sweep:
     def _note(self, ended: run_processes.Ended[int]) -> None:
         run = self.runs[ended.key - 1]
         if run_writer.IN_USE in ended.error:
-            run.status, run.error = "in progress", f"another process is making it, in {run.directory.path}"
+            run.status, run.error = IN_PROGRESS, f"another process is making it, in {run.directory.path}"
         else:
             run.status, run.error = "failed" if ended.error else "finished", ended.error
         if self._at_once > 1:
