@@ -291,7 +291,7 @@ def test_plot_run_writes_every_plot_into_the_run_directory(make_run):
 
 
 def test_plot_run_leaves_out_what_the_records_cannot_show(make_run):
-    """Aggregates alone, of a method that does not train, with one number of examples, not taken apart."""
+    """Only aggregates, of a method that does not train, with one number of examples and without a decomposition."""
     directory = make_run(release="aggregates", examples=())
     for name in ("metrics.csv", "decomposition.csv"):
         (directory / name).unlink()

@@ -12,7 +12,7 @@ from tff_personalization import errors
 from tff_personalization.experiment import config
 from tff_personalization.programs import rounds
 from tff_personalization.records import saved_models
-from tff_personalization.sweeps import sweep
+from tff_personalization.sweeps import search
 
 SHARED = {"rounds": 8, "rounds_per_model": 2, "personalization_epochs": 2}
 TWO_STAGES = {**SHARED, "method": "personalized_fed_avg", "stage_2_round": 5, "local_steps": 3}
@@ -144,7 +144,7 @@ def test_runs_of_a_sweep_wait_for_what_an_earlier_one_will_have_and_take_it_over
     values = flags.FlagValues()
     config.define_flags(values)
     values(["run_experiment", *(config.argument(*item) for item in settings.items())])
-    assert sweep.Sweep(values).run()
+    assert search.sweep_of(values).run()
     said = capsys.readouterr().err
     assert said.index("[1/2] finished") < said.index("[2/2] --method")
     configs = [json.loads(path.read_text()) for path in tmp_path.glob("two/*/config.json")]

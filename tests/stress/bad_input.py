@@ -29,7 +29,7 @@ from tests.tasks.sources import small_files
 from tff_personalization import errors
 from tff_personalization.experiment import config
 from tff_personalization.records import checkpoints, round_tables, run_directory
-from tff_personalization.sweeps import sweep
+from tff_personalization.sweeps import search
 from tff_personalization.tasks import registry, sources
 
 _SECONDS = 10
@@ -208,7 +208,7 @@ def sweep_file(place: pathlib.Path, draw: random.Random) -> Reader:
     def read():
         values = _flag_values()
         values(["x", f"--sweep={path}", f"--output_dir={place / 'runs'}"])
-        sweep.Sweep(values)
+        search.sweep_of(values)
 
     return read
 

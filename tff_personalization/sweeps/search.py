@@ -59,20 +59,20 @@ def sweep_of(flag_values: flags.FlagValues) -> sweep.Sweep:
         UserError: the file cannot be read, the program would refuse a run, or all trials of one of [[runs]] failed.
         Interrupted: a signal stopped the search, after the current trial saved its work.
     """
-    path = homes.expand(flag_values["sweep"].value)
-    points = list(sweep_file.read(path).points(flag_values["scale"].value))
+    file = sweep_file.read(homes.expand(flag_values["sweep"].value))
+    points = list(file.points(flag_values["scale"].value))
     searches: dict[int, _Search] = {}
     for point in points:
         if point.search is not None and point.entry not in searches:
-            searches[point.entry] = _Search(flag_values, path, point)
-    made = sweep.Sweep(flag_values, points=[_completed(point, searches) for point in points])
+            searches[point.entry] = _Search(flag_values, file, point)
+    made = sweep.Sweep(flag_values, file, [_completed(point, searches) for point in points])
     if searches:
         made.check_places()  # before the first trial
         for search in searches.values():
             search.run()
             trials = pd.concat([pd.DataFrame(each.trials) for each in searches.values()], ignore_index=True)
             files.write_text(search.directory / "search.csv", trials.to_csv(index=False))
-        made = sweep.Sweep(flag_values, points=[_completed(point, searches) for point in points])
+        made = sweep.Sweep(flag_values, file, [_completed(point, searches) for point in points])
     return made
 
 
@@ -125,20 +125,20 @@ class _Search:
         directory: where the trials are.
     """
 
-    def __init__(self, flag_values: flags.FlagValues, path: pathlib.Path, point: sweep_file.Point):
+    def __init__(self, flag_values: flags.FlagValues, file: sweep_file.SweepFile, point: sweep_file.Point):
         """Reads and checks the search of a run.
 
         Raises:
             UserError: the search is written wrongly, or the program would refuse a trial.
         """
         search = point.search or {}
-        self._flag_values, self._path, self._point = flag_values, path, point
+        self._flag_values, self._file, self._point = flag_values, file, point
         self._name = point.label or f"[[runs]] number {point.entry}"
         self._rounds: list[int | None] = search.get("trial_rounds", [None])
-        self.left = candidates(path, search, flag_values["seed"].value)
+        self.left = candidates(file.path, search, flag_values["seed"].value)
         self.trials: list[dict[str, Any]] = []
         values = {**flag_values.flag_values_dict(), **point.overrides}
-        (run,) = sweep.Sweep(flag_values, points=[_with(point, self.left[0])]).runs
+        (run,) = sweep.Sweep(flag_values, file, [_with(point, self.left[0])]).runs
         self._own = {name: value for name, value in _OF_TRIALS.items() if values[name] != value}  # no needless flags
         self._own["strategies"] = run.directory.experiment.config.strategies[:1]
         for rounds in self._rounds:  # refuses what is wrong before the first trial
@@ -149,7 +149,7 @@ class _Search:
         own = self._own if rounds is None else {**self._own, "rounds": rounds}
         base = {name: value for name, value in self._point.overrides.items() if name not in own}
         trials = [sweep_file.Point({**base, **candidate}) for candidate in self.left]
-        return sweep.Sweep(self._flag_values, f"{self._path.stem}_search", trials, own)
+        return sweep.Sweep(self._flag_values, self._file, trials, f"{self._file.path.stem}_search", own)
 
     def run(self) -> None:
         """Makes the trials, leaves the best candidate, and prints the table of the trials.
@@ -160,12 +160,12 @@ class _Search:
         """
         for step, rounds in enumerate(self._rounds, start=1):
             made = self._made(rounds)
-            print(f"\n{self._path}: search for {self._name}, step {step} of {len(self._rounds)}", file=sys.stderr)
+            print(f"\n{self._file.path}: search for {self._name}, step {step} of {len(self._rounds)}", file=sys.stderr)
             made.start()
             if any(trial.status == sweep.IN_PROGRESS for trial in made.runs):
                 raise errors.UserError(
-                    f"{self._path}: search for {self._name}: another process is making some of its trials: wait for "
-                    "it, then run this command again."
+                    f"{self._file.path}: search for {self._name}: another process is making some of its trials: "
+                    "wait for it, then run this command again."
                 )
             rows = [
                 {"run": self._name, **candidate, **_outcome(trial)}
@@ -178,7 +178,7 @@ class _Search:
             )
             if not ranked:
                 said = "; ".join(dict.fromkeys(row["error"] for row in rows))
-                raise errors.UserError(f"{self._path}: search for {self._name}: all trials failed: {said}")
+                raise errors.UserError(f"{self._file.path}: search for {self._name}: all trials failed: {said}")
             kept = ranked[: 1 if last else math.ceil(len(ranked) / _KEPT)]
             self.left = [self.left[place] for place in kept]
             self.trials += [{**row, "chosen": last and place == kept[0]} for place, row in enumerate(rows)]

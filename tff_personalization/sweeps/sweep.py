@@ -13,7 +13,7 @@ import pathlib
 import signal
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import pandas as pd
@@ -68,30 +68,31 @@ class Sweep:
     def __init__(
         self,
         flag_values: flags.FlagValues,
+        file: sweep_file.SweepFile,
+        points: Iterable[sweep_file.Point] | None = None,
         name: str | None = None,
-        points: Sequence[sweep_file.Point] | None = None,
         own: Mapping[str, Any] | None = None,
     ):
-        """Reads the file that --sweep names.
+        """Checks the runs.
 
         Args:
             flag_values: the command line.
-            name: the name of the runs' directory in --output_dir; by default the file's name.
+            file: the sweep's file.
             points: the runs; by default those of the file.
+            name: the name of the runs' directory in --output_dir; by default the file's name.
             own: flags of all runs that take precedence over the command line and over the runs' own.
 
         Raises:
-            UserError: the file cannot be read, or the program would refuse one of its runs.
+            UserError: the program would refuse a run.
         """
-        self.path = homes.expand(flag_values["sweep"].value)
+        self.file, self.path = file, file.path
         self._at_once = flag_values["sweep_runs_at_once"].value
         self._flag_values = flag_values
         if flag_values["run_name"].value:
             raise errors.UserError("--run_name has no effect with --sweep, which names its runs itself: remove it.")
         self.directory = homes.expand(flag_values["output_dir"].value) / (name or self.path.stem)
-        self.file = sweep_file.read(self.path)
         if points is None:
-            points = list(self.file.points(flag_values["scale"].value))
+            points = file.points(flag_values["scale"].value)
         self._own = own or {}
         self.runs = [self._checked(number, point) for number, point in enumerate(points, start=1)]
         by_name: dict[str, int] = {}

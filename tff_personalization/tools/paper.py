@@ -90,17 +90,17 @@ class Paper:
                 own |= _DATA_FLAGS
             left_open = {flag: value for flag, value in {**shared, **given}.items() if flag not in own}
             unread -= set(left_open)
-            self.sweeps[name] = self._sweep(known[name], left_open)
+            self.sweeps[name] = self._sweep(file, left_open)
         for flag in sorted(unread):
             raise errors.UserError(f"--{flag} has no effect, because the experiments set it: remove it.")
 
-    def _sweep(self, path: pathlib.Path, given: dict[str, Any]) -> sweep.Sweep:
+    def _sweep(self, file: sweep_file.SweepFile, given: dict[str, Any]) -> sweep.Sweep:
         values = flags.FlagValues()
         config.define_flags(values)
         arguments = [config.argument(name, value) for name, value in given.items()]
-        where = [f"--sweep={path}", f"--scale={self._scale}", f"--output_dir={self.directory}"]
+        where = [f"--scale={self._scale}", f"--output_dir={self.directory}"]
         values(["paper", *arguments, *where, f"--sweep_runs_at_once={self._runs_at_once}"])
-        return sweep.Sweep(values, study.RUNS)
+        return sweep.Sweep(values, file, name=study.RUNS)
 
     def run(self) -> bool:
         """Makes missing runs. Returns whether all are finished.
