@@ -19,6 +19,7 @@ from analysis import command_line, metric, style
 from analysis import runs as runs_lib
 from tff_personalization.errors import UserError
 
+_BINS = 100  # as many as aggregates have
 _BARS = 20  # most bars: finer ones only show that accuracies are fractions of few test examples
 
 
@@ -54,9 +55,14 @@ def histogram(run: runs_lib.Run, kind: str) -> tuple[np.ndarray, np.ndarray]:
         kind: "initial" or "personalized".
 
     Returns:
-        The released bin edges, shape (bins + 1,), and counts of clients, shape (bins,). A bin includes its lower edge;
-        the last bin also includes its upper edge.
+        The bin edges, shape (bins + 1,), and counts of clients, shape (bins,). A bin includes its lower edge; the last
+        bin also includes its upper edge. Without per-client values, the bins are the released ones.
     """
+    if run.clients is not None:
+        edges = run.metric.upper * np.linspace(0, 1, _BINS + 1).round(6)
+        # The margin puts an accuracy such as 7/10 into the bin that starts at 0.7, despite rounding of either.
+        bins = np.searchsorted(edges, run.client_gains()[kind].to_numpy() + 1e-6 * run.metric.upper, side="right") - 1
+        return edges, np.bincount(bins.clip(0, _BINS - 1), minlength=_BINS)
     strategy, last = run.summary["strategy"], run.summary["personalization_epochs"]
     epoch = 0 if kind == "initial" else last
     released = run.distribution
@@ -65,11 +71,7 @@ def histogram(run: runs_lib.Run, kind: str) -> tuple[np.ndarray, np.ndarray]:
         path = run.directory / "distribution.csv"
         raise UserError(f"{path}: no rows with strategy {strategy!r} and epoch {epoch}; repeat the run")
     edges = np.append(released["bin_low"].to_numpy(), released["bin_high"].to_numpy()[-1])
-    if run.clients is None:
-        return edges, released["clients"].to_numpy()
-    # The margin puts an accuracy such as 7/10 into the bin that starts at 0.7, despite rounding of either.
-    bins = np.searchsorted(edges, run.client_gains()[kind].to_numpy() + 1e-6 * run.metric.upper, side="right") - 1
-    return edges, np.bincount(bins.clip(0, len(edges) - 2), minlength=len(edges) - 1)
+    return edges, released["clients"].to_numpy()
 
 
 def merged(edges: np.ndarray, counts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -32,8 +32,13 @@ def spread_over_seeds(experiment: study.Experiment, chosen: bool) -> claim_measu
 
     count, whole = len(seeds), of(seeds)
     pseudo = [count * whole - (count - 1) * of([other for other in seeds if other != seed]) for seed in seeds]
-    runs = tuple(entry.run for entry in experiment.entries)
-    lacking = every["initial"].index.difference(by_setting["initial"].index)
+    compared = by_setting["initial"].index
+    runs = tuple(
+        entry.run
+        for entry in experiment.entries
+        if (entry.overrides["clients_per_round"], entry.overrides["local_epochs"]) in compared
+    )
+    lacking = every["initial"].index.difference(compared)
     names = ", ".join(f"{cohort:g} clients with E = {epochs:g}" for cohort, epochs in lacking)
     note = f"Left out, because not all {count} seeds have them: {names}." if names else ""
     return claim_measures.Measured([pd.Series({"all settings": value}) for value in pseudo], runs, note=note)

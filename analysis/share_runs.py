@@ -6,7 +6,8 @@
 Each run becomes a folder with its name in the file, with config.json, summary.json and its tables, which have every
 client that the run recorded. All other scripts here read `mine.zip` like a study or a folder of runs, and
 `mine.zip/NAME` like a run. Paths of the machine are cut to their last part. Losses keep seven significant digits, about
-the precision of float32: more digits would be a third of the file. The same records give the same bytes.
+the precision of float32: more digits would be a third of the file. The histogram (distribution.csv) is left out if
+clients.csv has every client, which gives the same one. The same records give the same bytes.
 """
 
 import csv
@@ -38,12 +39,10 @@ def of_run(run: runs_lib.Run) -> dict[str, bytes]:
     """The files of a finished run to share, by name; UserError if the run is unfinished."""
     contents = {"config.json": runs_lib.without_paths(run.config), "summary.json": run.summary}
     files = {f"{run.name}/{name}": _json(content) for name, content in contents.items()}
-    tables = {name: run.directory / name for name in TABLES}
-    return files | {
-        f"{run.name}/{name}": _with_short_losses(places.read_text(path))
-        for name, path in tables.items()
-        if path.exists()
-    }
+    tables = {name: run.directory / name for name in TABLES if (run.directory / name).exists()}
+    if "clients.csv" in tables:
+        tables.pop("distribution.csv", None)
+    return files | {f"{run.name}/{name}": _with_short_losses(places.read_text(path)) for name, path in tables.items()}
 
 
 def of_study(of: study.Study) -> dict[str, bytes]:

@@ -3,9 +3,10 @@
 import json
 import zipfile
 
+import numpy as np
 import pytest
 
-from analysis import claims, compare_methods, share_runs, study
+from analysis import accuracy_distributions, claims, compare_methods, share_runs, study
 from analysis import runs as runs_lib
 from tff_personalization.errors import UserError
 from tff_personalization.records import places
@@ -55,6 +56,17 @@ def test_a_study_in_a_zip_file_is_the_study_and_the_same_records_give_the_same_b
         UserError, match=r"a\.zip: a zip file; python -m analysis\.share_runs .* evaluates the claims again"
     ):
         claims.write(first)
+
+
+@pytest.mark.parametrize(("release", "has_histogram"), [("records", False), ("aggregates", True)])
+def test_the_histogram_is_shared_only_without_clients_and_is_the_same(make_run, share, release, has_histogram):
+    directory = make_run("mine", release=release)
+    shared = share(directory) / "mine"
+    assert (places.place(shared) / "distribution.csv").exists() == has_histogram
+    for kind in ("initial", "personalized"):
+        before, after = (accuracy_distributions.histogram(runs_lib.read(of), kind) for of in (directory, shared))
+        for one, other in zip(before, after, strict=True):
+            np.testing.assert_array_equal(one, other)
 
 
 def test_losses_are_shortened_and_all_else_stays(make_run, share):

@@ -1,5 +1,6 @@
 """Searches: their candidates, successive halving, and a whole search with a sweep after it."""
 
+import io
 import pathlib
 
 import numpy as np
@@ -84,7 +85,7 @@ def trials(monkeypatch):
     made = Made()
     monkeypatch.setattr(sweep.Sweep, "start", start)
     monkeypatch.setattr(search, "_outcome", outcome)
-    monkeypatch.setattr(search.files, "write_text", lambda *_: None)
+    monkeypatch.setattr(search.files, "write_text", lambda path, text: setattr(made, path.stem, text))
     return made
 
 
@@ -132,6 +133,9 @@ def test_a_failed_trial_is_never_the_best_and_if_all_fail_that_is_said(sweep_of,
     assert [
         trial.overrides["client_learning_rate"] for trial in trials if trial.directory.experiment.config.rounds == 20
     ] == [0.3, 0.4]
+    table = pd.read_csv(io.StringIO(trials.search))
+    assert table[table.run == "second"].error.tolist() == ["out of memory", "out of memory"]
+    assert not table.chosen[table.run == "second"].any()
 
 
 def test_nothing_is_chosen_while_another_process_makes_a_trial(sweep_of, trials, monkeypatch):

@@ -69,9 +69,11 @@ def sweep_of(flag_values: flags.FlagValues) -> sweep.Sweep:
     if searches:
         made.check_places()  # before the first trial
         for search in searches.values():
-            search.run()
-            trials = pd.concat([pd.DataFrame(each.trials) for each in searches.values()], ignore_index=True)
-            files.write_text(search.directory / "search.csv", trials.to_csv(index=False))
+            try:
+                search.run()
+            finally:  # also if all trials failed, with the errors
+                if trials := [trial for each in searches.values() for trial in each.trials]:
+                    files.write_text(search.directory / "search.csv", pd.DataFrame(trials).to_csv(index=False))
         made = sweep.Sweep(flag_values, file, [_completed(point, searches) for point in points])
     return made
 
@@ -168,9 +170,10 @@ class _Search:
                     "wait for it, then run this command again."
                 )
             rows = [
-                {"run": self._name, **candidate, **_outcome(trial)}
+                {"run": self._name, **candidate, **_outcome(trial), "chosen": False}
                 for candidate, trial in zip(self.left, made.runs, strict=True)
             ]
+            self.trials += rows
             called, last = made.runs[0].metric, step == len(self._rounds)
             ranked = sorted(
                 (place for place, row in enumerate(rows) if row[MEASURED] is not None),
@@ -181,7 +184,7 @@ class _Search:
                 raise errors.UserError(f"{self._file.path}: search for {self._name}: all trials failed: {said}")
             kept = ranked[: 1 if last else math.ceil(len(ranked) / _KEPT)]
             self.left = [self.left[place] for place in kept]
-            self.trials += [{**row, "chosen": last and place == kept[0]} for place, row in enumerate(rows)]
+            rows[kept[0]]["chosen"] = last
         table = pd.DataFrame(self.trials).drop(columns=["run", "run_directory", "error"])
         table = table.rename(columns={MEASURED: f"personalized_{called.name}"})
         print("\n" + tables.text(table.map(sweep.cell), metric.named(NOTE, called)), flush=True)
