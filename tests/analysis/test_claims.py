@@ -177,8 +177,9 @@ def test_the_spread_of_initial_accuracy_is_over_seeds_which_are_the_unit(make_st
 def test_settings_that_lack_a_seed_are_left_out_of_the_spread_and_named(make_study):
     settings = [(5, 2, 1), (5, 2, 2), (5, 2, 3), (20, 2, 1)]
     runs = [("", {"clients_per_round": cohort, "local_epochs": e}, {"seed": seed}) for cohort, e, seed in settings]
-    why = _judge(make_study("spread", runs), "T1.1")["why"]
-    assert why.endswith("Left out, because not all 3 seeds have them: 20 clients with E = 2.")
+    found = _judge(make_study("spread", runs), "T1.1")
+    assert found["why"].endswith("Left out, because not all 3 seeds have them: 20 clients with E = 2.")
+    assert found["runs"] == ["spread_0", "spread_1", "spread_2"]
 
 
 def test_three_seeds_do_not_decide_what_has_the_seed_as_its_unit(make_study):
