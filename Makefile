@@ -101,7 +101,9 @@ $(INSTALLED): requirements.txt
 	@echo "Installing into $(VENV): some 2 minutes and 3 GB, once"
 	@rm -rf $(VENV)
 	@"$(PYTHON)" -m venv $(VENV)
-	@$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps -r requirements.txt
+	@$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --no-compile -r requirements.txt
+	@# On all cores, unlike pip. Some packages have files that are not for this Python.
+	@$(VENV)/bin/python -m compileall -qq -j 0 $(VENV)/lib || true
 	@touch $(INSTALLED)
 
 clean:
