@@ -235,6 +235,7 @@ TABLES: dict[str, Callable[[], str]] = {
         study_tables.verdicts_femnist,
         study_tables.claim_map,
         study_tables.table1_femnist,
+        study_tables.spread_femnist,
         study_tables.terms_femnist,
         study_tables.personalization_femnist,
         study_tables.server_optimizers_femnist,
