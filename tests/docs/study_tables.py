@@ -16,6 +16,7 @@ from analysis.report import tables as report_tables
 RESULTS = pathlib.Path(__file__).parents[2] / "docs" / "results"
 SMALL = RESULTS / "paper-small.zip"
 MEDIUM = RESULTS / "paper-medium.zip"
+SEARCH = RESULTS / "comparison-femnist-search.zip"
 _WORDS = {
     claims.SUPPORTED: "**holds**",
     claims.NOT_SUPPORTED: "**does not hold**",
@@ -178,6 +179,19 @@ def k_shot_femnist() -> str:
             for name, row in means.iterrows()
         )
     )
+
+
+def search_femnist() -> str:
+    """Trials of FedAvg on Federated EMNIST: a row for each client rate, columns for momentum and number of rounds."""
+    cells: dict[float, dict[tuple[float, int], str]] = {}
+    for run in runs.read_all([SEARCH]):
+        of = run.config["flags"]
+        rate, momentum = of["optimizers"]["client"]["learning_rate"], of["optimizers"]["server"]["options"]["momentum"]
+        means = [run.summary[which]["mean"] for which in ("initial_accuracy", "personalized_accuracy")]
+        cells.setdefault(rate, {})[momentum, of["rounds"]] = " → ".join(f"{mean:.3f}" for mean in means)
+    table = pd.DataFrame.from_dict(cells, orient="index").sort_index().sort_index(axis=1).fillna("–")
+    table.columns = [f"momentum {momentum:g}, {rounds} rounds" for momentum, rounds in table.columns]
+    return markdown(table.rename_axis("client learning rate").reset_index())
 
 
 def _verdicts(records: pathlib.Path) -> str:
