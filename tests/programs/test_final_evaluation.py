@@ -40,3 +40,17 @@ def test_the_first_examples_of_a_permutation_are_nested_and_all_of_them_lie_as_t
             assert set(fewer) <= set(more)
         assert chosen[-1] == list(range(count))
     assert places(40, 5) == places(40, 5) != places(40, 5, seed=4)
+
+
+@pytest.mark.parametrize(
+    ("most", "release", "strategies", "expected"),
+    [
+        (50, "records", 1, 50),
+        (50, "records", 3, 16),
+        (50, "records", 9, 10),  # all cores have enough clients
+        (4, "records", 9, 4),  # never more than the flag says
+        (50, "aggregates", 9, 50),  # sums of fewer clients would say more about each
+    ],
+)
+def test_with_many_strategies_a_call_has_fewer_clients_but_sums_are_of_as_many(most, release, strategies, expected):
+    assert client_evaluation.clients_of_a_call(most, release, strategies) == expected

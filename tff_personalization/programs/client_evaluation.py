@@ -19,6 +19,8 @@ from tff_personalization.personalization import distributions, evaluation, predi
 from tff_personalization.programs import checks, progress
 from tff_personalization.tasks import federated_data
 
+_LEAST_OF_A_CALL = 10  # with fewer clients, cores would often wait for the last one
+
 
 @dataclasses.dataclass(frozen=True)
 class EvaluationResult:
@@ -168,8 +170,9 @@ class PersonalizationEvaluator:
         )
         if kept is not None:
             strategies = [*strategies, evaluation.KEPT]
+        size = clients_of_a_call(self._experiment.config.clients_per_call, self._release, len(strategies))
         released: list[Any] = []
-        for chunk in _chunks(list(enumerate(clients)), self._experiment.config.clients_per_call):
+        for chunk in _chunks(list(enumerate(clients)), size):
             values = [self._client_value(index, client, round_number, most_examples, seed) for index, client in chunk]
             if kept is not None:
                 states = kept.read([client for _, client in chunk])
@@ -250,6 +253,17 @@ class PersonalizationEvaluator:
             test=self._data.test.examples(client),
             train=train,
         )
+
+
+def clients_of_a_call(most: int, release: str, strategies: int) -> int:
+    """How many clients are evaluated in one call: fewer with many strategies, so that progress is shown in time.
+
+    Args:
+        most: the value of --clients_per_call.
+        release: with "aggregates", each call releases sums, and these are not made of fewer clients.
+        strategies: how many strategies each client is evaluated with, 1 or more.
+    """
+    return most if release == "aggregates" else max(min(most, _LEAST_OF_A_CALL), most // strategies)
 
 
 def first_of_permutation(count: int, most: int, rng: np.random.Generator) -> np.ndarray:
