@@ -10,8 +10,15 @@ from tests import forked
 
 ROOT = pathlib.Path(__file__).parent.parent
 ROUNDS = 24
-RECORDS = ("metrics.csv", "evaluations.csv", "clients.csv", "distribution.csv")
-_MORE_RECORDS = ("choice.csv", "chosen_clients.csv", "k_shot.csv", "models/*.npz")  # of some runs
+RECORDS = ("metrics.csv", "evaluations.csv", "distribution.csv")
+_MORE_RECORDS = (
+    "clients.csv",
+    "choice.csv",
+    "chosen_clients.csv",
+    "participants.csv",
+    "k_shot.csv",
+    "models/*.npz",
+)  # of some runs
 
 
 def command(archive, output_dir, name, *method):

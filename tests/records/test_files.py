@@ -40,7 +40,7 @@ def test_what_cannot_be_written_is_named_and_leaves_what_was_there(tmp_path, ful
         with pytest.raises(OSError, match="too large") as failed:
             write()
         assert failed.value.filename == str(path)
-    np.testing.assert_array_equal(files.load_arrays(arrays)[0], np.arange(3))
+    np.testing.assert_array_equal(files.load_arrays(arrays)["arr_0"], np.arange(3))
     assert text.read_text() == "whole"
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.csv", "a.npz"]
     assert not recwarn.list

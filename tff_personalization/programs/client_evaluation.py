@@ -2,13 +2,13 @@
 
 import collections
 import dataclasses
+import functools
 import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
-import tensorflow as tf
 import tensorflow_federated as tff
 
 from tff_personalization import global_weights, metrics, seeds, startup
@@ -17,6 +17,7 @@ from tff_personalization.experiment import config as config_lib
 from tff_personalization.models import functional
 from tff_personalization.personalization import distributions, evaluation, predictions
 from tff_personalization.programs import checks, progress
+from tff_personalization.records import finished_calls
 from tff_personalization.tasks import federated_data
 
 _LEAST_OF_A_CALL = 10  # with fewer clients, cores would often wait for the last one
@@ -147,6 +148,7 @@ class PersonalizationEvaluator:
         most_examples: int | None = None,
         seed: int | None = None,
         kept: Kept | None = None,
+        finished: finished_calls.FinishedCalls | None = None,
     ) -> EvaluationResult:
         """Evaluates the global model `weights` on the given clients.
 
@@ -163,41 +165,48 @@ class PersonalizationEvaluator:
                 on the seed and the client; None keeps all.
             seed: replaces the run's seed.
             kept: also evaluates the models that these clients keep, as a strategy with the name `evaluation.KEPT`.
+            finished: has the results of earlier calls, which are not made again, and saves those of new calls.
         """
         strategies = self._strategies if strategies is None else list(strategies)
-        computation = self._computation(
-            strategies, self._optimizer.learning_rate if learning_rate is None else learning_rate, kept
-        )
-        if kept is not None:
-            strategies = [*strategies, evaluation.KEPT]
-        size = clients_of_a_call(self._experiment.config.clients_per_call, self._release, len(strategies))
-        released: list[Any] = []
-        for chunk in _chunks(list(enumerate(clients)), size):
-            values = [self._client_value(index, client, round_number, most_examples, seed) for index, client in chunk]
+        learning_rate = self._optimizer.learning_rate if learning_rate is None else learning_rate
+
+        def call(chunk: list[tuple[int, str]]) -> finished_calls.Results:
+            values = [self._client_value(i, client, round_number, most_examples, seed) for i, client in chunk]
             if kept is not None:
                 states = kept.read([client for _, client in chunk])
                 values = [value | {"kept": state} for value, state in zip(values, states, strict=True)]
+            computation = self._computation(strategies, learning_rate, kept)
             output = computation(tff.learning.models.ModelWeights(weights.flat, ()), values)
-            released.extend(output if self._release == "records" else [output])
+            return output if self._release == "records" else [output]
+
+        names = strategies if kept is None else [*strategies, evaluation.KEPT]
+        released: list[Mapping[str, np.ndarray]] = []
+        size = clients_of_a_call(self._experiment.config.clients_per_call, self._release, len(names))
+        for chunk in _chunks(list(enumerate(clients)), size):
+            if finished is None:
+                released.extend(call(chunk))
+            else:
+                of = [chunk, names, learning_rate, round_number, most_examples, seed]
+                released.extend(finished.results(functools.partial(call, chunk), weights.flat, of))
             if line is not None:
                 line.update(len(chunk))
         metric = self._model.scoring.metric
-        keys = list(itertools.product(strategies, range(self._epochs + 1)))
+        keys = list(itertools.product(names, range(self._epochs + 1)))
         if self._release == "records":
             for record in released:
                 whose = f"of client {clients[int(record['index'])]}"
-                checks.check_counts(strategies, record["correct"], int(record["test_predictions"]), whose, metric)
+                checks.check_counts(names, record["correct"], int(record["test_predictions"]), whose, metric)
             losses = np.array([record["loss_sum"] for record in released])
-            checks.warn_of_losses(strategies, losses, round_number)
-            table = distributions.client_table(released, clients, strategies)
+            checks.warn_of_losses(names, losses, round_number)
+            table = distributions.client_table(released, clients, names)
             by_key = {key: distributions.from_table(table, *key, evaluation.HISTOGRAM_BINS, metric) for key in keys}
             missing = sum(int(record["test_predictions"]) == 0 for record in released)
             return EvaluationResult(by_key, table, missing, metric)
-        sums = tf.nest.map_structure(lambda *parts: np.sum(parts, axis=0), *released)
-        checks.check_counts(strategies, sums["correct"], int(sums["test_predictions"]), "of all clients", metric)
-        checks.warn_of_losses(strategies, np.asarray(sums["loss"])[np.newaxis], round_number)
+        sums = {name: np.sum([part[name] for part in released], axis=0) for name in released[0]}
+        checks.check_counts(names, sums["correct"], int(sums["test_predictions"]), "of all clients", metric)
+        checks.warn_of_losses(names, np.asarray(sums["loss"])[np.newaxis], round_number)
         by_key = {
-            (name, epoch): distributions.from_sums(sums, strategies.index(name), epoch, metric) for name, epoch in keys
+            (name, epoch): distributions.from_sums(sums, names.index(name), epoch, metric) for name, epoch in keys
         }
         return EvaluationResult(by_key, None, int(sums["clients_without_test_examples"]), metric)
 

@@ -22,6 +22,7 @@ from tff_personalization.experiment import settings
 from tff_personalization.personalization import distributions
 from tff_personalization.personalization import strategies as strategies_lib
 from tff_personalization.programs import client_evaluation, progress
+from tff_personalization.records import finished_calls
 from tff_personalization.tasks import federated_data
 
 
@@ -114,6 +115,7 @@ def evaluate(
     chosen: tuple[int, global_weights.GlobalWeights] | None = None,
     participants: Sequence[str] = (),
     kept: client_evaluation.Kept | None = None,
+    finished: finished_calls.FinishedCalls | None = None,
 ) -> FinalEvaluation:
     """Evaluates a global model.
 
@@ -126,6 +128,7 @@ def evaluate(
         chosen: the round that was best on validation clients, and the global model after it.
         participants: the participants to evaluate.
         kept: gives the models that they keep, if they keep any.
+        finished: keeps the results of finished calls, so that a run that resumes does not compute them again.
     """
     config = experiment.config
 
@@ -137,7 +140,9 @@ def evaluate(
         **settings: Any,
     ) -> client_evaluation.EvaluationResult:
         line.step(description, len(clients), unit="client")
-        return evaluator.evaluate(model, clients, round_number, line, seed=config.evaluation_seed, **settings)
+        return evaluator.evaluate(
+            model, clients, round_number, line, seed=config.evaluation_seed, finished=finished, **settings
+        )
 
     test = judge(data.split.test, "final evaluation")
     main: dict[str, Any] = {"strategies": config.strategies[:1]}

@@ -299,6 +299,7 @@ def _finish(program: rounds.Program, state: rounds.State) -> None:
         chosen,
         judged,
         participants.kept(program.training, config.rounds, writer.client_states, judged),
+        writer.finished_calls,
     )
     program.line.step("reading the examples of the clients that changed most")
     shown = writers.predict(program.experiment, program.evaluator, last, final.test)
@@ -316,6 +317,7 @@ def _finish(program: rounds.Program, state: rounds.State) -> None:
         writer.write_json(
             "summary.json", summary.build_summary(writer.directory, program.data, final, state, program.training)
         )
+        writer.finished_calls.clear()
 
 
 def _weights_after(program: rounds.Program, state: rounds.State) -> global_weights.GlobalWeights:

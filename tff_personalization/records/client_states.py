@@ -51,7 +51,7 @@ class ClientStates:
         newest = max(self._rounds.get(key, ()), default=0)
         if newest < first_round:
             return initial
-        return tf.nest.pack_sequence_as(initial, files.load_arrays(self._file(key, newest)))
+        return tf.nest.pack_sequence_as(initial, list(files.load_arrays(self._file(key, newest)).values()))
 
     def write(self, members: Sequence[str], states: Sequence[Any], round_number: int) -> None:
         """Writes the members' states of a round. Each file is written whole or not at all."""

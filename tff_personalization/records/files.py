@@ -79,15 +79,15 @@ def save_arrays(path: pathlib.Path, arrays: Iterable[np.ndarray] = (), **named: 
     _write(path, content.getbuffer())
 
 
-def load_arrays(path: pathlib.Path) -> list[np.ndarray]:
-    """The arrays of a file that `save_arrays` wrote, in their order.
+def load_arrays(path: pathlib.Path) -> dict[str, np.ndarray]:
+    """The arrays of a file that `save_arrays` wrote, by name, in their order.
 
     Raises:
         UserError: the file is damaged.
     """
     try:
         with np.load(path) as arrays:
-            return [arrays[name] for name in arrays.files]
+            return dict(arrays)
     except (*npz_archive.UNREADABLE, TypeError) as error:
         reason = " ".join(str(error).split()) or type(error).__name__
         raise errors.UserError(

@@ -14,6 +14,7 @@ summary.json       the run's figures; if it is there, the run is finished
 checkpoints/       program state and its checksums, the newest few
 models/            the global model after the last round, and after some others
 client_states/     what clients keep from round to round, if the method's clients keep anything
+final_evaluation/  results of the final evaluation so far; deleted at its end
 tensorboard/       round metrics, and distributions over clients, for TensorBoard
 worker.log         the output of TFF's worker process
 lock               held by the process that writes here

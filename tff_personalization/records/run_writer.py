@@ -24,6 +24,7 @@ from tff_personalization.records import (
     coroutines,
     earlier_run,
     files,
+    finished_calls,
     round_tables,
     run_directory,
     saved_models,
@@ -111,6 +112,7 @@ class RunWriter:
         checkpoints: the newest few checkpoints.
         models: the global models that the run keeps.
         client_states: what clients keep from round to round.
+        finished_calls: the results of finished calls of the final evaluation.
     """
 
     def __init__(self, directory: run_directory.RunDirectory, worker_log: IO[bytes], how: Mapping[str, Any]):
@@ -127,6 +129,9 @@ class RunWriter:
             "versions": {"python": platform.python_version(), **versions},
             **how,
         }
+        self.finished_calls = finished_calls.FinishedCalls(
+            directory.path / "final_evaluation", run_directory.code_sha256()
+        )
         files.clear_leftovers(directory.path)
 
     @functools.cached_property

@@ -36,7 +36,7 @@ class SavedModels:
 
     def load(self, round_number: int) -> tuple[np.ndarray, ...]:
         """The weights after a round; UserError if their file is damaged or missing."""
-        return tuple(files.load_arrays(self.file(round_number)))
+        return tuple(files.load_arrays(self.file(round_number)).values())
 
     def keep(self, rounds: Collection[int]) -> None:
         """Deletes the models of all other rounds."""
