@@ -1,5 +1,6 @@
 """The experiment that flags describe, and the flags that are refused."""
 
+import dataclasses
 import pathlib
 
 import pytest
@@ -10,6 +11,9 @@ import run_experiment
 from tff_personalization import errors
 from tff_personalization.algorithms import fed_avg
 from tff_personalization.experiment import config as config_lib
+from tff_personalization.experiment import settings as settings_lib
+from tff_personalization.settings import Group, Setting
+from tff_personalization.tasks import registry, sources
 
 
 def test_default_names_differ_whenever_a_number_could(tmp_path):
@@ -171,6 +175,15 @@ def test_every_preset_is_one_that_the_program_takes():
             assert f"cohort{experiment.values['clients_per_round']:02d}" in preset.stem
             assert f"epochs{experiment.values['local_epochs']:02d}" in preset.stem
             assert experiment.config.rounds == 500
+
+
+def test_tasks_may_have_sources_of_one_name_each_with_its_own_settings(monkeypatch):
+    for task in ("one", "two"):
+        group = type(task, (Group,), {f"noise_of_{task}": Setting(0.5, "How noisy the data is.", theme="data")})
+        of_task = sources.own(sensors=sources.WithSettings(lambda options: None, group))
+        emnist = registry.TASKS["emnist62"]
+        monkeypatch.setitem(registry.TASKS, task, dataclasses.replace(emnist, sources=of_task))
+    assert {"noise_of_one", "noise_of_two"} <= settings_lib.all_flags().keys()
 
 
 def test_the_defaults_are_the_papers():

@@ -160,13 +160,19 @@ class RunSettings(Rounds, federated_data.Settings):
 
 
 def choices() -> dict[str, dict[str, type[Group]]]:
-    """The group of settings of each choice, besides those of every run, by the flag and the choice's name."""
-    sources = [group for task in registry.TASKS.values() for group in task.sources.settings.items()]
+    """The group of settings of each choice, besides those of every run, by the flag and the choice's name.
+
+    Sources of two tasks may have one name, so a source's name here has the task before it.
+    """
     return {
         "strategies": {name: strategy.settings for name, strategy in strategies.STRATEGIES.items()},
         "method": {name: method.settings for name, method in _methods().items()},
         "aggregator": {name: aggregator.settings for name, aggregator in aggregators.AGGREGATORS.items()},
-        "client_data": dict(sources),
+        "client_data": {
+            f"{task}/{name}": group
+            for task, of_task in registry.TASKS.items()
+            for name, group in of_task.sources.settings.items()
+        },
         "partition": dict(partitions.SETTINGS),
     }
 
