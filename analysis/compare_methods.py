@@ -142,11 +142,11 @@ def render(table: pd.DataFrame, form: str, without: Sequence[str] = ()) -> str:
     """The table of `compare` in one of `compare_runs.FORMATS`. For reading, some columns may be left out."""
     if form == "csv":
         return table.to_csv(index=False)
-    with_participants = table["participants_accuracy"].notna().any()
-    with_costs = table[list(costs.NAMES)].notna().any(axis=None)
-    unknown = [*([] if with_participants else ["participants"]), *([] if with_costs else _COSTS)]
-    without = [*without, *unknown]
-    cells = pd.DataFrame([_readable(row) for _, row in table.iterrows()]).drop(columns=without)
+    if table["participants_accuracy"].isna().all():
+        without = [*without, "participants"]
+    if table[list(costs.NAMES)].isna().all(axis=None):
+        without = [*without, *_COSTS]
+    cells = pd.DataFrame([_readable(row) for _, row in table.iterrows()]).drop(columns=list(without))
     judged_by = table.attrs["metric"]
     side = "" if judged_by.higher_is_better else ", with the sign changed: positive is better"
     note = (
@@ -157,9 +157,9 @@ def render(table: pd.DataFrame, form: str, without: Sequence[str] = ()) -> str:
         f"over all rows with at least {inference.LEAST_SEEDS} seeds. A difference within ±{MARGIN * judged_by.upper:g} "
         f"does not matter. Worst tenth: mean of the {{lowest}} {WORST_SHARE:.0%} of personalized accuracies."
     )
-    if with_participants:
+    if "participants" in cells:
         note += " Participants: mean accuracy of participants, with the models that they keep, if any."
-    if with_costs:
+    if {"examples", *_COSTS} <= {*cells}:
         note += (
             " Examples: visits (uses of an example) in local steps. All visits: also those outside of local steps, "
             "such as head epochs, second batches, full gradients and losses that choose a cluster. Down, up: what a "

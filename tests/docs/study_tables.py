@@ -16,6 +16,7 @@ from analysis.report import tables as report_tables
 RESULTS = pathlib.Path(__file__).parents[2] / "docs" / "results"
 SMALL = RESULTS / "paper-small.zip"
 MEDIUM = RESULTS / "paper-medium.zip"
+COMPARISON = RESULTS / "comparison-femnist.zip"
 SEARCH = RESULTS / "comparison-femnist-search.zip"
 _WORDS = {
     claims.SUPPORTED: "**holds**",
@@ -192,6 +193,13 @@ def search_femnist() -> str:
     table = pd.DataFrame.from_dict(cells, orient="index").sort_index().sort_index(axis=1).fillna("–")
     table.columns = [f"momentum {momentum:g}, {rounds} rounds" for momentum, rounds in table.columns]
     return markdown(table.rename_axis("client learning rate").reset_index())
+
+
+def comparison_femnist() -> str:
+    """Methods and strategies compared on Federated EMNIST, as far as their runs are finished."""
+    table = compare_methods.compare(compare_methods.reference_first(runs.read_all([COMPARISON])))
+    same = [*("method", "settings", "seeds"), *("participants", "examples", "all visits", "down", "up", "kept")]
+    return compare_methods.render(table, "markdown", [*same, "wall time (s)"])
 
 
 def _verdicts(records: pathlib.Path) -> str:
