@@ -222,6 +222,37 @@ def test_the_same_generator_draws_the_same_weights_and_leaves_the_global_seed_al
     assert all((a == b).all() for a, b in zip(_functional_form(keras).initial_weights[0], before, strict=True))
 
 
+class _Residual(L.Layer):
+    """A layer with weights of its own, and a layer that makes its weights when it is called."""
+
+    def __init__(self):
+        super().__init__()
+        self.dense = L.Dense(6)
+
+    def build(self, shape):
+        self.shift = self.add_weight("shift", (6,), initializer="random_normal")
+
+    def call(self, x):
+        return x + self.dense(x) + self.shift
+
+
+def test_weights_of_layers_inside_of_attention_and_own_layers_follow_the_generator():
+    words = tf.keras.Input([7], dtype=tf.int32)
+    hidden = L.Embedding(WORDS, 6)(words)
+    hidden = L.GlobalAveragePooling1D()(_Residual()(L.MultiHeadAttention(2, 3)(hidden, hidden)))
+    keras = tf.keras.Model(words, L.Dense(5)(hidden))
+    model, again, other = (_functional_form(keras, rng=np.random.default_rng(seed)) for seed in (0, 0, 1))
+    weights = {w.name: model.initial_weights[0][i] for i, w in enumerate(keras.trainable_weights)}
+    for ours, its, another in zip(*(one.initial_weights[0] for one in (model, again, other)), strict=True):
+        np.testing.assert_array_equal(ours, its)
+        assert not ours.any() or (ours != another).any()
+    (query, key) = (next(w for name, w in weights.items() if part in name) for part in ("query/kernel", "key/kernel"))
+    assert (query != key).all()
+    x, _ = _examples(model)
+    with_weights = model.to_keras(model.initial_weights[0])
+    np.testing.assert_allclose(model.logits(model.initial_weights[0], x, None), with_weights(x), atol=1e-6)
+
+
 def test_head_is_the_last_layer_with_weights_unless_layers_are_named():
     layers = [L.Dense(4, name="a"), L.Dense(3, name="b"), L.Dense(5, use_bias=False, name="c")]
     keras = _sequential([8], layers)
@@ -296,6 +327,7 @@ REFUSED = {
     "noise": (lambda: [L.GaussianNoise(0.1), L.Dense(5)], "draws at random"),
     "dropout inside": (lambda: [L.Reshape([8, 1]), L.LSTM(5, dropout=0.1)], "a Dropout layer"),
     "a Dropout layer inside": (lambda: [_Block(), L.Dense(5)], "'dropout.*' .* inside of another layer"),
+    "a constraint": (lambda: [L.Dense(5, kernel_constraint="non_neg")], "a constraint on its weights"),
     "a penalty": (lambda: [L.Dense(5, kernel_regularizer="l2")], "losses of its own"),
     "no weights": (lambda: [L.Flatten()], "no trainable weights"),
     "no attribute": (lambda: [_NoAttribute()], "not an attribute of a layer"),

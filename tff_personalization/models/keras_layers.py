@@ -1,10 +1,12 @@
 """Keras layers in the functional form of a model: their order, and the operations that replace them."""
 
+import types
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeAlias
 
 import numpy as np
 import tensorflow as tf
+from keras.src import backend
 
 from tff_personalization import errors
 from tff_personalization.models import functional, named_inputs
@@ -85,6 +87,8 @@ def refuse(model: tf.keras.Model, inputs: named_inputs.Inputs | None) -> None:
             raise errors.UserError(
                 f"{said} is inside of another layer, where it gets no seed: make it a layer of the model itself."
             )
+        if any(variable.constraint is not None for variable in layer.trainable_weights):
+            raise errors.UserError(f"{said} has a constraint on its weights, which nothing applies: build it without.")
         if getattr(layer, "stateful", False):
             raise errors.UserError(f"{said} keeps a state from batch to batch: build it without stateful=True.")
 
@@ -199,12 +203,29 @@ def _activation(layer: Layer, operations: functional.Operations) -> Callable[[tf
 def drawn(model: tf.keras.Model, rng: np.random.Generator) -> dict[int, np.ndarray]:
     """New values of the trainable variables by id, from copies of the layers with seeded initializers."""
     values: dict[int, np.ndarray] = {}
-    for layer in flat(model):
-        if layer.trainable_weights:
-            copy = type(layer).from_config(_with_seeds(layer.get_config(), rng))
-            copy.build_from_config(layer.get_build_config())
-            values |= {id(v): new.numpy() for v, new in zip(layer.weights, copy.weights, strict=True)}
+    # Initializers that a layer's configuration does not have ask Keras' own generator for a seed.
+    keras_seeds = backend._SEED_GENERATOR
+    before = getattr(keras_seeds, "generator", None)
+    keras_seeds.generator = types.SimpleNamespace(randint=lambda least, end: int(rng.integers(least, int(end))))
+    try:
+        for layer in flat(model):
+            if layer.trainable_weights:
+                values |= _drawn_by(layer, rng)
+    finally:
+        keras_seeds.generator = before
     return values
+
+
+def _drawn_by(layer: Layer, rng: np.random.Generator) -> dict[int, np.ndarray]:
+    copy = type(layer).from_config(_with_seeds(layer.get_config(), rng))
+    copy.build_from_config(layer.get_build_config())
+    values: dict[int, np.ndarray] = {}
+    mine, its = layer.weights, copy.weights
+    if len(mine) != len(its):  # layers inside make weights when they are called, as in attention
+        mine, its = (one._trainable_weights + one._non_trainable_weights for one in (layer, copy))
+        for inner in layer._flatten_layers(recursive=False, include_self=False):
+            values |= _drawn_by(inner, rng)
+    return values | {id(v): new.numpy() for v, new in zip(mine, its, strict=True)}
 
 
 def _with_seeds(config: Any, rng: np.random.Generator) -> Any:
