@@ -103,6 +103,27 @@ BAD_PLUGINS = {
         "aggregators.register('mine', tff.aggregators.MeanFactory())\n",
         ["aggregator 'mine' is registered as a MeanFactory", "aggregators.Aggregator is expected"],
     ),
+    **{
+        f"a task with {value} as its {part}": (
+            "p.py",
+            "import tensorflow as tf\nfrom tff_personalization.models import outputs\n"
+            "from tff_personalization.tasks import registry, sources\n"
+            "parts = {'predicts': outputs.classes('ab'), 'features': tf.TensorSpec([2]),\n"
+            "         'models': {'m': lambda n, rng: None}, 'sources': sources.own(mine=lambda options: None)}\n"
+            f"registry.register('mine', registry.Task(**parts | {{'{part}': {value}}}))\n",
+            [f"task 'mine': {part} is a", *hints],
+        )
+        for part, value, hints in [
+            ("predicts", "['a', 'b']", ["list", "outputs.classes(names)"]),
+            ("features", "(28, 28)", ["tuple", "a tf.TensorSpec of numbers"]),
+            ("features", "tf.TensorSpec([], tf.string)", ["TensorSpec", "of numbers"]),
+            ("features", "{'x': tf.TensorSpec([None])}", ["dict", "with a known shape"]),
+            ("models", "{}", ["dict", "functions by name"]),
+            ("sources", "sources.own()", ["Catalogue", "with a source"]),
+            ("models", "{'m': tf.keras.Sequential([tf.keras.Input([2])])}", ["dict", "def network(num_logits, rng)"]),
+            ("sources", "lambda options: None", ["function", "sources.own(name=load)"]),
+        ]
+    },
     "an optimizer that is a number": (
         "p.py",
         "from tff_personalization import optimizers\noptimizers.register('mine', 0.1)\n",

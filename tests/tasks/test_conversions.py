@@ -206,6 +206,18 @@ def test_a_network_with_another_output_than_the_task_is_refused(output, predicts
         task.build("mine", np.random.default_rng(0))
 
 
+@pytest.mark.parametrize(
+    "features",
+    [tf.TensorSpec([3]), tf.TensorSpec([2, 2]), {"mine": tf.TensorSpec([3])}, {"mine": tf.TensorSpec([])}],
+    ids=["more", "another rank", "of one name", "a name's rank"],
+)
+def test_a_network_with_another_input_than_the_features_is_refused(features):
+    network = tf.keras.Sequential([tf.keras.Input([2], name="mine"), L.Dense(2)])
+    task = dataclasses.replace(TASK, features=features, models={"mine": lambda num_classes, rng: network})
+    with pytest.raises(errors.UserError, match=r"its input 'mine' has the shape \(2,\) .* features have .*: give both"):
+        task.build("mine", np.random.default_rng(0))
+
+
 def test_the_absolute_error_is_summed_and_what_is_too_large_or_not_finite_counts_as_the_largest():
     scoring = outputs.real_numbers("ab", largest_error=2, unit="cm").scoring
     said, right = np.array([[1.0, 9], [np.nan, 3]], np.float32), np.array([[1.5, 0], [0, 4]], np.float32)

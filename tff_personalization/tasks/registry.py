@@ -106,7 +106,7 @@ class Task:
         network = made if isinstance(made, Network) else Network(made)
         try:
             if isinstance(network.model, tf.keras.Model):
-                self._check_output(network.model)
+                self._check_shapes(network.model)
                 return keras_network.from_keras(
                     network.model,
                     self.predicts.scoring,
@@ -130,8 +130,19 @@ class Task:
             "tff.learning.models.FunctionalModel or a SeededModel."
         )
 
-    def _check_output(self, model: tf.keras.Model) -> None:
-        """Raises UserError if a Keras model gives something else than a logit of each class, or one number each."""
+    def _check_shapes(self, model: tf.keras.Model) -> None:
+        """Raises UserError if a Keras model takes other examples, or gives other than a logit of each class."""
+        for tensor in model.inputs or ():
+            name, shape = tensor.node.layer.name, tensor.shape[1:]
+            if isinstance(self.features, tf.TensorSpec):
+                fitting = [self.features.shape, tf.TensorShape([*self.features.shape, 1])]
+            else:  # `from_keras` refuses other names
+                fitting = [self.features[name].shape if name in self.features else shape]
+            if not any(map(shape.is_compatible_with, fitting)):
+                raise errors.UserError(
+                    f"its input {name!r} has the shape {tuple(shape)} for an example, and the task's features have "
+                    f"{tuple(fitting[0])}: give both the same."
+                )
         places = self.predicts.label.shape if self.predicts.by_place else []
         expected = tf.TensorShape([*places, self.num_classes])
         if model.outputs and not (found := model.outputs[0].shape[1:]).is_compatible_with(expected):
@@ -214,9 +225,43 @@ MODELS: dict[str, None] = {}
 
 
 def register(name: str, task: Task) -> None:
-    """Makes a task a choice of `--task`, its networks of `--model`. Raises UserError if the task's name is taken."""
+    """Makes a task a choice of `--task`, its networks of `--model`.
+
+    Raises:
+        UserError: the task's name is taken, or a part of the task is not of its type.
+    """
+    if isinstance(task, Task):
+        _check_parts(name, task)
     registries.add(TASKS, "task", name, task, Task)
     MODELS.update(dict.fromkeys(task.models))
+
+
+def _of_numbers(spec: tf.TensorSpec) -> bool:
+    """Whether values of the type are arrays of numbers of a known shape."""
+    numbers = spec.dtype.is_integer or spec.dtype.is_floating or spec.dtype.is_bool
+    return numbers and spec.shape.is_fully_defined()
+
+
+def _check_parts(name: str, task: Task) -> None:
+    """Raises UserError if a part of a task is not of its type."""
+    models = list(task.models.values()) if isinstance(task.models, Mapping) else []
+    features = task.features.values() if isinstance(task.features, Mapping) else [task.features]
+    functions = [callable(one) and not isinstance(one, tf.keras.Model) for one in models]
+    of_type = {
+        "predicts": isinstance(task.predicts, outputs.Output),
+        "features": all(isinstance(spec, tf.TensorSpec) and _of_numbers(spec) for spec in features),
+        "models": bool(models) and all(functions),
+        "sources": isinstance(task.sources, sources.Catalogue) and bool(task.sources.named),
+    }
+    expected = {
+        "predicts": "an Output, such as outputs.classes(names)",
+        "features": "a tf.TensorSpec of numbers with a known shape, or several by name",
+        "models": "functions by name that build a network: def network(num_logits, rng)",
+        "sources": "a Catalogue with a source, such as sources.own(name=load)",
+    }
+    for part in (part for part, right in of_type.items() if not right):
+        found = registries.described(getattr(task, part))
+        raise errors.UserError(f"task {name!r}: {part} is {found}; expected: {expected[part]}.")
 
 
 register(
