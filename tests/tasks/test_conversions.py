@@ -86,11 +86,37 @@ def test_an_integer_that_named_inputs_would_round_is_refused():
         ({"labels": ["half"]}, "values other than 0 and 1"),
         ({"split": "mood"}, "the part of a row is 'calm'"),
         ({"classes": ["calm"]}, "'mood' has 'loud'"),
+        ({"labels": "up", "classes": [1]}, "'up' has 0, which is none"),
+        ({"features": ["speed", "mood"]}, "'mood' has values that are not numbers .*'calm'"),
+        ({"labels": ["mood"]}, "'mood' has values that are not numbers"),
+        ({"labels": "mood", "real_numbers": True}, "'mood' has values that are not numbers"),
     ],
 )
 def test_a_table_that_does_not_fit_is_refused(changes, hint):
     with pytest.raises(errors.UserError, match=hint):
         conversions.from_frame(TABLE.assign(half=[0, 0.5, 1, 1]), **FRAME | changes)
+
+
+@pytest.mark.parametrize("dtype", ["category", "string"])
+def test_classes_may_be_a_column_of_pandas_own_types(dtype):
+    archive = conversions.from_frame(TABLE.astype({"mood": dtype}), **FRAME)
+    assert (archive.classes, archive.y.tolist()) == (("calm", "loud"), [0, 1, 1, 0])
+
+
+def test_one_feature_may_be_given_without_a_list():
+    assert conversions.from_frame(TABLE, **FRAME | {"features": "speed"}).x.tolist() == [[1], [2], [3], [4]]
+
+
+def test_classes_may_have_numbers_as_names():
+    archive = conversions.from_arrays(np.zeros([2, 1]), np.arange(2), np.arange(2), np.arange(2), "numbers")
+    assert archive.classes == ("0", "1")
+    assert outputs.classes(np.arange(2)).names == ("0", "1")
+
+
+@pytest.mark.parametrize("dtype", [str, object])
+def test_labels_that_are_words_are_refused(dtype):
+    with pytest.raises(ValueError, match="y: integers or real numbers expected, got values such as 'b'"):
+        conversions.from_arrays(np.zeros([2, 1]), np.array(["b", "a"], dtype), np.arange(2), ["a", "b"], "words")
 
 
 def test_one_column_of_labels_that_apply_or_not():

@@ -56,7 +56,9 @@ class Output:
 def classes(names: Sequence[str]) -> Output:
     """One class for each example. Labels are int32 scalars; the loss is the mean cross-entropy of softmax, in nats."""
     label = tf.TensorSpec([], tf.int32)
-    return Output(tuple(names), label, functional.ONE_PREDICTION, "one class for each example", one_class=True)
+    return Output(
+        tuple(map(str, names)), label, functional.ONE_PREDICTION, "one class for each example", one_class=True
+    )
 
 
 def classes_by_place(names: Sequence[str], length: int, padding: int | None = None, batch_size: int = 128) -> Output:
@@ -88,7 +90,7 @@ def classes_by_place(names: Sequence[str], length: int, padding: int | None = No
 
     scoring = functional.Scoring(mean_loss, count_correct, count_predictions, batch_size)
     label = tf.TensorSpec([length], tf.int32)
-    return Output(tuple(names), label, scoring, "a class at each place of an example", by_place=True)
+    return Output(tuple(map(str, names)), label, scoring, "a class at each place of an example", by_place=True)
 
 
 def several_labels(names: Sequence[str]) -> Output:
@@ -110,7 +112,7 @@ def several_labels(names: Sequence[str]) -> Output:
 
     scoring = functional.Scoring(mean_loss, count_correct, lambda labels: tf.size(labels))
     label = tf.TensorSpec([len(names)], tf.int32)
-    return Output(tuple(names), label, scoring, "several labels for each example", "sigmoid")
+    return Output(tuple(map(str, names)), label, scoring, "several labels for each example", "sigmoid")
 
 
 def real_numbers(
@@ -158,4 +160,4 @@ def real_numbers(
         metric=metric,
     )
     label = tf.TensorSpec([len(names)], tf.float32)
-    return Output(tuple(names), label, scoring, "real numbers for each example", "linear")
+    return Output(tuple(map(str, names)), label, scoring, "real numbers for each example", "linear")

@@ -100,6 +100,8 @@ class Archive:
                 if not np.isfinite(values).all():
                     raise ValueError(f"{name}: finite numbers expected")
                 continue
+            if values.dtype.kind not in "iub":
+                raise ValueError(f"{name}: integers or real numbers expected, got values such as {values.flat[0]!r}")
             if count and not (values.min() >= 0 and values.max() < most):
                 raise ValueError(f"{name}: 0 to {most - 1} expected, got {values.min()} to {values.max()}")
         if list(self.clients) != sorted(set(self.clients)):

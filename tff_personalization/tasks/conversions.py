@@ -29,7 +29,7 @@ def from_arrays(
 
     Args:
         x: shape (N, …), the network's input; several arrays by name for a network with named inputs.
-        y: shape (N, …), what it predicts.
+        y: shape (N, …), what it predicts: indices into `classes`, labels of 0 and 1, or real numbers.
         client: shape (N,), the name of each example's client.
         classes: the names of the classes or labels.
         source: what the data is, in a few words; begins with "synthetic" if it was generated.
@@ -43,14 +43,14 @@ def from_arrays(
     names = np.asarray(client).astype(str)
     parts = np.zeros(len(names), bool) if is_test is None else np.asarray(is_test, bool)
     x, y = np.asarray(x), np.asarray(y)
-    return archives.Archive.from_names(x, y, names, parts, tuple(classes), source, inputs=inputs)
+    return archives.Archive.from_names(x, y, names, parts, tuple(map(str, classes)), source, inputs=inputs)
 
 
 def from_frame(
     frame: pd.DataFrame,
     *,
     client: str,
-    features: Sequence[str] | Mapping[str, Sequence[str]],
+    features: str | Sequence[str] | Mapping[str, Sequence[str]],
     labels: str | Sequence[str],
     classes: Sequence[str] | None = None,
     real_numbers: bool = False,
@@ -62,7 +62,7 @@ def from_frame(
     Args:
         frame: the table.
         client: the column that names the client.
-        features: the columns that are the network's input, as float32; several lists by name for named inputs.
+        features: the column or columns of the network's input, as float32; several lists by name for named inputs.
         labels: the column with the class; or several columns, each of a label that applies (1) or not (0); or the
             columns of real numbers.
         classes: the names of the classes; by default the sorted values of the column.
@@ -74,33 +74,52 @@ def from_frame(
         UserError: a column is missing, or has values that cannot be used.
     """
     inputs = features if isinstance(features, Mapping) else {"": features}
-    columns = [labels] if isinstance(labels, str) else list(labels)
+    inputs = {name: _listed(names) for name, names in inputs.items()}
+    columns = _listed(labels)
     wanted = [client, *(name for names in inputs.values() for name in names), *columns]
     wanted += [split] if split else []
     if missing := [name for name in wanted if name not in frame.columns]:
         raise errors.UserError(f"the table has no column {missing[0]!r}; it has {', '.join(map(str, frame.columns))}.")
     if (holes := frame[wanted].isna().sum()).any():
         raise errors.UserError(f"the column {holes.idxmax()!r} has {holes.max()} missing values: drop or fill them.")
-    arrays = {name: frame[list(names)].to_numpy(np.float32) for name, names in inputs.items()}
+    arrays = {name: _numbers(frame, names) for name, names in inputs.items()}
     if real_numbers:
-        y, names = frame[columns].to_numpy(np.float32), columns
+        y, names = _numbers(frame, columns), columns
     elif not isinstance(labels, str):
-        y, names = frame[columns].to_numpy(np.float64).astype(np.int32), list(classes or columns)
-        if not np.isin(frame[columns].to_numpy(np.float64), (0, 1)).all():
+        numbers = _numbers(frame, columns)
+        y, names = numbers.astype(np.int32), columns if classes is None else list(classes)
+        if not np.isin(numbers, (0, 1)).all():
             raise errors.UserError(f"the labels {', '.join(columns)} have values other than 0 and 1: convert them.")
     else:
         names = list(classes) if classes is not None else sorted(frame[labels].unique())
         y = pd.Index(names).get_indexer(frame[labels]).astype(np.int32)
-        if (unknown := frame[labels][y < 0]).any():
+        if len(unknown := frame[labels][y < 0]):
             raise errors.UserError(f"the column {labels!r} has {unknown.iloc[0]!r}, which is none of the classes.")
     return from_arrays(
         arrays if isinstance(features, Mapping) else arrays[""],
         y,
         frame[client].to_numpy(),
-        [str(name) for name in names],
+        names,
         source,
         None if split is None else named_classes.is_test(f"the column {split!r}", frame[split].tolist()),
     )
+
+
+def _listed(columns: str | Sequence[str]) -> list[str]:
+    return [columns] if isinstance(columns, str) else list(columns)
+
+
+def _numbers(frame: pd.DataFrame, columns: Sequence[str]) -> np.ndarray:
+    """The columns as float32, shape (N, columns). Raises UserError if a value is not a number."""
+    for column in columns:
+        try:
+            frame[column].to_numpy(np.float32)
+        except (TypeError, ValueError) as error:
+            raise errors.UserError(
+                f"the column {column!r} has values that are not numbers ({error}): convert them, as with "
+                "pandas.get_dummies."
+            ) from error
+    return frame[columns].to_numpy(np.float32)
 
 
 def from_client_data(
