@@ -216,6 +216,10 @@ def finished_run(tmp_path_factory, by_writer_archive):
         data = _NO_DATA if task.predicts.by_place else federated_data.load(chosen)
         figures = {"rounds": last, "validation_round": {"round": best}, "strategy": chosen.strategies[0]}
         epochs = {"personalization_epochs": chosen.personalization_epochs}
+        without_figures = {
+            name: dict.fromkeys(kind) if isinstance(kind, dict) else {} if kind is dict else 0
+            for name, kind in run_records.SUMMARY.items()
+        }
         with run_writer.opened(directory, data, {}) as writer:
             for round_number in (best, last):
                 # Other weights than the untrained model's, and biases that are not zero.
@@ -223,7 +227,7 @@ def finished_run(tmp_path_factory, by_writer_archive):
                 model = task.build(chosen.model, rng)
                 weights = [w + 0.05 * rng.normal(size=w.shape).astype(np.float32) for w in model.initial_weights[0]]
                 writer.models.save(weights, round_number)
-            writer.write_json("summary.json", {**dict.fromkeys(run_records.SUMMARY), **figures, **epochs})
+            writer.write_json("summary.json", {**without_figures, **figures, **epochs})
         return directory.path
 
     return make

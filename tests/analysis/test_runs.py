@@ -55,6 +55,24 @@ def test_a_missing_json_entry_is_named(make_run):
     _expect("summary.json: no 'gain' in it", lambda: runs_lib.read(directory).summary)
 
 
+@pytest.mark.parametrize(
+    ("file", "entry", "damage"),
+    [
+        ("config.json", "flags", None),
+        ("config.json", "seed", "one"),
+        ("summary.json", "gain", None),
+        ("summary.json", "strategies", []),
+        ("summary.json", "personalized_accuracy", {"mean": "0.9", "sd": 0.1}),
+        ("summary.json", "rounds_to_target", {"target_accuracy": 0.8}),
+        ("summary.json", "times", {}),
+    ],
+)
+def test_a_json_entry_of_another_type_is_named(make_run, file, entry, damage):
+    path = make_run() / file
+    path.write_text(json.dumps(json.loads(path.read_text()) | {entry: damage}))
+    _expect(f"{path}: {entry!r} in it is damaged", lambda: runs_lib.read(path.parent).summary)
+
+
 def test_a_missing_csv_column_is_named(make_run):
     directory = make_run()
     pd.read_csv(directory / "clients.csv").drop(columns="accuracy").to_csv(directory / "clients.csv")

@@ -5,6 +5,7 @@ The run directory may be in a zip file; see `places`.
 
 import dataclasses
 import functools
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -22,11 +23,20 @@ _K_SHOT = ("examples", "strategy", "epoch", "accuracy_mean", "accuracy_q25", "ac
 _CHOICE = ("learning_rate", "strategy", "epoch", "accuracy_mean")
 _DECOMPOSITION = ("round", "level", "epochs", "part", "relative_norm", "cosine_with_fed_sgd", "share")
 _DISTRIBUTION = ("strategy", "epoch", "bin_low", "bin_high", "clients")
-_CONFIG = ("run_name", "method", "task", "source", "synthetic", "seed", "flags")
-SUMMARY = (  # what summary.json has at least
-    *("rounds", "strategy", "personalization_epochs", "test_clients", "initial_accuracy", "personalized_accuracy"),
-    *("gain", "share_gaining", "share_hurt", "rounds_to_target", "times"),
-)
+_NUMBER = (int, float, type(None))  # null where there is none, as without a client with test examples
+_SPREAD = {"mean": _NUMBER, "sd": _NUMBER}
+# What config.json and summary.json have at least: the type of each entry, or those of its parts.
+_CONFIG = {
+    **dict.fromkeys(("run_name", "method", "task", "source"), str),
+    **{"synthetic": bool, "seed": int, "flags": dict},
+}
+SUMMARY = {
+    **{"rounds": int, "strategy": str, "personalization_epochs": int, "test_clients": int},
+    **dict.fromkeys(("initial_accuracy", "personalized_accuracy", "gain"), _SPREAD),
+    **{"share_gaining": _NUMBER, "share_hurt": _NUMBER, "strategies": dict},
+    "rounds_to_target": {"target_accuracy": _NUMBER, **dict.fromkeys(("initial", "personalized"), _NUMBER)},
+    "times": {"wall_seconds": _NUMBER, "examples_per_second": _NUMBER},
+}
 
 
 class NotRecordedError(UserError):
@@ -99,7 +109,7 @@ class Run:
                 f"{self.directory}: unfinished run (no summary.json); "
                 "to finish it, repeat the command that started it, with the same flags"
             )
-        return places.read_json(self.directory / "summary.json", SUMMARY)
+        return _read_json(self.directory / "summary.json", SUMMARY)
 
     @functools.cached_property
     def metrics(self) -> pd.DataFrame:
@@ -277,7 +287,22 @@ def read(path: places.Named) -> Run:
         raise UserError(f"{directory}: not a directory; give a run directory")
     if not (directory / "config.json").exists():
         raise UserError(f"{directory}: not a run directory (no config.json); give the directory that a run wrote")
-    return Run(directory, places.read_json(directory / "config.json", _CONFIG))
+    return Run(directory, _read_json(directory / "config.json", _CONFIG))
+
+
+def _read_json(path: places.Place, types: Mapping[str, Any]) -> dict[str, Any]:
+    """The JSON object in a file; UserError when it is malformed, or an entry is missing or has another type."""
+    contents = places.read_json(path, types)
+    for name, expected in types.items():
+        found, parts = contents[name], expected
+        if not isinstance(expected, dict):
+            found, parts = {name: found}, {name: expected}
+        sound = isinstance(found, dict) and all(
+            part in found and isinstance(found[part], kind) for part, kind in parts.items()
+        )
+        if not sound:
+            raise UserError(f"{path}: {name!r} in it is damaged; restore the file or repeat the run")
+    return contents
 
 
 def _predictions(table: pd.DataFrame) -> pd.Series:
