@@ -186,6 +186,8 @@ def _row(group: dict[int, runs_lib.Run], strategy: str, reference: dict[int, run
             raise UserError(
                 f"{run.directory}: the reference has no run with seed {seed}; give one, or leave this run out"
             )
+        if run.config["task"] != reference[seed].config["task"]:
+            raise UserError(f"{run.directory}: another task than {reference[seed].directory}; give runs of one task")
         if run.config.get("data_sha256") != reference[seed].config.get("data_sha256"):
             raise UserError(
                 f"{run.directory}: other client data than {reference[seed].directory} (its SHA-256 differs); give runs "

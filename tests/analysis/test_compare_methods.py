@@ -291,3 +291,11 @@ def test_what_cannot_be_compared_is_refused(make_run, other, message):
     runs = runs_lib.read_all([make_run("a", method="fed_avg"), make_run("b", **other)])
     with pytest.raises(UserError, match=message):
         compare_methods.compare(runs)
+
+
+def test_runs_of_several_tasks_are_not_compared(make_run):
+    directories = [make_run("a", method="fed_avg"), make_run("b", method="reptile")]
+    path = directories[1] / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"task": "emnist10"}))
+    with pytest.raises(UserError, match=r"b: another task than .*a; give runs of one task"):
+        compare_methods.compare(runs_lib.read_all(directories))
