@@ -64,7 +64,7 @@ def _by_strategy(
             for strategy, figures in figures_of(run).items()
         ]
         for strategy, several in pd.DataFrame(found).groupby("strategy", sort=False) if found else ():
-            measures = several.drop(columns="strategy")
+            measures = several.drop(columns="strategy").astype(float)  # None without a client with test examples
             spread = measures.std(ddof=1).add_suffix("_sd")
             row = {"configuration": configuration.label, "strategy": strategy, "seeds": len(several)}
             rows.append({**row, **measures.mean(), **spread})

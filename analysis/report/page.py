@@ -165,7 +165,8 @@ def _of_run(run: runs_lib.Run) -> dict[str, Any]:
                 "initial accuracy": _spread(summary["initial_accuracy"]),
                 "personalized accuracy": f"{_spread(summary['personalized_accuracy'])}, {strategy}, {epochs} epochs",
                 "gain": _spread(summary["gain"], "+"),
-                "hurt": f"{summary['share_hurt']:.1%} of {outcome.tested_clients(run)} clients with test examples",
+                "hurt": f"{_number(summary['share_hurt'], '.1%')} of {outcome.tested_clients(run)} clients with test "
+                "examples",
                 f"first round at {target['target_accuracy']:g}": ", ".join(
                     f"{kind} {target[kind] or 'never'}" for kind in look.KINDS
                 ),
@@ -179,8 +180,12 @@ def _of_run(run: runs_lib.Run) -> dict[str, Any]:
     }
 
 
-def _spread(figures: Mapping[str, float], sign: str = "") -> str:
-    return f"{figures['mean']:{sign}.3f} ± {figures['sd']:.3f} over clients"
+def _spread(figures: Mapping[str, float | None], sign: str = "") -> str:
+    return f"{_number(figures['mean'], f'{sign}.3f')} ± {_number(figures['sd'], '.3f')} over clients"
+
+
+def _number(value: float | None, form: str) -> str:
+    return "–" if value is None else f"{value:{form}}"
 
 
 def _galleries(found: study.Study) -> Mapping[str, Any]:

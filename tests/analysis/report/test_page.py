@@ -7,6 +7,7 @@ import re
 import subprocess
 import sys
 
+import pandas as pd
 import pytest
 
 from analysis import claims, outcome
@@ -174,3 +175,18 @@ def test_a_folder_of_runs_of_any_name_has_a_whole_page(make_run, name):
 def test_an_unfinished_run_has_no_page_and_is_told_how_to_finish(make_run):
     with pytest.raises(UserError, match=r"unfinished run .* repeat the command"):
         report.write(make_run(finished=False))
+
+
+def test_a_run_without_a_client_with_test_examples_has_a_page(make_run):
+    path = make_run(release="aggregates") / "summary.json"
+    summary, none = json.loads(path.read_text()), {"mean": None, "sd": None}
+    figures = {f"{kind}_accuracy": none for kind in ("initial", "personalized")}
+    figures |= {"gain": none, "share_gaining": None, "share_hurt": None}
+    strategies = dict.fromkeys(("fine_tuning", "head_only"), figures)
+    untested = {"test_clients_without_test_data": summary["test_clients"], "strategies": strategies}
+    path.write_text(json.dumps(summary | figures | untested))
+    histogram = path.with_name("distribution.csv")
+    pd.read_csv(histogram).assign(clients=0).to_csv(histogram, index=False)
+    shown = Parts(page_lib.build(path.parent)).shown
+    assert any("No held-out client has test examples" in text for text in shown)
+    assert "– ± – over clients" in shown
