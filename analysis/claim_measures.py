@@ -10,6 +10,7 @@ import pandas as pd
 
 from analysis import compared_runs, study
 from analysis import runs as runs_lib
+from tff_personalization.errors import UserError
 
 
 @dataclasses.dataclass(frozen=True)
@@ -66,6 +67,10 @@ def _by_seed(
         if seed not in group
     ]
     found = [values(*of_seed) for of_seed in runs]
+    for of_seed, values_of_seed in zip(runs, found, strict=True):
+        if values_of_seed.empty:
+            compared = " and ".join(str(run.directory) for run in of_seed)
+            raise UserError(f"{compared}: no test client in common; give runs with the same data, split and seed")
     return Measured(found, tuple(run for of_seed in runs for run in of_seed), note=" ".join(lacking))
 
 

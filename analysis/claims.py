@@ -24,8 +24,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from analysis import claim_measures, command_line, compared_runs, inference, metric, study
+from analysis import runs as runs_lib
 from analysis.paper_claims import CLAIMS, Claim
 from tff_personalization.errors import UserError
+from tff_personalization.records import places
 
 LEVEL = 1 - inference.CONFIDENCE
 SUPPORTED, NOT_SUPPORTED, NO_DIFFERENCE = "supported", "not supported", "no difference that matters"
@@ -43,7 +45,7 @@ def judge(of: study.Study, claims: Sequence[Claim] = CLAIMS) -> list[dict[str, A
         that validation clients choose, or None.
     """
     judged = [(claim, of.by_name[claim.experiment]) for claim in claims if claim.experiment in of.by_name]
-    measured = [claim.measure(experiment, False) for claim, experiment in judged]
+    measured = [_measured(claim, experiment, False, of.directory) for claim, experiment in judged]
     estimates = [inference.estimate(found.values) if found.values else None for found in measured]
     raw = {
         place: _p_value(estimate, claim)
@@ -79,7 +81,7 @@ def judge(of: study.Study, claims: Sequence[Claim] = CLAIMS) -> list[dict[str, A
                 "data": ", ".join(dict.fromkeys(run.source for run in found.runs)),
                 "synthetic": any(run.config["synthetic"] for run in found.runs),
                 "missing": list(experiment.missing),
-                "chosen": _as_chosen(experiment, claim) if estimate else None,
+                "chosen": _as_chosen(experiment, claim, of.directory) if estimate else None,
             }
         )
     return verdicts
@@ -101,8 +103,18 @@ def verdict(experiment: study.Experiment, claim: Claim) -> dict[str, Any]:
     return judge(study.Study(pathlib.Path(), (experiment,)), [claim])[0]
 
 
-def _as_chosen(experiment: study.Experiment, claim: Claim) -> dict[str, Any] | None:
-    found = claim.measure(experiment, True)
+def _measured(
+    claim: Claim, experiment: study.Experiment, chosen: bool, directory: places.Place
+) -> claim_measures.Measured:
+    """The values of a claim; none, with the reason, where a run lacks a record."""
+    try:
+        return claim.measure(experiment, chosen)
+    except runs_lib.NotRecordedError as reason:
+        return claim_measures.Measured([], missing=str(reason).replace(f"{directory}/", ""))
+
+
+def _as_chosen(experiment: study.Experiment, claim: Claim, directory: places.Place) -> dict[str, Any] | None:
+    found = _measured(claim, experiment, True, directory)
     if not found.values:
         return None
     estimate = inference.estimate(found.values)
