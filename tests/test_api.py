@@ -1,6 +1,7 @@
 """The program from Python: the command's settings, files and errors, and no traces in the process."""
 
 import asyncio
+import dataclasses
 import doctest
 import json
 import signal
@@ -17,7 +18,9 @@ import tff_personalization as tp
 from tests import forked, processes, shared_graphs
 from tff_personalization import api, errors
 from tff_personalization.experiment import config
+from tff_personalization.personalization import strategies
 from tff_personalization.programs import rounds
+from tff_personalization.settings import Group, Setting
 
 NOT_SAME = {"git_commit", "starts", "times"}  # different in each start, or times
 
@@ -114,6 +117,16 @@ def test_judging_again_gives_what_the_run_recorded_and_other_strategies_too(made
     assert sorted(directory.rglob("*")) == files
     with pytest.raises(errors.UserError, match="local_epochs=7 is a setting of training"):
         tp.evaluate(run, local_epochs=7)
+
+
+def test_the_own_settings_of_a_strategy_may_differ_from_those_of_the_run(made, monkeypatch):
+    run, directory = made
+    monkeypatch.chdir(directory.parents[1])
+    own = type("Own", (Group,), {"share_of_a_test": Setting(0.5, "A setting of a plugin.", least=0)})
+    strategy = dataclasses.replace(strategies.STRATEGIES["fine_tune_biases"], settings=own)
+    monkeypatch.setitem(strategies.STRATEGIES, "of_a_test", strategy)
+    found = tp.evaluate(run, strategies=["of_a_test"], share_of_a_test=0.25)
+    assert found["strategy"].unique().tolist() == ["of_a_test"]
 
 
 def test_a_comparison_is_a_table_and_a_picture(made):

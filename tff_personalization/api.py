@@ -86,8 +86,11 @@ def evaluate(
     given = {**opened.config["given"], "client_data": opened.experiment.config.client_data}
     experiment = config.from_settings({**given, "evaluation_release": "records", **settings})
     trained, wanted = opened.experiment.values, experiment.values
-    themes = {name: flag.theme for name, flag in settings_lib.all_flags().items()}
-    changed = [n for n in sorted(settings) if themes[n] != "personalization" and wanted[n] != trained[n]]
+    of_end = {name for name, flag in settings_lib.all_flags().items() if flag.theme == "personalization"}
+    choices, method = settings_lib.choices(), opened.experiment.config.method
+    for group in choices["strategies"].values():
+        of_end |= group.flags().keys() - choices["method"][method].flags().keys()
+    changed = [name for name in sorted(settings.keys() - of_end) if wanted[name] != trained[name]]
     if changed:
         raise errors.UserError(
             f"{changed[0]}={settings[changed[0]]!r} is a setting of training: start a new run for it."
