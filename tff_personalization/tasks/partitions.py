@@ -91,7 +91,7 @@ def deal(
     """
     if archive.y.ndim != 1:
         raise errors.UserError(
-            f"--partition={kind} needs one class per example, and these examples have several labels: remove it."
+            f"--partition={kind} needs one class for each example, and these examples have other labels: remove it."
         )
     if clients is None:
         clients = len(np.unique(archive.client_index)) if archive.has_clients else DEFAULT_CLIENTS

@@ -78,6 +78,11 @@ def split_clients(
         shuffled = [*pool, *(client for client in others if not may_train or client in set(may_train))]
         test_clients = len(pool)
     testing = max(1, round(TEST_SHARE * len(shuffled))) if test_clients is None else test_clients
+    if len(shuffled) < 2:
+        raise errors.UserError(
+            f"--client_data: the data has {len(shuffled)} client; at least two are needed: one must train and one "
+            "must be held out."
+        )
     if not 0 < testing < len(shuffled):
         raise errors.UserError(
             f"--test_clients={testing}: the data has {len(shuffled)} clients, and at least one must train and one must "
