@@ -29,7 +29,7 @@ def run_script(main: Callable[[Sequence[str]], None]) -> None:
 def positional(arguments: Sequence[str], *names: str) -> Sequence[str]:
     """The positional arguments, one for each name; UserError if there are more or fewer."""
     if len(arguments) != len(names):
-        raise UserError(f"{' '.join(names)}: give exactly these; got {' '.join(arguments) or 'nothing'}")
+        raise UserError(f"arguments: {' '.join(names)} expected, got {' '.join(arguments) or 'none'}")
     return arguments
 
 

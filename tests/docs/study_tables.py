@@ -18,6 +18,13 @@ SMALL = RESULTS / "paper-small.zip"
 MEDIUM = RESULTS / "paper-medium.zip"
 COMPARISON = RESULTS / "comparison-femnist.zip"
 SEARCH = RESULTS / "comparison-femnist-search.zip"
+_SEARCHED = (
+    "client_learning_rate",
+    "base_learning_rate",
+    "server_learning_rate",
+    "server_sgd_momentum",
+    "base_sgd_momentum",
+)
 _WORDS = {
     claims.SUPPORTED: "**holds**",
     claims.NOT_SUPPORTED: "**does not hold**",
@@ -185,7 +192,7 @@ def k_shot_femnist() -> str:
 def search_femnist() -> str:
     """Trials of FedAvg on Federated EMNIST: a row for each client rate, columns for momentum and number of rounds."""
     cells: dict[float, dict[tuple[float, int], str]] = {}
-    for run in runs.read_all([SEARCH]):
+    for run in _trials("fed_avg"):
         of = run.config["flags"]
         rate, momentum = of["optimizers"]["client"]["learning_rate"], of["optimizers"]["server"]["options"]["momentum"]
         means = [run.summary[which]["mean"] for which in ("initial_accuracy", "personalized_accuracy")]
@@ -195,11 +202,38 @@ def search_femnist() -> str:
     return markdown(table.rename_axis("client learning rate").reset_index())
 
 
+def chosen_femnist() -> str:
+    """The settings that validation clients chose for each method on Federated EMNIST, in the searches so far."""
+    rows = []
+    for method in sorted({run.config["method"] for run in runs.read_all([SEARCH])}):
+        tried: dict[int, dict[str, float]] = {}  # accuracy by rounds and settings
+        for run in _trials(method):
+            settings = " ".join(
+                f"{name}={run.config['given'][name]}" for name in _SEARCHED if name in run.config["given"]
+            )
+            tried.setdefault(run.summary["rounds"], {})[settings] = run.summary["personalized_accuracy"]["mean"]
+        first, last = tried[min(tried)], tried[max(tried)]
+        chosen = max(last, key=lambda settings: last[settings])
+        spread = f"{min(first.values()):.3f} to {max(first.values()):.3f}"
+        rows.append(
+            {
+                "method": names.method(method),
+                "chosen": f"`{chosen}`",
+                f"personalized accuracy, {max(tried)} rounds": f"{last[chosen]:.3f}",
+                f"all points, {min(tried)} rounds": spread,
+            }
+        )
+    return markdown(pd.DataFrame(rows))
+
+
+def _trials(method: str) -> list[runs.Run]:
+    return [run for run in runs.read_all([SEARCH]) if run.config["method"] == method]
+
+
 def comparison_femnist() -> str:
     """Methods and strategies compared on Federated EMNIST, as far as their runs are finished."""
     table = compare_methods.compare(compare_methods.reference_first(runs.read_all([COMPARISON])))
-    same = [*("method", "settings", "seeds"), *("participants", "examples", "all visits", "down", "up", "kept")]
-    return compare_methods.render(table, "markdown", [*same, "wall time (s)"])
+    return compare_methods.render(table, "markdown", ["settings", "wall time (s)"])
 
 
 def _verdicts(records: pathlib.Path) -> str:

@@ -244,6 +244,7 @@ TABLES: dict[str, Callable[[], str]] = {
         study_tables.who_gains_femnist,
         study_tables.k_shot_femnist,
         study_tables.search_femnist,
+        study_tables.chosen_femnist,
         study_tables.comparison_femnist,
     )
 }
