@@ -34,7 +34,7 @@ def read(directory):
 
 
 def test_one_client_cannot_train_and_test(run, archive):
-    with pytest.raises(errors.UserError, match="has 1 clients, and at least one must train and one must be held"):
+    with pytest.raises(errors.UserError, match="has 1 client; at least two are needed"):
         run(client_data=archive([50]), test_clients=1)
 
 

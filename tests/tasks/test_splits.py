@@ -56,11 +56,6 @@ def test_numbers_that_do_not_fit_are_refused_by_name(numbers, flag):
         split(**numbers)
 
 
-def test_one_client_cannot_be_split():
-    with pytest.raises(errors.UserError, match=r"^--client_data: the data has 1 client; at least two are needed"):
-        splits.split_clients(["a"], np.random.default_rng(1))
-
-
 def test_overlapping_parts_cannot_be_made():
     with pytest.raises(ValueError, match="overlap"):
         splits.ClientSplit(("a", "b"), (), ("b",))
