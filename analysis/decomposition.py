@@ -8,6 +8,7 @@ It needs runs that `python -m tff_personalization.tools.decompose` has decompose
 from collections.abc import Sequence
 
 import matplotlib
+import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator
@@ -18,9 +19,13 @@ from analysis import runs as runs_lib
 
 @style.styled
 def plot(runs: Sequence[runs_lib.Run]) -> Figure:
-    """Draws two panels per run: the shares, which add up to 1, and each part's cosine with FedSGD's term."""
+    """Draws two panels per run: the shares, which add up to 1, and each part's cosine with FedSGD's term.
+
+    Raises:
+        UserError: a run was not decomposed, or its decomposition has no rounds.
+    """
     figure, axes = style.panels(2 * len(runs), 2, (3.8, 2.9))
-    tables = [run.decomposition[run.decomposition["level"] == "cohort"] for run in runs]
+    tables = [_of_cohort(run) for run in runs]
     parts = sorted({int(part) for table in tables for part in table["part"]})
     # Later epochs are paler. The first ones differ strongly, so that few epochs can be distinguished.
     blues = matplotlib.colormaps["Blues"]([0.35 + 0.6 * 0.75**later for later in range(len(parts) - 1)])
@@ -41,6 +46,16 @@ def plot(runs: Sequence[runs_lib.Run]) -> Figure:
     style.legend_below(figure, handles, columns=5)
     style.title(figure, "The terms of FedAvg's update of a cohort", runs)
     return figure
+
+
+def _of_cohort(run: runs_lib.Run) -> pd.DataFrame:
+    table = run.decomposition
+    table = table[table["level"] == "cohort"]
+    if table.empty:
+        raise runs_lib.NotRecordedError(
+            f"{run.directory / 'decomposition.csv'}: no rounds in it; run tff_personalization.tools.decompose again"
+        )
+    return table
 
 
 def part_name(part: int) -> str:

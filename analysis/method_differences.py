@@ -4,7 +4,8 @@
 
 A row is a method with its settings and a strategy. Its mark is the difference of personalized accuracy, the mean over
 seeds and clients; its line the interval; its colour the verdict. The best row is at the top. Differences in the grey
-band do not matter. A hollow mark has too few seeds for a verdict.
+band do not matter. A hollow mark has too few seeds for a verdict. An arrow says that the interval ends outside the
+plot: it is several times as wide as most, and the others could not be distinguished beside it.
 """
 
 from collections.abc import Sequence
@@ -19,6 +20,8 @@ from analysis import command_line, compare_methods, metric, style
 from analysis import runs as runs_lib
 
 _HEIGHT_OF_A_ROW = 0.2  # in inches
+_WIDEST = 4  # times the median width: the widest interval that the axis has space for
+_MARGIN = 0.04  # of the length of the axis
 LOOKS = {  # colour and marker of each verdict
     compare_methods.AHEAD: (style.GREEN, "^"),
     compare_methods.NO_DIFFERENCE: (style.BLUE, "s"),
@@ -40,6 +43,7 @@ def plot(runs: Sequence[runs_lib.Run]) -> Figure:
     margin = compare_methods.MARGIN * metric.of(runs).upper
     axes.axvspan(-margin, margin, color=style.GREY, alpha=0.15, linewidth=0, zorder=0)
     axes.axvline(0, color=style.BLACK, linewidth=0.8, zorder=1)
+    axes.set_xlim(limits(others))
     for verdict, of_verdict in others.groupby("judged"):
         _draw(axes, of_verdict, _look(verdict))
     axes.set_yticks(others["place"], others["label"], fontsize=8)
@@ -72,9 +76,27 @@ def rows(runs: Sequence[runs_lib.Run]) -> pd.DataFrame:
     return others
 
 
+def limits(others: pd.DataFrame) -> tuple[float, float]:
+    """The ends of the axis. All differences are between them, and all intervals that are not much wider than most.
+
+    Args:
+        others: what `rows` gives.
+    """
+    width = others["difference_high"] - others["difference_low"]
+    usual = others[width <= _WIDEST * width.median()]
+    low = min(0, others["difference"].min(), usual["difference_low"].min())
+    high = max(0, others["difference"].max(), usual["difference_high"].max())
+    space = _MARGIN * (high - low)
+    return low - space, high + space
+
+
 def _draw(axes: Axes, of_verdict: pd.DataFrame, look: dict[str, Any]) -> None:
     lows, highs = of_verdict["difference_low"], of_verdict["difference_high"]
     axes.hlines(of_verdict["place"], lows, highs, color=look["color"], linewidth=1.2)
+    left, right = axes.get_xlim()
+    for edge, outside, arrow in ((left, lows < left, "<"), (right, highs > right, ">")):
+        places = of_verdict["place"][outside]
+        axes.plot([edge] * len(places), places, linestyle="", marker=arrow, color=look["color"], clip_on=False)
     axes.plot(of_verdict["difference"], of_verdict["place"], **look, zorder=3)
 
 

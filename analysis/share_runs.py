@@ -36,11 +36,15 @@ _LONG = re.compile(r"\d+\.\d{7,}(e-?\d+)?")
 
 
 def of_run(run: runs_lib.Run) -> dict[str, bytes]:
-    """The files of a finished run to share, by name; UserError if the run is unfinished."""
+    """The files of a finished run to share, by name.
+
+    Raises:
+        UserError: the run is unfinished, or its clients.csv is lost or damaged.
+    """
     contents = {"config.json": runs_lib.without_paths(run.config), "summary.json": run.summary}
     files = {f"{run.name}/{name}": _json(content) for name, content in contents.items()}
     tables = {name: run.directory / name for name in TABLES if (run.directory / name).exists()}
-    if "clients.csv" in tables:
+    if run.clients is not None:
         tables.pop("distribution.csv", None)
     return files | {f"{run.name}/{name}": _with_short_losses(places.read_text(path)) for name, path in tables.items()}
 

@@ -72,7 +72,7 @@ def differences(configurations: figures.Configurations) -> go.Figure:
             showarrow=False,
             font={"size": 11},
         )
-    figure.update_xaxes(tickangle=0, nticks=6)
+    figure.update_xaxes(tickangle=0, nticks=6, range=method_differences.limits(rows))
     figure.update_yaxes(range=[-0.8, len(rows) - 0.2], showgrid=False, zeroline=False, showticklabels=False, ticks="")
     return figure
 

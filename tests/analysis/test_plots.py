@@ -135,6 +135,13 @@ def test_a_run_that_was_not_taken_apart_has_no_such_plot(make_run):
         decomposition.plot([runs_lib.read(directory)])
 
 
+def test_a_decomposition_without_rounds_is_refused(make_run):
+    path = make_run() / "decomposition.csv"
+    path.write_text(path.read_text().splitlines()[0] + "\n")
+    with pytest.raises(runs_lib.NotRecordedError, match=r"decomposition\.csv: no rounds in it"):
+        decomposition.plot([runs_lib.read(path.parent)])
+
+
 @pytest.mark.parametrize("script", PLOTS[1:-1], ids=lambda module: module.__name__)
 def test_plots_of_the_final_evaluation_say_how_to_finish_an_unfinished_run(make_run, script):
     with pytest.raises(UserError, match="unfinished run"):

@@ -105,9 +105,13 @@ def test_a_damaged_zip_file_is_named(make_run, share, damage, message):
         print(runs_lib.read(shared / "mine").clients)
 
 
-def test_an_unfinished_run_and_another_kind_of_file_are_refused(make_run, share, tmp_path):
+def test_what_cannot_be_shared_is_refused(make_run, share, tmp_path):
     with pytest.raises(UserError, match="unfinished"):
         share(make_run(finished=False))
+    lost = make_run("lost", flags={"evaluation_release": "records"})
+    (lost / "clients.csv").unlink()
+    with pytest.raises(UserError, match=r"clients\.csv: missing; restore"):
+        share(lost)
     with pytest.raises(UserError, match=r"does not end in \.zip"):
         share_runs.write({}, tmp_path / "shared")
     assert not list(tmp_path.glob("shared*"))

@@ -205,9 +205,9 @@ def search_femnist() -> str:
 def chosen_femnist() -> str:
     """The settings that validation clients chose for each method on Federated EMNIST, in the searches so far."""
     rows = []
-    for method in sorted({run.config["method"] for run in runs.read_all([SEARCH])}):
+    for method, model in sorted({_network(run) for run in runs.read_all([SEARCH])}):
         tried: dict[int, dict[str, float]] = {}  # accuracy by rounds and settings
-        for run in _trials(method):
+        for run in _trials(method, model):
             settings = " ".join(
                 f"{name}={run.config['given'][name]}" for name in _SEARCHED if name in run.config["given"]
             )
@@ -217,7 +217,7 @@ def chosen_femnist() -> str:
         spread = f"{min(first.values()):.3f} to {max(first.values()):.3f}"
         rows.append(
             {
-                "method": names.method(method),
+                "method": names.method(method) + (f", `{model}`" if model else ""),
                 "chosen": f"`{chosen}`",
                 f"personalized accuracy, {max(tried)} rounds": f"{last[chosen]:.3f}",
                 f"all points, {min(tried)} rounds": spread,
@@ -226,8 +226,13 @@ def chosen_femnist() -> str:
     return markdown(pd.DataFrame(rows))
 
 
-def _trials(method: str) -> list[runs.Run]:
-    return [run for run in runs.read_all([SEARCH]) if run.config["method"] == method]
+def _trials(method: str, model: str = "") -> list[runs.Run]:
+    return [run for run in runs.read_all([SEARCH]) if _network(run) == (method, model)]
+
+
+def _network(run: runs.Run) -> tuple[str, str]:
+    """A trial's method, and its network if that is not the comparison's usual one."""
+    return run.config["method"], run.config["given"].get("model", "")
 
 
 def comparison_femnist() -> str:

@@ -2,6 +2,7 @@
 
 import io
 import pathlib
+import signal
 
 import numpy as np
 import pandas as pd
@@ -136,6 +137,22 @@ def test_a_failed_trial_is_never_the_best_and_if_all_fail_that_is_said(sweep_of,
     table = pd.read_csv(io.StringIO(trials.search))
     assert table[table.run == "second"].error.tolist() == ["out of memory", "out of memory"]
     assert not table.chosen[table.run == "second"].any()
+
+
+def test_an_interrupted_search_leaves_the_table_of_an_earlier_one(sweep_of, trials, monkeypatch):
+    sweep_of(HALVING, "--validation_clients=2")
+    whole, start = trials.search, sweep.Sweep.start
+    assert set(pd.read_csv(io.StringIO(whole)).run) == {"first", "second"}
+
+    def interrupted(of_sweep):
+        if of_sweep.runs[0].directory.experiment.config.method == "fed_per":
+            raise errors.Interrupted(signal.SIGTERM)
+        start(of_sweep)
+
+    monkeypatch.setattr(sweep.Sweep, "start", interrupted)
+    with pytest.raises(errors.Interrupted):
+        sweep_of(HALVING, "--validation_clients=2")
+    assert trials.search == whole
 
 
 def test_nothing_is_chosen_while_another_process_makes_a_trial(sweep_of, trials, monkeypatch):

@@ -107,6 +107,19 @@ def test_one_feature_may_be_given_without_a_list():
     assert conversions.from_frame(TABLE, **FRAME | {"features": "speed"}).x.tolist() == [[1], [2], [3], [4]]
 
 
+def test_a_table_without_a_header_has_numbers_as_names_of_columns():
+    columns = ["phone", "speed", "step", "mood", "up", "part"]
+    table = TABLE[columns].set_axis(range(6), axis=1)
+    archive = conversions.from_frame(table, client=0, features=[1, 2], labels=3, split=5, source="phones")
+    expected = conversions.from_frame(TABLE, **FRAME)
+    np.testing.assert_array_equal(archive.x, expected.x)
+    np.testing.assert_array_equal(archive.y, expected.y)
+    assert archive.classes == expected.classes
+    assert conversions.from_frame(table, client=0, features=1, labels=[4], source="phones").classes == ("4",)
+    with pytest.raises(errors.UserError, match="no column 7; it has 0, 1, 2"):
+        conversions.from_frame(table, client=7, features=1, labels=3, source="phones")
+
+
 def test_classes_may_have_numbers_as_names():
     archive = conversions.from_arrays(np.zeros([2, 1]), np.arange(2), np.arange(2), np.arange(2), "numbers")
     assert archive.classes == ("0", "1")

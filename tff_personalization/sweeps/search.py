@@ -68,12 +68,13 @@ def sweep_of(flag_values: flags.FlagValues) -> sweep.Sweep:
     made = sweep.Sweep(flag_values, file, [_completed(point, searches) for point in points])
     if searches:
         made.check_places()  # before the first trial
-        for search in searches.values():
-            try:
+        try:
+            for search in searches.values():
                 search.run()
-            finally:  # also if all trials failed, with the errors
-                if trials := [trial for each in searches.values() for trial in each.trials]:
-                    files.write_text(search.directory / "search.csv", pd.DataFrame(trials).to_csv(index=False))
+        except errors.UserError:  # all trials failed: the table says why
+            _write(searches)
+            raise
+        _write(searches)
         made = sweep.Sweep(flag_values, file, [_completed(point, searches) for point in points])
     return made
 
@@ -188,6 +189,13 @@ class _Search:
         table = pd.DataFrame(self.trials).drop(columns=["run", "run_directory", "error"])
         table = table.rename(columns={MEASURED: f"personalized_{called.name}"})
         print("\n" + tables.text(table.map(sweep.cell), metric.named(NOTE, called)), flush=True)
+
+
+def _write(searches: Mapping[int, _Search]) -> None:
+    """Writes search.csv. An interrupted search does not: its table would be shorter than that of an earlier one."""
+    if trials := [trial for search in searches.values() for trial in search.trials]:
+        directory = next(iter(searches.values())).directory
+        files.write_text(directory / "search.csv", pd.DataFrame(trials).to_csv(index=False))
 
 
 def _completed(point: sweep_file.Point, searches: Mapping[int, _Search]) -> sweep_file.Point:

@@ -15,6 +15,7 @@ from tff_personalization.tasks import archives
 from tff_personalization.tasks.sources import named_classes
 
 Features = np.ndarray | Mapping[str, np.ndarray]
+Column = str | int | np.integer  # a table read without a header has numbers as the names of its columns
 
 
 def from_arrays(
@@ -49,12 +50,12 @@ def from_arrays(
 def from_frame(
     frame: pd.DataFrame,
     *,
-    client: str,
-    features: str | Sequence[str] | Mapping[str, Sequence[str]],
-    labels: str | Sequence[str],
+    client: Column,
+    features: Column | Sequence[Column] | Mapping[str, Sequence[Column]],
+    labels: Column | Sequence[Column],
     classes: Sequence[str] | None = None,
     real_numbers: bool = False,
-    split: str | None = None,
+    split: Column | None = None,
     source: str,
 ) -> archives.Archive:
     """The archive of a table with a row for each example.
@@ -73,23 +74,24 @@ def from_frame(
     Raises:
         UserError: a column is missing, or has values that cannot be used.
     """
-    inputs = features if isinstance(features, Mapping) else {"": features}
-    inputs = {name: _listed(names) for name, names in inputs.items()}
+    by_name = features if isinstance(features, Mapping) else {"": _listed(features)}
+    inputs = {name: _listed(names) for name, names in by_name.items()}
     columns = _listed(labels)
     wanted = [client, *(name for names in inputs.values() for name in names), *columns]
-    wanted += [split] if split else []
+    wanted += [] if split is None else [split]
     if missing := [name for name in wanted if name not in frame.columns]:
         raise errors.UserError(f"the table has no column {missing[0]!r}; it has {', '.join(map(str, frame.columns))}.")
     if (holes := frame[wanted].isna().sum()).any():
         raise errors.UserError(f"the column {holes.idxmax()!r} has {holes.max()} missing values: drop or fill them.")
     arrays = {name: _numbers(frame, names) for name, names in inputs.items()}
     if real_numbers:
-        y, names = _numbers(frame, columns), columns
-    elif not isinstance(labels, str):
+        y, names = _numbers(frame, columns), [str(column) for column in columns]
+    elif not isinstance(labels, str | int | np.integer):
         numbers = _numbers(frame, columns)
-        y, names = numbers.astype(np.int32), columns if classes is None else list(classes)
+        y, names = numbers.astype(np.int32), list(map(str, columns)) if classes is None else list(classes)
         if not np.isin(numbers, (0, 1)).all():
-            raise errors.UserError(f"the labels {', '.join(columns)} have values other than 0 and 1: convert them.")
+            named = ", ".join(map(str, columns))
+            raise errors.UserError(f"the labels {named} have values other than 0 and 1: convert them.")
     else:
         names = list(classes) if classes is not None else sorted(frame[labels].unique())
         y = pd.Index(names).get_indexer(frame[labels]).astype(np.int32)
@@ -105,11 +107,11 @@ def from_frame(
     )
 
 
-def _listed(columns: str | Sequence[str]) -> list[str]:
-    return [columns] if isinstance(columns, str) else list(columns)
+def _listed(columns: Column | Sequence[Column]) -> list[Column]:
+    return [columns] if isinstance(columns, str | int | np.integer) else list(columns)
 
 
-def _numbers(frame: pd.DataFrame, columns: Sequence[str]) -> np.ndarray:
+def _numbers(frame: pd.DataFrame, columns: Sequence[Column]) -> np.ndarray:
     """The columns as float32, shape (N, columns). Raises UserError if a value is not a number."""
     for column in columns:
         try:
