@@ -110,7 +110,7 @@ def test_noise_is_added_once_however_many_parts_a_cohort_is_computed_in(tmp_path
     assert noise.std() == pytest.approx(0.1 * (1 / 4 - 1 / 16) ** -0.5 / 4, rel=0.03)
 
 
-def test_an_aggregator_of_ones_own_may_not_take_a_name_that_exists():
+def test_a_users_aggregator_may_not_take_a_name_that_exists():
     with pytest.raises(errors.UserError, match=r"aggregator 'mean' exists already"):
         aggregators.register("mean", aggregators.AGGREGATORS["mean"])
     assert list(aggregators.AGGREGATORS) == ["mean", "robust", "compression", "dp", "secure_sum"]

@@ -183,7 +183,7 @@ def test_ctrl_c_is_a_keyboard_interrupt_and_the_same_call_resumes(settings, made
         assert (resumed.directory / name).read_bytes() == (directory / name).read_bytes()
 
 
-def test_another_thread_is_told_to_use_the_main_one(settings):
+def test_a_call_from_another_thread_is_refused_and_names_the_main_one(settings):
     raised = []
 
     def call():

@@ -84,7 +84,7 @@ def test_a_plot_does_not_import_jax():
     assert (said.stdout, said.stderr) == ("False False\n", "")
 
 
-def test_a_path_that_python_is_told_to_keep_safe_still_has_the_project():
+def test_pythons_safe_path_still_has_the_project():
     settings = {"cwd": processes.ROOT, "capture_output": True, "text": True, "check": False}
     variables = {**os.environ, "PYTHONSAFEPATH": "1"}
     said = subprocess.run([sys.executable, "run_experiment.py", "--rounds=no"], env=variables, **settings)
@@ -133,7 +133,7 @@ def test_a_user_without_a_home_gets_a_temporary_one_and_no_folder_has_the_name_o
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_home_that_cannot_be_written_is_said_once_and_data_is_kept_elsewhere(tmp_path, monkeypatch, caplog):
+def test_a_home_that_cannot_be_written_is_reported_once_and_data_is_kept_elsewhere(tmp_path, monkeypatch, caplog):
     monkeypatch.setenv("HOME", "/proc")
     monkeypatch.setenv("TMPDIR", str(tmp_path))
     monkeypatch.setattr("tempfile.tempdir", None)
@@ -147,7 +147,7 @@ def test_a_home_that_cannot_be_written_is_said_once_and_data_is_kept_elsewhere(t
     assert record.getMessage().startswith("/proc/.cache/of_a_test cannot be written (No such file or directory): ")
 
 
-def test_a_temporary_folder_of_somebody_elses_is_not_used(tmp_path, monkeypatch):
+def test_another_users_temporary_folder_is_not_used(tmp_path, monkeypatch):
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     first = environment.temporary_folder()
     assert environment.temporary_folder() == first

@@ -60,7 +60,7 @@ def test_the_guide_shows_the_examples_as_they_are():
         assert f"```python\n{(ROOT / 'examples' / f'{name}.py').read_text(encoding='utf-8')}```\n" in GUIDE
 
 
-def test_a_keras_network_of_ones_own_on_characters_is_exported_for_devices_too(tmp_path, by_writer_archive):
+def test_a_users_keras_network_on_characters_is_exported_for_devices_too(tmp_path, by_writer_archive):
     settings = {"task": "my_characters", "client_data": by_writer_archive, "test_clients": 4}
     run = _run(tmp_path, "keras_characters", **settings)
     x, _ = run.data.test.examples(run.data.split.test[0])

@@ -120,7 +120,7 @@ def test_damaged_records_are_named_before_anything_is_computed(run, stopped, dam
         assert path.read_bytes() == content
 
 
-def test_records_beyond_the_checkpoint_are_written_anew_even_if_damaged(run, stopped, uninterrupted):
+def test_records_beyond_the_checkpoint_are_written_again_even_if_damaged(run, stopped, uninterrupted):
     with (stopped / "metrics.csv").open("a") as file:
         file.write("1")  # of a row of round 1x
     with (stopped / "evaluations.csv").open("a") as file:

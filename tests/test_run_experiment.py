@@ -122,7 +122,7 @@ def test_strategies_are_evaluated_in_one_pass(run, capsys):
     assert knn.loss_mean.iloc[1] == knn.loss_mean.iloc[2] != knn.loss_mean.iloc[0]
 
 
-def test_strategy_epoch_and_learning_rate_are_chosen_on_validation_clients_alone(run, capsys):
+def test_strategy_epoch_and_learning_rate_are_chosen_only_on_validation_clients(run, capsys):
     settings = {
         "validation_clients": 2,
         "test_clients": 5,
@@ -301,7 +301,7 @@ def test_settings_that_change_no_number_do_not_make_another_run(run):
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
-def test_a_run_goes_on_after_a_fault_while_a_round_was_recorded(run, run_once, monkeypatch, owner, name):
+def test_a_run_resumes_after_a_fault_while_a_round_was_recorded(run, run_once, monkeypatch, owner, name):
     settings = {"rounds": 6, "rounds_per_model": 2}
     write = getattr(owner, name)
 

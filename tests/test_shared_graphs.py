@@ -35,7 +35,7 @@ _OTHER = np.where(np.arange(5000) == 2500, 1.0, 0.0)
     ],
     ids=["arrays", "nested", "closures", "closures of closures", "code", "partial", "objects", "optimizers", "wrapped"],
 )
-def test_what_differs_is_told_apart(one, other):
+def test_what_differs_is_distinguished(one, other):
     assert shared_graphs._identity(one) == shared_graphs._identity(one)
     assert shared_graphs._identity(one) != shared_graphs._identity(other)
 

@@ -63,7 +63,7 @@ def test_a_name_from_a_file_can_neither_break_that_line_nor_direct_the_terminal(
 
 
 @pytest.mark.parametrize("arguments", [["--help"], ["docs/results/quick"]], ids=["help", "table"])
-def test_a_reader_that_leaves_ends_it_without_a_word(arguments):
+def test_a_reader_that_leaves_ends_it_silently(arguments):
     with subprocess.Popen(
         [sys.executable, "-m", "analysis.compare_runs", *arguments],
         stdout=subprocess.PIPE,
@@ -75,13 +75,13 @@ def test_a_reader_that_leaves_ends_it_without_a_word(arguments):
     assert process.returncode == 128 + signal.SIGPIPE
 
 
-def test_another_pipe_that_breaks_is_told():
+def test_another_broken_pipe_is_reported():
     with pytest.raises(BrokenPipeError), startup.plain_ends_of_pipes():
         raise BrokenPipeError
 
 
 @pytest.mark.parametrize("use", ["", "print(tff.tensorflow.computation(lambda: 7)())"], ids=["imported", "computed"])
-def test_a_program_that_imports_tff_ends_without_a_word_and_so_does_tffs_own_worker(use):
+def test_a_program_that_imports_tff_ends_silently_and_so_does_tffs_own_worker(use):
     code = f"import tff_personalization, tensorflow_federated as tff; {use}"
     with subprocess.Popen(
         [sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=ROOT
@@ -189,7 +189,7 @@ def test_help_is_no_failure(capsys, monkeypatch):
     assert "Try --helpfull" in capsys.readouterr().out
 
 
-def test_a_library_that_cannot_be_loaded_when_memory_runs_out_is_told_plainly_and_another_is_not(capfd):
+def test_a_library_that_cannot_be_loaded_because_memory_ran_out_is_one_plain_line_and_another_is_not(capfd):
     with pytest.raises(SystemExit), startup.plain_memory_errors():
         raise ImportError("libx.so: failed to map segment from shared object")
     assert capfd.readouterr().err.startswith("Error: memory ran out (libx.so: failed to map segment")
@@ -208,7 +208,7 @@ def test_without_memory_for_its_imports_the_program_ends_with_a_line():
     assert len(completed.stderr.splitlines()) == 1
 
 
-def test_consequences_of_no_memory_are_told_as_that_and_user_errors_are_not(capfd):
+def test_consequences_of_no_memory_are_reported_as_out_of_memory_and_user_errors_are_not(capfd):
     with pytest.raises(SystemExit), startup.plain_memory_errors():
         raise TypeError("unsupported callable") from MemoryError()
     assert capfd.readouterr().err.startswith("Error: memory ran out (unsupported callable)")

@@ -63,7 +63,7 @@ SOUND = {
     [{"same_numbers": False}, {"traceback": True}, {"child_outlived": True}, {"one_line": False}, {"ended": "hung"}],
     ids=str,
 )
-def test_a_fault_that_is_not_survived_fails_the_stress_test(changes):
+def test_a_fault_that_the_run_does_not_survive_fails_the_stress_test(changes):
     assert not random_faults.broken(pd.DataFrame([SOUND])).any()
     assert random_faults.broken(pd.DataFrame([SOUND, SOUND | changes])).tolist() == [False, True]
 

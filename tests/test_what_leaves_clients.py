@@ -52,7 +52,7 @@ def test_an_evaluation_that_releases_records_sends_nothing_to_the_server_within_
 
 
 @pytest.mark.parametrize("name", aggregators.AGGREGATORS)
-def test_rounds_send_sums_alone(name):
+def test_rounds_send_only_sums(name):
     found = aggregations(process_of(name).next)
     assert found
     # Compressed tensors are decoded one by one as they are added up.

@@ -178,13 +178,13 @@ def test_a_run_whose_updates_are_other_ones_is_refused_by_the_flag(finished_run,
     [({"method": "reptile", "local_epochs": None, "local_steps": 3}, "--method=fed_avg"), ({}, "no models")],
     ids=["another method", "no models"],
 )
-def test_a_run_that_cannot_be_taken_apart_is_refused(run, settings, message):
+def test_a_run_that_cannot_be_decomposed_is_refused(run, settings, message):
     directory = run(rounds=1, **settings)
     saved_models.SavedModels(directory / "models").keep([])
     with pytest.raises(errors.UserError, match=message):
         decompose.decompose(directory)
 
 
-def test_a_directory_that_is_no_run_is_refused(tmp_path):
+def test_a_directory_without_a_run_is_refused(tmp_path):
     with pytest.raises(errors.UserError, match="not a run directory"):
         decompose.decompose(tmp_path)

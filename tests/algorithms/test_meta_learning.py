@@ -95,7 +95,7 @@ def test_examples_that_cannot_or_must_not_be_parted_are_both_parts(count, fracti
         assert sorted(part.y.numpy()) == list(range(count))
 
 
-def test_parts_hang_on_the_seed_alone():
+def test_parts_depend_only_on_the_seed():
     first, again, other = (
         meta_learning.support_and_query(numbered(30), 0.5, tf.constant(seed))[1].y.numpy().tolist()
         for seed in ([1, 2], [1, 2], [1, 3])

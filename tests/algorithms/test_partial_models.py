@@ -97,7 +97,7 @@ def test_two_rounds_of_fed_recon_equal_numpy(model, weighting):
     assert np.abs(u - model.initial_weights[0][0]).max() > 1e-3
 
 
-def test_support_and_query_halves_are_a_clients_examples_dealt_anew_by_the_seed():
+def test_the_seed_deals_a_clients_examples_into_support_and_query_halves():
     ((images, _),) = oracles.make_clients(9)
     examples = local_training.Examples(tf.constant(images), tf.range(9))
     dealt = [fed_recon.halves(examples, tf.constant(seed)) for seed in ([1, 2], [1, 2], [1, 3])]

@@ -126,7 +126,7 @@ def test_a_seed_that_a_comparison_lacks_is_named_beside_the_verdict(fine_tuning)
     assert "Seed 2 is left out: no finished run of Personalized FedAvg." in found["why"]
 
 
-def test_without_runs_there_is_no_effect_and_what_is_missing_is_said(make_study):
+def test_without_runs_there_is_no_effect_and_what_is_missing_is_named(make_study):
     directory = make_study("fine_tuning", TWO[:2])
     found = _judge(directory, "C2.1")
     assert (found["verdict"], found["effect"], found["low"]) == (claims.NO_RUNS, None, None)

@@ -230,7 +230,7 @@ def test_labels_of_rows_have_what_differs_between_rows_of_a_method():
     ]
 
 
-def test_a_row_has_the_default_of_a_flag_that_the_reference_alone_was_given(make_run):
+def test_a_row_has_the_default_of_a_flag_that_only_the_reference_was_given(make_run):
     def made(name, momentum, method="fed_avg", **given):
         server = {"name": "sgd", "learning_rate": 1.0, "options": {"momentum": momentum}}
         return make_run(name, method=method, flags={"optimizers": {"server": server}, "clients": 5}, given=given)

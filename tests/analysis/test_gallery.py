@@ -45,7 +45,7 @@ def test_a_run_without_a_gallery_says_what_makes_one(make_run):
 
 
 @pytest.mark.parametrize("damage", ["cut", "labels", "pickle"])
-def test_a_damaged_gallery_is_told_of(run, damage):
+def test_a_damaged_gallery_is_reported(run, damage):
     path = run.directory / "gallery.npz"
     with np.load(path) as file:
         arrays = dict(file)

@@ -128,7 +128,7 @@ def test_shares_of_the_update_are_stacked_to_one_and_cosines_are_those_recorded(
         np.testing.assert_array_equal(y, rows["cosine_with_fed_sgd"])
 
 
-def test_a_run_that_was_not_taken_apart_has_no_such_plot(make_run):
+def test_a_run_that_was_not_decomposed_has_no_such_plot(make_run):
     directory = make_run()
     (directory / "decomposition.csv").unlink()
     with pytest.raises(runs_lib.NotRecordedError, match=r"tools\.decompose"):

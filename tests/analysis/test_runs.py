@@ -126,7 +126,7 @@ def test_a_table_that_is_cut_short_is_named_though_half_a_number_is_a_number(mak
 
 
 @pytest.mark.parametrize("content", ["", "a,b\n1,2,3,4\n1\n1,2,3,4,5\n", b"\xff\xfe\x00bad"])
-def test_a_file_that_is_no_table_is_named(make_run, content):
+def test_a_file_without_a_table_is_named(make_run, content):
     directory = make_run()
     path = directory / "evaluations.csv"
     path.write_bytes(content if isinstance(content, bytes) else content.encode())
@@ -212,7 +212,7 @@ def test_no_run_and_a_run_given_twice_are_refused(make_run):
     _expect("given twice", lambda: runs_lib.read_all([directory, directory]))
 
 
-def test_runs_that_share_a_name_are_told_apart_by_their_directory(make_run):
+def test_runs_that_share_a_name_are_distinguished_by_their_directory(make_run):
     paths = [make_run("x/same"), make_run("y/same"), make_run("other")]
     assert runs_lib.labels(runs_lib.read_all(paths)) == [str(paths[0]), str(paths[1]), "other"]
 
@@ -263,7 +263,7 @@ RECORDS = ("clients", "distribution", "evaluations", "k_shot", "choice", "chosen
 
 
 @pytest.mark.parametrize("record", RECORDS)
-def test_a_record_that_an_unfinished_run_has_not_yet_says_so(make_run, record):
+def test_a_record_that_an_unfinished_run_does_not_have_yet_says_so(make_run, record):
     directory = make_run()
     for path in (*directory.glob("*.csv"), directory / "summary.json"):
         path.unlink()

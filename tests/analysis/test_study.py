@@ -27,14 +27,14 @@ def test_an_experiment_has_its_finished_runs_by_seed_and_counts_the_others(make_
 @pytest.mark.parametrize(
     "damage", [lambda record: "{", lambda record: "[]", lambda record: record.replace("label", "l")]
 )
-def test_a_damaged_record_is_told_of(make_study, damage):
+def test_a_damaged_record_is_reported(make_study, damage):
     path = make_study("table1", [("", {}, {})]) / "table1" / "experiment.json"
     path.write_text(damage(path.read_text()))
     with pytest.raises(UserError, match=r"experiment\.json: damaged"):
         study.read(path.parents[1])
 
 
-def test_a_folder_without_finished_runs_is_told_of(tmp_path, make_study):
+def test_a_folder_without_finished_runs_is_reported(tmp_path, make_study):
     unfinished = make_study("table1", [("", {}, {"finished": False})])
     for folder, message in ((tmp_path / "absent", "no such folder"), (unfinished, "no finished run")):
         with pytest.raises(UserError, match=message):

@@ -52,7 +52,7 @@ def test_a_round_may_hold_several_passes():
     assert len(set(visits[30:])) == 10
 
 
-def test_the_stream_does_not_hang_on_the_size_of_a_round():
+def test_the_stream_does_not_depend_on_the_size_of_a_round():
     assert joined(stream(7, 10)) == joined(stream(35, 2))
 
 

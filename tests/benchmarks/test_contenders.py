@@ -73,7 +73,7 @@ def test_evaluations_judge_every_client_before_and_after_each_epoch(worker, monk
 
 
 @pytest.mark.parametrize("task", ["training", "reptile", "fed_sgd"])
-def test_tensorflow_alone_moves_all_weights(task):
+def test_plain_tensorflow_moves_all_weights(task):
     before = tasks.model("training").initial_weights[0]
     after = bounds._raw_client(task, TINY)(TINY.cohort()[0])
     assert [w.shape for w in after] == [w.shape for w in before]

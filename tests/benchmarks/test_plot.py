@@ -68,7 +68,7 @@ def test_the_command_writes_the_picture(tmp_path, monkeypatch, capsys):
     assert (tmp_path / "performance.png").read_bytes()[:4] == b"\x89PNG"
 
 
-def test_a_table_that_is_missing_or_another_is_told(tmp_path, monkeypatch, capsys):
+def test_a_missing_or_wrong_table_is_refused(tmp_path, monkeypatch, capsys):
     write(tmp_path)
     with pytest.raises(UserError, match="has no column part"):
         plot.read(tmp_path / "growth.csv", "profile")

@@ -11,7 +11,7 @@ import pytest
 from benchmarks import recording
 
 
-def test_names_are_chosen_once_each_and_an_unknown_one_is_told(capsys):
+def test_names_are_chosen_once_each_and_an_unknown_one_is_refused(capsys):
     parser = argparse.ArgumentParser()
     assert recording.chosen(parser, "sweeps", "b,a,b", ("a", "b")) == ["b", "a"]
     with pytest.raises(SystemExit):
@@ -41,7 +41,7 @@ def test_a_table_is_written_with_cores_and_commit(tmp_path):
     assert (table["cores"] >= 1).all()
 
 
-def test_an_output_directory_that_cannot_be_made_and_no_repetition_are_told_at_once(tmp_path, capsys):
+def test_an_output_directory_that_cannot_be_made_and_no_repetition_are_refused_at_once(tmp_path, capsys):
     parser = recording.parser("Measures something.", 3, "rounds")
     assert parser.parse_args([f"--output_dir={tmp_path / 'a' / 'b'}"]).output_dir.is_dir()
     (tmp_path / "file").touch()

@@ -56,7 +56,7 @@ def test_train_makes_the_quick_run_and_shows_it(main, monkeypatch):
     assert shown == [pathlib.Path("runs/quick")]
 
 
-def test_what_is_no_run_is_refused(main, tmp_path):
+def test_a_directory_without_a_run_is_refused(main, tmp_path):
     with pytest.raises(errors.UserError, match="not a run directory"):
         main(str(tmp_path))
 

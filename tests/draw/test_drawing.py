@@ -79,7 +79,7 @@ def test_many_segments_are_drawn_as_few():
     + [[[[1, number]]] for number in (math.nan, math.inf, 1e7, 10**400)]
     + [[[[0, 0]]] * 65, [[[0, 0]] * 5001]],
 )
-def test_what_is_no_drawing_is_refused_in_one_line(strokes):
+def test_a_body_without_a_drawing_is_refused_in_one_line(strokes):
     with pytest.raises(errors.UserError, match=r"strokes: [^\n]+$"):
         drawing.checked(strokes)
 

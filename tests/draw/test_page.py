@@ -170,7 +170,7 @@ def test_a_wrong_stroke_or_drawing_is_taken_back(page):
     page.wait("state.examples === 0")
 
 
-def test_what_the_server_refuses_is_told(page, tmp_path):
+def test_the_page_shows_what_the_server_refuses(page, tmp_path):
     (tmp_path / "not_one.npz").write_bytes(b"not an archive")
     page.choose_file("#file", tmp_path / "not_one.npz")
     page.wait("document.getElementById('message').classList.contains('wrong')")

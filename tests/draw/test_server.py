@@ -160,7 +160,7 @@ def test_other_types_methods_and_places_are_refused(browser):
     assert refusal(client.get("/static/../server.py")) == 404
 
 
-def test_archives_that_are_none_are_refused(browser):
+def test_files_other_than_archives_are_refused(browser):
     client = browser()
     assert refusal(client.post("/api/archive", data=b"")) == 400
     assert refusal(client.post("/api/archive", data=b"PK\x03\x04" + b"x" * 1000)) == 400
@@ -219,7 +219,7 @@ def test_a_fault_of_the_server_is_one_line_without_a_traceback(browser, monkeypa
     assert "ZeroDivisionError" in capsys.readouterr().err
 
 
-def test_the_server_listens_on_loopback_alone_and_says_when_a_port_is_taken(maker):
+def test_the_server_listens_only_on_loopback_and_reports_a_port_in_use(maker):
     served = server.Server(server.Pages(maker, None, {}, 2, 12), 0)
     thread = threading.Thread(target=served.serve)
     thread.start()

@@ -157,7 +157,7 @@ def test_a_worker_that_hangs_has_its_work_done_by_another(tmp_path, monkeypatch)
 @pytest.mark.parametrize(
     "words", ["OOM when allocating tensor", "Unexpected error in RPC handling", "Server Threadpool Exhausted"]
 )
-def test_so_has_one_that_only_says_that_it_has_none(tmp_path, words):
+def test_a_worker_that_only_reports_out_of_memory_is_handled_in_the_same_way(tmp_path, words):
     answers = [grpc.RpcError(words), grpc.RpcError(words), "the result"]
 
     def compute(contexts):
@@ -276,7 +276,7 @@ def test_an_aggregator_in_parts_equals_it_in_one_piece(worker, factory):
     assert np.abs(results[0]).max() > 0
 
 
-def test_an_aggregate_that_hangs_on_another_of_the_same_round_is_computed_in_one_piece(worker):
+def test_an_aggregate_that_depends_on_another_of_the_same_round_is_computed_in_one_piece(worker):
     @tff.tensorflow.computation(np.float32, np.float32)
     def squared_deviation(value, mean):
         return (value - mean) ** 2

@@ -145,7 +145,7 @@ def test_data_that_does_not_fit_is_refused_by_flag(run, tmp_path, settings, name
 
 
 @pytest.mark.parametrize(("rounds", "warned"), [(1, True), (2, False)])
-def test_evaluations_that_never_come_are_told(run, caplog, rounds, warned):
+def test_evaluations_that_never_happen_are_reported(run, caplog, rounds, warned):
     run(rounds=rounds, strategies=["fine_tune"])
     assert ("--rounds_per_evaluation=2 is more than --rounds=1" in caplog.text) == warned
 

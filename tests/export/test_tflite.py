@@ -33,7 +33,7 @@ def of_cnn(cnn_run):
     return opened(cnn_run)
 
 
-def test_the_file_needs_built_in_operations_alone(of_cnn):
+def test_the_file_needs_only_built_in_operations(of_cnn):
     _, content, _ = of_cnn
     model = flatbuffer_utils.convert_bytearray_to_object(bytearray(content))
     assert [code.customCode for code in model.operatorCodes if code.customCode] == []
@@ -61,7 +61,7 @@ def test_training_steps_are_those_of_the_inner_loop_with_the_same_dropout_and_a_
         np.testing.assert_allclose(saved[f"weight_{place}"], weights, atol=1e-5)
 
 
-def test_dropout_hangs_on_its_seed(of_cnn, examples):
+def test_dropout_depends_on_its_seed(of_cnn, examples):
     _, _, device = of_cnn
     losses = []
     for seed in ([1, 2], [1, 2], [1, 3]):
@@ -186,7 +186,7 @@ def test_a_strategy_that_a_device_cannot_follow_is_refused(finished_run):
     assert tflite.personalization(found, "fine_tune").strategy == "fine_tune"
 
 
-def test_what_is_no_such_file_is_refused(tmp_path):
+def test_a_file_of_another_form_is_refused(tmp_path):
     (tmp_path / "a.tflite").write_bytes(b"nonsense")
     small_files.refusal(on_device.open_file, tmp_path / "a.tflite", names=["a.tflite", "--format=tflite"])
     small_files.refusal(on_device.open_file, tmp_path / "none.tflite", names=["none.tflite"])

@@ -72,7 +72,7 @@ def test_the_network_equals_numpy():
     assert model.stem(weights, tf.constant(x)).shape == (4, 80, 5)
 
 
-def test_a_character_is_predicted_from_those_before_it_alone():
+def test_a_character_is_predicted_only_from_those_before_it():
     model, weights, x, _ = model_and_batch()
     changed = x.copy()
     changed[:, 20] = 7

@@ -17,7 +17,7 @@ def test_dropout_zeroes_the_given_share_and_keeps_the_mean(rate):
     assert dropped.mean() == pytest.approx(1, abs=0.01)
 
 
-def test_dropout_depends_on_its_seed_alone():
+def test_dropout_depends_only_on_its_seed():
     h = tf.ones([4, 100])
     first, again, other = (functional.dropout(h, 0.5, tf.constant(seed)) for seed in ([1, 2], [1, 2], [1, 3]))
     np.testing.assert_array_equal(first, again)

@@ -213,7 +213,7 @@ def test_dropout_of_any_rate_and_of_whole_channels_follows_the_seed():
     assert (first != other).any()
 
 
-def test_the_same_generator_draws_the_same_weights_and_leaves_the_global_seed_alone():
+def test_the_same_generator_draws_the_same_weights_and_does_not_change_the_global_seed():
     keras = _sequential([8], [L.Dense(4), L.Dense(5)])
     before = [w.numpy() for w in keras.weights]
     one, two, other = (_functional_form(keras, rng=np.random.default_rng(s)).initial_weights[0] for s in (1, 1, 2))

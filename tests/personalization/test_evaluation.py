@@ -103,7 +103,7 @@ def test_local_only_starts_from_the_untrained_model_whatever_the_global_model_is
     np.testing.assert_array_equal(from_initial["loss_sum"], from_other["loss_sum"])
 
 
-def test_strategies_in_one_pass_measure_what_each_measures_alone():
+def test_strategies_in_one_pass_measure_what_each_measures_by_itself():
     clients = [client(0, 10, 7), client(1, 6, 5)]
     together = evaluate(clients, "records")
     for i, strategy in enumerate(STRATEGIES):

@@ -18,7 +18,7 @@ from tff_personalization import local_training
 from tff_personalization.models import emnist_cnn
 
 
-def test_fine_tuning_of_biases_changes_biases_alone(model):
+def test_fine_tuning_of_biases_changes_only_biases(model):
     """Softmax regression with a fixed kernel; only the bias is trained."""
     train, test = part(10, 1), part(40, 2)
     models = [initial(model)]

@@ -155,7 +155,7 @@ def by_character(rng):
 
 
 @pytest.mark.parametrize("name", [name for name, strategy in STRATEGIES.items() if not strategy.one_label])
-def test_strategies_that_are_not_refused_adapt_a_text_model_and_without_text_leave_it_alone(name):
+def test_strategies_adapt_a_text_model_and_without_text_do_not_change_it(name):
     model = by_character(np.random.default_rng(0))
     x, y = characters.to_sequences([b"to be, or not to be, that is the question" * 4] * 4)
     # The weights after θ are the learning rates of meta_sgd, and a second model of best_cluster.

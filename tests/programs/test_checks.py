@@ -44,7 +44,7 @@ def test_more_right_answers_than_there_are_and_fewer_than_none_are_refused(row, 
         checks.check_counts(["a", "b"], np.array([[1, 2], row]), 5, "of client x")
 
 
-def test_losses_that_are_not_finite_are_said_for_each_strategy(caplog):
+def test_losses_that_are_not_finite_are_reported_for_each_strategy(caplog):
     losses = np.ones((2, 3, 2))
     losses[1, 2, 1] = np.nan
     checks.warn_of_losses(["a", "b", "c"], losses, 7)

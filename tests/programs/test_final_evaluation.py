@@ -52,5 +52,5 @@ def test_the_first_examples_of_a_permutation_are_nested_and_all_of_them_lie_as_t
         (50, "aggregates", 9, 50),  # sums of fewer clients would say more about each
     ],
 )
-def test_with_many_strategies_a_call_has_fewer_clients_but_sums_are_of_as_many(most, release, strategies, expected):
+def test_with_many_strategies_a_call_has_fewer_clients_unless_it_only_sums(most, release, strategies, expected):
     assert client_evaluation.clients_of_a_call(most, release, strategies) == expected

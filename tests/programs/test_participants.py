@@ -40,7 +40,7 @@ def test_participants_are_clients_of_the_rounds_drawn_by_the_seed():
     assert len({drawn(None, participants=1, seed=seed) for seed in range(20)}) == 3
 
 
-def test_by_default_there_are_as_many_as_test_clients_where_clients_keep_a_model():
+def test_by_default_their_number_is_that_of_test_clients_if_clients_keep_a_model():
     assert len(drawn(own_model)) == 2
     assert drawn(None) == drawn(own_model, personalization_epochs=0) == drawn(own_model, rounds=0) == ()
 

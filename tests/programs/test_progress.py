@@ -49,7 +49,7 @@ def test_what_is_refused_at_once_leaves_no_line():
     assert stream.getvalue() == ""
 
 
-def test_a_terminal_is_written_in_place_and_a_gone_one_does_not_end_the_run():
+def test_a_terminal_is_written_in_place_and_its_loss_does_not_end_the_run():
     stream = Terminal()
     with progress.Line("starting", stream) as line:
         line.step("round 1")
@@ -61,6 +61,6 @@ def test_a_terminal_is_written_in_place_and_a_gone_one_does_not_end_the_run():
         line.step("round 2")
 
 
-def test_accuracies_are_said_with_their_change():
+def test_accuracies_are_shown_with_their_change():
     assert progress.accuracies(0.5, 0.75, None) == "initial 0.500, personalized 0.750"
     assert progress.accuracies(0.6, 0.7, (0.5, 0.75)) == "initial 0.600 (+0.100), personalized 0.700 (-0.050)"

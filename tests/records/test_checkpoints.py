@@ -90,7 +90,7 @@ def test_a_damaged_one_is_named_and_set_aside_and_the_one_before_is_used(saved, 
     assert_is(newest(saved), 5)
 
 
-def test_when_all_are_damaged_there_is_none(saved):
+def test_if_all_are_damaged_there_is_none(saved):
     for number in (3, 4, 5):
         flip(files_of(saved / f"round_{number}")[0])
     assert newest(saved) is None

@@ -64,7 +64,7 @@ def test_what_a_kill_left_half_written_is_no_state(states, tmp_path):
     assert list((tmp_path / "states").iterdir()) == [file]
 
 
-def test_a_file_that_is_no_state_is_left_alone(states, tmp_path):
+def test_a_file_without_a_state_is_not_changed(states, tmp_path):
     states.write(["a"], [state(1)], 1)
     stranger = tmp_path / "states" / "notes.npz"
     stranger.write_bytes(b"")

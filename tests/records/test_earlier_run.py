@@ -43,7 +43,7 @@ def test_a_longer_run_serves_as_well_and_so_does_one_of_another_second_stage(run
 
 
 @pytest.mark.parametrize("method", ["fed_avg", "ifca", "scaffold", "centralized"])
-def test_all_rounds_are_taken_over_where_the_end_alone_differs(run, method, monkeypatch):
+def test_all_rounds_are_reused_if_only_the_final_evaluation_differs(run, method, monkeypatch):
     clusters = {"clusters": 2} if method == "ifca" else {}
     first = "best_cluster" if method == "ifca" else "fine_tune"
     settings = {**SHARED, **clusters, "method": method, "validation_clients": 3, "strategies": [first]}
@@ -61,7 +61,7 @@ def test_all_rounds_are_taken_over_where_the_end_alone_differs(run, method, monk
     assert times["wall_seconds"] == times["evaluation_seconds"] > 0
 
 
-def test_it_goes_on_without_the_earlier_run_once_there_is_a_checkpoint(run, run_once, fed_avg, stopped_after):
+def test_it_resumes_without_the_earlier_run_once_it_has_a_checkpoint(run, run_once, fed_avg, stopped_after):
     with stopped_after(5):
         run(**TWO_STAGES, run_name="taken_over", rounds_from=str(fed_avg))
     shutil.rmtree(fed_avg)

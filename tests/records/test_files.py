@@ -12,7 +12,7 @@ import tensorflow as tf
 from tff_personalization.records import files
 
 
-def test_a_full_disk_is_told_from_a_full_memory(tmp_path):
+def test_a_full_disk_is_distinguished_from_a_full_memory(tmp_path):
     with pytest.raises(OSError, match="No space left") as full, files.as_os_errors(tmp_path):
         raise tf.errors.ResourceExhaustedError(None, None, f"{tmp_path}/x; No space left on device")
     assert full.value.errno == errno.ENOSPC

@@ -73,7 +73,7 @@ def test_the_reader_of_records_imports_no_tensorflow(linear_run):
     subprocess.run([sys.executable, "-c", check, linear_run], check=True, timeout=60)
 
 
-def test_what_is_no_finished_run_is_refused(tmp_path, linear_run):
+def test_a_run_that_is_not_finished_is_refused(tmp_path, linear_run):
     _refused(tmp_path / "none", names=[tmp_path / "none", "no such directory"])
     _refused(tmp_path, names=[tmp_path, "not a run directory"])
     unfinished = shutil.copytree(linear_run, tmp_path / "unfinished")

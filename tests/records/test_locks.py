@@ -13,7 +13,7 @@ from tff_personalization.records import files, run_writer
 
 
 @pytest.mark.parametrize("number", [errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP], ids=errno.errorcode.get)
-def test_without_locks_it_is_said_and_the_run_goes_on(number, tmp_path, monkeypatch, caplog):
+def test_without_locks_the_run_warns_and_continues(number, tmp_path, monkeypatch, caplog):
     def refuse(*_):
         raise OSError(number, os.strerror(number))
 

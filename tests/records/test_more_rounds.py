@@ -107,7 +107,7 @@ def test_rounds_that_depend_on_their_number_are_computed_again_and_the_schedule_
         run(**settings, rounds=6, run_name="half")
 
 
-def test_pooled_training_goes_on_with_as_many_threads_as_it_began_with(run, stopped_after, monkeypatch):
+def test_pooled_training_resumes_with_the_number_of_threads_that_it_started_with(run, stopped_after, monkeypatch):
     """Another number of threads would change the last digits, and by default it is that of the cores."""
     threads, computing = [], training._computing
 
@@ -120,7 +120,7 @@ def test_pooled_training_goes_on_with_as_many_threads_as_it_began_with(run, stop
     with stopped_after(2):
         run(**settings, cores=3, rounds=3)
     run(**settings, cores=1, rounds=3)  # resumed
-    run(**settings, cores=2, rounds=4, run_name="more")  # goes on from it
+    run(**settings, cores=2, rounds=4, run_name="more")  # continues it
     run(**settings, cores=2, rounds=4, run_name="again", rounds_from="none")
     assert threads == [3, 3, 3, 2]
 
@@ -179,7 +179,7 @@ def test_rounds_whose_models_are_asked_for_and_were_not_kept_are_computed_again(
     assert counted == [7, 8]
 
 
-def test_a_checkpoint_that_is_damaged_or_has_only_a_model_is_not_gone_on_from(run):
+def test_a_run_does_not_resume_from_a_checkpoint_that_is_damaged_or_has_only_a_model(run):
     settings = settings_of("fed_avg")
     short = run(**settings, rounds=4, run_name="half")
     (longest := short / "checkpoints" / "round_4.json").write_text("{}")
@@ -196,7 +196,7 @@ def test_a_checkpoint_that_is_damaged_or_has_only_a_model_is_not_gone_on_from(ru
         run(**settings, rounds=8, strategies=["fine_tune_head"], run_name="more", rounds_from=str(of_models))
 
 
-def test_a_cohort_that_is_larger_than_the_population_is_said_and_recorded_as_it_was(run, caplog):
+def test_a_cohort_larger_than_the_population_is_reported_and_recorded_with_its_real_size(run, caplog):
     directory = run(clients_per_round=30, rounds=1, rounds_per_evaluation=0)
     assert "--clients_per_round=30 is more than the train clients: each round uses all 8 of them." in caplog.text
     config = json.loads((directory / "config.json").read_text())

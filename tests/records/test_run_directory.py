@@ -81,7 +81,7 @@ def test_a_finished_run_that_does_not_say_from_which_file_it_came_is_what_it_was
     assert directory_of(folds[1]).finished
 
 
-def test_a_run_that_goes_on_with_the_same_examples_in_other_bytes_is_of_that_file(begin, directory_of, folds):
+def test_a_run_that_resumes_with_the_same_examples_in_other_bytes_names_that_file(begin, directory_of, folds):
     one, two = folds
     begin(one)
     shutil.copyfile(one, two)
@@ -93,7 +93,7 @@ def test_a_run_that_goes_on_with_the_same_examples_in_other_bytes_is_of_that_fil
         directory_of(one)
 
 
-def test_every_start_is_on_record_and_what_begins_anew_describes_the_run(begin, by_writer_archive):
+def test_every_start_is_recorded_and_a_new_beginning_describes_the_run_again(begin, by_writer_archive):
     unevaluated = "--rounds_per_evaluation=0"
     taken_over = {"rounds_taken_over": {"run_name": "earlier"}}
     begin(by_writer_archive, unevaluated, after_round=0, cores=2, **taken_over)  # nothing else: there is no checkpoint
@@ -156,7 +156,7 @@ def test_the_commit_is_read_in_a_checkout_of_another_user_and_in_a_hook_of_anoth
     assert run_directory.git_commit() == commit
 
 
-def test_a_commit_that_git_does_not_tell_is_unknown_and_it_is_said_why(repository, caplog, monkeypatch):
+def test_a_commit_that_git_does_not_report_is_unknown_and_the_reason_is_given(repository, caplog, monkeypatch):
     root, _ = repository
     (root / ".git" / "HEAD").write_text("damaged")
     assert run_directory.git_commit() == "unknown"

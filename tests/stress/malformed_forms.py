@@ -133,7 +133,7 @@ HDF5: dict[str, cases.Make] = {
     "labels of a damaged type": _path(_damaged_type, "x.h5"),
     "a damaged group": _path(_damaged_group, "x.h5"),
     "cut short": _cut("hdf5", "fed_emnist_train.h5"),
-    "its first bytes alone": _path(lambda place: (place / "x.h5").write_bytes(b"\x89HDF\r\n\x1a\n"), "x.h5"),
+    "only its first bytes": _path(lambda place: (place / "x.h5").write_bytes(b"\x89HDF\r\n\x1a\n"), "x.h5"),
     "empty": _path(lambda place: (place / "x.h5").write_bytes(b""), "x.h5"),
 }
 
@@ -166,7 +166,7 @@ PARQUET: dict[str, cases.Make] = {
     "cut short": _cut("parquet", "train-00000-of-00002.parquet"),
     "an Arrow file cut short": _cut("feather", "x.feather"),
     "a stream cut short": _cut("saved to disk", "data-00000-of-00001.arrow", 0.5, "."),
-    "its first bytes alone": _path(lambda place: (place / "x.parquet").write_bytes(b"PAR1"), "x.parquet"),
+    "only its first bytes": _path(lambda place: (place / "x.parquet").write_bytes(b"PAR1"), "x.parquet"),
     "empty": _path(lambda place: (place / "x.parquet").write_bytes(b""), "x.parquet"),
 }
 
@@ -252,7 +252,7 @@ EMNIST: dict[str, cases.Make] = {
     "a mapping to no character": _mat(lambda dataset: dataset.update(mapping=np.array([[0, 32]]))),
     "another variable": _path(lambda place: savemat(place / "x.mat", {"x": np.arange(3)}), "x.mat"),
     "cut short": _cut("mat", "emnist-byclass.mat"),
-    "its first bytes alone": _path(lambda place: (place / "x.mat").write_bytes(b"MATLAB 5.0 MAT-file"), "x.mat"),
+    "only its first bytes": _path(lambda place: (place / "x.mat").write_bytes(b"MATLAB 5.0 MAT-file"), "x.mat"),
     "IDX without labels": _idx(lambda folder: (folder / _LABELS_OF_IDX).unlink()),
     "IDX cut short": _idx(
         lambda folder: (folder / _LABELS_OF_IDX).write_bytes((folder / _LABELS_OF_IDX).read_bytes()[:9])

@@ -15,7 +15,7 @@ def command(text):
     return [sys.executable, "-c", text]
 
 
-def test_as_many_at_once_as_there_is_room_for_and_the_first_to_end_is_told_first(tmp_path):
+def test_runs_start_while_there_is_room_and_the_first_to_end_is_reported_first(tmp_path):
     processes, may_end = run_processes.RunProcesses[str](2), tmp_path / "may end"
     waits = f"import os, time\nwhile not os.path.exists({str(may_end)!r}): time.sleep(0.02)"
     processes.start("slow", command(waits), "slow")

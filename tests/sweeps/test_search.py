@@ -127,7 +127,7 @@ def test_trials_have_the_first_seed_the_main_strategy_and_no_test_clients(sweep_
     assert {run.directory.path.parent.name for run in trials} == {"sweep_search"}
 
 
-def test_a_failed_trial_is_never_the_best_and_if_all_fail_that_is_said(sweep_of, trials):
+def test_a_failed_trial_is_never_the_best_and_the_error_says_if_all_fail(sweep_of, trials):
     trials.accuracy = lambda e: None if e.optimizers["client"].learning_rate < 0.25 else 0.5
     with pytest.raises(errors.UserError, match="search for second: all trials failed: out of memory"):
         sweep_of(HALVING, "--validation_clients=2")

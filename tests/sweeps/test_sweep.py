@@ -202,7 +202,7 @@ def test_the_metric_of_each_task_is_named_below_the_table(sweep_of, capsys, monk
     assert "ccurac" not in said
 
 
-def test_a_sweep_is_stopped_goes_on_lists_what_failed_and_leaves_a_table(tmp_path, by_writer_archive):
+def test_a_stopped_sweep_resumes_lists_failed_runs_and_writes_a_table(tmp_path, by_writer_archive):
     missing = tmp_path / "later.npz"  # of no archive yet
     np.savez(missing, x=1)
     (tmp_path / "two.toml").write_text(f"[grid]\nclient_data = ['{by_writer_archive}', '{missing}']\nrounds = [30]\n")

@@ -82,7 +82,7 @@ def test_another_content_replaces_what_was_kept_and_another_variant_does_not(tmp
         assert len(directories(tmp_path)) == {"all": 1, "digits": 2}[variant]
 
 
-def test_another_source_is_left_alone(tmp_path):
+def test_files_of_another_source_are_not_changed(tmp_path):
     archive_cache.load_or_make(entry(tmp_path, source="other"), made)
     archive_cache.load_or_make(entry(tmp_path, content=2), made)
     assert_expected(archive_cache.load_or_make(entry(tmp_path, source="other"), never))
@@ -135,7 +135,7 @@ def assert_goes_on_without(tmp_path, warnings, reason):
     assert "\n" not in warnings[0]
 
 
-def test_too_little_room_is_said_before_anything_is_written(tmp_path, warnings, monkeypatch):
+def test_too_little_disk_space_is_reported_before_anything_is_written(tmp_path, warnings, monkeypatch):
     monkeypatch.setattr(shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(10**9, 5 * 10**8, 5 * 10**5))
     monkeypatch.setattr(np.lib.format, "open_memmap", never)
     assert_goes_on_without(tmp_path, warnings, "1.1 MB are needed, 0.5 MB are free")
@@ -152,7 +152,7 @@ def test_a_write_that_fails_leaves_nothing(tmp_path, warnings, monkeypatch, modu
     assert not directories(tmp_path)
 
 
-def test_a_place_that_cannot_be_made_is_said(tmp_path, warnings):
+def test_a_directory_that_cannot_be_made_is_reported(tmp_path, warnings):
     (tmp_path / "made_up").write_text("in the way")
     assert_goes_on_without(tmp_path, warnings, "made_up")
 

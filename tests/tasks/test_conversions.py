@@ -207,14 +207,14 @@ def _load(archive, num_classes):
     return sources.load(options, sources.own(mine=lambda options: archive))
 
 
-def test_classes_that_the_task_has_not_are_left_to_its_check():
+def test_classes_that_the_task_lacks_are_refused_by_its_check():
     for labels in (FRAME["labels"], ["up"]):
         archive = conversions.from_frame(TABLE, **FRAME | {"labels": labels})
         archive = dataclasses.replace(archive, classes=(*archive.classes, "x"))
         assert len(_load(archive, 1).y) == 4
 
 
-def test_what_a_source_gives_that_is_no_archive_is_refused():
+def test_a_source_that_returns_something_other_than_an_archive_is_refused():
     with pytest.raises(errors.UserError, match="--client_data=mine: its source gives a NoneType; an Archive is"):
         _load(None, 2)
 
@@ -305,7 +305,7 @@ def test_a_functional_model_of_tffs_is_a_network(worker):
     assert network.head == slice(0, None)
 
 
-def test_what_is_no_network_is_refused():
+def test_something_other_than_a_network_is_refused():
     task = dataclasses.replace(TASK, models={"mine": lambda num_classes, rng: "a network"})
     with pytest.raises(errors.UserError, match="--model=mine: it is built as a str"):
         task.build("mine", np.random.default_rng(0))

@@ -68,7 +68,7 @@ def test_label_skew_leaves_all_clients_the_same_number_of_examples():
 
 
 @pytest.mark.parametrize("classes", [1, 2, 5])
-def test_a_pathological_client_has_so_many_classes(classes):
+def test_a_pathological_client_has_the_given_number_of_classes(classes):
     table = counts(deal("pathological", clients=30, classes=classes))
     assert ((table > 0).sum(axis=1) == classes).all()
     assert table.sum() == 3000

@@ -32,7 +32,7 @@ def test_the_default_is_the_papers_share():
     assert [len(part) for part in (parts.train, parts.validation, parts.test)] == [2500, 0, 900]
 
 
-def test_the_split_hangs_on_the_seed_and_not_on_the_order_of_the_ids():
+def test_the_split_depends_on_the_seed_and_not_on_the_order_of_the_ids():
     assert split(seed=1) == splits.split_clients(IDS[::-1], np.random.default_rng(1))
     assert split(seed=1) != split(seed=2)
 

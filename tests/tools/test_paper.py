@@ -62,7 +62,7 @@ def test_experiments_share_runs_and_a_second_start_makes_none(folder, tmp_path, 
     assert before == {file: file.stat().st_mtime_ns for file in made.directory.glob("runs/*/*.*")}
 
 
-def test_a_seed_that_an_experiment_has_not_is_not_announced(folder, by_writer_archive, tmp_path, monkeypatch, capsys):
+def test_a_seed_that_an_experiment_lacks_is_not_announced(folder, by_writer_archive, tmp_path, monkeypatch, capsys):
     terms = folder / "terms.toml"
     terms.write_text(terms.read_text().replace("[grid]", "[grid]\nseed = [2]"))
     monkeypatch.setattr(paper.sweep.Sweep, "start", lambda *_: None)

@@ -138,7 +138,7 @@ def test_a_mark_of_a_client_leads_to_its_record(fine_tuning):
     assert not any("<" in text for trace in figure.data for text in trace.text or ())
 
 
-def test_many_clients_are_marked_for_the_lowest_seeds_alone_and_counted_for_all(table_1, monkeypatch):
+def test_many_clients_are_marked_only_for_the_lowest_seeds_and_counted_for_all(table_1, monkeypatch):
     monkeypatch.setattr(client_figures, "MOST_MARKS", 10)
     figure = client_figures.gains(table_1)
     assert [len(trace.x) for trace in figure.data if trace.customdata is not None] == [10, 10]

@@ -84,7 +84,7 @@ def _clients(data) -> list[str]:
     return [row[1] for row in data["layout"].get("meta", {}).get("clients", [])] if "layout" in data else []
 
 
-def test_synthetic_data_is_called_synthetic_and_nothing_is_said_to_be_reproduced(parts):
+def test_synthetic_data_is_called_synthetic_and_the_page_claims_no_reproduction(parts):
     assert "synthetic handwriting, 120 writers" in parts.text
     assert "Synthetic data. All of these runs are on generated data" in parts.text
     assert "reproduced" not in parts.text.lower()
@@ -172,7 +172,7 @@ def test_a_folder_of_runs_of_any_name_has_a_whole_page(make_run, name):
     assert links == {f"{name}-section", "runs"}
 
 
-def test_an_unfinished_run_has_no_page_and_is_told_how_to_finish(make_run):
+def test_an_unfinished_run_has_no_page_and_the_error_says_how_to_finish_it(make_run):
     with pytest.raises(UserError, match=r"unfinished run .* repeat the command"):
         report.write(make_run(finished=False))
 

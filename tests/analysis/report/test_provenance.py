@@ -6,7 +6,7 @@ from analysis import study
 from analysis.report import configurations, provenance
 
 
-def test_a_run_that_was_gone_on_with_has_the_commits_and_cores_of_all_its_starts(make_study):
+def test_a_run_that_was_resumed_has_the_commits_and_cores_of_all_its_starts(make_study):
     directory = make_study("table1", [("", {"local_epochs": 2}, {"seed": seed}) for seed in (1, 2)])
     changes = (
         {"git_commit": "a", "cores": 2},

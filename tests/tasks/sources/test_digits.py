@@ -42,7 +42,7 @@ def test_the_form_explains_all_labels_but_one():
     assert (digits.FORM[place % 130] == labels).sum() == 1796
 
 
-def test_each_writers_hand_is_told_from_the_others_by_nearest_neighbours(archive):
+def test_each_writers_hand_is_distinguished_from_the_others_by_nearest_neighbours(archive):
     # If writers' borders were wrong, or two writers were joined, the nearest image of the same digit would less often
     # belong to the same writer: 1 in 14 by chance.
     images = archive.images.reshape(1797, -1).astype(float)
@@ -105,6 +105,6 @@ def test_a_fifth_of_each_writers_digits_are_test_examples(archive):
         assert archive.is_test[archive.client == writer].mean() == pytest.approx(0.2, abs=0.01)
 
 
-def test_the_split_depends_on_the_seed_alone(archive):
+def test_the_split_depends_only_on_the_seed(archive):
     np.testing.assert_array_equal(digits.load(small_files.options("digits")).is_test, archive.is_test)
     assert (digits.load(small_files.options("digits", seed=1)).is_test != archive.is_test).any()

@@ -129,7 +129,7 @@ def test_a_part_without_some_of_the_letters_has_the_same_classes_as_the_other_pa
 
 
 def test_names_of_classes_are_read_in_the_same_way_in_all_of_a_table(tmp_path):
-    """ "36" alone could be the character 6, in hexadecimal ASCII; beside "1" it is the 36th class."""
+    """ "36" by itself could be the character 6, in hexadecimal ASCII; beside "1" it is the 36th class."""
     image = written_forms.png(written_forms.examples()[0][0])
     for name, labels in (("0", ["1"] * 3), ("1", ["36"] * 3)):
         table = pyarrow.table({"image": [image] * 3, "label": labels, "writer": ["a"] * 3})

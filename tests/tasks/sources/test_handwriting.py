@@ -44,7 +44,7 @@ def test_a_writer_is_the_same_however_many_writers_there_are(cache_dir):
     assert same(of_writer(few, "writer_0001"), of_writer(many, "writer_0001"))
 
 
-def test_digits_alone_are_the_digits_of_the_same_writers(cache_dir):
+def test_an_archive_of_digits_has_the_digits_of_the_same_writers(cache_dir):
     everything = handwriting.load(options(cache_dir))
     digits = handwriting.load(options(cache_dir, num_classes=10))
     assert digits.classes == archives.CLASSES[:10]
@@ -130,7 +130,7 @@ def nearest_neighbour_accuracy(train, test):
     return np.mean(train.labels[distance.argmin(1)] == test.labels)
 
 
-def test_a_writers_own_examples_classify_better_than_as_many_of_others_at_heterogeneity_one_only(cache_dir):
+def test_a_writers_own_examples_classify_better_than_those_of_others_only_at_heterogeneity_one(cache_dir):
     def advantage(heterogeneity):
         archive = handwriting.load(options(cache_dir, num_clients=24, writer_heterogeneity=heterogeneity))
         own, others = [], []

@@ -86,7 +86,7 @@ def test_a_given_split_is_kept(tmp_path):
     np.testing.assert_array_equal(_load(_save(tmp_path, split=split)).is_test, split == "test")
 
 
-def test_the_split_depends_on_the_seed_alone(tmp_path):
+def test_the_split_depends_only_on_the_seed(tmp_path):
     path = _save(tmp_path, **small_files.arrays(count=300))
     first = _load(path, seed=1).is_test
     np.testing.assert_array_equal(first, _load(path, seed=1).is_test)

@@ -86,20 +86,20 @@ def test_a_writer_whose_digits_are_all_test_examples_stays_with_10_classes(tmp_p
     assert sources.load(small_files.options(path, num_classes=10)).client.tolist() == ["a", "b", "b"]
 
 
-def test_letters_alone_leave_nothing_for_10_classes(tmp_path):
+def test_only_letters_leave_nothing_for_10_classes(tmp_path):
     path = _save(tmp_path / "a.npz", labels=np.arange(20, 32))
     small_files.refusal(
         sources.load, small_files.options(path, num_classes=10), names=[f"--client_data={path}", "10 classes"]
     )
 
 
-def test_a_client_may_have_test_examples_alone(tmp_path):
+def test_a_client_may_have_only_test_examples(tmp_path):
     rows = [*small_files.sqlite_rows(), *small_files.sqlite_rows(splits=("all_test",), clients=("lonely",))]
     archive = sources.load(small_files.options(small_files.write_sqlite(tmp_path / "a.sqlite", rows)))
     assert archive.is_test[archive.client == "lonely"].all()
 
 
-def test_test_examples_alone_leave_nothing_to_train_on(tmp_path):
+def test_only_test_examples_leave_nothing_to_train_on(tmp_path):
     path = _save(tmp_path / "a.npz", split=np.full(12, "test"))
     small_files.refusal(sources.load, small_files.options(path), names=[f"--client_data={path}", "train example"])
 

@@ -238,7 +238,7 @@ def test_a_database_of_another_form_is_refused(tmp_path, statement, name):
     small_files.refusal(_load, path, names=[path, name])
 
 
-def test_reading_leaves_the_file_alone(tmp_path):
+def test_reading_does_not_change_the_file(tmp_path):
     path = small_files.write_sqlite(tmp_path / "a.sqlite", small_files.sqlite_rows())
     before = path.read_bytes()
     path.chmod(0o400)
@@ -262,7 +262,7 @@ def test_the_second_load_reads_the_cache_and_gives_the_same(tmp_path, monkeypatc
         assert archive.source == "a, 3 writers"
 
 
-def test_a_changed_file_is_read_anew_and_the_old_cache_goes(tmp_path):
+def test_a_changed_file_is_read_again_and_the_old_cache_is_removed(tmp_path):
     path = tmp_path / "a.sqlite"
     for seed in (0, 1):
         path.unlink(missing_ok=True)

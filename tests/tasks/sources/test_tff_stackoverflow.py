@@ -71,7 +71,7 @@ def test_sentences_are_numbered_as_tff_does_and_clients_are_users_of_both_splits
     assert archive.source == "TFF's Stack Overflow, 2 of 2 users"
 
 
-def test_as_many_users_are_read_as_asked_for(cache):
+def test_the_requested_number_of_users_is_read(cache):
     assert len(_load(cache, num_clients=1).clients) == 1
 
 
