@@ -34,6 +34,10 @@ class Metric:
         """Its largest value: 1 for a share."""
         return 1.0 if self.largest is None else self.largest
 
+    def at(self, share: float) -> float:
+        """The value that is a share of the way from the worst value to the best one."""
+        return round(self.upper * (share if self.higher_is_better else 1 - share), 9)
+
     def gain(self, before: Any, after: Any) -> Any:
         """How much better `after` is than `before`, numbers or arrays of any kind; negative where it is worse."""
         return after - before if self.higher_is_better else before - after

@@ -8,7 +8,7 @@ from absl import flags
 from absl.testing import flagsaver
 
 import run_experiment
-from tff_personalization import errors
+from tff_personalization import errors, metrics
 from tff_personalization.algorithms import fed_avg
 from tff_personalization.experiment import config as config_lib
 from tff_personalization.experiment import settings as settings_lib
@@ -200,3 +200,18 @@ def test_the_defaults_are_the_papers():
         {"momentum": 0.9},
     )
     assert (specs["personalization"].name, specs["personalization"].learning_rate) == ("sgd", 0.02)
+
+
+@pytest.mark.parametrize(
+    ("metric", "given", "target"),
+    [
+        (metrics.ACCURACY, {}, 0.8),
+        (metrics.Metric("cost", higher_is_better=False, largest=5.0), {}, 1.0),
+        (metrics.Metric("grade", largest=5.0), {}, 4.0),
+        (metrics.Metric("cost", higher_is_better=False, largest=5.0), {"target_accuracy": 0.8}, 0.8),
+    ],
+)
+def test_the_default_target_is_a_share_of_the_way_to_the_best_value(monkeypatch, metric, given, target):
+    judged = registry.TASKS["emnist62"].predicts.judged_by(metric, lambda logits, labels: 0)
+    monkeypatch.setitem(registry.TASKS, "emnist62", dataclasses.replace(registry.TASKS["emnist62"], predicts=judged))
+    assert config_lib.from_settings(given).config.target_accuracy == target

@@ -149,7 +149,7 @@ def _listed(value: Any) -> list[str]:
 def _checked(of_flags: Mapping[str, Any], given: Mapping[str, Any]) -> Experiment:
     of_flags = {**of_flags, "plugin": plugins.split(of_flags["plugin"])}
     values = {name: part.of(of_flags) for name, part in settings_lib.all_parts().items() if isinstance(part, Setting)}
-    _choose_by_task(values)
+    _choose_by_task(values, given)
     method = methods.get(values["method"])
     values["strategies"] = values["strategies"] or list(method.strategies)
     _check_strategies(values, method)
@@ -263,8 +263,8 @@ def _check_client_optimizer(name: str, method: Method, specs: Mapping[str, optim
         )
 
 
-def _choose_by_task(values: dict[str, Any]) -> None:
-    """Fills in the task's default client data and model. Refuses those of another task."""
+def _choose_by_task(values: dict[str, Any], given: Collection[str]) -> None:
+    """Fills in the task's default client data, model and target. Refuses client data and models of another task."""
     task = registry.TASKS[values["task"]]
     if values["client_data"] is None:
         values["client_data"] = task.sources.default
@@ -279,6 +279,8 @@ def _choose_by_task(values: dict[str, Any]) -> None:
         raise errors.UserError(
             f"--model={values['model']} is not for --task={values['task']}: use {' or '.join(task.models)}."
         )
+    if "target_accuracy" not in given:
+        values["target_accuracy"] = task.predicts.metric.at(values["target_accuracy"])
 
 
 def _refuse_unread(values: Mapping[str, Any], method: Method, given: Collection[str]) -> None:

@@ -44,7 +44,8 @@ class EvaluationsBetweenRounds(Group):
     )
     target_accuracy = Setting(
         0.8,
-        "The summary names the first evaluated round that reaches this accuracy, or value of the task's metric.",
+        "The summary names the first evaluated round that reaches this accuracy, or value of the task's metric. "
+        "For a metric other than a share of right predictions, the default is 0.8 of the way from worst to best.",
         theme="personalization",
         least=0,
     )
