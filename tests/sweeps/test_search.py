@@ -14,6 +14,7 @@ from tff_personalization.sweeps import search, sweep
 from tff_personalization.tasks import federated_data
 
 PATH = pathlib.Path("rates.toml")
+VALIDATION = "--validation_clients=2"
 BOUNDS = {"client_learning_rate": [0.001, 1.0], "server_learning_rate": [0.5, 2.0]}
 
 
@@ -72,6 +73,7 @@ def trials(monkeypatch):
     made = []
 
     def start(of_sweep):
+        made.sweep = of_sweep
         made.extend(of_sweep.runs)
 
     def outcome(trial):
@@ -96,11 +98,11 @@ def test_the_best_third_trains_on_and_the_runs_have_the_best_of_these(sweep_of, 
         return -abs(rate - {5: 0.4, 20: 0.3}[experiment.config.rounds])
 
     trials.accuracy = accuracy
-    made = sweep_of(HALVING, "--validation_clients=2")
+    made = sweep_of(HALVING, VALIDATION)
     rates = [(t.directory.experiment.config.rounds, t.overrides["client_learning_rate"]) for t in trials]
-    assert rates[:7] == [(5, rate / 10) for rate in range(1, 8)]
-    assert sorted(rates[7:10]) == [(20, 0.3), (20, 0.4), (20, 0.5)]
-    assert rates[10:] == [(5, 0.1), (5, 0.2), (20, 0.2)]
+    assert rates[:9] == [*((5, rate / 10) for rate in range(1, 8)), (5, 0.1), (5, 0.2)]  # of both, then the best third
+    assert sorted(rates[9:12]) == [(20, 0.3), (20, 0.4), (20, 0.5)]
+    assert rates[12:] == [(20, 0.2)]
     assert [dict(run.overrides) for run in made.runs if run.label != "none"] == [
         *(
             {"strategies": ["fine_tune", "fine_tune_head"], "seed": s, "rounds": 50, "client_learning_rate": 0.3}
@@ -117,7 +119,7 @@ def test_the_best_third_trains_on_and_the_runs_have_the_best_of_these(sweep_of, 
 
 
 def test_trials_have_the_first_seed_the_main_strategy_and_no_test_clients(sweep_of, trials):
-    common = ["--validation_clients=2", "--personalization_learning_rates=0.1,0.2", "--participants=3"]
+    common = [VALIDATION, "--personalization_learning_rates=0.1,0.2", "--participants=3"]
     made = sweep_of(HALVING, *common)
     of_trials = [trial.directory.experiment for trial in trials]
     assert {(e.config.seed, e.config.evaluate_on, e.config.participants) for e in of_trials} == {(3, "validation", 0)}
@@ -130,28 +132,48 @@ def test_trials_have_the_first_seed_the_main_strategy_and_no_test_clients(sweep_
 def test_a_failed_trial_is_never_the_best_and_the_error_says_if_all_fail(sweep_of, trials):
     trials.accuracy = lambda e: None if e.optimizers["client"].learning_rate < 0.25 else 0.5
     with pytest.raises(errors.UserError, match="search for second: all trials failed: out of memory"):
-        sweep_of(HALVING, "--validation_clients=2")
-    assert [
-        trial.overrides["client_learning_rate"] for trial in trials if trial.directory.experiment.config.rounds == 20
-    ] == [0.3, 0.4]
+        sweep_of(HALVING, VALIDATION)
     table = pd.read_csv(io.StringIO(trials.search))
-    assert table[table.run == "second"].error.tolist() == ["out of memory", "out of memory"]
-    assert not table.chosen[table.run == "second"].any()
+    first, second = (table[table.run == name] for name in ("first", "second"))
+    assert first.personalized_accuracy.isna().tolist() == [True, True, False, False, False, False, False]
+    assert second.error.tolist() == ["out of memory", "out of memory"]
+    assert not second.chosen.any()
+
+
+def test_a_failed_trial_takes_no_part_in_the_next_step(sweep_of, trials):
+    trials.accuracy = lambda e: None if e.optimizers["client"].learning_rate < 0.25 else 0.5
+    sweep_of(HALVING.replace("client_learning_rate = [0.1, 0.2],", "client_learning_rate = [0.3, 0.4],"), VALIDATION)
+    rates = [
+        trial.overrides["client_learning_rate"] for trial in trials if trial.directory.experiment.config.rounds == 20
+    ]
+    assert rates == [0.3, 0.4, 0.3]
+
+
+def test_searches_may_have_the_same_trials(sweep_of, trials):
+    """Two runs that differ only in what trials leave out."""
+    both = (
+        '[search]\nclient_learning_rate = [0.1, 0.2]\n[[runs]]\nlabel = "a"\n[[runs]]\nlabel = "b"\nparticipants = 3\n'
+    )
+    made = sweep_of(both, VALIDATION)
+    assert len({trial.directory.name for trial in trials}) == 2
+    assert trials.sweep._next([3, 4], running=[1]) == 4  # the third is the first
+    assert [run.overrides["client_learning_rate"] for run in made.runs] == [0.1, 0.1]
+    assert pd.read_csv(io.StringIO(trials.search)).run.tolist() == ["a", "a", "b", "b"]
 
 
 def test_an_interrupted_search_leaves_the_table_of_an_earlier_one(sweep_of, trials, monkeypatch):
-    sweep_of(HALVING, "--validation_clients=2")
+    sweep_of(HALVING, VALIDATION)
     whole, start = trials.search, sweep.Sweep.start
     assert set(pd.read_csv(io.StringIO(whole)).run) == {"first", "second"}
 
     def interrupted(of_sweep):
-        if of_sweep.runs[0].directory.experiment.config.method == "fed_per":
+        if of_sweep.runs[0].directory.experiment.config.rounds == 20:
             raise errors.Interrupted(signal.SIGTERM)
         start(of_sweep)
 
     monkeypatch.setattr(sweep.Sweep, "start", interrupted)
     with pytest.raises(errors.Interrupted):
-        sweep_of(HALVING, "--validation_clients=2")
+        sweep_of(HALVING, VALIDATION)
     assert trials.search == whole
 
 
@@ -161,7 +183,7 @@ def test_nothing_is_chosen_while_another_process_makes_a_trial(sweep_of, trials,
 
     monkeypatch.setattr(sweep.Sweep, "start", start)
     with pytest.raises(errors.UserError, match="search for first: another process is making some of its trials"):
-        sweep_of(HALVING, "--validation_clients=2")
+        sweep_of(HALVING, VALIDATION)
 
 
 SEARCH = "[search]\ntrials = 2\nclient_learning_rate = "
@@ -196,7 +218,7 @@ BAD_SEARCHES = {
 @pytest.mark.parametrize(("text", "arguments", "hints"), BAD_SEARCHES.values(), ids=BAD_SEARCHES)
 def test_a_search_that_is_wrong_is_refused_in_one_line_before_anything_runs(sweep_of, tmp_path, text, arguments, hints):
     with pytest.raises(errors.UserError) as refusal:
-        sweep_of(text, *(arguments or ["--validation_clients=2"]))
+        sweep_of(text, *(arguments or [VALIDATION]))
     assert "\n" not in str(refusal.value)
     assert all(hint in str(refusal.value) for hint in hints), refusal.value
     assert not (tmp_path / "runs").exists()
@@ -204,10 +226,10 @@ def test_a_search_that_is_wrong_is_refused_in_one_line_before_anything_runs(swee
 
 @pytest.mark.usefixtures("_forked_runs")
 def test_validation_clients_choose_and_test_clients_take_no_part(sweep_of, tmp_path, by_writer_archive, capsys):
-    text = "[search]\nclient_learning_rate = [0.0001, 0.1]\ntrial_rounds = [15, 30]\n[grid]\nseed = [1, 2]\n"
-    made = sweep_of(text, *small_runs(by_writer_archive), "--validation_clients=2", "--rounds=40")
+    text = "[search]\nclient_learning_rate = [0.0001, 0.1]\ntrial_rounds = [3, 6]\n[grid]\nseed = [1, 2]\n"
+    made = sweep_of(text, *small_runs(by_writer_archive), VALIDATION, "--rounds=8")
     table = pd.read_csv(tmp_path / "runs" / "sweep_search" / "search.csv")
-    assert table["rounds"].tolist() == [15, 15, 30]
+    assert table["rounds"].tolist() == [3, 3, 6]
     assert table.chosen.tolist() == [False, False, True]
     split = federated_data.load(made.runs[0].directory.experiment.config).split
     for row in table.itertuples():
@@ -217,7 +239,7 @@ def test_validation_clients_choose_and_test_clients_take_no_part(sweep_of, tmp_p
     best = table.groupby("client_learning_rate").personalized_accuracy.first().idxmax()
     assert {run.overrides["client_learning_rate"] for run in made.runs} == {best}
     assert "mean over validation clients" in capsys.readouterr().out
-    assert sweep_of(text, *small_runs(by_writer_archive), "--validation_clients=2", "--rounds=40").run()
+    assert sweep_of(text, *small_runs(by_writer_archive), VALIDATION, "--rounds=8").run()
     assert "finished already" in capsys.readouterr().err
     tested = pd.read_csv(made.runs[0].directory.path / "clients.csv")
     assert set(tested.client) == set(split.test)

@@ -25,7 +25,7 @@ import itertools
 import math
 import pathlib
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pandas as pd
@@ -57,7 +57,7 @@ def sweep_of(flag_values: flags.FlagValues) -> sweep.Sweep:
 
     Raises:
         UserError: the file cannot be read, the program would refuse a run, or all trials of one of [[runs]] failed.
-        Interrupted: a signal stopped the search, after the current trial saved its work.
+        Interrupted: a signal stopped the search, after the current trials saved their work.
     """
     file = sweep_file.read(homes.expand(flag_values["sweep"].value))
     points = list(file.points(flag_values["scale"].value))
@@ -68,13 +68,7 @@ def sweep_of(flag_values: flags.FlagValues) -> sweep.Sweep:
     made = sweep.Sweep(flag_values, file, [_completed(point, searches) for point in points])
     if searches:
         made.check_places()  # before the first trial
-        try:
-            for search in searches.values():
-                search.run()
-        except errors.UserError:  # all trials failed: the table says why
-            _write(searches)
-            raise
-        _write(searches)
+        _make_trials(flag_values, file, list(searches.values()))
         made = sweep.Sweep(flag_values, file, [_completed(point, searches) for point in points])
     return made
 
@@ -123,9 +117,10 @@ class _Search:
     """The search for one of [[runs]].
 
     Attributes:
+        name: the label of the run, or its number.
         left: the candidates that are not out, the best first; all of them before the search.
-        trials: the rows of search.csv.
-        directory: where the trials are.
+        rounds: the rounds of the trials of each step; None for those of the run.
+        rows: the rows of search.csv.
     """
 
     def __init__(self, flag_values: flags.FlagValues, file: sweep_file.SweepFile, point: sweep_file.Point):
@@ -135,67 +130,99 @@ class _Search:
             UserError: the search is written wrongly, or the program would refuse a trial.
         """
         search = point.search or {}
-        self._flag_values, self._file, self._point = flag_values, file, point
-        self._name = point.label or f"[[runs]] number {point.entry}"
-        self._rounds: list[int | None] = search.get("trial_rounds", [None])
+        self._path, self._point = file.path, point
+        self.name = point.label or f"[[runs]] number {point.entry}"
+        self.rounds: list[int | None] = search.get("trial_rounds", [None])
         self.left = candidates(file.path, search, flag_values["seed"].value)
-        self.trials: list[dict[str, Any]] = []
+        self.rows: list[dict[str, Any]] = []
         values = {**flag_values.flag_values_dict(), **point.overrides}
         (run,) = sweep.Sweep(flag_values, file, [_with(point, self.left[0])]).runs
         self._own = {name: value for name, value in _OF_TRIALS.items() if values[name] != value}  # no needless flags
         self._own["strategies"] = run.directory.experiment.config.strategies[:1]
-        for rounds in self._rounds:  # refuses what is wrong before the first trial
-            self.directory = self._made(rounds).directory
+        for step in range(len(self.rounds)):  # refuses what is wrong before the first trial
+            _trials(flag_values, file, self.points(step)).check_distinct()
 
-    def _made(self, rounds: int | None) -> sweep.Sweep:
-        """The trials of the candidates that are left."""
+    def points(self, step: int) -> list[sweep_file.Point]:
+        """The trials of a step: those of the candidates that are left."""
+        rounds = self.rounds[step]
         own = self._own if rounds is None else {**self._own, "rounds": rounds}
         base = {name: value for name, value in self._point.overrides.items() if name not in own}
-        trials = [sweep_file.Point({**base, **candidate}) for candidate in self.left]
-        return sweep.Sweep(self._flag_values, self._file, trials, f"{self._file.path.stem}_search", own)
+        return [sweep_file.Point({**base, **candidate}, own=own) for candidate in self.left]
 
-    def run(self) -> None:
-        """Makes the trials, leaves the best candidate, and prints the table of the trials.
+    def choose(self, step: int, trials: Sequence[sweep.Run]) -> None:
+        """Keeps the best candidates of a step, after the last one only the best. Then prints the table of the trials.
+
+        Args:
+            step: counted from 0.
+            trials: the trials of the candidates that are left, in their order.
 
         Raises:
             UserError: all trials failed, or another process is making some of them.
-            Interrupted: a signal stopped it, after the current trial saved its work.
         """
-        for step, rounds in enumerate(self._rounds, start=1):
-            made = self._made(rounds)
-            print(f"\n{self._file.path}: search for {self._name}, step {step} of {len(self._rounds)}", file=sys.stderr)
-            made.start()
-            if any(trial.status == sweep.IN_PROGRESS for trial in made.runs):
-                raise errors.UserError(
-                    f"{self._file.path}: search for {self._name}: another process is making some of its trials: "
-                    "wait for it, then run this command again."
-                )
-            rows = [
-                {"run": self._name, **candidate, **_outcome(trial), "chosen": False}
-                for candidate, trial in zip(self.left, made.runs, strict=True)
-            ]
-            self.trials += rows
-            called, last = made.runs[0].metric, step == len(self._rounds)
-            ranked = sorted(
-                (place for place, row in enumerate(rows) if row[MEASURED] is not None),
-                key=lambda place: called.gain(rows[place][MEASURED], 0),
+        if any(trial.status == sweep.IN_PROGRESS for trial in trials):
+            raise errors.UserError(
+                f"{self._path}: search for {self.name}: another process is making some of its trials: wait for it, "
+                "then run this command again."
             )
-            if not ranked:
-                said = "; ".join(dict.fromkeys(row["error"] for row in rows))
-                raise errors.UserError(f"{self._file.path}: search for {self._name}: all trials failed: {said}")
-            kept = ranked[: 1 if last else math.ceil(len(ranked) / _KEPT)]
-            self.left = [self.left[place] for place in kept]
-            rows[kept[0]]["chosen"] = last
-        table = pd.DataFrame(self.trials).drop(columns=["run", "run_directory", "error"])
-        table = table.rename(columns={MEASURED: f"personalized_{called.name}"})
-        print("\n" + tables.text(table.map(sweep.cell), metric.named(NOTE, called)), flush=True)
+        rows = [
+            {"run": self.name, **candidate, **_outcome(trial), "chosen": False}
+            for candidate, trial in zip(self.left, trials, strict=True)
+        ]
+        self.rows += rows
+        called, last = trials[0].metric, step == len(self.rounds) - 1
+        ranked = sorted(
+            (place for place, row in enumerate(rows) if row[MEASURED] is not None),
+            key=lambda place: called.gain(rows[place][MEASURED], 0),
+        )
+        if not ranked:
+            said = "; ".join(dict.fromkeys(row["error"] for row in rows))
+            raise errors.UserError(f"{self._path}: search for {self.name}: all trials failed: {said}")
+        kept = ranked[: 1 if last else math.ceil(len(ranked) / _KEPT)]
+        self.left = [self.left[place] for place in kept]
+        rows[kept[0]]["chosen"] = last
+        if last:
+            table = pd.DataFrame(self.rows).drop(columns=["run", "run_directory", "error"])
+            table = table.rename(columns={MEASURED: f"personalized_{called.name}"})
+            print(f"\n{self.name}")
+            print(tables.text(table.map(sweep.cell), metric.named(NOTE, called)), flush=True)
 
 
-def _write(searches: Mapping[int, _Search]) -> None:
-    """Writes search.csv. An interrupted search does not: its table would be shorter than that of an earlier one."""
-    if trials := [trial for search in searches.values() for trial in search.trials]:
-        directory = next(iter(searches.values())).directory
-        files.write_text(directory / "search.csv", pd.DataFrame(trials).to_csv(index=False))
+def _make_trials(flag_values: flags.FlagValues, file: sweep_file.SweepFile, searches: Sequence[_Search]) -> None:
+    """Makes the trials of all searches step by step, and writes search.csv.
+
+    The trials of a step are one sweep: if several run at once, those of one search run beside those of another.
+
+    Raises:
+        UserError: all trials of a search failed, or another process is making some of them.
+        Interrupted: a signal stopped it, after the current trials saved their work. search.csv stays as it was, because
+            it may be that of an earlier search with more trials.
+    """
+    directory = _trials(flag_values, file, []).directory
+    try:
+        steps = max(len(search.rounds) for search in searches)
+        for step in range(steps):
+            searching = [search for search in searches if step < len(search.rounds)]
+            made = _trials(flag_values, file, [point for search in searching for point in search.points(step)])
+            said = f"{file.path}: search, step {step + 1} of {steps}: {len(made.runs)} trials in {directory}"
+            print(f"\n{said}", file=sys.stderr)
+            made.start()
+            trials = iter(made.runs)
+            for search in searching:
+                search.choose(step, list(itertools.islice(trials, len(search.left))))
+    except errors.UserError:  # all trials failed: the table says why
+        _write(directory, searches)
+        raise
+    _write(directory, searches)
+
+
+def _trials(flag_values: flags.FlagValues, file: sweep_file.SweepFile, points: list[sweep_file.Point]) -> sweep.Sweep:
+    """Trials of one search or of several, of which two may have the same trial."""
+    return sweep.Sweep(flag_values, file, points, f"{file.path.stem}_search", distinct=False)
+
+
+def _write(directory: pathlib.Path, searches: Sequence[_Search]) -> None:
+    if rows := [row for search in searches for row in search.rows]:
+        files.write_text(directory / "search.csv", pd.DataFrame(rows).to_csv(index=False))
 
 
 def _completed(point: sweep_file.Point, searches: Mapping[int, _Search]) -> sweep_file.Point:

@@ -42,12 +42,14 @@ _FIGURES = ("initial_accuracy_mean", "personalized_accuracy_mean", "gain_mean", 
 class Run:
     """One run of a sweep: the flags that distinguish it, its directory, and its outcome.
 
-    `earlier` is a run of the sweep that has its rounds. `alone` says that it computes them itself.
+    `own` are flags that take precedence over the command line. `earlier` is a run of the sweep that has its rounds.
+    `alone` says that it computes them itself.
     """
 
     overrides: Mapping[str, Any]
     directory: run_directory.RunDirectory
     label: str = ""
+    own: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     status: str = "not run"
     error: str = ""
     earlier: pathlib.Path | None = None
@@ -71,7 +73,7 @@ class Sweep:
         file: sweep_file.SweepFile,
         points: Iterable[sweep_file.Point] | None = None,
         name: str | None = None,
-        own: Mapping[str, Any] | None = None,
+        distinct: bool = True,
     ):
         """Checks the runs.
 
@@ -80,7 +82,7 @@ class Sweep:
             file: the sweep's file.
             points: the runs; by default those of the file.
             name: the name of the runs' directory in --output_dir; by default the file's name.
-            own: flags of all runs that take precedence over the command line and over the runs' own.
+            distinct: whether two runs with the same settings are refused. Otherwise the run is made once.
 
         Raises:
             UserError: the program would refuse a run.
@@ -93,8 +95,12 @@ class Sweep:
         self.directory = homes.expand(flag_values["output_dir"].value) / (name or self.path.stem)
         if points is None:
             points = file.points(flag_values["scale"].value)
-        self._own = own or {}
         self.runs = [self._checked(number, point) for number, point in enumerate(points, start=1)]
+        if distinct:
+            self.check_distinct()
+
+    def check_distinct(self) -> None:
+        """Raises UserError if two runs have the same name."""
         by_name: dict[str, int] = {}
         for number, run in enumerate(self.runs, start=1):
             earlier = by_name.setdefault(run.directory.name, number)
@@ -193,8 +199,11 @@ class Sweep:
     def _next(self, waiting: Sequence[int], running: Sequence[int]) -> int | None:
         """The number of the first run that can start. A run waits while another one computes its rounds."""
         for number in waiting:
-            ours = self.runs[number - 1].directory.experiment
-            if not any(earlier_run.may_serve(self.runs[other - 1].directory.experiment, ours) for other in running):
+            ours = self.runs[number - 1].directory
+            others = [self.runs[other - 1].directory for other in running]
+            if not any(
+                other.path == ours.path or earlier_run.may_serve(other.experiment, ours.experiment) for other in others
+            ):
                 return number
         return None
 
@@ -215,19 +224,19 @@ class Sweep:
                 )
             if not values[name].using_default_value:
                 raise errors.UserError(f"{self.path}: {name}: --{name} is given on the command line too: keep one.")
-        arguments = [config_lib.argument(name, value) for name, value in {**overrides, **self._own}.items()]
+        arguments = [config_lib.argument(name, value) for name, value in {**overrides, **point.own}.items()]
         try:
             values(["sweep", *arguments, f"--output_dir={self.directory}"])
             experiment = config_lib.from_flags(values)
         except (flags.Error, errors.UserError) as error:
             what = " ".join(str(error).split())
             raise errors.UserError(f"{self.path}: run {number} ({' '.join(arguments)}): {what}") from error
-        return Run(overrides, run_directory.RunDirectory(experiment), point.label)
+        return Run(overrides, run_directory.RunDirectory(experiment), point.label, point.own)
 
     def _command(self, run: Run) -> list[str]:
         """The command of a run, in its own process."""
         given = {name: flag for name, flag in self._flag_values.flag_values_dict().items() if self._is_given(name)}
-        values = {**given, **run.overrides, **self._own}
+        values = {**given, **run.overrides, **run.own}
         if "rounds_from" not in values and run.directory.experiment.config.rounds:
             run.earlier = None if run.alone else earlier_run.find(self.directory, run.directory.experiment)
             values["rounds_from"] = str(run.earlier or earlier_run.NONE)

@@ -45,12 +45,14 @@ class Point:
         label: its name; "" for most.
         entry: the number of its [[runs]], counted from 1.
         search: the [search] for its other flags; None without one.
+        own: flags that take precedence over `overrides` and over the command line.
     """
 
     overrides: Mapping[str, Any]
     label: str = ""
     entry: int = 1
     search: Mapping[str, Any] | None = None
+    own: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
 
 @dataclasses.dataclass(frozen=True)
