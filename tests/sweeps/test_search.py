@@ -129,24 +129,46 @@ def test_trials_have_the_first_seed_the_main_strategy_and_no_test_clients(sweep_
     assert {run.directory.path.parent.name for run in trials} == {"sweep_search"}
 
 
-def test_a_failed_trial_is_never_the_best_and_the_error_says_if_all_fail(sweep_of, trials):
+def test_a_failed_trial_is_never_the_best_and_if_all_fail_so_have_the_runs_of_that_search(sweep_of, trials, capsys):
     trials.accuracy = lambda e: None if e.optimizers["client"].learning_rate < 0.25 else 0.5
-    with pytest.raises(errors.UserError, match="search for second: all trials failed: out of memory"):
-        sweep_of(HALVING, VALIDATION)
+    made = sweep_of(HALVING, VALIDATION)
+    failed = {run.label: (run.status, run.error) for run in made.runs}
+    assert failed["second"] == ("failed", "all trials failed: out of memory")
+    assert failed["first"] == failed["none"] == ("not run", "")
+    assert "search for second: all trials failed: out of memory" in capsys.readouterr().err
+    rates = [
+        trial.overrides["client_learning_rate"] for trial in trials if trial.directory.experiment.config.rounds == 20
+    ]
+    assert rates == [0.3, 0.4]
     table = pd.read_csv(io.StringIO(trials.search))
-    first, second = (table[table.run == name] for name in ("first", "second"))
-    assert first.personalized_accuracy.isna().tolist() == [True, True, False, False, False, False, False]
+    second = table[table.run == "second"]
     assert second.error.tolist() == ["out of memory", "out of memory"]
     assert not second.chosen.any()
 
 
-def test_a_failed_trial_takes_no_part_in_the_next_step(sweep_of, trials):
-    trials.accuracy = lambda e: None if e.optimizers["client"].learning_rate < 0.25 else 0.5
-    sweep_of(HALVING.replace("client_learning_rate = [0.1, 0.2],", "client_learning_rate = [0.3, 0.4],"), VALIDATION)
-    rates = [
-        trial.overrides["client_learning_rate"] for trial in trials if trial.directory.experiment.config.rounds == 20
+def test_what_failed_in_the_search_is_not_made_and_listed(sweep_of, trials, monkeypatch, capsys):
+    trials.accuracy = lambda e: None if e.config.method == "fed_per" else 0.5
+    made = sweep_of(HALVING, VALIDATION)
+    monkeypatch.undo()
+    made.directory.mkdir(parents=True)
+    assert [made.runs[number - 1].label for number in made._unfinished(lambda run: True)] == [
+        "first",
+        "first",
+        "none",
+        "none",
     ]
-    assert rates == [0.3, 0.4, 0.3]
+    made._report()
+    assert "Failed: --method=fed_per" in (said := capsys.readouterr().out)
+    assert "all trials failed: out of memory" in said
+
+
+def test_with_stop_on_failure_a_failed_trial_stops_the_search(sweep_of, trials, monkeypatch):
+    def start(of_sweep):
+        of_sweep.runs[2].status, of_sweep.runs[2].error = "failed", "out of memory"
+
+    monkeypatch.setattr(sweep.Sweep, "start", start)
+    with pytest.raises(errors.UserError, match=r"a trial failed \(.*0\.3\): out of memory"):
+        sweep_of(HALVING, VALIDATION, "--sweep_stop_on_failure")
 
 
 def test_searches_may_have_the_same_trials(sweep_of, trials):

@@ -55,8 +55,11 @@ _OF_TRIALS = {
 def sweep_of(flag_values: flags.FlagValues) -> sweep.Sweep:
     """The sweep that --sweep names, checked. If the file has a [search], makes its trials first.
 
+    If all trials of one of [[runs]] failed, so have its runs; the others can be made.
+
     Raises:
-        UserError: the file cannot be read, the program would refuse a run, or all trials of one of [[runs]] failed.
+        UserError: the file cannot be read, the program would refuse a run, another process is making a trial, or a
+            trial failed with --sweep_stop_on_failure.
         Interrupted: a signal stopped the search, after the current trials saved their work.
     """
     file = sweep_file.read(homes.expand(flag_values["sweep"].value))
@@ -70,6 +73,9 @@ def sweep_of(flag_values: flags.FlagValues) -> sweep.Sweep:
         made.check_places()  # before the first trial
         _make_trials(flag_values, file, list(searches.values()))
         made = sweep.Sweep(flag_values, file, [_completed(point, searches) for point in points])
+        for point, run in zip(points, made.runs, strict=True):
+            if point.entry in searches and (error := searches[point.entry].error):
+                run.status, run.error = "failed", error
     return made
 
 
@@ -121,6 +127,7 @@ class _Search:
         left: the candidates that are not out, the best first; all of them before the search.
         rounds: the rounds of the trials of each step; None for those of the run.
         rows: the rows of search.csv.
+        error: why the search failed; "" if it did not.
     """
 
     def __init__(self, flag_values: flags.FlagValues, file: sweep_file.SweepFile, point: sweep_file.Point):
@@ -135,6 +142,7 @@ class _Search:
         self.rounds: list[int | None] = search.get("trial_rounds", [None])
         self.left = candidates(file.path, search, flag_values["seed"].value)
         self.rows: list[dict[str, Any]] = []
+        self.error = ""
         values = {**flag_values.flag_values_dict(), **point.overrides}
         (run,) = sweep.Sweep(flag_values, file, [_with(point, self.left[0])]).runs
         self._own = {name: value for name, value in _OF_TRIALS.items() if values[name] != value}  # no needless flags
@@ -157,7 +165,7 @@ class _Search:
             trials: the trials of the candidates that are left, in their order.
 
         Raises:
-            UserError: all trials failed, or another process is making some of them.
+            UserError: another process is making some of the trials.
         """
         if any(trial.status == sweep.IN_PROGRESS for trial in trials):
             raise errors.UserError(
@@ -175,8 +183,9 @@ class _Search:
             key=lambda place: called.gain(rows[place][MEASURED], 0),
         )
         if not ranked:
-            said = "; ".join(dict.fromkeys(row["error"] for row in rows))
-            raise errors.UserError(f"{self._path}: search for {self.name}: all trials failed: {said}")
+            self.error = f"all trials failed: {'; '.join(dict.fromkeys(row['error'] for row in rows))}"
+            print(f"\n{self._path}: search for {self.name}: {self.error}", file=sys.stderr)
+            return
         kept = ranked[: 1 if last else math.ceil(len(ranked) / _KEPT)]
         self.left = [self.left[place] for place in kept]
         rows[kept[0]]["chosen"] = last
@@ -193,36 +202,30 @@ def _make_trials(flag_values: flags.FlagValues, file: sweep_file.SweepFile, sear
     The trials of a step are one sweep: if several run at once, those of one search run beside those of another.
 
     Raises:
-        UserError: all trials of a search failed, or another process is making some of them.
+        UserError: another process is making some of the trials, or one failed with --sweep_stop_on_failure.
         Interrupted: a signal stopped it, after the current trials saved their work. search.csv stays as it was, because
             it may be that of an earlier search with more trials.
     """
-    directory = _trials(flag_values, file, []).directory
-    try:
-        steps = max(len(search.rounds) for search in searches)
-        for step in range(steps):
-            searching = [search for search in searches if step < len(search.rounds)]
-            made = _trials(flag_values, file, [point for search in searching for point in search.points(step)])
-            said = f"{file.path}: search, step {step + 1} of {steps}: {len(made.runs)} trials in {directory}"
-            print(f"\n{said}", file=sys.stderr)
-            made.start()
-            trials = iter(made.runs)
-            for search in searching:
-                search.choose(step, list(itertools.islice(trials, len(search.left))))
-    except errors.UserError:  # all trials failed: the table says why
-        _write(directory, searches)
-        raise
-    _write(directory, searches)
+    steps = max(len(search.rounds) for search in searches)
+    for step in range(steps):
+        searching = [search for search in searches if step < len(search.rounds) and not search.error]
+        made = _trials(flag_values, file, [point for search in searching for point in search.points(step)])
+        said = f"{file.path}: search, step {step + 1} of {steps}: {len(made.runs)} trials in {made.directory}"
+        print(f"\n{said}", file=sys.stderr)
+        made.start()
+        if made.stopping:
+            failed = next(run for run in made.runs if run.status == "failed")
+            raise errors.UserError(f"{file.path}: search: a trial failed ({failed}): {failed.error}")
+        trials = iter(made.runs)
+        for search in searching:
+            search.choose(step, list(itertools.islice(trials, len(search.left))))
+    rows = pd.DataFrame([row for search in searches for row in search.rows])
+    files.write_text(made.directory / "search.csv", rows.to_csv(index=False))
 
 
 def _trials(flag_values: flags.FlagValues, file: sweep_file.SweepFile, points: list[sweep_file.Point]) -> sweep.Sweep:
     """Trials of one search or of several, of which two may have the same trial."""
     return sweep.Sweep(flag_values, file, points, f"{file.path.stem}_search", distinct=False)
-
-
-def _write(directory: pathlib.Path, searches: Sequence[_Search]) -> None:
-    if rows := [row for search in searches for row in search.rows]:
-        files.write_text(directory / "search.csv", pd.DataFrame(rows).to_csv(index=False))
 
 
 def _completed(point: sweep_file.Point, searches: Mapping[int, _Search]) -> sweep_file.Point:

@@ -127,7 +127,7 @@ class Sweep:
 
     def start(self, select: Callable[[Run], bool] = lambda run: True) -> None:
         """Runs the unfinished ones of the selected runs, several at once. As `run`, without the table."""
-        waiting = self._unfinished(select)
+        waiting = [] if self.stopping else self._unfinished(select)
         self.check_places(waiting)
         try:
             self.directory.mkdir(parents=True, exist_ok=True)
@@ -149,15 +149,20 @@ class Sweep:
                     continue
                 self._note(ended)
                 done += 1
-                if self._flag_values["sweep_stop_on_failure"].value and any(r.status == "failed" for r in self.runs):
+                if self.stopping:
                     waiting.clear()
         except BaseException as error:
             processes.interrupt(error.signal_number if isinstance(error, errors.Interrupted) else signal.SIGTERM)
             raise
 
+    @property
+    def stopping(self) -> bool:
+        """Whether no more runs start, because one has failed."""
+        return self._flag_values["sweep_stop_on_failure"].value and any(run.status == "failed" for run in self.runs)
+
     def _unfinished(self, select: Callable[[Run], bool]) -> list[int]:
-        """The numbers, counted from 1, of the selected runs that are not finished. Prints which are finished."""
-        numbers = [number for number, run in enumerate(self.runs, start=1) if select(run)]
+        """The numbers, counted from 1, of the selected runs that are left to make. Prints which are finished."""
+        numbers = [number for number, run in enumerate(self.runs, start=1) if select(run) and run.status != "failed"]
         for number in numbers:
             run = self.runs[number - 1]
             if run.directory.finished:
