@@ -209,6 +209,8 @@ def _make_trials(flag_values: flags.FlagValues, file: sweep_file.SweepFile, sear
     steps = max(len(search.rounds) for search in searches)
     for step in range(steps):
         searching = [search for search in searches if step < len(search.rounds) and not search.error]
+        if not searching:
+            break
         made = _trials(flag_values, file, [point for search in searching for point in search.points(step)])
         said = f"{file.path}: search, step {step + 1} of {steps}: {len(made.runs)} trials in {made.directory}"
         print(f"\n{said}", file=sys.stderr)
