@@ -7,9 +7,11 @@ Runs that differ only in their seed and strategies are one method. Each strategy
 A row is compared with the reference client by client, in runs of the same seed, which have the same test clients. Its
 other figures are those of its own seeds. If rows have only some of the reference's seeds, the reference has a second
 row over these seeds. The interval of the difference and the verdict ("ahead", "behind", "no difference that matters")
-are those of `inference`, after Holm's correction for all rows with three seeds.
+are those of `inference`, after Holm's correction for all rows with three seeds. The variance of seeds is pooled over
+methods. Strategies on the reference's own models, and rows that vary far more than most, keep their own.
 """
 
+import dataclasses
 import math
 from collections.abc import Sequence
 
@@ -27,6 +29,7 @@ MARGIN = 0.01  # of the metric's largest value, 1 for accuracy: a difference wit
 REFERENCE, AHEAD, BEHIND, NO_DIFFERENCE = "reference", "ahead", "behind", "no difference that matters"
 UNDECIDED, FEW_SEEDS = "undecided", f"fewer than {inference.LEAST_SEEDS} seeds"
 _COSTS = ("all visits", "down", "up", "kept")  # columns
+_FAR = 10  # times the median variance
 _LONGEST = 32  # characters of the settings in a label
 _NOT_SHOWN = {*identity.WITHOUT_EFFECT_ON_NUMBERS, "method", "seed", "strategies"}
 
@@ -71,6 +74,7 @@ def compare(runs: Sequence[runs_lib.Run]) -> pd.DataFrame:
             else:
                 others.append((runs_of, strategy))
     rows = [_row(runs_of, strategy, reference, main) for runs_of, strategy in others]
+    _pool_variance(_row(whole, main, reference, main), rows)
     parts = dict.fromkeys(tuple(runs_of) for runs_of, _ in others if runs_of.keys() != whole.keys())
     of_reference = [
         _row(runs_of, main, reference, main)
@@ -78,11 +82,30 @@ def compare(runs: Sequence[runs_lib.Run]) -> pd.DataFrame:
     ]
     for row in of_reference:  # no interval, because others are compared with it
         row |= {"difference_low": math.nan, "difference_high": math.nan, "judged": REFERENCE}
+    for row in rows:
+        row["difference_low"], row["difference_high"] = row["estimate"].interval()
     _judge(rows, MARGIN * judged_by.upper)
     _tell_apart([*of_reference, *rows])
-    table = pd.DataFrame([*of_reference, *rows]).drop(columns=["estimate", "first"])
+    table = pd.DataFrame([*of_reference, *rows]).drop(columns=["estimate", "first", "means"])
     table.attrs["metric"] = judged_by
     return table
+
+
+def _pool_variance(reference: dict, rows: list[dict]) -> None:
+    """Gives the estimates of other methods' rows the variance of seeds of all methods, which has more freedom.
+
+    It is that of the methods' main strategies. A row that varies far more than most, as when a seed diverged, is left
+    out and keeps its own variance.
+    """
+    others = [row for row in rows if row["first"] is not reference["first"] and row["seeds"] > 1]
+    variances = [row["estimate"].error ** 2 * row["seeds"] for row in others]
+    usual = [row for row, variance in zip(others, variances, strict=True) if variance <= _FAR * np.median(variances)]
+    mains = [row for row in usual if row["strategy"] == row["first"].summary["strategy"]]
+    variance, freedom = inference.variance_of_seeds(pd.DataFrame([row["means"] for row in (reference, *mains)]))
+    for row in usual:
+        if freedom >= row["estimate"].freedom:
+            error = math.sqrt(2 * variance / row["seeds"])
+            row["estimate"] = dataclasses.replace(row["estimate"], error=error, freedom=freedom)
 
 
 def _judge(rows: list[dict], margin: float) -> None:
@@ -152,8 +175,9 @@ def render(table: pd.DataFrame, form: str, without: Sequence[str] = ()) -> str:
     note = (
         "Accuracies: mean ± standard deviation over test clients. Difference: personalized accuracy minus that of the "
         f"first row, for the same seeds and clients{side}. Its {inference.CONFIDENCE:.0%} interval contains a t "
-        "interval over seeds and a bootstrap over clients, in which a client of several seeds is one unit. With one "
-        "seed it covers only the variation of clients, and decides nothing. Verdicts are made after Holm's correction "
+        "interval over seeds, whose variance is pooled over methods, and a bootstrap over clients, in which a client "
+        "of several seeds is one unit. With one seed it covers only the variation of clients, and decides nothing. "
+        "Verdicts are made after Holm's correction "
         f"over all rows with at least {inference.LEAST_SEEDS} seeds. A difference within ±{MARGIN * judged_by.upper:g} "
         f"does not matter. Worst tenth: mean of the {{lowest}} {WORST_SHARE:.0%} of personalized accuracies."
     )
@@ -217,8 +241,6 @@ def _row(group: dict[int, runs_lib.Run], strategy: str, reference: dict[int, run
         )
         spent.append(costs.of(run))
     first, first_of_reference = next(iter(group.values())), next(iter(reference.values()))
-    estimate = inference.estimate(differences)
-    low, high = estimate.interval()
     return {
         "method": first.config["method"],
         "settings": " ".join(_different(first, first_of_reference)),
@@ -228,9 +250,8 @@ def _row(group: dict[int, runs_lib.Run], strategy: str, reference: dict[int, run
         "which_seeds": ", ".join(map(str, group)),
         **pd.DataFrame(measured).mean().to_dict(),
         **pd.DataFrame(spent).mean(skipna=False).to_dict(),  # missing if a seed lacks them
-        "difference_low": low,
-        "difference_high": high,
-        "estimate": estimate,
+        "estimate": inference.estimate(differences),
+        "means": {seed: figures["personalized_accuracy"] for seed, figures in zip(group, measured, strict=True)},
     }
 
 

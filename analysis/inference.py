@@ -8,6 +8,10 @@ An effect is the mean over seeds of means over units (usually clients). It has t
 
     The interval of an effect contains both. With few seeds, the bootstrap by itself is too narrow if seeds differ, and
     t by itself is too narrow if seeds share clients. Fewer than three seeds decide nothing.
+
+With three seeds, t is very wide after a correction for many comparisons. So where many methods have the same seeds, the
+variance of seeds is pooled over methods, with seeds as blocks (`variance_of_seeds`). For two methods, this is the
+paired t.
 """
 
 import dataclasses
@@ -31,12 +35,14 @@ class Estimate:
         seeds: the number of seeds.
         resampled: the effect of each resample, shape (resamples,).
         error: standard error of the mean of the seeds' means; NaN for one seed.
+        freedom: the degrees of freedom of `error`.
     """
 
     effect: float
     seeds: int
     resampled: np.ndarray
     error: float
+    freedom: int
 
     def interval(self, confidence: float = CONFIDENCE) -> tuple[float, float]:
         """The interval that contains both. For one seed, the bootstrap's, which says nothing about other seeds."""
@@ -44,7 +50,7 @@ class Estimate:
         if self.seeds > 1:
             from scipy import stats  # Imported here, because it takes long and a single run does not need it.
 
-            reach = stats.t.ppf((1 + confidence) / 2, self.seeds - 1) * self.error
+            reach = stats.t.ppf((1 + confidence) / 2, self.freedom) * self.error
             low, high = min(low, self.effect - reach), max(high, self.effect + reach)
         return float(low), float(high)
 
@@ -61,7 +67,7 @@ class Estimate:
 
         difference = self.effect - bound
         statistic = difference / self.error if self.error else np.copysign(np.inf, difference) if difference else 0.0
-        return float(min(1.0, 2 * max(by_bootstrap, stats.t.sf(statistic, self.seeds - 1))))
+        return float(min(1.0, 2 * max(by_bootstrap, stats.t.sf(statistic, self.freedom))))
 
     def p_below(self, bound: float) -> float:
         """As `p_above`, of the effect being below a bound."""
@@ -90,7 +96,27 @@ def estimate(values: Sequence[pd.Series]) -> Estimate:
     kept = weights.sum(axis=1) > 0  # a drawn seed has a drawn unit
     resampled = (weights * means).sum(axis=1)[kept] / weights.sum(axis=1)[kept]
     error = by_seed.std(ddof=1) / np.sqrt(seeds) if seeds > 1 else np.nan
-    return Estimate(float(by_seed.mean()), seeds, resampled, float(error))
+    return Estimate(float(by_seed.mean()), seeds, resampled, float(error), seeds - 1)
+
+
+def variance_of_seeds(means: pd.DataFrame) -> tuple[float, int]:
+    """The variance of a method's mean over seeds, without what a seed adds to all methods, and its degrees of freedom.
+
+    It is the residual variance of a two-way analysis of variance: mean = method + seed + residual. A difference of two
+    methods over n seeds then has the variance 2/n times this one. All methods are assumed to vary equally.
+
+    Args:
+        means: a row for each method, a column for each seed; NaN where a method lacks a seed.
+
+    Returns:
+        The variance, NaN without degrees of freedom, and these.
+    """
+    found = means.stack().dropna()
+    design = np.hstack([pd.get_dummies(found.index.get_level_values(level)).to_numpy(float) for level in (0, 1)])
+    fitted, _, rank, _ = np.linalg.lstsq(design, found.to_numpy(), rcond=None)
+    freedom = len(found) - int(rank)
+    residuals = found.to_numpy() - design @ fitted
+    return (float(residuals @ residuals) / freedom if freedom else np.nan), freedom
 
 
 def holm(p_values: Sequence[float]) -> list[float]:

@@ -86,7 +86,7 @@ def limits(others: pd.DataFrame) -> tuple[float, float]:
     usual = others[width <= _WIDEST * width.median()]
     low = min(0, others["difference"].min(), usual["difference_low"].min())
     high = max(0, others["difference"].max(), usual["difference_high"].max())
-    space = _MARGIN * (high - low)
+    space = _MARGIN * ((high - low) or 1)
     return low - space, high + space
 
 

@@ -1,11 +1,13 @@
 """Inference on effects: closed forms, known p-values, and how often the interval contains a known effect."""
 
+import types
+
 import numpy as np
 import pandas as pd
 import pytest
 from scipy import stats
 
-from analysis import inference
+from analysis import compare_methods, inference
 
 
 def _values(seeds, clients=None):
@@ -29,6 +31,23 @@ def test_where_no_client_differs_the_interval_is_that_of_t_over_seeds():
     assert found.p_above(0) == pytest.approx(stats.ttest_1samp(means, 0).pvalue)
     assert found.p_below(0.2) == pytest.approx(stats.ttest_1samp(means, 0.2).pvalue)
     assert found.p_within(0.2) == pytest.approx(found.p_below(0.2))
+
+
+def test_the_variance_of_seeds_of_two_methods_is_that_of_the_paired_t():
+    one, other = np.random.default_rng(1).normal(size=(2, 6))
+    variance, freedom = inference.variance_of_seeds(pd.DataFrame([one, other]))
+    assert freedom == 5
+    assert np.sqrt(2 * variance / 6) == pytest.approx(stats.sem(one - other))
+
+
+def test_the_variance_of_seeds_is_that_of_a_two_way_analysis_of_variance():
+    means = np.random.default_rng(1).normal(size=(5, 4))
+    residuals = means - means.mean(1, keepdims=True) - means.mean(0) + means.mean()
+    assert inference.variance_of_seeds(pd.DataFrame(means)) == pytest.approx(((residuals**2).sum() / 12, 12))
+    # A method with only one seed says nothing; what a seed adds to all methods does not count.
+    more = pd.DataFrame(np.vstack([means + np.array([0, 5, -5, 1]), [7, np.nan, np.nan, np.nan]]))
+    assert inference.variance_of_seeds(more) == pytest.approx(((residuals**2).sum() / 12, 12))
+    assert inference.variance_of_seeds(pd.DataFrame([[1.0, 2.0]]))[1] == 0
 
 
 def test_a_client_that_all_seeds_have_is_one_unit():
@@ -99,8 +118,62 @@ def test_the_interval_holds_a_known_effect_as_often_as_it_says(monkeypatch, seed
     assert held >= nested - 0.01
 
 
-if __name__ == "__main__":  # the table of docs/verdicts.md
+SPREADS = {  # of methods' deviations over seeds, and of the reference's
+    "all methods vary equally": (0.0, 1),
+    "methods vary unequally": (0.4, 1),
+    "the reference varies twice as much": (0.2, 2),
+    "a seed diverged": (0.2, 1),
+}
+
+
+def coverage_of_many(kind, times, methods=24, seeds=3, clients=80):
+    """How often intervals contain 0 where no method differs, and half of their width after Bonferroni's correction.
+
+    Returns:
+        Both, with the variance of seeds pooled and with each row's own.
+    """
+    rng, (unequal, of_reference) = np.random.default_rng(3), SPREADS[kind]
+    held, widths = [], []
+    for _ in range(times):
+        deviations = 0.005 * np.exp(unequal * rng.normal(size=(methods, 1, 1)))
+        deviations[0] *= of_reference
+        values = deviations * rng.normal(size=(methods, seeds, 1)) + 0.01 * rng.normal(size=(1, seeds, 1))
+        values = values + 0.04 * rng.normal(size=(methods, 1, clients)) + 0.1 * rng.normal(size=clients)
+        values = values + 0.05 * rng.normal(size=(methods, seeds, clients))
+        values[1, 0] -= 0.8 if kind == "a seed diverged" else 0
+        reference, *rows = [
+            {
+                "first": types.SimpleNamespace(summary={"strategy": "fine_tune"}),
+                "strategy": "fine_tune",
+                "seeds": seeds,
+                "estimate": inference.estimate(_values(of_method - values[0])),
+                "means": dict(enumerate(of_method.mean(axis=1))),
+            }
+            for of_method in values
+        ]
+        own = [row["estimate"] for row in rows]
+        compare_methods._pool_variance(reference, rows)
+        first = int(kind == "a seed diverged")  # whose effect is not 0
+        for estimates in ([row["estimate"] for row in rows][first:], own[first:]):
+            intervals = np.array([one.interval() for one in estimates])
+            corrected = np.array([one.interval(1 - 0.05 / len(estimates)) for one in estimates])
+            held.append(((intervals[:, 0] <= 0) & (intervals[:, 1] >= 0)).mean())
+            widths.append(np.median(np.diff(corrected)) / 2)
+    return np.mean(held[::2]), np.mean(held[1::2]), np.mean(widths[::2]), np.mean(widths[1::2])
+
+
+@pytest.mark.parametrize("kind", SPREADS)
+def test_the_interval_with_pooled_variance_holds_no_effect_as_often_as_it_says(monkeypatch, kind):
+    monkeypatch.setattr(inference, "RESAMPLES", 200)
+    pooled, own, width, own_width = coverage_of_many(kind, times=8, methods=12)
+    assert 0.91 <= pooled <= own
+    assert width < own_width / 2
+
+
+if __name__ == "__main__":  # the tables of docs/verdicts.md
     inference.RESAMPLES = RESAMPLES = 500
+    for kind in SPREADS:
+        print(kind, *(f"{value:.3f}" for value in coverage_of_many(kind, 50)), flush=True)
     for seeds in (3, 6):
         for kind in KINDS:
             for deviation in (0, 0.01, 0.02, 0.05):
