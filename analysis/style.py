@@ -30,6 +30,7 @@ LINES = {kind: look["linestyle"] for kind, look in KINDS.items()}
 ACCURACY = "accuracy (fraction correct)"
 
 _TITLE_SIZE, _LEGEND_SIZE = 10, 8.5
+_NAMED = 4  # the most methods that a title names
 _DPI = 200
 # No dates and version numbers, so that the same run gives the same bytes.
 _METADATA: dict[str, dict[str, Any]] = {
@@ -74,15 +75,16 @@ def panels(count: int, columns: int, size: tuple[float, float], **subplots: Any)
 
 
 def title(figure: Figure, what: str, runs: Sequence[runs_lib.Run]) -> None:
-    """Writes a title above `figure`, with the methods, tasks and data of `runs`, wrapped to the figure's width.
+    """Writes a title above `figure`, with the methods (many: their number), tasks and data of `runs`, in several lines.
 
     The figure grows by the height of these lines, so the panels keep their size.
     """
     characters = _characters(figure.get_figwidth(), _TITLE_SIZE)
-    methods = ", ".join(dict.fromkeys(names.method(run.config["method"]) for run in runs))
+    methods = list(dict.fromkeys(names.method(run.config["method"]) for run in runs))
+    named = f"method: {', '.join(methods)}" if len(methods) <= _NAMED else f"{len(methods)} methods"
     tasks = ", ".join(dict.fromkeys(names.task(run.config["task"]) for run in runs))
     lines = textwrap.wrap(what, characters)
-    lines += textwrap.wrap(f"method: {methods} · task: {tasks}", characters)
+    lines += textwrap.wrap(f"{named} · task: {tasks}", characters)
     for source in dict.fromkeys(run.source for run in runs):
         lines += textwrap.wrap(f"data: {source}", characters)
     figure.suptitle("\n".join(lines))

@@ -265,6 +265,13 @@ def test_every_plot_says_task_method_and_that_the_data_is_synthetic(make_run, sc
     assert "synthetic handwriting, 120 writers, heterogeneity 1" in title
 
 
+def test_the_title_of_a_plot_of_many_methods_has_their_number(make_run):
+    methods = ("fed_avg", "reptile", "scaffold", "maml", "fed_prox")
+    runs = runs_lib.read_all([make_run(method, method=method) for method in methods])
+    assert "\n5 methods · task: 62 characters" in before_after.plot(runs).get_suptitle()
+    assert "method: FedAvg, Reptile, SCAFFOLD, MAML ·" in before_after.plot(runs[:4]).get_suptitle()
+
+
 @pytest.mark.parametrize("script", PLOTS, ids=lambda module: module.__name__)
 def test_no_text_is_cut_off_when_the_description_of_the_data_and_the_run_names_are_long(make_run, script):
     source = "synthetic handwriting, 120 writers, heterogeneity 1, " + "examples dealt to clients at random, " * 4
