@@ -81,9 +81,10 @@ def test_a_run_that_is_not_finished_is_refused(tmp_path, linear_run):
     _refused(unfinished, names=[unfinished, "unfinished"])
 
 
-def test_a_run_in_a_zip_file_is_refused_since_its_models_are_not_in_it(tmp_path, linear_run):
-    shared = share_runs.write(share_runs.of_run(FinishedRun.open(linear_run)), tmp_path / "shared.zip")
-    _refused(shared / linear_run.name, names=[shared / linear_run.name, "a zip file has no models"])
+def test_a_run_in_a_zip_file_is_refused_since_its_models_are_not_in_it(tmp_path, finished_run):
+    directory = finished_run(model="linear", evaluation_release="aggregates")
+    shared = share_runs.write(share_runs.of_run(FinishedRun.open(directory)), tmp_path / "shared.zip")
+    _refused(shared / directory.name, names=[shared / directory.name, "a zip file has no models"])
 
 
 def test_a_damaged_config_is_refused(tmp_path, linear_run):
