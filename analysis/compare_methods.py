@@ -74,7 +74,6 @@ def compare(runs: Sequence[runs_lib.Run]) -> pd.DataFrame:
             else:
                 others.append((runs_of, strategy))
     rows = [_row(runs_of, strategy, reference, main) for runs_of, strategy in others]
-    _pool_variance(_row(whole, main, reference, main), rows)
     parts = dict.fromkeys(tuple(runs_of) for runs_of, _ in others if runs_of.keys() != whole.keys())
     of_reference = [
         _row(runs_of, main, reference, main)
@@ -82,6 +81,8 @@ def compare(runs: Sequence[runs_lib.Run]) -> pd.DataFrame:
     ]
     for row in of_reference:  # no interval, because others are compared with it
         row |= {"difference_low": math.nan, "difference_high": math.nan, "judged": REFERENCE}
+    own_models = set(map(id, reference.values()))
+    _pool_variance(of_reference[0], [row for row in rows if id(row["first"]) not in own_models])
     for row in rows:
         row["difference_low"], row["difference_high"] = row["estimate"].interval()
     _judge(rows, MARGIN * judged_by.upper)
@@ -97,9 +98,9 @@ def _pool_variance(reference: dict, rows: list[dict]) -> None:
     It is that of the methods' main strategies. A row that varies far more than most, as when a seed diverged, is left
     out and keeps its own variance.
     """
-    others = [row for row in rows if row["first"] is not reference["first"] and row["seeds"] > 1]
-    variances = [row["estimate"].error ** 2 * row["seeds"] for row in others]
-    usual = [row for row, variance in zip(others, variances, strict=True) if variance <= _FAR * np.median(variances)]
+    variances = {place: row["estimate"].error ** 2 * row["seeds"] for place, row in enumerate(rows) if row["seeds"] > 1}
+    limit = _FAR * np.median([*variances.values()]) if variances else 0
+    usual = [rows[place] for place, variance in variances.items() if variance <= limit]
     mains = [row for row in usual if row["strategy"] == row["first"].summary["strategy"]]
     variance, freedom = inference.variance_of_seeds(pd.DataFrame([row["means"] for row in (reference, *mains)]))
     for row in usual:

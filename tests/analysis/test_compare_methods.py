@@ -182,6 +182,23 @@ def test_differences_are_drawn_with_their_intervals_and_verdicts_the_best_at_the
         method_differences.plot(runs[:3])
 
 
+def test_a_strategy_on_the_references_models_keeps_its_own_variance_whatever_seeds_it_has(make_run):
+    """The strategy of seeds 2 to 4, and methods that vary over seeds, as it does not."""
+    directories = []
+    for method, spread in (("fed_avg", 0), ("scaffold", 0.1), ("maml", 0.1), ("reptile", 0.1)):
+        for seed in (1, 2, 3, 4):
+            strategies = ["fine_tuning", "head"] if method == "fed_avg" and seed > 1 else ["fine_tuning"]
+            directory = make_run(f"{method}_{seed}", seed=seed, method=method, strategies=strategies)
+            table = pd.read_csv(directory / "clients.csv")
+            table["accuracy"] = 0.4 + 0.2 * table["accuracy"] + spread * (seed - 2) * table["epoch"] / 5
+            table.to_csv(directory / "clients.csv", index=False)
+            directories.append(directory)
+    table = compare_methods.compare(runs_lib.read_all(directories)).set_index(["method", "strategy"])
+    (row,) = table[table["judged"] != compare_methods.REFERENCE].loc["fed_avg"].to_dict("records")
+    assert row["which_seeds"] == "2, 3, 4"
+    assert row["difference_high"] - row["difference_low"] < 0.1
+
+
 def test_an_interval_several_times_as_wide_as_most_does_not_hide_the_others():
     others = pd.DataFrame(
         [(0.01, 0, 0.02), (-0.01, -0.02, 0), (0.02, 0.01, 0.03), (-0.05, -0.9, 0.8)],
