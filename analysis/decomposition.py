@@ -8,7 +8,6 @@ It needs runs that `python -m tff_personalization.tools.decompose` has decompose
 from collections.abc import Sequence
 
 import matplotlib
-import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator
@@ -25,7 +24,7 @@ def plot(runs: Sequence[runs_lib.Run]) -> Figure:
         UserError: a run was not decomposed, or its decomposition has no rounds.
     """
     figure, axes = style.panels(2 * len(runs), 2, (3.8, 2.9))
-    tables = [_of_cohort(run) for run in runs]
+    tables = [run.decomposition[run.decomposition["level"] == "cohort"] for run in runs]
     parts = sorted({int(part) for table in tables for part in table["part"]})
     # Later epochs are paler. The first ones differ strongly, so that few epochs can be distinguished.
     blues = matplotlib.colormaps["Blues"]([0.35 + 0.6 * 0.75**later for later in range(len(parts) - 1)])
@@ -46,16 +45,6 @@ def plot(runs: Sequence[runs_lib.Run]) -> Figure:
     style.legend_below(figure, handles, columns=5)
     style.title(figure, "The terms of FedAvg's update of a cohort", runs)
     return figure
-
-
-def _of_cohort(run: runs_lib.Run) -> pd.DataFrame:
-    table = run.decomposition
-    table = table[table["level"] == "cohort"]
-    if table.empty:
-        raise runs_lib.NotRecordedError(
-            f"{run.directory / 'decomposition.csv'}: no rounds in it; run tff_personalization.tools.decompose again"
-        )
-    return table
 
 
 def part_name(part: int) -> str:

@@ -200,7 +200,7 @@ class Run:
         """The terms of FedAvg's updates: one row per (round, level, part); part 0 is FedSGD's term.
 
         Raises:
-            NotRecordedError: the run was not decomposed.
+            NotRecordedError: the run was not decomposed, or its decomposition has no rounds.
             UserError: malformed decomposition.csv.
         """
         table = self.decomposition_by_epochs
@@ -213,7 +213,11 @@ class Run:
             raise NotRecordedError(
                 f"{self.directory}: no decomposition.csv; run tff_personalization.tools.decompose on it first"
             )
-        return self._read_csv("decomposition.csv", _DECOMPOSITION, places.TEXT_COLUMNS | {"level"})
+        table = self._read_csv("decomposition.csv", _DECOMPOSITION, places.TEXT_COLUMNS | {"level"})
+        if table.empty:
+            path = self.directory / "decomposition.csv"
+            raise NotRecordedError(f"{path}: no rounds in it; run tff_personalization.tools.decompose again")
+        return table
 
     @functools.cached_property
     def by_round(self) -> pd.DataFrame:
