@@ -192,7 +192,7 @@ def k_shot_femnist() -> str:
 def search_femnist() -> str:
     """Trials of FedAvg on Federated EMNIST: a row for each client rate, columns for momentum and number of rounds."""
     cells: dict[float, dict[tuple[float, int], str]] = {}
-    for run in _trials("fed_avg"):
+    for run in _trials()["fed_avg", ""]:
         of = run.config["flags"]
         rate, momentum = of["optimizers"]["client"]["learning_rate"], of["optimizers"]["server"]["options"]["momentum"]
         means = [run.summary[which]["mean"] for which in ("initial_accuracy", "personalized_accuracy")]
@@ -205,9 +205,9 @@ def search_femnist() -> str:
 def chosen_femnist() -> str:
     """The settings that validation clients chose for each method on Federated EMNIST, in the searches so far."""
     rows = []
-    for method, model in sorted({_network(run) for run in runs.read_all([SEARCH])}):
+    for (method, model), trials in sorted(_trials().items()):
         tried: dict[int, dict[str, float]] = {}  # accuracy by rounds and settings
-        for run in _trials(method, model):
+        for run in trials:
             settings = " ".join(
                 f"{name}={run.config['given'][name]}" for name in _SEARCHED if name in run.config["given"]
             )
@@ -226,13 +226,13 @@ def chosen_femnist() -> str:
     return markdown(pd.DataFrame(rows))
 
 
-def _trials(method: str, model: str = "") -> list[runs.Run]:
-    return [run for run in runs.read_all([SEARCH]) if _network(run) == (method, model)]
-
-
-def _network(run: runs.Run) -> tuple[str, str]:
-    """A trial's method, and its network if that is not the comparison's usual one."""
-    return run.config["method"], run.config["given"].get("model", "")
+@functools.cache
+def _trials() -> dict[tuple[str, str], list[runs.Run]]:
+    """The trials by method and network; "" is the network of the comparison."""
+    trials: dict[tuple[str, str], list[runs.Run]] = {}
+    for run in runs.read_all([SEARCH]):
+        trials.setdefault((run.config["method"], run.config["given"].get("model", "")), []).append(run)
+    return trials
 
 
 def comparison_femnist() -> str:

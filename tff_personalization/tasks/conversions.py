@@ -77,6 +77,7 @@ def from_frame(
     by_name = features if isinstance(features, Mapping) else {"": _listed(features)}
     inputs = {name: _listed(names) for name, names in by_name.items()}
     columns = _listed(labels)
+    named = [str(column) for column in columns]
     wanted = [client, *(name for names in inputs.values() for name in names), *columns]
     wanted += [] if split is None else [split]
     if missing := [name for name in wanted if name not in frame.columns]:
@@ -85,13 +86,12 @@ def from_frame(
         raise errors.UserError(f"the column {holes.idxmax()!r} has {holes.max()} missing values: drop or fill them.")
     arrays = {name: _numbers(frame, names) for name, names in inputs.items()}
     if real_numbers:
-        y, names = _numbers(frame, columns), [str(column) for column in columns]
+        y, names = _numbers(frame, columns), named
     elif not isinstance(labels, str | int | np.integer):
         numbers = _numbers(frame, columns)
-        y, names = numbers.astype(np.int32), list(map(str, columns)) if classes is None else list(classes)
+        y, names = numbers.astype(np.int32), named if classes is None else list(classes)
         if not np.isin(numbers, (0, 1)).all():
-            named = ", ".join(map(str, columns))
-            raise errors.UserError(f"the labels {named} have values other than 0 and 1: convert them.")
+            raise errors.UserError(f"the labels {', '.join(named)} have values other than 0 and 1: convert them.")
     else:
         names = list(classes) if classes is not None else sorted(frame[labels].unique())
         y = pd.Index(names).get_indexer(frame[labels]).astype(np.int32)
