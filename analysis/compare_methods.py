@@ -190,6 +190,8 @@ def render(table: pd.DataFrame, form: str, without: Sequence[str] = ()) -> str:
             "such as head epochs, second batches, full gradients and losses that choose a cluster. Down, up: what a "
             "client receives and sends in a round. Kept: what a client keeps until its next round."
         )
+    if "wall time (s)" in cells:
+        note += f" {costs.WALL_TIME_NOTE}"
     return compare_runs.in_layout(form, cells, note, table)
 
 
@@ -237,7 +239,7 @@ def _row(group: dict[int, runs_lib.Run], strategy: str, reference: dict[int, run
                 "worst_accuracy": worst_mean(gains["personalized"].to_numpy(), run.metric),
                 "participants_accuracy": _of_participants(run, strategy),
                 "examples": run.metrics["examples"].sum() if run.summary["rounds"] else 0,
-                "wall_seconds": run.summary["times"]["wall_seconds"],
+                "wall_seconds": run.wall_seconds,
             }
         )
         spent.append(costs.of(run))
@@ -307,7 +309,7 @@ def _readable(row: pd.Series) -> dict[str, str]:
         "examples": f"{row['examples'] / 1e6:.2f} M",
         "all visits": costs.millions(row["visits"], "M"),
         **{name: costs.millions(row[f"bytes_{name}"], "MB") for name in ("down", "up", "kept")},
-        "wall time (s)": f"{row['wall_seconds']:,.0f}",
+        "wall time (s)": costs.MISSING if math.isnan(row["wall_seconds"]) else f"{row['wall_seconds']:,.0f}",
     }
 
 

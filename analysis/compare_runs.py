@@ -12,7 +12,7 @@ from collections.abc import Collection, Sequence
 import pandas as pd
 from absl import flags
 
-from analysis import command_line, metric, names, tables
+from analysis import command_line, costs, metric, names, tables
 from analysis import runs as runs_lib
 from tff_personalization import identity
 from tff_personalization.errors import UserError
@@ -91,7 +91,7 @@ def render(table: pd.DataFrame, form: str) -> str:
     seeds = "seeds" in table
     readable = pd.DataFrame([_readable(row, seeds) for _, row in table.iterrows()])
     spread = "mean (standard deviation over seeds)" if seeds else "mean ± standard deviation over test clients"
-    note = f"Accuracies: {spread}. {_MISSING}: not reached or not recorded."
+    note = f"Accuracies: {spread}. {costs.WALL_TIME_NOTE} {_MISSING}: not reached or not recorded."
     return in_layout(form, readable, note, table)
 
 
@@ -120,7 +120,7 @@ def _row(run: runs_lib.Run, label: str) -> dict:
         "rounds_to_target_initial": target["initial"],
         "rounds_to_target_personalized": target["personalized"],
         "examples_per_second": times["examples_per_second"],
-        "wall_seconds": times["wall_seconds"],
+        "wall_seconds": run.wall_seconds,
     }
 
 

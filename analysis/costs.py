@@ -8,6 +8,7 @@ from tff_personalization.errors import UserError
 
 NAMES = ("visits", "bytes_down", "bytes_up", "bytes_kept", "bytes_sent")
 MISSING = "–"
+WALL_TIME_NOTE = "Wall time: only of runs that reused no rounds."
 
 
 def of(run: runs_lib.Run) -> dict[str, float]:

@@ -4,6 +4,7 @@ import asyncio
 import dataclasses
 import doctest
 import json
+import shutil
 import signal
 import sys
 import threading
@@ -117,6 +118,20 @@ def test_judging_again_gives_what_the_run_recorded_and_other_strategies_too(made
     assert sorted(directory.rglob("*")) == files
     with pytest.raises(errors.UserError, match="local_epochs=7 is a setting of training"):
         tp.evaluate(run, local_epochs=7)
+
+
+def test_flags_of_the_strategies_that_are_left_out_are_left_out_too(settings, made, tmp_path):
+    run, _ = made
+    path = tmp_path / "config.json"
+    given = {**run.config["given"], "strategies": ["fine_tune", "ditto"], "ditto_lambda": 0.5}
+    path.write_text(json.dumps({**run.config, "given": given}))
+    shutil.copy(run.directory / "summary.json", tmp_path)
+    shutil.copytree(run.directory / "models", tmp_path / "models")
+    opened = tp.open_run(tmp_path, settings["client_data"])
+    assert opened.experiment.values["ditto_lambda"] == 0.5
+    assert tp.evaluate(opened, strategies="knn_per")["strategy"].unique().tolist() == ["knn_per"]
+    with pytest.raises(errors.UserError, match="--ditto_lambda has no effect"):
+        tp.evaluate(opened, strategies="knn_per", ditto_lambda=0.5)
 
 
 def test_the_own_settings_of_a_strategy_may_differ_from_those_of_the_run(made, monkeypatch):

@@ -19,7 +19,7 @@ import logging
 import os
 import signal
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 import pandas as pd
@@ -84,8 +84,14 @@ def evaluate(
         UserError: a setting is refused, or would change the training.
     """
     given = {**opened.config["given"], "client_data": opened.experiment.config.client_data}
-    experiment = config.from_settings({**given, "evaluation_release": "records", **settings})
-    trained, wanted = opened.experiment.values, experiment.values
+    trained, settings = opened.experiment.values, {"evaluation_release": "records", **settings}
+    if "strategies" in settings:
+        # The flags of the run's other strategies would be refused, because they have no effect.
+        without = _without(given, settings_lib.unread("strategies", {**trained, "strategies": []}))
+        values = config.from_settings({**without, **settings}).values
+        given = _without(given, settings_lib.unread("strategies", values))
+    experiment = config.from_settings({**given, **settings})
+    wanted = experiment.values
     of_end = {name for name, flag in settings_lib.all_flags().items() if flag.theme == "personalization"}
     choices, method = settings_lib.choices(), opened.experiment.config.method
     for group in choices["strategies"].values():
@@ -101,6 +107,10 @@ def evaluate(
         found = evaluator.evaluate(weights, opened.data.split.test, number, seed=experiment.config.evaluation_seed)
     assert found.clients is not None
     return found.clients
+
+
+def _without(given: Mapping[str, Any], names: Collection[str]) -> dict[str, Any]:
+    return {name: value for name, value in given.items() if name not in names}
 
 
 @dataclasses.dataclass(frozen=True)

@@ -5,8 +5,8 @@ from typing import Any
 
 # Settings that change where or how fast a run computes, but not its results. With `workers`, sums of floats differ in
 # their last digits, because parts of a round are merged in the order in which they finish. `cores` gives pooled
-# training its number of threads, which a resumed run keeps. A plugin's results depend on its source
-# (`plugin_sources`), not on its name in the flag.
+# training its number of threads, which a resumed run keeps. Results depend on the source of a plugin
+# (`plugin_sources`) and on the clients that a file names (`client_ids_sha256`), not on the paths in the flags.
 WITHOUT_EFFECT_ON_NUMBERS = (
     "cache_dir",
     "output_dir",
@@ -18,6 +18,8 @@ WITHOUT_EFFECT_ON_NUMBERS = (
     "rounds_per_checkpoint",
     "rounds_per_model",
     "plugin",
+    "test_client_ids",
+    "train_client_ids",
     "rounds_from",
 )
 

@@ -116,7 +116,7 @@ def per_run(run: runs_lib.Run) -> dict[str, float]:
         "chosen_personalized_accuracy": mean(chosen, "personalized_accuracy"),
         "examples": _examples(run),
         **costs.of(run),
-        "wall_seconds": summary["times"]["wall_seconds"],
+        "wall_seconds": run.wall_seconds,
     }
     return {name: np.nan if value is None else float(value) for name, value in values.items()}
 

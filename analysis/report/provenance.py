@@ -45,7 +45,7 @@ def of(
         "commit of the code": _together(start.get("git_commit", "") for start in starts),
         "versions": _together(versions),
         "cores": _together(start.get("cores", "") for start in starts),
-        "wall time": f"{seconds:,.0f} s in all runs together ({seconds / 3600:.1f} h)",
+        "wall time": f"{seconds:,.0f} s in all runs together ({seconds / 3600:.1f} h), without reused rounds",
     }
     flags = [
         (

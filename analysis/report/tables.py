@@ -158,7 +158,7 @@ def results(configurations: Configurations) -> Table:
     ]
     note = (
         f"{seeds_note(configurations)}Worst tenth: mean personalized accuracy of the tenth of clients with the "
-        f"{{lowest}}. {_ROUNDS_NOTE}"
+        f"{{lowest}}. {_ROUNDS_NOTE} {costs.WALL_TIME_NOTE}"
     )
     several = any(len(configuration.runs) > 1 for configuration in configurations)
     return make("results", f"Each configuration{', over its seeds' if several else ''}", note, tidy, columns)
@@ -262,7 +262,7 @@ def decomposition(configurations: Configurations) -> Table:
     ]
     note = (
         f"{seeds_note(configurations)}Level client: mean over a cohort's clients; cohort: of their mean update. "
-        "After the last round."
+        "After the last decomposed round."
     )
     return make("decomposition", "How much of FedAvg's update is FedSGD's, and how much FOMAML's", note, tidy, columns)
 
@@ -293,7 +293,7 @@ def all_runs(study: study_lib.Study) -> Table:
         ("wall time (s)", number("wall_seconds", ",.0f")),
         ("experiments", text("experiments")),
     ]
-    note = "Accuracies: mean over test clients, after the last round."
+    note = f"Accuracies: mean over test clients, after the last round. {costs.WALL_TIME_NOTE}"
     return make("runs", "Every finished run", note, pd.DataFrame(rows), columns)
 
 

@@ -2,8 +2,10 @@
 
 import json
 
+import pandas as pd
 import pytest
 
+from analysis import names
 from tests import processes
 from tff_personalization import errors
 from tff_personalization.programs import rounds, training
@@ -177,6 +179,21 @@ def test_rounds_whose_models_are_asked_for_and_were_not_kept_are_computed_again(
     counted.clear()
     assert taken_over(run(**EVERY_ROUND, rounds=8, rounds_per_model=3, run_name="most")) == 6
     assert counted == [7, 8]
+
+
+def test_a_shorter_run_does_not_lose_the_models_that_participants_keep(run, counted):
+    """A longer run has kept them only as they are after its last round."""
+    settings = {"method": "ditto", "rounds_per_evaluation": 0}
+    longer = run(**settings, rounds=4, rounds_per_model=2, run_name="longer")
+    counted.clear()
+    shorter = run(**settings, rounds=2, run_name="shorter")
+    assert counted == [1, 2]
+    assert names.KEPT[0] in pd.read_csv(shorter / "participants.csv")["strategy"].unique()
+    with pytest.raises(errors.UserError, match=r"--rounds_from=.*no states of clients after round 2.*--participants=0"):
+        run(**settings, rounds=2, run_name="asked", rounds_from=str(longer))
+    counted.clear()
+    assert taken_over(run(**settings, rounds=2, run_name="without", participants=0)) == 2
+    assert counted == []
 
 
 def test_a_run_does_not_resume_from_a_checkpoint_that_is_damaged_or_has_only_a_model(run):

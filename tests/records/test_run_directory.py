@@ -1,5 +1,6 @@
 """The run directory: the contents of config.json, and when it belongs to another run."""
 
+import dataclasses
 import json
 import os
 import shutil
@@ -8,10 +9,13 @@ import subprocess
 import pytest
 from absl import flags
 
+from tests.tasks.sources import written_forms
 from tff_personalization import errors
 from tff_personalization.experiment import config
-from tff_personalization.records import run_directory, run_writer
+from tff_personalization.records import finished_run, run_directory, run_writer
 from tff_personalization.tasks import federated_data
+
+TWO = "--test_clients=2"
 
 
 @pytest.fixture
@@ -63,10 +67,10 @@ def test_a_finished_run_is_not_that_of_another_file_of_the_same_name(begin, dire
     assert directory_of(two).path == directory.path  # an unfinished run reads the data
     begin(one, finished=True)
     assert directory_of(one).finished
-    with pytest.raises(errors.UserError, match=r"--client_data=.*fold2/data.npz: this is not the file.*--run_name"):
+    with pytest.raises(errors.UserError, match=r"--client_data=.*fold2/data.npz: this is not the data.*--run_name"):
         directory_of(two)
     shutil.copyfile(two, one)
-    with pytest.raises(errors.UserError, match="is not the file"):
+    with pytest.raises(errors.UserError, match="is not the data"):
         directory_of(one)
     one.unlink()
     assert directory_of(one).finished
@@ -81,6 +85,42 @@ def test_a_finished_run_that_does_not_say_from_which_file_it_came_is_what_it_was
     assert directory_of(folds[1]).finished
 
 
+def test_a_finished_run_is_not_that_of_another_folder_of_the_same_name(begin, directory_of, tmp_path):
+    one, two = tmp_path / "fold1" / "data", tmp_path / "fold2" / "data"
+    images, labels, writers, _ = written_forms.examples()
+    for path in (one, two):
+        written_forms.leaf(path / "part.json", images, labels, writers)
+        images = images[::-1].copy()
+    begin(one, TWO, finished=True)
+    (one / ".hidden").write_text("")
+    assert directory_of(one, TWO).finished
+    with pytest.raises(errors.UserError, match=r"--client_data=.*fold2/data: this is not the data"):
+        directory_of(two, TWO)
+    (one / "part.json").rename(one / "other.json")
+    with pytest.raises(errors.UserError, match="is not the data"):
+        directory_of(one, TWO)
+
+
+def test_a_run_depends_on_the_clients_that_a_file_names_and_not_on_its_path(
+    begin, directory_of, by_writer_archive, tmp_path
+):
+    ids, same = tmp_path / "ids.txt", tmp_path / "same.txt"
+    ids.write_text("w01\nw02\nw03\nw04\n")
+    same.write_text("w01\n\nw02\nw03\nw04")
+    begin(by_writer_archive, f"--train_client_ids={ids}", finished=True)
+    named = begin(by_writer_archive, f"--train_client_ids={ids}", "--run_name=named")
+    assert directory_of(by_writer_archive, f"--train_client_ids={same}").finished
+    finished = finished_run.FinishedRun.open(directory_of(by_writer_archive, f"--train_client_ids={ids}").path)
+    assert sorted(finished.data.split.train) == ["w01", "w02", "w03", "w04"]
+    ids.write_text("w05\nw06\nw07\nw08\n")
+    assert not directory_of(by_writer_archive, f"--train_client_ids={ids}").finished
+    with pytest.raises(run_directory.OtherSettings, match="client_ids_sha256 was") as refusal:
+        directory_of(by_writer_archive, f"--train_client_ids={ids}", "--run_name=named")
+    assert refusal.value.path == named.path
+    with pytest.raises(errors.UserError, match=r"--train_client_ids=.*ids.txt: the file names other clients"):
+        _ = dataclasses.replace(finished).data
+
+
 def test_a_run_that_resumes_with_the_same_examples_in_other_bytes_names_that_file(begin, directory_of, folds):
     one, two = folds
     begin(one)
@@ -89,7 +129,7 @@ def test_a_run_that_resumes_with_the_same_examples_in_other_bytes_names_that_fil
         file.write(b"\0")  # behind the archive's end
     begin(two, finished=True)
     assert directory_of(two).finished
-    with pytest.raises(errors.UserError, match="is not the file"):
+    with pytest.raises(errors.UserError, match="is not the data"):
         directory_of(one)
 
 

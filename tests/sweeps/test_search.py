@@ -208,6 +208,15 @@ def test_nothing_is_chosen_while_another_process_makes_a_trial(sweep_of, trials,
         sweep_of(HALVING, VALIDATION)
 
 
+def test_trials_have_no_flags_of_the_strategies_that_they_leave_out(sweep_of, trials):
+    text = HALVING.replace('"fine_tune_head"]', '"knn_per"]\n    knn_lambda = 0.3')
+    made = sweep_of(text.split('[[runs]]\n    label = "second"')[0], VALIDATION, "--knn_neighbours=5")
+    assert {tuple(trial.directory.experiment.config.strategies) for trial in trials} == {("fine_tune",)}
+    assert not {"knn_lambda", "knn_neighbours"} & {*trials[0].directory.experiment.given}
+    assert not any("knn" in argument for argument in trials.sweep._command(trials[0]))
+    assert [run.directory.experiment.values["knn_lambda"] for run in made.runs] == [0.3, 0.3]
+
+
 SEARCH = "[search]\ntrials = 2\nclient_learning_rate = "
 BAD_SEARCHES = {
     "no validation": (

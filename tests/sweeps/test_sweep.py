@@ -260,24 +260,6 @@ def test_a_fault_of_the_sweep_itself_leaves_no_run_behind(sweep_of, monkeypatch)
     assert [process.poll() for process in started] == [-signal.SIGTERM]
 
 
-def test_a_run_whose_earlier_run_cannot_be_used_computes_its_rounds_itself(sweep_of, tmp_path, monkeypatch, capsys):
-    program = tmp_path / "program.py"
-    program.write_text(
-        "import sys\n"
-        "if any('--rounds_from=x' in argument for argument in sys.argv):\n"
-        "    sys.exit('Error: --rounds_from=x/earlier: damaged')\n"
-    )
-    monkeypatch.setattr(sweep, "_PROGRAM", program)
-    monkeypatch.setattr(sweep.earlier_run, "find", lambda *_: pathlib.Path("x/earlier"))
-    found = sweep_of("[grid]\nseed = [1, 2]\n")
-    found.start()
-    assert [run.status for run in found.runs] == ["finished", "finished"]
-    assert "[2/2] cannot use the rounds of earlier: it computes them itself." in capsys.readouterr().err
-    given = sweep_of("[grid]\nseed = [1]\n", "--rounds_from=x/earlier")
-    given.start()
-    assert [(run.status, run.error) for run in given.runs] == [("failed", "Error: --rounds_from=x/earlier: damaged")]
-
-
 def test_a_run_that_another_process_is_making_is_no_failure(sweep_of, tmp_path, monkeypatch, capsys):
     program = tmp_path / "program.py"
     program.write_text(f"import sys\nsys.exit('Error: runs/x {run_writer.IN_USE} (12): wait for it.')\n")
@@ -303,8 +285,10 @@ def test_a_run_waits_for_one_under_way_that_will_have_its_rounds(sweep_of):
         method = "fed_avg"
         strategies = ["fine_tune", "knn_per"]
     """
-    made = sweep_of(text, "--rounds=8", "--sweep_runs_at_once=2")
+    made = sweep_of(text, "--rounds=8", "--sweep_runs_at_once=2", "--rounds_per_model=4")
     assert made._next([1, 2, 3, 4], []) == 1
     assert made._next([2, 3, 4], [1]) == 3
     assert made._next([2, 4], [1, 3]) is None
     assert made._next([2, 4], [3]) == 2
+    made = sweep_of(text, "--rounds=8", "--sweep_runs_at_once=2")
+    assert made._next([2, 4], [1, 3]) == 2  # the model after round 4 will not be kept

@@ -127,7 +127,9 @@ class Personalizer:
             writer: the person's name, which gives the seed of shuffling and dropout.
         """
         trained = self.trained
-        seed = seeds.stateless(trained.experiment.config.seed, "personalization", trained.round_number, writer)
+        config = trained.experiment.config
+        seed = config.seed if config.evaluation_seed is None else config.evaluation_seed
+        seed = seeds.stateless(seed, "personalization", trained.round_number, writer)
         return self._adapt(tf.constant(images), tf.constant(labels, tf.int32), tf.constant(seed))
 
     def _adapted_weights(self, images: tf.Tensor, labels: tf.Tensor, seed: tf.Tensor) -> Weights:

@@ -14,7 +14,7 @@ from tff_personalization.algorithms.method import Method
 from tff_personalization.experiment import settings as settings_lib
 from tff_personalization.personalization import strategies
 from tff_personalization.settings import Group, Setting, choose_from
-from tff_personalization.tasks import registry
+from tff_personalization.tasks import federated_data, registry
 
 G = TypeVar("G", bound=Group)
 
@@ -97,9 +97,16 @@ class Experiment:
         return self.read(catalogue.settings_of(str(homes.expand(self.config.client_data))))
 
     def as_json(self) -> dict[str, Any]:
-        """Every setting and optimizer as plain values, and the hash of each plugin's source."""
+        """Every setting and optimizer as plain values, and the hashes of plugins' sources and of files of client ids.
+
+        Raises:
+            UserError: a file of client ids cannot be read.
+        """
         specs = {role: dataclasses.asdict(spec) for role, spec in self.optimizers.items()}
-        return {**self.values, "optimizers": specs, "plugin_sources": dict(self.plugins)}
+        found = {**self.values, "optimizers": specs, "plugin_sources": dict(self.plugins)}
+        if client_ids := federated_data.client_ids_sha256(self.config):
+            found["client_ids_sha256"] = client_ids
+        return found
 
     def run_name(self) -> str:
         """The name of the run directory: the given one, or one that differs if any result could differ."""
@@ -286,10 +293,9 @@ def _choose_by_task(values: dict[str, Any], given: Collection[str]) -> None:
 def _refuse_unread(values: Mapping[str, Any], method: Method, given: Collection[str]) -> None:
     """Refuses a flag that has no effect, by name: the user made a mistake."""
     chosen = settings_lib.chosen(values)
-    read = {flag for groups in chosen.values() for group in groups for flag in group.flags()}
     # Strategies come first: a setting that both a strategy and a method may read is refused with --strategies.
-    for chooser, groups in settings_lib.choices().items():
-        for flag in sorted({flag for group in groups.values() for flag in group.flags()} - read):
+    for chooser in settings_lib.choices():
+        for flag in sorted(settings_lib.unread(chooser, values)):
             if flag in given:
                 shown = "method" if chooser == "aggregator" and not chosen["aggregator"] else chooser
                 raise errors.UserError(f"--{flag} has no effect with {argument(shown, values[shown])}: remove it.")

@@ -220,6 +220,12 @@ def read_by(values: Mapping[str, Any]) -> frozenset[str]:
     return frozenset(name for group in groups for name in group.parts())
 
 
+def unread(chooser: str, values: Mapping[str, Any]) -> frozenset[str]:
+    """The flags of the options of a choice, such as those of all strategies, that a run does not read."""
+    read = {flag for groups in chosen(values).values() for group in groups for flag in group.flags()}
+    return frozenset(flag for group in choices()[chooser].values() for flag in group.flags()) - read
+
+
 def chosen(values: Mapping[str, Any]) -> dict[str, list[type[Group]]]:
     """The groups that a run reads besides `RunSettings`, by the flag that chooses each."""
     method = methods.get(values["method"])

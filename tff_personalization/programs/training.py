@@ -73,7 +73,7 @@ def run(experiment: config_lib.Experiment, interrupt: interruption.Interruption)
         # Not earlier, so that a refusal prints only its one line.
         with progress.Line("starting TFF's worker") as line, _computing(config, cores, threads, writer):
             line.step(f"building {names.method(config.method)}")
-            program = _program(experiment, interrupt, data, writer, line, took_over=earlier is not None)
+            program = _program(experiment, interrupt, data, writer, line)
             state = _restore(program, earlier)
             _say_which_models_it_lacks(directory, state.round_number)
             _finish(program, rounds.run(program, state))
@@ -200,7 +200,6 @@ def _program(
     data: federated_data.FederatedData,
     writer: run_writer.RunWriter,
     line: progress.Line,
-    took_over: bool,
 ) -> rounds.Program:
     """Builds everything that is the same in all rounds."""
     config, setup = experiment.config, setup_lib.setup(experiment, data)
@@ -220,7 +219,7 @@ def _program(
         writer=writer,
         interrupt=interrupt,
         line=line,
-        took_over=took_over,
+        took_over="rounds_taken_over" in (writer.directory.record() or {}),
     )
 
 

@@ -79,14 +79,15 @@ class EarlierRounds:
         return self.run.directory / "client_states"
 
 
-def find(directory: pathlib.Path, experiment: config_lib.Experiment, made_by: str | None = None) -> pathlib.Path | None:
+def find(directory: pathlib.Path, experiment: config_lib.Experiment, code: str) -> pathlib.Path | None:
     """The run in a directory with the most rounds that an experiment can take over; None if none has any.
+
+    A run with exactly the experiment's settings is skipped, because it must not be rebuilt from itself.
 
     Args:
         directory: holds run directories.
         experiment: the experiment that will be run.
-        made_by: the SHA-256 of the code that must have computed all of its rounds; None accepts any code. With a hash,
-            a run with exactly the experiment's settings is skipped, because it must not be rebuilt from itself.
+        code: the SHA-256 of the code that must have computed all of its rounds.
     """
     if not experiment.config.rounds:
         return None
@@ -96,7 +97,7 @@ def find(directory: pathlib.Path, experiment: config_lib.Experiment, made_by: st
             run, rounds = _check(path.parent, experiment)
         except errors.UserError:
             continue
-        if made_by is None or (was_made_by(run, made_by) and not _is_of(run, experiment)):
+        if was_made_by(run, code) and not _is_of(run, experiment):
             found[path.parent] = rounds
     return max(found, key=found.__getitem__) if found else None
 
@@ -131,7 +132,9 @@ def set_aside(path: pathlib.Path, experiment: config_lib.Experiment, code: str) 
 def may_serve(earlier: config_lib.Experiment, experiment: config_lib.Experiment) -> bool:
     """Whether an experiment can take over rounds from another one when that is finished, judging by their settings."""
     rounds, has, differ, first = _common(*(json.loads(json.dumps(of.as_json())) for of in (earlier, experiment)))
-    return min(rounds, has) > 0 and (rounds <= has or first) and not differ
+    every = earlier.config.rounds_per_model
+    keeps_model = rounds >= has or (every and rounds % every == 0)
+    return bool(min(rounds, has) > 0 and (rounds <= has or first) and keeps_model and not differ)
 
 
 def read(experiment: config_lib.Experiment, data_sha256: str, path: pathlib.Path | None = None) -> EarlierRounds:
@@ -206,7 +209,14 @@ def _check(path: pathlib.Path, experiment: config_lib.Experiment) -> tuple[finis
                 "the run that has computed them."
             )
         rounds = has
-    every = experiment.config.rounds_per_model
+    config = experiment.config
+    evaluates_states = config.participants != 0 and config.personalization_epochs and rounds == config.rounds
+    if evaluates_states and (path / "client_states").is_dir() and not _has_state(run, experiment, rounds):
+        raise errors.UserError(
+            f"{path}: it has no states of clients after round {rounds}, which are evaluated: give a run that ended "
+            "there, or --participants=0."
+        )
+    every = config.rounds_per_model
     for wanted in (rounds, *(range(every, rounds, every) if every else ())):
         run.round_number(wanted)
     best = _best_on_validation(run, experiment, rounds)

@@ -9,6 +9,7 @@ import json
 import math
 import os
 import pathlib
+import re
 import shutil
 import time
 from collections.abc import Iterable, Iterator, Mapping
@@ -96,7 +97,16 @@ def load_arrays(path: pathlib.Path) -> dict[str, np.ndarray]:
 
 
 def fingerprint(path: pathlib.Path) -> dict[str, Any]:
-    """The size of a file and the SHA-256 of its bytes. The hash is computed once, until the file changes."""
+    """The size and the SHA-256 of a file, or of all files of a folder with their names, except hidden ones.
+
+    Each file's hash is computed once, until the file changes.
+    """
+    if path.is_dir():
+        names = sorted(str(found.relative_to(path)) for found in path.rglob("*") if found.is_file())
+        of_files = {name: fingerprint(path / name) for name in names if not re.search(r"(^|/)\.", name)}
+        content = json.dumps({name: found["sha256"] for name, found in of_files.items()}).encode()
+        size = sum(found["bytes"] for found in of_files.values())
+        return {"bytes": size, "sha256": hashlib.sha256(content).hexdigest()}
     found = path.stat()
     return {"bytes": found.st_size, "sha256": _sha256(path.resolve(), found.st_size, found.st_mtime_ns)}
 

@@ -112,6 +112,14 @@ class FinishedRun(run_records.Run):
                 f"--client_data={config.client_data}: the data has changed since the run in {self.directory} (SHA-256 "
                 f"{then[:12]}… then, {data.sha256[:12]}… now): restore it."
             )
+        ids = federated_data.client_ids_sha256(config)
+        ids_then = self.config["flags"].get("client_ids_sha256", ids)
+        for name in ids:
+            if ids[name] != ids_then.get(name):
+                raise errors.UserError(
+                    f"--{name}={getattr(config, name)}: the file names other clients than in the run in "
+                    f"{self.directory}: restore it."
+                )
         return data
 
     @functools.cached_property

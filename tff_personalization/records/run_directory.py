@@ -40,7 +40,7 @@ from tff_personalization.tasks import federated_data
 CODE = "code_sha256"
 """The key of config.json that has the hash of the program's own code."""
 FILE = "client_data_file"
-"""The key of config.json that has the fingerprint of the file of client data."""
+"""The key of config.json that has the fingerprint of the file or folder of client data."""
 
 
 class OtherSettings(errors.UserError):
@@ -112,20 +112,22 @@ class RunDirectory:
             )
 
     def _check_same_file(self, record: Mapping[str, Any]) -> None:
-        """Refuses a finished run whose client data came from another file of the same name, if that is on record.
+        """Refuses a finished run whose client data came from another file or folder of the same name.
+
+        Runs of earlier versions have no record of a folder.
 
         An unfinished run reads the data, so its contents are checked then.
         """
         earlier, now = record.get(FILE), self.fingerprint() if FILE in record else None
         if earlier and now and earlier != now:
             raise errors.UserError(
-                f"--client_data={self.experiment.config.client_data}: this is not the file from which the finished "
+                f"--client_data={self.experiment.config.client_data}: this is not the data from which the finished "
                 f"run in {self.path} was made: restore that, or choose another --run_name or --output_dir."
             )
 
     def fingerprint(self) -> dict[str, Any] | None:
-        """The `files.fingerprint` of the file of client data; None if there is no file."""
-        path = federated_data.file_of(self.experiment.config)
+        """The `files.fingerprint` of the file or folder of client data; None if there is none."""
+        path = federated_data.path_of(self.experiment.config)
         try:
             return None if path is None else files.fingerprint(path)
         except OSError:

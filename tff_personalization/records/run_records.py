@@ -5,6 +5,7 @@ The run directory may be in a zip file; see `places`.
 
 import dataclasses
 import functools
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -110,6 +111,12 @@ class Run:
                 "to finish it, repeat the command that started it, with the same flags"
             )
         return _read_json(self.directory / "summary.json", SUMMARY)
+
+    @property
+    def wall_seconds(self) -> float:
+        """Seconds of training and evaluations; NaN if the run reused rounds, whose time it does not have."""
+        seconds = self.summary["times"]["wall_seconds"]
+        return math.nan if seconds is None or "rounds_taken_over" in self.config else float(seconds)
 
     @functools.cached_property
     def metrics(self) -> pd.DataFrame:

@@ -238,7 +238,9 @@ class RunWriter:
     def release(
         self, metrics: Mapping[str, Any], round_number: int, histograms: Mapping[str, np.ndarray] | None = None
     ) -> None:
-        """Releases a round's metrics to metrics.csv and TensorBoard. Those of the same or of later rounds are replaced.
+        """Releases a round's metrics to metrics.csv and TensorBoard.
+
+        In metrics.csv, rows of the same or of later rounds are replaced. TensorBoard shows the newest of each round.
 
         Args:
             metrics: numbers, and text that goes only to metrics.csv.

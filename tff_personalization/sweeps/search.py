@@ -34,6 +34,7 @@ from scipy.stats import qmc
 
 from analysis import metric, runs, tables
 from tff_personalization import errors, homes
+from tff_personalization.experiment import settings as settings_lib
 from tff_personalization.records import files
 from tff_personalization.sweeps import sweep, sweep_file
 
@@ -146,7 +147,10 @@ class _Search:
         values = {**flag_values.flag_values_dict(), **point.overrides}
         (run,) = sweep.Sweep(flag_values, file, [_with(point, self.left[0])]).runs
         self._own = {name: value for name, value in _OF_TRIALS.items() if values[name] != value}  # no needless flags
-        self._own["strategies"] = run.directory.experiment.config.strategies[:1]
+        of_run = run.directory.experiment
+        self._own["strategies"] = of_run.config.strategies[:1]
+        unread = settings_lib.unread("strategies", {**of_run.values, "strategies": self._own["strategies"]})
+        self._own |= dict.fromkeys(unread & of_run.given.keys())  # flags of the other strategies
         for step in range(len(self.rounds)):  # refuses what is wrong before the first trial
             _trials(flag_values, file, self.points(step)).check_distinct()
 

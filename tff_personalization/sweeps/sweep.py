@@ -42,8 +42,7 @@ _FIGURES = ("initial_accuracy_mean", "personalized_accuracy_mean", "gain_mean", 
 class Run:
     """One run of a sweep: the flags that distinguish it, its directory, and its outcome.
 
-    `own` are flags that take precedence over the command line. `earlier` is a run of the sweep that has its rounds.
-    `alone` says that it computes them itself.
+    `own` are flags that take precedence over the command line; None takes one away.
     """
 
     overrides: Mapping[str, Any]
@@ -52,8 +51,6 @@ class Run:
     own: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     status: str = "not run"
     error: str = ""
-    earlier: pathlib.Path | None = None
-    alone: bool = False
 
     def __str__(self) -> str:
         return " ".join(config_lib.argument(name, value) for name, value in self.overrides.items()) or "(as given)"
@@ -144,9 +141,6 @@ class Sweep:
                     self._say(f"{self._name(number)} {self.runs[number - 1]}{to_go}")
                     processes.start(number, self._command(self.runs[number - 1]), self._name(number))
                 ended = processes.wait()
-                if self._is_to_compute_itself(ended):
-                    waiting.insert(0, ended.key)
-                    continue
                 self._note(ended)
                 done += 1
                 if self.stopping:
@@ -178,15 +172,6 @@ class Sweep:
                 federated_data.check_places(run.directory.experiment.config)
             except errors.UserError as error:
                 raise errors.UserError(f"{self.path}: run {number} ({run}): {error}") from error
-
-    def _is_to_compute_itself(self, ended: run_processes.Ended[int]) -> bool:
-        """Whether a run failed because the rounds to take over were missing. It then computes them itself."""
-        run = self.runs[ended.key - 1]
-        if run.earlier is None or not ended.error.startswith("Error: --rounds_from="):
-            return False
-        self._say(f"{self._name(ended.key)} cannot use the rounds of {run.earlier.name}: it computes them itself.")
-        run.earlier, run.alone = None, True
-        return True
 
     def _note(self, ended: run_processes.Ended[int]) -> None:
         run = self.runs[ended.key - 1]
@@ -229,26 +214,26 @@ class Sweep:
                 )
             if not values[name].using_default_value:
                 raise errors.UserError(f"{self.path}: {name}: --{name} is given on the command line too: keep one.")
-        arguments = [config_lib.argument(name, value) for name, value in {**overrides, **point.own}.items()]
+        for name in point.own:
+            values[name].unparse()
+        given = {**overrides, **point.own}
+        arguments = [config_lib.argument(name, value) for name, value in given.items() if value is not None]
         try:
             values(["sweep", *arguments, f"--output_dir={self.directory}"])
-            experiment = config_lib.from_flags(values)
+            directory = run_directory.RunDirectory(config_lib.from_flags(values))
         except (flags.Error, errors.UserError) as error:
             what = " ".join(str(error).split())
             raise errors.UserError(f"{self.path}: run {number} ({' '.join(arguments)}): {what}") from error
-        return Run(overrides, run_directory.RunDirectory(experiment), point.label, point.own)
+        return Run(overrides, directory, point.label, point.own)
 
     def _command(self, run: Run) -> list[str]:
         """The command of a run, in its own process."""
         given = {name: flag for name, flag in self._flag_values.flag_values_dict().items() if self._is_given(name)}
         values = {**given, **run.overrides, **run.own}
-        if "rounds_from" not in values and run.directory.experiment.config.rounds:
-            run.earlier = None if run.alone else earlier_run.find(self.directory, run.directory.experiment)
-            values["rounds_from"] = str(run.earlier or earlier_run.NONE)
         if self._at_once > 1 and not run.directory.experiment.config.workers:
             cores = run.directory.experiment.config.cores or worker_binary.available_cores()
             values["cores"] = max(1, cores // self._at_once)
-        arguments = [config_lib.argument(name, value) for name, value in values.items()]
+        arguments = [config_lib.argument(name, value) for name, value in values.items() if value is not None]
         return [sys.executable, str(_PROGRAM), *arguments, f"--output_dir={self.directory}"]
 
     def _is_given(self, name: str) -> bool:

@@ -12,6 +12,9 @@ from tff_personalization import errors, homes, seeds
 from tff_personalization.settings import Group, Setting
 from tff_personalization.tasks import archives, checks, client_arrays, partitions, registry, sources, splits
 
+CLIENT_IDS = ("test_client_ids", "train_client_ids")
+"""The settings that are files of client ids."""
+
 
 class Settings(sources.Handwriting, partitions.Natural, partitions.Skewed, partitions.Shards):
     """The settings of the clients and of their split."""
@@ -100,17 +103,17 @@ class FederatedData:
         return self.source.startswith("synthetic")
 
 
-def file_of(config: Settings) -> pathlib.Path | None:
-    """The file of the client data; None for a named source, or if the file is missing."""
+def path_of(config: Settings) -> pathlib.Path | None:
+    """The file or folder of the client data; None for a named source, or if it is missing."""
     path = homes.expand(config.client_data)
     named = config.client_data in registry.TASKS[config.task].sources.named
-    return path if not named and path.is_file() else None
+    return path if not named and path.exists() else None
 
 
 def check_places(config: Settings) -> None:
     """Raises UserError if the client data, or a file that names clients, is missing. Reads nothing."""
     registry.TASKS[config.task].sources.find(str(homes.expand(config.client_data)))
-    for name in ("test_client_ids", "train_client_ids"):
+    for name in CLIENT_IDS:
         path = getattr(config, name)
         if path is not None and not homes.expand(path).is_file():
             raise errors.UserError(f"--{name}={path}: there is no such file.")
@@ -183,10 +186,7 @@ def load(config: Settings, look: bool = False, of_source: Group | None = None) -
     train, test = client_arrays.to_client_data(archive)
     looked_at = look and not archive.source.startswith("synthetic")
     findings = tuple(finding.text for finding in checks.findings(archive)) if looked_at else ()
-    testing, training = (
-        _named_clients(name, getattr(config, name), train.client_ids)
-        for name in ("test_client_ids", "train_client_ids")
-    )
+    testing, training = (_named_clients(name, getattr(config, name), train.client_ids) for name in CLIENT_IDS)
     split = splits.split_clients(
         train.client_ids,
         seeds.generator(_seed(config), "client_split"),
@@ -210,17 +210,34 @@ def load(config: Settings, look: bool = False, of_source: Group | None = None) -
     return FederatedData(train, test, split, source, _sha256(archive), archive.notes, findings, examples_sha256)
 
 
-def _named_clients(flag: str, path: str | None, clients: Sequence[str]) -> tuple[str, ...]:
-    """The clients that a file names, one a line; empty without a file."""
-    if path is None:
-        return ()
+def client_ids_sha256(config: Settings) -> dict[str, str]:
+    """The SHA-256 of the clients that each file of client ids names, by flag; only of flags that are given.
+
+    Raises:
+        UserError: a file cannot be read.
+    """
+    given = {name: path for name in CLIENT_IDS if (path := getattr(config, name)) is not None}
+    return {
+        name: hashlib.sha256(json.dumps(_names_in(name, path)).encode()).hexdigest() for name, path in given.items()
+    }
+
+
+def _names_in(flag: str, path: str) -> tuple[str, ...]:
+    """The names in a file, one a line."""
     try:
         lines = homes.expand(path).read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise errors.UserError(
             f"--{flag}={path} cannot be read ({error}): give a text file with one client per line."
         ) from error
-    names = tuple(dict.fromkeys(line.strip() for line in lines if line.strip()))
+    return tuple(dict.fromkeys(line.strip() for line in lines if line.strip()))
+
+
+def _named_clients(flag: str, path: str | None, clients: Sequence[str]) -> tuple[str, ...]:
+    """The clients that a file names; empty without a file."""
+    if path is None:
+        return ()
+    names = _names_in(flag, path)
     unknown = sorted(set(names) - set(clients))
     if unknown or not names:
         what = f"{unknown[0]!r} is no client of the data" if unknown else "it names no client"
