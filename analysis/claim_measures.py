@@ -43,8 +43,8 @@ MATCH_TOLERANCE = 0.005  # initial accuracies within this difference count as eq
 NOTHING_CHOSEN = Measured([], missing="This comparison is not made for the rounds that validation clients choose.")
 
 
-def _gains(run: runs_lib.Run, chosen: bool, strategy: str | None = None) -> pd.DataFrame:
-    return run.client_gains(strategy, compared_runs.chosen_round(run) if chosen else None)
+def _gains(run: runs_lib.Run, chosen: bool) -> pd.DataFrame:
+    return run.client_gains(round_number=compared_runs.chosen_round(run) if chosen else None)
 
 
 def _by_seed(

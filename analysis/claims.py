@@ -27,7 +27,7 @@ from analysis import claim_measures, command_line, compared_runs, inference, met
 from analysis import runs as runs_lib
 from analysis.paper_claims import CLAIMS, Claim
 from tff_personalization.errors import UserError
-from tff_personalization.records import places
+from tff_personalization.records import files, places
 
 LEVEL = 1 - inference.CONFIDENCE
 SUPPORTED, NOT_SUPPORTED, NO_DIFFERENCE = "supported", "not supported", "no difference that matters"
@@ -96,11 +96,6 @@ def _corrected(raw: Mapping[int, float], families: Sequence[Any]) -> tuple[dict[
         corrected |= zip(members, inference.holm(list(members.values())), strict=True)
         size |= dict.fromkeys(members, len(members))
     return corrected, size
-
-
-def verdict(experiment: study.Experiment, claim: Claim) -> dict[str, Any]:
-    """The verdict on a single claim, as in `judge`."""
-    return judge(study.Study(pathlib.Path(), (experiment,)), [claim])[0]
 
 
 def _measured(
@@ -181,9 +176,7 @@ def write(directory: str | os.PathLike[str]) -> pathlib.Path:
             f"{directory}: a zip file; python -m analysis.share_runs {directory} --to=FILE evaluates the claims again"
         )
     path = found.directory / "verdicts.json"
-    temporary = path.with_suffix(".temp")
-    temporary.write_text(json.dumps(contents(found), indent=2) + "\n", encoding="utf-8")
-    os.replace(temporary, path)
+    files.write_text(path, json.dumps(contents(found), indent=2) + "\n")
     return path
 
 

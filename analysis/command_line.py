@@ -10,7 +10,7 @@ from analysis import runs as runs_lib
 from analysis import style
 from tff_personalization import startup
 from tff_personalization.errors import UserError
-from tff_personalization.records import places
+from tff_personalization.records import files, places
 
 # The flags defined here count as flags of the calling script, so that its --help lists them.
 flags.disclaim_key_flags()
@@ -79,13 +79,7 @@ def write(content: str, output: str | None) -> None:
     if output is None:
         print(content, end="")
         return
-    path = pathlib.Path(output)
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(content, encoding="utf-8")
-    except OSError as error:
-        raise UserError(f"--output: {path} cannot be written ({error.strerror}); give another file") from None
-    print(path)
+    print(files.write_named("output", pathlib.Path(output), content))
 
 
 def default_output(name: str, runs: Sequence[runs_lib.Run]) -> pathlib.Path:

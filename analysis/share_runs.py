@@ -13,7 +13,6 @@ clients.csv has every client, which gives the same one. The same records give th
 import csv
 import io
 import json
-import os
 import pathlib
 import re
 import zipfile
@@ -25,6 +24,7 @@ from absl import flags
 from analysis import claims, command_line, study
 from analysis import runs as runs_lib
 from tff_personalization.errors import UserError
+from tff_personalization.records import files as whole_files
 from tff_personalization.records import places
 
 TABLES = (
@@ -85,15 +85,7 @@ def write(files: Mapping[str, bytes], to: pathlib.Path) -> pathlib.Path:
             entry = zipfile.ZipInfo(name, _EARLIEST)
             entry.external_attr = 0o644 << 16
             archive.writestr(entry, files[name], zipfile.ZIP_LZMA)
-    temporary = to.with_name(f"{to.name}.temp")
-    try:
-        to.parent.mkdir(parents=True, exist_ok=True)
-        temporary.write_bytes(stream.getvalue())
-        os.replace(temporary, to)
-    except OSError as error:
-        temporary.unlink(missing_ok=True)
-        raise UserError(f"--to: {to} cannot be written ({error.strerror}); give another file") from None
-    return to
+    return whole_files.write_named("to", to, stream.getvalue())
 
 
 def _with_short_losses(table: str) -> bytes:

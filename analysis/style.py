@@ -17,6 +17,7 @@ from PIL import Image
 from analysis import metric, names, run_labels
 from analysis import runs as runs_lib
 from tff_personalization.errors import UserError
+from tff_personalization.records import files
 
 # Okabe and Ito's colour-blind-safe palette without its yellow, which is too pale on paper.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#E69F00", "#CC79A7", "#56B4E9", "#000000")
@@ -172,12 +173,7 @@ def save(figure: Figure, path: pathlib.Path) -> pathlib.Path:
     """Writes `figure` to `path`, whose suffix gives the format (png, pdf, svg), and returns `path`."""
     if path.suffix not in _METADATA:
         raise UserError(f"--output: {path} does not end in {', '.join(_METADATA)}; give a file name that does")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(as_bytes(figure, path.suffix))
-    except OSError as error:
-        raise UserError(f"--output: {path} cannot be written ({error.strerror}); give another file") from None
-    return path
+    return files.write_named("output", path, as_bytes(figure, path.suffix))
 
 
 def as_bytes(figure: Figure, suffix: str) -> bytes:

@@ -6,7 +6,6 @@ DIR is a finished run, a folder of runs, or a study: a folder for each experimen
 of their runs, and verdicts.json (docs/report.md).
 """
 
-import contextlib
 import os
 import pathlib
 from collections.abc import Sequence
@@ -16,7 +15,7 @@ from absl import flags
 from analysis import command_line
 from analysis.report import markdown, page
 from tff_personalization.errors import UserError
-from tff_personalization.records import places
+from tff_personalization.records import files, places
 
 
 def write(directory: places.Named, output: str | os.PathLike[str] | None = None) -> pathlib.Path:
@@ -30,17 +29,7 @@ def write(directory: places.Named, output: str | os.PathLike[str] | None = None)
         UserError: it has no finished run, a record is damaged, or the file cannot be written.
     """
     path = places.outside(places.place(directory)) / "report.html" if output is None else pathlib.Path(output)
-    content = page.build(directory)
-    temporary = path.with_name(f"{path.name}.temp")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary.write_text(content, encoding="utf-8", newline="")
-        os.replace(temporary, path)
-    except OSError as error:
-        with contextlib.suppress(OSError):
-            temporary.unlink()
-        raise UserError(f"--output: {path} cannot be written ({error.strerror}); give another file") from None
-    return path
+    return files.write_named("output", path, page.build(directory))
 
 
 def _main() -> None:

@@ -256,22 +256,23 @@ def test_fed_proto_answers_with_the_nearest_prototype_that_exists(two_layers):
     assert 2 not in logits.argmax(axis=1)
 
 
-def test_fed_amp_equals_numpy(model, rounds):
+@pytest.mark.parametrize(("given", "alpha"), [(0.8, 0.8), (None, 2.0 / 4)])
+def test_fed_amp_equals_numpy(model, rounds, given, alpha):
     """u_i = w_i + α Σ_j A'(‖w_i − w_j‖²)(w_j − w_i); local steps are pulled to u_i by λ/α."""
-    attention = {"fed_amp_alpha": 0.8, "fed_amp_lambda": 0.4, "fed_amp_sigma": 2.0}
+    attention = {"fed_amp_alpha": given, "fed_amp_lambda": 0.4, "fed_amp_sigma": 2.0, "clients_per_round": 4}
     start = oracles.initial(model)
     w, u = dict.fromkeys("abc", start), dict.fromkeys("abc", start)
     for cohort in rounds:
         for name, client in cohort.items():
             for x, y in of_epochs(client):
-                pull = [0.5 * (a - b) for a, b in zip(w[name], u[name], strict=True)]
+                pull = [0.4 / alpha * (a - b) for a, b in zip(w[name], u[name], strict=True)]
                 gradients = [g + p for g, p in zip(numpy_oracle.gradient(w[name], x, y), pull, strict=True)]
                 w[name] = move(w[name], gradients)
         for name in cohort:
             u[name] = w[name]
             for other in cohort:
                 apart = [b - a for a, b in zip(w[name], w[other], strict=True)]
-                weight = 0.8 * np.exp(-sum((d**2).sum() for d in apart) / 2.0) / 2.0
+                weight = alpha * np.exp(-sum((d**2).sum() for d in apart) / 2.0) / 2.0
                 u[name] = [a + weight * d for a, d in zip(u[name], apart, strict=True)]
 
     process = fed_amp.build_fed_amp(setup(fed_amp, model, local_epochs=EPOCHS, **attention))

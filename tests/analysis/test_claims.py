@@ -39,7 +39,8 @@ def _accuracy(directory, number, epoch, strategy="fine_tuning"):
 
 
 def _judge(directory, name):
-    return claims.verdict(study.read(directory).by_name[CLAIMS[name].experiment], CLAIMS[name])
+    experiment = study.read(directory).by_name[CLAIMS[name].experiment]
+    return claims.judge(study.Study(directory, (experiment,)), [CLAIMS[name]])[0]
 
 
 def test_a_paired_effect_is_the_mean_over_seeds_of_differences_client_by_client(fine_tuning):

@@ -56,20 +56,6 @@ def test_rows_are_averages_over_seeds_of_what_the_clients_have(make_run):
     assert table["difference_low"].isna().tolist() == [True] + 5 * [False]
 
 
-def test_the_wall_time_of_a_row_is_that_of_the_runs_that_reused_no_rounds(make_run):
-    made = [make_run(f"run_{seed}", seed=seed) for seed in (1, 2)]
-    table = compare_methods.compare(runs_lib.read_all(made))
-    assert table["wall_seconds"][0] == 701.5
-    for directory, expected in zip(made, (702, None), strict=True):
-        config = json.loads((directory / "config.json").read_text())
-        (directory / "config.json").write_text(json.dumps({**config, "rounds_taken_over": {"rounds": 3}}))
-        table = compare_methods.compare(runs_lib.read_all(made))
-        text = compare_methods.render(table, "markdown")
-        assert table["wall_seconds"][0] == expected or table["wall_seconds"].isna().all()
-        assert f"| {expected or costs.MISSING} |" in text
-        assert costs.WALL_TIME_NOTE in text
-
-
 def _judge_participants(directory, **means):
     path = directory / "summary.json"
     summary = json.loads(path.read_text())

@@ -7,7 +7,7 @@ import json
 import numpy as np
 import pytest
 
-from analysis import compare_runs
+from analysis import compare_methods, compare_runs, costs
 from analysis import runs as runs_lib
 from tff_personalization.errors import UserError
 
@@ -119,3 +119,17 @@ def test_runs_whose_data_was_in_another_folder_differ_only_in_their_seed(make_ru
     read = [runs_lib.read(make_run(f"run_{seed}", seed=seed, flags=of)) for seed, of in enumerate(flags)]
     assert [[*group] for group in compare_runs.by_settings(read).values()] == [[0, 1], [2]]
     assert compare_runs.over_seeds(read)["seeds"].tolist() == [2, 1]
+
+
+def test_the_wall_time_of_a_row_is_that_of_the_runs_that_reused_no_rounds(make_run):
+    made = [make_run(f"run_{seed}", seed=seed) for seed in (1, 2)]
+    table = compare_methods.compare(runs_lib.read_all(made))
+    assert table["wall_seconds"][0] == 701.5
+    for directory, expected in zip(made, (702, None), strict=True):
+        config = json.loads((directory / "config.json").read_text())
+        (directory / "config.json").write_text(json.dumps({**config, "rounds_taken_over": {"rounds": 3}}))
+        table = compare_methods.compare(runs_lib.read_all(made))
+        text = compare_methods.render(table, "markdown")
+        assert table["wall_seconds"][0] == expected or table["wall_seconds"].isna().all()
+        assert f"| {expected or costs.MISSING} |" in text
+        assert costs.WALL_TIME_NOTE in text

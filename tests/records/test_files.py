@@ -9,14 +9,14 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tff_personalization.records import files
+from tff_personalization.records import files, tensorflow_errors
 
 
 def test_a_full_disk_is_distinguished_from_a_full_memory(tmp_path):
-    with pytest.raises(OSError, match="No space left") as full, files.as_os_errors(tmp_path):
+    with pytest.raises(OSError, match="No space left") as full, tensorflow_errors.as_os_errors(tmp_path):
         raise tf.errors.ResourceExhaustedError(None, None, f"{tmp_path}/x; No space left on device")
     assert full.value.errno == errno.ENOSPC
-    with pytest.raises(MemoryError), files.as_os_errors(tmp_path):
+    with pytest.raises(MemoryError), tensorflow_errors.as_os_errors(tmp_path):
         raise tf.errors.ResourceExhaustedError(None, None, "OOM when allocating tensor with shape[784,62]")
 
 

@@ -9,9 +9,10 @@ for each round:
     for each client i of the cohort:
         u_i ← w_i + α Σ_j A'(‖w_i − w_j‖²) (w_j − w_i), over the cohort            # attentive message passing
 
-So clients with similar models pull each other most. The server sends each client another model; here it sends all
-models of the cohort to each client, which computes its own u_i: the same numbers. A participant's model is w_i. There
-is no global model: the one on record stays the initial model, and a held-out client would train from scratch.
+So clients with similar models pull each other most. With α ≤ σ / M, u_i is a weighted mean of the models. The server
+sends each client another model; here it sends all models of the cohort to each client, which computes its own u_i: the
+same numbers. A participant's model is w_i. There is no global model: the one on record stays the initial model, and a
+held-out client would train from scratch.
 """
 
 import numpy as np
@@ -28,7 +29,13 @@ class Settings(method.Local):
     """The settings of FedAMP. It has no server optimizer and no aggregator, because there is no global model."""
 
     local_epochs = method.LOCAL_EPOCHS
-    fed_amp_alpha = Setting(1.0, "α of fed_amp: step size of the message passing.", positive=True)
+    fed_amp_alpha: Setting[float | None] = Setting(
+        None,
+        "α of fed_amp: step size of the message passing. Default: σ / clients_per_round, with which each cloud model "
+        "is a weighted mean of the cohort's models.",
+        kind=float,
+        positive=True,
+    )
     fed_amp_lambda = Setting(
         1.0, "λ of fed_amp: λ/α is the strength of the pull of a client's model to its cloud model.", least=0
     )
@@ -42,7 +49,8 @@ def build_fed_amp(setup: method.Setup[Settings]) -> stateful_clients.StatefulPro
     settings, model, training = setup.settings, setup.model, setup.local_training()
     initial = model.initial_weights[0]
     size = len(initial)
-    alpha, sigma = settings.fed_amp_alpha, settings.fed_amp_sigma
+    sigma = settings.fed_amp_sigma
+    alpha = settings.fed_amp_alpha or sigma / settings.clients_per_round
 
     def update(nothing: Weights, client: ClientRound, state: State) -> ClientUpdate:
         w, u = state.client[:size], state.client[size:]

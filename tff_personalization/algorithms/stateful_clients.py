@@ -17,7 +17,6 @@ from typing import Any, NamedTuple, TypeAlias
 import tensorflow as tf
 import tensorflow_federated as tff
 
-from tff_personalization import global_weights
 from tff_personalization.algorithms import client_work, composition
 from tff_personalization.models import functional
 
@@ -79,7 +78,6 @@ def build_stateful_process(
     server_optimizer: tff.learning.optimizers.Optimizer,
     aggregator: tff.aggregators.WeightedAggregationFactory | None = None,
     *,
-    initial_weights: global_weights.GlobalWeights | None = None,
     server_state: client_work.ServerState = client_work.NO_SERVER_STATE,
     received: client_work.ReceivedFn | None = None,
     personal: PersonalFn | None = None,
@@ -96,17 +94,14 @@ def build_stateful_process(
         client_state: a client's state before its first round, a structure of NumPy arrays.
         server_optimizer: takes a step with the aggregate as its gradient.
         aggregator: makes one delta of the clients' deltas; by default their weighted mean.
-        initial_weights: the global weights before the first round, if a method adds to the model's.
-        server_state: what the server keeps besides them; by default nothing.
+        server_state: what the server keeps besides the global weights; by default nothing.
         received: the global weights that clients receive, if not all.
         personal: makes a client's own model from its state, if it keeps one.
         exchange: what the clients do with their new states after their work, through the server; nothing unless given.
     """
-    work = client_work.client_work_parts(
-        model, update, weighting, initial_weights, server_state, received, type_of(client_state)
-    )
+    work = client_work.client_work_parts(model, update, weighting, None, server_state, received, type_of(client_state))
     initial_model_weights, broadcast, aggregation, finalizer = composition.surroundings(
-        model, work.result_type, server_optimizer, aggregator, initial_weights, received
+        model, work.result_type, server_optimizer, aggregator, None, received
     )
     _, _, data_type, client_state_type = work.types
 

@@ -128,8 +128,8 @@ class Personalizer:
         """
         trained = self.trained
         config = trained.experiment.config
-        seed = config.seed if config.evaluation_seed is None else config.evaluation_seed
-        seed = seeds.stateless(seed, "personalization", trained.round_number, writer)
+        of_evaluation = config.seed if config.evaluation_seed is None else config.evaluation_seed
+        seed = seeds.stateless(of_evaluation, "personalization", trained.round_number, writer)
         return self._adapt(tf.constant(images), tf.constant(labels, tf.int32), tf.constant(seed))
 
     def _adapted_weights(self, images: tf.Tensor, labels: tf.Tensor, seed: tf.Tensor) -> Weights:

@@ -20,7 +20,7 @@ from absl import app, flags
 
 from tff_personalization import errors, startup
 from tff_personalization.export import global_model, saved_model, tflite
-from tff_personalization.records import files, finished_run
+from tff_personalization.records import files, finished_run, tensorflow_errors
 
 _KERAS, _SAVED_MODEL, _TFLITE = FORMATS = ("keras", "saved_model", "tflite")
 
@@ -91,7 +91,7 @@ def _whole(path: pathlib.Path, suffix: str) -> Iterator[pathlib.Path]:
         raise IsADirectoryError(None, "Is a directory, and not one of a model", str(path))
     with tempfile.TemporaryDirectory(prefix="export_", dir=path.parent) as directory:
         temporary = pathlib.Path(directory) / f"whole{suffix}"
-        with files.as_os_errors(temporary):
+        with tensorflow_errors.as_os_errors(temporary):
             yield temporary
         earlier = pathlib.Path(directory) / "earlier"
         try:

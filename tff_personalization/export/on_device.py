@@ -156,14 +156,14 @@ def shuffled(count: int, seed: np.ndarray, number: int) -> np.ndarray:
     return tf.random.experimental.stateless_shuffle(tf.range(count), tf.random.fold_in(seed, number)).numpy()
 
 
-def open_file(path: pathlib.Path, threads: int = 1) -> OnDevice:
+def open_file(path: pathlib.Path) -> OnDevice:
     """The file at `path`.
 
     Raises:
         UserError: it cannot be read, or is not a file of `tflite.py`.
     """
     try:
-        return OnDevice(path.read_bytes(), threads)
+        return OnDevice(path.read_bytes())
     except OSError as error:
         raise errors.UserError(f"{path}: cannot be read ({error.strerror}): give a file of --format=tflite.") from None
     except (ValueError, RuntimeError) as error:

@@ -17,7 +17,7 @@ import tensorflow_federated as tff
 from absl import logging
 
 from tff_personalization import errors
-from tff_personalization.records import coroutines, files
+from tff_personalization.records import coroutines, files, tensorflow_errors
 
 FORMAT = 1
 """What a checkpoint holds and how: raise it with every change."""
@@ -50,7 +50,7 @@ class Checkpoints:
         """
         if round_number in self.rounds():
             return
-        with files.as_os_errors(self._path):
+        with tensorflow_errors.as_os_errors(self._path):
             coroutines.wait_for(self._states.save(state, round_number))
         files.wait_until_there(self._directory(round_number))
         manifest = {"format": FORMAT, "sha256": _digests(self._directory(round_number))}

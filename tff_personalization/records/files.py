@@ -1,4 +1,4 @@
-"""Writes files whole or not at all, and turns TensorFlow's file errors into Python's."""
+"""Writes files whole or not at all. It does not import TensorFlow."""
 
 import contextlib
 import errno
@@ -12,21 +12,15 @@ import pathlib
 import re
 import shutil
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
-import tensorflow as tf
 
 from tff_personalization import errors
 from tff_personalization.tasks.sources import npz_archive
 
 _SECONDS_TO_BE_SEEN = 20.0
-_ERRNO = {
-    tf.errors.ResourceExhaustedError: errno.ENOSPC,
-    tf.errors.PermissionDeniedError: errno.EACCES,
-    tf.errors.NotFoundError: errno.ENOENT,
-}
 
 
 def write_text(path: pathlib.Path, text: str) -> None:
@@ -36,6 +30,20 @@ def write_text(path: pathlib.Path, text: str) -> None:
         OSError: it cannot be written. The error names the file; an earlier version of it is unchanged.
     """
     _write(path, text.encode())
+
+
+def write_named(flag: str, path: pathlib.Path, content: str | bytes) -> pathlib.Path:
+    """Writes the file that a flag names, whole or not at all, in a folder that is made if missing. Returns its path.
+
+    Raises:
+        UserError: it cannot be written.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        _write(path, content.encode() if isinstance(content, str) else content)
+    except OSError as error:
+        raise errors.UserError(f"--{flag}: {path} cannot be written ({error.strerror}); give another file") from None
+    return path
 
 
 def _write(path: pathlib.Path, content: bytes | memoryview) -> None:
@@ -120,23 +128,8 @@ def _sha256(path: pathlib.Path, size: int, changed: int) -> str:
 
 def clear_leftovers(directory: pathlib.Path) -> None:
     """Deletes files that a killed process left under temporary names, including TFF's."""
-    for leftover in (*directory.glob("*_temp[0-9]*"), *directory.glob("*.temp")):
+    for leftover in directory.glob("*_temp[0-9]*"):
         shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink()
-
-
-@contextlib.contextmanager
-def as_os_errors(path: pathlib.Path) -> Iterator[None]:
-    """Turns TensorFlow's file system errors for files below `path` into OSErrors that name it.
-
-    TensorFlow raises the same error for a full disk and for too little memory. The second becomes a MemoryError.
-    """
-    try:
-        yield
-    except tuple(_ERRNO) as error:
-        if isinstance(error, tf.errors.ResourceExhaustedError) and "OOM" in str(error):
-            raise MemoryError("in TensorFlow") from error
-        number = next(number for kind, number in _ERRNO.items() if isinstance(error, kind))
-        raise OSError(number, os.strerror(number), str(path)) from error
 
 
 def json_text(value: Any) -> str:

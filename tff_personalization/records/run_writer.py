@@ -28,6 +28,7 @@ from tff_personalization.records import (
     round_tables,
     run_directory,
     saved_models,
+    tensorflow_errors,
 )
 from tff_personalization.tasks import federated_data, registry
 
@@ -249,7 +250,7 @@ class RunWriter:
         """
         numbers = collections.OrderedDict((key, value) for key, value in metrics.items() if not isinstance(value, str))
         numbers.update(histograms or {})
-        with files.as_os_errors(self.directory.path):
+        with tensorflow_errors.as_os_errors(self.directory.path):
             metrics_csv, tensorboard = self._managers
             coroutines.wait_for(metrics_csv.release(collections.OrderedDict(metrics), round_number))
             coroutines.wait_for(tensorboard.release(numbers, round_number))

@@ -175,9 +175,9 @@ def to_bytes(name: str, images: np.ndarray) -> np.ndarray:
     return np.rint(images * np.float64(255)).astype(np.uint8) if highest == 1 else images.astype(np.uint8)
 
 
-def to_labels(name: str, labels: np.ndarray, count: int, classes: int = len(archives.CLASSES)) -> np.ndarray:
-    """Labels as int32, shape (count,). Raises UserError if they are not whole numbers from 0 to `classes` - 1."""
-    labels = np.asarray(labels)
+def to_labels(name: str, labels: np.ndarray, count: int) -> np.ndarray:
+    """Labels as int32, shape (count,). Raises UserError if they are not whole numbers that stand for a character."""
+    labels, last = np.asarray(labels), len(archives.CLASSES) - 1
     if labels.ndim == 2 and labels.shape[1] == 1:
         labels = labels[:, 0]
     if labels.shape != (count,):
@@ -185,10 +185,10 @@ def to_labels(name: str, labels: np.ndarray, count: int, classes: int = len(arch
     if not count:
         return np.zeros(0, np.int32)
     if labels.dtype.kind not in "iuf" or not np.array_equal(labels, np.rint(labels)):
-        raise errors.UserError(f"{name}: labels are not whole numbers: 0 to {classes - 1} are expected.")
-    if labels.min() < 0 or labels.max() >= classes:
+        raise errors.UserError(f"{name}: labels are not whole numbers: 0 to {last} are expected.")
+    if labels.min() < 0 or labels.max() > last:
         raise errors.UserError(
-            f"{name}: labels go from {labels.min():g} to {labels.max():g}: 0 to {classes - 1} are expected."
+            f"{name}: labels go from {labels.min():g} to {labels.max():g}: 0 to {last} are expected."
         )
     return labels.astype(np.int32)
 
