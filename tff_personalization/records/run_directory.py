@@ -69,7 +69,7 @@ class RunDirectory:
         if (record := self.record()) is not None:
             self._check_same_experiment(record)
             if self.finished:
-                self._check_same_file(record)
+                self._check_same_data(record)
 
     @property
     def finished(self) -> bool:
@@ -111,19 +111,24 @@ class RunDirectory:
                 "settings to resume it.",
             )
 
-    def _check_same_file(self, record: Mapping[str, Any]) -> None:
+    def _check_same_data(self, record: Mapping[str, Any]) -> None:
         """Refuses a finished run whose client data came from another file or folder of the same name.
 
-        Runs of earlier versions have no record of a folder.
-
-        An unfinished run reads the data, so its contents are checked then.
+        The data is read only if the bytes of its files differ. An unfinished run always reads it, and checks it then.
         """
         earlier, now = record.get(FILE), self.fingerprint() if FILE in record else None
-        if earlier and now and earlier != now:
+        if earlier and now and earlier != now and not self._has_same_examples(record):
             raise errors.UserError(
                 f"--client_data={self.experiment.config.client_data}: this is not the data from which the finished "
                 f"run in {self.path} was made: restore that, or choose another --run_name or --output_dir."
             )
+
+    def _has_same_examples(self, record: Mapping[str, Any]) -> bool:
+        try:
+            data = federated_data.load(self.experiment.config, of_source=self.experiment.of_source)
+        except errors.UserError:
+            return False
+        return data.sha256 == record.get("data_sha256")
 
     def fingerprint(self) -> dict[str, Any] | None:
         """The `files.fingerprint` of the file or folder of client data; None if there is none."""
