@@ -29,7 +29,7 @@ MARGIN = 0.01  # of the metric's largest value, 1 for accuracy: a difference wit
 REFERENCE, AHEAD, BEHIND, NO_DIFFERENCE = "reference", "ahead", "behind", "no difference that matters"
 UNDECIDED, FEW_SEEDS = "undecided", f"fewer than {inference.LEAST_SEEDS} seeds"
 _COSTS = ("all visits", "down", "up", "kept")  # columns
-_FAR = 10  # times the median variance
+_FAR = 4  # times the median variance
 _LONGEST = 32  # characters of the settings in a label
 _NOT_SHOWN = {*identity.WITHOUT_EFFECT_ON_NUMBERS, "method", "seed", "strategies"}
 

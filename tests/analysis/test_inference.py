@@ -126,6 +126,46 @@ SPREADS = {  # of methods' deviations over seeds, and of the reference's
 }
 
 
+def _of_methods(deviations, rng, seeds, clients):
+    """Accuracies of shape (methods, seeds, clients), whose means do not differ."""
+    methods = len(deviations)
+    values = deviations * rng.normal(size=(methods, seeds, 1)) + 0.01 * rng.normal(size=(1, seeds, 1))
+    values = values + 0.04 * rng.normal(size=(methods, 1, clients)) + 0.1 * rng.normal(size=clients)
+    return values + 0.05 * rng.normal(size=(methods, seeds, clients))
+
+
+def _row(of_method, of_reference):
+    return {
+        "first": types.SimpleNamespace(summary={"strategy": "fine_tune"}),
+        "strategy": "fine_tune",
+        "seeds": len(of_method),
+        "estimate": inference.estimate(_values(of_method - of_reference)),
+        "means": dict(enumerate(of_method.mean(axis=1))),
+    }
+
+
+def coverage_of_one(factor, times, methods=24, seeds=3, clients=80):
+    """The intervals of one method that varies `factor` times as much over seeds as all others. No method differs.
+
+    Returns:
+        The shares of them that contain 0, and, after Bonferroni's correction, that do not.
+    """
+    rng, resamples = np.random.default_rng(3), inference.RESAMPLES
+    deviations = np.full((methods, 1, 1), 0.005)
+    deviations[1] *= factor
+    held = []
+    for _ in range(times):
+        values = _of_methods(deviations, rng, seeds, clients)
+        inference.RESAMPLES = 2  # the others' intervals are not used
+        reference, _, *others = [_row(of_method, values[0]) for of_method in values]
+        inference.RESAMPLES = resamples
+        one = _row(values[1], values[0])
+        compare_methods._pool_variance(reference, [one, *others])
+        held.append([one["estimate"].interval(level) for level in (0.95, 1 - 0.05 / (methods - 1))])
+    contain = (np.array(held)[:, :, 0] <= 0) & (np.array(held)[:, :, 1] >= 0)
+    return contain[:, 0].mean(), 1 - contain[:, 1].mean()
+
+
 def coverage_of_many(kind, times, methods=24, seeds=3, clients=80):
     """How often intervals contain 0 where no method differs, and half of their width after Bonferroni's correction.
 
@@ -137,20 +177,9 @@ def coverage_of_many(kind, times, methods=24, seeds=3, clients=80):
     for _ in range(times):
         deviations = 0.005 * np.exp(unequal * rng.normal(size=(methods, 1, 1)))
         deviations[0] *= of_reference
-        values = deviations * rng.normal(size=(methods, seeds, 1)) + 0.01 * rng.normal(size=(1, seeds, 1))
-        values = values + 0.04 * rng.normal(size=(methods, 1, clients)) + 0.1 * rng.normal(size=clients)
-        values = values + 0.05 * rng.normal(size=(methods, seeds, clients))
+        values = _of_methods(deviations, rng, seeds, clients)
         values[1, 0] -= 0.8 if kind == "a seed diverged" else 0
-        reference, *rows = [
-            {
-                "first": types.SimpleNamespace(summary={"strategy": "fine_tune"}),
-                "strategy": "fine_tune",
-                "seeds": seeds,
-                "estimate": inference.estimate(_values(of_method - values[0])),
-                "means": dict(enumerate(of_method.mean(axis=1))),
-            }
-            for of_method in values
-        ]
+        reference, *rows = [_row(of_method, values[0]) for of_method in values]
         own = [row["estimate"] for row in rows]
         compare_methods._pool_variance(reference, rows)
         first = int(kind == "a seed diverged")  # whose effect is not 0
@@ -170,10 +199,19 @@ def test_the_interval_with_pooled_variance_holds_no_effect_as_often_as_it_says(m
     assert width < own_width / 2
 
 
+def test_a_method_that_varies_far_more_than_the_others_is_rarely_judged_wrongly(monkeypatch):
+    monkeypatch.setattr(inference, "RESAMPLES", 200)
+    held, wrong = coverage_of_one(6, times=40)
+    assert held >= 0.85
+    assert wrong <= 0.1
+
+
 if __name__ == "__main__":  # the tables of docs/verdicts.md
     inference.RESAMPLES = RESAMPLES = 500
     for kind in SPREADS:
         print(kind, *(f"{value:.3f}" for value in coverage_of_many(kind, 50)), flush=True)
+    for factor in (1, 2, 4, 8):
+        print(factor, *(f"{value:.3f}" for value in coverage_of_one(factor, 400)), flush=True)
     for seeds in (3, 6):
         for kind in KINDS:
             for deviation in (0, 0.01, 0.02, 0.05):
