@@ -54,11 +54,7 @@ def differing(runs: Sequence[runs_lib.Run], label: str = "") -> list[str]:
 
 def settings(run: runs_lib.Run) -> dict[str, Any]:
     """Every flag of a run by its name on the command line."""
-    flags = dict(run.config["flags"])
-    for role, spec in (flags.pop("optimizers", None) or {}).items():
-        flags |= {f"{role}_optimizer": spec["name"], f"{role}_learning_rate": spec["learning_rate"]}
-        flags |= {f"{role}_{spec['name']}_{option}": value for option, value in spec.get("options", {}).items()}
-    return flags
+    return identity.with_flags_of_optimizers(run.config["flags"])
 
 
 def given(run: runs_lib.Run) -> dict[str, Any]:

@@ -31,7 +31,7 @@ def read_all(directories: Iterable[places.Named]) -> list[Run]:
         elif path.name != "plots" or not path.is_dir():
             paths += places.folders_with(path, "config.json") or [path]
     if not paths:
-        raise UserError("RUN: no run directory given; give at least one, as in python -m analysis.plot_all RUN")
+        raise UserError("RUN: no run directory given; give at least one, such as runs/NAME")
     repeated = sorted({str(path) for path in paths if paths.count(path) > 1})
     if repeated:
         raise UserError(f"{repeated[0]}: given twice; give each run directory once")

@@ -169,6 +169,7 @@ def test_other_errors_are_not_hidden():
         ("--verbosty=1", "--verbosty: there is no such flag (see --help). Did you mean --verbosity?"),
         ("--verbosity=much", "--verbosity=much: give a whole number (see --help)"),
         ("--logtostderr=much", "--logtostderr=much: give true or false (see --help)"),
+        ("--flagfile=no/such.flags", "--flagfile=no/such.flags: No such file or directory (see --help)"),
     ],
 )
 def test_a_mistake_among_the_flags_is_one_plain_line(argument, line, capsys):
@@ -177,6 +178,18 @@ def test_a_mistake_among_the_flags_is_one_plain_line(argument, line, capsys):
     assert (left.value.code, capsys.readouterr().err) == (1, f"Error: {line}\n")
     flags.FLAGS.unparse_flags()
     flags.FLAGS(["program"])
+
+
+def test_a_plugin_that_ends_the_program_is_named(capfd, monkeypatch):
+    monkeypatch.setitem(startup.OF_PLUGINS, __file__, "mine")
+
+    def main(argv):
+        sys.exit("bye")
+
+    with pytest.raises(SystemExit) as left:
+        startup.with_plain_errors(main)(["program"])
+    assert left.value.code == 1
+    assert capfd.readouterr().err.splitlines()[-1] == "Error: --plugin=mine: SystemExit: bye"
 
 
 def test_help_is_no_failure(capsys, monkeypatch):

@@ -24,6 +24,22 @@ WITHOUT_EFFECT_ON_NUMBERS = (
 )
 
 
+_CONSTANT = {"name": "constant", "decay": 1.0, "warmup_rounds": 0}
+"""A schedule that keeps the learning rate."""
+
+
+def with_flags_of_optimizers(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings of a run with the flags of its optimizers, such as client_learning_rate, instead of `optimizers`."""
+    found = dict(settings)
+    for role, spec in (found.pop("optimizers", None) or {}).items():
+        found |= {f"{role}_optimizer": spec["name"], f"{role}_learning_rate": spec["learning_rate"]}
+        found |= {f"{role}_{spec['name']}_{option}": value for option, value in spec.get("options", {}).items()}
+        for part, value in spec.get("schedule", {}).items():
+            if value != _CONSTANT[part]:
+                found[f"{role}_learning_rate_{part.replace('name', 'schedule')}"] = value
+    return found
+
+
 def of(settings: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict[str, Any]:
     """The identity of a run: the settings that differ from their defaults and may change a result.
 

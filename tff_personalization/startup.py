@@ -38,6 +38,7 @@ _OUT_OF_MEMORY = (
 _PARSERS = {
     r"invalid literal for int\(\).*": "give a whole number",
     r"could not convert string to float.*": "give a number",
+    r"ERROR:: Unable to open flagfile: \[Errno \d+\] (.*): '(.*)'": r"--flagfile=\2: \1",
     r"\('Non-boolean argument to boolean flag.*": "give true or false",
 }
 _SHOWN = 40  # characters of a very long name
@@ -106,12 +107,17 @@ def plain_flag_errors() -> Iterator[None]:
         near = errors.did_you_mean(flags.FLAGS, error.flagname, "--")
         _leave(f"--{error.flagname}: there is no such flag (see --help).{near}")
     except flags.Error as error:
-        text = " ".join(str(error).split()).removeprefix("flag ")
-        for found, plain in _PARSERS.items():
-            text = re.sub(found, plain, text)
-        _leave(f"{text} (see --help)")
+        _leave(f"{plain(error)} (see --help)")
     except UnicodeDecodeError as error:
         _leave(f"--flagfile: the file is not text ({error}): write one flag a line, in UTF-8.")
+
+
+def plain(error: flags.Error) -> str:
+    """What absl says of a flag's value, in plain words."""
+    text = " ".join(str(error).split()).removeprefix("flag ")
+    for found, words in _PARSERS.items():
+        text = re.sub(found, words, text)
+    return text
 
 
 @contextlib.contextmanager
@@ -204,6 +210,8 @@ def with_plain_errors(main: Callable[[list[str]], int]) -> Callable[[list[str]],
             for category in (DeprecationWarning, FutureWarning, UserWarning):
                 warnings.filterwarnings("ignore", category=category)
             logging.set_verbosity(logging.WARNING)
+            # Without the time, thread and line of code that absl puts before each message.
+            logging.get_absl_handler().setFormatter(python_logging.Formatter("%(levelname)s: %(message)s"))
             tensorflow = python_logging.getLogger("tensorflow")
             tensorflow.setLevel(python_logging.ERROR)
             # If several parts of a round fail, only the first error is shown.
@@ -223,7 +231,7 @@ def with_plain_errors(main: Callable[[list[str]], int]) -> Callable[[list[str]],
             if error.filename:
                 _leave(f"{error.filename}: {error.strerror}: see to that file, then start again.")
             raise
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             if found := _frames_of_plugin(error):
                 name, frames = found
                 traceback.print_tb(frames)

@@ -47,6 +47,17 @@ def test_a_json_file_cut_short_is_named(make_run, name):
     _expect(f"{path}: not valid JSON", lambda: runs_lib.read(directory).summary)
 
 
+def test_json_in_too_many_brackets_is_named(make_run):
+    (path := make_run() / "config.json").write_text(100_000 * "[")
+    _expect(f"{path}: not valid JSON", lambda: runs_lib.read(path.parent))
+
+
+@pytest.mark.parametrize(("name", "read"), [("clients.csv", "clients"), ("metrics.csv", "metrics")])
+def test_a_table_that_has_lost_whole_rows_is_named(make_run, name, read):
+    (path := make_run() / name).write_text("".join(path.read_text().splitlines(keepends=True)[:-1]))
+    _expect(f"{path}: ", lambda: getattr(runs_lib.read(path.parent), read))
+
+
 def test_a_missing_json_entry_is_named(make_run):
     directory = make_run()
     summary = json.loads((directory / "summary.json").read_text())
@@ -59,6 +70,7 @@ def test_a_missing_json_entry_is_named(make_run):
     ("file", "entry", "damage"),
     [
         ("config.json", "flags", None),
+        ("config.json", "flags", {"optimizers": 3}),
         ("config.json", "seed", "one"),
         ("summary.json", "gain", None),
         ("summary.json", "strategies", []),

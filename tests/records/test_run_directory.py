@@ -107,7 +107,7 @@ def test_a_run_depends_on_the_clients_that_a_file_names_and_not_on_its_path(
     ids.write_text("w01\nw02\nw03\nw04\n")
     same.write_text("w01\n\nw02\nw03\nw04")
     begin(by_writer_archive, f"--train_client_ids={ids}", finished=True)
-    named = begin(by_writer_archive, f"--train_client_ids={ids}", "--run_name=named")
+    named = begin(by_writer_archive, f"--train_client_ids={ids}", "--run_name=named", finished=True)
     assert directory_of(by_writer_archive, f"--train_client_ids={same}").finished
     finished = finished_run.FinishedRun.open(directory_of(by_writer_archive, f"--train_client_ids={ids}").path)
     assert sorted(finished.data.split.train) == ["w01", "w02", "w03", "w04"]
@@ -129,6 +129,36 @@ def test_a_run_that_resumes_with_the_same_examples_in_other_bytes_names_that_fil
     directory = begin(two, finished=True)
     assert directory.record()["client_data_file"] == directory.fingerprint()
     assert directory_of(one).finished
+
+
+@pytest.mark.parametrize("rounds", ["two", None])
+def test_a_record_with_a_damaged_number_of_rounds_is_one_line(begin, directory_of, by_writer_archive, rounds):
+    path = begin(by_writer_archive, finished=True).path / "config.json"
+    record = json.loads(path.read_text())
+    for damaged in (json.dumps({**record, "flags": {**record["flags"], "rounds": rounds}}), 100_000 * "["):
+        path.write_text(damaged)
+        with pytest.raises(errors.UserError, match=r"config.json is damaged \(\w*Error\)"):
+            directory_of(by_writer_archive)
+
+
+def test_other_settings_are_named_by_their_flags(begin, directory_of, by_writer_archive):
+    named = "--run_name=named"
+    begin(by_writer_archive, named, finished=True)
+    with pytest.raises(errors.UserError, match=r"\(client_learning_rate was 0.02, is 0.5\)"):
+        directory_of(by_writer_archive, named, "--client_learning_rate=0.5")
+    schedule = "client_learning_rate_schedule was None, is 'cosine'"
+    with pytest.raises(errors.UserError, match=rf"\({schedule}\)"):
+        directory_of(by_writer_archive, named, "--client_learning_rate_schedule=cosine")
+
+
+def test_a_run_that_has_computed_nothing_may_begin_with_other_settings(begin, directory_of, by_writer_archive):
+    named = "--run_name=named"
+    begin(by_writer_archive, named)
+    directory = begin(by_writer_archive, named, "--client_learning_rate=0.5")
+    assert directory.record()["given"]["client_learning_rate"] == 0.5
+    (directory.path / "metrics.csv").write_text("round\n")
+    with pytest.raises(errors.UserError, match=r"client_learning_rate was 0\.5, is 0\.02"):
+        directory_of(by_writer_archive, named)
 
 
 def test_every_start_is_recorded_and_a_new_beginning_describes_the_run_again(begin, by_writer_archive):

@@ -36,7 +36,7 @@ _MOST_MEGABYTES = 8_000
 # Allowed on standard error before the error line: the run's description, progress, warnings.
 _BEFORE = re.compile(
     r".*Run directory: |The (data|archive|examples) |.* · \d+:\d\d|"
-    r".*\d+%\||.*\d+ (clients?|rounds?|examples)|.*(it|s)/|W\d{4} |x\.toml: |\[\d+/\d+\]"
+    r".*\d+%\||.*\d+ (clients?|rounds?|examples)|.*(it|s)/|W\d{4} |WARNING: |x\.toml: |\[\d+/\d+\]"
 )
 
 

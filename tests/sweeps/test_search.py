@@ -230,6 +230,7 @@ BAD_SEARCHES = {
     "no such flag": ("[search]\nclient_rate = [1]\n", [], ["client_rate", "no such flag"]),
     "no such method": ("[search]\nlocal_epochs = [1]\n[[runs]]\nmethod = 'fedavg'\n", [], ["run 1", "--method=fedavg"]),
     "no list": ("[search]\nclient_learning_rate = 0.1\n", [], ["search.client_learning_rate", "list"]),
+    "no rounds": ("[search]\nlocal_epochs = [1]\ntrial_rounds = [true]\n", [], ["search.trial_rounds"]),
     "rounds": ("[search]\nlocal_epochs = [1]\ntrial_rounds = [20, 5]\n", [], ["search.trial_rounds", "increasing"]),
     "in both": (
         "[search]\nlocal_epochs = [1]\n[grid]\nlocal_epochs = [2]\n",

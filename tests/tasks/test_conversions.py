@@ -128,8 +128,31 @@ def test_classes_may_have_numbers_as_names():
 
 @pytest.mark.parametrize("dtype", [str, object])
 def test_labels_that_are_words_are_refused(dtype):
-    with pytest.raises(ValueError, match="y: integers or real numbers expected, got values such as 'b'"):
+    with pytest.raises(errors.UserError, match="y has values such as 'b': give numbers"):
         conversions.from_arrays(np.zeros([2, 1]), np.array(["b", "a"], dtype), np.arange(2), ["a", "b"], "words")
+
+
+ARRAYS = {"x": np.zeros((4, 1)), "y": [0, 1, 1, 0], "client": [*"abab"], "classes": ["calm", "loud"], "source": ""}
+
+
+@pytest.mark.parametrize(
+    ("changes", "hint"),
+    [
+        ({"client": [*"aba"]}, "client has 3 entries and y has 4"),
+        ({"x": np.zeros((5, 1))}, "x has 5 entries and y has 4"),
+        ({"client": [None, "a", np.nan, "b"]}, "client has 2 missing values"),
+        ({"classes": ["yes"]}, r"y goes from 0 to 1: indices into the 1 classes.*y of shape \(N, 1\)"),
+        ({"y": [0, 1, 2, 0]}, "y goes from 0 to 2: indices into the 2 classes are expected.$"),
+        ({"y": [0, 1, np.inf, 0]}, "y has values that are not finite"),
+        ({"classes": ["calm", "calm"]}, "classes: calm, calm: give different names"),
+        ({"classes": []}, "classes: none"),
+        ({"is_test": ["train", "test"] * 2}, "is_test has values such as .*'train'"),
+    ],
+)
+def test_arrays_that_do_not_fit_are_refused_by_the_name_of_the_argument(changes, hint):
+    conversions.from_arrays(**ARRAYS)
+    with pytest.raises(errors.UserError, match=hint):
+        conversions.from_arrays(**ARRAYS | changes)
 
 
 def test_one_column_of_labels_that_apply_or_not():
@@ -217,6 +240,16 @@ def test_classes_that_the_task_lacks_are_refused_by_its_check():
 def test_a_source_that_returns_something_other_than_an_archive_is_refused():
     with pytest.raises(errors.UserError, match="--client_data=mine: its source gives a NoneType; an Archive is"):
         _load(None, 2)
+
+
+@pytest.mark.parametrize(
+    ("client", "said"), [(["a\r", "b"], r": client 'a\\r': its name has a carriage"), ([], " has no example")]
+)
+def test_clients_that_records_cannot_hold_and_no_clients_are_refused(client, said):
+    labels = np.zeros(len(client), int)
+    archive = conversions.from_arrays(np.zeros((len(client), 1)), labels, client, ["one"], "")
+    with pytest.raises(errors.UserError, match=f"--client_data=mine{said}"):
+        _load(archive, 1)
 
 
 def test_clients_that_are_chosen_are_read_once_and_must_be_there():

@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 from absl import flags
 
-from tff_personalization import aggregators, errors, homes, identity, methods, optimizers, plugins, schedules
+from tff_personalization import aggregators, errors, homes, identity, methods, optimizers, plugins, schedules, startup
 from tff_personalization.algorithms.method import Method
 from tff_personalization.experiment import settings as settings_lib
 from tff_personalization.personalization import strategies
@@ -17,6 +17,8 @@ from tff_personalization.settings import Group, Setting, choose_from
 from tff_personalization.tasks import federated_data, registry
 
 G = TypeVar("G", bound=Group)
+
+_LONGEST_NAME = 240  # of a run: file systems allow 255 bytes
 
 
 def define_flags(flag_values: flags.FlagValues = flags.FLAGS) -> None:
@@ -146,7 +148,7 @@ def from_settings(given: Mapping[str, Any]) -> Experiment:
             raise errors.UserError(f"{rest[0]!r} is not a setting.")
         return from_flags(flag_values)
     except flags.Error as error:
-        raise errors.UserError(" ".join(str(error).split())) from error
+        raise errors.UserError(startup.plain(error)) from error
 
 
 def _listed(value: Any) -> list[str]:
@@ -156,6 +158,9 @@ def _listed(value: Any) -> list[str]:
 def _checked(of_flags: Mapping[str, Any], given: Mapping[str, Any]) -> Experiment:
     of_flags = {**of_flags, "plugin": plugins.split(of_flags["plugin"])}
     values = {name: part.of(of_flags) for name, part in settings_lib.all_parts().items() if isinstance(part, Setting)}
+    for name in ("client_data", "output_dir", *federated_data.CLIENT_IDS):
+        if values[name] == "":
+            raise errors.UserError(f"--{name} is empty: give a path, or remove the flag.")
     _choose_by_task(values, given)
     method = methods.get(values["method"])
     values["strategies"] = values["strategies"] or list(method.strategies)
@@ -231,6 +236,8 @@ def _check_combinations(values: Mapping[str, Any], method: Method, given: Collec
         raise errors.UserError(
             f"--run_name={name!r}: the name of a directory in --output_dir is expected: give one without slashes."
         )
+    if len(name.encode(errors="surrogateescape")) > _LONGEST_NAME:
+        raise errors.UserError(f"--run_name={name[:20]}…: give a name of at most {_LONGEST_NAME} bytes.")
     for flag in ("cores", "threads_per_client", "require_closed_worker"):
         if values["workers"] and flag in given:
             raise errors.UserError(

@@ -82,11 +82,11 @@ def _print_figures(summary: dict, called: str) -> None:
         print(f"\n  {names.strategy(summary['strategy'])} by train examples of a client: {', '.join(means)}")
     without = summary["test_clients_without_test_data"]
     if without:
-        print(f"\n  {without} clients have no test examples; no average includes them.")
+        print(f"\n  clients without test examples: {without}; no average includes them.")
     untrained = summary.get("test_clients_without_train_data", 0)
     if untrained:
         print(
-            f"\n  {untrained} clients have no train examples: nothing is personalized for them, but the averages "
+            f"\n  clients without train examples: {untrained}; nothing is personalized for them, but the averages "
             "include them."
         )
     target = summary["rounds_to_target"]

@@ -109,7 +109,7 @@ def read_json(path: Place, keys: Iterable[str]) -> dict[str, Any]:
     """The JSON object in `path`; UserError when it is malformed or lacks one of `keys`."""
     try:
         contents = json.loads(read_text(path))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise UserError(f"{path}: not valid JSON ({error}); restore the file or repeat the run") from None
     missing = [key for key in keys if not isinstance(contents, dict) or key not in contents]
     if missing:

@@ -66,7 +66,7 @@ class RunDirectory:
         self.experiment = experiment
         self.name = experiment.run_name()
         self.path = homes.expand(experiment.config.output_dir) / self.name
-        if (record := self.record()) is not None:
+        if self.begun and (record := self.record()) is not None:
             self._check_same_experiment(record)
             if self.finished:
                 self._check_same_data(record)
@@ -74,6 +74,13 @@ class RunDirectory:
     @property
     def finished(self) -> bool:
         return (self.path / "summary.json").exists()
+
+    @property
+    def begun(self) -> bool:
+        """Whether an earlier start has computed anything."""
+        return self.has_checkpoints or any(
+            (self.path / name).exists() for name in ("summary.json", "metrics.csv", "final_evaluation")
+        )
 
     @property
     def has_checkpoints(self) -> bool:
@@ -84,10 +91,11 @@ class RunDirectory:
         """The contents of config.json, if an earlier start wrote it; UserError if it is damaged."""
         try:
             record = json.loads((self.path / "config.json").read_bytes())
+            record["flags"]["rounds"] + 0  # a number
             return {**record, "flags": dict(record["flags"]), "starts": list(record.get("starts", ()))}
         except (FileNotFoundError, NotADirectoryError):
             return None
-        except (OSError, ValueError, KeyError, TypeError) as error:
+        except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
             raise errors.UserError(
                 f"{self.path / 'config.json'} is damaged ({type(error).__name__}): move {self.path} away, or choose "
                 "another --run_name."
@@ -100,7 +108,9 @@ class RunDirectory:
             for of in (record["flags"], json.loads(json.dumps(self.experiment.as_json())))
         )
         # A setting that the run does not read may have had another default in an earlier version.
-        read = settings.read_by(self.experiment.values) | ({*before, *now} - defaults.keys())
+        read = settings.read_by(self.experiment.values)
+        before, now = identity.with_flags_of_optimizers(before), identity.with_flags_of_optimizers(now)
+        read |= {*before, *now} - defaults.keys()
         differ = [name for name in sorted({*before, *now} & read) if before.get(name) != now.get(name)]
         more = differ == ["rounds"] and before["rounds"] < now["rounds"] and not settings.reader_of_rounds(now)
         if differ and not (more and not self.finished):

@@ -128,7 +128,13 @@ class Run:
         """
         if not (self.directory / "metrics.csv").exists():
             raise NotRecordedError(f"{self.directory}: no metrics.csv, the run has had no rounds; give a run that has")
-        return self._read_csv("metrics.csv", _METRICS)
+        table = self._read_csv("metrics.csv", _METRICS)
+        if self.finished and len(table) != self.summary["rounds"]:
+            raise UserError(
+                f"{self.directory / 'metrics.csv'}: {len(table)} rows for {self.summary['rounds']} rounds; restore the "
+                "file or repeat the run"
+            )
+        return table
 
     @functools.cached_property
     def evaluations(self) -> pd.DataFrame:
@@ -147,7 +153,14 @@ class Run:
             if self.config["flags"].get("evaluation_release") == "records":
                 raise UserError(f"{self.directory / 'clients.csv'}: missing; restore the file or repeat the run")
             return None
-        return _with_correct(self._read_csv("clients.csv", _CLIENTS))
+        table, expected = self._read_csv("clients.csv", _CLIENTS), self.summary["test_clients"]
+        counts = table.groupby(["strategy", "epoch"]).size()
+        if not len(counts) or not counts.eq(expected).all():
+            raise UserError(
+                f"{self.directory / 'clients.csv'}: not {expected} rows for each strategy and epoch, one for each test "
+                "client; restore the file or repeat the run"
+            )
+        return _with_correct(table)
 
     @functools.cached_property
     def participants(self) -> pd.DataFrame | None:
@@ -298,7 +311,12 @@ def read(path: places.Named) -> Run:
         raise UserError(f"{directory}: not a directory; give a run directory")
     if not (directory / "config.json").exists():
         raise UserError(f"{directory}: not a run directory (no config.json); give the directory that a run wrote")
-    return Run(directory, _read_json(directory / "config.json", _CONFIG))
+    config = _read_json(directory / "config.json", _CONFIG)
+    optimizers = config["flags"].get("optimizers") or {}
+    specs = optimizers.values() if isinstance(optimizers, dict) else [None]
+    if not all(isinstance(spec, dict) and {"name", "learning_rate"} <= spec.keys() for spec in specs):
+        raise UserError(f"{directory / 'config.json'}: 'flags' in it is damaged; restore the file or repeat the run")
+    return Run(directory, config)
 
 
 def _read_json(path: places.Place, types: Mapping[str, Any]) -> dict[str, Any]:

@@ -147,15 +147,16 @@ class RunWriter:
         )
 
     def write_config(self, data: federated_data.FederatedData) -> None:
-        """Writes config.json, unless an earlier start did.
+        """Writes config.json, unless an earlier start did and has computed something.
 
         Raises:
             UserError: the client data has changed since the run began.
         """
         directory, config = self.directory, self.directory.experiment.config
         record, fingerprint = directory.record(), directory.fingerprint()
+        earlier_starts = {} if record is None else {"starts": record["starts"]}
         metric = registry.TASKS[config.task].predicts.metric
-        if record is None:
+        if record is None or not directory.begun:
             self.write_json(
                 "config.json",
                 {
@@ -175,6 +176,7 @@ class RunWriter:
                     "given": dict(directory.experiment.given),
                     "flags": directory.experiment.as_json(),
                     **self._start,
+                    **earlier_starts,
                 },
             )
             return

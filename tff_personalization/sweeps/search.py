@@ -95,7 +95,7 @@ def candidates(path: pathlib.Path, search: Mapping[str, Any], seed: int) -> list
     if not lists:
         raise errors.UserError(f"{path}: search: name a flag, as in client_learning_rate = [0.01, 0.1].")
     rounds = search.get("trial_rounds", [1])
-    whole = isinstance(rounds, list) and rounds and all(isinstance(each, int) and each > 0 for each in rounds)
+    whole = isinstance(rounds, list) and rounds and all(type(each) is int and each > 0 for each in rounds)
     if not whole or rounds != sorted(set(rounds)):
         raise errors.UserError(f"{path}: search.trial_rounds: give increasing numbers of rounds, as in [25, 50].")
     if "trials" not in search:

@@ -20,7 +20,7 @@ import pandas as pd
 from absl import flags
 
 from analysis import compare_runs, metric, runs, tables
-from tff_personalization import errors, homes, metrics
+from tff_personalization import errors, homes, metrics, startup
 from tff_personalization.execution import worker_binary
 from tff_personalization.experiment import config as config_lib
 from tff_personalization.records import earlier_run, files, run_directory, run_writer
@@ -35,6 +35,7 @@ _OF_THE_SWEEP = (
     *("sweep", "scale", "sweep_runs_at_once", "sweep_stop_on_failure"),
     *("plugin", "flagfile", "output_dir", "run_name"),
 )
+_NAMES_ITSELF = "a sweep names its runs itself: remove it"
 _FIGURES = ("initial_accuracy_mean", "personalized_accuracy_mean", "gain_mean", "share_hurt", "wall_seconds")
 
 
@@ -88,7 +89,7 @@ class Sweep:
         self._at_once = flag_values["sweep_runs_at_once"].value
         self._flag_values = flag_values
         if flag_values["run_name"].value:
-            raise errors.UserError("--run_name has no effect with --sweep, which names its runs itself: remove it.")
+            raise errors.UserError(f"--run_name has no effect with --sweep: {_NAMES_ITSELF}.")
         self.directory = homes.expand(flag_values["output_dir"].value) / (name or self.path.stem)
         if points is None:
             points = file.points(flag_values["scale"].value)
@@ -208,6 +209,8 @@ class Sweep:
             if name not in values:
                 near = errors.did_you_mean(values, name)
                 raise errors.UserError(f"{self.path}: {name}: there is no such flag (see --help).{near}")
+            if name == "run_name":
+                raise errors.UserError(f"{self.path}: run_name: {_NAMES_ITSELF}.")
             if name in _OF_THE_SWEEP:
                 raise errors.UserError(
                     f"{self.path}: {name}: is a flag of the whole sweep: give it on the command line."
@@ -222,7 +225,7 @@ class Sweep:
             values(["sweep", *arguments, f"--output_dir={self.directory}"])
             directory = run_directory.RunDirectory(config_lib.from_flags(values))
         except (flags.Error, errors.UserError) as error:
-            what = " ".join(str(error).split())
+            what = startup.plain(error) if isinstance(error, flags.Error) else str(error)
             raise errors.UserError(f"{self.path}: run {number} ({' '.join(arguments)}): {what}") from error
         return Run(overrides, directory, point.label, point.own)
 

@@ -115,8 +115,8 @@ class SweepFile:
         if not name and not scales:
             return {}
         if name not in scales:
-            known = f"of {', '.join(scales)}" if scales else "none, for the file has none"
-            raise errors.UserError(f"--scale={name}: {self.path} has no [scale.{name}]: give one {known}.")
+            known = f"give one of {', '.join(scales)}" if scales else "the file has no scales: remove --scale"
+            raise errors.UserError(f"--scale={name}: {self.path} has no [scale.{name}]: {known}.")
         return scales[name]
 
 
@@ -130,7 +130,7 @@ def read(path: pathlib.Path) -> SweepFile:
         contents = tomllib.loads(path.read_text(encoding="utf-8-sig"))
     except OSError as error:
         raise errors.UserError(f"--sweep={path}: cannot be read ({error.strerror}).") from error
-    except ValueError as error:  # includes tomllib's error, which names line and column
+    except (ValueError, RecursionError) as error:  # includes tomllib's error, which names line and column
         raise errors.UserError(f"--sweep={path}: not TOML: {error}.") from error
     unknown = sorted(set(contents) - set(_SECTIONS))
     if unknown:

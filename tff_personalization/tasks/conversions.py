@@ -36,15 +36,44 @@ def from_arrays(
         source: what the data is, in a few words; begins with "synthetic" if it was generated.
         is_test: bool, shape (N,), whether an example belongs to its client's test part. Without it, the run's seed
             chooses a fifth of each client's examples.
+
+    Raises:
+        UserError: the arrays do not fit together, or have values that cannot be used.
     """
     inputs = None
     if isinstance(x, Mapping):
         arrays = {name: np.asarray(array) for name, array in x.items()}
         x, inputs = named_inputs.pack(arrays), named_inputs.sizes(arrays)
-    names = np.asarray(client).astype(str)
-    parts = np.zeros(len(names), bool) if is_test is None else np.asarray(is_test, bool)
-    x, y = np.asarray(x), np.asarray(y)
+    x, y, client = np.asarray(x), np.asarray(y), np.asarray(client)
+    parts = np.zeros(len(y), bool) if is_test is None else np.asarray(is_test)
+    _check_arrays(x, y, client, classes, parts)
+    names, parts = client.astype(str), parts.astype(bool)
     return archives.Archive.from_names(x, y, names, parts, tuple(map(str, classes)), source, inputs=inputs)
+
+
+def _check_arrays(x: np.ndarray, y: np.ndarray, client: np.ndarray, classes: Sequence[str], parts: np.ndarray) -> None:
+    """Raises UserError, with the name of the argument, if the arguments of `from_arrays` do not fit together."""
+    for name, array in (("x", x), ("client", client), ("is_test", parts)):
+        if len(array) != len(y):
+            raise errors.UserError(f"{name} has {len(array)} entries and y has {len(y)}: give one for each example.")
+    if (missing := int(pd.isna(client).sum())) > 0:
+        raise errors.UserError(f"client has {missing} missing values: name each example's client, or leave them out.")
+    if parts.dtype.kind not in "biuf" or not np.isin(parts, (0, 1)).all():
+        raise errors.UserError(f"is_test has values such as {parts.flat[0]!r}: give true or false for each example.")
+    if len(set(map(str, classes))) < max(len(classes), 1):
+        raise errors.UserError(
+            f"classes: {', '.join(map(str, classes)) or 'none'}: give different names, at least one."
+        )
+    if y.dtype.kind == "f":
+        if not np.isfinite(y).all():
+            raise errors.UserError("y has values that are not finite: leave their examples out.")
+    elif y.dtype.kind not in "biu":
+        raise errors.UserError(f"y has values such as {y.flat[0]!r}: give numbers.")
+    elif y.ndim == 1 and len(y) and not (y.min() >= 0 and y.max() < len(classes)):
+        hint = "; a single label that applies (1) or not (0) needs y of shape (N, 1)" if len(classes) == 1 else ""
+        raise errors.UserError(
+            f"y goes from {y.min()} to {y.max()}: indices into the {len(classes)} classes are expected{hint}."
+        )
 
 
 def from_frame(
@@ -77,6 +106,8 @@ def from_frame(
     by_name = features if isinstance(features, Mapping) else {"": _listed(features)}
     inputs = {name: _listed(names) for name, names in by_name.items()}
     columns = _listed(labels)
+    if not columns:
+        raise errors.UserError("labels: give at least one column.")
     named = [str(column) for column in columns]
     wanted = [client, *(name for names in inputs.values() for name in names), *columns]
     wanted += [] if split is None else [split]
@@ -93,7 +124,16 @@ def from_frame(
         if not np.isin(numbers, (0, 1)).all():
             raise errors.UserError(f"the labels {', '.join(named)} have values other than 0 and 1: convert them.")
     else:
-        names = list(classes) if classes is not None else sorted(frame[labels].unique())
+        names = list(frame[labels].unique() if classes is None else classes)
+        if classes is None:
+            try:
+                names = sorted(names)
+            except TypeError as error:
+                raise errors.UserError(
+                    f"the column {labels!r} has values of several types: convert them, or give their order as classes."
+                ) from error
+        if len(set(names)) < len(names):
+            raise errors.UserError(f"classes: {', '.join(map(str, names))}: give different names.")
         y = pd.Index(names).get_indexer(frame[labels]).astype(np.int32)
         if len(unknown := frame[labels][y < 0]):
             raise errors.UserError(f"the column {labels!r} has {unknown.iloc[0]!r}, which is none of the classes.")

@@ -90,8 +90,8 @@ def measures(products: np.ndarray) -> pd.DataFrame:
             "cosine_with_fed_sgd": products[:, 0] / (norms * norms[:, :1]),
             "share": products.sum(axis=2) / total[:, np.newaxis],
         }
-    parts = range(products.shape[1])
-    return pd.DataFrame({"part": parts, **{name: np.nanmean(values, axis=0) for name, values in found.items()}})
+    means = {name: pd.DataFrame(values).mean() for name, values in found.items()}  # of updates that have a value
+    return pd.DataFrame({"part": range(products.shape[1]), **means})
 
 
 def main(argv: Sequence[str]) -> int:

@@ -219,6 +219,12 @@ def load(options: SourceOptions, catalogue: Catalogue = IMAGES) -> archives.Arch
         raise errors.UserError(
             f"--client_data={options.client_data}: client {not_text[0]!r}: its name is not UTF-8 text: rename it."
         )
+    if broken := [client for client in archive.clients if "\r" in client]:
+        raise errors.UserError(
+            f"--client_data={options.client_data}: client {broken[0]!r}: its name has a carriage return: remove it."
+        )
+    if not len(archive.y):
+        raise errors.UserError(f"--client_data={options.client_data} has no example: choose other client data.")
     archive = parts.resolve(archive, options.num_classes, seeds.generator(options.seed, "split"))
     if archive.is_test.all():
         raise errors.UserError(
