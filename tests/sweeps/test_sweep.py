@@ -124,7 +124,7 @@ BAD_SWEEPS = {
     "brackets": (5000 * "[", [], ["not TOML"]),
     "no scale given": (SCALES, [], ["--scale", "full, small, tiny"]),
     "no such scale": (SCALES, ["--scale=huge"], ["--scale=huge", "full, small, tiny"]),
-    "no scales": ("[grid]\nseed = [1]\n", ["--scale=small"], ["--scale=small", "none"]),
+    "no scales": ("[grid]\nseed = [1]\n", ["--scale=small"], ["--scale=small", "the file has no scales"]),
     "scale and runs": ("[[runs]]\nseed = 1\n[scale.a]\nseed = [2]\n", ["--scale=a"], ["seed", "[scale.a]", "keep one"]),
     "scale without a list": ("[grid]\nseed = [1]\n[scale.a]\nrounds = 2\n", ["--scale=a"], ["scale.a.rounds", "list"]),
     "a label that is none": ("[[runs]]\nlabel = 3\n", [], ["label", "words"]),
