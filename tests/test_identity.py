@@ -38,6 +38,16 @@ def test_a_file_of_client_data_is_known_by_its_name():
     assert here == there != other
 
 
+def test_a_file_of_client_ids_is_known_by_the_clients_that_it_names_and_in_earlier_versions_by_its_path(tmp_path):
+    one, other = tmp_path / "one.txt", tmp_path / "other.txt"
+    for path in (one, other):
+        path.write_text("a\nb")
+    ours, same = (_experiment(f"--test_client_ids={path}").as_json() for path in (one, other))
+    assert identity.of(ours, {}) == identity.of(same, {})
+    del ours["client_ids_sha256"], same["client_ids_sha256"]
+    assert identity.of(ours, {}) != identity.of(same, {})
+
+
 def test_the_second_stage_begins_after_a_share_of_the_rounds_or_with_a_round():
     method = ("--method=personalized_fed_avg", "--rounds=60")
     share, given = _experiment(*method, "--stage_1_share=0.75"), _experiment(*method, "--stage_2_round=46")

@@ -158,7 +158,7 @@ def _listed(value: Any) -> list[str]:
 def _checked(of_flags: Mapping[str, Any], given: Mapping[str, Any]) -> Experiment:
     of_flags = {**of_flags, "plugin": plugins.split(of_flags["plugin"])}
     values = {name: part.of(of_flags) for name, part in settings_lib.all_parts().items() if isinstance(part, Setting)}
-    for name in ("client_data", "output_dir", *federated_data.CLIENT_IDS):
+    for name in ("client_data", "output_dir", *identity.CLIENT_IDS):
         if values[name] == "":
             raise errors.UserError(f"--{name} is empty: give a path, or remove the flag.")
     _choose_by_task(values, given)

@@ -8,12 +8,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from tff_personalization import errors, homes, seeds
+from tff_personalization import errors, homes, identity, seeds
 from tff_personalization.settings import Group, Setting
 from tff_personalization.tasks import archives, checks, client_arrays, partitions, registry, sources, splits
-
-CLIENT_IDS = ("test_client_ids", "train_client_ids")
-"""The settings that are files of client ids."""
 
 
 class Settings(sources.Handwriting, partitions.Natural, partitions.Skewed, partitions.Shards):
@@ -113,7 +110,7 @@ def path_of(config: Settings) -> pathlib.Path | None:
 def check_places(config: Settings) -> None:
     """Raises UserError if the client data, or a file that names clients, is missing. Reads nothing."""
     registry.TASKS[config.task].sources.find(str(homes.expand(config.client_data)))
-    for name in CLIENT_IDS:
+    for name in identity.CLIENT_IDS:
         path = getattr(config, name)
         if path is not None and not homes.expand(path).is_file():
             raise errors.UserError(f"--{name}={path}: there is no such file.")
@@ -186,7 +183,7 @@ def load(config: Settings, look: bool = False, of_source: Group | None = None) -
     train, test = client_arrays.to_client_data(archive)
     looked_at = look and not archive.source.startswith("synthetic")
     findings = tuple(finding.text for finding in checks.findings(archive)) if looked_at else ()
-    testing, training = (_named_clients(name, getattr(config, name), train.client_ids) for name in CLIENT_IDS)
+    testing, training = (_named_clients(name, getattr(config, name), train.client_ids) for name in identity.CLIENT_IDS)
     split = splits.split_clients(
         train.client_ids,
         seeds.generator(_seed(config), "client_split"),
@@ -216,7 +213,7 @@ def client_ids_sha256(config: Settings) -> dict[str, str]:
     Raises:
         UserError: a file cannot be read.
     """
-    given = {name: path for name in CLIENT_IDS if (path := getattr(config, name)) is not None}
+    given = {name: path for name in identity.CLIENT_IDS if (path := getattr(config, name)) is not None}
     return {
         name: hashlib.sha256(json.dumps(_names_in(name, path)).encode()).hexdigest() for name, path in given.items()
     }
