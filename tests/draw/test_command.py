@@ -1,5 +1,6 @@
 """The command: its messages without a run, and for runs that it cannot show."""
 
+import json
 import pathlib
 import types
 
@@ -84,10 +85,13 @@ def test_the_held_out_writers_are_those_of_the_strategys_last_epoch(finished_run
     directory = finished_run(model="linear", personalization_epochs=2)
     rows = [
         "client,strategy,epoch,accuracy,train_examples,test_examples",
-        *("a,fine_tune,0,0.5,9,10", "a,fine_tune,1,0.9,9,10", "a,fine_tune,2,0.7,9,10", "a,ditto,0,0.5,9,10"),
-        *("b,fine_tune,0,0.4,9,10", "b,fine_tune,1,0.4,9,10", "b,fine_tune,2,0.3,9,10", "a,ditto,2,0.1,9,10"),
-        *("c,fine_tune,0,,9,0", "c,fine_tune,2,,9,0"),
+        *("a,fine_tune,0,0.5,9,10", "a,fine_tune,1,0.9,9,10", "a,fine_tune,2,0.7,9,10"),
+        *("b,fine_tune,0,0.4,9,10", "b,fine_tune,1,0.4,9,10", "b,fine_tune,2,0.3,9,10"),
+        *("c,fine_tune,0,,9,0", "c,fine_tune,1,,9,0", "c,fine_tune,2,,9,0"),
+        *("a,ditto,2,0.1,9,10", "b,ditto,2,0.5,9,10", "c,ditto,2,,9,0"),
     ]
+    summary = json.loads((directory / "summary.json").read_text())
+    (directory / "summary.json").write_text(json.dumps({**summary, "test_clients": 3}))
     (directory / "clients.csv").write_text("\n".join(rows) + "\n")
     writers = visitors.held_out_writers(run_records.read(directory), "fine_tune")
     assert writers["gain"].round(6).tolist() == [0.2, -0.1]

@@ -102,17 +102,14 @@ class RunDirectory:
             ) from error
 
     def _check_same_experiment(self, record: Mapping[str, Any]) -> None:
-        defaults = settings.defaults()
-        before, now = (
-            {**defaults, **identity.of(of, defaults)}
-            for of in (record["flags"], json.loads(json.dumps(self.experiment.as_json())))
-        )
+        defaults, ours = settings.defaults(), json.loads(json.dumps(self.experiment.as_json()))
+        before, now = ({**defaults, **identity.of(of, defaults)} for of in (record["flags"], ours))
         # A setting that the run does not read may have had another default in an earlier version.
         read = settings.read_by(self.experiment.values)
         before, now = identity.with_flags_of_optimizers(before), identity.with_flags_of_optimizers(now)
         read |= {*before, *now} - defaults.keys()
         differ = [name for name in sorted({*before, *now} & read) if before.get(name) != now.get(name)]
-        more = differ == ["rounds"] and before["rounds"] < now["rounds"] and not settings.reader_of_rounds(now)
+        more = differ == ["rounds"] and before["rounds"] < now["rounds"] and not settings.reader_of_rounds(ours)
         if differ and not (more and not self.finished):
             changes = ", ".join(f"{name} was {before.get(name)!r}, is {now.get(name)!r}" for name in differ)
             raise OtherSettings(

@@ -224,7 +224,10 @@ def load(options: SourceOptions, catalogue: Catalogue = IMAGES) -> archives.Arch
             f"--client_data={options.client_data}: client {broken[0]!r}: its name has a carriage return: remove it."
         )
     if not len(archive.y):
-        raise errors.UserError(f"--client_data={options.client_data} has no example: choose other client data.")
+        raise errors.UserError(
+            f"--client_data={options.client_data} has no example of the {options.num_classes} classes: choose other "
+            "client data."
+        )
     archive = parts.resolve(archive, options.num_classes, seeds.generator(options.seed, "split"))
     if archive.is_test.all():
         raise errors.UserError(
