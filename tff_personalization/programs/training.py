@@ -134,7 +134,7 @@ def _say(directory: run_directory.RunDirectory, data: federated_data.FederatedDa
     for note in data.notes:
         print(note, file=sys.stderr)
     for finding in data.findings:
-        logging.warning("The data looks wrong: %s", finding)
+        logging.warning("Check the data: %s", finding)
     config = directory.experiment.config
     where = f"On {', '.join(map(_with_its_way, config.workers))}" if config.workers else how
     counts = ", ".join(f"{count:,} {split}" for split, count in data.split.counts().items() if count)
