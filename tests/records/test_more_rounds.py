@@ -196,6 +196,14 @@ def test_a_shorter_run_does_not_lose_the_models_that_participants_keep(run, coun
     assert counted == []
 
 
+def test_a_run_computes_the_rounds_of_an_earlier_run_whose_records_are_damaged(run, counted):
+    short = run(**EVERY_ROUND, rounds=4, run_name="half")
+    (short / "metrics.csv").write_text("damaged")
+    counted.clear()
+    assert taken_over(run(**EVERY_ROUND, rounds=6, run_name="more")) is None
+    assert counted == [1, 2, 3, 4, 5, 6]
+
+
 def test_a_run_does_not_resume_from_a_checkpoint_that_is_damaged_or_has_only_a_model(run):
     settings = settings_of("fed_avg")
     short = run(**settings, rounds=4, run_name="half")

@@ -236,7 +236,7 @@ def _check_combinations(values: Mapping[str, Any], method: Method, given: Collec
         raise errors.UserError(
             f"--run_name={name!r}: the name of a directory in --output_dir is expected: give one without slashes."
         )
-    if len(name.encode(errors="surrogateescape")) > _LONGEST_NAME:
+    if len(name.encode(errors="surrogatepass")) > _LONGEST_NAME:
         raise errors.UserError(f"--run_name={name[:20]}…: give a name of at most {_LONGEST_NAME} bytes.")
     for flag in ("cores", "threads_per_client", "require_closed_worker"):
         if values["workers"] and flag in given:

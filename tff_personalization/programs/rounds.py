@@ -35,7 +35,6 @@ class Program:
         split: their name in evaluations.csv.
         interrupt: postpones signals while files are written.
         line: shows the run's progress.
-        took_over: whether the first rounds are those of an earlier run.
     """
 
     experiment: config_lib.Experiment
@@ -48,7 +47,6 @@ class Program:
     writer: run_writer.RunWriter
     interrupt: interruption.Interruption
     line: progress.Line
-    took_over: bool
 
 
 @dataclasses.dataclass(frozen=True)
@@ -175,7 +173,7 @@ def record(program: Program, state: State, trained: Trained, evaluated: Evaluate
     measured = trained.output.metrics["client_work"]
     seconds = state.train_seconds + trained.seconds, state.evaluation_seconds + (evaluated.seconds if evaluated else 0)
     expected, accuracies, best = state.expected_seconds, None, state.best
-    if round_number == max(1, config.rounds // 10) and not program.took_over:
+    if round_number == max(1, config.rounds // 10) and "rounds_taken_over" not in (writer.directory.record() or {}):
         expected = sum(seconds) / round_number * config.rounds
     if evaluated is not None:
         before, after = (evaluated.result.distributions[key].mean for key in _main(config))

@@ -62,7 +62,8 @@ def run(experiment: config_lib.Experiment, interrupt: interruption.Interruption)
     data = federated_data.load(config, look=True, of_source=experiment.of_source)
     earlier = _earlier(directory, data)
     cores = config.cores or worker_binary.available_cores()
-    threads = _threads(config, cores, directory.record() or (earlier.run.config if earlier else {}))
+    begun = directory.record() if directory.begun else None
+    threads = _threads(config, cores, begun or (earlier.run.config if earlier else {}))
     how: dict[str, Any] = {"cores": cores, "threads_per_client": threads, "clients_per_call": config.clients_per_call}
     if (cohort := _cohort(experiment, data)) is not None:
         how["clients_of_a_round"] = cohort
@@ -219,7 +220,6 @@ def _program(
         writer=writer,
         interrupt=interrupt,
         line=line,
-        took_over="rounds_taken_over" in (writer.directory.record() or {}),
     )
 
 

@@ -103,11 +103,12 @@ class RunDirectory:
 
     def _check_same_experiment(self, record: Mapping[str, Any]) -> None:
         defaults, ours = settings.defaults(), json.loads(json.dumps(self.experiment.as_json()))
-        before, now = ({**defaults, **identity.of(of, defaults)} for of in (record["flags"], ours))
+        before, now = (
+            {**defaults, **identity.with_flags_of_optimizers(identity.of(of, defaults))}
+            for of in (record["flags"], ours)
+        )
         # A setting that the run does not read may have had another default in an earlier version.
-        read = settings.read_by(self.experiment.values)
-        before, now = identity.with_flags_of_optimizers(before), identity.with_flags_of_optimizers(now)
-        read |= {*before, *now} - defaults.keys()
+        read = settings.read_by(self.experiment.values) | ({*before, *now} - defaults.keys())
         differ = [name for name in sorted({*before, *now} & read) if before.get(name) != now.get(name)]
         more = differ == ["rounds"] and before["rounds"] < now["rounds"] and not settings.reader_of_rounds(ours)
         if differ and not (more and not self.finished):
