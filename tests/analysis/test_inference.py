@@ -1,6 +1,7 @@
 """Inference on effects: closed forms, known p-values, and how often the interval contains a known effect."""
 
 import types
+from unittest import mock
 
 import numpy as np
 import pandas as pd
@@ -150,15 +151,14 @@ def coverage_of_one(factor, times, methods=24, seeds=3, clients=80):
     Returns:
         The shares of them that contain 0, and, after Bonferroni's correction, that do not.
     """
-    rng, resamples = np.random.default_rng(3), inference.RESAMPLES
+    rng = np.random.default_rng(3)
     deviations = np.full((methods, 1, 1), 0.005)
     deviations[1] *= factor
     held = []
     for _ in range(times):
         values = _of_methods(deviations, rng, seeds, clients)
-        inference.RESAMPLES = 2  # the others' intervals are not used
-        reference, _, *others = [_row(of_method, values[0]) for of_method in values]
-        inference.RESAMPLES = resamples
+        with mock.patch.object(inference, "RESAMPLES", 2):  # the others' intervals are not used
+            reference, _, *others = [_row(of_method, values[0]) for of_method in values]
         one = _row(values[1], values[0])
         compare_methods._pool_variance(reference, [one, *others])
         held.append([one["estimate"].interval(level) for level in (0.95, 1 - 0.05 / (methods - 1))])

@@ -1,6 +1,7 @@
 """Turns flags into a checked experiment."""
 
 import dataclasses
+import functools
 import hashlib
 import json
 import os
@@ -106,9 +107,12 @@ class Experiment:
         """
         specs = {role: dataclasses.asdict(spec) for role, spec in self.optimizers.items()}
         found = {**self.values, "optimizers": specs, "plugin_sources": dict(self.plugins)}
-        if client_ids := federated_data.client_ids_sha256(self.config):
-            found["client_ids_sha256"] = client_ids
-        return found
+        return found | ({"client_ids_sha256": self.client_ids} if self.client_ids else {})
+
+    @functools.cached_property
+    def client_ids(self) -> dict[str, str]:
+        """As `federated_data.client_ids_sha256`, of the files as they were when it was first asked for."""
+        return federated_data.client_ids_sha256(self.config)
 
     def run_name(self) -> str:
         """The name of the run directory: the given one, or one that differs if any result could differ."""

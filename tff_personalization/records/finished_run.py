@@ -112,7 +112,7 @@ class FinishedRun(run_records.Run):
                 f"--client_data={config.client_data}: the data has changed since the run in {self.directory} (SHA-256 "
                 f"{then[:12]}… then, {data.sha256[:12]}… now): restore it."
             )
-        ids = federated_data.client_ids_sha256(config)
+        ids = self.experiment.client_ids
         ids_then = self.config["flags"].get("client_ids_sha256", ids)
         for name in ids:
             if ids[name] != ids_then.get(name):

@@ -60,10 +60,7 @@ def _check_arrays(x: np.ndarray, y: np.ndarray, client: np.ndarray, classes: Seq
         raise errors.UserError(f"client has {missing} missing values: name each example's client, or leave them out.")
     if parts.dtype.kind not in "biuf" or not np.isin(parts, (0, 1)).all():
         raise errors.UserError(f"is_test has values such as {parts.flat[0]!r}: give true or false for each example.")
-    if len(set(map(str, classes))) < max(len(classes), 1):
-        raise errors.UserError(
-            f"classes: {', '.join(map(str, classes)) or 'none'}: give different names, at least one."
-        )
+    _check_classes(classes)
     if y.dtype.kind == "f":
         if not np.isfinite(y).all():
             raise errors.UserError("y has values that are not finite: leave their examples out.")
@@ -74,6 +71,12 @@ def _check_arrays(x: np.ndarray, y: np.ndarray, client: np.ndarray, classes: Seq
         raise errors.UserError(
             f"y goes from {y.min()} to {y.max()}: indices into the {len(classes)} classes are expected{hint}."
         )
+
+
+def _check_classes(classes: Sequence[str]) -> None:
+    names = list(map(str, classes))
+    if len(set(names)) < max(len(names), 1):
+        raise errors.UserError(f"classes: {', '.join(names) or 'none'}: give different names, at least one.")
 
 
 def from_frame(
@@ -132,8 +135,7 @@ def from_frame(
                 raise errors.UserError(
                     f"the column {labels!r} has values of several types: convert them, or give their order as classes."
                 ) from error
-        if len(set(names)) < len(names):
-            raise errors.UserError(f"classes: {', '.join(map(str, names))}: give different names.")
+        _check_classes(names)
         y = pd.Index(names).get_indexer(frame[labels]).astype(np.int32)
         if len(unknown := frame[labels][y < 0]):
             raise errors.UserError(f"the column {labels!r} has {unknown.iloc[0]!r}, which is none of the classes.")
