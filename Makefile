@@ -30,7 +30,6 @@ BESIDE ?=
 
 # The archive of `make comparison`
 CLIENT_DATA ?=
-COMPARISON = $(VENV)/bin/python run_experiment.py --flagfile=configs/femnist/common.flags --client_data="$$CLIENT_DATA"
 
 # The runs whose memory `make stress` watches: many short rounds, and many clients
 SHORT_ROUNDS := --model=linear --local_epochs=1 --personalization_epochs=1 --strategies=fine_tune --noplots
@@ -56,7 +55,8 @@ paper: $(INSTALLED)
 	@$(VENV)/bin/python -m tff_personalization.tools.paper --scale=$(SCALE) $(FLAGS)
 
 comparison: $(INSTALLED)
-	for scale in all first; do $(COMPARISON) --sweep=configs/femnist/comparison.toml --scale=$$scale $(FLAGS) || exit 1; done
+	@$(VENV)/bin/python run_experiment.py --flagfile=configs/femnist/common.flags --sweep=configs/femnist/comparison.toml \
+		--client_data="$$CLIENT_DATA" $(FLAGS)
 
 benchmark: $(INSTALLED)
 	$(VENV)/bin/python -m benchmarks.speed $(FLAGS)

@@ -12,7 +12,9 @@ Every setting is a flag of the same name. Several groups may share a setting, wh
 flags of the program are the union of all groups. A run reads the union of the groups of its choices.
 """
 
+import functools
 import math
+import types
 from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Any, Generic, Self, TypeVar, overload
 
@@ -177,11 +179,11 @@ class Group:
         return type(self)(**{**self.values, **values})
 
     @classmethod
-    def parts(cls) -> dict[str, Part[Any]]:
+    @functools.cache
+    def parts(cls) -> Mapping[str, Part[Any]]:
         """Its settings by name, in the order of the code, those of its base classes first."""
-        return {
-            name: part for base in reversed(cls.__mro__) for name, part in vars(base).items() if isinstance(part, Part)
-        }
+        own = (item for base in reversed(cls.__mro__) for item in vars(base).items() if isinstance(item[1], Part))
+        return types.MappingProxyType(dict(own))
 
     @classmethod
     def flags(cls) -> dict[str, Setting[Any]]:

@@ -1,5 +1,6 @@
 """Sweeps: the runs of a file, what is refused, and a whole sweep as a process."""
 
+import collections
 import dataclasses
 import math
 import pathlib
@@ -58,17 +59,31 @@ def test_the_sweeps_of_the_project_are_sound(sweep_of, path):
     assert len(sweep_of(path.read_text(), *data).runs) == grid * len(content.get("runs", [{}]))
 
 
-@pytest.mark.parametrize(("scale", "rows", "seeds"), [("all", 24, 3), ("first", 5, 6)])
-def test_the_comparison_on_federated_emnist_is_sound(sweep_of, monkeypatch, scale, rows, seeds):
-    """Nine points for each method; three seeds of each row, six of the first five."""
+def test_the_comparison_on_federated_emnist_is_sound(sweep_of, monkeypatch):
+    """Nine points for each of 24 rows; three seeds of each row, six of the first five."""
     searched = []
     monkeypatch.setattr(
         search, "_make_trials", lambda _, __, searches: searched.extend(len(of_run.left) for of_run in searches)
     )
     folder = ROOT / "configs" / "femnist"
-    flags_of_all = [f"--flagfile={folder / 'common.flags'}", f"--scale={scale}"]
-    assert len(sweep_of((folder / "comparison.toml").read_text(), *flags_of_all).runs) == rows * seeds
-    assert searched == [9] * rows
+    made = sweep_of((folder / "comparison.toml").read_text(), f"--flagfile={folder / 'common.flags'}")
+    seeds = collections.Counter(run.label for run in made.runs)
+    assert [*seeds.values()] == 5 * [6] + 19 * [3]
+    assert searched == 24 * [9]
+
+
+def test_a_run_has_its_own_grid_whose_values_replace_those_of_the_grid_of_all(sweep_of):
+    made = sweep_of("""
+        [grid]
+        seed = [1, 2]
+        [[runs]]
+        grid = {seed = [3], local_epochs = [2, 5]}
+        [[runs]]
+        batch_size = 10
+    """)
+    values = [run.directory.experiment.values for run in made.runs]
+    found = [(each["seed"], each["local_epochs"], each["batch_size"]) for each in values]
+    assert found == [(3, 2, 20), (3, 5, 20), (1, 10, 10), (2, 10, 10)]
 
 
 def test_labels_are_kept_and_are_no_flags(sweep_of):
@@ -109,7 +124,7 @@ BAD_SWEEPS = {
     "not TOML": ("[grid\n", [], ["sweep.toml", "line 1"]),
     "empty": ("", [], ["sweep.toml", "[grid]"]),
     "a flag outside": ("seed = [1]\n", [], ["sweep.toml", "seed", "[grid]"]),
-    "no list": ("[grid]\nseed = 1\n", [], ["grid.seed", "list"]),
+    "no list": ("[grid]\nseed = 1\n", [], ["seed in [grid]", "list"]),
     "no flag": ("[grid]\nseeed = [1]\n", [], ["seeed", "no such flag", "Did you mean seed?"]),
     "out of range": ("[grid]\nbatch_size = [20, 0]\n", [], ["run 2", "--batch_size=0", "1 or more"]),
     "unread": ("[grid]\nmethod = ['fed_avg', 'reptile']\nlocal_epochs = [2]\n", [], ["run 2", "--local_epochs"]),
@@ -126,7 +141,22 @@ BAD_SWEEPS = {
     "no such scale": (SCALES, ["--scale=huge"], ["--scale=huge", "full, small, tiny"]),
     "no scales": ("[grid]\nseed = [1]\n", ["--scale=small"], ["--scale=small", "the file has no scales"]),
     "scale and runs": ("[[runs]]\nseed = 1\n[scale.a]\nseed = [2]\n", ["--scale=a"], ["seed", "[scale.a]", "keep one"]),
-    "scale without a list": ("[grid]\nseed = [1]\n[scale.a]\nrounds = 2\n", ["--scale=a"], ["scale.a.rounds", "list"]),
+    "scale without a list": (
+        "[grid]\nseed = [1]\n[scale.a]\nrounds = 2\n",
+        ["--scale=a"],
+        ["rounds in [scale.a]", "list"],
+    ),
+    "a run's grid and its flag": (
+        "[[runs]]\nseed = 1\ngrid = {seed = [2]}\n",
+        [],
+        ["seed", "[[runs]] number 1", "keep one"],
+    ),
+    "a run's grid without a list": (
+        "[[runs]]\ngrid = {seed = 2}\n",
+        [],
+        ["seed in the grid of [[runs]] number 1", "list"],
+    ),
+    "a run's grid that is none": ("[[runs]]\ngrid = 2\n", [], ["grid of [[runs]] number 1", "grid = {FLAG = [1, 2]}"]),
     "a label that is none": ("[[runs]]\nlabel = 3\n", [], ["label", "words"]),
     "no table of scales": ("[grid]\nseed = [1]\n[scale]\nsmall = 3\n", [], ["[scale.NAME]"]),
 }

@@ -7,7 +7,6 @@ All runs are checked before the first one starts. They are made in <output_dir>/
 again skips the finished runs and continues with the others, also if the file has more runs now.
 """
 
-import copy
 import dataclasses
 import pathlib
 import signal
@@ -20,7 +19,7 @@ import pandas as pd
 from absl import flags
 
 from analysis import compare_runs, metric, runs, tables
-from tff_personalization import errors, homes, metrics, startup
+from tff_personalization import errors, homes, metrics
 from tff_personalization.execution import worker_binary
 from tff_personalization.experiment import config as config_lib
 from tff_personalization.records import earlier_run, files, run_directory, run_writer
@@ -203,9 +202,8 @@ class Sweep:
 
     def _checked(self, number: int, point: sweep_file.Point) -> Run:
         """The run of a point. If the program would refuse it, raises an error with its number and flags."""
-        overrides = point.overrides
-        values = copy.deepcopy(self._flag_values)
-        for name in overrides:
+        values = self._flag_values
+        for name in point.overrides:
             if name not in values:
                 near = errors.did_you_mean(values, name)
                 raise errors.UserError(f"{self.path}: {name}: there is no such flag (see --help).{near}")
@@ -217,17 +215,13 @@ class Sweep:
                 )
             if not values[name].using_default_value:
                 raise errors.UserError(f"{self.path}: {name}: --{name} is given on the command line too: keep one.")
-        for name in point.own:
-            values[name].unparse()
-        given = {**overrides, **point.own}
-        arguments = [config_lib.argument(name, value) for name, value in given.items() if value is not None]
+        own = {**point.overrides, **point.own}
         try:
-            values(["sweep", *arguments, f"--output_dir={self.directory}"])
-            directory = run_directory.RunDirectory(config_lib.from_flags(values))
-        except (flags.Error, errors.UserError) as error:
-            what = startup.plain(error) if isinstance(error, flags.Error) else str(error)
-            raise errors.UserError(f"{self.path}: run {number} ({' '.join(arguments)}): {what}") from error
-        return Run(overrides, directory, point.label, point.own)
+            experiment = config_lib.from_settings({**config_lib.given(values), **own, "output_dir": self.directory})
+            return Run(point.overrides, run_directory.RunDirectory(experiment), point.label, point.own)
+        except errors.UserError as error:
+            arguments = " ".join(config_lib.argument(name, value) for name, value in own.items() if value is not None)
+            raise errors.UserError(f"{self.path}: run {number} ({arguments}): {error}") from error
 
     def _command(self, run: Run) -> list[str]:
         """The command of a run, in its own process."""

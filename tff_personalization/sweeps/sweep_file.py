@@ -10,6 +10,7 @@ seed = [1, 2, 3]
 [[runs]]                                  # each of these, with every combination of the grid if there is one
 label = "half"                            # a name to find them by, if needed
 server_learning_rate = 0.5
+grid = {seed = [1, 2, 3, 4]}              # for this one, replaces values of [grid], or adds to them
 
 [scale.small]                             # with --scale=small: replaces the grid's values, or adds to them
 rounds = [60]
@@ -82,24 +83,31 @@ class SweepFile:
         runs = changes.pop("runs", self.contents.get("runs", [{}]))
         if not isinstance(runs, list) or not all(isinstance(run, dict) for run in runs):
             raise errors.UserError(f"{self.path}: scale.{scale}.runs: write it as [[scale.{scale}.runs]].")
-        grid = {**self.contents.get("grid", {}), **changes}
-        for name, values in grid.items():
-            if not isinstance(values, list) or not values:
-                where = f"scale.{scale}" if name in changes else "grid"
-                raise errors.UserError(f"{self.path}: {where}.{name}: give a list of values, as in {name} = [1, 2].")
+        of_all = self._grid("[grid]", self.contents.get("grid", {})) | self._grid(f"[scale.{scale}]", changes)
         for number, run in enumerate(runs, start=1):
             own, place = dict(run), f"[[runs]] number {number}"
             label = own.pop("label", "")
             if not isinstance(label, str):
                 raise errors.UserError(f"{self.path}: label of {place}: give words.")
             search = self._search(own.pop("search", None), place)
-            places = {name: f"[scale.{scale}]" if name in changes else "[grid]" for name in grid}
+            of_run = own.pop("grid", {})
+            if not isinstance(of_run, dict):
+                raise errors.UserError(f"{self.path}: grid of {place}: write it as grid = {{FLAG = [1, 2]}}.")
+            grid = of_all | self._grid(f"the grid of {place}", of_run)
+            places = {name: where for name, (where, _) in grid.items()}
             for of, names in ((place, own), ("[search]", search or {})):
                 if twice := sorted(set(names) & set(places)):
                     raise errors.UserError(f"{self.path}: {twice[0]}: is in {places[twice[0]]} and in {of}: keep one.")
                 places.update(dict.fromkeys(names, of))
-            for combination in itertools.product(*grid.values()):
+            for combination in itertools.product(*(values for _, values in grid.values())):
                 yield Point({**own, **dict(zip(grid, combination, strict=True))}, label, number, search)
+
+    def _grid(self, place: str, lists: Mapping[str, Any]) -> dict[str, tuple[str, list[Any]]]:
+        """The place and the values of each flag."""
+        for name, values in lists.items():
+            if not isinstance(values, list) or not values:
+                raise errors.UserError(f"{self.path}: {name} in {place}: give a list of values, as in {name} = [1, 2].")
+        return {name: (place, values) for name, values in lists.items()}
 
     def _search(self, of_run: Any, place: str) -> Mapping[str, Any] | None:
         """The search of a run: [search], or the run's own flags with the settings of [search]; None if it has none."""
