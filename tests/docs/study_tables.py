@@ -26,8 +26,8 @@ _SEARCHED = (
     "base_sgd_momentum",
 )
 _WORDS = {
-    claims.SUPPORTED: "**holds**",
-    claims.NOT_SUPPORTED: "**does not hold**",
+    claims.SUPPORTED: "**supported**",
+    claims.NOT_SUPPORTED: "**not supported**",
     claims.NO_DIFFERENCE: "**no difference**",
     claims.UNDECIDED: "undecided",
 }

@@ -27,6 +27,7 @@ PAGES = (
     DOCS / "comparison.md",
     DOCS / "results.md",
     DOCS / "paper.md",
+    DOCS / "paper-femnist.md",
     DOCS / "paper-unipen.md",
 )
 _KINDS = {
@@ -133,7 +134,7 @@ def soak() -> str:
         }
 
     methods = [of(name, part) for name, part in rows.groupby("method", sort=False)]
-    every = {**of("all", rows), **{column: int(rows[column].max()) for column in left}}
+    every = {**of("all", rows), **{column: str(int(rows[column].max())) for column in left}}
     return study_tables.markdown(pd.DataFrame([*methods, every]).fillna(""))
 
 
