@@ -157,6 +157,29 @@ def test_folders_may_be_symbolic_links_and_a_folder_is_read_once(form, tmp_path)
     assert (len(archive.labels), archive.is_test.sum()) == (60, 12)
 
 
+def test_pictures_in_hidden_folders_are_not_read(tmp_path):
+    path = written_forms.write("pictures", tmp_path)
+    (path / ".thumbnails").mkdir()
+    (path / ".thumbnails" / "1.png").write_bytes(written_forms.png(written_forms.examples()[0][0]))
+    assert len(load(path).labels) == 60
+
+
+@pytest.mark.parametrize("form", ["pictures", "saved to disk"])
+def test_links_to_the_folder_itself_do_not_hang_the_reader(form, tmp_path):
+    path = written_forms.write(form, tmp_path)
+    for name in ("again", "and_again"):
+        (path / name).symlink_to(path)
+    assert len(load(path).labels) == 60
+
+
+def test_the_names_of_idx_files_may_be_in_upper_case(tmp_path):
+    path = written_forms.write("idx", tmp_path)
+    for file in path.iterdir():
+        file.rename(path / file.name.upper())
+    archive = load(path)
+    assert (len(archive.clients), len(archive.labels), archive.is_test.sum()) == (3, 60, 12)
+
+
 @pytest.mark.parametrize("form", ["pictures", "leaf, one file"])
 def test_a_client_whose_name_is_not_utf_8_is_refused(form, tmp_path):
     path = written_forms.write(form, tmp_path)

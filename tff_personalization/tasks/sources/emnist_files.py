@@ -22,13 +22,12 @@ import numpy as np
 
 from tff_personalization import errors
 from tff_personalization.tasks import archive_cache, archives, references, sources
-from tff_personalization.tasks.sources import gathering
+from tff_personalization.tasks.sources import forms, gathering
 
 _MATLAB, _IDX = "EMNIST's MATLAB form", "an IDX file"
 _BATCH = 8192
 _TYPES = {0x08: ">u1", 0x09: ">i1", 0x0B: ">i2", 0x0C: ">i4", 0x0D: ">f4", 0x0E: ">f8"}
 _MAX_BYTES = 2**32
-_IMAGES = re.compile(r"images[-.]idx3", re.IGNORECASE)
 
 
 def load_mat(options: sources.SourceOptions) -> archives.CharacterArchive:
@@ -82,7 +81,7 @@ def load_idx(options: sources.SourceOptions) -> archives.CharacterArchive:
     """
     path = pathlib.Path(options.client_data)
     folder = path if path.is_dir() else path.parent
-    found = sorted(file for file in folder.iterdir() if file.is_file() and _IMAGES.search(file.name))
+    found = sorted(file for file in folder.iterdir() if file.is_file() and forms.IDX_IMAGES.search(file.name))
     # torchvision leaves each file in the folder twice, compressed and unpacked.
     found = [file for file in found if file.suffix != ".gz" or file.with_suffix("") not in found]
     if path.is_file():
@@ -100,12 +99,12 @@ def load_idx(options: sources.SourceOptions) -> archives.CharacterArchive:
 
 def _stem(path: pathlib.Path) -> str:
     """The part of a file's name before its kind, such as emnist-byclass-train."""
-    return re.split(r"[-_.](?:images|labels|writers?|mapping)", path.name)[0]
+    return re.split(r"[-_.](?:images|labels|writers?|mapping)", path.name, flags=re.IGNORECASE)[0]
 
 
 def _set_of(path: pathlib.Path) -> str:
     """The beginning of the names of all files of a data set, such as emnist-byclass."""
-    return re.sub(r"(train|test|t10k)$", "", _stem(path)).rstrip("-_.")
+    return re.sub(r"(train|test|t10k)$", "", _stem(path), flags=re.IGNORECASE).rstrip("-_.")
 
 
 def _beside(images: pathlib.Path) -> dict[str, pathlib.Path | None]:
@@ -119,7 +118,7 @@ def _beside(images: pathlib.Path) -> dict[str, pathlib.Path | None]:
         found[kind] = named[0] if named else None
     if found["labels"] is None:
         raise errors.UserError(f"{images}: there are no labels beside it, {_stem(images)}-labels-idx1-ubyte.")
-    mappings = sorted(images.parent.glob("*mapping.txt"))
+    mappings = sorted(file for file in images.parent.iterdir() if file.name.lower().endswith("mapping.txt"))
     found["mapping"] = next((file for file in mappings if _set_of(file) == _set_of(images)), None)
     return found
 
@@ -148,7 +147,7 @@ def _read_idx(
         if group["mapping"]:
             with gathering.plain_damage(group["mapping"], "a mapping of labels to characters", ValueError):
                 codes = _mapping(str(group["mapping"]), np.loadtxt(group["mapping"], int, ndmin=2))
-        is_test = gathering.part_of(file, file.parent) == "test" or "t10k" in file.name
+        is_test = gathering.part_of(file, file.parent) == "test" or "t10k" in file.name.lower()
         with gathering.bar_of(options, len(images)) as bar:
             _add(gathered, str(file), images, labels, writers, is_test, codes, bar)
     form = f"IDX files, {', '.join(sorted(file.name for file in groups))}"

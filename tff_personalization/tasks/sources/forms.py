@@ -6,6 +6,7 @@ import pathlib
 import re
 import zipfile
 import zlib
+from collections.abc import Iterator
 
 from tff_personalization import errors
 
@@ -32,16 +33,22 @@ _MAGIC = {
     b"MATLAB 5.0": MATLAB,
     b"\x93NUMPY": NPZ,
 }
-_NAMES = {
-    ".npz": NPZ,
-    **dict.fromkeys((".sqlite", ".sqlite3", ".db"), SQLITE),
-    ".json": LEAF,
-    **dict.fromkeys((".h5", ".hdf5"), HDF5),
-    **dict.fromkeys((".parquet", ".arrow", ".feather"), PARQUET),
-    **dict.fromkeys((".csv", ".tsv"), CSV),
-    ".mat": MATLAB,
+ENDINGS = {
+    NPZ: (".npz",),
+    SQLITE: (".sqlite", ".sqlite3", ".db"),
+    LEAF: (".json",),
+    HDF5: (".h5", ".hdf5"),
+    PARQUET: (".parquet", ".arrow", ".feather"),
+    PICTURES: (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".pgm"),
+    CSV: (".csv", ".tsv"),
+    MATLAB: (".mat",),
 }
-_PICTURES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".pgm")
+"""The endings of file names by form, in lower case."""
+IDX_IMAGES = re.compile(r"images[-.]idx3", re.IGNORECASE)
+"""A part of the names of IDX files of images."""
+_NAMES = {ending: form for form, endings in ENDINGS.items() for ending in endings}
+# A folder has the first of these forms, because a table may lie beside the pictures that it was made from.
+_FORMS_OF_FOLDERS = (PARQUET, HDF5, LEAF, IDX, PICTURES)
 _IDX_HEADER = re.compile(rb"\x00\x00[\x08\x09\x0b-\x0e][\x01-\x03]", re.DOTALL)
 _HEAD = 4096
 _MOST_LISTED = 100_000
@@ -78,7 +85,7 @@ def _of_file(path: str) -> str | None:
     if _IDX_HEADER.match(head):
         return IDX
     named = _NAMES.get(os.path.splitext(path)[1].lower())
-    if named:
+    if named and named != PICTURES:
         return named
     text = head.removeprefix(b"\xef\xbb\xbf").lstrip()
     if text.startswith(b"{"):
@@ -100,28 +107,25 @@ def _holds_arrays(path: str) -> bool:
 def _of_folder(path: pathlib.Path) -> str | None:
     """The form of the first files that have one. The files of a data set share it; other files may lie beside them."""
     found: set[str] = set()
-    listed = 0
-    for folder, folders, names in os.walk(path, followlinks=True):
-        folders.sort()
-        for name in names:
-            listed += 1
-            ending = os.path.splitext(name)[1].lower()
-            if re.search(r"images[-.]idx3", name):
-                found.add(IDX)
-            elif ending in _PICTURES:
-                found.add(PICTURES)
-            elif ending in (".parquet", ".arrow", ".feather"):
-                found.add(PARQUET)
-            elif ending in (".h5", ".hdf5"):
-                found.add(HDF5)
-            elif ending == ".json" and begins_as_leaf(os.path.join(folder, name)):
-                found.add(LEAF)
+    for listed, file in enumerate(below(path)):
         if listed > _MOST_LISTED and found:
             break
-    for form in (PARQUET, HDF5, LEAF, IDX, PICTURES):  # such as a table beside pictures that it was made from
-        if form in found:
-            return form
-    return None
+        form = IDX if IDX_IMAGES.search(file.name) else _NAMES.get(file.suffix.lower())
+        if form in _FORMS_OF_FOLDERS and (form != LEAF or begins_as_leaf(file)):
+            found.add(form)
+    return next((form for form in _FORMS_OF_FOLDERS if form in found), None)
+
+
+def below(root: pathlib.Path) -> Iterator[pathlib.Path]:
+    """What is in a folder, and in folders below it, except hidden ones. A folder with several links is read once."""
+    seen: set[str] = set()
+    for folder, folders, names in os.walk(root, followlinks=True):
+        if (real := os.path.realpath(folder)) in seen:
+            folders.clear()
+            continue
+        seen.add(real)
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        yield from (pathlib.Path(folder, name) for name in names if not name.startswith("."))
 
 
 def begins_as_leaf(path: str | pathlib.Path) -> bool:

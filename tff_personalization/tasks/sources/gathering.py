@@ -15,6 +15,7 @@ import tqdm
 
 from tff_personalization import errors
 from tff_personalization.tasks import archive_cache, archives, references, sources
+from tff_personalization.tasks.sources import forms
 
 VERSION = 3
 """Part of the cache key of all that is gathered: raise it with every change of what is read."""
@@ -202,12 +203,12 @@ def part_of(path: pathlib.Path, root: pathlib.Path) -> str | None:
     return None
 
 
-def files_of(path: str, endings: Sequence[str]) -> dict[pathlib.Path, bool]:
+def files_of(path: str, form: str) -> dict[pathlib.Path, bool]:
     """The files of one data set, in the order of their names, and whether each belongs to the test part.
 
     `path` can be a file: then it is that file and, if its name says train or test, its counterpart. `path` can be a
-    folder: then it is all its files with one of the endings, and those of a folder test beside a folder train. If some
-    names say train or test, files that do not are left out.
+    folder: then it is all its files with one of the form's endings, and those of a folder test beside a folder train.
+    If some names say train or test, files that do not are left out.
     """
     root = pathlib.Path(path).absolute()
     if root.is_file():
@@ -225,24 +226,16 @@ def files_of(path: str, endings: Sequence[str]) -> dict[pathlib.Path, bool]:
     counterpart = root.with_name(_OTHER.get(root.name.lower(), root.name))
     if counterpart != root and counterpart.is_dir():
         roots, root = [root, counterpart], root.parent
-    found = sorted(file for each in roots for file in _below(each) if file.name.lower().endswith(tuple(endings)))
+    found = sorted(
+        file
+        for each in roots
+        for file in forms.below(each)
+        if file.name.lower().endswith(forms.ENDINGS[form]) and file.is_file()
+    )
     parts = {file: part_of(file, root) for file in found}
     if any(parts.values()):
         parts = {file: part for file, part in parts.items() if part}
     return {file: part == "test" and "train" in parts.values() for file, part in parts.items()}
-
-
-def _below(root: pathlib.Path) -> Iterator[pathlib.Path]:
-    """The files in a folder and, except hidden ones, in folders below it. A folder with several links is read once."""
-    seen: set[str] = set()
-    for folder, folders, names in os.walk(root, followlinks=True):
-        if (real := os.path.realpath(folder)) in seen:
-            folders.clear()
-            continue
-        seen.add(real)
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        files = (pathlib.Path(folder, name) for name in names if not name.startswith("."))
-        yield from (file for file in files if file.is_file())
 
 
 def cached(

@@ -16,11 +16,10 @@ import numpy as np
 
 from tff_personalization import errors
 from tff_personalization.tasks import archive_cache, archives, sources
-from tff_personalization.tasks.sources import gathering, snippets
+from tff_personalization.tasks.sources import forms, gathering, snippets
 
 _KIND = "an HDF5 file of TFF's form"
 _DAMAGES = (RuntimeError, ValueError, KeyError, TypeError)  # what h5py raises
-_ENDINGS = (".h5", ".hdf5")
 T = TypeVar("T")
 _DIGITS, _NUM_DIGITS = "digitsonly", 10
 
@@ -53,7 +52,7 @@ def load_text(options: sources.SourceOptions) -> archives.Archive:
 
 
 def _files(options: sources.SourceOptions) -> dict[pathlib.Path, bool]:
-    files = gathering.files_of(options.client_data, _ENDINGS)
+    files = gathering.files_of(options.client_data, forms.HDF5)
     for_digits = {file: part for file, part in files.items() if _DIGITS in file.name.lower()}
     if for_digits and len(for_digits) < len(files):
         digits = options.num_classes == _NUM_DIGITS

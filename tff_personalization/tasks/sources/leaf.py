@@ -60,7 +60,7 @@ def load_text(options: sources.SourceOptions) -> archives.Archive:
 
 
 def _files(options: sources.SourceOptions) -> dict[pathlib.Path, bool]:
-    files = gathering.files_of(options.client_data, (".json",))
+    files = gathering.files_of(options.client_data, forms.LEAF)
     if len(files) > 1:  # The folder may have other JSON files.
         files = {file: is_test for file, is_test in files.items() if forms.begins_as_leaf(file)}
     return files

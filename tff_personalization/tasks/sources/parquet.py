@@ -17,10 +17,9 @@ import numpy as np
 
 from tff_personalization import errors
 from tff_personalization.tasks import archive_cache, archives, sources
-from tff_personalization.tasks.sources import gathering, named_classes, pictures
+from tff_personalization.tasks.sources import forms, gathering, named_classes, pictures
 
 _KIND = "a Parquet or Arrow file"
-_ENDINGS = (".parquet", ".arrow", ".feather")
 _BATCH = 2048
 INSTALL = "pip install --no-deps pyarrow==21.0.0"
 
@@ -33,7 +32,7 @@ def load(options: sources.SourceOptions) -> archives.CharacterArchive:
     """
     files = {
         file: part
-        for file, part in gathering.files_of(options.client_data, _ENDINGS).items()
+        for file, part in gathering.files_of(options.client_data, forms.PARQUET).items()
         if file.name in _saved_beside(file)
     }
     return gathering.cached(options, lambda allocate: _read(options, files, allocate), files)

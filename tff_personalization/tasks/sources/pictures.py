@@ -9,7 +9,6 @@ the label. Columns for the client and for train or test are optional.
 
 import csv
 import io
-import os
 import pathlib
 
 import numpy as np
@@ -17,9 +16,8 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 from tff_personalization import errors
 from tff_personalization.tasks import archive_cache, archives, sources
-from tff_personalization.tasks.sources import gathering, named_classes
+from tff_personalization.tasks.sources import forms, gathering, named_classes
 
-ENDINGS = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".pgm")
 _PARTS = {"train": False, "training": False, "test": True, "testing": True}
 _BATCH = 512
 _MOST_PIXELS = 10_000_000
@@ -76,12 +74,7 @@ def _load(
 
 def _rows_of_folder(path: str) -> tuple[list[Row], bool]:
     root = pathlib.Path(path)
-    files = sorted(
-        pathlib.Path(folder, name)
-        for folder, _, names in os.walk(root, followlinks=True)
-        for name in names
-        if name.lower().endswith(ENDINGS) and not name.startswith(".")
-    )
+    files = sorted(file for file in forms.below(root) if file.name.lower().endswith(forms.ENDINGS[forms.PICTURES]))
     rows, named = [], set()
     for file in files:
         *folders, _ = file.relative_to(root).parts
