@@ -18,7 +18,7 @@ from tff_personalization.tasks import archive_cache, archives, references, sourc
 from tff_personalization.tasks.sources import forms
 
 VERSION = 3
-"""Part of the cache key of all that is gathered: raise it with every change of what is read."""
+"""Part of the cache key of all files of client data: raise it with every change of what is read."""
 
 PIXELS = archives.IMAGE_SHAPE[0] * archives.IMAGE_SHAPE[1]
 _CHUNK = 8192

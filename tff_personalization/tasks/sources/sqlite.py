@@ -18,14 +18,10 @@ import sqlite3
 from collections.abc import Iterator, Mapping
 
 import numpy as np
-import tqdm
 
 from tff_personalization import errors
 from tff_personalization.tasks import archive_cache, archives, sources
 from tff_personalization.tasks.sources import gathering
-
-VERSION = 2
-"""Part of the cache key: raise it with every change of what is read."""
 
 DIGITS_PREFIX, ALL_PREFIX = "digits_only_", "all_"
 _NUM_DIGITS = 10
@@ -49,36 +45,22 @@ def load(options: sources.SourceOptions) -> archives.CharacterArchive:
     Raises:
         UserError: if the file is missing, incomplete or malformed.
     """
-    return read(options.client_data, options)
-
-
-def read(path: str, options: sources.SourceOptions) -> archives.CharacterArchive:
-    """As `load`, for the database at `path`."""
-    if not os.path.isfile(path):
-        raise errors.UserError(f"{path}: there is no such file: give the path of an SQLite database.")
-    stem = os.path.splitext(os.path.basename(path))[0]
-    status, real_path = os.stat(path), os.path.realpath(path)
-    return archive_cache.load_or_make(
-        archive_cache.Entry(
-            options.cache_dir,
-            source=f"{stem}-{archive_cache.digest(real_path)}",
-            content=(VERSION, status.st_size, status.st_mtime_ns),
-            variant=f"{options.num_classes}classes",
-        ),
-        lambda allocate: _read_database(path, options, allocate),
+    if not os.path.isfile(options.client_data):
+        raise errors.UserError(f"{options.client_data}: there is no such file: give the path of an SQLite database.")
+    return gathering.cached(
+        options, lambda allocate: _read_database(options, allocate), variant=f"{options.num_classes}classes"
     )
 
 
-def _read_database(
-    path: str, options: sources.SourceOptions, allocate: archive_cache.Allocate
-) -> archives.CharacterArchive:
+def _read_database(options: sources.SourceOptions, allocate: archive_cache.Allocate) -> archives.CharacterArchive:
+    path = options.client_data
     with open_database(path) as connection:
         splits, metadata = read_index(path, connection, options.num_classes)
         _check_total(path, sum(metadata.values()))
         writers = tuple(sorted({client for _, client in metadata}))
         counts = np.array([[metadata.get((split, client), 0) for client in writers] for split in splits])
         images = allocate(int(counts.sum()))
-        labels = _read_examples(path, connection, splits, metadata, images, options.progress)
+        labels = _read_examples(options, connection, splits, metadata, images)
         description = read_description(connection)
     form = f"TFF's SQLite form, {' and '.join(filter(None, splits))}"
     found = f"{path}: {form}; {len(writers):,} writers, {len(labels):,} examples"
@@ -186,15 +168,14 @@ def _check_total(path: str, total: int) -> None:
 
 
 def _read_examples(
-    path: str,
+    options: sources.SourceOptions,
     connection: sqlite3.Connection,
     splits: tuple[str, str],
     metadata: dict[tuple[str, str], int],
     images: np.ndarray,
-    progress: bool,
 ) -> np.ndarray:
     """Reads two splits into `images`, client by client, all of the train split first. Returns their labels."""
-    total = len(images)
+    path, total = options.client_data, len(images)
     labels = np.empty(total, np.int32)
     # The file has the examples in any order, but each has a fixed place, client by client.
     next_place, start = {}, 0
@@ -209,9 +190,7 @@ def _read_examples(
     )
     num_labels = _NUM_DIGITS if splits[0].startswith(DIGITS_PREFIX) else len(archives.CLASSES)
     done = 0
-    with tqdm.tqdm(
-        total=total, desc=f"Reading {os.path.basename(path)}", unit=" examples", disable=not progress
-    ) as bar:
+    with gathering.bar_of(options, total) as bar:
         while chunk := rows.fetchmany(_CHUNK):
             done += len(chunk)
             parts = [(str(split), str(client)) for split, client, _ in chunk]

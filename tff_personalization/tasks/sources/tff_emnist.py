@@ -27,7 +27,7 @@ def load(options: sources.SourceOptions) -> archives.CharacterArchive:
         lambda directory: _load_data(directory, only_digits=options.num_classes == 10),
         "--client_data=handwriting, --client_data=digits, or the path of an .npz or .sqlite file",
     )
-    archive = sqlite.read(path, options)
+    archive = sqlite.load(dataclasses.replace(options, client_data=path))
     num_test = int(archive.is_test.sum())
     if (len(archive.is_test) - num_test, num_test) == _PUBLISHED_SIZE[options.num_classes]:
         archive = dataclasses.replace(archive, source=_SOURCE[options.num_classes])
