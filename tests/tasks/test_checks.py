@@ -14,7 +14,7 @@ from tff_personalization.tasks import archives, checks, references, sources
 def clean(tmp_path_factory):
     """Twelve generated writers."""
     options = small_files.options("handwriting", cache_dir=tmp_path_factory.mktemp("cache"))
-    return sources.load(dataclasses.replace(options, num_clients=12, writer_heterogeneity=1.0, seed=3))
+    return sources.load(dataclasses.replace(options, settings=sources.Handwriting(num_clients=12), seed=3))
 
 
 def changed(archive, **changes):

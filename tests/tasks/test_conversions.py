@@ -226,7 +226,7 @@ def test_named_inputs_of_other_names_or_sizes_are_refused(features):
 
 
 def _load(archive, num_classes):
-    options = sources.SourceOptions("mine", num_classes, 0, "", 0, 0.0)
+    options = sources.SourceOptions("mine", num_classes, 0, "")
     return sources.load(options, sources.own(mine=lambda options: archive))
 
 

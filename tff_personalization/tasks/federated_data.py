@@ -121,7 +121,7 @@ def read(config: Settings, of_source: Group | None = None, *, needs_clients: boo
 
     Args:
         config: the settings that name the data.
-        of_source: the values of the source's own settings; their defaults if None.
+        of_source: the values of the source's own settings; if None, those in `config`, or their defaults.
         needs_clients: whether data that does not name its examples' clients is refused.
 
     Raises:
@@ -133,10 +133,8 @@ def read(config: Settings, of_source: Group | None = None, *, needs_clients: boo
         num_classes=task.num_classes,
         seed=_seed(config),
         cache_dir=config.cache_dir or "",
-        num_clients=config.num_clients,
-        writer_heterogeneity=config.writer_heterogeneity,
         needs_clients=needs_clients,
-        settings=task.sources.settings_of(client_data)() if of_source is None else of_source,
+        settings=of_source or task.sources.settings_of(client_data).read(config.values),
     )
     archive = sources.load(options, task.sources)
     try:
@@ -172,7 +170,7 @@ def load(config: Settings, look: bool = False, of_source: Group | None = None) -
     Args:
         config: the settings that name the data.
         look: whether to look for problems in data that was not generated (`FederatedData.findings`).
-        of_source: the values of the source's own settings; their defaults if None.
+        of_source: the values of the source's own settings; if None, those in `config`, or their defaults.
 
     Raises:
         UserError: the source cannot be read, or the numbers of clients do not fit.

@@ -49,8 +49,6 @@ def convert(archive_path: str, database_path: str, seed: int, progress: bool = T
             num_classes=len(archives.CLASSES),
             seed=seed,
             cache_dir="",
-            num_clients=0,
-            writer_heterogeneity=0.0,
             progress=progress,
         )
     )

@@ -22,8 +22,6 @@ def options(client_data, num_classes=62, seed=0, cache_dir=""):
         num_classes=num_classes,
         seed=seed,
         cache_dir=str(cache_dir),
-        num_clients=0,
-        writer_heterogeneity=0.0,
         progress=False,
     )
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 import sqlite3
+import types
 
 import numpy as np
 import pytest
@@ -49,7 +50,9 @@ def cache(tmp_path):
 
 def _load(cache, num_clients=120):
     options = small_files.options("tff", TASK.num_classes, cache_dir=cache)
-    return sources.load(dataclasses.replace(options, num_clients=num_clients), TASK.sources)
+    return sources.load(
+        dataclasses.replace(options, settings=types.SimpleNamespace(num_clients=num_clients)), TASK.sources
+    )
 
 
 def _padded(*ids):

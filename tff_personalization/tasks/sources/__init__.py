@@ -5,6 +5,7 @@ import importlib
 import os
 import re
 from collections.abc import Callable, Mapping
+from typing import Any
 
 from tff_personalization import errors, registries, seeds
 from tff_personalization.settings import Group, Setting
@@ -55,22 +56,18 @@ class SourceOptions:
         num_classes: 62 (digits and letters), 10 (digits), or 90 (characters of text).
         seed: the run's seed.
         cache_dir: where downloads are kept; "" for the source's own default.
-        num_clients: how many clients to generate, for a synthetic source.
-        writer_heterogeneity: how much generated writers differ, for a synthetic source.
         progress: whether to show a progress bar while reading.
         needs_clients: whether data that does not name its examples' clients is refused.
-        settings: the values of the source's own group of settings, for a source that has one.
+        settings: the values of the source's own settings: a group of the type that its catalogue has for it.
     """
 
     client_data: str
     num_classes: int
     seed: int
     cache_dir: str
-    num_clients: int
-    writer_heterogeneity: float
     progress: bool = True
     needs_clients: bool = True
-    settings: Group = dataclasses.field(default_factory=Group)
+    settings: Any = dataclasses.field(default_factory=Group)
 
 
 # What Python makes of bytes that are not UTF-8, such as in the name of a folder; it cannot be written.

@@ -61,21 +61,19 @@ _LARGEST_SIDE, _MARGIN = 21.0, 2.5
 
 
 def load(options: sources.SourceOptions) -> archives.CharacterArchive:
-    """Synthetic handwriting of `options.num_clients` writers, generated once and cached in `options.cache_dir`.
+    """Synthetic handwriting of `num_clients` writers, generated once and cached in `options.cache_dir`.
 
     Writer i does not depend on the number of writers. With 10 classes the same writers give only their digits.
 
     Raises:
-        UserError: the heterogeneity is negative, there is no writer, or the cache directory cannot be written.
+        UserError: the heterogeneity is infinite, or the cache directory cannot be written.
     """
-    heterogeneity, writers = float(options.writer_heterogeneity), options.num_clients
-    if not 0 <= heterogeneity < math.inf:
+    heterogeneity, writers = float(options.settings.writer_heterogeneity), options.settings.num_clients
+    if heterogeneity == math.inf:
         raise errors.UserError(
             f"--writer_heterogeneity={heterogeneity:g}: give a number from 0 (all writers alike) or more; 1 is the "
             "default."
         )
-    if writers < 1:
-        raise errors.UserError(f"--num_clients={writers}: give the number of writers to generate, at least 1.")
     try:
         archive_cache.root_of(options.cache_dir).mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -223,7 +221,8 @@ _BLUR = _blur()
 
 def _draw_all(options: sources.SourceOptions, allocate: archive_cache.Allocate) -> archives.CharacterArchive:
     """Draws the examples of every writer."""
-    numbers = sorted(range(options.num_clients), key=_name)
+    heterogeneity = float(options.settings.writer_heterogeneity)
+    numbers = sorted(range(options.settings.num_clients), key=_name)
     written = [_kept_examples(options, writer) for writer in numbers]
     counts = np.array([[np.sum(is_test == part) for _, is_test in written] for part in (False, True)])
     stops = np.cumsum(counts).reshape(2, -1)
@@ -232,7 +231,7 @@ def _draw_all(options: sources.SourceOptions, allocate: archive_cache.Allocate) 
 
     def draw_into_place(index: int) -> None:
         writers_labels, is_test = written[index]
-        drawn = draw(options.seed, numbers[index], writers_labels, options.writer_heterogeneity)
+        drawn = draw(options.seed, numbers[index], writers_labels, heterogeneity)
         for part in (0, 1):
             place = slice(stops[part, index] - counts[part, index], stops[part, index])
             images[place], labels[place] = drawn[is_test == part], writers_labels[is_test == part]
@@ -251,7 +250,7 @@ def _draw_all(options: sources.SourceOptions, allocate: archive_cache.Allocate) 
         counts,
         tuple(map(_name, numbers)),
         archives.CLASSES[: options.num_classes],
-        f"synthetic handwriting, {len(numbers)} writers, heterogeneity {float(options.writer_heterogeneity):g}",
+        f"synthetic handwriting, {len(numbers)} writers, heterogeneity {heterogeneity:g}",
     )
 
 

@@ -23,7 +23,7 @@ _stackoverflow = tff.simulation.datasets.stackoverflow
 
 
 def load(options: sources.SourceOptions) -> archives.Archive:
-    """Draws `options.num_clients` users that are in both splits by the seed; sequences of 20 words.
+    """Draws `num_clients` users that are in both splits by the seed; sequences of 20 words.
 
     The files `stackoverflow.sqlite` and `stackoverflow.word_count` are kept in `options.cache_dir`, by default TFF's
     own `~/.tff`.
@@ -42,6 +42,7 @@ def load(options: sources.SourceOptions) -> archives.Archive:
         _vocabulary(cache),
         word_lstm.LENGTH,
     )
+    num_clients = options.settings.num_clients
     try:
         train, _, test = _stackoverflow.load_data(cache_dir=cache)
         both = sorted(set(train.client_ids) & set(test.client_ids))
@@ -51,9 +52,9 @@ def load(options: sources.SourceOptions) -> archives.Archive:
             test,
             lambda x, y: (tf.cast(x, tf.int32), tf.cast(y, tf.int32)),
             word_lstm.NEXT_WORD.names,
-            f"TFF's Stack Overflow, {min(options.num_clients, len(both))} of {len(both):,} users",
+            f"TFF's Stack Overflow, {min(num_clients, len(both))} of {len(both):,} users",
             lambda dataset: preprocess(dataset).unbatch(),
-            clients=[both[i] for i in order[: options.num_clients]],
+            clients=[both[i] for i in order[:num_clients]],
         )
     except (tf.errors.OpError, sqlite3.Error, ValueError, errors.UserError) as error:
         raise errors.UserError(
