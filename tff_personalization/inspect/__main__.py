@@ -35,7 +35,7 @@ def _settings() -> dict[str, Setting]:
 
 def describe(archive: archives.Archive) -> list[str]:
     """Describes the archive, one fact a line."""
-    counts = np.bincount(archive.client_index, minlength=len(archive.clients))
+    counts = archive.counts.sum(axis=0)
     counts = counts[counts > 0]
     test = int(archive.is_test.sum())
     low, middle, high = counts.min(), np.median(counts), counts.max()

@@ -201,10 +201,7 @@ class _NewEntry:
 
 
 def _metadata(archive: archives.CharacterArchive) -> dict:
-    counts = [
-        np.bincount(archive.client_index[archive.is_test == is_test], minlength=len(archive.clients)).tolist()
-        for is_test in (False, True)
-    ]
+    train_counts, test_counts = archive.counts.tolist()
     return {
         "source": archive.source,
         "notes": archive.notes,
@@ -212,8 +209,8 @@ def _metadata(archive: archives.CharacterArchive) -> dict:
         "parts_as_meant": archive.parts_as_meant,
         "classes": archive.classes,
         "writers": archive.clients,
-        "train_counts": counts[0],
-        "test_counts": counts[1],
+        "train_counts": train_counts,
+        "test_counts": test_counts,
     }
 
 

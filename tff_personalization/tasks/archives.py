@@ -112,6 +112,12 @@ class Archive:
         """The name of each example's client, shape (N,). It is large, and made again at every call."""
         return np.array(self.clients)[self.client_index]
 
+    @property
+    def counts(self) -> np.ndarray:
+        """Each client's number of train examples, and of test examples: int, shape (2, C)."""
+        place = self.is_test * np.int64(len(self.clients)) + self.client_index
+        return np.bincount(place, minlength=2 * len(self.clients)).reshape(2, -1)
+
     def select(self, keep: np.ndarray, **changes: Any) -> Self:
         """The examples for which the bool array `keep`, shape (N,), is true. `changes` replaces other attributes."""
         parts = {name: getattr(self, name)[keep] for name in ("x", "y", "client_index", "is_test")}

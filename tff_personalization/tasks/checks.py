@@ -216,9 +216,7 @@ def _near_duplicates(archive: archives.CharacterArchive, leaked: np.ndarray) -> 
 
 def _parts(archive: archives.Archive) -> Iterator[Finding]:
     """Clients without a train or a test part."""
-    counts = np.stack(
-        [np.bincount(archive.client_index[archive.is_test == part], minlength=len(archive.clients)) for part in (0, 1)]
-    )
+    counts = archive.counts
     present = counts.sum(axis=0) > 0
     for part, word, cannot in ((0, "train", "personalized for"), (1, "test", "evaluated, and count in no average")):
         lacking = np.flatnonzero((counts[part] == 0) & present)

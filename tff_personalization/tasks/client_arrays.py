@@ -88,9 +88,8 @@ def to_client_data(archive: archives.Archive) -> tuple[ClientArrays, ClientArray
 
     An archive in the order of `Archive.from_counts` is not copied.
     """
-    num_clients = len(archive.clients)
-    place = archive.is_test * np.int64(num_clients) + archive.client_index
-    counts = np.bincount(place, minlength=2 * num_clients).reshape(2, num_clients)
+    counts = archive.counts
+    place = archive.is_test * np.int64(len(archive.clients)) + archive.client_index
     x, y = archive.x, archive.y.astype(np.float32 if archive.y.dtype.kind == "f" else np.int32, copy=False)
     if (place[1:] < place[:-1]).any():
         order = np.argsort(place, kind="stable")

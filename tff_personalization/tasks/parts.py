@@ -11,14 +11,6 @@ import numpy as np
 from tff_personalization.tasks import archives
 
 
-def in_one_part(archive: archives.Archive) -> tuple[np.ndarray, np.ndarray]:
-    """The indices of the clients that have only train examples, and of those that have only test examples."""
-    counts = np.bincount(
-        archive.is_test * np.int64(len(archive.clients)) + archive.client_index, minlength=2 * len(archive.clients)
-    ).reshape(2, -1)
-    return (np.flatnonzero((counts[part] > 0) & (counts[1 - part] == 0)) for part in (0, 1))  # type: ignore[return-value]
-
-
 def resolve(archive: archives.Archive, num_classes: int, rng: np.random.Generator) -> archives.Archive:
     """The data with a split of clients that are in one part only, 80:20 at random. Of characters, keeps some classes.
 
@@ -30,15 +22,14 @@ def resolve(archive: archives.Archive, num_classes: int, rng: np.random.Generato
             only is decided by all classes.
         rng: source of the random split.
     """
-    train_only, test_only = in_one_part(archive)
-    everybody = len(np.unique(archive.client_index))
+    trains, tests = archive.counts > 0
+    train_only, test_only = np.flatnonzero(trains & ~tests), np.flatnonzero(tests & ~trains)
+    alone, everybody = np.flatnonzero(trains ^ tests), (trains | tests).sum()
     if isinstance(archive, archives.CharacterArchive) and len(archive.classes) > num_classes:
         archive = archive.select(archive.y < num_classes, classes=archive.classes[:num_classes])
-    alone = np.union1d(train_only, test_only)
-    examples = np.bincount(archive.client_index, minlength=len(archive.clients))
     if archive.parts_as_meant and len(alone) < everybody:
         return archive
-    if not (examples[alone] > 1).any() or len(test_only) == everybody:
+    if not (archive.counts.sum(axis=0)[alone] > 1).any() or len(test_only) == everybody:
         return archive
     split = np.isin(archive.client_index, alone)
     labels = archive.y[split] if archive.y.ndim == 1 else np.zeros(split.sum(), int)

@@ -80,30 +80,22 @@ def _new_database(path: str) -> Iterator[sqlite3.Connection]:
 
 def _write(connection: sqlite3.Connection, archive: archives.Archive, prefix: str, progress: bool) -> None:
     """Adds the examples, client by client, to the splits `<prefix>train` and `<prefix>test`."""
+    splits = (f"{prefix}train", f"{prefix}test")
     order = np.lexsort((archive.is_test, archive.client_index))
     rows = (
         (
-            f"{prefix}{_part(archive.is_test[i])}",
+            splits[int(archive.is_test[i])],
             archive.clients[archive.client_index[i]],
             _serialize(archive.x[i], archive.y[i]),
         )
         for i in tqdm.tqdm(order, desc=f"Writing {prefix}*", unit=" examples", disable=not progress)
     )
     connection.executemany("INSERT INTO examples VALUES (?, ?, ?)", rows)
-    for is_test in (False, True):
-        counts = np.bincount(archive.client_index[archive.is_test == is_test], minlength=len(archive.clients))
+    for split, counts in zip(splits, archive.counts.tolist(), strict=True):
         connection.executemany(
             "INSERT INTO client_metadata VALUES (?, ?, ?)",
-            [
-                (client, f"{prefix}{_part(is_test)}", count)
-                for client, count in zip(archive.clients, counts.tolist(), strict=True)
-                if count
-            ],
+            [(client, split, count) for client, count in zip(archive.clients, counts, strict=True) if count],
         )
-
-
-def _part(is_test: bool) -> str:
-    return "test" if is_test else "train"
 
 
 def _serialize(image: np.ndarray, label: int) -> bytes:
