@@ -143,28 +143,25 @@ class CharacterArchive(Archive):
         return self.y
 
 
-def split_by_client(
-    labels: np.ndarray, client: np.ndarray, rng: np.random.Generator, test_fraction: float = 0.2
-) -> np.ndarray:
+def split_by_client(labels: np.ndarray, client: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """Splits each client's examples into a train and a test part, stratified by class.
 
-    It is a systematic sample: it orders the client's examples by class and takes every fifth (for a fifth) from a
-    random start. So every example has the same probability. The test part has each class's share, rounded down or up,
-    and never all examples of a class that has two or more.
+    It is a systematic sample: it orders the client's examples by class and takes every fifth from a random start. So
+    every example has the same probability. The test part has each class's share, rounded down or up, and never all
+    examples of a class that has two or more.
 
     Args:
         labels: int, shape (N,).
         client: shape (N,).
         rng: source of the random choice.
-        test_fraction: in (0, ½].
 
     Returns:
-        bool, shape (N,), true for the test part. It has `test_fraction` of each client's examples, rounded, and at
-        least one if the client has two or more.
+        bool, shape (N,), true for the test part. It has a fifth of each client's examples, rounded, and at least one if
+        the client has two or more.
     """
     is_test = np.zeros(len(labels), bool)
     for _, examples in sorted(_indices_by(client).items()):
-        wanted = max(1, round(test_fraction * len(examples))) if len(examples) > 1 else 0
+        wanted = max(1, round(len(examples) / 5)) if len(examples) > 1 else 0
         by_class = list(_indices_by(labels[examples]).values())
         line = [examples[rng.permutation(by_class[i])] for i in rng.permutation(len(by_class))]
         places = (np.arange(wanted) + rng.random()) * (len(examples) / max(wanted, 1))

@@ -41,17 +41,16 @@ def load(options: sources.SourceOptions) -> archives.CharacterArchive:
     )
 
 
-def align_with_forms(labels: np.ndarray, form: np.ndarray = FORM) -> np.ndarray:
+def align_with_forms(labels: np.ndarray) -> np.ndarray:
     """The place of each example on the forms, by the alignment with the fewest deviations (the edit distance).
 
     Args:
         labels: int, shape (N,), of whole forms one after another; some examples may be missing, wrong or added.
-        form: int, shape (F,), the labels of one form.
 
     Returns:
-        int, shape (N,): f * F + p for the example at place p of form f, never decreasing.
+        int, shape (N,): f * len(FORM) + p for the example at place p of form f, never decreasing.
     """
-    expected = np.tile(form, max(1, round(len(labels) / len(form))))
+    expected = np.tile(FORM, max(1, round(len(labels) / len(FORM))))
     places = np.arange(len(expected) + 1)
     # cost[i, j]: the fewest deviations between the first i labels and the first j places of the forms.
     cost = np.empty((len(labels) + 1, len(places)), int)

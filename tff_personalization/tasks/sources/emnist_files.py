@@ -130,7 +130,6 @@ def _read_idx(
 ) -> archives.CharacterArchive:
     gathered = gathering.Gathered(gathering.name_of(options.client_data))
     has_clients = True
-    usually = "transposed"
     labels_of = {file: _idx(group["labels"]) for file, group in groups.items()}
     usual = _codes(labels_of[file][:, 0] if labels_of[file].ndim == 2 else labels_of[file] for file in groups)
     for file, group in groups.items():
@@ -151,7 +150,7 @@ def _read_idx(
         with gathering.bar_of(options, len(images)) as bar:
             _add(gathered, str(file), images, labels, writers, is_test, codes, bar)
     form = f"IDX files, {', '.join(sorted(file.name for file in groups))}"
-    return gathered.archive(allocate, form, has_clients=has_clients, usually=usually)
+    return gathered.archive(allocate, form, has_clients=has_clients, usually="transposed")
 
 
 def _add(

@@ -75,7 +75,6 @@ class Gathered:
         has_clients: bool = True,
         each_client: bool = False,
         usually: str = "upright",
-        notes: Sequence[str] = (),
     ) -> archives.CharacterArchive:
         """The archive of all added examples, with upright images, ink 255 on 0.
 
@@ -85,7 +84,6 @@ class Gathered:
             has_clients: as in the archive.
             each_client: find the polarity of each client's images separately.
             usually: the usual orientation of this form; "transposed" images are turned, unless they look upright.
-            notes: more findings.
 
         Raises:
             UserError: nothing was added.
@@ -128,7 +126,7 @@ class Gathered:
             writers,
             archives.CLASSES,
             f"{self.name}, {who}",
-            notes=(line, *notes),
+            notes=(line,),
             has_clients=has_clients,
         )
 

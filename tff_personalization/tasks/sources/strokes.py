@@ -181,7 +181,7 @@ class Family:
     """The possible repertoires of one family.
 
     Attributes:
-        classes: int, shape (C,), indices into `client_data.CLASSES`.
+        classes: int, shape (C,), indices into `archives.CLASSES`.
         repertoires: int, shape (A, C), the form of each class; no form comes twice in a row.
         cumulative: float, shape (A,), the cumulative probability of the repertoires over the population.
     """
