@@ -161,7 +161,8 @@ def contents(of: study.Study) -> dict[str, Any]:
     """The contents of verdicts.json for a study; UserError if its metric is not accuracy, as in the claims."""
     if (called := metric.of(of.runs)) != metric.ACCURACY:
         raise UserError(
-            f"{of.directory}: the paper's claims are about accuracy, and these runs measure {called.name!r}"
+            f"{of.directory}: these runs measure {called.name!r}, but the paper's claims are about accuracy: use "
+            "analysis.compare_methods"
         )
     return {"verdicts": judge(of)}
 

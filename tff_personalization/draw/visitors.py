@@ -165,7 +165,7 @@ class Visitor:
         )
         read = read.select(read.labels < len(self._classes))
         if not len(read.labels):
-            raise errors.UserError(f"{name} has none of the characters that this run's model knows.")
+            raise errors.UserError(f"{name}: no character that this model knows: load another archive.")
         if len(read.labels) > self._most_examples:
             raise errors.UserError(f"{name} holds {len(read.labels)} examples: at most {self._most_examples} are kept.")
         writers = np.unique(read.client).tolist()

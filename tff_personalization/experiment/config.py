@@ -149,7 +149,7 @@ def from_settings(given: Mapping[str, Any]) -> Experiment:
         plugins.load_again(plugins.split(_listed(given.get("plugin") or [])), {})
         define_flags(flag_values)
         if rest := flag_values(["run_experiment", *arguments])[1:]:
-            raise errors.UserError(f"{rest[0]!r} is not a setting.")
+            raise errors.UserError(f"{rest[0]!r} is not a setting: give names of flags with their values.")
         return from_flags(flag_values)
     except flags.Error as error:
         raise errors.UserError(startup.plain(error)) from error

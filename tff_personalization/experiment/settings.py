@@ -67,17 +67,15 @@ class Rounds(EvaluationsBetweenRounds):
     )
     rounds_from: Setting[str | None] = Setting(
         None,
-        "Directory of a finished run with the same rounds, with only the first of them, or with the same ones before "
-        "the second stage, such as FedAvg's for personalized_fed_avg. Reuses them instead of computing them again; no "
-        "number changes. Default: searches the runs beside this one that the same code made; none: computes all.",
+        "Finished run whose rounds are reused: all, the first ones, or those before the second stage. Results do not "
+        "change. Default: search --output_dir for a run of the same code. none: compute all rounds.",
         theme="run",
         kind=str,
     )
     participants: Setting[int | None] = Setting(
         None,
-        "Clients that took part in training and are evaluated at the end on their own test parts: the main strategy "
-        "from the global model and, if the method has one, the model that each client keeps (kept). Default: as many "
-        "as there are test clients with such a method, else none.",
+        "Number of train clients that took part and are evaluated on their own test parts, with the main strategy and "
+        "with the model that they keep. Default: as many as test clients if the method's clients keep a model, else 0.",
         theme="personalization",
         kind=int,
         least=0,
@@ -101,8 +99,8 @@ class RunSettings(Rounds, federated_data.Settings):
     )
     personalization_examples: Setting[list[str]] = Setting(
         [],
-        "Evaluate at the end also with the train part of each test client cut to these numbers of examples, such as "
-        "0,1,5,20,all. They are drawn at random; a smaller draw is part of each larger one. Default: only all.",
+        "Also evaluate with fewer train examples for each test client, such as 0,1,5,20,all. Drawn at random; smaller "
+        "sets are part of larger ones. Default: all.",
         theme="personalization",
         item=(_number_of_examples, "a number of examples, or all"),
     )

@@ -107,7 +107,8 @@ def head_layers(model: tf.keras.Model, layers: list[Layer], head: int | Sequence
     if isinstance(head, int):
         if not 0 < head <= len(layers):
             raise errors.UserError(
-                f"head={head}: the Keras model {model.name!r} has {len(layers)} layers with weights."
+                f"head={head}: the Keras model {model.name!r} has {len(layers)} layers with weights: "
+                f"give 1 to {len(layers)}."
             )
         return layers[-head:]
     names = [head] if isinstance(head, str) else list(head)

@@ -192,7 +192,7 @@ def _check(path: pathlib.Path, experiment: config_lib.Experiment) -> tuple[finis
         rounds, has, differ, first = _common(dict(run.config["flags"]), json.loads(json.dumps(experiment.as_json())))
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise errors.UserError(
-            f"{path}: not a run directory of this version of the program ({type(error).__name__})."
+            f"{path}: this version of the program cannot read this run ({type(error).__name__}): give another run."
         ) from error
     if differ:
         raise errors.UserError(

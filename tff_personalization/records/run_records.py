@@ -288,7 +288,7 @@ class Run:
         epochs = summary["personalization_epochs"]
         for epoch in (0, epochs):
             if epoch not in by_epoch or by_epoch[epoch].isna().any():
-                raise UserError(f"{path}: column accuracy: missing for some client with test examples in epoch {epoch}")
+                raise UserError(f"{path}: column accuracy: missing for a client in epoch {epoch}; repeat the run")
         before = clients[clients["epoch"] == 0].set_index("client")
         gains = pd.DataFrame(
             {

@@ -129,7 +129,10 @@ class Sweep:
         try:
             self.directory.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise errors.UserError(f"--output_dir: {self.directory} cannot be made ({error.strerror}).") from error
+            raise errors.UserError(
+                f"--output_dir: {self.directory} cannot be made ({error.strerror}): give a directory that you may "
+                "write to."
+            ) from error
         processes = run_processes.RunProcesses[int](self._at_once)
         started, done = time.monotonic(), 0
         try:

@@ -47,15 +47,15 @@ class Settings(sources.Handwriting, partitions.Natural, partitions.Skewed, parti
     validation_clients = Setting(0, "Number of clients used for validation instead of training.", theme="data", least=0)
     test_clients: Setting[int | None] = Setting(
         None,
-        "Number of held-out test clients. Default: 900 of every 3,400 clients, rounded.",
+        "Number of held-out test clients. Default: 900/3,400 (26 %) of the clients.",
         theme="data",
         kind=int,
         least=1,
     )
     evaluate_on = Setting(
         "test",
-        "Which clients are evaluated. validation: the validation clients, in the place of the test clients, which take "
-        "no part. For runs that only choose settings; a sweep's [search] makes its trials so.",
+        "Which clients are evaluated at the end. validation: only the validation clients, never the test clients. The "
+        "trials of a [search] use it.",
         theme="data",
         choices=("test", "validation"),
     )
@@ -201,7 +201,10 @@ def load(config: Settings, look: bool = False, of_source: Group | None = None) -
             "nothing can be evaluated: name others with --test_client_ids, or use clients with two examples or more."
         )
     if not np.sum([train.num_examples(client) for client in split.train]):
-        raise errors.UserError(f"--client_data={config.client_data}: no train client has a training example.")
+        raise errors.UserError(
+            f"--client_data={config.client_data}: no train client has a train example: use other client data or other "
+            "--test_client_ids."
+        )
     return FederatedData(train, test, split, source, _sha256(archive), archive.notes, findings, examples_sha256)
 
 

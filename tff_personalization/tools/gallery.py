@@ -60,7 +60,9 @@ def _recorded(run: finished_run.FinishedRun) -> pd.DataFrame:
         )
     table = run.clients[run.clients["strategy"] == writers.STRATEGY]
     if table.empty:
-        raise errors.UserError(f"{run.directory}: it was not evaluated with --strategies={writers.STRATEGY}.")
+        raise errors.UserError(
+            f"{run.directory}: not evaluated with --strategies={writers.STRATEGY}: repeat the run with this strategy."
+        )
     return table.set_index(["client", "epoch"])
 
 

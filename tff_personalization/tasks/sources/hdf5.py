@@ -87,13 +87,13 @@ def _snippets(where: str, group: Any) -> list[bytes]:
         raise errors.UserError(f"{where} has no 'snippets', which TFF's Shakespeare has.")
     values = np.ravel(_array(where, "snippets", group["snippets"])).tolist()
     if not all(isinstance(value, bytes | str) for value in values):
-        raise errors.UserError(f"{where}: the snippets are not strings.")
+        raise errors.UserError(f"{where}: the snippets are not strings: make the file again.")
     return [value.encode() if isinstance(value, str) else value for value in values]
 
 
 def _array(where: str, name: str, values: Any) -> np.ndarray:
     if not hasattr(values, "shape") or len(values.shape) == 0:
-        raise errors.UserError(f"{where}: '{name}' is not an array.")
+        raise errors.UserError(f"{where}: '{name}' is not an array: make the file again.")
     if values.size * values.dtype.itemsize > 2**32:
         raise errors.UserError(f"{where}: '{name}' declares {values.size * values.dtype.itemsize / 2**30:.0f} GiB.")
     return values[()]

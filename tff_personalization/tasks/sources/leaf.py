@@ -53,7 +53,7 @@ def load_text(options: sources.SourceOptions) -> archives.Archive:
     name = gathering.name_of(options.client_data)
     clients = sorted({*parts[0], *parts[1]})
     if not clients:
-        raise errors.UserError(f"{options.client_data}: there is no client in it.")
+        raise errors.UserError(f"{options.client_data}: no client in it: give a folder with LEAF's JSON files.")
     train, test = ({client: part.get(client, []) for client in clients} for part in parts)
     archive = snippets.to_archive(train, test, f"{name}, {len(clients)} roles")
     return snippets.with_note(archive, f"{name}: {_form(files)}")
