@@ -41,14 +41,7 @@ def load_text(options: sources.SourceOptions) -> archives.Archive:
         UserError: if they are missing or malformed.
     """
     files = _files(options)
-    parts: tuple[dict[str, list[bytes]], ...] = ({}, {})
-    for file, client, said in _clients(options, files, _snippets):
-        parts[files[file]].setdefault(client, []).extend(said)
-    name = gathering.name_of(options.client_data)
-    clients = sorted({*parts[0], *parts[1]})
-    train, test = ({client: part.get(client, []) for client in clients} for part in parts)
-    archive = snippets.to_archive(train, test, f"{name}, {len(clients)} roles")
-    return snippets.with_note(archive, f"{name}: {_form(files)}")
+    return snippets.read(options, _form(files), _clients(options, files, _snippets))
 
 
 def _files(options: sources.SourceOptions) -> dict[pathlib.Path, bool]:
@@ -68,8 +61,8 @@ def _read_images(
     options: sources.SourceOptions, files: dict[pathlib.Path, bool], allocate: archive_cache.Allocate
 ) -> archives.CharacterArchive:
     gathered = gathering.Gathered(gathering.name_of(options.client_data))
-    for file, client, (images, labels) in _clients(options, files, _images):
-        gathered.add(client, images, labels, files[file])
+    for is_test, client, (images, labels) in _clients(options, files, _images):
+        gathered.add(client, images, labels, is_test)
     return gathered.archive(allocate, _form(files))
 
 
@@ -101,11 +94,11 @@ def _array(where: str, name: str, values: Any) -> np.ndarray:
 
 def _clients(
     options: sources.SourceOptions, files: dict[pathlib.Path, bool], read: Callable[[str, Any], T]
-) -> Iterator[tuple[pathlib.Path, str, T]]:
-    """Each client of each file: the file, the client's name, and what `read` makes of its place in words and group."""
+) -> Iterator[tuple[bool, str, T]]:
+    """Each client of each file: whether it is a test file, the name, and what `read` makes of its place and group."""
     import h5py  # Imported here, because only these files need it.
 
-    for file in files:
+    for file, is_test in files.items():
         with gathering.plain_damage(file, _KIND, *_DAMAGES), h5py.File(file, "r") as opened:
             clients = opened.get("examples")
             if not isinstance(clients, h5py.Group) or not len(clients):
@@ -117,5 +110,5 @@ def _clients(
                     group = clients[client]
                     if not isinstance(group, h5py.Group):
                         raise errors.UserError(f"{file}: client {client} is not a group, which TFF's form has.")
-                    yield file, client, read(f"{file}: client {client}", group)
+                    yield is_test, client, read(f"{file}: client {client}", group)
                     bar.update()

@@ -46,17 +46,11 @@ def load_text(options: sources.SourceOptions) -> archives.Archive:
         UserError: if it is missing or malformed.
     """
     files = _files(options)
-    parts: tuple[dict[str, list[bytes]], ...] = ({}, {})
-    for file, client, data in _clients(options, files):
-        windows = _Windows(f"{file}: client {client}", data)
-        parts[files[file]].setdefault(client, []).extend(windows.text())
-    name = gathering.name_of(options.client_data)
-    clients = sorted({*parts[0], *parts[1]})
-    if not clients:
-        raise errors.UserError(f"{options.client_data}: no client in it: give a folder with LEAF's JSON files.")
-    train, test = ({client: part.get(client, []) for client in clients} for part in parts)
-    archive = snippets.to_archive(train, test, f"{name}, {len(clients)} roles")
-    return snippets.with_note(archive, f"{name}: {_form(files)}")
+    said = (
+        (files[file], client, _text(f"{file}: client {client}", data))
+        for file, client, data in _clients(options, files)
+    )
+    return snippets.read(options, _form(files), said)
 
 
 def _files(options: sources.SourceOptions) -> dict[pathlib.Path, bool]:
@@ -115,7 +109,7 @@ def _clients(
 
 
 def _clients_of(path: pathlib.Path, bar: tqdm.tqdm) -> Iterator[tuple[str, dict[str, list]]]:
-    found: set[str] = set()
+    counted: dict[str, int] = {}
     told: dict[str, Any] = {}
     with (
         gathering.plain_damage(path, _KIND, UnicodeDecodeError, RecursionError),
@@ -131,22 +125,16 @@ def _clients_of(path: pathlib.Path, bar: tqdm.tqdm) -> Iterator[tuple[str, dict[
                 x, y = (data.get(name) if isinstance(data, dict) else None for name in ("x", "y"))
                 if not (isinstance(x, list) and isinstance(y, list) and len(x) == len(y)):
                     raise errors.UserError(f"{path}: client {client} does not have an x and a y of the same length.")
-                if client in found:
-                    raise errors.UserError(f"{path}: client {client} appears more than once: keep one.")
-                found.add(client)
-                told.setdefault("counted", {})[client] = len(x)
+                counted[client] = len(x)
                 yield client, {"x": x, "y": y}
         json_file.end()
-    if "user_data" not in told and not found and "counted" not in told:
+    if not counted:
         raise errors.UserError(f"{path}: there are no clients under 'user_data', which LEAF's form has.")
     users, counts = told.get("users"), told.get("num_samples")
-    if isinstance(users, list) and {str(user) for user in users} != found:
-        missing = sorted({str(user) for user in users} ^ found)
+    if isinstance(users, list) and (missing := sorted({str(user) for user in users} ^ counted.keys())):
         raise errors.UserError(f"{path}: 'users' and 'user_data' do not name the same clients (see {missing[0]}).")
-    if isinstance(users, list) and isinstance(counts, list):
-        counted = told["counted"]
-        if len(counts) != len(users) or any(counted[str(u)] != n for u, n in zip(users, counts, strict=True)):
-            raise errors.UserError(f"{path}: 'num_samples' does not count what 'user_data' has: make the file again.")
+    if isinstance(users, list) and isinstance(counts, list) and counts != [counted[str(user)] for user in users]:
+        raise errors.UserError(f"{path}: 'num_samples' does not count what 'user_data' has: make the file again.")
 
 
 class _Json:
@@ -217,23 +205,16 @@ class _Json:
         )
 
 
-class _Windows:
-    """LEAF's Shakespeare: windows that slide over a role's text, each with its next character."""
-
-    def __init__(self, where: str, data: dict[str, list]):
-        self._windows, self._next = data["x"], data["y"]
-        for window, character in zip(self._windows, self._next, strict=True):
-            if not (isinstance(window, str) and isinstance(character, str) and len(character) == 1):
-                raise errors.UserError(f"{where}: x is not strings, each with the character that follows it in y.")
-
-    def text(self) -> list[bytes]:
-        """The text behind the windows: consecutive windows give one piece."""
-        pieces: list[list[str]] = []
-        expected = None
-        for window, character in zip(self._windows, self._next, strict=True):
-            if window == expected:
-                pieces[-1].append(character)
-            else:
-                pieces.append([window, character])
-            expected = window[1:] + character
-        return ["".join(piece).encode() for piece in pieces]
+def _text(where: str, data: dict[str, list]) -> list[bytes]:
+    """The text behind windows that slide over it, each with its next character: consecutive windows give one piece."""
+    pieces: list[list[str]] = []
+    expected = None
+    for window, character in zip(data["x"], data["y"], strict=True):
+        if not (isinstance(window, str) and isinstance(character, str) and len(character) == 1):
+            raise errors.UserError(f"{where}: x is not strings, each with the character that follows it in y.")
+        if window == expected:
+            pieces[-1].append(character)
+        else:
+            pieces.append([window, character])
+        expected = window[1:] + character
+    return ["".join(piece).encode() for piece in pieces]

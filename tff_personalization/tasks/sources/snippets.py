@@ -7,13 +7,14 @@ client.
 import collections
 import dataclasses
 import os
+from collections.abc import Iterable
 
 import numpy as np
 
 from tff_personalization import errors
 from tff_personalization.models import characters
 from tff_personalization.tasks import archives, sources
-from tff_personalization.tasks.sources import sqlite
+from tff_personalization.tasks.sources import gathering, sqlite
 
 
 def load(options: sources.SourceOptions) -> archives.Archive:
@@ -22,13 +23,9 @@ def load(options: sources.SourceOptions) -> archives.Archive:
     Raises:
         UserError: if the file is missing, incomplete or malformed.
     """
-    return read(options.client_data, options.num_classes)
-
-
-def read(path: str, num_classes: int) -> archives.Archive:
-    """As `load`, for the database at `path`."""
+    path = options.client_data
     with sqlite.open_database(path) as connection:
-        splits, metadata = sqlite.read_index(path, connection, num_classes)
+        splits, metadata = sqlite.read_index(path, connection, options.num_classes)
         rows = connection.execute(
             "SELECT split_name, client_id, serialized_example_proto FROM examples WHERE split_name IN (?, ?)",
             splits,
@@ -44,7 +41,23 @@ def read(path: str, num_classes: int) -> archives.Archive:
     train, test = ({client: parts[split, client] for client in clients} for split in splits)
     stem = os.path.splitext(os.path.basename(path))[0]
     archive = to_archive(train, test, description or f"{stem}, {len(clients)} roles")
-    return with_note(archive, f"{path}: TFF's SQLite form")
+    return _with_note(archive, f"{path}: TFF's SQLite form")
+
+
+def read(options: sources.SourceOptions, form: str, said: Iterable[tuple[bool, str, list[bytes]]]) -> archives.Archive:
+    """The archive of snippets that are read client by client.
+
+    Args:
+        options: names the data.
+        form: the form of the data, in words.
+        said: whether snippets belong to the test part, their client, and the snippets. A client may come again.
+    """
+    parts: tuple[dict[str, list[bytes]], ...] = ({}, {})
+    for is_test, client, mine in said:
+        parts[is_test].setdefault(client, []).extend(mine)
+    name, clients = gathering.name_of(options.client_data), sorted({*parts[0], *parts[1]})
+    train, test = ({client: part.get(client, []) for client in clients} for part in parts)
+    return _with_note(to_archive(train, test, f"{name}, {len(clients)} roles"), f"{name}: {form}")
 
 
 def to_archive(train: dict[str, list[bytes]], test: dict[str, list[bytes]], source: str) -> archives.Archive:
@@ -62,7 +75,7 @@ def to_archive(train: dict[str, list[bytes]], test: dict[str, list[bytes]], sour
     return archives.Archive.from_counts(x, y, counts, clients, characters.CLASSES, source)
 
 
-def with_note(archive: archives.Archive, form: str) -> archives.Archive:
+def _with_note(archive: archives.Archive, form: str) -> archives.Archive:
     """The archive with a line that says what was found; `form` is the data's name and form."""
     found = (
         f"{form}; {len(archive.clients):,} roles, {len(archive.y):,} sequences, {archive.is_test.sum():,} of them test."

@@ -21,7 +21,7 @@ def load(options: sources.SourceOptions) -> archives.Archive:
     path = download.database(
         FILE_NAME, options.cache_dir, _load_data, "--client_data=plays, or the path of an .sqlite file"
     )
-    archive = snippets.read(path, options.num_classes)
+    archive = snippets.load(dataclasses.replace(options, client_data=path))
     if len(archive.clients) == _ROLES:
         archive = dataclasses.replace(archive, source="TFF's Shakespeare")
     return archive
