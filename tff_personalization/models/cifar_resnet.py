@@ -11,6 +11,7 @@ import tensorflow_federated as tff
 
 CROP = 24
 IMAGE = tf.TensorSpec([CROP, CROP, 3], tf.uint8)
+CLASSES = tuple(f"class {number}" for number in range(100))  # TFF's file names CIFAR-100's classes by number
 
 
 def build_resnet18(num_classes: int, rng: np.random.Generator | None = None) -> tf.keras.Model:

@@ -185,10 +185,8 @@ class _NewEntry:
             tempfile.TemporaryDirectory(prefix=_PARTIAL, dir=parent, ignore_cleanup_errors=True)
         )
         _lock(temporary, self._stack)
-        directory = pathlib.Path(
-            temporary, self._entry.directory.name
-        )  # with the permissions that the user's mask gives
-        directory.mkdir()
+        directory = pathlib.Path(temporary, self._entry.directory.name)
+        directory.mkdir()  # with the permissions that the user's mask gives
         return directory
 
     def _give_up(self, error: OSError) -> None:

@@ -124,12 +124,9 @@ def _orientation_and_labels(archive: archives.CharacterArchive) -> Iterator[Find
             "that their labels name. Turn them.",
         )
         return
-    chosen = np.unique(np.linspace(0, len(archive.clients) - 1, _MOST_WRITERS).astype(int))
-    order = np.argsort(archive.client_index, kind="stable")
-    starts = np.searchsorted(archive.client_index[order], [chosen, chosen + 1])
     wrong: dict[str, list[int]] = {}
-    for client, start, stop in zip(chosen.tolist(), *starts.tolist(), strict=True):
-        mine = np.sort(order[start:stop][:: max(1, (stop - start) // _PER_WRITER)])
+    for client, mine in _some_clients(archive, _MOST_WRITERS):
+        mine = mine[:: max(1, len(mine) // _PER_WRITER)]
         if len(mine) < 20 or len(np.unique(archive.y[mine])) < _LEAST_CLASSES:
             continue
         images = _ink(archive.images[mine])
@@ -139,6 +136,14 @@ def _orientation_and_labels(archive: archives.CharacterArchive) -> Iterator[Find
             wrong.setdefault(references.ORIENTATIONS[best], []).append(client)
     for orientation, clients in wrong.items():
         yield Finding("orientation", f"{_named(archive, np.array(clients))} seem to have {orientation} images.")
+
+
+def _some_clients(archive: archives.Archive, most: int) -> Iterator[tuple[int, np.ndarray]]:
+    """At most so many clients, from all over the archive, each with the sorted indices of its examples."""
+    chosen = np.unique(np.linspace(0, len(archive.clients) - 1, most).astype(int))
+    order = np.argsort(archive.client_index, kind="stable")
+    starts, stops = np.searchsorted(archive.client_index[order], [chosen, chosen + 1])
+    return ((client, order[start:stop]) for client, start, stop in zip(chosen, starts, stops, strict=True))
 
 
 def hashes(images: np.ndarray) -> np.ndarray:
@@ -198,12 +203,9 @@ def _many(count: int, of: int) -> bool:
 
 def _near_duplicates(archive: archives.CharacterArchive, leaked: np.ndarray) -> int:
     """How many test images are nearly equal to a train image of the same client, for a sample of clients."""
-    chosen = np.unique(np.linspace(0, len(archive.clients) - 1, _MOST_PAIRED).astype(int))
-    order = np.argsort(archive.client_index, kind="stable")
-    starts = np.searchsorted(archive.client_index[order], [chosen, chosen + 1])
     near = 0
-    for start, stop in zip(*starts.tolist(), strict=True):
-        mine = order[start:stop][:2000]
+    for _, mine in _some_clients(archive, _MOST_PAIRED):
+        mine = mine[:2000]
         tested, trained = mine[archive.is_test[mine] & ~leaked[mine]], mine[~archive.is_test[mine]]
         if not len(tested) or not len(trained):
             continue

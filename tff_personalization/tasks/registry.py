@@ -290,7 +290,7 @@ def _resnet18(num_classes: int, rng: np.random.Generator) -> Network:
 register(
     "cifar100",
     Task(
-        outputs.classes([f"class {number}" for number in range(100)]),  # TFF's file names them by number
+        outputs.classes(cifar_resnet.CLASSES),
         cifar_resnet.IMAGE,
         {"resnet18": _resnet18},
         sources.CIFAR,

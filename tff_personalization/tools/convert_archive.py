@@ -3,9 +3,8 @@
     python -m tff_personalization.tools.convert_archive ARCHIVE.npz OUT.sqlite [--seed=0]
 
 The splits are all_train and all_test and, if there are digits, digits_only_train and digits_only_test. The clients that
-the archive holds out are in the test splits only. As in Federated
-EMNIST, pixels are 1.0 for background and 0.0 for ink. A separate table holds the archive's description, so that
-converted data is not mistaken for other data.
+the archive holds out are in the test splits only. As in Federated EMNIST, pixels are 1.0 for background and 0.0 for
+ink. A separate table holds the archive's description, so that converted data is not mistaken for other data.
 """
 
 import contextlib

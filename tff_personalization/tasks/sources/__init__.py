@@ -153,9 +153,8 @@ class WithSettings:
 
 def own(**named: Load | WithSettings) -> Catalogue:
     """A catalogue of sources by name, the default first. `conversions` has functions that make an archive."""
-    with_settings = {name: source for name, source in named.items() if isinstance(source, WithSettings)}
     loads = {name: source.load if isinstance(source, WithSettings) else source for name, source in named.items()}
-    return Catalogue(loads, {}, {name: source.settings for name, source in with_settings.items()})
+    return Catalogue(loads, {}, {name: of.settings for name, of in named.items() if isinstance(of, WithSettings)})
 
 
 IMAGES = Catalogue(

@@ -113,16 +113,16 @@ class Gathered:
             chunk = order[start : start + _CHUNK]
             part = np.where(invert[index[chunk], None, None], 255 - pixels[chunk], pixels[chunk])
             images[start : start + _CHUNK] = part.swapaxes(1, 2) if usually == "transposed" else part
-        counts = np.bincount(index + is_test * np.int64(len(writers)), minlength=2 * len(writers)).reshape(2, -1)
         who = f"{len(writers):,} writers" if has_clients else "no writers named"
         line = (
             f"{self.name}: {form}; {who}, {len(labels):,} examples, {is_test.sum():,} of them in a test part, "
             f"{len(np.unique(labels))} classes; {found}."
         )
-        return archives.CharacterArchive.from_counts(
+        return archives.CharacterArchive(
             images,
             labels[order],
-            counts,
+            index[order],
+            is_test[order],
             writers,
             archives.CLASSES,
             f"{self.name}, {who}",

@@ -25,7 +25,6 @@ from tff_personalization.tasks.sources import gathering
 
 DIGITS_PREFIX, ALL_PREFIX = "digits_only_", "all_"
 _NUM_DIGITS = 10
-_NUM_PIXELS = archives.IMAGE_SHAPE[0] * archives.IMAGE_SHAPE[1]
 _COLUMNS = {
     "examples": {"split_name", "client_id", "serialized_example_proto"},
     "client_metadata": {"client_id", "split_name", "num_examples"},
@@ -163,7 +162,7 @@ def _check_total(path: str, total: int) -> None:
     if not total:
         raise errors.UserError(f"{path}: client_metadata names no example: {AGAIN}")
     # Checked before memory is allocated for the number in the metadata: pixels take four bytes each in the file.
-    if total * _NUM_PIXELS * 4 > os.path.getsize(path):
+    if total * gathering.PIXELS * 4 > os.path.getsize(path):
         raise errors.UserError(f"{path} is too short for the {total} examples of its client_metadata: {AGAIN}")
 
 
@@ -222,14 +221,15 @@ def _parse(path: str, protos: list[bytes], num_labels: int) -> tuple[np.ndarray,
     import tensorflow as tf  # Imported here: it takes seconds, which a wrong path should not cost.
 
     spec = {
-        "pixels": tf.io.FixedLenFeature([_NUM_PIXELS], tf.float32),
+        "pixels": tf.io.FixedLenFeature([gathering.PIXELS], tf.float32),
         "label": tf.io.FixedLenFeature([], tf.int64),
     }
     try:
         parsed = tf.io.parse_example(tf.constant(protos, tf.string), spec)
     except (tf.errors.InvalidArgumentError, TypeError, ValueError) as error:
         raise errors.UserError(
-            f"{path}: an example is not a tf.Example of pixels, float[{_NUM_PIXELS}], and label, int64: make it again."
+            f"{path}: an example is not a tf.Example of pixels, float[{gathering.PIXELS}], and label, int64: make it "
+            "again."
         ) from error
     pixels, labels = parsed["pixels"].numpy(), parsed["label"].numpy()
     if not (pixels.min() >= 0 and pixels.max() <= 1):

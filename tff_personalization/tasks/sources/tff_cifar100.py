@@ -19,7 +19,6 @@ from tff_personalization.tasks import archives, conversions, sources
 from tff_personalization.tasks.sources import download
 
 FILE_NAME = "cifar100.sqlite"
-CLASSES = tuple(f"class {number}" for number in range(100))  # CIFAR-100's file names them by number
 _PUBLISHED_SIZE = (500, 100)  # clients
 
 
@@ -42,7 +41,7 @@ def load(options: sources.SourceOptions) -> archives.Archive:
     read = {}
     try:
         for name, part in zip(("train", "test"), load_data(cache_dir=os.path.dirname(path)), strict=True):
-            read[name] = conversions.from_client_data(part, None, example, CLASSES, FILE_NAME)
+            read[name] = conversions.from_client_data(part, None, example, cifar_resnet.CLASSES, FILE_NAME)
     except (tf.errors.OpError, sqlite3.Error, ValueError, errors.UserError) as error:
         raise errors.UserError(
             f"{path}: cannot be read as TFF's federated CIFAR-100 ({' '.join(str(error).split())[:200]}): delete it "
@@ -56,6 +55,6 @@ def load(options: sources.SourceOptions) -> archives.Archive:
         np.concatenate([archive.y for archive in read.values()]),
         np.concatenate([np.char.add(f"{name}_", archive.client) for name, archive in read.items()]),
         np.repeat([False, True], [len(archive.y) for archive in read.values()]),
-        CLASSES,
+        cifar_resnet.CLASSES,
         source,
     )
