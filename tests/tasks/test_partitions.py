@@ -26,7 +26,7 @@ def deal(kind, seed=0, made=None, **settings):
     return partitions.deal(made or archive(), np.random.default_rng(seed), kind, **settings)
 
 
-@pytest.mark.parametrize("kind", partitions.CHOICES[1:])
+@pytest.mark.parametrize("kind", list(partitions.SETTINGS)[1:])
 def test_every_example_has_one_owner_and_the_seed_decides_who(kind):
     made = archive()
     first, again, other = (deal(kind, seed, made, clients=30) for seed in (0, 0, 1))
@@ -37,7 +37,7 @@ def test_every_example_has_one_owner_and_the_seed_decides_who(kind):
     assert len(np.unique(first.client_index)) == 30
 
 
-@pytest.mark.parametrize("kind", partitions.CHOICES[1:])
+@pytest.mark.parametrize("kind", list(partitions.SETTINGS)[1:])
 def test_a_clients_two_parts_have_the_same_shares_of_the_classes(kind):
     dealt = deal(kind, clients=30)
     for client in range(30):
@@ -86,7 +86,7 @@ def test_the_smaller_alpha_is_the_more_quantities_differ():
     assert spread[0].min() >= 2
 
 
-@pytest.mark.parametrize("kind", partitions.CHOICES[1:])
+@pytest.mark.parametrize("kind", list(partitions.SETTINGS)[1:])
 def test_nobody_calls_such_clients_writers(kind):
     dealt = deal(kind, clients=30)
     assert "30 made-up clients" in dealt.source

@@ -19,7 +19,6 @@ from tff_personalization.settings import Group, Setting
 from tff_personalization.tasks import archives
 
 NATURAL, DIRICHLET, PATHOLOGICAL, QUANTITY = "natural", "dirichlet", "pathological", "quantity"
-CHOICES = (NATURAL, DIRICHLET, PATHOLOGICAL, QUANTITY)
 DEFAULT_CLIENTS = 100
 _FEWEST = 2  # fewest examples of a client: one for each part
 
@@ -81,7 +80,7 @@ def deal(
     Args:
         archive: the examples; their own clients do not matter.
         rng: source of the random choices.
-        kind: one of `CHOICES` besides natural.
+        kind: a partition of `SETTINGS`, not natural.
         clients: how many to make; None for as many as the archive has, or 100 if it names none.
         alpha: α of the Dirichlet distributions. Clients differ more with a smaller α.
         classes: c, the number of a client's shards, and so the most classes that it can have.

@@ -130,18 +130,17 @@ def _read_idx(
 ) -> archives.CharacterArchive:
     gathered = gathering.Gathered(gathering.name_of(options.client_data))
     has_clients = True
-    labels_of = {file: _idx(group["labels"]) for file, group in groups.items()}
-    usual = _codes(labels_of[file][:, 0] if labels_of[file].ndim == 2 else labels_of[file] for file in groups)
+    columns = {file: np.atleast_2d(_idx(group["labels"]).T) for file, group in groups.items()}
+    usual = _codes(of[0] for of in columns.values())
     for file, group in groups.items():
-        images, labels = _idx(file), labels_of[file]
+        images, (labels, *more) = _idx(file), columns[file]
         writers: np.ndarray = np.zeros(len(labels), int)
         if group["writer"]:
             writers = _idx(group["writer"]).ravel()
-        elif labels.ndim == 2 and labels.shape[1] >= 3:
-            writers = labels[:, 2]
+        elif len(more) >= 2:
+            writers = more[1]
         else:
             has_clients = False
-        labels = labels[:, 0] if labels.ndim == 2 else labels
         codes = usual
         if group["mapping"]:
             with gathering.plain_damage(group["mapping"], "a mapping of labels to characters", ValueError):
