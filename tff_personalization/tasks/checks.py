@@ -139,7 +139,7 @@ def _orientation_and_labels(archive: archives.CharacterArchive) -> Iterator[Find
 
 
 def _some_clients(archive: archives.Archive, most: int) -> Iterator[tuple[int, np.ndarray]]:
-    """At most so many clients, from all over the archive, each with the sorted indices of its examples."""
+    """Up to `most` clients, from all over the archive, each with the sorted indices of its examples."""
     chosen = np.unique(np.linspace(0, len(archive.clients) - 1, most).astype(int))
     order = np.argsort(archive.client_index, kind="stable")
     starts, stops = np.searchsorted(archive.client_index[order], [chosen, chosen + 1])
