@@ -8,6 +8,7 @@ the label. Columns for the client and for train or test are optional.
 """
 
 import csv
+import dataclasses
 import io
 import pathlib
 
@@ -102,16 +103,7 @@ def _rows_of_table(path: pathlib.Path) -> tuple[list[Row], bool]:
         reader = csv.reader(file, delimiter=delimiter, strict=True)
         names = [name.strip() for name in next(reader, [])]
         columns = named_classes.columns(str(path), names)
-        places = {
-            role: names.index(name)
-            for role, name in (
-                ("picture", columns.picture),
-                ("label", columns.label),
-                ("client", columns.client),
-                ("part", columns.part),
-            )
-            if name is not None
-        }
+        places = {role: names.index(name) for role, name in dataclasses.asdict(columns).items() if name is not None}
         rows: list[Row] = []
         for number, cells in enumerate(reader, start=2):
             if not cells:
@@ -119,11 +111,7 @@ def _rows_of_table(path: pathlib.Path) -> tuple[list[Row], bool]:
             if len(cells) != len(names) or any(not cells[place].strip() for place in places.values()):
                 raise errors.UserError(f"{path}, line {number}: {len(names)} cells are expected, and none empty.")
             client = cells[places["client"]].strip() if "client" in places else ""
-            part = (
-                named_classes.is_test(f"{path}, line {number}", [cells[places["part"]]])[0]
-                if "part" in places
-                else False
-            )
+            part = "part" in places and named_classes.is_test(f"{path}, line {number}", [cells[places["part"]]])[0]
             picture = path.parent / cells[places["picture"]].strip().replace("\\", "/")
             rows.append((picture, client, cells[places["label"]].strip(), bool(part)))
     if not rows:
