@@ -97,11 +97,14 @@ def page() -> str:
         "## Left out, and why\n",
         f"{_LEFT_OUT}\n",
         "## What can be combined\n",
-        "+: the program combines them. –: it refuses, because the method does not train what the strategy needs.\n",
-        _table(
-            ("", *(f"`{name}`" for name in chosen)),
-            ((f"`{name}`", *("+" if m.fits(s.needs) else "–" for s in chosen.values())) for name, m in trained.items()),
+        "Every model can be evaluated with every strategy, with these exceptions:\n",
+        *(
+            f"- `{name}` needs {s.needs}: only with {', '.join(f'`--method={m}`' for m in makers)}."
+            for name, s in chosen.items()
+            if len(makers := [m for m, trained_method in trained.items() if trained_method.fits(s.needs)])
+            < len(trained)
         ),
+        "",
         "## Aggregators\n",
         "Methods that read `--aggregator` accept all of these, with a few exceptions that a message explains.\n",
         _table(
