@@ -19,7 +19,7 @@ import numpy as np
 import pandas as pd
 from absl import flags
 
-from analysis import command_line, compare_runs, costs, inference, metric, names, run_labels
+from analysis import command_line, compare_runs, costs, inference, metric, names, run_labels, tables
 from analysis import runs as runs_lib
 from tff_personalization import identity
 from tff_personalization.errors import UserError
@@ -53,8 +53,8 @@ def compare(runs: Sequence[runs_lib.Run]) -> pd.DataFrame:
         positive where it is better, with difference_low and difference_high, and `judged`, its verdict; share_hurt;
         worst_accuracy, of the worst tenth of clients;
         participants_accuracy, of participants with the models that they keep, or else with the main strategy, if they
-        were evaluated (only in the main strategy's row); examples visited in local steps; the costs of training, see
-        `costs.of`; wall_seconds. All are averaged over seeds.
+        were evaluated (only in the main strategy's row); wall_seconds; the costs of training, see `costs.of`. All are
+        averaged over seeds.
 
     Raises:
         UserError: a run has no per-client records, the reference lacks a seed, has other clients, or a run is given
@@ -238,7 +238,6 @@ def _row(group: dict[int, runs_lib.Run], strategy: str, reference: dict[int, run
                 "share_hurt": (gains["gain"] < 0).mean(),
                 "worst_accuracy": worst_mean(gains["personalized"].to_numpy(), run.metric),
                 "participants_accuracy": _of_participants(run, strategy),
-                "examples": run.metrics["examples"].sum() if run.summary["rounds"] else 0,
                 "wall_seconds": run.wall_seconds,
             }
         )
@@ -306,10 +305,10 @@ def _readable(row: pd.Series) -> dict[str, str]:
         "share hurt": f"{row['share_hurt']:.0%}",
         "worst tenth": f"{row['worst_accuracy']:.3f}",
         "participants": f"{row['participants_accuracy']:.3f}" if row["participants_accuracy"] >= 0 else "",
-        "examples": f"{row['examples'] / 1e6:.2f} M",
+        "examples": costs.millions(row["examples"], "M"),
         "all visits": costs.millions(row["visits"], "M"),
         **{name: costs.millions(row[f"bytes_{name}"], "MB") for name in ("down", "up", "kept")},
-        "wall time (s)": costs.MISSING if math.isnan(row["wall_seconds"]) else f"{row['wall_seconds']:,.0f}",
+        "wall time (s)": tables.number(row["wall_seconds"], ",.0f"),
     }
 
 

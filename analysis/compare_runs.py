@@ -21,7 +21,6 @@ LAYOUTS = {"text": tables.text, "markdown": tables.markdown, "latex": tables.lat
 FORMATS = ("text", "csv", "markdown", "latex")
 _TEXT = ("run", "method", "data", "seed")
 _SETTINGS = ("rounds", "target_accuracy")  # columns that are equal in runs that differ only in their seed
-_MISSING = "–"
 
 
 def per_run(runs: Sequence[runs_lib.Run]) -> pd.DataFrame:
@@ -91,7 +90,7 @@ def render(table: pd.DataFrame, form: str) -> str:
     seeds = "seeds" in table
     readable = pd.DataFrame([_readable(row, seeds) for _, row in table.iterrows()])
     spread = "mean (standard deviation over seeds)" if seeds else "mean ± standard deviation over test clients"
-    note = f"Accuracies: {spread}. {costs.WALL_TIME_NOTE} {_MISSING}: not reached or not recorded."
+    note = f"Accuracies: {spread}. {costs.WALL_TIME_NOTE} {tables.MISSING}: not reached or not recorded."
     return in_layout(form, readable, note, table)
 
 
@@ -135,11 +134,8 @@ def _readable(row: pd.Series, seeds: bool) -> dict[str, str]:
     """The cells of one row, rounded for reading."""
 
     def number(name: str, form: str) -> str:
-        if pd.isna(row[name]):
-            return _MISSING
-        spread = row.get(f"{name}_sd_over_seeds")
         # A figure that is the same in all seeds, such as the number of test clients, needs no spread.
-        return f"{row[name]:{form}}" + (f" ({spread:{form.lstrip('+')}})" if spread and not pd.isna(spread) else "")
+        return tables.number(row[name], form, row.get(f"{name}_sd_over_seeds") or None)
 
     def accuracy(kind: str) -> str:
         mean, spread = number(f"{kind}_accuracy_mean", ".4f"), number(f"{kind}_accuracy_sd", ".4f")

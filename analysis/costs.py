@@ -4,10 +4,10 @@ import math
 from typing import Any
 
 from analysis import runs as runs_lib
+from analysis import tables
 from tff_personalization.errors import UserError
 
 NAMES = ("visits", "bytes_down", "bytes_up", "bytes_kept", "bytes_sent")
-MISSING = "–"
 WALL_TIME_NOTE = "Wall time: only of runs that reused no rounds."
 
 
@@ -15,6 +15,7 @@ def of(run: runs_lib.Run) -> dict[str, float]:
     """The costs of a finished run; NaN for what is not on record, as in runs of earlier versions.
 
     Returns:
+        examples: visits (uses of an example) in local steps, by all clients in all rounds.
         visits: of examples in local steps and outside of them, by all clients in all rounds.
         bytes_down, bytes_up: received and sent by a client in a round, the mean over all clients and rounds.
         bytes_kept: of a client's state.
@@ -23,12 +24,14 @@ def of(run: runs_lib.Run) -> dict[str, float]:
     Raises:
         UserError: malformed records.
     """
-    costs = dict.fromkeys(NAMES, math.nan)
+    costs = dict.fromkeys(("examples", *NAMES), math.nan)
     trains = bool(run.summary["rounds"])
     if not trains:
-        costs["visits"] = 0.0
-    elif {"examples", "extra_examples"} <= {*run.metrics}:
-        costs["visits"] = float(run.metrics[["examples", "extra_examples"]].sum(axis=1, skipna=False).sum(skipna=False))
+        costs |= {"examples": 0.0, "visits": 0.0}
+    elif "examples" in run.metrics:
+        costs["examples"] = float(run.metrics["examples"].sum())
+        if "extra_examples" in run.metrics:
+            costs["visits"] = costs["examples"] + float(run.metrics["extra_examples"].sum(skipna=False))
     if "communication" in run.summary:
         down, up, kept = _recorded(run)
         clients = float(run.metrics["clients"].sum()) if trains else 0.0
@@ -53,6 +56,6 @@ def _recorded(run: runs_lib.Run) -> tuple[float, float, float]:
 def millions(value: float, unit: str) -> str:
     """A number of visits (unit "M") or of bytes ("MB"), in millions; a dash if it is not on record."""
     if math.isnan(value):
-        return MISSING
+        return tables.MISSING
     form = ".2f" if value >= 1e4 or not value else ".2g"
     return f"{value / 1e6:{form}} {unit}"

@@ -1,10 +1,18 @@
-"""A table of readable cells as plain text, Markdown or LaTeX (pandas would need Jinja2 and tabulate for this)."""
+"""Readable cells, and a table of them as plain text, Markdown or LaTeX (pandas would need Jinja2 and tabulate)."""
 
 import pandas as pd
 
 _LATEX = {"\\": r"\textbackslash{}", "±": r"$\pm$", "–": "--", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
 _LATEX |= {"τ": r"$\tau$", "×": r"$\times$"}
 _LATEX |= {character: "\\" + character for character in "&%$#_{}"}
+MISSING = "–"
+
+
+def number(value: float | None, form: str, spread: float | None = None) -> str:
+    """A number as a cell, with its spread in parentheses if there is one; a dash if the number is None or NaN."""
+    if value is None or pd.isna(value):
+        return MISSING
+    return f"{value:{form}}" + ("" if spread is None or pd.isna(spread) else f" ({spread:{form.lstrip('+')}})")
 
 
 def text(table: pd.DataFrame, note: str) -> str:

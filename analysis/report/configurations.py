@@ -13,13 +13,6 @@ from analysis import compare_methods, compare_runs, costs, run_labels, study
 from analysis import runs as runs_lib
 
 T = TypeVar("T")
-# The measures of a run that are averaged over seeds.
-MEASURES = (
-    *("initial_accuracy", "personalized_accuracy", "gain", "share_hurt", "worst_tenth"),
-    *("rounds_to_target_initial", "rounds_to_target_personalized"),
-    *("chosen_round", "chosen_initial_accuracy", "chosen_personalized_accuracy", "examples", *costs.NAMES),
-    "wall_seconds",
-)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -91,7 +84,7 @@ def of(runs: Sequence[runs_lib.Run], labels: Sequence[str] = ()) -> list[Configu
 
 
 def per_run(run: runs_lib.Run) -> dict[str, float]:
-    """The `MEASURES` of a run; NaN for missing ones.
+    """The measures of a run; NaN for missing ones.
 
     Accuracies are means over test clients after the last round. `chosen_…` are those of the evaluated round that was
     best on validation clients. `worst_tenth` is the mean of the worst tenth of personalized accuracies.
@@ -114,7 +107,6 @@ def per_run(run: runs_lib.Run) -> dict[str, float]:
         "chosen_round": chosen.get("round"),
         "chosen_initial_accuracy": mean(chosen, "initial_accuracy"),
         "chosen_personalized_accuracy": mean(chosen, "personalized_accuracy"),
-        "examples": _examples(run),
         **costs.of(run),
         "wall_seconds": run.wall_seconds,
     }
@@ -125,7 +117,7 @@ def over_seeds(configurations: Sequence[Configuration]) -> pd.DataFrame:
     """One row per configuration.
 
     Returns:
-        configuration (its label), seeds (their number), target_accuracy; for each of `MEASURES` the mean over the seeds
+        configuration (its label), seeds (their number), target_accuracy; for each measure of `per_run` the mean over the seeds
         that have it, <measure>_sd (over seeds, NaN for one), <measure>_seeds (how many have it).
     """
     rows = []
@@ -133,7 +125,7 @@ def over_seeds(configurations: Sequence[Configuration]) -> pd.DataFrame:
         measured = pd.DataFrame([per_run(run) for run in configuration.runs])
         row: dict[str, Any] = {"configuration": configuration.label, "seeds": len(configuration.runs)}
         row["target_accuracy"] = configuration.first.summary["rounds_to_target"]["target_accuracy"]
-        for name in MEASURES:
+        for name in measured:
             values = measured[name].dropna()
             row |= {name: values.mean(), f"{name}_sd": values.std(ddof=1), f"{name}_seeds": len(values)}
         rows.append(row)
@@ -145,13 +137,6 @@ def _worst_tenth(run: runs_lib.Run) -> float | None:
         return compare_methods.worst_mean(run.client_gains()["personalized"].to_numpy(), run.metric)
     except runs_lib.NotRecordedError:
         return None
-
-
-def _examples(run: runs_lib.Run) -> float | None:
-    """Visits of examples in training."""
-    if not run.summary["rounds"] or "examples" not in run.metrics:
-        return None
-    return run.metrics["examples"].sum()
 
 
 def _names(runs: Sequence[runs_lib.Run], label: str) -> list[str]:

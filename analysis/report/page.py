@@ -16,6 +16,7 @@ import plotly.offline
 
 from analysis import gallery, metric, names, outcome, run_labels, study, style
 from analysis import runs as runs_lib
+from analysis import tables as tables_lib
 from analysis.report import configurations as configurations_lib
 from analysis.report import look, sections, tables, verdicts, writers
 from tff_personalization.records import places
@@ -165,7 +166,7 @@ def _of_run(run: runs_lib.Run) -> dict[str, Any]:
                 "initial accuracy": _spread(summary["initial_accuracy"]),
                 "personalized accuracy": f"{_spread(summary['personalized_accuracy'])}, {strategy}, {epochs} epochs",
                 "gain": _spread(summary["gain"], "+"),
-                "hurt": f"{_number(summary['share_hurt'], '.1%')} of {outcome.tested_clients(run)} clients with test "
+                "hurt": f"{tables_lib.number(summary['share_hurt'], '.1%')} of {outcome.tested_clients(run)} clients with test "
                 "examples",
                 f"first round at {target['target_accuracy']:g}": ", ".join(
                     f"{kind} {target[kind] or 'never'}" for kind in look.KINDS
@@ -181,11 +182,8 @@ def _of_run(run: runs_lib.Run) -> dict[str, Any]:
 
 
 def _spread(figures: Mapping[str, float | None], sign: str = "") -> str:
-    return f"{_number(figures['mean'], f'{sign}.3f')} ± {_number(figures['sd'], '.3f')} over clients"
-
-
-def _number(value: float | None, form: str) -> str:
-    return "–" if value is None else f"{value:{form}}"
+    mean, sd = tables_lib.number(figures["mean"], f"{sign}.3f"), tables_lib.number(figures["sd"], ".3f")
+    return f"{mean} ± {sd} over clients"
 
 
 def _galleries(found: study.Study) -> Mapping[str, Any]:

@@ -8,7 +8,7 @@ from typing import Any
 
 import pandas as pd
 
-from analysis import costs, metric, names, tables
+from analysis import costs, metric, names, style, tables
 from analysis import decomposition as decomposition_plot
 from analysis import runs as runs_lib
 from analysis import study as study_lib
@@ -16,7 +16,6 @@ from analysis.report import configurations as configurations_lib
 from tff_personalization.records import places
 
 PAPER = pathlib.Path(__file__).parents[1] / "paper_table1.csv"
-_MISSING = "–"
 _SEEDS_NOTE = "Mean (standard deviation over seeds). "
 _ROUNDS_NOTE = (
     "Round to target: the first evaluated round at which the accuracy between rounds reaches the target, over the "
@@ -98,11 +97,9 @@ def number(name: str, form: str, spread: bool = True) -> Callable[[Any], tuple[s
     """Shows a number, with its standard deviation over seeds in parentheses if there is one."""
 
     def show(row: Any) -> tuple[str, Any]:
-        value, sd = row.get(name), row.get(f"{name}_sd")
-        if value is None or pd.isna(value):
-            return _MISSING, math.nan
-        has_spread = spread and sd is not None and not pd.isna(sd)
-        return f"{value:{form}}" + (f" ({sd:{form.lstrip('+')}})" if has_spread else ""), float(value)
+        value = row.get(name)
+        cell = tables.number(value, form, row.get(f"{name}_sd") if spread else None)
+        return cell, math.nan if value is None else float(value)
 
     return show
 
@@ -152,7 +149,7 @@ def results(configurations: Configurations) -> Table:
             ("chosen: personalized", number("chosen_personalized_accuracy", ".4f")),
         ]
     columns += [
-        ("examples (M)", lambda row: _scaled(row["examples"], 1e6, ".2f")),
+        ("examples (M)", lambda row: _millions(row["examples"], ".2f")),
         *(_COSTS if tidy[list(costs.NAMES)].notna().any(axis=None) else ()),
         ("wall time (s)", number("wall_seconds", ",.0f", spread=False)),
     ]
@@ -209,10 +206,10 @@ def table_1(configurations: Configurations) -> Table:
 def ranking(configurations: Configurations) -> Table:
     """The configurations, ranked by initial and by personalized accuracy. The note has Kendall's τ between the two."""
     tidy = configurations_lib.over_seeds(configurations)[
-        ["configuration", "seeds", *(f"{kind}_accuracy{sd}" for kind in _KINDS for sd in ("", "_sd"))]
+        ["configuration", "seeds", *(f"{kind}_accuracy{sd}" for kind in style.KINDS for sd in ("", "_sd"))]
     ].copy()
     ascending = not configurations[0].first.metric.higher_is_better
-    for kind in _KINDS:
+    for kind in style.KINDS:
         tidy[f"rank_{kind}"] = tidy[f"{kind}_accuracy"].rank(ascending=ascending, method="min").astype(int)
     tidy = tidy.sort_values("rank_personalized", ignore_index=True)
     note = f"{seeds_note(configurations)}Ranks are of the means."
@@ -297,17 +294,14 @@ def all_runs(study: study_lib.Study) -> Table:
     return make("runs", "Every finished run", note, pd.DataFrame(rows), columns)
 
 
-_KINDS = ("initial", "personalized")
-
-
 # Costs of training, shown if any run has them on record.
 _COSTS: tuple[Column, ...] = (
-    ("all visits (M)", lambda row: _scaled(row["visits"], 1e6, ".2f")),
-    ("down (MB a client and round)", lambda row: _scaled(row["bytes_down"], 1e6, ".3g")),
-    ("up (MB a client and round)", lambda row: _scaled(row["bytes_up"], 1e6, ".3g")),
-    ("kept by a client (MB)", lambda row: _scaled(row["bytes_kept"], 1e6, ".3g")),
+    ("all visits (M)", lambda row: _millions(row["visits"], ".2f")),
+    ("down (MB a client and round)", lambda row: _millions(row["bytes_down"], ".3g")),
+    ("up (MB a client and round)", lambda row: _millions(row["bytes_up"], ".3g")),
+    ("kept by a client (MB)", lambda row: _millions(row["bytes_kept"], ".3g")),
 )
 
 
-def _scaled(value: float, unit: float, form: str) -> tuple[str, Any]:
-    return (_MISSING, math.nan) if pd.isna(value) else (f"{value / unit:{form}}", value / unit)
+def _millions(value: float, form: str) -> tuple[str, Any]:
+    return tables.number(value / 1e6, form), value / 1e6

@@ -116,6 +116,21 @@ def test_costs_are_those_on_record_and_missing_where_a_seed_has_none(make_run):
         costs.of(runs_lib.read(cut))
 
 
+def test_examples_are_missing_if_the_rounds_have_none_on_record_and_zero_without_rounds(make_run):
+    without, untrained = make_run("a", method="fed_avg"), make_run("b", method="local_only")
+    path = without / "metrics.csv"
+    pd.read_csv(path).drop(columns="examples").to_csv(path, index=False)
+    (untrained / "metrics.csv").unlink()
+    path = untrained / "summary.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"rounds": 0}))
+    table = compare_methods.compare(runs_lib.read_all([without, untrained])).drop_duplicates("method")
+    assert table["examples"].tolist() == pytest.approx([np.nan, 0], nan_ok=True)
+    shown = compare_methods.render(table, "markdown")
+    assert "| – | – |" in shown
+    assert "| 0.00 M | 0.00 M |" in shown
+    assert "nan M" not in shown
+
+
 def test_bytes_of_unknown_size_are_missing_and_damaged_ones_are_refused(make_run):
     directory = make_run("a", method="fed_avg")
     _record_costs(directory, 0, {"fed_avg": (1, 2, 3), "reptile": (1, 2, 3)})

@@ -7,7 +7,7 @@ import sys
 
 from absl import logging
 
-from analysis import names, outcome, runs
+from analysis import names, outcome, runs, tables
 from tff_personalization import errors
 from tff_personalization.records import run_directory
 
@@ -60,10 +60,10 @@ def _print_figures(summary: dict, called: str) -> None:
     print(f"  {'strategy':<{width}}{'initial':>16}{'personalized':>16}{'gain':>9}{'hurt':>8}")
     for name, figures in rows.items():
         initial, personalized = (
-            f"{figures[f'{when}_accuracy']['mean']:.3f} ± {figures[f'{when}_accuracy']['sd']:.3f}"
+            " ± ".join(tables.number(figures[f"{when}_accuracy"][of], ".3f") for of in ("mean", "sd"))
             for when in ("initial", "personalized")
         )
-        gain, hurt = f"{figures['gain']['mean']:+.3f}", f"{figures['share_hurt']:.0%}"
+        gain, hurt = tables.number(figures["gain"]["mean"], "+.3f"), tables.number(figures["share_hurt"], ".0%")
         print(f"  {name:<{width}}{initial:>16}{personalized:>16}{gain:>9}{hurt:>8}")
     if choice:
         rate = f", learning rate {choice['learning_rate']:g}" if choice["learning_rate"] else ""

@@ -18,7 +18,7 @@ from typing import Any
 import pandas as pd
 from absl import flags
 
-from analysis import compare_runs, metric, runs, tables
+from analysis import compare_runs, compared_runs, metric, runs, tables
 from tff_personalization import errors, homes, metrics
 from tff_personalization.execution import worker_binary
 from tff_personalization.experiment import config as config_lib
@@ -264,24 +264,14 @@ class Sweep:
         if run.status == "finished":
             record = runs.read(run.directory.path)
             row |= compare_runs.per_run([record]).iloc[0][list(_FIGURES)].to_dict()
-            row |= _on_validation_clients(record)
+            curve, last = compared_runs.validation_curve(record), record.summary["rounds"]
+            if last in curve.index:
+                row |= curve.loc[last].dropna().add_prefix("validation_").add_suffix("_accuracy").to_dict()
         return {**row, "run_directory": str(run.directory.path), "error": run.error}
-
-
-def _on_validation_clients(record: Any) -> dict[str, float]:
-    """Initial and personalized accuracy of the main strategy on validation clients, if the last round was evaluated."""
-    summary, evaluations = record.summary, record.evaluations
-    last = evaluations[
-        (evaluations["split"] == "validation")
-        & (evaluations["round"] == summary["rounds"])
-        & (evaluations["strategy"] == summary["strategy"])
-    ].set_index("epoch")["accuracy_mean"]
-    epochs = {"initial": 0, "personalized": summary["personalization_epochs"]}
-    return {f"validation_{name}_accuracy": float(last[epoch]) for name, epoch in epochs.items() if epoch in last}
 
 
 def cell(value: Any) -> str:
     """A value as it is shown in a table."""
     if isinstance(value, float):
-        return "–" if pd.isna(value) else f"{value:.4g}"
+        return tables.number(value, ".4g")
     return config_lib.text(value)
