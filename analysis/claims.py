@@ -29,6 +29,7 @@ from analysis.paper_claims import CLAIMS, Claim
 from tff_personalization.errors import UserError
 from tff_personalization.records import files, places
 
+FILE = "verdicts.json"
 LEVEL = 1 - inference.CONFIDENCE
 SUPPORTED, NOT_SUPPORTED, NO_DIFFERENCE = "supported", "not supported", "no difference that matters"
 UNDECIDED, NO_RUNS = "not decided by this data", "nothing to compare"
@@ -153,8 +154,8 @@ def _decided(
             return word, f"The effect lies {where} (p = {factor * p:.2g}{after}).{note}"
     alone = next((where for _, p, where in tests if p <= LEVEL), "")
     if alone:
-        return UNDECIDED, f"The interval lies {alone}, which does not hold{after}.{note}"
-    return UNDECIDED, f"The interval contains 0 and {margin} or more.{note}"
+        return UNDECIDED, f"The interval is {alone}, but not{after}.{note}"
+    return UNDECIDED, f"The interval contains 0 and reaches {margin} or more.{note}"
 
 
 def contents(of: study.Study) -> dict[str, Any]:
@@ -176,7 +177,7 @@ def write(directory: str | os.PathLike[str]) -> pathlib.Path:
         raise UserError(
             f"{directory}: a zip file; python -m analysis.share_runs {directory} --to=FILE evaluates the claims again"
         )
-    path = found.directory / "verdicts.json"
+    path = found.directory / FILE
     files.write_text(path, json.dumps(contents(found), indent=2) + "\n")
     return path
 
@@ -194,8 +195,9 @@ def lines(verdicts: Sequence[Mapping[str, Any]]) -> list[str]:
 
 
 def _main(arguments: Sequence[str]) -> None:
-    (directory,) = command_line.positional(arguments, "DIR")
-    path = write(directory)
+    if len(arguments) != 1:
+        raise UserError("DIR: give one folder, as in python -m analysis.claims runs/paper-small")
+    path = write(arguments[0])
     print("\n".join(lines(json.loads(path.read_bytes())["verdicts"])))
     print(path)
 

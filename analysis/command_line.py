@@ -1,5 +1,6 @@
 """Shared parts of the analysis scripts: flags, errors on one line, paths of plots."""
 
+import os
 import pathlib
 from collections.abc import Callable, Sequence
 
@@ -9,7 +10,6 @@ from matplotlib.figure import Figure
 from analysis import runs as runs_lib
 from analysis import style
 from tff_personalization import startup
-from tff_personalization.errors import UserError
 from tff_personalization.records import files, places
 
 # The flags defined here count as flags of the calling script, so that its --help lists them.
@@ -26,13 +26,6 @@ def run_script(main: Callable[[Sequence[str]], None]) -> None:
     app.run(startup.with_plain_errors(without_program_name), flags_parser=startup.parse_flags)
 
 
-def positional(arguments: Sequence[str], *names: str) -> Sequence[str]:
-    """The positional arguments, one for each name; UserError if there are more or fewer."""
-    if len(arguments) != len(names):
-        raise UserError(f"arguments: {' '.join(names)} expected, got {' '.join(arguments) or 'none'}")
-    return arguments
-
-
 def define_reference() -> flags.FlagHolder:
     """Defines --reference, for `read_with_reference`."""
     return flags.DEFINE_string("reference", None, "Run directory of the reference. Default: the first run.")
@@ -44,7 +37,8 @@ def read_with_reference(arguments: Sequence[str], reference: str | None) -> list
     if reference is None:
         return runs
     first = runs_lib.read(reference)
-    return [first, *(run for run in runs if run.directory != first.directory)]
+    there = os.path.abspath(str(first.directory))
+    return [first, *(run for run in runs if os.path.abspath(str(run.directory)) != there)]
 
 
 def run_plot_script(

@@ -209,24 +209,7 @@ def _row(group: dict[int, runs_lib.Run], strategy: str, reference: dict[int, run
     """A row of `compare`: a strategy in the runs of `group`, compared with `main` in the reference's same seeds."""
     measured, differences, spent = [], [], []
     for seed, run in group.items():
-        if seed not in reference:
-            raise UserError(
-                f"{run.directory}: the reference has no run with seed {seed}; give one, or leave this run out"
-            )
-        if run.config["task"] != reference[seed].config["task"]:
-            raise UserError(f"{run.directory}: another task than {reference[seed].directory}; give runs of one task")
-        if run.config.get("data_sha256") != reference[seed].config.get("data_sha256"):
-            raise UserError(
-                f"{run.directory}: other client data than {reference[seed].directory} (its SHA-256 differs); give runs "
-                "with the same data, split and seed"
-            )
-        gains = run.client_gains(strategy)
-        theirs = reference[seed].client_gains(main)
-        if not gains.index.sort_values().equals(theirs.index.sort_values()):
-            raise UserError(
-                f"{run.directory}: other test clients than {reference[seed].directory}; "
-                "give runs with the same data, split and seed"
-            )
+        gains, theirs = _comparable_gains(run, strategy, reference.get(seed), main)
         differences.append(run.metric.gain(theirs["personalized"], gains["personalized"]))
         measured.append(
             {
@@ -255,6 +238,27 @@ def _row(group: dict[int, runs_lib.Run], strategy: str, reference: dict[int, run
         "estimate": inference.estimate(differences),
         "means": {seed: figures["personalized_accuracy"] for seed, figures in zip(group, measured, strict=True)},
     }
+
+
+def _comparable_gains(
+    run: runs_lib.Run, strategy: str, reference: runs_lib.Run | None, main: str
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """The clients' gains in a run, and those in the reference's; UserError if they cannot be compared."""
+    if reference is None:
+        raise UserError(
+            f"{run.directory}: the reference has no run with seed {run.config['seed']}; give one, or leave this run out"
+        )
+    if run.config["task"] != reference.config["task"]:
+        raise UserError(f"{run.directory}: another task than {reference.directory}; give runs of one task")
+    repeat = "give runs with the same data, split and seed"
+    if run.config.get("data_sha256") != reference.config.get("data_sha256"):
+        raise UserError(
+            f"{run.directory}: other client data than {reference.directory} (its SHA-256 differs); {repeat}"
+        )
+    gains, theirs = run.client_gains(strategy), reference.client_gains(main)
+    if not gains.index.sort_values().equals(theirs.index.sort_values()):
+        raise UserError(f"{run.directory}: other test clients than {reference.directory}; {repeat}")
+    return gains, theirs
 
 
 def _of_participants(run: runs_lib.Run, strategy: str) -> float:

@@ -60,7 +60,7 @@ def still_changing(runs: Sequence[runs_lib.Run]) -> str:
     most = sorted(changing, key=lambda label: -abs(changing[label]))[:_MOST_NAMED]
     named = ", ".join(f"{label} ({changing[label]:+.3f})" for label in most)
     more = f" and {len(changing) - len(most)} more" if len(changing) > len(most) else ""
-    return f"Not converged in the last two fifths of the rounds: {named}{more}." if changing else ""
+    return f"Still changing in the last two fifths of the rounds: {named}{more}." if changing else ""
 
 
 def _late_change(run: runs_lib.Run) -> float:

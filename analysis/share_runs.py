@@ -51,7 +51,7 @@ def of_run(run: runs_lib.Run) -> dict[str, bytes]:
 
 def of_study(of: study.Study) -> dict[str, bytes]:
     """The files of a study to share: its experiments, their finished runs, and the verdicts."""
-    files = {"verdicts.json": _json(claims.contents(of))}
+    files = {claims.FILE: _json(claims.contents(of))}
     for experiment in of.experiments:
         path = of.directory / experiment.name / study.RECORD
         files[f"{experiment.name}/{study.RECORD}"] = _json(runs_lib.without_paths(places.read_json(path, ())))

@@ -117,8 +117,8 @@ def over_seeds(configurations: Sequence[Configuration]) -> pd.DataFrame:
     """One row per configuration.
 
     Returns:
-        configuration (its label), seeds (their number), target_accuracy; for each measure of `per_run` the mean over the seeds
-        that have it, <measure>_sd (over seeds, NaN for one), <measure>_seeds (how many have it).
+        configuration (its label), seeds (their number), target_accuracy; for each measure of `per_run` the mean over
+        the seeds that have it, <measure>_sd (over seeds, NaN for one), <measure>_seeds (how many have it).
     """
     rows = []
     for configuration in configurations:

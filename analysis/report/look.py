@@ -11,9 +11,9 @@ from analysis import style
 COLOURS = (*style.COLOURS[:-1], style.GREY)
 HURT = style.PURPLE
 SYMBOLS = ("circle", "square", "triangle-up", "diamond", "triangle-down", "cross", "x", "star", "triangle-left")
-DASHES = {"initial": "dash", "personalized": "solid"}
-KINDS = tuple(DASHES)
-KIND_COLOURS = {"initial": style.BLUE, "personalized": style.VERMILLION}
+DASHES = {kind: {"--": "dash", "-": "solid"}[line] for kind, line in style.LINES.items()}
+KINDS = tuple(style.KINDS)
+KIND_COLOURS = {kind: own["color"] for kind, own in style.KINDS.items()}
 ACCURACY = "accuracy"
 HEIGHT = 400
 

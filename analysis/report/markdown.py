@@ -4,8 +4,7 @@ import pathlib
 
 from analysis import style
 from analysis.report import page
-from tff_personalization.errors import UserError
-from tff_personalization.records import places
+from tff_personalization.records import files, places
 
 
 def write(directory: places.Named, to: pathlib.Path) -> pathlib.Path:
@@ -22,23 +21,18 @@ def write(directory: places.Named, to: pathlib.Path) -> pathlib.Path:
         UserError: there is no finished run in the study, a record is damaged, or the folder cannot be written.
     """
     said = page.contents(directory)
-    names, files = {}, {}
+    names, contents = {}, {}
     for section in said["sections"]:
         name = section.experiment.name
         for table in section.tables:
             names[name, table.name] = stem = page.slug(f"{name}-{table.name}")
-            files[f"{stem}.csv"], files[f"{stem}.tex"] = table.csv.encode(), table.latex.encode()
+            contents[f"{stem}.csv"], contents[f"{stem}.tex"] = table.csv.encode(), table.latex.encode()
         for shown in section.figures:
             names[name, shown.name] = stem = page.slug(f"{name}-{shown.name}")
-            files[f"{stem}.png"] = style.as_bytes(shown.drawn, ".png")
+            contents[f"{stem}.png"] = style.as_bytes(shown.drawn, ".png")
     templates = page.environment(autoescape=False)
     templates.filters["cell"] = lambda text: text.replace("|", "\\|")
-    text = templates.get_template("template.md").render(**said, names=names)
-    try:
-        to.mkdir(parents=True, exist_ok=True)
-        for name, content in files.items():
-            (to / name).write_bytes(content)
-        (to / "README.md").write_text(text, encoding="utf-8")
-    except OSError as error:
-        raise UserError(f"--markdown: {to} cannot be written ({error.strerror}); give another folder") from None
+    contents["README.md"] = templates.get_template("template.md").render(**said, names=names).encode()
+    for name, content in contents.items():
+        files.write_named("markdown", to / name, content)
     return to / "README.md"

@@ -18,7 +18,7 @@ from analysis import gallery, metric, names, outcome, run_labels, study, style
 from analysis import runs as runs_lib
 from analysis import tables as tables_lib
 from analysis.report import configurations as configurations_lib
-from analysis.report import look, sections, tables, verdicts, writers
+from analysis.report import galleries, look, sections, tables, verdicts
 from tff_personalization.records import places
 
 _HERE = pathlib.Path(__file__).parent
@@ -157,6 +157,7 @@ def _of_run(run: runs_lib.Run) -> dict[str, Any]:
     """The texts at the top and end of the page of one run."""
     summary, target = run.summary, run.summary["rounds_to_target"]
     strategy, epochs = names.strategy(summary["strategy"]), summary["personalization_epochs"]
+    hurt = tables_lib.number(summary["share_hurt"], ".1%")
     return {
         "title": f"{names.method(run.config['method'])} on {run.source}",
         "sentence": outcome.sentence(run),
@@ -166,8 +167,7 @@ def _of_run(run: runs_lib.Run) -> dict[str, Any]:
                 "initial accuracy": _spread(summary["initial_accuracy"]),
                 "personalized accuracy": f"{_spread(summary['personalized_accuracy'])}, {strategy}, {epochs} epochs",
                 "gain": _spread(summary["gain"], "+"),
-                "hurt": f"{tables_lib.number(summary['share_hurt'], '.1%')} of {outcome.tested_clients(run)} clients with test "
-                "examples",
+                "hurt": f"{hurt} of {outcome.tested_clients(run)} clients with test examples",
                 f"first round at {target['target_accuracy']:g}": ", ".join(
                     f"{kind} {target[kind] or 'never'}" for kind in look.KINDS
                 ),
@@ -188,14 +188,14 @@ def _spread(figures: Mapping[str, float | None], sign: str = "") -> str:
 
 def _galleries(found: study.Study) -> Mapping[str, Any]:
     """The writers of runs with a gallery, by the runs' folders; one run for each configuration."""
-    galleries: dict[str, Any] = {}
+    made: dict[str, Any] = {}
     for experiment in found.experiments:
         for configuration in configurations_lib.of_experiment(experiment):
             having = [run for run in configuration.runs if (run.directory / gallery.FILE).exists()]
-            if not having or found.key(having[0]) in galleries or len(galleries) == _MOST_GALLERIES:
+            if not having or found.key(having[0]) in made or len(made) == _MOST_GALLERIES:
                 continue
-            clients = writers.writers(having[0])
+            clients = galleries.writers(having[0])
             label = f"{experiment.title}: {configuration.label}, seed {having[0].config['seed']}"
             shown = {"label": label, "source": having[0].source, "writers": clients, "order": list(clients)}
-            galleries[found.key(having[0])] = shown
-    return galleries
+            made[found.key(having[0])] = shown
+    return made

@@ -8,7 +8,6 @@ from analysis import claims as claims_lib
 from tff_personalization.errors import UserError
 from tff_personalization.records import places
 
-FILE = "verdicts.json"
 # The claims of arXiv 1909.12488 by their names in the verdicts, and other statements of the paper.
 CLAIMS = {
     "C1": "FedAvg can be read as a meta-learning algorithm: its update is FedSGD's term and FOMAML's terms.",
@@ -57,7 +56,7 @@ def read(directory: places.Place) -> list[Verdict]:
     Raises:
         UserError: the file is damaged.
     """
-    path = directory / FILE
+    path = directory / claims_lib.FILE
     if not path.exists():
         return []
     try:

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from analysis import accuracy_by_bytes, compare_methods, costs, method_differences, style
+from analysis import accuracy_by_bytes, command_line, compare_methods, costs, method_differences, style
 from analysis import runs as runs_lib
 from tff_personalization import metrics
 from tff_personalization.errors import UserError
@@ -322,6 +322,13 @@ def test_the_reference_may_stand_anywhere(make_run):
     for reference, first in (([], "centralized"), ([f"--reference={runs[1]}/"], "fed_avg")):
         output = subprocess.run([*command, *reference], capture_output=True, text=True, check=True, cwd=ROOT).stdout
         assert next(csv.DictReader(io.StringIO(output)))["method"] == first
+
+
+def test_the_reference_may_be_an_absolute_path_beside_relative_runs(make_run, monkeypatch):
+    make_run("a")
+    reference = make_run("b", method="fed_avg")
+    monkeypatch.chdir(reference.parent)
+    assert [run.name for run in command_line.read_with_reference(["a", "b"], str(reference))] == ["b", "a"]
 
 
 def test_formats(make_run):

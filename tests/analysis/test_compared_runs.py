@@ -33,7 +33,7 @@ def test_a_run_has_converged_if_personalized_accuracy_hardly_changes_in_its_last
     too_few = _with_validation(make_run, "c", {100: 0.9})
     assert compared_runs.still_changing([stays, too_few]) == ""
     assert compared_runs.still_changing([rises, stays]) == (
-        "Not converged in the last two fifths of the rounds: a (+0.100)."
+        "Still changing in the last two fifths of the rounds: a (+0.100)."
     )
     several = [_with_validation(make_run, f"r{rise}", early | {80: 0.5, 100: 0.5 + rise / 100}) for rise in range(1, 7)]
     assert compared_runs.still_changing(several).endswith(

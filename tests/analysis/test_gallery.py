@@ -5,7 +5,7 @@ import pytest
 
 from analysis import gallery
 from analysis import runs as runs_lib
-from analysis.report import writers
+from analysis.report import galleries
 from tests.analysis.report.conftest import write_gallery
 from tff_personalization.errors import UserError
 
@@ -31,7 +31,7 @@ def test_a_writers_strip_holds_the_images_in_the_order_of_outcomes(run):
 
     from PIL import Image
 
-    (writer,) = writers.writers(run).values()
+    (writer,) = galleries.writers(run).values()
     strip = np.asarray(Image.open(io.BytesIO(base64.b64decode(writer["strip"]))))
     with np.load(run.directory / "gallery.npz") as file:
         np.testing.assert_array_equal(strip, np.concatenate(file["images"], axis=1))

@@ -102,7 +102,7 @@ def test_data_that_does_not_fit_the_task_is_one_line(tmp_path):
     [
         (["nowhere.npz"], "Error: --client_data=nowhere.npz is neither a source"),
         (["digits", "more"], "Error: 'more': one source of data is expected"),
-        (["digits", "--html=/nowhere/page.html"], "Error: --html=/nowhere/page.html cannot be written"),
+        (["digits", "--html=/dev/null/page.html"], "Error: --html: /dev/null/page.html cannot be written"),
         (["digits", "--plugin=nowhere.py"], "Error: --plugin=nowhere.py"),
     ],
 )

@@ -25,7 +25,7 @@ def folder(tmp_path):
     }
     (place / "tiny.flags").write_text("".join(f"--{name}={value}\n" for name, value in shared.items()) + "--noplots\n")
     (place / "terms.toml").write_text(
-        "[about]\norder = 2\ntitle = 'Taken apart'\ndecompose = 'FedAvg'\n[grid]\nlocal_epochs = [2]\n"
+        "[about]\norder = 2\ndecompose = 'FedAvg'\n[grid]\nlocal_epochs = [2]\n"
         "[[runs]]\nlabel = 'FedAvg'\nmethod = 'fed_avg'\n[scale.tiny]\n"
     )
     (place / "centralized.toml").write_text(

@@ -10,8 +10,8 @@ import numpy as np
 from matplotlib import figure
 from PIL import Image
 
-from tff_personalization import errors
 from tff_personalization.inspect import sheet
+from tff_personalization.records import files
 from tff_personalization.tasks import archives, checks
 
 _MOST_CLIENTS = 100
@@ -37,10 +37,7 @@ def write(path: str, archive: archives.Archive, lines: Sequence[str], found: Seq
         parts += ["<h2>Classes of each client</h2>", _image(clients_by_classes(archive), "clients by classes")]
     title = html.escape(archive.source)
     page = f'<!doctype html><html lang="en"><meta charset="utf-8"><title>{title}</title><style>{_STYLE}</style>'
-    try:
-        pathlib.Path(path).write_text(f"{page}<h1>{title}</h1>{''.join(parts)}</html>\n", encoding="utf-8")
-    except OSError as error:
-        raise errors.UserError(f"--html={path} cannot be written ({error.strerror}): give another path.") from error
+    files.write_named("html", pathlib.Path(path), f"{page}<h1>{title}</h1>{''.join(parts)}</html>\n")
 
 
 def _image(png: bytes, words: str) -> str:

@@ -11,7 +11,7 @@ from typing import Any
 import tensorflow_federated as tff
 from absl import logging
 
-from analysis import names
+from analysis import gallery, names
 from tff_personalization import cohorts, errors, global_weights, methods, seeds, startup
 from tff_personalization.execution import connections, interruption, remote_workers, runtime, worker_binary
 from tff_personalization.experiment import config as config_lib
@@ -21,11 +21,11 @@ from tff_personalization.programs import (
     checks,
     client_evaluation,
     final_evaluation,
+    galleries,
     participants,
     progress,
     rounds,
     summary,
-    writers,
 )
 from tff_personalization.records import (
     checkpoints,
@@ -301,7 +301,7 @@ def _finish(program: rounds.Program, state: rounds.State) -> None:
         writer.finished_calls,
     )
     program.line.step("reading the examples of the clients that changed most")
-    shown = writers.predict(program.experiment, program.evaluator, last, final.test)
+    shown = galleries.predict(program.experiment, program.evaluator, last, final.test)
     state = dataclasses.replace(state, evaluation_seconds=state.evaluation_seconds + time.monotonic() - started)
     with program.interrupt.postponed():
         writer.models.save(last.flat, config.rounds)
@@ -312,7 +312,7 @@ def _finish(program: rounds.Program, state: rounds.State) -> None:
         for name, table in final.tables(config).items():
             writer.write_table(name, table)
         if shown is not None:
-            writer.write_arrays("gallery.npz", shown)
+            writer.write_arrays(gallery.FILE, shown)
         writer.write_json(
             "summary.json", summary.build_summary(writer.directory, program.data, final, state, program.training)
         )

@@ -16,8 +16,9 @@ import pandas as pd
 import tqdm
 from absl import app, flags
 
+from analysis.gallery import FILE
 from tff_personalization import errors, metrics, startup
-from tff_personalization.programs import client_evaluation, writers
+from tff_personalization.programs import client_evaluation, galleries
 from tff_personalization.records import files, finished_run
 
 
@@ -41,7 +42,7 @@ def gallery(run: pathlib.Path, most_clients: int | None = None, progress: bool =
         for client, part in zip(clients, shown, strict=True):
             _check(run, client, recorded.loc[client], part)
             parts.append(part)
-    return writers.arrays(parts, opened.task)
+    return galleries.arrays(parts, opened.task)
 
 
 def _recorded(run: finished_run.FinishedRun) -> pd.DataFrame:
@@ -58,10 +59,10 @@ def _recorded(run: finished_run.FinishedRun) -> pd.DataFrame:
         raise errors.UserError(
             f"{run.directory}: it released only aggregates; give a run with --evaluation_release=records."
         )
-    table = run.clients[run.clients["strategy"] == writers.STRATEGY]
+    table = run.clients[run.clients["strategy"] == galleries.STRATEGY]
     if table.empty:
         raise errors.UserError(
-            f"{run.directory}: not evaluated with --strategies={writers.STRATEGY}: repeat the run with this strategy."
+            f"{run.directory}: not evaluated with --strategies={galleries.STRATEGY}: repeat the run with this strategy."
         )
     return table.set_index(["client", "epoch"])
 
@@ -84,11 +85,11 @@ def main(argv: Sequence[str]) -> int:
         raise errors.UserError("a run directory is expected: gallery RUN")
     run = pathlib.Path(argv[1])
     arrays = gallery(run, flags.FLAGS.clients)
-    files.save_arrays(run / "gallery.npz", **arrays)
+    files.save_arrays(run / FILE, **arrays)
     right = {name: (arrays[name] == arrays["labels"]).mean() for name in ("before", "after")}
     print(
         f"{len(arrays['labels'])} images of {len(np.unique(arrays['client']))} clients, {right['before']:.1%} right "
-        f"before personalization, {right['after']:.1%} after: {run / 'gallery.npz'}"
+        f"before personalization, {right['after']:.1%} after: {run / FILE}"
     )
     return 0
 

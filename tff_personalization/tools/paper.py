@@ -24,7 +24,7 @@ from typing import Any
 
 from absl import app, flags
 
-from analysis import claims, compared_runs, runs, study
+from analysis import claims, compared_runs, gallery, runs, study
 from analysis.report import __main__ as report
 from tff_personalization import errors, homes, startup
 from tff_personalization.execution import child_processes, interruption
@@ -115,7 +115,7 @@ class Paper:
             for name, made in self.sweeps.items():
                 if not any(_is_of_seed(seed, run) for run in made.runs):
                     continue
-                print(f"\n{made.file.about['title']} ({name}), seed {seed}", file=sys.stderr, flush=True)
+                print(f"\n{made.file.about.get('title', name)} ({name}), seed {seed}", file=sys.stderr, flush=True)
                 made.start(functools.partial(_is_of_seed, seed))
                 self._complete(name, made, seed)
         missing = [run for made in self.sweeps.values() for run in made.runs if run.error]
@@ -133,7 +133,7 @@ class Paper:
         place = self.directory / name
         place.mkdir(parents=True, exist_ok=True)
         contents = {"name": name, **about, "scale": self._scale, "runs": planned}
-        files.write_text(place / "experiment.json", json.dumps(contents, indent=2) + "\n")
+        files.write_text(place / study.RECORD, json.dumps(contents, indent=2) + "\n")
 
     def _complete(self, name: str, made: sweep.Sweep, seed: int) -> None:
         """Makes the further records of a seed's finished runs that the claims need."""
@@ -147,7 +147,7 @@ class Paper:
             path = entry.run.directory
             if entry.label == about.get("decompose") and not (path / "decomposition.csv").exists():
                 self._tool("decompose", str(path))
-            if entry.label == about.get("gallery") and not (path / "gallery.npz").exists():
+            if entry.label == about.get("gallery") and not (path / gallery.FILE).exists():
                 self._tool("gallery", str(path))
         if "match" in about and (reference := compared_runs.selected(experiment, about["match"]).get(seed)):
             for entry in entries:
