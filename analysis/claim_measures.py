@@ -40,6 +40,7 @@ class Measured:
 
 Measure = Callable[[study.Experiment, bool], Measured]
 MATCH_TOLERANCE = 0.005  # initial accuracies within this difference count as equal
+_FED_AVG, _PERSONALIZED = "FedAvg", "Personalized FedAvg"  # labels of runs
 NOTHING_CHOSEN = Measured([], missing="This comparison is not made for the rounds that validation clients choose.")
 
 
@@ -83,50 +84,43 @@ def _name(selection: Mapping[str, Any]) -> str:
     return " ".join(str(value) if name == "label" else f"--{name}={value}" for name, value in selection.items())
 
 
-def paired(ours: Mapping[str, Any], theirs: Mapping[str, Any], metric: str) -> Measure:
+def paired(
+    experiment: study.Experiment, chosen: bool, *, ours: Mapping[str, Any], theirs: Mapping[str, Any], metric: str
+) -> Measured:
     """Per client: a metric (initial, personalized, gain) in our runs minus that in theirs, in the same seed."""
 
-    def measure(experiment: study.Experiment, chosen: bool) -> Measured:
-        def difference(a: runs_lib.Run, b: runs_lib.Run) -> pd.Series:
-            return _by_client(_gains(a, chosen)[metric], _gains(b, chosen)[metric])
+    def difference(a: runs_lib.Run, b: runs_lib.Run) -> pd.Series:
+        return _by_client(_gains(a, chosen)[metric], _gains(b, chosen)[metric])
 
-        groups = {_name(selection): compared_runs.selected(experiment, **selection) for selection in (ours, theirs)}
-        return _by_seed(groups, difference, chosen)
-
-    return measure
+    groups = {_name(selection): compared_runs.selected(experiment, **selection) for selection in (ours, theirs)}
+    return _by_seed(groups, difference, chosen)
 
 
-def gain(selection: Mapping[str, Any]) -> Measure:
+def gain(experiment: study.Experiment, chosen: bool) -> Measured:
     """Per client: the gain."""
-
-    def measure(experiment: study.Experiment, chosen: bool) -> Measured:
-        groups = {_name(selection): compared_runs.selected(experiment, **selection)}
-        return _by_seed(groups, lambda run: _gains(run, chosen)["gain"], chosen)
-
-    return measure
+    groups = {_FED_AVG: compared_runs.selected(experiment, _FED_AVG)}
+    return _by_seed(groups, lambda run: _gains(run, chosen)["gain"], chosen)
 
 
-def strategies(label: str, first: str, second: str, metric: str) -> Measure:
+def strategies(
+    experiment: study.Experiment, chosen: bool, *, label: str, first: str, second: str, metric: str
+) -> Measured:
     """Per client: a metric (personalized, hurt) under one strategy minus that under another, in the last round."""
+    if chosen:
+        return NOTHING_CHOSEN
 
-    def measure(experiment: study.Experiment, chosen: bool) -> Measured:
-        if chosen:
-            return NOTHING_CHOSEN
+    def difference(run: runs_lib.Run) -> pd.Series:
+        a, b = (run.client_gains(strategy) for strategy in (first, second))
+        if metric == "hurt":
+            a, b = (table.assign(hurt=(table["gain"] < 0).astype(float)) for table in (a, b))
+        return _by_client(a[metric], b[metric])
 
-        def difference(run: runs_lib.Run) -> pd.Series:
-            a, b = (run.client_gains(strategy) for strategy in (first, second))
-            if metric == "hurt":
-                a, b = (table.assign(hurt=(table["gain"] < 0).astype(float)) for table in (a, b))
-            return _by_client(a[metric], b[metric])
-
-        return _by_seed({label: compared_runs.selected(experiment, label)}, difference, chosen)
-
-    return measure
+    return _by_seed({label: compared_runs.selected(experiment, label)}, difference, chosen)
 
 
 def most_gain(experiment: study.Experiment, chosen: bool) -> Measured:
     """Per client: ½ for a client that gains, −½ for one that does not."""
-    groups = {"Personalized FedAvg": compared_runs.selected(experiment, "Personalized FedAvg")}
+    groups = {_PERSONALIZED: compared_runs.selected(experiment, _PERSONALIZED)}
     return _by_seed(groups, lambda run: (_gains(run, chosen)["gain"] > 0) - 0.5, chosen)
 
 
@@ -144,83 +138,77 @@ def more_examples(experiment: study.Experiment, chosen: bool) -> Measured:
         mean = pd.concat([few, many]).mean()
         return 2 * pd.concat([mean - few, many - mean])
 
-    return _by_seed({"Personalized FedAvg": compared_runs.selected(experiment, "Personalized FedAvg")}, signed, chosen)
+    return _by_seed({_PERSONALIZED: compared_runs.selected(experiment, _PERSONALIZED)}, signed, chosen)
 
 
-def after_as_many_examples(ours: str, theirs: str, metric: str) -> Measure:
-    """Per client: a metric in our last round minus that in their first evaluated round after as many examples."""
+def after_as_many_examples(experiment: study.Experiment, chosen: bool, *, metric: str) -> Measured:
+    """Per client: a metric in Personalized FedAvg's last round minus that in a round of FedAvg.
 
-    def measure(experiment: study.Experiment, chosen: bool) -> Measured:
-        if chosen:
-            return NOTHING_CHOSEN
-        groups = {name: compared_runs.selected(experiment, name) for name in (ours, theirs)}
-        missing: dict[int, str] = {}
-        matched: dict[int, int] = {}
-        more: list[float] = []
-        for seed in sorted(groups[ours].keys() & groups[theirs].keys()):
-            run, reference = groups[theirs][seed], groups[ours][seed]
-            number = compared_runs.round_of_as_many_examples(run, reference)
-            if number is None:
-                missing[seed] = f"{run.name}: no evaluated round after as many examples."
-            elif not compared_runs.has_round(run, number):
-                missing[seed] = f"{run.name}: test clients were not evaluated in round {number}."
-            else:
-                matched[seed] = number
-                visited = run.metrics.loc[run.metrics["round"] <= number, "examples"].sum()
-                more.append(visited / reference.metrics["examples"].sum() - 1)
+    That is FedAvg's first evaluated round after at least the same number of examples."""
+    if chosen:
+        return NOTHING_CHOSEN
+    groups = {name: compared_runs.selected(experiment, name) for name in (_PERSONALIZED, _FED_AVG)}
+    missing: dict[int, str] = {}
+    matched: dict[int, int] = {}
+    more: list[float] = []
+    for seed in sorted(groups[_PERSONALIZED].keys() & groups[_FED_AVG].keys()):
+        run, reference = groups[_FED_AVG][seed], groups[_PERSONALIZED][seed]
+        number = compared_runs.round_of_as_many_examples(run, reference)
+        if number is None:
+            missing[seed] = f"{run.name}: no evaluated round after the same number of examples."
+        elif not compared_runs.has_round(run, number):
+            missing[seed] = f"{run.name}: test clients were not evaluated in round {number}."
+        else:
+            matched[seed] = number
+            visited = run.metrics.loc[run.metrics["round"] <= number, "examples"].sum()
+            more.append(visited / reference.metrics["examples"].sum() - 1)
 
-        def difference(a: runs_lib.Run, b: runs_lib.Run) -> pd.Series:
-            return _by_client(a.client_gains()[metric], b.client_gains(None, matched[b.config["seed"]])[metric])
+    def difference(a: runs_lib.Run, b: runs_lib.Run) -> pd.Series:
+        return _by_client(a.client_gains()[metric], b.client_gains(None, matched[b.config["seed"]])[metric])
 
-        measured = _without(missing, groups, difference)
-        note = f"{theirs} has visited up to {max(more, default=0):.0%} more examples."
-        return dataclasses.replace(measured, note=f"{note} {measured.note}".strip()) if measured.values else measured
-
-    return measure
+    measured = _without(missing, groups, difference)
+    note = f"{_FED_AVG} has visited up to {max(more, default=0):.0%} more examples."
+    return dataclasses.replace(measured, note=f"{note} {measured.note}".strip()) if measured.values else measured
 
 
-def at_matched_initial(reference: str, other: str) -> Measure:
-    """Per client: personalized accuracy of the reference minus that of the other run at the same initial accuracy.
+def at_matched_initial(experiment: study.Experiment, chosen: bool, *, other: str) -> Measured:
+    """Per client: personalized accuracy of FedAvg minus that of the other run at the same initial accuracy.
 
-    The reference's is that of its last round. The other's is interpolated linearly between two of its `matched_rounds`,
-    so that the mean initial accuracies over test clients agree. A seed without matched rounds, or without test clients
+    FedAvg's is that of its last round. The other's is interpolated linearly between two of its `matched_rounds`, so
+    that the mean initial accuracies over test clients agree. A seed without matched rounds, or without test clients
     evaluated in them, is left out and named with the verdict.
     """
+    if chosen:
+        return NOTHING_CHOSEN
+    groups = {name: compared_runs.selected(experiment, name) for name in (_FED_AVG, other)}
+    judged: dict[int, list[int]] = {}
+    unmatched: dict[int, str] = {}
+    for seed in sorted(groups[_FED_AVG].keys() & groups[other].keys()):
+        run = groups[other][seed]
+        rounds = compared_runs.matched_rounds(run, groups[_FED_AVG][seed])
+        judged[seed] = [one for one in rounds if compared_runs.has_round(run, one)]
+        if not rounds:
+            unmatched[seed] = f"{run.name}: no evaluated rounds on both sides of {_FED_AVG}'s initial accuracy."
+        elif len(judged[seed]) < 2:
+            unmatched[seed] = f"{run.name}: test clients were not evaluated in the matched rounds."
+    left: list[float] = []
 
-    def measure(experiment: study.Experiment, chosen: bool) -> Measured:
-        if chosen:
-            return NOTHING_CHOSEN
-        groups = {name: compared_runs.selected(experiment, name) for name in (reference, other)}
-        judged: dict[int, list[int]] = {}
-        unmatched: dict[int, str] = {}
-        for seed in sorted(groups[reference].keys() & groups[other].keys()):
-            run = groups[other][seed]
-            rounds = compared_runs.matched_rounds(run, groups[reference][seed])
-            judged[seed] = [one for one in rounds if compared_runs.has_round(run, one)]
-            if not rounds:
-                unmatched[seed] = f"{run.name}: no evaluated rounds on both sides of {reference}'s initial accuracy."
-            elif len(judged[seed]) < 2:
-                unmatched[seed] = f"{run.name}: test clients were not evaluated in the matched rounds."
-        left: list[float] = []
+    def difference(a: runs_lib.Run, b: runs_lib.Run) -> pd.Series:
+        ours = a.client_gains()
+        tables = [b.client_gains(None, one) for one in judged[b.config["seed"]]]
+        between = _between(tables, ours["initial"].mean())
+        left.append(ours["initial"].mean() - between["initial"].mean())
+        return _by_client(ours["personalized"], between["personalized"])
 
-        def difference(a: runs_lib.Run, b: runs_lib.Run) -> pd.Series:
-            ours = a.client_gains()
-            tables = [b.client_gains(None, one) for one in judged[b.config["seed"]]]
-            between = _between(tables, ours["initial"].mean())
-            left.append(ours["initial"].mean() - between["initial"].mean())
-            return _by_client(ours["personalized"], between["personalized"])
-
-        measured = _without(unmatched, groups, difference)
-        if not measured.values:
-            return measured
-        worst = max(left, key=abs)
-        if abs(worst) > MATCH_TOLERANCE:
-            said = f"Initial accuracies of test clients still differ by {worst:+.3f}. {measured.note}"
-            return dataclasses.replace(measured, undecided=said.strip(), note="")
-        said = f"Initial accuracies of test clients differ by {abs(worst):.3f} at most. {measured.note}"
-        return dataclasses.replace(measured, note=said.strip())
-
-    return measure
+    measured = _without(unmatched, groups, difference)
+    if not measured.values:
+        return measured
+    worst = max(left, key=abs)
+    if abs(worst) > MATCH_TOLERANCE:
+        said = f"Initial accuracies of test clients still differ by {worst:+.3f}. {measured.note}"
+        return dataclasses.replace(measured, undecided=said.strip(), note="")
+    said = f"Initial accuracies of test clients differ by {abs(worst):.3f} at most. {measured.note}"
+    return dataclasses.replace(measured, note=said.strip())
 
 
 def _between(judged: Sequence[pd.DataFrame], initial: float) -> pd.DataFrame:
@@ -247,30 +235,26 @@ def _without(
     return dataclasses.replace(measured, note=" ".join(filter(None, (measured.note, *left_out.values()))))
 
 
-def as_chosen(ours: str, theirs: str) -> Measure:
-    """Per client: our personalized accuracy minus theirs, each with the choice of validation clients."""
+def as_chosen(experiment: study.Experiment, chosen: bool, *, theirs: str) -> Measured:
+    """Per client: FedAvg's personalized accuracy minus theirs, each with the choice of validation clients."""
+    if chosen:
+        return NOTHING_CHOSEN
+    groups = {name: compared_runs.selected(experiment, name) for name in (_FED_AVG, theirs)}
+    for group in groups.values():
+        for run in group.values():
+            if run.chosen_clients is None:
+                return Measured([], missing=f"{run.name}: nothing was chosen on validation clients.")
 
-    def measure(experiment: study.Experiment, chosen: bool) -> Measured:
-        if chosen:
-            return NOTHING_CHOSEN
-        groups = {name: compared_runs.selected(experiment, name) for name in (ours, theirs)}
-        for group in groups.values():
-            for run in group.values():
-                if run.chosen_clients is None:
-                    return Measured([], missing=f"{run.name}: nothing was chosen on validation clients.")
+    def difference(a: runs_lib.Run, b: runs_lib.Run) -> pd.Series:
+        accuracies = []
+        for run in (a, b):
+            table = run.chosen_clients
+            assert table is not None  # checked above
+            judged = table[table["test_examples"] > 0]
+            accuracies.append(judged[judged["epoch"] == judged["epoch"].max()].set_index("client")["accuracy"])
+        return _by_client(*accuracies)
 
-        def difference(a: runs_lib.Run, b: runs_lib.Run) -> pd.Series:
-            accuracies = []
-            for run in (a, b):
-                table = run.chosen_clients
-                assert table is not None  # checked above
-                judged = table[table["test_examples"] > 0]
-                accuracies.append(judged[judged["epoch"] == judged["epoch"].max()].set_index("client")["accuracy"])
-            return _by_client(*accuracies)
-
-        return _by_seed(groups, difference, chosen)
-
-    return measure
+    return _by_seed(groups, difference, chosen)
 
 
 def chosen_by_initial(experiment: study.Experiment, chosen: bool) -> Measured:

@@ -5,9 +5,9 @@ compared whose last model has the best personalized accuracy on validation clien
 """
 
 import dataclasses
-from collections.abc import Callable
+import functools
 
-from analysis import claim_measures, inference, setting_measures, study
+from analysis import claim_measures, inference, setting_measures
 
 ACCURACY_MARGIN = 0.01  # of accuracies, gains and their standard deviations
 SHARE_MARGIN = 0.05  # of shares of clients, of rounds, of an update
@@ -35,7 +35,7 @@ class Claim:
     statement: str
     metric: str
     unit: str
-    measure: Callable[[study.Experiment, bool], claim_measures.Measured]
+    measure: claim_measures.Measure
     margin: float = ACCURACY_MARGIN
     least_seeds: int = inference.LEAST_SEEDS
     synthetic: bool = False
@@ -53,14 +53,14 @@ class Claim:
 
 _CLIENT = "client"
 _FED_AVG, _PERSONALIZED_FED_AVG = {"label": "FedAvg"}, {"label": "Personalized FedAvg"}
-_paired = claim_measures.paired
+_POOLED_SGD = {"label": "pooled SGD"}
 
 CLAIMS = (
     Claim(
         "T1.1",
         "spread",
         "Initial accuracy varies more from run to run than personalized accuracy.",
-        "standard deviation over seeds, mean of settings (cohort and E): of initial less of personalized accuracy",
+        "standard deviation over seeds, mean of settings (cohort and E): initial minus personalized accuracy",
         "seed (jackknife)",
         setting_measures.spread_over_seeds,
         least_seeds=LEAST_SEEDS_AS_UNITS,
@@ -68,8 +68,8 @@ CLAIMS = (
     Claim(
         "T1.2",
         "table1",
-        "After as many rounds, more local epochs, up to 10, make the model more personalizable.",
-        "personalized accuracy: with the largest E up to 10 less with the smallest",
+        "After the same number of rounds, more local epochs, up to 10, make the model more personalizable.",
+        "personalized accuracy: the largest E (up to 10) minus the smallest",
         _CLIENT,
         setting_measures.more_local_epochs,
     ),
@@ -77,7 +77,7 @@ CLAIMS = (
         "T1.3",
         "table1",
         "Personalized accuracy reaches the target in fewer rounds than initial accuracy.",
-        "rounds to the target: of initial less of personalized accuracy, as a share of all rounds",
+        "rounds to the target: initial minus personalized accuracy, as a share of all rounds",
         "setting",
         setting_measures.rounds_saved,
         SHARE_MARGIN,
@@ -86,7 +86,7 @@ CLAIMS = (
         "C1.1",
         "terms",
         "FOMAML's share of FedAvg's update grows with E.",
-        "share of FOMAML's terms in updates from the same models: with the largest E less with the smallest",
+        "share of FOMAML's terms in updates from the same models: the largest E minus the smallest",
         "round whose model was kept",
         setting_measures.share_of_fomaml,
         SHARE_MARGIN,
@@ -94,51 +94,57 @@ CLAIMS = (
     Claim(
         "C1.2",
         "terms",
-        "After as many rounds at the same rates, FOMAML's terms alone train a more personalizable model than FedSGD's.",
+        "After the same number of rounds at the same rates, FOMAML's terms alone train a more personalizable model "
+        "than FedSGD's.",
         "personalized accuracy",
         _CLIENT,
-        _paired({"label": "FOMAML's terms alone"}, {"label": "FedSGD's term alone"}, "personalized"),
+        functools.partial(
+            claim_measures.paired,
+            ours={"label": "FOMAML's terms alone"},
+            theirs={"label": "FedSGD's term alone"},
+            metric="personalized",
+        ),
     ),
     Claim(
         "C2.1",
         "fine_tuning",
-        "Personalized FedAvg has a higher initial accuracy than FedAvg after as many rounds.",
+        "After the same number of rounds, Personalized FedAvg has a higher initial accuracy than FedAvg.",
         "initial accuracy",
         _CLIENT,
-        _paired(_PERSONALIZED_FED_AVG, _FED_AVG, "initial"),
+        functools.partial(claim_measures.paired, ours=_PERSONALIZED_FED_AVG, theirs=_FED_AVG, metric="initial"),
     ),
     Claim(
         "C2.2",
         "fine_tuning",
-        "Personalized FedAvg has a higher personalized accuracy than FedAvg after as many rounds.",
+        "After the same number of rounds, Personalized FedAvg has a higher personalized accuracy than FedAvg.",
         "personalized accuracy",
         _CLIENT,
-        _paired(_PERSONALIZED_FED_AVG, _FED_AVG, "personalized"),
+        functools.partial(claim_measures.paired, ours=_PERSONALIZED_FED_AVG, theirs=_FED_AVG, metric="personalized"),
     ),
     Claim(
         "C2.3",
         "fine_tuning",
         "Choosing a model by initial accuracy alone gives weaker personalization.",
-        "personalized accuracy: of the model that is best by personalized less of that best by initial accuracy, "
-        "both on validation clients",
+        "personalized accuracy: the model with the best personalized accuracy minus the one with the best initial "
+        "accuracy, both on validation clients",
         _CLIENT,
         claim_measures.chosen_by_initial,
     ),
     Claim(
         "C2.4",
         "fine_tuning",
-        "Personalized FedAvg has a higher initial accuracy than FedAvg after as many examples.",
-        "initial accuracy, of FedAvg in the first kept round after as many examples",
+        "After the same number of examples, Personalized FedAvg has a higher initial accuracy than FedAvg.",
+        "initial accuracy, of FedAvg in the first kept round after at least as many examples",
         _CLIENT,
-        claim_measures.after_as_many_examples("Personalized FedAvg", "FedAvg", "initial"),
+        functools.partial(claim_measures.after_as_many_examples, metric="initial"),
     ),
     Claim(
         "C2.5",
         "fine_tuning",
-        "Personalized FedAvg has a higher personalized accuracy than FedAvg after as many examples.",
-        "personalized accuracy, of FedAvg in the first kept round after as many examples",
+        "After the same number of examples, Personalized FedAvg has a higher personalized accuracy than FedAvg.",
+        "personalized accuracy, of FedAvg in the first kept round after at least as many examples",
         _CLIENT,
-        claim_measures.after_as_many_examples("Personalized FedAvg", "FedAvg", "personalized"),
+        functools.partial(claim_measures.after_as_many_examples, metric="personalized"),
     ),
     Claim(
         "C2.6",
@@ -146,7 +152,7 @@ CLAIMS = (
         "C2.1 holds where FedAvg's rounds vary little: cohorts of 20, E = 5.",
         "initial accuracy",
         _CLIENT,
-        _paired(_PERSONALIZED_FED_AVG, _FED_AVG, "initial"),
+        functools.partial(claim_measures.paired, ours=_PERSONALIZED_FED_AVG, theirs=_FED_AVG, metric="initial"),
     ),
     Claim(
         "C2.7",
@@ -154,23 +160,23 @@ CLAIMS = (
         "C2.2 holds where FedAvg's rounds vary little: cohorts of 20, E = 5.",
         "personalized accuracy",
         _CLIENT,
-        _paired(_PERSONALIZED_FED_AVG, _FED_AVG, "personalized"),
+        functools.partial(claim_measures.paired, ours=_PERSONALIZED_FED_AVG, theirs=_FED_AVG, metric="personalized"),
     ),
     Claim(
         "C3.1",
         "centralized",
-        "After as many examples, FedAvg's model is more personalizable than one of pooled SGD.",
+        "After the same number of examples, FedAvg's model is more personalizable than one of pooled SGD.",
         "personalized accuracy",
         _CLIENT,
-        _paired(_FED_AVG, {"label": "pooled SGD"}, "personalized"),
+        functools.partial(claim_measures.paired, ours=_FED_AVG, theirs=_POOLED_SGD, metric="personalized"),
     ),
     Claim(
         "C3.2",
         "centralized",
-        "After as many examples, FedAvg's model gains more than one of pooled SGD.",
+        "After the same number of examples, FedAvg's model gains more than one of pooled SGD.",
         "gain",
         _CLIENT,
-        _paired(_FED_AVG, {"label": "pooled SGD"}, "gain"),
+        functools.partial(claim_measures.paired, ours=_FED_AVG, theirs=_POOLED_SGD, metric="gain"),
     ),
     Claim(
         "C3.3",
@@ -178,15 +184,15 @@ CLAIMS = (
         "At the same initial accuracy, FedAvg's model is more personalizable than one of pooled SGD.",
         "personalized accuracy, of pooled SGD between the two rounds between which it has that initial accuracy",
         _CLIENT,
-        claim_measures.at_matched_initial("FedAvg", "pooled SGD"),
+        functools.partial(claim_measures.at_matched_initial, other="pooled SGD"),
     ),
     Claim(
         "C3.4",
         "centralized",
-        "After as many examples, FedAvg's model is more personalizable than one of pooled Adam.",
+        "After the same number of examples, FedAvg's model is more personalizable than one of pooled Adam.",
         "personalized accuracy",
         _CLIENT,
-        _paired(_FED_AVG, {"label": "pooled Adam"}, "personalized"),
+        functools.partial(claim_measures.paired, ours=_FED_AVG, theirs={"label": "pooled Adam"}, metric="personalized"),
     ),
     Claim(
         "C3.5",
@@ -194,7 +200,7 @@ CLAIMS = (
         "C3.1 holds with strategy, epoch and learning rate chosen on validation clients for each.",
         "personalized accuracy",
         _CLIENT,
-        claim_measures.as_chosen("FedAvg", "pooled SGD"),
+        functools.partial(claim_measures.as_chosen, theirs="pooled SGD"),
     ),
     Claim(
         "C3.7",
@@ -202,7 +208,7 @@ CLAIMS = (
         "C3.4 holds with strategy, epoch and learning rate chosen on validation clients for each.",
         "personalized accuracy",
         _CLIENT,
-        claim_measures.as_chosen("FedAvg", "pooled Adam"),
+        functools.partial(claim_measures.as_chosen, theirs="pooled Adam"),
     ),
     Claim(
         "C3.8",
@@ -210,15 +216,18 @@ CLAIMS = (
         "At the same initial accuracy, FedAvg's model is more personalizable than one of pooled Adam.",
         "personalized accuracy, of pooled Adam between the two rounds between which it has that initial accuracy",
         _CLIENT,
-        claim_measures.at_matched_initial("FedAvg", "pooled Adam"),
+        functools.partial(claim_measures.at_matched_initial, other="pooled Adam"),
     ),
     Claim(
         "C3.9",
         "centralized",
-        "After as many examples, FedAvg's model is more personalizable than one of pooled SGD with momentum.",
+        "After the same number of examples, FedAvg's model is more personalizable than one of pooled SGD with "
+        "momentum.",
         "personalized accuracy",
         _CLIENT,
-        _paired(_FED_AVG, {"label": "pooled SGD, momentum"}, "personalized"),
+        functools.partial(
+            claim_measures.paired, ours=_FED_AVG, theirs={"label": "pooled SGD, momentum"}, metric="personalized"
+        ),
     ),
     *(
         Claim(
@@ -227,10 +236,11 @@ CLAIMS = (
             f"Synthetic writers of heterogeneity {h:g}: FedAvg's model is more personalizable than one of pooled SGD.",
             "personalized accuracy",
             _CLIENT,
-            _paired(
-                {"label": "FedAvg", "writer_heterogeneity": h},
-                {"label": "pooled SGD", "writer_heterogeneity": h},
-                "personalized",
+            functools.partial(
+                claim_measures.paired,
+                ours={"label": "FedAvg", "writer_heterogeneity": h},
+                theirs={"label": "pooled SGD", "writer_heterogeneity": h},
+                metric="personalized",
             ),
             synthetic=True,
         )
@@ -242,7 +252,13 @@ CLAIMS = (
         "A model trained with SGD clients is better personalized with SGD than with Adam.",
         "personalized accuracy",
         _CLIENT,
-        claim_measures.strategies("trained with SGD", "fine_tune", "fine_tune_adam", "personalized"),
+        functools.partial(
+            claim_measures.strategies,
+            label="trained with SGD",
+            first="fine_tune",
+            second="fine_tune_adam",
+            metric="personalized",
+        ),
     ),
     Claim(
         "P.2",
@@ -250,13 +266,19 @@ CLAIMS = (
         "A model trained with Adam clients is better personalized with Adam than with SGD.",
         "personalized accuracy",
         _CLIENT,
-        claim_measures.strategies("trained with Adam", "fine_tune_adam", "fine_tune", "personalized"),
+        functools.partial(
+            claim_measures.strategies,
+            label="trained with Adam",
+            first="fine_tune_adam",
+            second="fine_tune",
+            metric="personalized",
+        ),
     ),
     Claim(
         "W.1",
         "who_gains",
         "Most clients gain from personalization.",
-        "share of clients that gain, less a half",
+        "share of clients that gain, minus 0.5",
         _CLIENT,
         claim_measures.most_gain,
         SHARE_MARGIN,
@@ -265,7 +287,7 @@ CLAIMS = (
         "W.2",
         "who_gains",
         "Clients with more examples gain more.",
-        "gain: of the half of the clients with more train examples less of the other half",
+        "gain: the half of the clients with more train examples minus the other half",
         _CLIENT,
         claim_measures.more_examples,
     ),
@@ -273,18 +295,26 @@ CLAIMS = (
         "W.3",
         "who_gains",
         "Early stopping on examples held back hurts fewer clients.",
-        "share of clients hurt: without less with early stopping",
+        "share of clients hurt: without minus with early stopping",
         _CLIENT,
-        claim_measures.strategies("Personalized FedAvg", "fine_tune", "fine_tune_early_stopping", "hurt"),
+        functools.partial(
+            claim_measures.strategies,
+            label="Personalized FedAvg",
+            first="fine_tune",
+            second="fine_tune_early_stopping",
+            metric="hurt",
+        ),
         SHARE_MARGIN,
     ),
     Claim(
         "S.1",
         "server_optimizers",
-        "Server momentum makes FedAvg's model more personalizable after as many rounds.",
+        "After the same number of rounds, server momentum makes FedAvg's model more personalizable.",
         "personalized accuracy",
         _CLIENT,
-        _paired({"label": "momentum"}, {"label": "SGD"}, "personalized"),
+        functools.partial(
+            claim_measures.paired, ours={"label": "momentum"}, theirs={"label": "SGD"}, metric="personalized"
+        ),
     ),
     Claim(
         "L.1",
@@ -292,6 +322,6 @@ CLAIMS = (
         "Personalization raises accuracy on the lines of a role.",
         "gain",
         _CLIENT,
-        claim_measures.gain({"label": "FedAvg"}),
+        claim_measures.gain,
     ),
 )

@@ -63,7 +63,7 @@ def more_local_epochs(experiment: study.Experiment, chosen: bool) -> claim_measu
     if len(epochs) < 2:
         return claim_measures.Measured([], missing="No two E up to 10.")
     most, least = ({"clients_per_round": cohort, "local_epochs": e} for e in (epochs[-1], epochs[0]))
-    return claim_measures.paired(most, least, "personalized")(experiment, chosen)
+    return claim_measures.paired(experiment, chosen, ours=most, theirs=least, metric="personalized")
 
 
 def rounds_saved(experiment: study.Experiment, chosen: bool) -> claim_measures.Measured:

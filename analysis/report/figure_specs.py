@@ -52,7 +52,7 @@ class Spec:
 
 
 _SEEDS = "Lines are means over seeds, error bars their standard deviation."
-_PARTS = "Orange: FedSGD's term; blue: FOMAML's, one an epoch, the first the darkest."
+_PARTS = "Orange: FedSGD's term. Blue: FOMAML's terms, one for each epoch; the first is the darkest."
 _TOGETHER = "The clients of all seeds together."
 _HOVER = "Point at a client, or choose one from the list, to see it. A click keeps it."
 FIGURES = {
@@ -67,8 +67,8 @@ FIGURES = {
     ),
     "matched_initial": Spec(
         "Personalized against initial accuracy along training",
-        "Each mark is an evaluated round of a run. Of two curves at the same initial accuracy, the {higher} one is of "
-        "the model that is easier to personalize. Dotted: no gain.",
+        "Each mark is an evaluated round. At the same initial accuracy, the model with the {higher} mark is easier to "
+        "personalize. Dotted: no gain.",
         figures.matched_initial,
     ),
     "personalization_curves": Spec(
@@ -94,7 +94,8 @@ FIGURES = {
     ),
     "ranking": Spec(
         "Initial against personalized accuracy",
-        "Each mark is a configuration. If initial accuracy told all, the marks would lie on a rising line.",
+        "Each mark is a configuration. If initial accuracy decided personalized accuracy, the marks would lie on a "
+        "rising line.",
         figures.ranking,
         about_seeds="Marks are means over seeds, with standard deviations.",
     ),
@@ -141,8 +142,8 @@ FIGURES = {
     ),
     "before_after": Spec(
         "Each test client before and after personalization",
-        "Blue circle: initial accuracy; orange triangle: personalized accuracy. A line joins a client's two. Purple: "
-        "the client is hurt.",
+        "Blue circle: initial accuracy; orange triangle: personalized accuracy. A line joins the two accuracies of a "
+        "client. Purple: the client is hurt.",
         client_figures.before_after,
         before_after.plot,
         _HOVER,
@@ -172,7 +173,7 @@ FIGURES = {
         client_figures.gains,
         gain_by_examples.plot,
         _HOVER,
-        about_seeds="Clients are of all seeds, or of the lowest ones where there are many.",
+        about_seeds="Clients of all seeds; if there are too many, of the lowest seeds.",
         shown=1,
         of_clients=True,
     ),

@@ -31,7 +31,7 @@ def of(
     """The provenance of an experiment's runs."""
     runs = experiment.runs
     planned = "" if experiment.planned is None else f" of {experiment.planned} planned"
-    begun = f", {experiment.unfinished} begun and passed over" if experiment.unfinished else ""
+    begun = f", {experiment.unfinished} unfinished, not shown" if experiment.unfinished else ""
     starts = [start for run in runs for start in run.config.get("starts") or [run.config]]  # a run may have several
     versions = [f"{name} {version}" for start in starts for name, version in start.get("versions", {}).items()]
     seconds = sum(run.summary["times"]["wall_seconds"] for run in runs)

@@ -69,7 +69,7 @@ def test_a_seed_that_an_experiment_lacks_is_not_announced(folder, by_writer_arch
     given = {"client_data": str(by_writer_archive), "output_dir": str(tmp_path)}
     assert paper.Paper(given, "tiny", [], folder).run()
     announced = [line for line in capsys.readouterr().err.splitlines() if ", seed" in line]
-    assert announced == ["Pooled (centralized), seed 1", "Taken apart (terms), seed 2"]
+    assert announced == ["Pooled (centralized), seed 1", "terms (terms), seed 2"]
 
 
 @pytest.mark.parametrize("scale", ["smoke", "small", "medium", "paper"])

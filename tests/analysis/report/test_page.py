@@ -105,7 +105,7 @@ def test_every_verdict_has_its_effect_interval_and_reason_and_leads_to_its_secti
 def test_each_experiment_has_its_question_tables_figures_and_provenance(parts):
     for text in (
         "What of table1?",
-        "4 of 6 planned, 1 begun and passed over",
+        "4 of 6 planned, 1 unfinished, not shown",
         "--local_epochs=10",
         "Table 1 of the paper.",
     ):
