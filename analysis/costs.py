@@ -48,7 +48,7 @@ def _recorded(run: runs_lib.Run) -> tuple[float, float, float]:
         kept = max((float(stage["kept"]) for stage in record["stages"].values()), default=0.0)
     except (TypeError, ValueError, KeyError, AttributeError):
         raise UserError(
-            f"{run.directory / 'summary.json'}: its communication is damaged; restore the file or repeat the run"
+            f"{run.directory / 'summary.json'}: its communication is damaged: restore it, or repeat the run."
         ) from None
     return totals[0], totals[1], kept
 

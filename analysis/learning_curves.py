@@ -25,9 +25,7 @@ def plot(runs: Sequence[runs_lib.Run]) -> Figure:
     figure, (axes,) = style.panels(1, 1, (6.5, 3.4))
     handles = []
     for number, (run, label) in enumerate(zip(runs, run_labels.of(runs), strict=True)):
-        evaluated = run.metrics.dropna(subset=["initial_accuracy", "personalized_accuracy"])
-        if evaluated.empty:
-            raise runs_lib.NotRecordedError(f"{run.directory / 'metrics.csv'}: no round was evaluated, nothing to draw")
+        evaluated = runs_lib.evaluated_rounds(run)
         look: dict[str, Any] = {"color": _colour(number), "marker": style.MARKERS[number % len(style.MARKERS)]}
         every = max(1, len(evaluated) // 12)  # as many markers as can be distinguished
         for kind, own in style.KINDS.items():
@@ -70,9 +68,8 @@ def _mark_stages(axes: Axes, runs: Sequence[runs_lib.Run]) -> None:
     """A vertical line between the last round of a stage and the first round of the next, with the next stage's name."""
     owners: dict[tuple[float, str], list[int]] = collections.defaultdict(list)
     for number, run in enumerate(runs):
-        metrics = run.metrics
-        for first in metrics.index[1:][metrics["stage"].to_numpy()[1:] != metrics["stage"].to_numpy()[:-1]]:
-            owners[metrics["round"][first] - 0.5, metrics["stage"][first]].append(number)
+        for first, stage in runs_lib.stage_switches(run):
+            owners[first - 0.5, stage].append(number)
     for (switch, stage), numbers in owners.items():
         colour = _colour(numbers[0]) if len(numbers) == 1 < len(runs) else style.DARK_GREY
         axes.axvline(switch, color=colour, linestyle="-.", linewidth=1)

@@ -7,7 +7,6 @@ It uses the aggregates of the final evaluation on all test clients, which every 
 
 from collections.abc import Sequence
 
-import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
@@ -24,7 +23,7 @@ _MOST_BANDS = 3  # more of them in one panel would hide each other; then only th
 def plot(runs: Sequence[runs_lib.Run]) -> Figure:
     """Draws the final evaluation on all test clients, one panel per run; epoch 0 is the initial model."""
     figure, axes = style.panels(len(runs), 2, (5.5, 3.1) if len(runs) == 1 else (3.6, 2.8), sharey=True)
-    finals = [_final(run) for run in runs]
+    finals = [runs_lib.final_evaluation(run) for run in runs]
     looks = style.looks(strategy for final in finals for strategy in final["strategy"])
     for panel, final in zip(axes, finals, strict=True):
         banded = list(final["strategy"].unique())
@@ -58,15 +57,6 @@ def plot(runs: Sequence[runs_lib.Run]) -> Figure:
     style.legend_below(figure, [Line2D([], [], color=style.GREY, label="mean of clients"), band, *lines], columns=5)
     style.title(figure, "Accuracy of test clients by personalization epoch", runs)
     return figure
-
-
-def _final(run: runs_lib.Run) -> pd.DataFrame:
-    """The rows of evaluations.csv about all test clients, in the last round that has them."""
-    _ = run.summary  # an unfinished run has no final evaluation
-    rows = run.evaluations[run.evaluations["split"] == "test"].dropna(subset=["accuracy_mean"])
-    if rows.empty:
-        raise runs_lib.NotRecordedError(f"{run.directory / 'evaluations.csv'}: no accuracy of test clients to draw")
-    return rows[rows["round"] == rows["round"].max()]
 
 
 if __name__ == "__main__":

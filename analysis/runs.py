@@ -4,12 +4,26 @@ import os
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+import pandas as pd
+
 from tff_personalization.errors import UserError
 from tff_personalization.metrics import Metric
 from tff_personalization.records import places
 from tff_personalization.records.run_records import NotRecordedError, Run, read
 
-__all__ = ["Metric", "NotRecordedError", "Run", "check_same_data", "labels", "read", "read_all", "without_paths"]
+__all__ = [
+    "Metric",
+    "NotRecordedError",
+    "Run",
+    "check_same_data",
+    "evaluated_rounds",
+    "final_evaluation",
+    "labels",
+    "read",
+    "read_all",
+    "stage_switches",
+    "without_paths",
+]
 
 # Settings that decide which examples there are, and which test. The same seed and settings give the same data.
 _CHOOSING_DATA = (
@@ -74,6 +88,35 @@ def _of_data(run: Run, kind: str) -> list[str]:
     """For a kind of hash, the settings that intentionally change the data."""
     chosen = run.config["flags"] if kind == "data_sha256" else {}
     return [f"{name}={chosen[name]}" for name in _CHOOSING_DATA if chosen.get(name) is not None]
+
+
+def evaluated_rounds(run: Run) -> pd.DataFrame:
+    """The rows of metrics.csv whose rounds were evaluated; NotRecordedError if there are none."""
+    table = run.metrics.dropna(subset=["initial_accuracy", "personalized_accuracy"])
+    if table.empty:
+        raise NotRecordedError(f"{run.directory / 'metrics.csv'}: no round was evaluated, nothing to draw")
+    return table
+
+
+def final_evaluation(run: Run) -> pd.DataFrame:
+    """The rows of evaluations.csv about all test clients, in the last round that has them.
+
+    Raises:
+        NotRecordedError: none of them has an accuracy.
+        UserError: the run is unfinished.
+    """
+    _ = run.summary  # an unfinished run has no final evaluation
+    rows = run.evaluations[run.evaluations["split"] == "test"].dropna(subset=["accuracy_mean"])
+    if rows.empty:
+        raise NotRecordedError(f"{run.directory / 'evaluations.csv'}: no accuracy of test clients to draw")
+    return rows[rows["round"] == rows["round"].max()]
+
+
+def stage_switches(run: Run) -> list[tuple[int, str]]:
+    """The first round of each stage after the first stage, with the stage's name."""
+    rounds, stages = run.metrics["round"], run.metrics["stage"]
+    first = (stages != stages.shift()) & (stages.index > 0)
+    return list(zip(rounds[first], stages[first], strict=True))
 
 
 def without_paths(value: Any) -> Any:

@@ -6,7 +6,7 @@ choose, and its `kind`: initial or personalized accuracy.
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import pandas as pd
@@ -24,12 +24,12 @@ Configurations = Sequence[configurations_lib.Configuration]
 def learning_curves(configurations: Configurations) -> go.Figure:
     """Initial and personalized accuracy by round: the mean over seeds, and each seed as a thin line."""
     figure = look.figure("communication round", look.ACCURACY)
+    switches: dict[float, str] = {}
     for number, configuration in enumerate(configurations):
-        curves = {
-            run.config["seed"]: table.set_index("round")
-            for run in configuration.runs
-            if (table := _evaluated(run)) is not None
-        }
+        evaluated = _evaluated(configuration)
+        curves = {run.config["seed"]: table.set_index("round") for run, table in evaluated}
+        for run, _ in evaluated[:1]:
+            switches |= {first - 0.5: stage for first, stage in runs_lib.stage_switches(run)}
         for kind in look.KINDS if curves else ():
             column = f"{kind}_accuracy"
             by_seed = pd.concat({seed: curve[column] for seed, curve in curves.items()}, axis=1)
@@ -41,7 +41,7 @@ def learning_curves(configurations: Configurations) -> go.Figure:
     _refuse_empty(figure, "no run was evaluated between rounds")
     if len(configurations) == 1:
         _name_kinds(figure)
-    _mark_stages(figure, configurations)
+    _mark_stages(figure, switches)
     return figure
 
 
@@ -49,10 +49,7 @@ def matched_initial(configurations: Configurations) -> go.Figure:
     """Personalized against initial accuracy in training. At the same initial accuracy, better is easier to adapt."""
     figure = look.figure(f"initial {look.ACCURACY}", f"personalized {look.ACCURACY}")
     for number, configuration in enumerate(configurations):
-        for run in configuration.runs:
-            table = _evaluated(run)
-            if table is None:
-                continue
+        for run, table in _evaluated(configuration):
             figure.add_scatter(
                 x=look.rounded(table["initial_accuracy"]),
                 y=look.rounded(table["personalized_accuracy"]),
@@ -75,10 +72,13 @@ def personalization_curves(configurations: Configurations) -> go.Figure:
     figure = look.figure("personalization epoch", look.ACCURACY)
     figure.update_xaxes(dtick=1)
     number = int(len(configurations) == 1)  # with one run, the main strategy has the colour of personalized accuracy
-    several = len({name for c in configurations for run in c.runs for name in _final(run)["strategy"]}) > 1
-    for configuration in configurations:
-        table = pd.concat([_final(run).assign(seed=run.config["seed"]) for run in configuration.runs])
-        for strategy, rows in table.groupby("strategy", sort=False):
+    finals = [
+        configuration.recorded(lambda run: runs_lib.final_evaluation(run).assign(seed=run.config["seed"]))
+        for configuration in configurations
+    ]
+    several = len({name for found in finals for table in found for name in table["strategy"]}) > 1
+    for configuration, found in zip(configurations, finals, strict=True):
+        for strategy, rows in pd.concat(found).groupby("strategy", sort=False) if found else ():
             by_epoch = rows.pivot(index="epoch", columns="seed", values="accuracy_mean").dropna()
             of = [] if several and len(configurations) == 1 else [configuration.label]
             label = " · ".join([*of, names.strategy(strategy)] if several else of)
@@ -229,19 +229,9 @@ def _part_colour(part: int) -> str:
     return "#D55E00" if part == 0 else f"hsl(204, 80%, {80 - 46 * 0.75 ** (part - 1):.0f}%)"
 
 
-def _evaluated(run: runs_lib.Run) -> pd.DataFrame | None:
-    """The evaluated rounds of a run; None if it has none."""
-    try:
-        table = run.metrics.dropna(subset=["initial_accuracy", "personalized_accuracy"])
-    except runs_lib.NotRecordedError:
-        return None
-    return None if table.empty else table
-
-
-def _final(run: runs_lib.Run) -> pd.DataFrame:
-    """The rows of evaluations.csv for all test clients, in the last round that has them."""
-    rows = run.evaluations[run.evaluations["split"] == "test"].dropna(subset=["accuracy_mean"])
-    return rows[rows["round"] == rows["round"].max()]
+def _evaluated(configuration: configurations_lib.Configuration) -> list[tuple[runs_lib.Run, pd.DataFrame]]:
+    """The runs that have evaluated rounds, with these."""
+    return configuration.recorded(lambda run: (run, runs_lib.evaluated_rounds(run)))
 
 
 def _of_main(run: runs_lib.Run, table: pd.DataFrame) -> pd.DataFrame:
@@ -304,16 +294,8 @@ def _name_kinds(figure: go.Figure) -> None:
             figure.add_annotation(text=kind, showarrow=False, font={"color": look.KIND_COLOURS[kind]}, **place)
 
 
-def _mark_stages(figure: go.Figure, configurations: Configurations) -> None:
-    """A vertical line where a multi-stage method enters its next stage."""
-    switches: dict[float, str] = {}
-    for configuration in configurations:
-        table = _evaluated(configuration.first)
-        if table is None:
-            continue
-        stages = configuration.first.metrics[["round", "stage"]]
-        for _, row in stages[stages["stage"] != stages["stage"].shift()].iloc[1:].iterrows():
-            switches[row["round"] - 0.5] = row["stage"]
+def _mark_stages(figure: go.Figure, switches: Mapping[float, str]) -> None:
+    """A vertical line at each place where a multi-stage method enters its next stage."""
     for place, stage in sorted(switches.items()):
         figure.add_vline(place, line={"dash": "dashdot", "width": 1, "color": look.COLOURS[-1]})
         figure.add_annotation(

@@ -69,7 +69,7 @@ def place(path: Named) -> Place:
             try:
                 return _InZip(outer).joinpath(*path.relative_to(outer).parts)
             except (OSError, zipfile.BadZipFile) as error:
-                raise UserError(f"{outer}: not a zip file ({error}); restore the file") from None
+                raise UserError(f"{outer}: not a zip file ({error}): restore it.") from None
     return path
 
 
@@ -94,7 +94,7 @@ def read_bytes(path: Place) -> bytes:
         return path.read_bytes()
     except (OSError, EOFError, zipfile.BadZipFile, lzma.LZMAError, zlib.error) as error:
         reason = error.strerror if isinstance(error, OSError) and error.strerror else error
-        raise UserError(f"{path}: cannot be read ({reason}); restore the file or repeat the run") from None
+        raise UserError(f"{path}: cannot be read ({reason}): restore it, or repeat the run.") from None
 
 
 def read_text(path: Place) -> str:
@@ -102,7 +102,7 @@ def read_text(path: Place) -> str:
     try:
         return read_bytes(path).decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        raise UserError(f"{path}: not text ({error}); restore the file or repeat the run") from None
+        raise UserError(f"{path}: not text ({error}): restore it, or repeat the run.") from None
 
 
 def read_json(path: Place, keys: Iterable[str]) -> dict[str, Any]:
@@ -110,10 +110,10 @@ def read_json(path: Place, keys: Iterable[str]) -> dict[str, Any]:
     try:
         contents = json.loads(read_text(path))
     except (ValueError, RecursionError) as error:
-        raise UserError(f"{path}: not valid JSON ({error}); restore the file or repeat the run") from None
+        raise UserError(f"{path}: not valid JSON ({error}): restore it, or repeat the run.") from None
     missing = [key for key in keys if not isinstance(contents, dict) or key not in contents]
     if missing:
-        raise UserError(f"{path}: no {missing[0]!r} in it; restore the file or repeat the run")
+        raise UserError(f"{path}: no {missing[0]!r} in it: restore it, or repeat the run.")
     return contents
 
 
@@ -130,12 +130,12 @@ def read_csv(
         table = pd.read_csv(io.StringIO(text), dtype=str, keep_default_na=False)
     except ValueError as error:  # of which pandas' ParserError and EmptyDataError are kinds
         reason = " ".join(str(error).split())
-        raise UserError(f"{path}: not a CSV table ({reason}); restore the file or repeat the run") from None
+        raise UserError(f"{path}: not a CSV table ({reason}): restore it, or repeat the run.") from None
     if not isinstance(table.index, pd.RangeIndex):
-        raise UserError(f"{path}: line 2: more cells than the header has names; restore the file or repeat the run")
+        raise UserError(f"{path}: line 2: more cells than the header has names: restore it, or repeat the run.")
     for column in columns:
         if column not in table:
-            raise UserError(f"{path}: no column {column!r}; restore the file or repeat the run")
+            raise UserError(f"{path}: no column {column!r}: restore it, or repeat the run.")
     quantiles = [column for column in table.columns if column.startswith("accuracy_q")]
     checked = {*columns, *METRIC, *SHARES, *COUNTS, *LATER_COUNTS, *quantiles}
     numeric = [column for column in table if column not in text_columns]
@@ -147,7 +147,7 @@ def read_csv(
             table[column] = values
         elif column in checked:
             value, line = texts[wrong[0]], wrong[0] + 2  # line 1 is the header
-            raise UserError(f"{path}: column {column!r}, line {line}: {value!r} is not a number; restore the file")
+            raise UserError(f"{path}: column {column!r}, line {line}: {value!r} is not a number: restore it.")
     for names, most in (([*METRIC, *quantiles], metric.upper), (SHARES, 1.0)):
         for column in table.columns.intersection(names):
             values = table[column].to_numpy()
@@ -162,7 +162,7 @@ def read_csv(
     if "correct" in table:
         _check_scores(path, table, metric)
     if not text.endswith("\n"):  # a number cut in half is still a number
-        raise UserError(f"{path}: line {len(table) + 1}: cut short; restore the file or repeat the run")
+        raise UserError(f"{path}: line {len(table) + 1}: cut short: restore it, or repeat the run.")
     return table
 
 
@@ -196,4 +196,4 @@ def _refuse(path: Place, table: pd.DataFrame, column: str, wrong: np.ndarray, wh
     if wrong.any():
         row = wrong.argmax()
         value, line = table[column].iloc[row], row + 2  # line 1 is the header
-        raise UserError(f"{path}: column {column!r}, line {line}: {value:g} {why}; restore the file or repeat the run")
+        raise UserError(f"{path}: column {column!r}, line {line}: {value:g} {why}: restore it, or repeat the run.")

@@ -81,7 +81,7 @@ class Run:
         if not sound:
             raise UserError(
                 f"{self.directory / 'config.json'}: higher_is_better {higher!r} or largest_score {largest!r} is "
-                "damaged; restore the file or repeat the run"
+                "damaged: restore it, or repeat the run."
             )
         return Metric(str(self.config.get("metric", ACCURACY.name)), higher, largest)
 
@@ -131,8 +131,8 @@ class Run:
         table = self._read_csv("metrics.csv", _METRICS)
         if self.finished and len(table) != self.summary["rounds"]:
             raise UserError(
-                f"{self.directory / 'metrics.csv'}: {len(table)} rows for {self.summary['rounds']} rounds; restore the "
-                "file or repeat the run"
+                f"{self.directory / 'metrics.csv'}: {len(table)} rows for {self.summary['rounds']} rounds: restore it, "
+                "or repeat the run."
             )
         return table
 
@@ -151,14 +151,14 @@ class Run:
         """
         if not self._check_is_there("clients.csv"):
             if self.config["flags"].get("evaluation_release") == "records":
-                raise UserError(f"{self.directory / 'clients.csv'}: missing; restore the file or repeat the run")
+                raise UserError(f"{self.directory / 'clients.csv'}: missing: restore it, or repeat the run.")
             return None
         table, expected = self._read_csv("clients.csv", _CLIENTS), self.summary["test_clients"]
         counts = table.groupby(["strategy", "epoch"]).size()
         if not len(counts) or not counts.eq(expected).all():
             raise UserError(
                 f"{self.directory / 'clients.csv'}: not {expected} rows for each strategy and epoch, one for each test "
-                "client; restore the file or repeat the run"
+                "client: restore it, or repeat the run."
             )
         return _with_correct(table)
 
@@ -315,7 +315,7 @@ def read(path: places.Named) -> Run:
     optimizers = config["flags"].get("optimizers") or {}
     specs = optimizers.values() if isinstance(optimizers, dict) else [None]
     if not all(isinstance(spec, dict) and {"name", "learning_rate"} <= spec.keys() for spec in specs):
-        raise UserError(f"{directory / 'config.json'}: 'flags' in it is damaged; restore the file or repeat the run")
+        raise UserError(f"{directory / 'config.json'}: 'flags' in it is damaged: restore it, or repeat the run.")
     return Run(directory, config)
 
 
@@ -330,7 +330,7 @@ def _read_json(path: places.Place, types: Mapping[str, Any]) -> dict[str, Any]:
             part in found and isinstance(found[part], kind) for part, kind in parts.items()
         )
         if not sound:
-            raise UserError(f"{path}: {name!r} in it is damaged; restore the file or repeat the run")
+            raise UserError(f"{path}: {name!r} in it is damaged: restore it, or repeat the run.")
     return contents
 
 
