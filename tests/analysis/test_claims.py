@@ -106,7 +106,7 @@ def test_what_a_claim_decides_by_itself_may_not_hold_among_others(judge):
     assert [found["verdict"] for found in several[:3]] == [claims.SUPPORTED, claims.UNDECIDED, claims.UNDECIDED]
     assert several[1]["before_correction"] == claims.SUPPORTED
     assert several[1]["p"] == pytest.approx(4 * by_itself["p"])  # the second smallest of five with three seeds
-    assert "does not hold after correction for 5 claims" in several[1]["why"]
+    assert "but not after correction for 5 claims" in several[1]["why"]
     assert several[2]["p"] is None
 
 

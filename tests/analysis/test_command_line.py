@@ -4,6 +4,8 @@ import pathlib
 import subprocess
 import sys
 
+from analysis import command_line
+
 PROJECT = pathlib.Path(__file__).parents[2]
 
 
@@ -64,3 +66,10 @@ def test_the_analysis_imports_no_tensorflow_and_defines_no_flag_on_import():
         "assert not {'tensorflow', 'tensorflow_federated', 'matplotlib.pyplot'} & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", check], cwd=PROJECT, check=True, timeout=120)
+
+
+def test_the_reference_may_be_an_absolute_path_beside_relative_runs(make_run, monkeypatch):
+    make_run("a")
+    reference = make_run("b", method="fed_avg")
+    monkeypatch.chdir(reference.parent)
+    assert [run.name for run in command_line.read_with_reference(["a", "b"], str(reference))] == ["b", "a"]

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from analysis import accuracy_by_bytes, command_line, compare_methods, costs, method_differences, style
+from analysis import accuracy_by_bytes, compare_methods, costs, method_differences, style
 from analysis import runs as runs_lib
 from tff_personalization import metrics
 from tff_personalization.errors import UserError
@@ -114,21 +114,6 @@ def test_costs_are_those_on_record_and_missing_where_a_seed_has_none(make_run):
     _record_costs(cut, -1, stages)
     with pytest.raises(UserError, match="'extra_examples', line 2: -1 is not a number of something"):
         costs.of(runs_lib.read(cut))
-
-
-def test_examples_are_missing_if_the_rounds_have_none_on_record_and_zero_without_rounds(make_run):
-    without, untrained = make_run("a", method="fed_avg"), make_run("b", method="local_only")
-    path = without / "metrics.csv"
-    pd.read_csv(path).drop(columns="examples").to_csv(path, index=False)
-    (untrained / "metrics.csv").unlink()
-    path = untrained / "summary.json"
-    path.write_text(json.dumps(json.loads(path.read_text()) | {"rounds": 0}))
-    table = compare_methods.compare(runs_lib.read_all([without, untrained])).drop_duplicates("method")
-    assert table["examples"].tolist() == pytest.approx([np.nan, 0], nan_ok=True)
-    shown = compare_methods.render(table, "markdown")
-    assert "| – | – |" in shown
-    assert "| 0.00 M | 0.00 M |" in shown
-    assert "nan M" not in shown
 
 
 def test_bytes_of_unknown_size_are_missing_and_damaged_ones_are_refused(make_run):
@@ -322,13 +307,6 @@ def test_the_reference_may_stand_anywhere(make_run):
     for reference, first in (([], "centralized"), ([f"--reference={runs[1]}/"], "fed_avg")):
         output = subprocess.run([*command, *reference], capture_output=True, text=True, check=True, cwd=ROOT).stdout
         assert next(csv.DictReader(io.StringIO(output)))["method"] == first
-
-
-def test_the_reference_may_be_an_absolute_path_beside_relative_runs(make_run, monkeypatch):
-    make_run("a")
-    reference = make_run("b", method="fed_avg")
-    monkeypatch.chdir(reference.parent)
-    assert [run.name for run in command_line.read_with_reference(["a", "b"], str(reference))] == ["b", "a"]
 
 
 def test_formats(make_run):

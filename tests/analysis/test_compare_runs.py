@@ -5,6 +5,7 @@ import io
 import json
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from analysis import compare_methods, compare_runs, costs, tables
@@ -133,3 +134,18 @@ def test_the_wall_time_of_a_row_is_that_of_the_runs_that_reused_no_rounds(make_r
         assert table["wall_seconds"][0] == expected or table["wall_seconds"].isna().all()
         assert f"| {expected or tables.MISSING} |" in text
         assert costs.WALL_TIME_NOTE in text
+
+
+def test_examples_are_missing_if_the_rounds_have_none_on_record_and_zero_without_rounds(make_run):
+    without, untrained = make_run("a", method="fed_avg"), make_run("b", method="local_only")
+    path = without / "metrics.csv"
+    pd.read_csv(path).drop(columns="examples").to_csv(path, index=False)
+    (untrained / "metrics.csv").unlink()
+    path = untrained / "summary.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"rounds": 0}))
+    table = compare_methods.compare(runs_lib.read_all([without, untrained])).drop_duplicates("method")
+    assert table["examples"].tolist() == pytest.approx([np.nan, 0], nan_ok=True)
+    shown = compare_methods.render(table, "markdown")
+    assert "| – | – |" in shown
+    assert "| 0.00 M | 0.00 M |" in shown
+    assert "nan M" not in shown

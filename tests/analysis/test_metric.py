@@ -117,7 +117,7 @@ def test_values_that_cannot_be_are_refused(pair, column, value, said):
 def test_a_damaged_config_is_one_line(pair, damage):
     path = pair[1][0].directory / "config.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | damage))
-    with pytest.raises(errors.UserError, match="is damaged; restore"):
+    with pytest.raises(errors.UserError, match="is damaged: restore"):
         _ = runs_lib.read(path.parent).metric
 
 

@@ -110,7 +110,7 @@ def test_what_cannot_be_shared_is_refused(make_run, share, tmp_path):
         share(make_run(finished=False))
     lost = make_run("lost", flags={"evaluation_release": "records"})
     (lost / "clients.csv").unlink()
-    with pytest.raises(UserError, match=r"clients\.csv: missing; restore"):
+    with pytest.raises(UserError, match=r"clients\.csv: missing: restore"):
         share(lost)
     with pytest.raises(UserError, match=r"does not end in \.zip"):
         share_runs.write({}, tmp_path / "shared")

@@ -42,7 +42,7 @@ def write_named(flag: str, path: pathlib.Path, content: str | bytes) -> pathlib.
         path.parent.mkdir(parents=True, exist_ok=True)
         _write(path, content.encode() if isinstance(content, str) else content)
     except OSError as error:
-        raise errors.UserError(f"--{flag}: {path} cannot be written ({error.strerror}); give another file") from None
+        raise errors.UserError(f"--{flag}: {path} cannot be written ({error.strerror}); give another path") from None
     return path
 
 

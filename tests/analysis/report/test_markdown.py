@@ -63,5 +63,5 @@ def test_runs_that_are_not_the_papers_have_a_title_of_their_own(study, readme, t
 
 def test_a_folder_that_cannot_be_written_is_one_line(study, tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(UserError, match=r"--markdown: .*give another folder"):
+    with pytest.raises(UserError, match=r"--markdown: .*give another path"):
         markdown.write(study / "runs" / "slow", tmp_path / "file")
