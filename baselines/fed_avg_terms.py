@@ -12,18 +12,16 @@ scales its term to the norm of its whole update, so the two terms differ only in
 import tensorflow as tf
 import tensorflow_federated as tff
 
-from tff_personalization.algorithms import client_work, method
+from tff_personalization.algorithms import client_work, fed_avg, method
 from tff_personalization.algorithms.client_work import ClientRound, ClientUpdate, State, Weights
 from tff_personalization.settings import Setting
 
 TERMS = ("fed_sgd", "fomaml")
 
 
-class Settings(method.Federated):
+class Settings(fed_avg.Settings):
     """The settings of FedAvg with one term."""
 
-    local_epochs = method.LOCAL_EPOCHS
-    client_weighting = method.CLIENT_WEIGHTING
     update_term = Setting(
         "fomaml",
         "Term of FedAvg's update that clients send with fed_avg_terms: fed_sgd (the first gradient) or fomaml (the "

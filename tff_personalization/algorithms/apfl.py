@@ -24,7 +24,7 @@ import numpy as np
 import tensorflow as tf
 
 from tff_personalization import local_training, optimizers
-from tff_personalization.algorithms import client_work, method, shares, stateful_clients
+from tff_personalization.algorithms import client_work, fed_avg, method, shares, stateful_clients
 from tff_personalization.algorithms.client_work import ClientRound, ClientUpdate, State, Weights
 from tff_personalization.settings import Group, Setting
 
@@ -42,11 +42,8 @@ class Mixture(Group):
     )
 
 
-class Settings(Mixture, method.Federated):
+class Settings(Mixture, fed_avg.Settings):
     """The settings of APFL."""
-
-    local_epochs = method.LOCAL_EPOCHS
-    client_weighting = method.CLIENT_WEIGHTING
 
 
 class MixtureTraining(shares.WithShares):

@@ -15,7 +15,7 @@ the strategy `ditto` takes the personal step from w.
 """
 
 from tff_personalization import local_training
-from tff_personalization.algorithms import client_work, method, stateful_clients
+from tff_personalization.algorithms import client_work, fed_avg, method, stateful_clients
 from tff_personalization.algorithms.client_work import ClientRound, ClientUpdate, State, Weights
 from tff_personalization.settings import Setting
 
@@ -27,11 +27,9 @@ LAMBDA = Setting(
 )
 
 
-class Settings(method.Federated):
+class Settings(fed_avg.Settings):
     """The settings of Ditto."""
 
-    local_epochs = method.LOCAL_EPOCHS
-    client_weighting = method.CLIENT_WEIGHTING
     ditto_lambda = LAMBDA
 
 

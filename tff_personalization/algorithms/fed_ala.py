@@ -24,17 +24,15 @@ import tensorflow as tf
 import tensorflow_federated as tff
 
 from tff_personalization import local_training, rounding
-from tff_personalization.algorithms import client_work, method, shares, stateful_clients
+from tff_personalization.algorithms import client_work, fed_avg, method, shares, stateful_clients
 from tff_personalization.algorithms.client_work import ClientRound, ClientUpdate, State, Weights
 from tff_personalization.models import functional
 from tff_personalization.settings import Setting
 
 
-class Settings(method.Federated):
+class Settings(fed_avg.Settings):
     """The settings of FedALA."""
 
-    local_epochs = method.LOCAL_EPOCHS
-    client_weighting = method.CLIENT_WEIGHTING
     ala_learning_rate = Setting(1.0, "η of fed_ala: learning rate of the mixing shares.", positive=True)
     ala_fraction = Setting(
         0.8, "Share of its examples on which a client of fed_ala learns its mixing shares.", least=0, most=1

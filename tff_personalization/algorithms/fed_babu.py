@@ -14,18 +14,11 @@ Clients keep nothing: held-out clients and participants both fine-tune the whole
 
 import tensorflow_federated as tff
 
-from tff_personalization.algorithms import method, partial_model
+from tff_personalization.algorithms import fed_avg, method, partial_model
 from tff_personalization.algorithms.client_work import ClientRound, ClientUpdate, State, Weights
 
 
-class Settings(method.Federated):
-    """The settings of FedBABU."""
-
-    local_epochs = method.LOCAL_EPOCHS
-    client_weighting = method.CLIENT_WEIGHTING
-
-
-def build_fed_babu(setup: method.Setup[Settings]) -> tff.learning.templates.LearningProcess:
+def build_fed_babu(setup: method.Setup[fed_avg.Settings]) -> tff.learning.templates.LearningProcess:
     """Builds FedBABU as a learning process, with deltas and steps of the body."""
     settings, model = setup.settings, setup.model
     split = partial_model.with_local_head(model, "fed_babu")
@@ -42,6 +35,6 @@ def build_fed_babu(setup: method.Setup[Settings]) -> tff.learning.templates.Lear
 METHOD = method.Method(
     description="FedBABU: FedAvg(E) with the head frozen at its initial weights",
     differs="the paper's server has no momentum (--server_sgd_momentum=0)",
-    settings=Settings,
+    settings=fed_avg.Settings,
     build=method.one_stage("fed_babu", build_fed_babu),
 )

@@ -18,10 +18,10 @@ has trained. The paper's server has no momentum: --server_sgd_momentum=0.
 """
 
 from tff_personalization import errors
-from tff_personalization.algorithms import fed_per, method, partial_model, stateful_clients
+from tff_personalization.algorithms import fed_avg, fed_per, method, partial_model, stateful_clients
 
 
-def build_fed_bn(setup: method.Setup[fed_per.Settings]) -> stateful_clients.StatefulProcess:
+def build_fed_bn(setup: method.Setup[fed_avg.Settings]) -> stateful_clients.StatefulProcess:
     """Builds FedBN as a process whose clients keep the weights of their normalization layers.
 
     Raises:
@@ -45,6 +45,6 @@ METHOD = method.Method(
         "clients); the paper's server has no momentum (--server_sgd_momentum=0); the mean is weighted by examples "
         "(in the paper, it is uniform: --client_weighting=uniform)"
     ),
-    settings=fed_per.Settings,
+    settings=fed_avg.Settings,
     build=method.one_stage("fed_bn", build_fed_bn),
 )

@@ -14,24 +14,17 @@ one for --head_epochs epochs first; `fine_tune` is what a new client would do in
 no momentum: --server_sgd_momentum=0.
 """
 
-from tff_personalization.algorithms import method, partial_model, stateful_clients
+from tff_personalization.algorithms import fed_avg, method, partial_model, stateful_clients
 from tff_personalization.algorithms.client_work import ClientRound, ClientUpdate, State, Weights
 
 
-class Settings(method.Federated):
-    """The settings of FedPer."""
-
-    local_epochs = method.LOCAL_EPOCHS
-    client_weighting = method.CLIENT_WEIGHTING
-
-
-def build_fed_per(setup: method.Setup[Settings]) -> stateful_clients.StatefulProcess:
+def build_fed_per(setup: method.Setup[fed_avg.Settings]) -> stateful_clients.StatefulProcess:
     """Builds FedPer as a process whose clients keep their heads."""
     return build_with_kept_parts(setup, partial_model.with_local_head(setup.model, "fed_per"))
 
 
 def build_with_kept_parts(
-    setup: method.Setup[Settings], split: partial_model.Split
+    setup: method.Setup[fed_avg.Settings], split: partial_model.Split
 ) -> stateful_clients.StatefulProcess:
     """FedPer's process with any local part W_P in place of the head."""
     settings, training = setup.settings, setup.local_training()
@@ -51,7 +44,7 @@ METHOD = method.Method(
         "the paper's server has no momentum (--server_sgd_momentum=0); a cohort trains in each round (in the "
         "paper, all clients)"
     ),
-    settings=Settings,
+    settings=fed_avg.Settings,
     build=method.one_stage("fed_per", build_fed_per),
     strategies=("reconstruct", "fine_tune"),
 )

@@ -21,16 +21,14 @@ TFF 0.87's own `build_weighted_fed_prox` adds μ (θ − w) to the gradient, whi
 import tensorflow_federated as tff
 
 from tff_personalization import local_training
-from tff_personalization.algorithms import client_work, method
+from tff_personalization.algorithms import client_work, fed_avg, method
 from tff_personalization.algorithms.client_work import ClientRound, ClientUpdate, State, Weights
 from tff_personalization.settings import Setting
 
 
-class Settings(method.Federated):
+class Settings(fed_avg.Settings):
     """The settings of FedProx."""
 
-    local_epochs = method.LOCAL_EPOCHS
-    client_weighting = method.CLIENT_WEIGHTING
     proximal_strength = Setting(
         0.1, "μ of fed_prox: how strongly it pulls local training to the global model.", least=0
     )

@@ -23,7 +23,7 @@ import tensorflow as tf
 import tensorflow_federated as tff
 
 from tff_personalization import local_training, optimizers
-from tff_personalization.algorithms import method, partial_model
+from tff_personalization.algorithms import fed_avg, method, partial_model
 from tff_personalization.algorithms.client_work import ClientRound, ClientUpdate, State, Weights
 
 
@@ -37,13 +37,11 @@ def halves(
     return local_training.take(examples, order[0::2]), local_training.take(examples, order[1::2])
 
 
-class Settings(method.Federated):
+class Settings(fed_avg.Settings):
     """The settings of FedRecon."""
 
-    local_epochs = method.LOCAL_EPOCHS
     head_epochs = method.HEAD_EPOCHS
     head_learning_rate = method.HEAD_LEARNING_RATE
-    client_weighting = method.CLIENT_WEIGHTING
 
 
 def build_fed_recon(setup: method.Setup[Settings]) -> tff.learning.templates.LearningProcess:

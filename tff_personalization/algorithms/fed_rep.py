@@ -18,16 +18,14 @@ is what the paper does for new clients: E_h epochs that train the head. The pape
 import tensorflow as tf
 
 from tff_personalization import local_training, optimizers
-from tff_personalization.algorithms import method, partial_model, stateful_clients
+from tff_personalization.algorithms import fed_avg, method, partial_model, stateful_clients
 from tff_personalization.algorithms.client_work import ClientRound, ClientUpdate, State, Weights
 
 
-class Settings(method.Federated):
+class Settings(fed_avg.Settings):
     """The settings of FedRep."""
 
-    local_epochs = method.LOCAL_EPOCHS
     head_epochs = method.HEAD_EPOCHS
-    client_weighting = method.CLIENT_WEIGHTING
 
 
 def build_fed_rep(setup: method.Setup[Settings]) -> stateful_clients.StatefulProcess:

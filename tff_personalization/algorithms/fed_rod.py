@@ -24,16 +24,9 @@ import tensorflow as tf
 import tensorflow_federated as tff
 
 from tff_personalization import errors, local_training, optimizers
-from tff_personalization.algorithms import client_work, method, partial_model, stateful_clients
+from tff_personalization.algorithms import client_work, fed_avg, method, partial_model, stateful_clients
 from tff_personalization.algorithms.client_work import ClientRound, ClientUpdate, State, Weights
 from tff_personalization.models import functional
-
-
-class Settings(method.Federated):
-    """The settings of FedRoD."""
-
-    local_epochs = method.LOCAL_EPOCHS
-    client_weighting = method.CLIENT_WEIGHTING
 
 
 class TwoPredictors(local_training.LocalTraining):
@@ -76,7 +69,7 @@ def predictors(
     return model.logits(theta, x, dropout_seed), model.logits((*rest, *p), x, dropout_seed)
 
 
-def build_fed_rod(setup: method.Setup[Settings]) -> stateful_clients.StatefulProcess:
+def build_fed_rod(setup: method.Setup[fed_avg.Settings]) -> stateful_clients.StatefulProcess:
     """Builds FedRoD as a process whose clients keep p_i."""
     settings, model, client_optimizer = setup.settings, setup.model, setup.optimizer(optimizers.CLIENT)
     partial_model.check_model(model, "fed_rod")
@@ -107,6 +100,6 @@ METHOD = method.Method(
         "the paper's server has no momentum (--server_sgd_momentum=0); personal heads are linear and start at "
         "zero; there is no hypernetwork"
     ),
-    settings=Settings,
+    settings=fed_avg.Settings,
     build=method.one_stage("fed_rod", build_fed_rod),
 )

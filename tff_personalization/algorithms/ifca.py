@@ -33,7 +33,7 @@ import tensorflow as tf
 import tensorflow_federated as tff
 
 from tff_personalization import global_weights, local_training, optimizers, seeds
-from tff_personalization.algorithms import client_work, composition, method
+from tff_personalization.algorithms import client_work, composition, fed_avg, method
 from tff_personalization.algorithms.client_work import ClientRound, ClientUpdate, State, Weights
 from tff_personalization.models import functional
 from tff_personalization.settings import Setting
@@ -131,11 +131,9 @@ class _StepOfMembers(tff.learning.optimizers.Optimizer):
         return states, sum(moved, ())
 
 
-class Settings(method.Federated):
+class Settings(fed_avg.Settings):
     """The settings of IFCA."""
 
-    local_epochs = method.LOCAL_EPOCHS
-    client_weighting = method.CLIENT_WEIGHTING
     clusters = Setting(3, "k of ifca: number of clusters, each with its own model.", least=1)
 
 
