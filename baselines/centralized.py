@@ -46,8 +46,8 @@ def build_centralized(setup: method.Setup[Settings]) -> tff.learning.templates.L
         return client_work.update_from(theta, end, report=end.optimizer_state)
 
     optimizer_state = client_work.ServerState(lambda: training.initial_optimizer_state(model.initial_weights[0]))
-    work = client_work.build_client_work(model, update, "uniform", server_state=optimizer_state)
-    return composition.compose(model, work, tff.learning.optimizers.build_sgdm(1.0))
+    take_over = tff.learning.optimizers.build_sgdm(1.0)
+    return composition.build_process(model, update, "uniform", take_over, server_state=optimizer_state)
 
 
 def pooled_stream(setup: method.RunSetup[Settings], examples_per_round: int) -> cohorts.CohortFn:

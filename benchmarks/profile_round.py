@@ -138,20 +138,20 @@ def _computations(
     client, server = (tff.learning.optimizers.build_sgdm(rate) for rate in (work.learning_rate, 1.0))
     training = local_training.LocalTraining(model, client, work.batch_size)
     no_steps = client_work.local_steps(training, lambda *_: tf.constant(0))
-    still_work = client_work.build_client_work(model, no_steps, "examples")
+    still_work = client_work.client_work_parts(model, no_steps, "examples")
     whole = tasks.fed_avg(model, work)
-    still = composition.compose(model, still_work, server)
+    still = composition.build_process(model, no_steps, "examples", server)
     weights = tff.learning.models.ModelWeights(*model.initial_weights)
     weights_type = client_work.weights_type(global_weights.GlobalWeights.initial(model))
     at_server = tff.FederatedType(weights_type, tff.SERVER)
 
-    @tff.tensorflow.computation(still_work.next.type_signature.result.result.member.update)
+    @tff.tensorflow.computation(still_work.result_type.update)
     def sum_of_entries(delta):
         return tf.add_n([tf.reduce_sum(part) for part in tf.nest.flatten(delta)])
 
     @tff.federated_computation(at_server, tff.FederatedType(client_work.client_data_type(model), tff.CLIENTS))
     def clients(weights, data):
-        output = still_work.next(still_work.initialize(), tff.federated_broadcast(weights), data)
+        output, _ = still_work.next(still_work.initialize(), tff.federated_broadcast(weights), data)
         return output.measurements, tff.federated_sum(tff.federated_map(sum_of_entries, output.result.update))
 
     @tff.tensorflow.computation(weights_type)

@@ -32,10 +32,9 @@ def deltas(theta, client, state):
 @functools.cache
 def process_of(name, cohort):
     model = emnist_cnn.build_linear(3, np.random.default_rng(1))
-    work = client_work.build_client_work(model, deltas, "examples")
     aggregator = aggregators.AGGREGATORS[name]
     factory = aggregator.build(aggregator.settings.read(SETTINGS), cohort)
-    return composition.compose(model, work, tff.learning.optimizers.build_sgdm(1.0), factory)
+    return composition.build_process(model, deltas, "examples", tff.learning.optimizers.build_sgdm(1.0), factory)
 
 
 def one_round(name, clients=CLIENTS):

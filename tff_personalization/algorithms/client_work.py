@@ -137,45 +137,6 @@ def update_from(theta: Weights, end: local_training.LocalState, *, report: Any =
     return ClientUpdate(model_delta, end.loss_sum, end.correct, end.predictions, end.examples, report, state)
 
 
-def build_client_work(
-    model: functional.SeededModel,
-    update: UpdateFn,
-    weighting: str,
-    *,
-    initial_weights: global_weights.GlobalWeights | None = None,
-    server_state: ServerState = NO_SERVER_STATE,
-    received: ReceivedFn | None = None,
-) -> tff.learning.templates.ClientWorkProcess:
-    """Builds the client work in which each client of the cohort does `update`.
-
-    A client takes part if it has examples and its whole result is finite. Any other client gets weight 0, a zero delta
-    and a zero report. The type of `next` is
-
-        (<S@SERVER, θ@CLIENTS, {<x, y, seed, round, step_share>*}@CLIENTS>
-          -> <state=S@SERVER, result=<update=Δ, update_weight=float32>@CLIENTS, measurements=…@SERVER>)
-
-    with measurements `clients` (how many took part), `non_finite_clients` (how many had a result that is not finite),
-    `examples` (visits), `train_loss` (nats), `train_accuracy` (over the predictions on those visits, each before its
-    own step) and `extra_examples` (other visits).
-
-    Args:
-        model: the model to train.
-        update: what a client does.
-        weighting: "examples" weights a client's delta by its number of examples, "uniform" by 1.
-        initial_weights: the global weights before the first round, if a method adds to the model's.
-        server_state: what the server keeps besides them; by default nothing.
-        received: the global weights that clients receive, if not all.
-    """
-    parts = client_work_parts(model, update, weighting, initial_weights, server_state, received)
-
-    @tff.federated_computation(*parts.types)
-    def next_fn(state: tff.Value, weights: tff.Value, data: tff.Value) -> tff.Value:
-        output, _ = parts.next(state, weights, data)
-        return output
-
-    return tff.learning.templates.ClientWorkProcess(parts.initialize, next_fn)
-
-
 class ClientWorkParts(NamedTuple):
     """The parts of client work, with or without states that clients keep.
 
@@ -197,12 +158,27 @@ def client_work_parts(
     model: functional.SeededModel,
     update: UpdateFn,
     weighting: str,
-    initial_weights: global_weights.GlobalWeights | None,
-    server_state: ServerState,
-    received: ReceivedFn | None,
+    initial_weights: global_weights.GlobalWeights | None = None,
+    server_state: ServerState = NO_SERVER_STATE,
+    received: ReceivedFn | None = None,
     client_state_type: tff.Type | None = None,
 ) -> ClientWorkParts:
-    """The parts of `build_client_work`; `client_state_type` is the type of a client's state, if it keeps one."""
+    """The parts of the client work in which each client of the cohort does `update`.
+
+    A client takes part if it has examples and its whole result is finite. Any other client gets weight 0, a zero delta
+    and a zero report. The measurements are `clients` (how many took part), `non_finite_clients` (how many had a result
+    that is not finite), `examples` (visits), `train_loss` (nats), `train_accuracy` (over the predictions on those
+    visits, each before its own step) and `extra_examples` (other visits).
+
+    Args:
+        model: the model to train.
+        update: what a client does.
+        weighting: "examples" weights a client's delta by its number of examples, "uniform" by 1.
+        initial_weights: the global weights before the first round, if a method adds to the model's.
+        server_state: what the server keeps besides them; by default nothing.
+        received: the global weights that clients receive, if not all.
+        client_state_type: the type of a client's state, if it keeps one.
+    """
     if weighting not in WEIGHTINGS:
         raise ValueError(f"weighting: one of {WEIGHTINGS} expected, got {weighting!r}")
     server_state_at_start = tff.tensorflow.computation(lambda: server_state.initial())

@@ -10,13 +10,15 @@ from tff_personalization.algorithms import client_work
 from tff_personalization.models import functional
 
 
-def compose(
+def build_process(
     model: functional.SeededModel,
-    work: tff.learning.templates.ClientWorkProcess,
+    update: client_work.UpdateFn,
+    weighting: str,
     server_optimizer: tff.learning.optimizers.Optimizer,
     aggregator: tff.aggregators.WeightedAggregationFactory | None = None,
     *,
     initial_weights: global_weights.GlobalWeights | None = None,
+    server_state: client_work.ServerState = client_work.NO_SERVER_STATE,
     received: client_work.ReceivedFn | None = None,
 ) -> tff.learning.templates.LearningProcess:
     """One round of Algorithm 1's outer loop: broadcast θ, client work, (weighted) mean of the deltas, server step.
@@ -24,17 +26,24 @@ def compose(
     If no client of a round has a finite delta, the mean is undefined, and the finalizer does not change θ or its state.
 
     Args:
-        model: the model to train.
-        work: what clients do; see `client_work.build_client_work`.
+        model, update, weighting, initial_weights, server_state, received: as in `client_work.client_work_parts`.
         server_optimizer: takes a step with the aggregate as its gradient.
         aggregator: makes one delta of the clients' deltas; by default their weighted mean.
-        initial_weights: the global weights before the first round, if a method adds to the model's.
-        received: the global weights that clients receive, if not all.
     """
-    result_type = work.next.type_signature.result.result.member
-    parts = surroundings(model, result_type, server_optimizer, aggregator, initial_weights, received)
+    work = client_work.client_work_parts(model, update, weighting, initial_weights, server_state, received)
+    around = surroundings(model, work.result_type, server_optimizer, aggregator, initial_weights, received)
+
+    @tff.federated_computation(*work.types)
+    def next_fn(state: tff.Value, weights: tff.Value, data: tff.Value) -> tff.Value:
+        output, _ = work.next(state, weights, data)
+        return output
+
     return tff.learning.templates.compose_learning_process(
-        parts.initial_model_weights, parts.broadcast, work, parts.aggregation, parts.finalizer
+        around.initial_model_weights,
+        around.broadcast,
+        tff.learning.templates.ClientWorkProcess(work.initialize, next_fn),
+        around.aggregation,
+        around.finalizer,
     )
 
 
@@ -55,7 +64,7 @@ def surroundings(
     initial_weights: global_weights.GlobalWeights | None,
     received: client_work.ReceivedFn | None,
 ) -> Surroundings:
-    """The parts of `compose` besides client work. `result_type` is the type of an update and its weight."""
+    """The parts of `build_process` besides client work. `result_type` is the type of an update and its weight."""
     start = (initial_weights or global_weights.GlobalWeights.initial(model)).flat
 
     @tff.tensorflow.computation

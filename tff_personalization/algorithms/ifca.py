@@ -160,10 +160,10 @@ def build_ifca(
         visits = len(models) * tf.shape(client.examples.y)[0]  # for the losses by which the client chooses
         return found._replace(model_delta=(*blocks, membership), extra_examples=visits)
 
-    work = client_work.build_client_work(model, update, settings.client_weighting, initial_weights=initial_weights)
-    return composition.compose(
+    return composition.build_process(
         model,
-        work,
+        update,
+        settings.client_weighting,
         _StepOfMembers(setup.optimizer(optimizers.SERVER), initial_weights),
         _MeanOfMembers(setup.aggregator or tff.aggregators.MeanFactory(), initial_weights),
         initial_weights=initial_weights,

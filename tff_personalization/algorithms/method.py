@@ -116,7 +116,7 @@ class Setup(Generic[S]):
         server: optimizers.Role = optimizers.SERVER,
         initial_weights: global_weights.GlobalWeights | None = None,
     ) -> tff.learning.templates.LearningProcess:
-        """The learning process in which clients do `update`; see `client_work.build_client_work` and `compose`.
+        """The learning process in which clients do `update`; see `composition.build_process`.
 
         Args:
             update: what a client does.
@@ -124,9 +124,8 @@ class Setup(Generic[S]):
             server: the role of the optimizer that takes one step a round, with the mean delta as its gradient.
             initial_weights: the global weights before the first round, if the method adds to the model's.
         """
-        work = client_work.build_client_work(self.model, update, weighting, initial_weights=initial_weights)
-        return composition.compose(
-            self.model, work, self.optimizer(server), self.aggregator, initial_weights=initial_weights
+        return composition.build_process(
+            self.model, update, weighting, self.optimizer(server), self.aggregator, initial_weights=initial_weights
         )
 
     def stateful_process(

@@ -66,8 +66,10 @@ def build_mime_lite(setup: method.Setup[Settings]) -> tff.learning.templates.Lea
     server_state = client_work.ServerState(
         lambda: training.initial_optimizer_state(model.initial_weights[0]), next_state
     )
-    work = client_work.build_client_work(model, update, settings.client_weighting, server_state=server_state)
-    return composition.compose(model, work, tff.learning.optimizers.build_sgdm(1.0))
+    take_over_mean = tff.learning.optimizers.build_sgdm(1.0)
+    return composition.build_process(
+        model, update, settings.client_weighting, take_over_mean, server_state=server_state
+    )
 
 
 class _StateStays(tff.learning.optimizers.Optimizer):

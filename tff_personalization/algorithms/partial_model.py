@@ -142,10 +142,10 @@ def process(
     setup: method.Setup[method.Federated], split: Split, update: client_work.UpdateFn, weighting: str
 ) -> tff.learning.templates.LearningProcess:
     """As `Setup.process`, for an `update` that receives only the shared part and has a delta of it."""
-    model = setup.model
-    return composition.compose(
-        model,
-        client_work.build_client_work(model, update, weighting, received=split.shared),
+    return composition.build_process(
+        setup.model,
+        update,
+        weighting,
         StepOfShared(setup.optimizer(optimizers.SERVER), split),
         AggregationOfShared(setup.aggregator, split),
         received=split.shared,

@@ -83,7 +83,7 @@ def build_stateful_process(
     personal: PersonalFn | None = None,
     exchange: ExchangeFn | None = None,
 ) -> StatefulProcess:
-    """As `client_work.build_client_work` and `composition.compose`, for clients that keep states.
+    """As `composition.build_process`, for clients that keep states.
 
     One call computes all clients of a cohort, because each returns its own value.
 

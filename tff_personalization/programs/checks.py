@@ -39,7 +39,7 @@ def check_round(
     if lacking:
         raise errors.UserError(
             f"{what}: the process's metrics have no client_work with {lacking[0]}; those of "
-            "client_work.build_client_work are expected."
+            "composition.build_process are expected."
         )
     assert measured is not None
     score = measured["train_accuracy"]
