@@ -42,7 +42,7 @@ def build_centralized(setup: method.Setup[Settings]) -> tff.learning.templates.L
     training = local_training.LocalTraining(model, optimizer, setup.settings.batch_size, shuffle=False)
 
     def update(theta: Weights, client: ClientRound, state: State) -> ClientUpdate:
-        end = training.train(theta, client, training.steps_per_epoch(client.examples), optimizer_state=state.server)
+        end = training.train_epochs(theta, client, 1, optimizer_state=state.server)
         return client_work.update_from(theta, end, report=end.optimizer_state)
 
     optimizer_state = client_work.ServerState(lambda: training.initial_optimizer_state(model.initial_weights[0]))

@@ -137,7 +137,10 @@ def _computations(
     """The round and the three shorter computations, each as a function of the cohort's values."""
     client, server = (tff.learning.optimizers.build_sgdm(rate) for rate in (work.learning_rate, 1.0))
     training = local_training.LocalTraining(model, client, work.batch_size)
-    no_steps = client_work.local_steps(training, lambda *_: tf.constant(0))
+
+    def no_steps(theta, client, state):
+        return client_work.update_from(theta, training.train(theta, client, 0))
+
     still_work = client_work.client_work_parts(model, no_steps, "examples")
     whole = tasks.fed_avg(model, work)
     still = composition.build_process(model, no_steps, "examples", server)

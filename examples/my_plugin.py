@@ -24,9 +24,8 @@ def _build(setup: method.Setup[FedProx]) -> method.LearningProcess:
     settings, training = setup.settings, setup.local_training()
 
     def update(theta, client, state):
-        steps = settings.local_epochs * training.steps_per_epoch(client.examples)
-        end = training.train(theta, client, steps, local_training.proximal(settings.example_mu, theta))
-        return client_work.update_from(theta, end)
+        pull = local_training.proximal(settings.example_mu, theta)
+        return client_work.update_from(theta, training.train_epochs(theta, client, settings.local_epochs, pull))
 
     return setup.process(update, settings.client_weighting)
 

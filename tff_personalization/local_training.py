@@ -114,11 +114,8 @@ class LocalTraining:
             trained: which weights are trained; the others do not change.
             shuffle: whether each epoch permutes the examples again.
         """
-        self._model = model
-        self._optimizer = optimizer
-        self._batch_size = batch_size
-        self._trained = trained
-        self._shuffle = shuffle
+        self._model, self._optimizer, self._batch_size = model, optimizer, batch_size
+        self._trained, self._shuffle = trained, shuffle
 
     def initial_state(
         self, weights: tuple[tf.Tensor, ...], optimizer_state: Any = None, round_number: tf.Tensor | None = None
@@ -131,8 +128,7 @@ class LocalTraining:
         """
         if optimizer_state is None:
             optimizer_state = schedules.at_round(self._optimizer, self.initial_optimizer_state(weights), round_number)
-        zero = tf.constant(0)
-        no_score = tf.constant(0, self._model.scoring.score_dtype)
+        zero, no_score = tf.constant(0), tf.constant(0, self._model.scoring.score_dtype)
         return LocalState(tuple(weights), optimizer_state, tf.constant(0.0), no_score, zero, zero, zero)
 
     def initial_optimizer_state(self, weights: tuple[Any, ...]) -> Any:
@@ -156,13 +152,23 @@ class LocalTraining:
         """A client's local training in a round, from `weights`: as many of `num_steps` steps as the client finishes.
 
         Args:
-            weights, optimizer_state: as in `initial_state`.
+            weights, optimizer_state, adjust: as in `initial_state` and `steps`.
             client: the client's examples, seed, round and step share.
             num_steps: the planned steps, int32.
-            adjust: as in `steps`.
         """
         start = self.initial_state(weights, optimizer_state, client.round_number)
         return self.steps(start, client.examples, client.seed, 0, client.steps_done(num_steps), adjust)
+
+    def train_epochs(
+        self,
+        weights: tuple[tf.Tensor, ...],
+        client: ClientRound,
+        epochs: int,
+        adjust: AdjustFn | None = None,
+        optimizer_state: Any = None,
+    ) -> LocalState:
+        """As `train`, for the steps of `epochs` passes over the client's examples."""
+        return self.train(weights, client, epochs * self.steps_per_epoch(client.examples), adjust, optimizer_state)
 
     def steps(
         self,
@@ -179,8 +185,7 @@ class LocalTraining:
             state: the state before them.
             examples: the client's examples; without any, nothing happens.
             seed: int32, shape (2,), from which permutations and dropout are drawn.
-            first: int32, the number of the first step, counted from 0 at the start of training.
-            last: int32, the number of the step after the last one.
+            first, last: int32, the numbers of the first step and of the one after the last, counted from 0 in training.
             adjust: changes each step's gradient, for methods with another local objective than the loss.
         """
         count = tf.shape(examples.y)[0]
@@ -199,8 +204,8 @@ class LocalTraining:
             batch_number = step % per_epoch
             permutation = tf.cond(tf.equal(batch_number, 0), lambda: permuted(step // per_epoch), lambda: permutation)
             batch = permutation[batch_number * batch_size : (batch_number + 1) * batch_size]
-            dropout_seed = tf.random.fold_in(seed, step)
-            return step + 1, permutation, self.step(state, take(examples, batch), dropout_seed, adjust)
+            state = self.step(state, take(examples, batch), tf.random.fold_in(seed, step), adjust)
+            return step + 1, permutation, state
 
         shapes = tf.nest.map_structure(lambda tensor: tensor.shape, state)
         _, _, state = tf.while_loop(
@@ -220,9 +225,8 @@ class LocalTraining:
             examples: any number of examples.
             seed: int32, shape (2,), from which dropout is drawn.
         """
-        count = tf.shape(examples.y)[0]
+        count, last = tf.shape(examples.y)[0], self.steps_per_epoch(examples)
         batch_size = count if self._batch_size is None else tf.constant(self._batch_size)
-        last = self.steps_per_epoch(examples)
         scoring = self._model.scoring
         predictions = scoring.count_predictions(examples.y)
 
@@ -305,23 +309,19 @@ def take(examples: Examples, places: tf.Tensor) -> Examples:
     return Examples(tf.gather(examples.x, places), tf.gather(examples.y, places))
 
 
-def evaluate(
-    model: functional.Classifier, weights: tuple[tf.Tensor, ...], examples: Examples, batch_size: int | None = None
-) -> tuple[tf.Tensor, tf.Tensor]:
-    """Loss and right predictions of `weights` on `examples`, in batches (by default the model's) to limit memory.
+def evaluate(model: functional.Classifier, weights: Tensors, examples: Examples) -> tuple[tf.Tensor, tf.Tensor]:
+    """Loss and right predictions of `weights` on `examples`, in batches to limit memory.
 
     Returns:
         float32, the sum of the losses of all predictions; the number of right predictions, see `Scoring.score`.
     """
-    count = tf.shape(examples.y)[0]
-    scoring = model.scoring
-    batch_size = batch_size or scoring.batch_size
+    count, scoring = tf.shape(examples.y)[0], model.scoring
 
     def add_batch(start: tf.Tensor, loss_sum: tf.Tensor, correct: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-        x, y = (part[start : start + batch_size] for part in examples)
+        x, y = (part[start : start + scoring.batch_size] for part in examples)
         logits = model.logits(weights, x, None)
         loss_sum += scoring.loss(logits, y) * tf.cast(scoring.count_predictions(y), tf.float32)
-        return start + batch_size, loss_sum, correct + scoring.score(logits, y)
+        return start + scoring.batch_size, loss_sum, correct + scoring.score(logits, y)
 
     start = 0, 0.0, tf.constant(0, scoring.score_dtype)
     return tf.while_loop(lambda start, *_: start < count, add_batch, start, parallel_iterations=1)[1:]

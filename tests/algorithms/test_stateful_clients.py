@@ -39,7 +39,7 @@ def counting(model, rate=0.1):
     training = local_training.LocalTraining(model, sgd(rate), BATCH, shuffle=False)
 
     def update(theta, client, state):
-        end = training.train(theta, client, training.steps_per_epoch(client.examples))
+        end = training.train_epochs(theta, client, 1)
         seen = collections.OrderedDict(seen=state.client["seen"] + end.examples)
         return client_work.update_from(theta, end, report=(end.examples,), state=seen)
 

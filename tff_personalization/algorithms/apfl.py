@@ -79,8 +79,7 @@ def build_apfl(setup: method.Setup[Settings]) -> stateful_clients.StatefulProces
     )
 
     def update(w: Weights, client: ClientRound, state: State) -> ClientUpdate:
-        num_steps = settings.local_epochs * training.steps_per_epoch(client.examples)
-        end = training.train((*w, *state.client), client, num_steps)
+        end = training.train_epochs((*w, *state.client), client, settings.local_epochs)
         of_w, kept = end.weights[: len(w)], end.weights[len(w) :]
         found = client_work.update_from(w, end._replace(weights=of_w))
         return found._replace(examples=2 * end.examples, state=kept)

@@ -16,7 +16,6 @@ from tff_personalization.models import functional
 WEIGHTINGS = ("examples", "uniform")
 ClientRound = local_training.ClientRound
 Weights = tuple[tf.Tensor, ...]
-StepsFn = Callable[[local_training.LocalTraining, local_training.Examples], tf.Tensor]
 # Maps the flat global weights to those of them that clients receive.
 ReceivedFn = Callable[[Weights], Weights]
 
@@ -115,20 +114,6 @@ def weights_type(weights: global_weights.GlobalWeights) -> tff.Type:
 def _model_weights_type(flat: Weights) -> tff.Type:
     specs = tuple(tf.TensorSpec(w.shape, w.dtype) for w in flat)
     return tff.types.tensorflow_to_type(tff.learning.models.ModelWeights(specs, ()))
-
-
-def local_steps(training: local_training.LocalTraining, num_steps: StepsFn) -> UpdateFn:
-    """The update of FedAvg, Reptile and FedSGD: `num_steps` local steps from θ, then the delta θ − θ_i.
-
-    Args:
-        training: the inner loop.
-        num_steps: the number of a client's steps, as a function of the inner loop and the client's examples.
-    """
-
-    def update(theta: Weights, client: ClientRound, state: State) -> ClientUpdate:
-        return update_from(theta, training.train(theta, client, num_steps(training, client.examples)))
-
-    return update
 
 
 def update_from(theta: Weights, end: local_training.LocalState, *, report: Any = (), state: Any = ()) -> ClientUpdate:

@@ -38,10 +38,9 @@ def build_ditto(setup: method.Setup[Settings]) -> stateful_clients.StatefulProce
     settings, model, training = setup.settings, setup.model, setup.local_training()
 
     def update(w: Weights, client: ClientRound, state: State) -> ClientUpdate:
-        num_steps = settings.local_epochs * training.steps_per_epoch(client.examples)
-        end = training.train(w, client, num_steps)
+        end = training.train_epochs(w, client, settings.local_epochs)
         pull = local_training.proximal(settings.ditto_lambda, w)
-        personal = training.train(state.client, client, num_steps, pull)
+        personal = training.train_epochs(state.client, client, settings.local_epochs, pull)
         found = client_work.update_from(w, end, state=personal.weights)
         return found._replace(examples=end.examples + personal.examples)
 

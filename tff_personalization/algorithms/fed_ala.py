@@ -69,8 +69,7 @@ def build_fed_ala(setup: method.Setup[Settings]) -> stateful_clients.StatefulPro
         learnt = learning.steps(learning.initial_state(s), part, for_shares, 0, epochs * learning.steps_per_epoch(part))
         first = tf.equal(rounds, 0)
         begin = tuple(tf.where(first, w, mixed) for w, mixed in zip(theta, start(learnt.weights), strict=True))
-        num_steps = settings.local_epochs * training.steps_per_epoch(client.examples)
-        end = training.train(begin, client._replace(seed=for_training), num_steps)
+        end = training.train_epochs(begin, client._replace(seed=for_training), settings.local_epochs)
         found = client_work.update_from(theta, end, state=(*end.weights, *learnt.weights, rounds + 1))
         return found._replace(examples=end.examples + learnt.examples)
 

@@ -55,7 +55,7 @@ def build_fed_amp(setup: method.Setup[Settings]) -> stateful_clients.StatefulPro
     def update(nothing: Weights, client: ClientRound, state: State) -> ClientUpdate:
         w, u = state.client[:size], state.client[size:]
         pull = local_training.proximal(settings.fed_amp_lambda / alpha, u)
-        end = training.train(w, client, settings.local_epochs * training.steps_per_epoch(client.examples), pull)
+        end = training.train_epochs(w, client, settings.local_epochs, pull)
         return client_work.update_from(w, end, state=(*end.weights, *u))._replace(model_delta=())
 
     kept_type = stateful_clients.type_of((*initial, *initial))

@@ -15,6 +15,7 @@
 import tensorflow_federated as tff
 
 from tff_personalization.algorithms import client_work, method
+from tff_personalization.algorithms.client_work import ClientRound, ClientUpdate, State, Weights
 
 
 class Settings(method.Federated):
@@ -26,10 +27,11 @@ class Settings(method.Federated):
 
 def build_fed_avg(setup: method.Setup[Settings]) -> tff.learning.templates.LearningProcess:
     """Builds FedAvg(E) as a learning process; the client data type is `client_work.client_data_type(model)`."""
-    settings = setup.settings
-    update = client_work.local_steps(
-        setup.local_training(), lambda inner, examples: settings.local_epochs * inner.steps_per_epoch(examples)
-    )
+    settings, training = setup.settings, setup.local_training()
+
+    def update(theta: Weights, client: ClientRound, state: State) -> ClientUpdate:
+        return client_work.update_from(theta, training.train_epochs(theta, client, settings.local_epochs))
+
     return setup.process(update, settings.client_weighting)
 
 

@@ -26,7 +26,7 @@ def build_fed_babu(setup: method.Setup[fed_avg.Settings]) -> tff.learning.templa
 
     def update(body: Weights, client: ClientRound, state: State) -> ClientUpdate:
         start = split.with_initial_local(body)
-        end = training.train(start, client, settings.local_epochs * training.steps_per_epoch(client.examples))
+        end = training.train_epochs(start, client, settings.local_epochs)
         return split.update(body, end)
 
     return partial_model.process(setup, split, update, settings.client_weighting)

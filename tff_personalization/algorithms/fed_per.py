@@ -31,7 +31,7 @@ def build_with_kept_parts(
 
     def update(shared: Weights, client: ClientRound, state: State) -> ClientUpdate:
         start = split.join(shared, state.client)
-        end = training.train(start, client, settings.local_epochs * training.steps_per_epoch(client.examples))
+        end = training.train_epochs(start, client, settings.local_epochs)
         return split.update(shared, end)._replace(state=split.local(end.weights))
 
     return partial_model.process_with_kept_parts(setup, split, update, settings.client_weighting)

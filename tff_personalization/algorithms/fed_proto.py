@@ -110,7 +110,7 @@ def build_fed_proto(setup: method.Setup[Settings]) -> stateful_clients.StatefulP
             settings.fed_proto_lambda,
             setup.shuffle,
         )
-        end = training.train(phi, client, settings.local_epochs * training.steps_per_epoch(client.examples))
+        end = training.train_epochs(phi, client, settings.local_epochs)
         sums, counts = sums_by_class(model, end.weights, client.examples)
         own = tf.math.divide_no_nan(sums, counts[:, tf.newaxis])
         kept = (*end.weights, tf.where(seen[:, tf.newaxis], prototypes, own), seen | (counts > 0))

@@ -39,9 +39,8 @@ def build_fed_prox(setup: method.Setup[Settings]) -> tff.learning.templates.Lear
     settings, training = setup.settings, setup.local_training()
 
     def update(theta: Weights, client: ClientRound, state: State) -> ClientUpdate:
-        num_steps = settings.local_epochs * training.steps_per_epoch(client.examples)
         pull = local_training.proximal(settings.proximal_strength, theta)
-        return client_work.update_from(theta, training.train(theta, client, num_steps, pull))
+        return client_work.update_from(theta, training.train_epochs(theta, client, settings.local_epochs, pull))
 
     return setup.process(update, settings.client_weighting)
 

@@ -64,7 +64,7 @@ def build_fed_recon(setup: method.Setup[Settings]) -> tff.learning.templates.Lea
             model, of_head, settings.batch_size, start, on_features, settings.head_epochs, shuffle
         )
         on_query = client._replace(examples=query, seed=for_rest)
-        end = training.train(with_head.weights, on_query, settings.local_epochs * training.steps_per_epoch(query))
+        end = training.train_epochs(with_head.weights, on_query, settings.local_epochs)
         found = split.update(shared, end)
         return found._replace(weighed=tf.shape(query.y)[0], extra_examples=with_head.examples)
 

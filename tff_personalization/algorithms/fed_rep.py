@@ -49,8 +49,7 @@ def build_fed_rep(setup: method.Setup[Settings]) -> stateful_clients.StatefulPro
             settings.head_epochs,
             setup.shuffle,
         )
-        num_steps = settings.local_epochs * training.steps_per_epoch(examples)
-        end = training.train(with_head.weights, client._replace(seed=of_rest), num_steps)
+        end = training.train_epochs(with_head.weights, client._replace(seed=of_rest), settings.local_epochs)
         found = split.update(shared, end)
         return found._replace(state=split.local(end.weights), extra_examples=with_head.examples)
 

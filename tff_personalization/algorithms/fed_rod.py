@@ -79,8 +79,7 @@ def build_fed_rod(setup: method.Setup[fed_avg.Settings]) -> stateful_clients.Sta
 
     def update(theta: Weights, client: ClientRound, state: State) -> ClientUpdate:
         training = TwoPredictors(model, client_optimizer, settings.batch_size, client.examples.y, setup.shuffle)
-        num_steps = settings.local_epochs * training.steps_per_epoch(client.examples)
-        end = training.train((*theta, *state.client), client, num_steps)
+        end = training.train_epochs((*theta, *state.client), client, settings.local_epochs)
         theta_i, p = end.weights[: len(initial)], end.weights[len(initial) :]
         return client_work.update_from(theta, end._replace(weights=theta_i), state=p)
 

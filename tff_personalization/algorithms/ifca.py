@@ -153,7 +153,7 @@ def build_ifca(
         models = models_of(initial_weights.like(weights))
         chosen = choose(model, models, client.examples)
         theta = take(models, chosen)
-        end = training.train(theta, client, settings.local_epochs * training.steps_per_epoch(client.examples))
+        end = training.train_epochs(theta, client, settings.local_epochs)
         found = client_work.update_from(theta, end)
         membership = tf.one_hot(chosen, len(models))
         blocks = tuple(member * delta for member in tf.unstack(membership) for delta in found.model_delta)

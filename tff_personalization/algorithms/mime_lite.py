@@ -48,8 +48,7 @@ def build_mime_lite(setup: method.Setup[Settings]) -> tff.learning.templates.Lea
 
     def update(x: Weights, client: ClientRound, state: State) -> ClientUpdate:
         examples = client.examples
-        num_steps = settings.local_epochs * training.steps_per_epoch(examples)
-        end = training.train(x, client, num_steps, optimizer_state=state.server)
+        end = training.train_epochs(x, client, settings.local_epochs, optimizer_state=state.server)
         whole = training.gradient(x, examples, tf.random.fold_in(client.seed, -1))
         size = tf.cast(tf.shape(examples.y)[0], tf.float32)
         weight = size if settings.client_weighting == "examples" else 1.0

@@ -89,7 +89,7 @@ def train_head(
     training = local_training.LocalTraining(
         model.after_stem, optimizer, batch_size, trained=model.head, shuffle=shuffle
     )
-    return training.train(weights, client, epochs * training.steps_per_epoch(client.examples))
+    return training.train_epochs(weights, client, epochs)
 
 
 class AggregationOfShared(tff.aggregators.WeightedAggregationFactory):

@@ -12,11 +12,11 @@
 With K = E × (batches of every client) and uniform weights this is FedAvg(E).
 """
 
-import tensorflow as tf
 import tensorflow_federated as tff
 
 from tff_personalization import optimizers
 from tff_personalization.algorithms import client_work, method
+from tff_personalization.algorithms.client_work import ClientRound, ClientUpdate, State, Weights
 
 
 class Settings(method.Federated):
@@ -36,7 +36,11 @@ def build_reptile(
         setup: what it is built from.
         server: the role of the server optimizer.
     """
-    update = client_work.local_steps(setup.local_training(), lambda *_: tf.constant(setup.settings.local_steps))
+    settings, training = setup.settings, setup.local_training()
+
+    def update(theta: Weights, client: ClientRound, state: State) -> ClientUpdate:
+        return client_work.update_from(theta, training.train(theta, client, settings.local_steps))
+
     return setup.process(update, "uniform", server=server)
 
 

@@ -51,7 +51,7 @@ def build_scaffold(setup: method.Setup[Settings], population: int) -> stateful_c
             del weights
             return tuple(g + d for g, d in zip(gradients, correction, strict=True))
 
-        end = training.train(x, client, settings.local_epochs * training.steps_per_epoch(client.examples), corrected)
+        end = training.train_epochs(x, client, settings.local_epochs, corrected)
         length = tf.cast(end.steps, tf.float32) * end.optimizer_state[tff.learning.optimizers.LEARNING_RATE_KEY]
         kept = tuple(
             tf.math.divide_no_nan(a - y, length) - d for a, y, d in zip(x, end.weights, correction, strict=True)
