@@ -124,7 +124,7 @@ def test_evaluation_in_small_batches_equals_evaluation_at_once():
         tf.constant(rng.integers(0, 256, (11, 28, 28)), tf.uint8), tf.constant(rng.integers(0, 3, 11), tf.int32)
     )
     weights = tuple(tf.constant(w) for w in model.initial_weights[0])
-    in_fours = functional.AfterStem(model.logits, model.scoring._replace(batch_size=4))
+    in_fours = functional.PlainClassifier(model.logits, model.scoring._replace(batch_size=4))
     in_pieces = local_training.evaluate(in_fours, weights, examples)
     at_once = local_training.evaluate(model, weights, examples)
     assert float(in_pieces[0]) == pytest.approx(float(at_once[0]), rel=1e-6)

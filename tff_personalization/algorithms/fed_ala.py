@@ -57,7 +57,7 @@ def build_fed_ala(setup: method.Setup[Settings]) -> stateful_clients.StatefulPro
         def start(s: Weights) -> Weights:
             return (*theta[model.rest], *shares.mixture(theta[model.head], phi[model.head], s))
 
-        on_shares = functional.AfterStem(
+        on_shares = functional.PlainClassifier(
             lambda s, h, dropout_seed: model.after_stem.logits(start(s), h, dropout_seed), model.scoring
         )
         learning = shares.WithShares(on_shares, sgd, settings.batch_size, shuffle=shuffle, shares=slice(None))

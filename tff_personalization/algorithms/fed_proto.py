@@ -133,7 +133,7 @@ def build_fed_proto(setup: method.Setup[Settings]) -> stateful_clients.StatefulP
     )
 
 
-def _nearest(model: functional.SeededModel, prototypes: tf.Tensor, seen: tf.Tensor) -> functional.AfterStem:
+def _nearest(model: functional.SeededModel, prototypes: tf.Tensor, seen: tf.Tensor) -> functional.PlainClassifier:
     """The classifier by the nearest prototype. A class without one is 10 nats behind the farthest."""
 
     def logits(weights: Weights, x: tf.Tensor, dropout_seed: tf.Tensor | None) -> tf.Tensor:
@@ -142,7 +142,7 @@ def _nearest(model: functional.SeededModel, prototypes: tf.Tensor, seen: tf.Tens
         farthest = tf.reduce_min(nearness, axis=1, keepdims=True)
         return tf.where(seen, nearness, farthest - 10)
 
-    return functional.AfterStem(logits, model.scoring)
+    return functional.PlainClassifier(logits, model.scoring)
 
 
 METHOD = method.Method(

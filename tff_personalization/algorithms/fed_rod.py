@@ -83,7 +83,7 @@ def build_fed_rod(setup: method.Setup[fed_avg.Settings]) -> stateful_clients.Sta
         theta_i, p = end.weights[: len(initial)], end.weights[len(initial) :]
         return client_work.update_from(theta, end._replace(weights=theta_i), state=p)
 
-    both = functional.AfterStem(
+    both = functional.PlainClassifier(
         lambda weights, x, dropout_seed: tf.add_n(predictors(model, weights, x, dropout_seed)), model.scoring
     )
     zeros = tuple(np.zeros_like(w) for w in initial[model.head])

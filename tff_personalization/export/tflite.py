@@ -16,7 +16,7 @@ import itertools
 import json
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import tensorflow as tf
 from tensorflow.lite.python import convert as tflite_convert
@@ -48,13 +48,6 @@ TRAINED: dict[str, Callable[[functional.SeededModel], list[int]]] = {
     "fine_tune_adam": _all,
     "fine_tune_early_stopping": _all,
 }
-
-
-class _Part(NamedTuple):
-    """A classifier whose weights are the trained ones."""
-
-    logits: functional.LogitsFn
-    scoring: functional.Scoring
 
 
 @dataclasses.dataclass(frozen=True)
@@ -177,7 +170,8 @@ class _OnDevice:
         optimizer = how.optimizer.build()
         self._predictions = _predictions_of(found)
         scoring = model.scoring._replace(loss=built_ins.LOSSES[found.run.task.predicts.activation])
-        self._training = local_training.LocalTraining(_Part(logits, scoring), optimizer, None)
+        of_trained = functional.PlainClassifier(logits, scoring)
+        self._training = local_training.LocalTraining(of_trained, optimizer, None)
         self._weights = [f"weight_{place}" for place in places]
         self._fresh = self._training.initial_optimizer_state(initial)
         constant = optimizer.get_hparams(self._fresh)

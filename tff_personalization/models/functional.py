@@ -44,7 +44,7 @@ class Scoring(NamedTuple):
 
 
 class Classifier(Protocol):
-    """The interface that training and evaluation need: a `SeededModel`, or its part after the stem."""
+    """The interface that training and evaluation need: a `SeededModel`, or any function to logits."""
 
     @property
     def logits(self) -> LogitsFn: ...
@@ -53,8 +53,8 @@ class Classifier(Protocol):
     def scoring(self) -> Scoring: ...
 
 
-class AfterStem(NamedTuple):
-    """The part of a model that maps features to logits."""
+class PlainClassifier(NamedTuple):
+    """A classifier from a function and its scoring, such as the part of a model that maps features to logits."""
 
     logits: LogitsFn
     scoring: Scoring
@@ -114,7 +114,7 @@ class SeededModel(tff.learning.models.FunctionalModel):
         self.rebuilt = rebuilt
         self.stem = stem
         self.scoring = scoring or ONE_PREDICTION
-        self.after_stem = AfterStem(logits_after_stem, self.scoring)
+        self.after_stem = PlainClassifier(logits_after_stem, self.scoring)
         self.stem_size = stem_size
         self.head = slice(len(initial_weights) - head_size, None)
         self.rest = slice(self.head.start)

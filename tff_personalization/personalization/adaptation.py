@@ -119,7 +119,7 @@ class Client:
         return self.judge(self.model, self.theta, self.test)
 
     @functools.cached_property
-    def on_features(self) -> tuple[functional.AfterStem, local_training.Examples, local_training.Examples]:
+    def on_features(self) -> tuple[functional.PlainClassifier, local_training.Examples, local_training.Examples]:
         """The model after the stem, and both parts with features under θ instead of images."""
         train, test = (local_training.features(self.model, self.theta, part) for part in (self.train, self.test))
         return self.model.after_stem, train, test
@@ -194,23 +194,40 @@ def same_from_epoch_1(before: Any, after: Any, epochs: int) -> Any:
 
 
 def curve_by_epoch(
+    client: Client,
+    tuning: Tuning[Any],
     training: local_training.LocalTraining,
     weights: Weights,
-    before: Any,
-    train: local_training.Examples,
     judge: Callable[[Weights], Any],
-    seed: tf.Tensor,
-    epochs: int,
+    *,
+    train: local_training.Examples | None = None,
+    before: Any = None,
     adjust: local_training.AdjustFn | None = None,
 ) -> Any:
-    """Trains for `epochs` epochs on `train`. `judge` evaluates after each; `before` is the result of `weights`."""
-    per_epoch = training.steps_per_epoch(train)
+    """Trains for the epochs of `tuning`, and evaluates before and after each.
+
+    Args:
+        client: the client that trains.
+        tuning: gives the number of epochs.
+        training: the inner loop.
+        weights: where training starts.
+        judge: evaluates the trained weights.
+        train: the examples to train on, if not the client's train part.
+        before: the result of `weights`, if they are not those of the global model.
+        adjust: as in `LocalTraining.steps`.
+    """
+    examples = client.train if train is None else train
+    per_epoch = training.steps_per_epoch(examples)
+
+    def one_epoch(epoch: tf.Tensor, state: local_training.LocalState) -> local_training.LocalState:
+        return training.steps(state, examples, client.seed, epoch * per_epoch, (epoch + 1) * per_epoch, adjust)
+
     return by_epoch(
         training.initial_state(weights),
-        lambda epoch, state: training.steps(state, train, seed, epoch * per_epoch, (epoch + 1) * per_epoch, adjust),
+        one_epoch,
         lambda state: judge(state.weights),
-        before,
-        epochs,
+        client.judgement_of_theta if before is None else before,
+        tuning.epochs,
     )
 
 

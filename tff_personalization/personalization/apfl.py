@@ -32,13 +32,11 @@ def _curve(client: Client, tuning: Tuning[Settings]) -> Curve:
     )
     trained = slice(None) if tuning.settings.apfl_learn_alpha else slice(-1)
     return adaptation.curve_by_epoch(
+        client,
+        tuning,
         shares.WithShares(model, tuning.optimizer, tuning.batch_size, trained=trained, shares=slice(-1, None)),
         (*client.theta, tf.constant(tuning.settings.apfl_alpha, tf.float32)),
-        client.judgement_of_theta,
-        client.train,
         lambda weights: client.judge(model, weights, client.test),
-        client.seed,
-        tuning.epochs,
     )
 
 

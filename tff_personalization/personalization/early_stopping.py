@@ -33,19 +33,13 @@ class Settings(FineTuning):
 def _curve(client: Client, tuning: Tuning[Settings]) -> Curve:
     held_back, rest = split(client.seed, client.train, tuning.settings.early_stopping_fraction)
     training = local_training.LocalTraining(client.model, tuning.optimizer, tuning.batch_size)
-    per_epoch = training.steps_per_epoch(rest)
 
     def judge(weights: adaptation.Weights) -> tuple[Curve, Curve]:
         held = Curve(*local_training.evaluate(client.model, weights, held_back))
         return client.judge(client.model, weights, client.test), held
 
-    test, held = adaptation.by_epoch(
-        training.initial_state(client.theta),
-        lambda epoch, state: training.steps(state, rest, client.seed, epoch * per_epoch, (epoch + 1) * per_epoch),
-        lambda state: judge(state.weights),
-        (client.judgement_of_theta, judge(client.theta)[1]),
-        tuning.epochs,
-    )
+    before = client.judgement_of_theta, judge(client.theta)[1]
+    test, held = adaptation.curve_by_epoch(client, tuning, training, client.theta, judge, train=rest, before=before)
     best = best_so_far(held.correct, held.loss_sum, client.model.scoring.metric)
     return tf.nest.map_structure(lambda judgements: tf.gather(judgements, best), test)
 

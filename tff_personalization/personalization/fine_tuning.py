@@ -45,17 +45,15 @@ def fine_tuning(
             model, train, test = client.on_features
         training = local_training.LocalTraining(model, optimizer(tuning), tuning.batch_size, trained=which)
         weights = client.theta if start is None else start(client, tuning)
-        before = client.judgement_of_theta if start is None else client.judge(model, weights, test)
-        changes = None if adjust is None else adjust(client, tuning)
         return adaptation.curve_by_epoch(
+            client,
+            tuning,
             training,
             weights,
-            before,
-            train,
             lambda weights: client.judge(model, weights, test),
-            client.seed,
-            tuning.epochs,
-            changes,
+            train=train,
+            before=None if start is None else client.judge(model, weights, test),
+            adjust=None if adjust is None else adjust(client, tuning),
         )
 
     return curve
@@ -73,13 +71,11 @@ def _fine_tuning_of_biases(client: Client, tuning: Tuning) -> Curve:
 
     model = adaptation.Reparameterized(client.model, with_biases)
     return adaptation.curve_by_epoch(
+        client,
+        tuning,
         local_training.LocalTraining(model, tuning.optimizer, tuning.batch_size),
         tuple(client.theta[i] for i in places),
-        client.judgement_of_theta,
-        client.train,
         lambda biases: client.judge(model, biases, client.test),
-        client.seed,
-        tuning.epochs,
     )
 
 

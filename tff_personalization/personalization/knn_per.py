@@ -75,14 +75,14 @@ class _Memory:
         votes = tf.one_hot(tf.gather(self._labels, places), self._classes)
         return tf.einsum("nk,nkc->nc", tf.nn.softmax(self._kernel(-nearest, self._width)), votes)
 
-    def mixed(self, share: tf.Tensor | float) -> functional.AfterStem:
+    def mixed(self, share: tf.Tensor | float) -> functional.PlainClassifier:
         """The classifier with λ = `share`."""
 
         def log_probabilities(weights: functional.Weights, h: tf.Tensor, dropout_seed: tf.Tensor | None) -> tf.Tensor:
             by_model = tf.nn.softmax(self._model.logits(weights, h, dropout_seed))
             return _logits(share * self.vote(h) + (1 - share) * by_model)
 
-        return functional.AfterStem(log_probabilities, self._model.scoring)
+        return functional.PlainClassifier(log_probabilities, self._model.scoring)
 
 
 def _logits(probabilities: tf.Tensor) -> tf.Tensor:

@@ -22,14 +22,12 @@ class Settings(Group):
 def _curve(client: Client, tuning: Tuning[Settings]) -> Curve:
     (rates,) = client.weights.added(meta_sgd.RATES)
     return adaptation.curve_by_epoch(
+        client,
+        tuning,
         meta_learning.training_at_rates(client.model, tuning.batch_size),
         client.theta,
-        client.judgement_of_theta,
-        client.train,
         lambda weights: client.judge(client.model, weights, client.test),
-        client.seed,
-        tuning.epochs,
-        meta_learning.at_rates(rates),
+        adjust=meta_learning.at_rates(rates),
     )
 
 

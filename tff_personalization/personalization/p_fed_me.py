@@ -23,13 +23,11 @@ class Settings(p_fed_me.Envelope, FineTuning):
 def _curve(client: Client, tuning: Tuning[Settings]) -> Curve:
     training = p_fed_me.EnvelopeTraining(client.model, tuning.optimizer, tuning.batch_size, tuning.settings)
     return adaptation.curve_by_epoch(
+        client,
+        tuning,
         training,
         (*client.theta, *client.theta),
-        client.judgement_of_theta,
-        client.train,
         lambda weights: client.judge(client.model, training.theta(weights), client.test),
-        client.seed,
-        tuning.epochs,
     )
 
 
