@@ -190,7 +190,7 @@ def test_grpc_itself_takes_that_way(monkeypatch):
 def test_a_worker_for_others_listens_on_the_address_that_it_is_given_and_no_other():
     with worker.listening("127.0.0.2", 0) as listener:
         address = listener.getsockname()
-        process = child_processes.start_closed(ECHO, os.environ, None, listener, os.getpid())
+        process = child_processes.start_closed(ECHO, os.environ, None, listener)
         try:
             assert answer(address, socket.AF_INET) == b"HELLO"
             with pytest.raises(ConnectionRefusedError):

@@ -50,7 +50,7 @@ class Closed:
         try:
             path = os.path.join(self._folder, "worker")
             with _listening(path) as listener:
-                self.process = start_closed(command, environment, output, listener, os.getpid(), self._folder)
+                self.process = start_closed(command, environment, output, listener, self._folder)
             self.target = f"unix:{path}"
         except BaseException:
             self.close()
@@ -66,17 +66,17 @@ def start_closed(
     environment: Mapping[str, str],
     output: IO[Any] | None,
     listener: socket.socket,
-    parent: int,
     folder: str = "",
 ) -> subprocess.Popen:
-    """Starts a command that listens on `PORT` of its own network. Connections to `listener` are passed to it.
+    """Starts a command that listens on `PORT` of its own network, and ends with this process.
+
+    Connections to `listener` are passed to it.
 
     Args:
         command: as in `Closed`.
         environment: as in `Closed`.
         output: as in `Closed`; None for this process's own.
         listener: a socket that listens.
-        parent: the process with which it ends; 0 for none.
         folder: is deleted when it ends.
 
     Raises:
@@ -88,7 +88,7 @@ def start_closed(
     try:
         closed = f"--closed={tell},{listener.fileno()},{PORT},{folder}"
         process = subprocess.Popen(
-            [*_LAUNCH, str(parent), closed, *command],
+            [*_LAUNCH, str(os.getpid()), closed, *command],
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=output,

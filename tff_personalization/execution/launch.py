@@ -6,7 +6,7 @@
 A closed command gets its own network from the kernel (a Linux network namespace) with only a loopback, so nobody else
 can reach its ports. A relay, a child of the command, passes connections from the socket LISTEN, which was made outside,
 to PORT inside. It ends with the command and deletes FOLDER. The pipe TELL receives "closed", or the reason why the
-command cannot be closed; then it is not started. With PARENT 0, the command does not end with its parent.
+command cannot be closed; then it is not started.
 
 This runs in its own process, before any thread, and imports only the standard library: it takes 20 ms.
 """
@@ -44,8 +44,7 @@ def main(arguments: list[str]) -> None:
         os.write(int(tell), b"closed")
         for descriptor in (int(tell), int(listen)):
             os.set_inheritable(descriptor, False)
-    if parent:
-        _end_with(parent, signal.SIGKILL)  # After the namespace, because a change of credentials clears this setting.
+    _end_with(parent, signal.SIGKILL)  # After the namespace, because a change of credentials clears this setting.
     os.execv(command[0], command)
 
 

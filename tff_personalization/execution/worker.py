@@ -7,7 +7,6 @@ It computes for anyone who connects, without authentication. So it listens only 
 machine's loopback. Give an address that only your own machines can reach.
 """
 
-import os
 import signal
 import socket
 from collections.abc import Sequence
@@ -38,7 +37,7 @@ def main(arguments: Sequence[str]) -> int:
     with listening(given.address, given.port) as listener:
         command, environment = worker_binary.command(child_processes.PORT, cores, given.threads_per_client)
         try:
-            process = child_processes.start_closed(command, environment, None, listener, os.getpid())
+            process = child_processes.start_closed(command, environment, None, listener)
         except child_processes.NotClosed as reason:
             raise errors.UserError(
                 f"TFF's own worker listens on all network interfaces, and the kernel cannot isolate one here "

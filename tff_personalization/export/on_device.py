@@ -37,17 +37,9 @@ class OnDevice:
         metadata: the file's description of itself.
     """
 
-    def __init__(self, content: bytes, threads: int = 1):
-        """Opens a file.
-
-        Args:
-            content: the file's bytes.
-            threads: the number of threads of an operation.
-
-        Raises:
-            ValueError: it is not such a file.
-        """
-        self._interpreter = tf.lite.Interpreter(model_content=content, num_threads=threads)
+    def __init__(self, content: bytes):
+        """Opens a file, given its bytes. Raises ValueError if it is not such a file."""
+        self._interpreter = tf.lite.Interpreter(model_content=content, num_threads=1)
         self._run = {name: self._interpreter.get_signature_runner(name) for name in self._signatures()}
         self.metadata: dict[str, Any] = json.loads(self._run["metadata"]()["json"].item())
 

@@ -36,12 +36,7 @@ def chosen_clients(run: finished_run.FinishedRun, count: int) -> list[str]:
     return [clients[i] for i in order[:count]]
 
 
-def compare(
-    found: global_model.GlobalModel,
-    device: on_device.OnDevice,
-    clients: Sequence[str],
-    progress: bool = True,
-) -> pd.DataFrame:
+def compare(found: global_model.GlobalModel, device: on_device.OnDevice, clients: Sequence[str]) -> pd.DataFrame:
     """Accuracy and loss on each client's test part before personalization and after each epoch, both ways.
 
     Returns:
@@ -56,7 +51,7 @@ def compare(
     table = evaluator.evaluate(weights, clients, found.round_number, strategies=[strategy]).clients
     assert table is not None  # since records are released
     table = table.rename(columns={"accuracy": "tff_accuracy", "loss": "tff_loss"}).set_index(["client", "epoch"])
-    for client in tqdm.tqdm(clients, desc="TensorFlow Lite", unit="client", disable=not progress):
+    for client in tqdm.tqdm(clients, desc="TensorFlow Lite", unit="client"):
         for epoch, judged in enumerate(_curve(found, device, client)):
             count = table.loc[(client, epoch), "test_examples"]
             table.loc[(client, epoch), "tflite_accuracy"] = judged.correct / count

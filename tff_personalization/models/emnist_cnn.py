@@ -58,14 +58,14 @@ def build_cnn(
     )
 
 
-def build_cnn_group_norm(num_classes: int, rng: np.random.Generator, dropout: bool = True) -> functional.SeededModel:
+def build_cnn_group_norm(num_classes: int, rng: np.random.Generator) -> functional.SeededModel:
     """The network of `build_cnn` with group normalization in place of the biases of both convolutions.
 
     A group has 16 channels, as in one setting of Wu and He (2018). Scales start as one, offsets as zero. There are
     1,206,686 weights for 62 classes; 192 of them are scales and offsets.
 
     Args:
-        num_classes, rng, dropout: as in `build_cnn`.
+        num_classes, rng: as in `build_cnn`.
     """
 
     def scale_and_offset(channels: int) -> tuple[np.ndarray, np.ndarray]:
@@ -93,7 +93,7 @@ def build_cnn_group_norm(num_classes: int, rng: np.random.Generator, dropout: bo
     return functional.SeededModel(
         initial_weights,
         stem,
-        _dense_layers(dropout, functional.TENSORFLOW),
+        _dense_layers(True, functional.TENSORFLOW),
         stem_size=6,
         head_size=2,
         x_spec=IMAGES,

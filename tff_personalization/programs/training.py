@@ -5,7 +5,7 @@ import dataclasses
 import functools
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import tensorflow_federated as tff
@@ -98,7 +98,7 @@ def _directory(experiment: config_lib.Experiment) -> run_directory.RunDirectory:
     try:
         return run_directory.RunDirectory(experiment)
     except run_directory.OtherSettings as refusal:
-        moved = earlier_run.set_aside(refusal.path, experiment, run_directory.code_sha256())
+        moved = earlier_run.set_aside(refusal.path, experiment)
         if moved is None:
             raise
         print(f"{refusal.path} has the first rounds of this run; it is renamed to {moved}.", file=sys.stderr)
@@ -115,7 +115,7 @@ def _earlier(
         return None
     if given:
         return earlier_run.read(experiment, data.sha256)
-    path = earlier_run.find(directory.path.parent, experiment, run_directory.code_sha256())
+    path = earlier_run.find(directory.path.parent, experiment)
     if path is None:
         return None
     try:
@@ -181,18 +181,14 @@ def _with_its_way(address: str) -> str:
     return f"{address} through the proxy {proxy}" if proxy else address
 
 
-@contextlib.contextmanager
-def _computing(config: settings.RunSettings, cores: int, threads: int, writer: run_writer.RunWriter) -> Iterator[None]:
+def _computing(
+    config: settings.RunSettings, cores: int, threads: int, writer: run_writer.RunWriter
+) -> contextlib.AbstractContextManager[Any]:
     """A context in which TFF computes on this machine, or on the workers that the settings name."""
-    worker_log = None if logging.level_debug() else writer.worker_log
-    with (
-        remote_workers.execution_context(config.workers, config.clients_per_call)
-        if config.workers
-        else runtime.execution_context(
-            cores, worker_log, threads, config.clients_per_call, config.require_closed_worker
-        )
-    ):
-        yield
+    if config.workers:
+        return remote_workers.execution_context(config.workers, config.clients_per_call)
+    log = None if logging.level_debug() else writer.worker_log
+    return runtime.execution_context(cores, log, threads, config.clients_per_call, config.require_closed_worker)
 
 
 def _program(

@@ -79,15 +79,15 @@ class EarlierRounds:
         return self.run.directory / "client_states"
 
 
-def find(directory: pathlib.Path, experiment: config_lib.Experiment, code: str) -> pathlib.Path | None:
+def find(directory: pathlib.Path, experiment: config_lib.Experiment) -> pathlib.Path | None:
     """The run in a directory with the most rounds that an experiment can take over; None if none has any.
 
-    A run with exactly the experiment's settings is skipped, because it must not be rebuilt from itself.
+    This code must have computed all of its rounds. A run with exactly the experiment's settings is skipped, because it
+    must not be rebuilt from itself.
 
     Args:
         directory: holds run directories.
         experiment: the experiment that will be run.
-        code: the SHA-256 of the code that must have computed all of its rounds.
     """
     if not experiment.config.rounds:
         return None
@@ -97,7 +97,7 @@ def find(directory: pathlib.Path, experiment: config_lib.Experiment, code: str) 
             run, rounds = _check(path.parent, experiment)
         except errors.UserError:
             continue
-        if was_made_by(run, code) and not _is_of(run, experiment):
+        if was_made_by(run, run_directory.code_sha256()) and not _is_of(run, experiment):
             found[path.parent] = rounds
     return max(found, key=found.__getitem__) if found else None
 
@@ -114,7 +114,7 @@ def _is_of(run: run_records.Run, experiment: config_lib.Experiment) -> bool:
     return identity.of(run.config["flags"], defaults) == identity.of(ours, defaults)
 
 
-def set_aside(path: pathlib.Path, experiment: config_lib.Experiment, code: str) -> pathlib.Path | None:
+def set_aside(path: pathlib.Path, experiment: config_lib.Experiment) -> pathlib.Path | None:
     """Renames a finished run, so that an experiment that takes over its rounds can use the directory.
 
     Returns the new path; None if the experiment cannot take over any of its rounds, or other code made it.
@@ -123,7 +123,7 @@ def set_aside(path: pathlib.Path, experiment: config_lib.Experiment, code: str) 
         run, _ = _check(path, experiment)
     except errors.UserError:
         return None
-    if not was_made_by(run, code):
+    if not was_made_by(run, run_directory.code_sha256()):
         return None
     places = (path.with_name(f"{path.name}-earlier{number or ''}") for number in itertools.count())
     return path.rename(next(place for place in places if not place.exists()))
