@@ -21,7 +21,7 @@ if __name__ == "__main__":
     signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 with startup.plain_memory_errors(), startup.without_collections():
-    from absl import app, flags
+    from absl import flags
 
     from tff_personalization import errors, plugins
     from tff_personalization.execution import interruption
@@ -62,4 +62,4 @@ def main(argv: list[str]) -> int:
 
 
 if __name__ == "__main__":
-    app.run(startup.with_plain_errors(main), flags_parser=parse_flags)
+    startup.run_main(main, parse_flags)

@@ -4,7 +4,7 @@ import os
 import pathlib
 from collections.abc import Callable, Sequence
 
-from absl import app, flags
+from absl import flags
 from matplotlib.figure import Figure
 
 from analysis import runs as runs_lib
@@ -23,7 +23,7 @@ def run_script(main: Callable[[Sequence[str]], None]) -> None:
         main(arguments[1:])
         return 0
 
-    app.run(startup.with_plain_errors(without_program_name), flags_parser=startup.parse_flags)
+    startup.run_main(without_program_name)
 
 
 def define_reference() -> flags.FlagHolder:

@@ -8,7 +8,6 @@ is one line in `OPTIMIZERS`.
 import dataclasses
 import functools
 import inspect
-import math
 from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
@@ -159,12 +158,11 @@ class Role(Part[OptimizerSpec]):
         """The optimizer that the values of the role's flags describe.
 
         Raises:
-            UserError: a flag belongs to another optimizer than the chosen one, a learning rate is missing, or the
-                optimizer refuses a number.
+            UserError: a setting or the optimizer refuses a value, a flag belongs to another optimizer than the chosen
+                one, or a learning rate is missing.
         """
-        settings = self.flags()
-        value = {flag: values.get(flag, setting.default) for flag, setting in settings.items()}
-        chosen = settings[f"{self.name}_optimizer"].checked(value[f"{self.name}_optimizer"])
+        value = {flag: setting.of(values) for flag, setting in self.flags().items()}
+        chosen = value[f"{self.name}_optimizer"]
         for name in OPTIMIZERS:
             for option in option_names(name):
                 flag = f"{self.name}_{name}_{option}"
@@ -180,8 +178,6 @@ class Role(Part[OptimizerSpec]):
             raise errors.UserError(
                 f"--{self.name}_learning_rate is needed: --{self.name}_optimizer={chosen} has no default learning rate."
             )
-        if not (math.isfinite(rate) and rate > 0):
-            raise errors.UserError(f"--{self.name}_learning_rate={rate:g}: give a positive, finite number.")
         options = {option: value[f"{self.name}_{chosen}_{option}"] for option in option_names(chosen)}
         schedule = _schedule(self.name, value) if self.scheduled else schedules.Schedule()
         spec = OptimizerSpec(chosen, rate, {o: v for o, v in options.items() if v is not None}, schedule)
@@ -227,6 +223,7 @@ def _flags(
             f"Learning rate of the optimizer that {role.purpose}. Default: {rates}; any other optimizer needs this "
             "flag.",
             kind=float,
+            positive=True,
         ),
     }
     if role.scheduled:
@@ -289,6 +286,4 @@ def _schedule(role: str, values: Mapping[str, Any]) -> schedules.Schedule:
         raise errors.UserError(
             f"--{prefix}_decay{given}: --{prefix}_schedule=exponential takes a number in (0, 1], such as 0.99."
         )
-    if warmup_rounds < 0:
-        raise errors.UserError(f"--{prefix}_warmup_rounds={warmup_rounds}: give 0 or more.")
     return schedules.Schedule(name, 1.0 if decay is None else decay, warmup_rounds)

@@ -17,7 +17,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from typing import Any, NoReturn
 
-from absl import flags, logging
+from absl import app, flags, logging
 from absl.flags import _flagvalues
 
 from tff_personalization import errors
@@ -200,6 +200,11 @@ def _is_out_of_memory(error: BaseException | None) -> bool:
             return True
         error = error.__cause__ or error.__context__
     return False
+
+
+def run_main(main: Callable[[list[str]], int], parse: Callable[[list[str]], list[str]] = parse_flags) -> None:
+    """Runs a command: `parse` reads its flags, and `main` gets the other arguments. See `with_plain_errors`."""
+    app.run(with_plain_errors(main), flags_parser=parse)
 
 
 def with_plain_errors(main: Callable[[list[str]], int]) -> Callable[[list[str]], int]:

@@ -9,7 +9,7 @@ It listens only on 127.0.0.1 and stores nothing: docs/draw.md.
 import pathlib
 from collections.abc import Sequence
 
-from absl import app, flags
+from absl import flags
 
 from tff_personalization import errors, startup
 from tff_personalization.draw import personalizer, server, visitors
@@ -82,4 +82,4 @@ def main(argv: Sequence[str]) -> int:
 
 
 if __name__ == "__main__":
-    app.run(startup.with_plain_errors(main), flags_parser=startup.parse_flags)
+    startup.run_main(main)

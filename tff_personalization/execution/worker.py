@@ -11,7 +11,7 @@ import signal
 import socket
 from collections.abc import Sequence
 
-from absl import app, flags
+from absl import flags
 
 from tff_personalization import errors, startup
 from tff_personalization.execution import child_processes, worker_binary
@@ -57,4 +57,4 @@ if __name__ == "__main__":
     flags.DEFINE_integer("cores", 0, "Clients computed at once, one core each; 0: all cores.", lower_bound=0)
     flags.DEFINE_integer("threads_per_client", 1, "Threads for each client.", lower_bound=1)
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # it has nothing to save, and the kernel ends the worker with it
-    app.run(startup.with_plain_errors(main), flags_parser=startup.parse_flags)
+    startup.run_main(main)

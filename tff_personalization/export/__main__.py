@@ -16,7 +16,7 @@ import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-from absl import app, flags
+from absl import flags
 
 from tff_personalization import errors, startup
 from tff_personalization.export import global_model, saved_model, tflite
@@ -135,4 +135,4 @@ if __name__ == "__main__":
         "tflite: the strategy that the file follows. Default: the run's main one.",
     )
     flags.DEFINE_bool("quantize", False, "tflite: weights as int8; such a file only predicts.")
-    app.run(startup.with_plain_errors(main), flags_parser=startup.parse_flags)
+    startup.run_main(main)

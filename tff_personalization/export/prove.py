@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import tqdm
-from absl import app, flags
+from absl import flags
 
 from tff_personalization import errors, global_weights, metrics, seeds, startup
 from tff_personalization.export import global_model, on_device, tflite
@@ -219,4 +219,4 @@ if __name__ == "__main__":
     flags.DEFINE_integer("clients", 20, "Number of the run's test clients to use.", lower_bound=1)
     flags.DEFINE_string("client_data", None, "Current place of the run's data. Default: where the run read it.")
     flags.DEFINE_string("output_dir", None, "Where to write the records. Default: beside FILE.tflite.")
-    app.run(startup.with_plain_errors(main), flags_parser=startup.parse_flags)
+    startup.run_main(main)

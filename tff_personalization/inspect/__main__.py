@@ -11,7 +11,7 @@ import sys
 from collections.abc import Sequence
 
 import numpy as np
-from absl import app, flags
+from absl import flags
 
 from tff_personalization import errors, homes, plugins, startup
 from tff_personalization.experiment import config, settings
@@ -80,7 +80,6 @@ def main(argv: Sequence[str]) -> int:
 
 
 if __name__ == "__main__":
-    startup.quiet(sys.argv)
     with startup.plain_flag_errors():
         plugins.load(sys.argv)
     flags.DEFINE_multi_string("plugin", [], "File or module with a task of your own.")
@@ -88,4 +87,4 @@ if __name__ == "__main__":
     for name, setting in _settings().items():
         config.define_flag(name, setting, flags.FLAGS)
     flags.adopt_module_key_flags(config)
-    app.run(startup.with_plain_errors(main), flags_parser=startup.parse_flags)
+    startup.run_main(main)

@@ -16,7 +16,7 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 import tqdm
-from absl import app, flags
+from absl import flags
 
 from tff_personalization import errors, startup
 from tff_personalization.tasks import archives, sources
@@ -118,4 +118,4 @@ def main(argv: Sequence[str]) -> int:
 
 if __name__ == "__main__":
     flags.DEFINE_integer("seed", 0, "Seed of the split into train and test parts, for an archive without a split.")
-    app.run(startup.with_plain_errors(main), flags_parser=startup.parse_flags)
+    startup.run_main(main)

@@ -20,7 +20,6 @@ import numpy as np
 import pandas as pd
 import tensorflow_federated as tff
 import tqdm
-from absl import app
 
 from tff_personalization import errors, optimizers, startup
 from tff_personalization.algorithms import decomposition
@@ -107,4 +106,4 @@ def main(argv: Sequence[str]) -> int:
 
 
 if __name__ == "__main__":
-    app.run(startup.with_plain_errors(main), flags_parser=startup.parse_flags)
+    startup.run_main(main)

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 import tqdm
-from absl import app, flags
+from absl import flags
 
 from analysis.gallery import FILE
 from tff_personalization import errors, metrics, startup
@@ -98,4 +98,4 @@ if __name__ == "__main__":
     flags.DEFINE_integer(
         "clients", None, "Use only this many test clients, from the first one. Default: all.", lower_bound=1
     )
-    app.run(startup.with_plain_errors(main), flags_parser=startup.parse_flags)
+    startup.run_main(main)

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Sequence
 
 import pandas as pd
 import tqdm
-from absl import app, flags
+from absl import flags
 
 from tff_personalization import errors, startup
 from tff_personalization.programs import client_evaluation, final_evaluation
@@ -74,7 +74,7 @@ def _main() -> None:
         print(means.set_axis(["initial", "personalized"], axis=1).round(4).to_string())
         return 0
 
-    app.run(startup.with_plain_errors(main), flags_parser=startup.parse_flags)
+    startup.run_main(main)
 
 
 if __name__ == "__main__":

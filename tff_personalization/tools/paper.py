@@ -22,7 +22,7 @@ import sys
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from absl import app, flags
+from absl import flags
 
 from analysis import claims, compared_runs, gallery, runs, study
 from analysis.report import __main__ as report
@@ -217,7 +217,7 @@ def _main() -> None:
         print(f"Report:    {report.write(paper.directory)}")
         return 0 if sound else 1
 
-    app.run(startup.with_plain_errors(main), flags_parser=_parse)
+    startup.run_main(main, _parse)
 
 
 def _parse(argv: Sequence[str]) -> list[str]:
