@@ -73,7 +73,7 @@ def test_it_resumes_without_the_earlier_run_once_it_has_a_checkpoint(run, run_on
 _MISFITS = [
     ({"seed": 2}, {}, None, r"its rounds were made differently \(seed: 2 there"),
     ({"local_epochs": 1}, {}, None, "local_epochs: 1 there, 2 here"),
-    ({}, {"server_learning_rate": 0.5}, None, "optimizers"),
+    ({}, {"server_learning_rate": 0.5}, None, "made differently .server_learning_rate: 1.0 there, 0.5 here"),
     ({}, {"rounds_per_evaluation": 4}, None, "rounds_per_evaluation"),
     ({}, {"strategies": ["fine_tune_head"]}, None, "strategies"),
     ({}, {"evaluation_release": "aggregates"}, None, "evaluation_release: 'records' there, 'aggregates' here"),

@@ -276,7 +276,8 @@ def _read_by_rounds(flags: Mapping[str, Any], left_out: frozenset[str]) -> dict[
         "strategies": flags["strategies"][:1],  # between rounds, only the main one is evaluated
         "optimizers": optimizers,
     }
-    return {name: value for name, value in found.items() if name not in left_out}
+    by_flag = identity.with_flags_of_optimizers(found)
+    return {name: value for name, value in by_flag.items() if name not in left_out}
 
 
 def _best_on_validation(
