@@ -172,6 +172,13 @@ def test_links_to_the_folder_itself_do_not_hang_the_reader(form, tmp_path):
     assert len(load(path).labels) == 60
 
 
+def test_idx_files_may_be_in_a_folder_below(tmp_path):
+    below = tmp_path / "EMNIST" / "raw"  # as torchvision leaves them
+    below.mkdir(parents=True)
+    written_forms.write("idx", below)
+    assert len(load(tmp_path).labels) == 60
+
+
 def test_the_names_of_idx_files_may_be_in_upper_case(tmp_path):
     path = written_forms.write("idx", tmp_path)
     for file in path.iterdir():

@@ -80,8 +80,8 @@ def load_idx(options: sources.SourceOptions) -> archives.CharacterArchive:
         UserError: if one is missing or malformed.
     """
     path = pathlib.Path(options.client_data)
-    folder = path if path.is_dir() else path.parent
-    found = sorted(file for file in folder.iterdir() if file.is_file() and forms.IDX_IMAGES.search(file.name))
+    files_there = forms.below(path) if path.is_dir() else path.parent.iterdir()
+    found = sorted(file for file in files_there if file.is_file() and forms.IDX_IMAGES.search(file.name))
     # torchvision leaves each file in the folder twice, compressed and unpacked.
     found = [file for file in found if file.suffix != ".gz" or file.with_suffix("") not in found]
     if path.is_file():
