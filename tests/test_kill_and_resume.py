@@ -27,8 +27,10 @@ def uninterrupted(command):
     return directory, completed
 
 
-def kill_at_random_moments(arguments, directory, draw, times=1):
-    for at in sorted(draw.sample(range(1, ROUNDS), times)):
+def test_killed_at_random_moments_it_ends_with_the_same_numbers(command, uninterrupted):
+    arguments, directory = command("killed")
+    draw = random.Random(5)
+    for at in sorted(draw.sample(range(1, ROUNDS), 2)):
         process = start(arguments)
         assert wait_for_round(process, directory, at)
         time.sleep(draw.uniform(0, 0.1))
@@ -37,30 +39,8 @@ def kill_at_random_moments(arguments, directory, draw, times=1):
         process.communicate()
         assert pids, "the program has a worker process"
         assert_all_end(pids)
-
-
-def test_killed_at_random_moments_it_ends_with_the_same_numbers(command, uninterrupted):
-    arguments, directory = command("killed")
-    kill_at_random_moments(arguments, directory, random.Random(5), times=2)
     forked.run(arguments, cwd=ROOT, capture_output=True, check=True)
     assert_same_numbers(directory, uninterrupted[0])
-
-
-def test_so_does_a_method_whose_clients_keep_states_with_learning_rates_that_change(command):
-    method = (
-        "--method=scaffold",
-        "--strategies=fine_tune",
-        "--client_learning_rate_schedule=cosine",
-        "--server_learning_rate_schedule=inverse_sqrt",
-        "--server_learning_rate_warmup_rounds=10",
-    )
-    whole, directory = command("scaffold-whole", *method)
-    forked.run(whole, cwd=ROOT, capture_output=True, check=True)
-    arguments, killed = command("scaffold-killed", *method)
-    kill_at_random_moments(arguments, killed, random.Random(6))
-    forked.run(arguments, cwd=ROOT, capture_output=True, check=True)
-    assert list(directory.glob("client_states/*.npz"))
-    assert_same_numbers(directory, killed)
 
 
 def last_round(directory):

@@ -74,10 +74,13 @@ def after_a_round(program, method, name):
 
 
 # Methods that ask of a network what another one asks of it, which is tested: the loss and its gradient in local steps,
-# the same with a pull or another addition to the gradient, or second derivatives.
+# the same with a pull or another addition to the gradient, second derivatives, or a head apart from the other layers.
 ASKS_WHAT = {
-    **dict.fromkeys(("reptile", "personalized_fed_avg", "fed_sgd", "centralized", "fed_avg_terms"), "fed_avg"),
-    **dict.fromkeys(("fed_prox", "fed_prox_example", "scaffold", "fed_amp"), "ditto"),
+    **dict.fromkeys(
+        ("reptile", "personalized_fed_avg", "fed_sgd", "centralized", "fed_avg_terms", "fomaml"), "fed_avg"
+    ),
+    **dict.fromkeys(("fed_prox", "fed_prox_example", "scaffold", "fed_amp", "p_fed_me"), "ditto"),
+    **dict.fromkeys(("fed_per", "fed_babu"), "fed_rep"),
     "meta_sgd": "maml",
 }
 # Neither network has the normalization layers that fed_bn needs.

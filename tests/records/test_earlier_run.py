@@ -42,7 +42,7 @@ def test_a_longer_run_serves_as_well_and_so_does_one_of_another_second_stage(run
     processes.assert_same_numbers(taken_over, run_once(**TWO_STAGES, run_name="computed"))
 
 
-@pytest.mark.parametrize("method", ["fed_avg", "ifca", "scaffold", "centralized"])
+@pytest.mark.parametrize("method", ["fed_avg", "ifca", "centralized"])
 def test_all_rounds_are_reused_if_only_the_final_evaluation_differs(run, method, monkeypatch):
     clusters = {"clusters": 2} if method == "ifca" else {}
     first = "best_cluster" if method == "ifca" else "fine_tune"

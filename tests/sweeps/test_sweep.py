@@ -238,7 +238,9 @@ def test_the_metric_of_each_task_is_named_below_the_table(sweep_of, capsys, monk
 def test_a_stopped_sweep_resumes_lists_failed_runs_and_writes_a_table(tmp_path, by_writer_archive):
     missing = tmp_path / "later.npz"  # of no archive yet
     np.savez(missing, x=1)
-    (tmp_path / "two.toml").write_text(f"[grid]\nclient_data = ['{by_writer_archive}', '{missing}']\nrounds = [30]\n")
+    (tmp_path / "two.toml").write_text(
+        f"[[runs]]\nclient_data = '{by_writer_archive}'\nrounds = 30\n[[runs]]\nclient_data = '{missing}'\nrounds = 2\n"
+    )
     command = [sys.executable, "run_experiment.py", *small_runs(by_writer_archive)[1:]]
     command += [f"--sweep={tmp_path / 'two.toml'}", f"--output_dir={tmp_path}"]
     process = forked.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
