@@ -5,9 +5,13 @@
 Writes each table to its place, between `<!-- table: NAME -->` and `<!-- end -->`.
 """
 
+import contextlib
 import functools
+import io
 import pathlib
 import re
+import textwrap
+import types
 from collections.abc import Callable
 
 import pandas as pd
@@ -16,10 +20,12 @@ from analysis import compare_methods, names, runs
 from analysis import costs as costs_lib
 from tests.docs import study_tables
 from tests.stress import moments
+from tff_personalization.programs import report
 
 DOCS = pathlib.Path(__file__).parents[2] / "docs"
 RECORDS = DOCS / "reliability"
 COMPARISON = DOCS / "results" / "comparison.zip"
+QUICK = DOCS / "results" / "quick"
 PAGES = (
     DOCS.parent / "README.md",
     DOCS / "reliability.md",
@@ -46,6 +52,16 @@ _MOMENTS = (
     *(moments.EVALUATING, moments.RECORDING, moments.SAVING, moments.BETWEEN, moments.JUDGING, moments.REPORTING),
 )
 _EVENTS = {"1 workers": "1 worker", "3 workers": "3 workers, on two cores"}
+
+
+def quick() -> str:
+    """What `make run` prints at its end."""
+    config = types.SimpleNamespace(plots=False)
+    with contextlib.redirect_stdout(io.StringIO()) as text:
+        report.print_report(types.SimpleNamespace(path=QUICK, experiment=types.SimpleNamespace(config=config)))
+    figures, _, sentence = text.getvalue().partition("\n\nRun:")[0].strip().rpartition("\n\n")
+    page = f"Page:  runs/{runs.read(QUICK).name}/report.html"
+    return "\n".join(["```", figures, "", textwrap.fill(sentence, 80), "", page, "```"])
 
 
 def faults() -> str:
@@ -220,6 +236,7 @@ def three_seeds() -> str:
 TABLES: dict[str, Callable[[], str]] = {
     made.__name__: made
     for made in (
+        quick,
         faults,
         bad_input,
         bad_commands,

@@ -5,11 +5,13 @@ import json
 import pandas as pd
 import pytest
 
-from analysis import claims, paper_claims
+from analysis import claims, paper_claims, runs
 from tests.docs import study_tables, tables
 from tff_personalization import methods
+from tff_personalization.experiment import config
 from tff_personalization.personalization import strategies
 from tff_personalization.records import places
+from tff_personalization.tasks import federated_data
 
 
 @pytest.mark.parametrize("page", tables.PAGES, ids=lambda page: page.name)
@@ -37,6 +39,11 @@ def test_the_map_of_the_claims_has_their_whole_statements(monkeypatch):
         if not claim.synthetic:
             assert f"| {claim.id} | {claim.statement} |" in table
     assert "| C3.6 | FedAvg's model is more personalizable than one of pooled SGD. |" in table
+
+
+def test_the_data_of_make_run_is_that_of_its_record():
+    experiment = config.from_settings({"flagfile": tables.DOCS.parent / "configs" / "quick.flags"})
+    assert federated_data.load(experiment.config).sha256 == runs.read(tables.QUICK).config["data_sha256"]
 
 
 def test_the_readme_counts_the_methods_and_strategies():
