@@ -6,7 +6,6 @@ Writes each table to its place, between `<!-- table: NAME -->` and `<!-- end -->
 """
 
 import contextlib
-import functools
 import io
 import pathlib
 import re
@@ -31,7 +30,6 @@ PAGES = (
     DOCS / "reliability.md",
     DOCS / "scaling.md",
     DOCS / "comparison.md",
-    DOCS / "results.md",
     DOCS / "paper.md",
     DOCS / "paper-femnist.md",
     DOCS / "paper-unipen.md",
@@ -196,14 +194,10 @@ def _memory(file_name: str, corner: str) -> str:
     return study_tables.markdown(pd.DataFrame(columns))
 
 
-@functools.cache
-def _compared() -> pd.DataFrame:
-    return compare_methods.compare(compare_methods.reference_first(runs.read_all([COMPARISON])))
-
-
 def comparison() -> str:
     """Methods and strategies compared with the first run of configs/comparison.toml."""
-    return compare_methods.render(_compared(), "markdown")
+    compared = compare_methods.compare(compare_methods.reference_first(runs.read_all([COMPARISON])))
+    return compare_methods.render(compared, "markdown")
 
 
 def costs() -> str:
@@ -226,13 +220,6 @@ def costs() -> str:
     return study_tables.markdown(pd.DataFrame(rows))
 
 
-def three_seeds() -> str:
-    """The methods of `comparison` with three seeds, each with fine-tuning."""
-    rows = _compared()
-    shown = rows[(rows["seeds"] == 3) & (rows["strategy"] == "fine_tune")]
-    return compare_methods.render(shown, "markdown", ["settings", "strategy", "seeds"])
-
-
 TABLES: dict[str, Callable[[], str]] = {
     made.__name__: made
     for made in (
@@ -248,7 +235,6 @@ TABLES: dict[str, Callable[[], str]] = {
         memory_clients,
         comparison,
         costs,
-        three_seeds,
         study_tables.verdicts,
         study_tables.verdicts_femnist,
         study_tables.claim_map,
