@@ -5,7 +5,8 @@
 A row is a method with its settings and a strategy. Its mark is the difference of personalized accuracy, the mean over
 seeds and clients; its line the interval; its colour the verdict. The best row is at the top. Differences in the grey
 band do not matter. A hollow mark has too few seeds for a verdict. An arrow says that the interval ends outside the
-plot: it is several times as wide as most, and the others could not be distinguished beside it.
+plot: it is several times as wide as most, and the others could not be distinguished beside it. If its mark is outside
+too, the number is beside the arrow.
 """
 
 from collections.abc import Sequence
@@ -77,15 +78,14 @@ def rows(runs: Sequence[runs_lib.Run]) -> pd.DataFrame:
 
 
 def limits(others: pd.DataFrame) -> tuple[float, float]:
-    """The ends of the axis. All differences are between them, and all intervals that are not much wider than most.
+    """The ends of the axis. All intervals are between them, except those that are much wider than most.
 
     Args:
         others: what `rows` gives.
     """
     width = others["difference_high"] - others["difference_low"]
     usual = others[width <= _WIDEST * width.median()]
-    low = min(0, others["difference"].min(), usual["difference_low"].min())
-    high = max(0, others["difference"].max(), usual["difference_high"].max())
+    low, high = min(0, usual["difference_low"].min()), max(0, usual["difference_high"].max())
     space = _MARGIN * ((high - low) or 1)
     return low - space, high + space
 
@@ -98,6 +98,12 @@ def _draw(axes: Axes, of_verdict: pd.DataFrame, look: dict[str, Any]) -> None:
         places = of_verdict["place"][outside]
         axes.plot([edge] * len(places), places, linestyle="", marker=arrow, color=look["color"], clip_on=False)
     axes.plot(of_verdict["difference"], of_verdict["place"], **look, zorder=3)
+    white = {"facecolor": "white", "edgecolor": "none", "pad": 1}
+    for difference, place in of_verdict[["difference", "place"]].itertuples(index=False):
+        if not left <= difference <= right:
+            edge, inwards, side = (left, 8, "left") if difference < left else (right, -8, "right")
+            where = {"xy": (edge, place), "xytext": (inwards, 0), "textcoords": "offset points"}
+            axes.annotate(f"{difference:+.3f}", **where, ha=side, va="center", fontsize=8, bbox=white)
 
 
 def _sample(verdict: str) -> Line2D:
