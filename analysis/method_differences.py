@@ -102,8 +102,16 @@ def _draw(axes: Axes, of_verdict: pd.DataFrame, look: dict[str, Any]) -> None:
     for difference, place in of_verdict[["difference", "place"]].itertuples(index=False):
         if not left <= difference <= right:
             edge, inwards, side = (left, 8, "left") if difference < left else (right, -8, "right")
-            where = {"xy": (edge, place), "xytext": (inwards, 0), "textcoords": "offset points"}
-            axes.annotate(f"{difference:+.3f}", **where, ha=side, va="center", fontsize=8, bbox=white)
+            axes.annotate(
+                f"{difference:+.3f}",
+                (edge, place),
+                (inwards, 0),
+                textcoords="offset points",
+                ha=side,
+                va="center",
+                fontsize=8,
+                bbox=white,
+            )
 
 
 def _sample(verdict: str) -> Line2D:

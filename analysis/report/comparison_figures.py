@@ -61,9 +61,11 @@ def differences(configurations: figures.Configurations) -> go.Figure:
         legend={"y": 1, "yanchor": "bottom", "x": 0},
         margin={"l": 12, "t": 64},
     )
+    low, high = method_differences.limits(rows)
     for _, row in rows.iterrows():
+        outside = "" if low <= row["difference"] <= high else f" ({row['difference']:+.3f})"
         figure.add_annotation(
-            text=look.escaped(row["label"]),
+            text=look.escaped(row["label"]) + outside,
             y=row["place"],
             yshift=11,
             xref="paper",
@@ -72,7 +74,7 @@ def differences(configurations: figures.Configurations) -> go.Figure:
             showarrow=False,
             font={"size": 11},
         )
-    figure.update_xaxes(tickangle=0, nticks=6, range=method_differences.limits(rows))
+    figure.update_xaxes(tickangle=0, nticks=6, range=(low, high))
     figure.update_yaxes(range=[-0.8, len(rows) - 0.2], showgrid=False, zeroline=False, showticklabels=False, ticks="")
     return figure
 
