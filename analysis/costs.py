@@ -29,7 +29,7 @@ def of(run: runs_lib.Run) -> dict[str, float]:
     if not trains:
         costs |= {"examples": 0.0, "visits": 0.0}
     elif "examples" in run.metrics:
-        costs["examples"] = float(run.metrics["examples"].sum())
+        costs["examples"] = float(run.metrics["examples"].sum(skipna=False))
         if "extra_examples" in run.metrics:
             costs["visits"] = costs["examples"] + float(run.metrics["extra_examples"].sum(skipna=False))
     if "communication" in run.summary:

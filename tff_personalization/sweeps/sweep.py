@@ -86,7 +86,7 @@ class Sweep:
         """
         self.file, self.path = file, file.path
         self._at_once = flag_values["sweep_runs_at_once"].value
-        self._flag_values = flag_values
+        self._flag_values, self._given = flag_values, config_lib.given(flag_values)
         if flag_values["run_name"].value:
             raise errors.UserError(f"--run_name has no effect with --sweep: {_NAMES_ITSELF}.")
         self.directory = homes.expand(flag_values["output_dir"].value) / (name or self.path.stem)
@@ -220,7 +220,7 @@ class Sweep:
                 raise errors.UserError(f"{self.path}: {name}: --{name} is given on the command line too: keep one.")
         own = {**point.overrides, **point.own}
         try:
-            experiment = config_lib.from_settings({**config_lib.given(values), **own, "output_dir": self.directory})
+            experiment = config_lib.from_settings({**self._given, **own, "output_dir": self.directory})
             return Run(point.overrides, run_directory.RunDirectory(experiment), point.label, point.own)
         except errors.UserError as error:
             arguments = " ".join(config_lib.argument(name, value) for name, value in own.items() if value is not None)
