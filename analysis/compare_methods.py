@@ -177,11 +177,14 @@ def render(table: pd.DataFrame, form: str, without: Sequence[str] = ()) -> str:
         "Accuracies: mean ± standard deviation over test clients. Difference: personalized accuracy minus that of the "
         f"first row, for the same seeds and clients{side}. Its {inference.CONFIDENCE:.0%} interval contains a t "
         "interval over seeds, whose variance is pooled over methods, and a bootstrap over clients, in which a client "
-        "of several seeds is one unit. With one seed it covers only the variation of clients, and decides nothing. "
-        "Verdicts are made after Holm's correction "
-        f"over all rows with at least {inference.LEAST_SEEDS} seeds. A difference within ±{MARGIN * judged_by.upper:g} "
-        f"does not matter. Worst tenth: mean of the {{lowest}} {WORST_SHARE:.0%} of personalized accuracies."
+        "of several seeds is one unit. With one seed it covers only the variation of clients, and decides nothing."
     )
+    if "verdict" in cells:
+        note += (
+            f" Verdicts are made after Holm's correction over all rows with at least {inference.LEAST_SEEDS} seeds. "
+            f"A difference within ±{MARGIN * judged_by.upper:g} does not matter."
+        )
+    note += f" Worst tenth: mean of the {{lowest}} {WORST_SHARE:.0%} of personalized accuracies."
     if "participants" in cells:
         note += " Participants: mean accuracy of participants, with the models that they keep, if any."
     if {"examples", *_COSTS} <= {*cells}:

@@ -29,7 +29,7 @@ METHODS = {
     "mime_lite": "MimeLite",
     "fed_sgd": "FedSGD",
     "fed_avg_terms": "FedAvg, one term",
-    "centralized": "centralized",
+    "centralized": "pooled training",
     "local_only": "local only",
 }
 STRATEGIES = {

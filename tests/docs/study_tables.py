@@ -18,6 +18,7 @@ SMALL = RESULTS / "paper-small.zip"
 MEDIUM = RESULTS / "paper-medium.zip"
 COMPARISON = RESULTS / "comparison-femnist.zip"
 SEARCH = RESULTS / "comparison-femnist-search.zip"
+SECOND_BEST = RESULTS / "comparison-femnist-second-best.zip"
 _SEARCHED = (
     "client_learning_rate",
     "base_learning_rate",
@@ -239,6 +240,15 @@ def comparison_femnist() -> str:
     """Methods and strategies compared on Federated EMNIST, as far as their runs are finished."""
     table = compare_methods.compare(compare_methods.reference_first(runs.read_all([COMPARISON])))
     return compare_methods.render(table, "markdown", ["settings", "wall time (s)"])
+
+
+def second_best_femnist() -> str:
+    """The second best points of the searches of methods of which a seed diverged, beside FedAvg."""
+    of_fed_avg = [run for run in runs.read_all([COMPARISON]) if run.name.startswith("fed_avg-")]
+    every = compare_methods.reference_first([*of_fed_avg, *runs.read_all([SECOND_BEST])])
+    table = compare_methods.compare([run for run in every if run.config["flags"]["model"] == "cnn"])
+    table = table[table["strategy"] == "fine_tune"]
+    return compare_methods.render(table, "markdown", ["settings", "verdict", "wall time (s)"])
 
 
 def _verdicts(records: pathlib.Path) -> str:
