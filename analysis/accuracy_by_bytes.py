@@ -3,8 +3,8 @@
     python -m analysis.accuracy_by_bytes RUN [RUN ...] [--output=FILE]
 
 A mark is a method with its settings, the mean over its seeds. Circles are test clients, which did not take part, with
-the main strategy. Diamonds are participants with the models that they keep, if they were evaluated. Runs of earlier
-versions do not have the bytes on record and are left out.
+the main strategy. Diamonds are participants with the same strategy, if they were evaluated. Runs of earlier versions do
+not have the bytes on record and are left out.
 """
 
 import math
@@ -28,16 +28,16 @@ def plot(runs: Sequence[runs_lib.Run]) -> Figure:
     number = len(table)
     figure, (axes,) = style.panels(1, 1, (7.0, max(3.6, _HEIGHT_OF_A_LABEL * number + 1.2)))
     gigabytes = table["bytes_sent"] / 1e9
-    kept = table["participants_accuracy"].notna().any()
+    evaluated = table["participants_accuracy"].notna().any()
     axes.scatter(gigabytes, table["personalized_accuracy"], color=style.VERMILLION, zorder=3)
-    if kept:
+    if evaluated:
         axes.scatter(gigabytes, table["participants_accuracy"], color=style.BLUE, marker="D", zorder=3)
     if gigabytes.min() > 0 and gigabytes.max() > 10 * gigabytes.min():
         axes.set_xscale("log")
     axes.set(xlabel="GB sent in training, down and up", ylabel=f"personalized {style.ACCURACY}")
     axes.margins(0.06)
     _label(axes, gigabytes, table)
-    looks = {"test clients": ("o", style.VERMILLION)} | ({"participants": ("D", style.BLUE)} if kept else {})
+    looks = {"test clients": ("o", style.VERMILLION)} | ({"participants": ("D", style.BLUE)} if evaluated else {})
     style.legend_below(
         figure,
         [

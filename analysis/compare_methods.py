@@ -52,9 +52,9 @@ def compare(runs: Sequence[runs_lib.Run]) -> pd.DataFrame:
         epochs, with their standard deviations over clients; difference to the reference's personalized accuracy,
         positive where it is better, with difference_low and difference_high, and `judged`, its verdict; share_hurt;
         worst_accuracy, of the worst tenth of clients;
-        participants_accuracy, of participants with the models that they keep, or else with the main strategy, if they
-        were evaluated (only in the main strategy's row); wall_seconds; the costs of training, see `costs.of`. All are
-        averaged over seeds.
+        participants_accuracy and kept_accuracy, of participants with the strategy and with the models that they keep,
+        if they were evaluated (only in the main strategy's row); wall_seconds; the costs of training, see `costs.of`.
+        All are averaged over seeds.
 
     Raises:
         UserError: a run has no per-client records, the reference lacks a seed, has other clients, or a run is given
@@ -166,8 +166,9 @@ def render(table: pd.DataFrame, form: str, without: Sequence[str] = ()) -> str:
     """The table of `compare` in one of `compare_runs.FORMATS`. For reading, some columns may be left out."""
     if form == "csv":
         return table.to_csv(index=False)
-    if table["participants_accuracy"].isna().all():
-        without = [*without, "participants"]
+    for column, of in (("participants", "participants_accuracy"), ("own model", "kept_accuracy")):
+        if table[of].isna().all():
+            without = [*without, column]
     if table[list(costs.NAMES)].isna().all(axis=None):
         without = [*without, *_COSTS]
     cells = pd.DataFrame([_readable(row) for _, row in table.iterrows()]).drop(columns=list(without))
@@ -186,7 +187,9 @@ def render(table: pd.DataFrame, form: str, without: Sequence[str] = ()) -> str:
         )
     note += f" Worst tenth: mean of the {{lowest}} {WORST_SHARE:.0%} of personalized accuracies."
     if "participants" in cells:
-        note += " Participants: mean accuracy of participants, with the models that they keep, if any."
+        note += " Participants: mean accuracy of participants, with the strategy."
+    if "own model" in cells:
+        note += " Own model: their mean accuracy with the model that each keeps, as old as its last round."
     if {"examples", *_COSTS} <= {*cells}:
         note += (
             " Examples: visits (uses of an example) in local steps. All visits: also those outside of local steps, "
@@ -223,7 +226,7 @@ def _row(group: dict[int, runs_lib.Run], strategy: str, reference: dict[int, run
                 "difference": differences[-1].mean(),
                 "share_hurt": (gains["gain"] < 0).mean(),
                 "worst_accuracy": worst_mean(gains["personalized"].to_numpy(), run.metric),
-                "participants_accuracy": _of_participants(run, strategy),
+                **_of_participants(run, strategy),
                 "wall_seconds": run.wall_seconds,
             }
         )
@@ -264,12 +267,16 @@ def _comparable_gains(
     return gains, theirs
 
 
-def _of_participants(run: runs_lib.Run, strategy: str) -> float:
-    """Mean accuracy of participants, in the row of the main strategy: with the models that they keep, if any."""
+def _of_participants(run: runs_lib.Run, strategy: str) -> dict[str, float]:
+    """Mean accuracies of participants, in the row of the main strategy: with it, and with the models that they keep."""
     figures = run.summary.get("participants", {}).get("strategies", {})
-    if strategy != run.summary["strategy"] or strategy not in figures:
-        return math.nan
-    return figures.get(names.KEPT[0], figures[strategy])["personalized_accuracy"]["mean"]
+    if strategy != run.summary["strategy"]:
+        figures = {}
+    of = {"participants_accuracy": strategy, "kept_accuracy": names.KEPT[0]}
+    return {
+        column: figures[name]["personalized_accuracy"]["mean"] if name in figures else math.nan
+        for column, name in of.items()
+    }
 
 
 def _different(run: runs_lib.Run, reference: runs_lib.Run) -> list[str]:
@@ -311,7 +318,8 @@ def _readable(row: pd.Series) -> dict[str, str]:
         "verdict": "" if row["judged"] == REFERENCE else row["judged"],
         "share hurt": f"{row['share_hurt']:.0%}",
         "worst tenth": f"{row['worst_accuracy']:.3f}",
-        "participants": f"{row['participants_accuracy']:.3f}" if row["participants_accuracy"] >= 0 else "",
+        "participants": tables.number(row["participants_accuracy"], ".3f"),
+        "own model": tables.number(row["kept_accuracy"], ".3f"),
         "examples": costs.millions(row["examples"], "M"),
         "all visits": costs.millions(row["visits"], "M"),
         **{name: costs.millions(row[f"bytes_{name}"], "MB") for name in ("down", "up", "kept")},

@@ -63,7 +63,7 @@ def _judge_participants(directory, **means):
     path.write_text(json.dumps(summary | {"participants": {"strategies": of}}))
 
 
-def test_participants_stand_in_the_row_of_the_main_strategy_with_the_models_that_they_keep(make_run):
+def test_participants_are_in_the_row_of_the_main_strategy_with_it_and_with_their_own_models(make_run):
     reference = make_run("a", method="fed_avg")
     other = make_run("b", method="ditto")
     runs = [reference, other]
@@ -71,10 +71,12 @@ def test_participants_stand_in_the_row_of_the_main_strategy_with_the_models_that
     _judge_participants(reference, fine_tuning=0.7)
     _judge_participants(other, fine_tuning=0.6, kept=0.8)
     table = compare_methods.compare(runs_lib.read_all(runs))
-    first = table.groupby("method", sort=False)["participants_accuracy"].first()
-    assert first.to_dict() == {"fed_avg": 0.7, "ditto": 0.8}
+    first = table.groupby("method", sort=False)[["participants_accuracy", "kept_accuracy"]].first()
+    assert first["participants_accuracy"].to_dict() == {"fed_avg": 0.7, "ditto": 0.6}
+    assert first["kept_accuracy"].dropna().to_dict() == {"ditto": 0.8}
     assert table["participants_accuracy"].notna().sum() == 2
-    assert "participants" in compare_methods.render(table, "text")
+    shown = compare_methods.render(table, "text")
+    assert all(column in shown for column in ("participants", "own model"))
 
 
 def _record_costs(directory, extra, stages):
@@ -141,8 +143,8 @@ def test_accuracy_is_drawn_against_the_bytes_of_each_method(make_run):
     figure = accuracy_by_bytes.plot(runs_lib.read_all(runs))
     test_clients, participants = figure.axes[0].collections
     assert test_clients.get_offsets()[:, 0].tolist() == [10, 20]  # GB: 1,000 times both ways
-    assert participants.get_offsets()[1].tolist() == [20, 0.8]
-    assert [text.get_text() for text in figure.axes[0].texts] == ["FedAvg", "SCAFFOLD (participants 0.80)"]
+    assert participants.get_offsets()[1].tolist() == [20, 0.6]
+    assert [text.get_text() for text in figure.axes[0].texts] == ["FedAvg", "SCAFFOLD (participants 0.60)"]
 
 
 def test_differences_are_drawn_with_their_intervals_and_verdicts_the_best_at_the_top(make_run):

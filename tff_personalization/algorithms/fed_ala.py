@@ -87,7 +87,7 @@ METHOD = method.Method(
     differs=(
         "the paper's server has no momentum (--server_sgd_momentum=0); clients first learn their shares for a "
         "fixed number of epochs (in the authors' code, until the loss hardly changes); a client's model is "
-        "evaluated after local training (by the authors, before it)"
+        "evaluated after local training in its last round (by the authors, before it, and in the final round)"
     ),
     settings=Settings,
     build=method.one_stage("fed_ala", build_fed_ala),

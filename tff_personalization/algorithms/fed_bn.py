@@ -43,7 +43,7 @@ METHOD = method.Method(
         "group or layer normalization, of which clients keep γ and β (in the paper, batch normalization, of which "
         "clients also keep the running means and variances); a cohort trains in each round (in the paper, all "
         "clients); the paper's server has no momentum (--server_sgd_momentum=0); the mean is weighted by examples "
-        "(in the paper, it is uniform: --client_weighting=uniform)"
+        "(in the paper, it is uniform: --client_weighting=uniform); a held-out client starts with γ = 1 and β = 0"
     ),
     settings=fed_avg.Settings,
     build=method.one_stage("fed_bn", build_fed_bn),

@@ -75,7 +75,8 @@ METHOD = method.Method(
     description="FedRecon: clients train a new local head in each round and share the rest",
     differs=(
         "the paper's server has no momentum (--server_sgd_momentum=0); the local part is the head; support and "
-        "query parts are drawn by example, not by batch"
+        "query parts are drawn by example, not by batch; every new head starts at the same weights (in the authors' "
+        "code, at random ones)"
     ),
     settings=Settings,
     build=method.one_stage("fed_recon", build_fed_recon),

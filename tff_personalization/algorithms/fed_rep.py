@@ -61,7 +61,8 @@ METHOD = method.Method(
     serves="both",
     differs=(
         "the paper's server has no momentum (--server_sgd_momentum=0); the mean is weighted by examples (in the "
-        "paper, it is uniform: --client_weighting=uniform)"
+        "paper, it is uniform: --client_weighting=uniform); a participant's head is that of its last round (in the "
+        "authors' code, all clients train their heads again at the end)"
     ),
     settings=Settings,
     build=method.one_stage("fed_rep", build_fed_rep),

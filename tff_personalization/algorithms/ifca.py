@@ -182,7 +182,8 @@ METHOD = method.Method(
     description="IFCA, HypCluster: k models; each client trains the one with the lowest loss on its data",
     differs=(
         "the paper's server has no momentum (--server_sgd_momentum=0); the mean is weighted by examples (in the "
-        "paper, it is uniform: --client_weighting=uniform)"
+        "paper, it is uniform: --client_weighting=uniform); all models start at random (on Federated EMNIST, the "
+        "authors start with layers that FedAvg trained)"
     ),
     settings=Settings,
     build=_build,

@@ -79,7 +79,7 @@ METHOD = method.Method(
     description="Meta-SGD(K): MAML that learns a local learning rate for each weight",
     differs=(
         "K steps (in the paper, one); all rates start equal (in the paper, at random); the query gradient is "
-        "computed with dropout"
+        "computed with dropout and multiplied by the first rate"
     ),
     settings=Settings,
     build=_build,

@@ -87,6 +87,7 @@ class _StateStays(tff.learning.optimizers.Optimizer):
 
 METHOD = method.Method(
     description="MimeLite: local steps use an optimizer state that the full gradients of the cohort update",
+    differs="the mean is weighted by examples (in the paper, it is uniform: --client_weighting=uniform)",
     settings=Settings,
     build=method.one_stage("mime_lite", build_mime_lite),
 )

@@ -126,7 +126,8 @@ METHOD = method.Method(
     serves="both",
     differs=(
         "the paper's server has no momentum (--server_sgd_momentum=0); only the cohort takes local steps (in the "
-        "authors' code, all clients)"
+        "authors' code, all clients); the mean is uniform, as in the paper (in the authors' code, it is weighted by "
+        "examples)"
     ),
     settings=Settings,
     build=method.one_stage("p_fed_me", build_p_fed_me),
