@@ -175,7 +175,8 @@ def write(directory: str | os.PathLike[str]) -> pathlib.Path:
     found = study.read(directory)
     if not isinstance(found.directory, pathlib.Path):
         raise UserError(
-            f"{directory}: a zip file; python -m analysis.share_runs {directory} --to=FILE evaluates the claims again"
+            f"{directory}: a zip file; to make its verdicts again, run python -m analysis.share_runs {directory} "
+            "--to=FILE"
         )
     path = found.directory / FILE
     files.write_text(path, json.dumps(contents(found), indent=2) + "\n")

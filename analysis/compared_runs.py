@@ -50,10 +50,10 @@ def selected(experiment: study.Experiment, label: str | None = None, **overrides
 
 
 def still_changing(runs: Sequence[runs_lib.Run]) -> str:
-    """A sentence that names runs that have not converged, those that change most; empty if all have or it is unknown.
+    """A sentence that names the runs that have not converged and change most; empty if none is known.
 
-    A run has converged if the mean personalized accuracy of validation clients in the last fifth of its rounds differs
-    from that in the fifth before by at most `CONVERGED_WITHIN`.
+    The mean personalized accuracy of validation clients in the last fifth of the rounds is compared with that in the
+    fifth before. A run has converged if the two differ by at most `CONVERGED_WITHIN`.
     """
     changes = {label: _late_change(run) for label, run in zip(run_labels.of(runs), runs, strict=True)}
     changing = {label: change for label, change in changes.items() if abs(change) > CONVERGED_WITHIN}

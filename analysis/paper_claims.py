@@ -1,7 +1,7 @@
 """The paper's claims. Each is a comparison that was stated here before the runs; `claims` gives verdicts on them.
 
-If an experiment has several runs with the same label and seed, such as second stages with several rates, the one is
-compared whose last model has the best personalized accuracy on validation clients.
+An experiment can have several runs with the same label and seed, such as second stages with several rates. Then one of
+them is compared: the run whose last model has the best personalized accuracy on validation clients.
 """
 
 import dataclasses

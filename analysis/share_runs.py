@@ -3,11 +3,11 @@
     python -m analysis.share_runs RUN [RUN ...] --to=docs/results/mine.zip
     python -m analysis.share_runs STUDY --to=docs/results/mine.zip      # a study of `make paper`, with verdicts
 
-Each run becomes a folder with its name in the file, with config.json, summary.json and its tables, which have every
-client that the run recorded. All other scripts here read `mine.zip` like a study or a folder of runs, and
+Each run becomes a folder of its name in the zip file. The folder has config.json, summary.json and the run's tables,
+with every client that the run recorded. All other scripts here read `mine.zip` like a study or a folder of runs, and
 `mine.zip/NAME` like a run. Paths of the machine are cut to their last part. Losses keep seven significant digits, about
 the precision of float32: more digits would be a third of the file. The histogram (distribution.csv) is left out if
-clients.csv has every client, which gives the same one. The same records give the same bytes.
+clients.csv has every client, because these clients give the same histogram. The same records give the same bytes.
 """
 
 import csv

@@ -109,7 +109,7 @@ def test_out_of_memory_is_one_line(capfd):
     assert message.count("\n") == 1
     assert message.startswith("Error: memory ran out (Unable to allocate 3 GiB for an array)")
     assert "give fewer --cores; then run the same command again to resume" in message
-    assert "--clients_per_call makes it another run" in message
+    assert "--clients_per_call also helps, but starts a new run" in message
 
 
 def test_no_memory_for_a_thread_is_one_line_too_and_no_other_runtime_error_is(capfd):

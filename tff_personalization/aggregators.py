@@ -22,8 +22,8 @@ class DifferentialPrivacy(Group):
 
     dp_noise_multiplier = Setting(
         1.0,
-        "z of --aggregator=dp: the noise multiplier of the deltas' sum and of the count that adapts the clipping norm "
-        "C, taken together. With M clients a round, the noise of the mean delta has standard deviation 1.15 z C / M if "
+        "z of --aggregator=dp: one noise multiplier for two sums, that of the deltas and the count that adapts the "
+        "clipping norm C. With M clients a round, the noise of the mean delta has standard deviation 1.15 z C / M if "
         "M is at most 20 z, and between that and z C / M if M is larger.",
         least=0,
     )

@@ -69,9 +69,9 @@ def _is_program() -> bool:
 
 
 def _have_streams() -> None:
-    """Opens the standard streams that are closed, on nothing: otherwise the next file that is opened becomes one.
+    """Opens closed standard streams on the null device. Otherwise the next opened file would become one of them.
 
-    Those that are open print what their encoding lacks as an escape.
+    Open streams print characters that their encoding lacks as escapes.
     """
     for name in ("stdin", "stdout", "stderr"):
         stream = getattr(sys, name)

@@ -198,7 +198,7 @@ SERVER = Role(
     {"momentum": 0.9},
     scheduled=True,
 )
-STAGE_2_SERVER = Role("stage_2_server", "is the server's in the second stage", "adam", {"sgd": 1.0, "adam": 0.001})
+STAGE_2_SERVER = Role("stage_2_server", "the server uses in the second stage", "adam", {"sgd": 1.0, "adam": 0.001})
 BASE = Role(
     "base",
     "takes the local steps of mime_lite; the server updates its state",

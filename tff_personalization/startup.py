@@ -43,8 +43,8 @@ _PARSERS = {
 }
 _SHOWN = 40  # characters of a very long name
 _MEND = (
-    "end what else runs here, or give fewer --cores; then run the same command again to resume from the last "
-    "checkpoint. A smaller --clients_per_call makes it another run."
+    "stop other programs here, or give fewer --cores; then run the same command again to resume from the last "
+    "checkpoint. A smaller --clients_per_call also helps, but starts a new run."
 )
 _WITHOUT_MEMORY = f"Error: memory ran out: {_MEND}\n".encode()
 

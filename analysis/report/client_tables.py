@@ -42,7 +42,8 @@ def participants(configurations: tables.Configurations) -> tables.Table:
         raise runs_lib.NotRecordedError("no run evaluated participants (--participants)")
     note = (
         f"{tables.seeds_note(configurations)}Clients that took part in training, on their own test parts, after the "
-        "last round. A strategy starts from the global model. The gain of the clients' own models is over it."
+        "last round. A strategy starts from the global model. The gain of the clients' own models is relative to the "
+        "global model."
     )
     return tables.make("participants", "Participants", note, tidy, _OF_STRATEGIES)
 

@@ -58,7 +58,8 @@ _HOVER = "Point at a client, or choose one from the list, to see it. A click kee
 FIGURES = {
     "learning_curves": Spec(
         "Accuracy by round",
-        "Dashed: initial accuracy, solid: personalized accuracy, mean over clients evaluated between rounds.",
+        "Dashed: initial accuracy. Solid: personalized accuracy. Each is a mean over the clients that are evaluated "
+        "between rounds.",
         figures.learning_curves,
         learning_curves.plot,
         about_seeds=f"{_SEEDS} Thin lines are single seeds.",
@@ -73,7 +74,7 @@ FIGURES = {
     ),
     "personalization_curves": Spec(
         "Accuracy by personalization epoch",
-        "Test clients, after the last round; epoch 0 is the initial model.",
+        "Test clients, after the last round. Epoch 0 is the initial model.",
         figures.personalization_curves,
         personalization_epochs.plot,
         about_seeds=_SEEDS,
@@ -81,7 +82,7 @@ FIGURES = {
     ),
     "learning_rates": Spec(
         "Personalized accuracy by personalization learning rate",
-        "Validation clients, main strategy, after all epochs.",
+        "Accuracy of validation clients with the main strategy, after all epochs.",
         figures.learning_rates,
         about_seeds=_SEEDS,
     ),
@@ -101,15 +102,15 @@ FIGURES = {
     ),
     "differences": Spec(
         "Differences between methods",
-        "Personalized accuracy, the mean over seeds and clients, with 95 % intervals. Differences in the grey band do "
-        "not matter. Verdicts are after Holm's correction.",
+        "Differences of personalized accuracy (means over seeds and clients), with 95 % intervals. Differences in the "
+        "grey band do not matter. Verdicts are made after Holm's correction.",
         comparison_figures.differences,
         lambda runs: method_differences.plot(compare_methods.reference_first(runs)),
         all_runs=True,
     ),
     "by_bytes": Spec(
         "Personalized accuracy by bytes sent",
-        "Test clients, main strategy. The bytes are those of all clients in all rounds of training, both ways.",
+        "Test clients, main strategy. The bytes are those that all clients send and receive in all rounds of training.",
         comparison_figures.by_bytes,
         about_seeds="Marks are means over seeds, with standard deviations.",
     ),

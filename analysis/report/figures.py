@@ -132,7 +132,7 @@ def by_setting(flag: str, title: str) -> Callable[[Configurations], go.Figure]:
         table[flag] = places.numbers([str(configuration.setting(flag)) for configuration in configurations])
         table["others"] = [_without(configuration, flag) for configuration in configurations]
         if table[flag].nunique() < 2:
-            raise runs_lib.NotRecordedError(f"the runs have one value of --{flag}")
+            raise runs_lib.NotRecordedError(f"all runs have the same value of --{flag}")
         for number, (others, rows) in enumerate(table.groupby("others", sort=False)):
             rows = rows.sort_values(flag).set_index(flag)
             for kind in look.KINDS:
@@ -146,7 +146,7 @@ def by_setting(flag: str, title: str) -> Callable[[Configurations], go.Figure]:
 def ranking(configurations: Configurations) -> go.Figure:
     """Each configuration's initial against its personalized accuracy, over seeds. Hovering shows the ranks."""
     if len(configurations) < 2:
-        raise runs_lib.NotRecordedError("one configuration has no rank")
+        raise runs_lib.NotRecordedError("there is only one configuration, so there are no ranks")
     figure = look.figure(f"initial {look.ACCURACY}", f"personalized {look.ACCURACY}")
     table = configurations_lib.over_seeds(configurations)
     ascending = not configurations[0].first.metric.higher_is_better

@@ -19,8 +19,8 @@ PAPER = pathlib.Path(__file__).parents[1] / "paper_table1.csv"
 _SEEDS_NOTE = "Mean (standard deviation over seeds). "
 _ROUNDS_NOTE = (
     "Round to target: the first evaluated round at which the accuracy between rounds reaches the target, over the "
-    "seeds that do. Chosen round: the evaluated round that was best on validation clients, with its accuracy on test "
-    "clients. All other figures are of the last round. No round is chosen on test clients."
+    "seeds that reach it. Chosen round: the evaluated round that was best on validation clients, with its accuracy on "
+    "test clients. All other figures are of the last round. No round is chosen on test clients."
 )
 Configurations = Sequence[configurations_lib.Configuration]
 

@@ -53,7 +53,7 @@ def test_a_study_in_a_zip_file_is_the_study_and_the_same_records_give_the_same_b
     again = share_runs.write(share_runs.of_study(shared), tmp_path / "again.zip")
     assert again.read_bytes() == first.read_bytes()
     with pytest.raises(
-        UserError, match=r"a\.zip: a zip file; python -m analysis\.share_runs .* evaluates the claims again"
+        UserError, match=r"a\.zip: a zip file; to make its verdicts again, run python -m analysis\.share_runs .* --to"
     ):
         claims.write(first)
 

@@ -91,7 +91,7 @@ def test_a_stopped_run_that_is_asked_for_more_models_says_that_it_lacks_the_earl
     with stopped_after(2):
         run(**settings)
     directory = run(**settings, rounds_per_model=1)
-    said = f"{directory} has computed 2 rounds and kept no models: for those of --rounds_per_model=1, give another"
+    said = f"{directory} has computed 2 rounds and kept no models: to keep those of --rounds_per_model=1, give another"
     assert said in caplog.text
 
 

@@ -9,10 +9,10 @@ for each round:
     for each client i of the cohort:
         u_i ← w_i + α Σ_j A'(‖w_i − w_j‖²) (w_j − w_i), over the cohort            # attentive message passing
 
-So clients with similar models pull each other most. With α ≤ σ / M, u_i is a weighted mean of the models. The server
-sends each client another model; here it sends all models of the cohort to each client, which computes its own u_i: the
-same numbers. A participant's model is w_i. There is no global model: the one on record stays the initial model, and a
-held-out client would train from scratch.
+So clients with similar models pull each other most. With α ≤ σ / M, u_i is a weighted mean of the models. In the paper,
+the server sends each client its own u_i. Here, the server sends all models of the cohort to each client, and the client
+computes its own u_i. The numbers are the same. A participant's model is w_i. There is no global model: the recorded one
+stays the initial model, and a held-out client would train from scratch.
 """
 
 import numpy as np

@@ -45,7 +45,8 @@ LOCAL_STEPS = Setting(10, "K of Reptile(K) and of meta-learning: a client's step
 QUERY_FRACTION = Setting(
     0.5,
     "Share of a client's examples, drawn again each round, on which fomaml, maml and meta_sgd evaluate the adapted "
-    "model; they adapt it to the others. Each part gets at least one; with 0, or a single example, both get all.",
+    "model; they adapt it on the other examples. Each part gets at least one example. With 0, or with a single "
+    "example, both parts have all examples.",
     least=0,
     most=1,
 )

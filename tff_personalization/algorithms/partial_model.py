@@ -1,8 +1,8 @@
-"""Models of which clients do not share a part, such as the head.
+"""Models with a part that clients do not share, such as the head.
 
 FedPer, FedRep, FedBN, FedRecon and FedBABU share this code. Clients receive only the shared part and send deltas of it,
 and the server steps only the shared part. So the local part of the global weights stays the initial one, for any
-aggregator and server optimizer. A client without its own local part starts from it: clients have it with the program.
+aggregator and server optimizer. A client without its own local part starts from this initial part.
 FedProto and FedAMP share no part.
 """
 

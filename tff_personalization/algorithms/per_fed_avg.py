@@ -35,7 +35,7 @@ class Settings(method.Federated):
     inner_learning_rate = method.INNER_LEARNING_RATE
     hessian_delta = Setting(
         0.001,
-        "δ of per_fed_avg: step of the difference of gradients that gives its Hessian-vector product (HF); 0: without "
+        "δ of per_fed_avg: its Hessian-vector product comes from two gradients at a distance of δ (HF); 0: without "
         "this product, first-order (FO).",
         least=0,
     )

@@ -214,7 +214,7 @@ def create_app(pages: Pages, hosts: Collection[str]) -> flask.Flask:
         if isinstance(error, TimeoutError | ConnectionError):  # the client sent an incomplete body
             return {"error": "The body did not come in time."}, http.HTTPStatus.REQUEST_TIMEOUT
         traceback.print_exception(error, file=sys.stderr)
-        return {"error": "Something failed in the server; what, stands on its terminal."}, 500
+        return {"error": "Something failed in the server: see the message on its terminal."}, 500
 
     return app
 

@@ -25,7 +25,7 @@ class Workers(Protocol):
 class Context(tff.framework.SyncContext):
     """Computes on workers; a computation over many clients in parts of at most `clients_per_call` of them.
 
-    A worker holds each client's result until all are aggregated (about 20 MB for the paper's network), so its memory
+    A worker holds each client's result (about 20 MB for the paper's network) until all are aggregated. So its memory
     grows with the clients of a call. TFF can split a computation that aggregates once. It merges partial aggregates
     over parts of the clients, and the next steps get the whole aggregate. Sums, (weighted) means, and clipping or
     zeroing by norms from earlier rounds can be split. Other computations, such as an aggregate that depends on another

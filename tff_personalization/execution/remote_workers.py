@@ -158,7 +158,8 @@ class RemoteWorkers:
                 raise errors.UserError(
                     f"--workers: memory ran out on {' or '.join(used)}: stop other programs there, or start workers "
                     "with fewer cores (make worker FLAGS=--cores=N). Run the same command again to resume "
-                    "from the last round; a smaller --clients_per_call makes it another run."
+                    "from the last round; a smaller --clients_per_call also helps, but "
+                    "starts a new run."
                 ) from error
         raise errors.UserError(
             f"--workers: workers were lost in {_MOST_ATTEMPTS} attempts at one computation. Run the same command "

@@ -121,9 +121,9 @@ class Worker:
         if self._restarts > _MOST_RESTARTS:
             raise errors.UserError(
                 f"TFF's worker process {worker_binary.PATH} ended {self._restarts} times during one computation, "
-                f"lastly {how}: see worker.log in the run directory; if memory ran out (status -9), give fewer "
+                f"the last time {how}: see worker.log in the run directory; if memory ran out (status -9), give fewer "
                 "--cores. Run the same command again to resume from the last round; a smaller "
-                "--clients_per_call makes it another run."
+                "--clients_per_call also helps, but starts a new run."
             )
         logging.warning("TFF's worker process ended unexpectedly (%s); starting another.", how)
         self._start()

@@ -67,7 +67,7 @@ def define_flag(name: str, setting: Setting[Any], flag_values: flags.FlagValues)
     elif setting.several:
         flags.DEFINE_multi_string(name, default, text, flag_values=flag_values)
     else:
-        text += f" Of: {', '.join(setting.choices)}." if setting.choices is not None else ""
+        text += f" Choices: {', '.join(setting.choices)}." if setting.choices is not None else ""
         flags.DEFINE_list(name, default, text, flag_values=flag_values)
 
 

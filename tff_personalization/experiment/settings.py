@@ -99,8 +99,8 @@ class RunSettings(Rounds, federated_data.Settings):
     )
     personalization_examples: Setting[list[str]] = Setting(
         [],
-        "Also evaluate with fewer train examples for each test client, such as 0,1,5,20,all. Drawn at random; smaller "
-        "sets are part of larger ones. Default: all.",
+        "Also evaluate with fewer train examples for each test client, such as 0,1,5,20,all. They are drawn at random; "
+        "smaller sets are part of larger ones. Default: all.",
         theme="personalization",
         item=(_number_of_examples, "a number of examples, or all"),
     )
@@ -139,7 +139,7 @@ class RunSettings(Rounds, federated_data.Settings):
     )
     workers: Setting[list[str]] = Setting(
         [],
-        "TFF workers on other machines, as host:port,host:port, to compute clients on (docs/scaling.md). "
+        "TFF workers on other machines, as host:port,host:port, that compute clients (docs/scaling.md). "
         "Default: a worker process on this machine.",
         theme="run",
         item=(_address, "an address of the form host:port"),

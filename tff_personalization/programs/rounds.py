@@ -219,11 +219,11 @@ def _metrics(trained: Trained, accuracies: tuple[float, float] | None) -> dict[s
     measured, cohort = trained.output.metrics["client_work"], trained.cohort
     if measured["non_finite_clients"]:
         logging.warning(
-            "Round %d: %d of %d clients sent an update that is not finite; it is left out.%s",
+            "Round %d: %d of %d clients sent an update that is not finite and is left out.%s",
             trained.round_number,
             measured["non_finite_clients"],
             len(cohort.members),
-            "" if measured["clients"] else " None is left: the model stays as it was.",
+            "" if measured["clients"] else " No client is left: the model stays as it was.",
         )
     initial, personalized = accuracies or ("", "")
     names = ("clients", "examples", "train_loss", "train_accuracy", "non_finite_clients")

@@ -82,7 +82,7 @@ def run(experiment: config_lib.Experiment, interrupt: interruption.Interruption)
 
 
 def _threads(config: settings.RunSettings, cores: int, record: Mapping[str, Any]) -> int:
-    """The threads of each client. A run with rounds on record keeps its number, which changes the last digits.
+    """The threads of each client. A run with rounds on record keeps its number, because another one changes digits.
 
     Args:
         config: the settings.
@@ -161,7 +161,7 @@ def _say_which_models_it_lacks(directory: run_directory.RunDirectory, computed: 
     every = config.rounds_per_model
     if every and not set(range(every, computed + 1, every)) <= set(kept):
         logging.warning(
-            "%s has computed %d rounds and kept %s: for those of --rounds_per_model=%d, give another --run_name.",
+            "%s has computed %d rounds and kept %s: to keep those of --rounds_per_model=%d, give another --run_name.",
             directory.path,
             computed,
             f"the models of rounds {', '.join(map(str, kept))} only" if kept else "no models",

@@ -213,8 +213,8 @@ def _check(path: pathlib.Path, experiment: config_lib.Experiment) -> tuple[finis
     evaluates_states = config.participants != 0 and config.personalization_epochs and rounds == config.rounds
     if evaluates_states and (path / "client_states").is_dir() and not _has_state(run, experiment, rounds):
         raise errors.UserError(
-            f"{path}: it has no states of clients after round {rounds}, which are evaluated: give a run that ended "
-            "there, or --participants=0."
+            f"{path}: it has no states of clients after round {rounds}, and these are evaluated: give a run that ended "
+            "after this round, or --participants=0."
         )
     every = config.rounds_per_model
     for wanted in (rounds, *(range(every, rounds, every) if every else ())):

@@ -169,8 +169,8 @@ def read_csv(
 def numbers(texts: Sequence[str]) -> np.ndarray:
     """The numbers that texts write, as integers if all are; NaN where a text writes none.
 
-    Python parses them. Pandas' own parsers can be wrong in the last digit, and they read outside their memory if an
-    exponent has many digits, which can end the process.
+    Python parses them. Pandas' own parsers can be wrong in the last digit. They also read outside their memory if an
+    exponent has many digits, and that can end the process.
     """
     if all(map(_INTEGER.fullmatch, texts)):
         return np.array([int(text) for text in texts], np.int64)

@@ -127,8 +127,8 @@ class RunDirectory:
         earlier, now = record.get(FILE), self.fingerprint() if FILE in record else None
         if earlier and now and earlier != now and not self._has_same_examples(record):
             raise errors.UserError(
-                f"--client_data={self.experiment.config.client_data}: this is not the data from which the finished "
-                f"run in {self.path} was made: restore that, or choose another --run_name or --output_dir."
+                f"--client_data={self.experiment.config.client_data}: the finished run in {self.path} was made "
+                "from other data: restore that data, or choose another --run_name or --output_dir."
             )
 
     def _has_same_examples(self, record: Mapping[str, Any]) -> bool:

@@ -1,7 +1,7 @@
 """Global models that a run keeps: `models/round_<r>.npz`, the trainable weights after round r, in the model's order.
 
-A run keeps the model of the last round, one every `--rounds_per_model` rounds, and, with validation clients, that of
-the evaluated round that was best on them. NumPy reads the files: arrays arr_0, arr_1, …
+A run keeps the model of the last round, and one every `--rounds_per_model` rounds. With validation clients, it also
+keeps the model of the evaluated round that was best on them. NumPy reads the files: arrays arr_0, arr_1, …
 """
 
 import pathlib

@@ -169,7 +169,7 @@ def _duplicates(archive: archives.CharacterArchive) -> Iterator[Finding]:
         yield Finding(
             "duplicates",
             f"{leaked.sum():,} of {is_test.sum():,} test images are also in their client's train part, byte for byte, "
-            f"for {_named(archive, np.flatnonzero(lost))}: gains on them say nothing. Remove them.",
+            f"for {_named(archive, np.flatnonzero(lost))}: gains on these images say nothing. Remove them.",
         )
     pairs = np.unique(key[inked])
     owners = np.bincount(pairs // writers, minlength=picture.max() + 1)
@@ -192,7 +192,7 @@ def _duplicates(archive: archives.CharacterArchive) -> Iterator[Finding]:
     if _many(near, is_test.sum()):
         yield Finding(
             "duplicates",
-            f"{near:,} test images are nearly the same as a train image of their client: look whether they are copies.",
+            f"{near:,} test images are nearly the same as a train image of their client: check if they are copies.",
         )
 
 

@@ -61,8 +61,8 @@ class Settings(sources.Handwriting, partitions.Natural, partitions.Skewed, parti
     )
     data_seed: Setting[int | None] = Setting(
         None,
-        "Seeds the making of the data: synthetic writers, made-up clients, train and test parts, and which "
-        "clients are held out. Fix it to train several seeds on the same clients. Default: --seed.",
+        "Seed of the data: synthetic writers, made-up clients, train and test parts, and the choice of held-out "
+        "clients. Give it to train several seeds on the same clients. Default: --seed.",
         theme="data",
         kind=int,
         least=0,

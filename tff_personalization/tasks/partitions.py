@@ -51,7 +51,7 @@ class Skewed(Made):
 
     partition_alpha = Setting(
         0.5,
-        "α of the distributions of --partition=dirichlet and quantity. If it is smaller, clients differ more.",
+        "α of the distributions of --partition=dirichlet and quantity. A smaller α makes clients differ more.",
         theme="data",
         positive=True,
     )
@@ -121,8 +121,8 @@ def deal(
         held_out=(),
         notes=(
             *archive.notes[:1],
-            f"The examples are dealt to {clients} made-up clients, who are no writers: {words}; the examples of each "
-            "are split 80:20 into train and test within classes.",
+            f"The examples are assigned to {clients} made-up clients, which are not writers: {words}. The examples of "
+            "each are split 80:20 into train and test within classes.",
         ),
     )
 

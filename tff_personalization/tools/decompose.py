@@ -30,8 +30,8 @@ def decompose(run: pathlib.Path, progress: bool = True) -> pd.DataFrame:
     """The rows of decomposition.csv of a run.
 
     Raises:
-        UserError: it is not a run of FedAvg with SGD whose updates are plain means by examples, it has kept no models,
-            or its data cannot be read.
+        UserError: it is not a run of FedAvg with SGD, its updates are not plain means weighted by examples, it has kept
+            no models, or its data cannot be read.
     """
     opened = finished_run.FinishedRun.open(run)
     settings, client = opened.experiment.config, opened.experiment.optimizers.get("client")

@@ -30,7 +30,7 @@ _CITATION = rf"{_NAMES},? \(?(?:19|20)\d\d\)?|arXiv[ :]\d{{4}}\.\d{{5}}"
 _COHORT = tuple(cohorts.WithStragglers.parts())
 _READ_BY_ALL = (
     "Besides these flags, every run reads the flags of data and evaluation. Methods that train also read `--rounds`, "
-    "and strategies `--personalization_epochs`. "
+    "and strategies read `--personalization_epochs`. "
     "*client*, *server* and so on stand for all flags of that optimizer, such as `--client_learning_rate`. *cohort* "
     "stands for "
     f"{' '.join(f'`--{name}`' for name in _COHORT)}."
@@ -38,24 +38,24 @@ _READ_BY_ALL = (
 
 _WHOM = "both"
 _FORMS = (
-    "The table says for which clients a method or strategy is made, and what differs from its source with default "
+    "The table says for which clients a method or strategy is made, and how it differs from its source with default "
     "settings. *Both* means held-out clients and participants. Held-out clients are evaluated with strategies. "
-    "Participants (`--participants`) are evaluated with the models that they keep (`kept`) or, if they keep none, with "
-    "the same strategies. The source of a method for *participants* says nothing about clients that did not train. "
-    "The files' docstrings say more. (θ is the global model.)"
+    "Participants (`--participants`) are evaluated with the models that they keep (`kept`). If they keep none, they "
+    "are evaluated with the same strategies. If a method is for *participants*, its source says nothing about clients "
+    "that did not train. The files' docstrings say more. (θ is the global model.)"
 )
 
 _LEFT_OUT = (
-    "**FedPAC** (Xu, Tong, Huang, ICLR 2023, [arXiv 2306.11867](https://arxiv.org/abs/2306.11867)) is for a few "
-    "institutions, and its conditions are not those of this program. In each round every client sends its head, its "
-    "class frequencies and its mean features of each class. The server then solves a quadratic program for each "
-    "client to mix the heads. No sum over clients can replace that. A held-out client gets no mixture. A writer "
-    "with two or three examples of a class has no reliable mean of its features. `fed_proto` has FedPAC's alignment of "
-    "features, and `fed_amp` its idea that similar clients help each other.\n\n"
+    "**FedPAC** (Xu, Tong, Huang, ICLR 2023, [arXiv 2306.11867](https://arxiv.org/abs/2306.11867)) is made for a few "
+    "institutions, and does not fit many small clients. In each round, every client sends its head, its class "
+    "frequencies and its mean features of each class. The server then solves a quadratic program for each client to "
+    "mix the heads. No sum over clients can replace these programs. A held-out client gets no mixture. A writer with "
+    "two or three examples of a class has no reliable mean of its features. `fed_proto` also aligns features, and in "
+    "`fed_amp` similar clients also help each other.\n\n"
     "**FedBN with batch normalization.** Batch normalization sets its running means and variances by averages and not "
     "by gradients. So every local loop, optimizer, aggregator and server step of the other methods would need an "
-    "exception for them. `fed_bn` therefore uses a normalization without running statistics, such as that of "
-    "`--model=cnn_group_norm`."
+    "exception for these statistics. Therefore `fed_bn` uses a normalization without running statistics, such as that "
+    "of `--model=cnn_group_norm`."
 )
 
 
@@ -99,7 +99,7 @@ def page() -> str:
         "## What can be combined\n",
         "Every model can be evaluated with every strategy, with these exceptions:\n",
         *(
-            f"- `{name}` needs {s.needs}: only with {', '.join(f'`--method={m}`' for m in makers)}."
+            f"- `{name}` needs {s.needs}, so it works only with {', '.join(f'`--method={m}`' for m in makers)}."
             for name, s in chosen.items()
             if len(makers := [m for m, trained_method in trained.items() if trained_method.fits(s.needs)])
             < len(trained)

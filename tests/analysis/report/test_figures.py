@@ -54,7 +54,7 @@ def test_accuracy_by_a_setting_has_its_values_in_order_on_one_line(table_1):
     table = configurations.over_seeds(table_1)
     assert initial.x == personalized.x == (5, 10)
     assert personalized.y == pytest.approx(table["personalized_accuracy"], rel=1e-5)
-    with pytest.raises(runs_lib.NotRecordedError, match="one value"):
+    with pytest.raises(runs_lib.NotRecordedError, match="the same value"):
         figures.by_setting("clients_per_round", "cohort")(table_1)
 
 

@@ -172,7 +172,7 @@ async function label(character) {
     }
     showState();
     requestAnimationFrame(() => performance.measure("correction", { start: begun }));
-    if (forgotten) say("The server had forgotten your earlier examples: too many visitors since.", true);
+    if (forgotten) say("The server has forgotten your earlier examples, because it had too many visitors.", true);
     else say(report(answer, guessed));
   } catch (error) {
     sent = strokes !== drawing && sent;
@@ -186,7 +186,7 @@ async function label(character) {
 
 function report(answer, guessed) {
   const is = `${named(answer.label).replace(/^./, (first) => first.toUpperCase())}. `;
-  if (answer.was_held_back) return `${is}Held back: it tests both models, and neither trains on it.`;
+  if (answer.was_held_back) return `${is}This example is held back: it tests both models, and neither trains on it.`;
   const { label: now, probability } = answer.personalized[0];
   if (now !== answer.label) return `${is}The model has been fine-tuned and still sees ${now}: more examples help.`;
   const learnt = guessed && guessed !== now ? `learnt it and now sees ${now}` : `sees ${now}`;
@@ -286,7 +286,7 @@ function small(text) {
 function compared() {
   const writers = run.writers.gains.length;
   const left = run.fewest_to_compare - state.held_back;
-  if (left > 0) return `You are compared with ${writers} writers once ${left} more ${left === 1 ? "is" : "are"} held back.`;
+  if (left > 0) return `You are compared with ${writers} writers once ${left} more ${left === 1 ? "example is" : "examples are"} held back.`;
   const gain = Math.round((100 * (state.personalized_right - state.initial_right)) / state.held_back);
   const those = state.gained_more_than === 1 ? "any" : percent(state.gained_more_than);
   return `You gained ${gain < 0 ? "−" : "+"}${Math.abs(gain)} points: more than ${those} of the run’s ${writers} held-out writers.`;
@@ -329,7 +329,7 @@ $("skip").addEventListener("click", () => {
 $("done").addEventListener("click", finish);
 $("undo").addEventListener("click", () => attempt(async () => {
   await change("undo", {});
-  say("Your last example is taken back.");
+  say("Your last example is removed.");
 }));
 $("forget").addEventListener("click", () => attempt(async () => {
   if (!confirm(`Forget all ${state.examples} examples?`)) return;
