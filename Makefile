@@ -6,7 +6,7 @@
 #             peers take part if benchmarks/peers/environments.py has installed them
 # make compare BESIDE=DIR    speed and start-up of this checkout compared with another one: about 15 minutes
 # make stress faults of every kind at every moment of a run, 3,000 malformed inputs and 215 to the program itself,
-#             three workers of which some fail, memory over 2,000 rounds and with 10,000 clients, 18 environments, 200
+#             three workers, some of which fail, memory over 2,000 rounds and with 10,000 clients, 18 environments, 200
 #             runs that are killed at random: some hours; records in docs/reliability
 # make draw RUN=runs/…    a page to draw on, in a browser: the run's model learns your handwriting; FLAGS=--train makes a run first
 # make worker FLAGS=--port=8000    a worker for --workers of runs on other machines
