@@ -40,9 +40,9 @@ _WHOM = "both"
 _FORMS = (
     "The table says for which clients a method or strategy is made, and how it differs from its source with default "
     "settings. *Both* means held-out clients and participants. Held-out clients are evaluated with strategies. "
-    "Participants (`--participants`) are evaluated with the models that they keep (`kept`). If they keep none, they "
-    "are evaluated with the same strategies. If a method is for *participants*, its source says nothing about clients "
-    "that did not train. The files' docstrings say more. (θ is the global model.)"
+    "Participants (`--participants`) are evaluated with the same strategies and, if they keep models, with these too "
+    "(`kept`). If a method is for *participants*, its source says nothing about clients that did not train. The files' "
+    "docstrings say more. (θ is the global model.)"
 )
 
 _LEFT_OUT = (
