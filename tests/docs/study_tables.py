@@ -22,6 +22,9 @@ SECOND_BEST = RESULTS / "comparison-femnist-second-best.zip"
 _SEARCHED = (
     "client_learning_rate",
     "base_learning_rate",
+    "inner_learning_rate",
+    "head_learning_rate",
+    "p_fed_me_learning_rate",
     "server_learning_rate",
     "server_sgd_momentum",
     "base_sgd_momentum",
