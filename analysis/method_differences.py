@@ -96,7 +96,8 @@ def _draw(axes: Axes, of_verdict: pd.DataFrame, look: dict[str, Any]) -> None:
     left, right = axes.get_xlim()
     for edge, outside, arrow in ((left, lows < left, "<"), (right, highs > right, ">")):
         places = of_verdict["place"][outside]
-        axes.plot([edge] * len(places), places, linestyle="", marker=arrow, color=look["color"], clip_on=False)
+        if len(places):  # An empty line that is not clipped would take space at the corner of the figure.
+            axes.plot([edge] * len(places), places, linestyle="", marker=arrow, color=look["color"], clip_on=False)
     axes.plot(of_verdict["difference"], of_verdict["place"], **look, zorder=3)
     white = {"facecolor": "white", "edgecolor": "none", "pad": 1}
     for difference, place in of_verdict[["difference", "place"]].itertuples(index=False):
