@@ -138,12 +138,19 @@ def chain(model: tf.keras.Model) -> list[Layer]:
 
 
 def stem(chain: Sequence[Layer], after: set[int]) -> int:
-    """The number of layers of a chain before the first one in `after`."""
+    """The number of layers of a chain before the first one in `after`, or that may differ in training."""
     for place, layer in enumerate(chain):
         inside = flat(layer) if isinstance(layer, tf.keras.Model) else [layer]
-        if after & set(map(id, inside)):
+        if any(id(one) in after or _may_differ_in_training(one) for one in inside):
             return place
     return 0
+
+
+def _may_differ_in_training(layer: Layer) -> bool:
+    """Whether code that is not Keras' own learns whether it is called in training."""
+    if isinstance(layer, tf.keras.layers.Lambda):
+        return layer._fn_expects_training_arg
+    return layer._expects_training_arg and not type(layer).__module__.startswith("keras.")
 
 
 def through(layers: Sequence[Layer], h: tf.Tensor, training: bool) -> tf.Tensor:
