@@ -40,3 +40,21 @@ def test_own_code_learns_whether_it_is_called_in_training(layer):
     hidden = X @ kernel + bias
     np.testing.assert_allclose(model.logits(weights, X, None), hidden @ head[0] + head[1], atol=1e-5)
     np.testing.assert_allclose(model.logits(weights, X, SEED), 2 * hidden @ head[0] + head[1], atol=1e-5)
+
+
+OWN_FUNCTIONS = {
+    "activation": lambda: L.Dense(6, lambda x: x * tf.sigmoid(x)),
+    "TensorFlow's activation": lambda: L.Dense(6, tf.nn.log_softmax),
+    "initializer": lambda: L.Dense(6, kernel_initializer=lambda shape, dtype=None: tf.ones(shape, dtype)),
+    "activation of a recurrent layer": lambda: L.LSTM(6, lambda x: x * tf.sigmoid(x)),
+}
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")  # Keras warns that it cannot save them
+@pytest.mark.parametrize("layer", OWN_FUNCTIONS.values(), ids=OWN_FUNCTIONS)
+def test_a_layer_may_have_functions_of_its_own(layer):
+    keras = _sequential(L.Reshape([4, 2]), layer(), L.Flatten(), L.Dense(5))
+    model = _functional_form(keras)
+    weights = model.initial_weights[0]
+    expected = model.to_keras(weights)(X)
+    np.testing.assert_allclose(model.logits(weights, X, None), expected, atol=1e-6)

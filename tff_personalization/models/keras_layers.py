@@ -225,8 +225,19 @@ def drawn(model: tf.keras.Model, rng: np.random.Generator) -> dict[int, np.ndarr
 
 
 def _drawn_by(layer: Layer, rng: np.random.Generator) -> dict[int, np.ndarray]:
-    copy = type(layer).from_config(_with_seeds(layer.get_config(), rng))
-    copy.build_from_config(layer.get_build_config())
+    try:
+        config = _with_seeds(layer.get_config(), rng)
+        own = {name: getattr(layer, name, None) for name in config}
+        # Keras writes a function as its name or code, and may not read it.
+        config |= {name: value for name, value in own.items() if isinstance(value, types.FunctionType)}
+        copy = type(layer).from_config(config)
+        copy.build_from_config(layer.get_build_config())
+    except (TypeError, ValueError, NotImplementedError) as error:
+        raise errors.UserError(
+            f"the Keras layer {layer.name!r} ({type(layer).__name__}) cannot be built again from its configuration, "
+            f"to draw its weights ({' '.join(str(error).split())[:200]}): correct its get_config, or keep the weights "
+            "of the model with registry.Network(model, keep_weights=True)."
+        ) from error
     values: dict[int, np.ndarray] = {}
     mine, its = layer.weights, copy.weights
     if len(mine) != len(its):  # layers inside make weights when they are called, as in attention
