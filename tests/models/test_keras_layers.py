@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from tff_personalization import errors
 from tff_personalization.models import functional, keras_network
 
 L = tf.keras.layers
@@ -58,3 +59,46 @@ def test_a_layer_may_have_functions_of_its_own(layer):
     weights = model.initial_weights[0]
     expected = model.to_keras(weights)(X)
     np.testing.assert_allclose(model.logits(weights, X, None), expected, atol=1e-6)
+
+
+class _Subclass(tf.keras.Model):
+    def __init__(self):
+        super().__init__()
+        self.dense = L.Dense(5)
+
+    def call(self, x):
+        return self.dense(x)
+
+
+def _called_subclass():
+    model = _Subclass()
+    model(X)
+    return model
+
+
+class _WithoutConfiguration(L.Layer):
+    def __init__(self, function):
+        super().__init__()
+        self.function = function
+
+    def build(self, shape):
+        self.kernel = self.add_weight("kernel", (shape[-1], 5))
+
+    def call(self, x):
+        return self.function(x @ self.kernel)
+
+
+REFUSED = {
+    "a subclass of Model": (_called_subclass, "Sequential or functional Keras model"),
+    "half precision": (lambda: _sequential(L.Dense(5, dtype="mixed_float16")), "float16 with weights of float32"),
+    "double precision": (lambda: _sequential(L.Dense(5, dtype="float64")), "float64 with weights of float64"),
+    "SpectralNormalization": (lambda: _sequential(L.SpectralNormalization(L.Dense(5))), "changes weights by itself"),
+    "no configuration": (lambda: _sequential(_WithoutConfiguration(tf.nn.relu)), "keep_weights=True"),
+}
+
+
+@pytest.mark.parametrize(("model", "hint"), REFUSED.values(), ids=REFUSED)
+def test_a_model_that_cannot_be_used_is_refused_in_one_line(model, hint):
+    with pytest.raises(errors.UserError, match=hint) as refusal:
+        _functional_form(model())
+    assert "\n" not in str(refusal.value)

@@ -58,8 +58,10 @@ def variables(layers: Sequence[Layer]) -> list[tf.Variable]:
 
 def refuse(model: tf.keras.Model, inputs: named_inputs.Inputs | None) -> None:
     """Refuses a model whose functional form would give other results."""
-    if not isinstance(model, tf.keras.Model) or not model.built:
-        raise errors.UserError("a Keras model with a known input is expected: begin it with tf.keras.Input(…).")
+    if not isinstance(model, tf.keras.Model) or not model.built or not model.outputs:  # a subclass has no outputs
+        raise errors.UserError(
+            "a Sequential or functional Keras model with a known input is expected: begin it with tf.keras.Input(…)."
+        )
     if len(model.outputs) != 1:
         raise errors.UserError(f"the Keras model {model.name!r} has {len(model.outputs)} outputs: give it one.")
     names = [tensor.node.layer.name for tensor in model.inputs]
@@ -75,6 +77,13 @@ def refuse(model: tf.keras.Model, inputs: named_inputs.Inputs | None) -> None:
             raise errors.UserError(
                 f"{said} keeps batch statistics, which clients do not share: use GroupNormalization or "
                 "LayerNormalization."
+            )
+        if isinstance(layer, layers.SpectralNormalization):
+            raise errors.UserError(f"{said} changes weights by itself, which nothing applies: build it without.")
+        if layer.trainable_weights and {layer.compute_dtype, layer.variable_dtype} != {"float32"}:
+            raise errors.UserError(
+                f"{said} computes in {layer.compute_dtype} with weights of {layer.variable_dtype}: build it with "
+                "dtype='float32'."
             )
         if getattr(layer, "dropout", 0) or getattr(layer, "recurrent_dropout", 0):
             raise errors.UserError(f"{said} drops units by itself, without a seed: put a Dropout layer around it.")
