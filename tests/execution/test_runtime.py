@@ -189,6 +189,24 @@ def test_a_worker_that_does_not_start_is_one_line(tmp_path, monkeypatch):
         sum_of_doubles([1])
 
 
+@tff.tensorflow.computation(np.int32)
+def square_of_a_place(place):
+    return tf.gather(tf.constant([0, 1, 4]), place)
+
+
+@tff.federated_computation(tff.FederatedType(np.int32, tff.CLIENTS))
+def sum_of_squares(places):
+    return tff.federated_sum(tff.federated_map(square_of_a_place, places))
+
+
+def test_values_that_an_operation_does_not_take_are_one_line(worker):
+    for clients_per_call in (2, 1):
+        with runtime.computing_on(worker, clients_per_call):
+            assert sum_of_squares([1, 2]) == 5
+            with pytest.raises(errors.UserError, match=r"indices = 3 is not in \[0, 3\): correct the client data"):
+                sum_of_squares([1, 3])
+
+
 def five_clients_of_a_softmax_regression():
     rng = np.random.default_rng(0)
     return [

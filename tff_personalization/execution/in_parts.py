@@ -3,16 +3,22 @@
 import asyncio
 import functools
 import itertools
+import re
 from collections.abc import Callable, Coroutine
 from typing import Any, Protocol
 
+import grpc
 import numpy as np
 import tensorflow_federated as tff
 from absl import logging
 from tensorflow_federated.python.common_libs import async_utils, structure
 from tensorflow_federated.python.core.impl.executors import cardinalities_utils
 
+from tff_personalization import errors
+
 _PARTS_PER_WORKER = 2
+# What TensorFlow says of an operation that a client's values do not fit, without the names of the operation.
+_FAILED = re.compile(r"Failed to run computation: (.+?)\s*(?:\[\[|while evaluating|\"|\n|$)")
 
 
 class Workers(Protocol):
@@ -40,7 +46,15 @@ class Context(tff.framework.SyncContext):
         self._merging: dict[tuple, tff.framework.MergeableCompExecutionContext] = {}
 
     def invoke(self, comp: tff.Computation, arg: Any) -> Any:
-        return self._workers.attempt(functools.partial(self._compute, comp, arg))
+        try:
+            return self._workers.attempt(functools.partial(self._compute, comp, arg))
+        except grpc.RpcError as error:
+            if (failed := _FAILED.search(str(error))) is None:
+                raise
+            raise errors.UserError(
+                f"TFF's worker cannot compute with the clients' examples: {failed[1]}: correct the client data, or the "
+                "network, method or strategy. An Embedding, for example, needs ids from 0 to its size - 1."
+            ) from error
 
     def _compute(self, comp: tff.Computation, arg: Any, contexts: list[tff.framework.AsyncContext]) -> Any:
         clients = _count_clients(comp, arg)
