@@ -20,16 +20,29 @@ def test_a_damaged_summary_is_one_line_and_nothing_is_printed(content, tmp_path,
     assert capsys.readouterr().out == ""
 
 
-def test_figures_of_participants_without_test_examples_are_dashes(tmp_path, capsys):
-    directory = write_run(tmp_path / "run", clients=10)
+def printed_rows(directory, capsys, **changes):
+    """The lines that the program prints of a run, some entries of whose summary are others."""
     path = directory / "summary.json"
-    summary = json.loads(path.read_text())
+    others = {"choice": None, "validation_round": None, "by_examples": {}}
+    path.write_text(json.dumps({**json.loads(path.read_text()), **others, **changes}))
+    config = types.SimpleNamespace(plots=False)
+    report.print_report(types.SimpleNamespace(path=directory, experiment=types.SimpleNamespace(config=config)))
+    return capsys.readouterr().out.splitlines()
+
+
+def test_figures_of_participants_without_test_examples_are_dashes(tmp_path, capsys):
     spread = {"mean": None, "sd": None}
     accuracies = {"initial_accuracy": spread, "personalized_accuracy": spread}
     participants = {"clients": 1, "strategies": {"fine_tune": {**accuracies, "gain": spread, "share_hurt": None}}}
-    others = {"choice": None, "validation_round": None, "by_examples": {}, "participants": participants}
-    path.write_text(json.dumps({**summary, **others}))
-    config = types.SimpleNamespace(plots=False)
-    report.print_report(types.SimpleNamespace(path=directory, experiment=types.SimpleNamespace(config=config)))
-    (row,) = (line for line in capsys.readouterr().out.splitlines() if "participants, fine-tuning" in line)
+    rows = printed_rows(write_run(tmp_path / "run", clients=10), capsys, participants=participants)
+    (row,) = (line for line in rows if "participants, fine-tuning" in line)
     assert row.split()[2:] == ["–", "±", "–", "–", "±", "–", "–", "–"]
+
+
+def test_large_figures_of_another_metric_stay_apart(tmp_path, capsys):
+    spread = {"mean": 54321.0, "sd": 1234.5}
+    figures = {"initial_accuracy": spread, "personalized_accuracy": spread, "gain": spread, "share_hurt": 0.5}
+    rows = printed_rows(write_run(tmp_path / "run", clients=10), capsys, strategies={"fine_tune": figures})
+    (row,) = (line for line in rows if line.startswith("  fine-tuning"))
+    figure = ["54321.000", "±", "1234.500"]
+    assert row.split() == ["fine-tuning", *figure, *figure, "+54321.000", "50%"]

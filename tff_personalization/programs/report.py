@@ -11,6 +11,8 @@ from analysis import names, outcome, runs, tables
 from tff_personalization import errors
 from tff_personalization.records import run_directory
 
+_WIDTHS = (16, 16, 16, 9, 8)  # of the columns of figures, at least
+
 
 def print_report(directory: run_directory.RunDirectory) -> None:
     """Prints the figures of a finished run and, without --noplots, makes its plots and page."""
@@ -56,15 +58,18 @@ def _print_figures(summary: dict, called: str) -> None:
     participants = summary.get("participants")
     if participants:
         rows |= {f"participants, {names.strategy(name)}": of for name, of in participants["strategies"].items()}
-    width = max(16, *(len(name) + 1 for name in rows))
-    print(f"  {'strategy':<{width}}{'initial':>16}{'personalized':>16}{'gain':>9}{'hurt':>8}")
+    lines = [("strategy", "initial", "personalized", "gain", "hurt")]
     for name, figures in rows.items():
         initial, personalized = (
             " ± ".join(tables.number(figures[f"{when}_accuracy"][of], ".3f") for of in ("mean", "sd"))
             for when in ("initial", "personalized")
         )
         gain, hurt = tables.number(figures["gain"]["mean"], "+.3f"), tables.number(figures["share_hurt"], ".0%")
-        print(f"  {name:<{width}}{initial:>16}{personalized:>16}{gain:>9}{hurt:>8}")
+        lines.append((name, initial, personalized, gain, hurt))
+    columns = zip(*lines, strict=True)
+    widths = [max(least, *(len(cell) + 1 for cell in of)) for least, of in zip(_WIDTHS, columns, strict=True)]
+    for name, *cells in lines:
+        print(f"  {name:<{widths[0]}}{''.join(map(str.rjust, cells, widths[1:]))}")
     if choice:
         rate = f", learning rate {choice['learning_rate']:g}" if choice["learning_rate"] else ""
         print(
