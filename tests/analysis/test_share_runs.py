@@ -105,6 +105,14 @@ def test_a_damaged_zip_file_is_named(make_run, share, damage, message):
         print(runs_lib.read(shared / "mine").clients)
 
 
+def test_a_zip_file_with_other_files_or_runs_in_a_folder_is_named(tmp_path):
+    path = tmp_path / "other.zip"
+    with zipfile.ZipFile(path, "w") as other:
+        other.writestr("runs/mine/config.json", "{}")
+    with pytest.raises(UserError, match=r"other\.zip: not a run directory \(no config\.json\)"):
+        runs_lib.read_all([path])
+
+
 def test_what_cannot_be_shared_is_refused(make_run, share, tmp_path):
     with pytest.raises(UserError, match="unfinished"):
         share(make_run(finished=False))

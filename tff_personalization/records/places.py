@@ -44,6 +44,9 @@ class _InZip(zipfile.Path):
     def __str__(self) -> str:
         return super().__str__().rstrip("/")
 
+    def exists(self) -> bool:
+        return self.is_dir() or super().exists()  # the zip file itself is a folder
+
     def __eq__(self, other: object) -> bool:
         return isinstance(other, _InZip) and str(self) == str(other)
 
