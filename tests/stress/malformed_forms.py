@@ -8,6 +8,7 @@ import h5py
 import numpy as np
 import pyarrow
 import pyarrow.parquet
+from PIL import Image
 from scipy.io import savemat
 
 from tests.stress import cases
@@ -195,6 +196,9 @@ PICTURES: dict[str, cases.Make] = {
     "a picture that is text": _pictures(lambda folder: _first(folder).write_text("a picture")),
     "an empty picture": _pictures(lambda folder: _first(folder).write_bytes(b"")),
     "a picture cut short": _pictures(lambda folder: _first(folder).write_bytes(_first(folder).read_bytes()[:60])),
+    "a picture of NaN": _pictures(
+        lambda folder: Image.fromarray(np.full((28, 28), np.nan, np.float32)).save(_first(folder), "TIFF")
+    ),
     "a picture beside the clients": _pictures(lambda folder: _first(folder).rename(folder / "0.png")),
     "a picture beside the classes": _pictures(lambda folder: _first(folder).rename(folder / "w0" / "0.png")),
     "a class of no character": _pictures(lambda folder: _first(folder).parent.rename(folder / "w0" / "seven")),

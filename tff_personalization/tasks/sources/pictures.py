@@ -165,6 +165,8 @@ def _grey(picture: Image.Image) -> np.ndarray:
     """A picture's grey levels: uint8, shape (height, width). Transparent pixels get the level opposite to the ink."""
     if picture.mode.startswith("I") or picture.mode == "F":
         values = np.asarray(picture, np.float64)
+        if not np.isfinite(values).all():
+            raise ValueError("it has pixels that are NaN or infinite")
         highest = 65535 if picture.mode.startswith("I") and values.max() > 255 else 255
         return np.clip(np.rint(values * 255 / highest), 0, 255).astype(np.uint8)
     if "A" not in picture.getbands() and "transparency" not in picture.info:
