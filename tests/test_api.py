@@ -157,7 +157,8 @@ def test_a_comparison_is_a_table_and_a_picture(made):
     [
         ({"rounds": 0.5}, "rounds"),
         ({"batch_size": 0}, "--batch_size=0: give 1 or more"),
-        ({"mothed": "fed_avg"}, "mothed"),
+        ({"mothed": "fed_avg"}, "--mothed: there is no such flag .* Did you mean --method"),
+        ({"sweep": "rates.toml"}, "sweep is for many runs: make them with the command"),
         ({"method": "no_such"}, "no_such"),
         ({"clusters": 3}, "no effect with --method=fed_avg"),
         ({"plugin": "no/such.py"}, "no such file"),

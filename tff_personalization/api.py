@@ -49,6 +49,11 @@ def run(**settings: Any) -> finished_run.FinishedRun:
         UserError: a setting is unknown, out of range or unread, or the data cannot be used.
         KeyboardInterrupt: Ctrl-C was pressed. All results so far are saved.
     """
+    for name in ("sweep", "scale", "sweep_runs_at_once", "sweep_stop_on_failure"):
+        if name in settings:
+            raise errors.UserError(
+                f"{name} is for many runs: make them with the command, run_experiment.py --sweep=FILE."
+            )
     with _program() as interrupt:
         directory = training.run(config.from_settings(settings), interrupt)
         if directory.experiment.config.plots:

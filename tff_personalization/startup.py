@@ -14,7 +14,7 @@ import threading
 import traceback
 import types
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, NoReturn
 
 from absl import app, flags, logging
@@ -104,12 +104,17 @@ def plain_flag_errors() -> Iterator[None]:
     except errors.UserError as error:
         _leave(str(error))
     except flags.UnrecognizedFlagError as error:
-        near = errors.did_you_mean(flags.FLAGS, error.flagname, "--")
-        _leave(f"--{error.flagname}: there is no such flag (see --help).{near}")
+        _leave(unknown(error, flags.FLAGS))
     except flags.Error as error:
         _leave(f"{plain(error)} (see --help)")
     except UnicodeDecodeError as error:
         _leave(f"--flagfile: the file is not text ({error}): write one flag a line, in UTF-8.")
+
+
+def unknown(error: flags.UnrecognizedFlagError, known: Iterable[str]) -> str:
+    """That a flag is none of the `known` ones, with the name of the most similar one."""
+    near = errors.did_you_mean(known, error.flagname, "--")
+    return f"--{error.flagname}: there is no such flag (see --help).{near}"
 
 
 def plain(error: flags.Error) -> str:

@@ -151,6 +151,8 @@ def from_settings(given: Mapping[str, Any]) -> Experiment:
         if rest := flag_values(["run_experiment", *arguments])[1:]:
             raise errors.UserError(f"{rest[0]!r} is not a setting: give names of flags with their values.")
         return from_flags(flag_values)
+    except flags.UnrecognizedFlagError as error:
+        raise errors.UserError(startup.unknown(error, flag_values)) from error
     except flags.Error as error:
         raise errors.UserError(startup.plain(error)) from error
 
