@@ -170,6 +170,12 @@ def test_what_a_flag_would_be_refused_for_is_an_exception_with_one_line(settings
     assert "\n" not in str(refusal.value)
 
 
+def test_a_comparison_without_a_list_of_runs_is_refused(made):
+    for wrong in ([], made[0], str(made[1]), made[1]):
+        with pytest.raises(errors.UserError, match="give a list of runs"):
+            tp.compare(wrong)
+
+
 def test_nothing_global_is_left_behind(settings, made, monkeypatch):
     handlers = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
     context = tff.framework.get_context_stack().current

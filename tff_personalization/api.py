@@ -145,8 +145,10 @@ def compare(runs: Sequence[run_records.Run | str | os.PathLike[str]]) -> Compari
         runs: opened runs, or their directories.
 
     Raises:
-        UserError: the runs differ in test clients or seeds.
+        UserError: there are no runs, or they differ in test clients or seeds.
     """
+    if isinstance(runs, str | os.PathLike | run_records.Run) or not runs:
+        raise errors.UserError("compare: give a list of runs or of their directories, the reference first.")
     opened = tuple(one if isinstance(one, run_records.Run) else run_records.read(one) for one in runs)
     return Comparison(opened, compare_methods.compare(opened))
 
