@@ -207,9 +207,11 @@ def search_femnist() -> str:
 
 
 def chosen_femnist() -> str:
-    """The settings that validation clients chose for each method on Federated EMNIST, in the searches so far."""
-    rows = []
+    """The settings that validation clients chose for each method on Federated EMNIST whose row is finished."""
+    rows, compared = [], {run.config["method"] for run in runs.read_all([COMPARISON])}
     for (method, model), trials in sorted(_trials().items()):
+        if method not in compared:  # its row is not finished
+            continue
         tried: dict[int, dict[str, float]] = {}  # accuracy by rounds and settings
         for run in trials:
             settings = " ".join(

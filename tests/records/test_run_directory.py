@@ -67,10 +67,10 @@ def test_a_finished_run_is_not_that_of_another_file_of_the_same_name(begin, dire
     assert directory_of(two).path == directory.path  # an unfinished run reads the data
     begin(one, finished=True)
     assert directory_of(one).finished
-    with pytest.raises(errors.UserError, match=r"--client_data=.*fold2/data.npz: this is not the data.*--run_name"):
+    with pytest.raises(errors.UserError, match=r"--client_data=.*fold2/data.npz: .* was made from other data.*--run_name"):
         directory_of(two)
     shutil.copyfile(two, one)
-    with pytest.raises(errors.UserError, match="is not the data"):
+    with pytest.raises(errors.UserError, match="was made from other data"):
         directory_of(one)
     one.unlink()
     assert directory_of(one).finished
@@ -94,7 +94,7 @@ def test_a_finished_run_is_not_that_of_another_folder_of_the_same_name(begin, di
     begin(one, TWO, finished=True)
     (one / ".hidden").write_text("")
     assert directory_of(one, TWO).finished
-    with pytest.raises(errors.UserError, match=r"--client_data=.*fold2/data: this is not the data"):
+    with pytest.raises(errors.UserError, match=r"--client_data=.*fold2/data: .* was made from other data"):
         directory_of(two, TWO)
     (one / "part.json").rename(one / "other.json")
     assert directory_of(one, TWO).finished  # the same examples
