@@ -67,7 +67,7 @@ def test_a_finished_run_is_not_that_of_another_file_of_the_same_name(begin, dire
     assert directory_of(two).path == directory.path  # an unfinished run reads the data
     begin(one, finished=True)
     assert directory_of(one).finished
-    with pytest.raises(errors.UserError, match=r"--client_data=.*fold2/npz: .* was made from other data.*--run_name"):
+    with pytest.raises(errors.UserError, match=r"=.*fold2/data.npz: .* was made from other data.*--run_name"):
         directory_of(two)
     shutil.copyfile(two, one)
     with pytest.raises(errors.UserError, match="was made from other data"):
