@@ -59,7 +59,7 @@ def test_columns_of_real_numbers():
 
 def test_an_integer_that_named_inputs_would_round_is_refused():
     for array in (np.array([[2**24 + 1]]), np.array([[2**64 - 1]], np.uint64), np.array([[-(2**63)]])):
-        with pytest.raises(ValueError, match="ids: integers up to 16777216 expected"):
+        with pytest.raises(errors.UserError, match=r"ids: integers up to 16777216 expected.*: number ids from 0"):
             named_inputs.pack({"ids": array})
 
 
@@ -75,11 +75,22 @@ def test_an_integer_that_named_inputs_would_round_is_refused():
         ({"features": ["speed", "mood"]}, "'mood' has values that are not numbers .*'calm'"),
         ({"labels": ["mood"]}, "'mood' has values that are not numbers"),
         ({"labels": "mood", "real_numbers": True}, "'mood' has values that are not numbers"),
+        ({"features": "hole"}, "'hole' has 1 missing"),
+        ({"features": ["speed", "when"]}, r"'when' has values that are not numbers \(datetime64\[ns\]\)"),
+        ({"features": "since"}, r"'since' has values that are not numbers \(timedelta64\[ns\]\)"),
+        ({"labels": ["when"], "real_numbers": True}, "'when' has values that are not numbers"),
+        ({"features": ["id"]}, "the column 'id': integers up to 16777216 expected, got 0 to 16777217"),
+        ({"features": {"a": ["id"]}}, "the column 'id': integers up to 16777216 expected"),
+        ({"client": "twice"}, "the table has several columns 'twice': rename or drop all but one"),
+        ({"features": ["speed", "twice"]}, "the table has several columns 'twice'"),
     ],
 )
 def test_a_table_that_does_not_fit_is_refused(changes, hint):
+    when = pd.to_datetime(["2020-01-01"] * 4)
+    table = TABLE.assign(half=[0, 0.5, 1, 1], hole=[1, None, 1, 1], when=when, since=when - when, id=[0, 2**24 + 1] * 2)
+    table = pd.concat([table, table[["step", "step"]].set_axis(["twice"] * 2, axis=1)], axis=1)
     with pytest.raises(errors.UserError, match=hint):
-        conversions.from_frame(TABLE.assign(half=[0, 0.5, 1, 1]), **FRAME | changes)
+        conversions.from_frame(table, **FRAME | changes)
 
 
 @pytest.mark.parametrize("dtype", ["category", "string"])

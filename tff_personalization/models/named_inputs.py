@@ -7,7 +7,10 @@ import math
 from collections.abc import Mapping
 
 import numpy as np
+import pandas as pd
 import tensorflow as tf
+
+from tff_personalization import errors
 
 Inputs = Mapping[str, tf.TensorSpec]
 _LARGEST = 2**24  # float32 represents all integers up to this one
@@ -22,14 +25,21 @@ def pack(arrays: Mapping[str, np.ndarray]) -> np.ndarray:
     """float32 of shape (N, …): the arrays, each of shape (N, …), side by side, in the order of their names.
 
     Raises:
-        ValueError: an integer is too large for float32 to hold.
+        UserError: an integer is too large for float32 to hold.
     """
     for name, array in arrays.items():
-        low, high = (int(array.min()), int(array.max())) if array.dtype.kind in "iu" and array.size else (0, 0)
-        if max(-low, high) > _LARGEST:
-            raise ValueError(f"{name}: integers up to {_LARGEST} expected, got {low} to {high}")
+        check_integers(name, array)
     parts = [np.asarray(arrays[name], np.float32) for name in sorted(arrays)]
     return np.concatenate([part.reshape(len(part), -1) for part in parts], axis=1)
+
+
+def check_integers(name: str, array: np.ndarray | pd.Series) -> None:
+    """Raises UserError, with the name, if an integer is too large for float32 to hold."""
+    low, high = (int(array.min()), int(array.max())) if array.dtype.kind in "iu" and array.size else (0, 0)
+    if max(-low, high) > _LARGEST:
+        raise errors.UserError(
+            f"{name}: integers up to {_LARGEST} expected, got {low} to {high}: number ids from 0, or divide quantities."
+        )
 
 
 def sizes(inputs: Inputs | Mapping[str, np.ndarray]) -> dict[str, int]:

@@ -140,6 +140,8 @@ def from_frame(
         if len(unknown := frame[labels][y < 0]):
             raise errors.UserError(f"the column {labels!r} has {unknown.iloc[0]!r}, which is none of the classes.")
     return from_arrays(
+    if twice := [name for name in wanted if list(frame.columns).count(name) > 1]:
+        raise errors.UserError(f"the table has several columns {twice[0]!r}: rename or drop all but one.")
         arrays if isinstance(features, Mapping) else arrays[""],
         y,
         frame[client].to_numpy(),
@@ -154,16 +156,21 @@ def _listed(columns: Column | Sequence[Column]) -> list[Column]:
 
 
 def _numbers(frame: pd.DataFrame, columns: Sequence[Column]) -> np.ndarray:
-    """The columns as float32, shape (N, columns). Raises UserError if a value is not a number."""
-    for column in columns:
+    """The columns as float32, shape (N, columns). Raises UserError if a value is not a number, or would be rounded."""
+    numbers = np.empty((len(frame), len(columns)), np.float32)
+    for place, column in enumerate(columns):
+        values = pd.Series(frame[column].to_numpy()).infer_objects()
         try:
-            frame[column].to_numpy(np.float32)
+            if values.dtype.kind in "mMc":  # times, which would become nanoseconds, and complex numbers
+                raise TypeError(values.dtype)
+            numbers[:, place] = values.to_numpy(np.float32)
         except (TypeError, ValueError) as error:
             raise errors.UserError(
                 f"the column {column!r} has values that are not numbers ({error}): convert them, as with "
                 "pandas.get_dummies."
             ) from error
-    return frame[columns].to_numpy(np.float32)
+        named_inputs.check_integers(f"the column {column!r}", values)
+    return numbers
 
 
 def from_client_data(
