@@ -41,21 +41,47 @@ def from_arrays(
         UserError: the arrays do not fit together, or have values that cannot be used.
     """
     inputs = None
+    y, client = _array("y", y), _array("client", client)
+    parts = np.zeros(len(y), bool) if is_test is None else _array("is_test", is_test)
     if isinstance(x, Mapping):
-        arrays = {name: np.asarray(array) for name, array in x.items()}
+        arrays = {name: _array(f"x[{name!r}]", array) for name, array in x.items()}
+        _check_arrays({f"x[{name!r}]": array for name, array in arrays.items()}, y, client, classes, parts)
         x, inputs = named_inputs.pack(arrays), named_inputs.sizes(arrays)
-    x, y, client = np.asarray(x), np.asarray(y), np.asarray(client)
-    parts = np.zeros(len(y), bool) if is_test is None else np.asarray(is_test)
-    _check_arrays(x, y, client, classes, parts)
-    names, parts = client.astype(str), parts.astype(bool)
+    else:
+        x = _array("x", x)
+        _check_arrays({"x": x}, y, client, classes, parts)
+    names, parts = _text(client), parts.astype(bool)
     return archives.Archive.from_names(x, y, names, parts, tuple(map(str, classes)), source, inputs=inputs)
 
 
-def _check_arrays(x: np.ndarray, y: np.ndarray, client: np.ndarray, classes: Sequence[str], parts: np.ndarray) -> None:
+def _array(name: str, values: Any) -> np.ndarray:
+    """The values as an array. Raises UserError, with the name of the argument, if they are none."""
+    try:
+        return np.atleast_1d(np.asarray(values))
+    except ValueError as error:  # lists of different lengths
+        raise errors.UserError(f"{name} is not an array ({error}): give each example the same shape.") from error
+
+
+def _text(names: np.ndarray) -> np.ndarray:
+    """Names as text. Raises UserError if they are bytes that are not UTF-8."""
+    if names.dtype.kind not in "SO":
+        return names.astype(str)
+    try:
+        return np.array([name.decode() if isinstance(name, bytes) else str(name) for name in names.ravel()], str)
+    except UnicodeDecodeError as error:
+        raise errors.UserError(f"client has the name {error.object!r}, which is not UTF-8: decode it.") from error
+
+
+def _check_arrays(
+    xs: Mapping[str, np.ndarray], y: np.ndarray, client: np.ndarray, classes: Sequence[str], parts: np.ndarray
+) -> None:
     """Raises UserError, with the name of the argument, if the arguments of `from_arrays` do not fit together."""
-    for name, array in (("x", x), ("client", client), ("is_test", parts)):
+    for name, array in {**xs, "client": client, "is_test": parts}.items():
         if len(array) != len(y):
             raise errors.UserError(f"{name} has {len(array)} entries and y has {len(y)}: give one for each example.")
+    for name, array in {**xs, "y": y}.items():
+        if array.dtype.kind not in "biuf":
+            raise errors.UserError(f"{name} has values such as {next(array.flat, None)!r}: give numbers.")
     if (missing := int(pd.isna(client).sum())) > 0:
         raise errors.UserError(f"client has {missing} missing values: name each example's client, or leave them out.")
     if parts.dtype.kind not in "biuf" or not np.isin(parts, (0, 1)).all():
@@ -64,8 +90,6 @@ def _check_arrays(x: np.ndarray, y: np.ndarray, client: np.ndarray, classes: Seq
     if y.dtype.kind == "f":
         if not np.isfinite(y).all():
             raise errors.UserError("y has values that are not finite: leave their examples out.")
-    elif y.dtype.kind not in "biu":
-        raise errors.UserError(f"y has values such as {y.flat[0]!r}: give numbers.")
     elif y.ndim == 1 and len(y) and not (y.min() >= 0 and y.max() < len(classes)):
         hint = "; a single label that applies (1) or not (0) needs y of shape (N, 1)" if len(classes) == 1 else ""
         raise errors.UserError(
@@ -116,6 +140,8 @@ def from_frame(
     wanted += [] if split is None else [split]
     if missing := [name for name in wanted if name not in frame.columns]:
         raise errors.UserError(f"the table has no column {missing[0]!r}; it has {', '.join(map(str, frame.columns))}.")
+    if twice := [name for name in wanted if list(frame.columns).count(name) > 1]:
+        raise errors.UserError(f"the table has several columns {twice[0]!r}: rename or drop all but one.")
     if (holes := frame[wanted].isna().sum()).any():
         raise errors.UserError(f"the column {holes.idxmax()!r} has {holes.max()} missing values: drop or fill them.")
     arrays = {name: _numbers(frame, names) for name, names in inputs.items()}
@@ -140,8 +166,6 @@ def from_frame(
         if len(unknown := frame[labels][y < 0]):
             raise errors.UserError(f"the column {labels!r} has {unknown.iloc[0]!r}, which is none of the classes.")
     return from_arrays(
-    if twice := [name for name in wanted if list(frame.columns).count(name) > 1]:
-        raise errors.UserError(f"the table has several columns {twice[0]!r}: rename or drop all but one.")
         arrays if isinstance(features, Mapping) else arrays[""],
         y,
         frame[client].to_numpy(),
