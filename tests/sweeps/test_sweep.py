@@ -312,6 +312,18 @@ def test_a_run_that_another_process_is_making_is_no_failure(sweep_of, tmp_path, 
     assert "Failed" not in said
 
 
+def test_a_run_that_another_process_has_finished_in_the_meantime_is_finished_in_the_table(sweep_of, monkeypatch):
+    made = sweep_of("[grid]\nseed = [1, 2]\n")
+    fails = "import pathlib, sys; pathlib.Path(sys.argv[1]).touch(); sys.exit(sys.argv[2])"
+    finished = [made.runs[0].directory.path / "summary.json", made.directory / "sign"]
+    finished[0].parent.mkdir(parents=True)
+    in_use = f"Error: runs/x {run_writer.IN_USE} (12): wait for it."
+    commands = iter([sys.executable, "-c", fails, str(path), in_use] for path in reversed(finished))
+    monkeypatch.setattr(made, "_command", lambda run: next(commands))
+    made.start()
+    assert [(run.status, bool(run.error)) for run in made.runs] == [("finished", False), ("in progress", True)]
+
+
 def test_a_run_waits_for_one_under_way_that_will_have_its_rounds(sweep_of):
     text = """
         [[runs]]

@@ -123,7 +123,10 @@ class Sweep:
         return all(run.status == "finished" for run in self.runs)
 
     def start(self, select: Callable[[Run], bool] = lambda run: True) -> None:
-        """Runs the unfinished ones of the selected runs, several at once. As `run`, without the table."""
+        """Runs the unfinished ones of the selected runs, several at once. As `run`, without the table.
+
+        At the end it looks again at the runs that another process was making.
+        """
         waiting = [] if self.stopping else self._unfinished(select)
         self.check_places(waiting)
         try:
@@ -151,6 +154,9 @@ class Sweep:
         except BaseException as error:
             processes.interrupt(error.signal_number if isinstance(error, errors.Interrupted) else signal.SIGTERM)
             raise
+        for run in self.runs:
+            if run.status == IN_PROGRESS and run.directory.finished:
+                run.status, run.error = "finished", ""
 
     @property
     def stopping(self) -> bool:
