@@ -108,6 +108,9 @@ def test_a_round_that_is_not_kept_is_refused(tmp_path, linear_run):
     summary = json.loads((without / "summary.json").read_text())
     (without / "summary.json").write_text(json.dumps({**summary, "validation_round": None}))
     _refused(without, weights("best"), names=[without, "--validation_clients"])
+    moved = FinishedRun.open(without)
+    without.rename(tmp_path / "moved")
+    small_files.refusal(lambda: weights("last")(moved), names=[without, "no such directory any more"])
 
 
 def test_a_damaged_model_is_refused(tmp_path, linear_run):

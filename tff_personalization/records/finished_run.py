@@ -146,6 +146,8 @@ class FinishedRun(run_records.Run):
         Raises:
             UserError: the run has kept no such model.
         """
+        if not self.directory.is_dir():
+            raise errors.UserError(f"{self.directory}: no such directory any more; open the run where it is now.")
         number = self._number(which)
         if number not in (kept := self.kept_rounds):
             raise errors.UserError(
