@@ -97,10 +97,11 @@ def test_a_full_disk_is_one_line_that_names_the_file(capfd):
     assert "runs/metrics.csv" in message
 
 
-def test_another_error_of_the_file_system_is_one_line_that_names_the_file(capfd):
-    code, message = leave(IsADirectoryError(errno.EISDIR, "Is a directory", "runs/metrics.csv"), capfd)
-    assert (code, message.count("\n")) == (1, 1)
-    assert message.startswith("Error: runs/metrics.csv: Is a directory")
+@pytest.mark.parametrize("number", [errno.EISDIR, errno.EACCES, errno.EROFS])
+def test_another_error_of_the_file_system_is_one_line_that_names_the_file(number, capfd):
+    code, message = leave(OSError(number, os.strerror(number), "runs/metrics.csv"), capfd)
+    expected = f"Error: runs/metrics.csv: {os.strerror(number)}: see to that file, then start again.\n"
+    assert (code, message) == (1, expected)
 
 
 def test_out_of_memory_is_one_line(capfd):

@@ -234,12 +234,11 @@ def with_plain_errors(main: Callable[[list[str]], int]) -> Callable[[list[str]],
         except errors.UserError as error:
             _leave(str(error))
         except OSError as error:
-            if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES):
-                _leave(
-                    f"{error.filename or 'a file'}: cannot be written ({error.strerror}); make room, then start again."
-                )
-            if error.filename:
-                _leave(f"{error.filename}: {error.strerror}: see to that file, then start again.")
+            what = error.filename or "a file"
+            if error.errno in (errno.ENOSPC, errno.EDQUOT):
+                _leave(f"{what}: cannot be written ({error.strerror}); make room, then start again.")
+            if error.filename or error.errno in (errno.EROFS, errno.EACCES):
+                _leave(f"{what}: {error.strerror}: see to that file, then start again.")
             raise
         except (Exception, SystemExit) as error:
             if found := _frames_of_plugin(error):
