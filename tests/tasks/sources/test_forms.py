@@ -274,5 +274,17 @@ def test_a_table_without_pyarrow_names_the_command(tmp_path, monkeypatch):
     small_files.refusal(load, path, names=["pip install", f"pyarrow=={pyarrow.__version__}"])
 
 
+def test_two_columns_of_one_name_are_refused(tmp_path):
+    path = tmp_path / "x.csv"
+    path.write_text("path,client,label,Client\n0.png,a,0,b\n")
+    small_files.refusal(load, path, names=[path, "several of its columns are called", "rename or remove all but one"])
+
+
+def test_a_row_after_a_client_of_two_lines_is_named_by_its_line(tmp_path):
+    path = tmp_path / "x.csv"
+    path.write_text('path,client,label\n0.png,"a\nb",0\n\n0.png,a,\n')
+    small_files.refusal(load, path, names=[f"{path}, line 5: 3 cells are expected, and none empty"])
+
+
 def test_a_picture_of_one_pixel_is_read():
     assert pictures.read("x", written_forms.png(np.zeros((1, 1), np.uint8))).shape == (28, 28)

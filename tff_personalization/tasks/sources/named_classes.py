@@ -45,14 +45,21 @@ class Columns:
 
 
 def columns(where: str, names: Sequence[str]) -> Columns:
-    """The columns of a table, found by its column names. Raises UserError if it has no pictures or no labels."""
-    lower = {name.strip().lower(): name for name in reversed(names)}
+    """The columns of a table, found by its column names.
+
+    Raises:
+        UserError: it has no pictures or no labels, or two of these columns have the same name.
+    """
+    plain = [name.strip().lower() for name in names]
+    lower = dict(zip(plain, names, strict=True))
     found = {role: next((lower[name] for name in choices if name in lower), None) for role, choices in _COLUMNS.items()}
     for role in ("picture", "label"):
         if found[role] is None:
             raise errors.UserError(
                 f"{where}: none of its columns ({', '.join(names)[:200]}) is the {role}: call it {_COLUMNS[role][0]}."
             )
+    if twice := [name for name in found.values() if name is not None and plain.count(name.strip().lower()) > 1]:
+        raise errors.UserError(f"{where}: several of its columns are called {twice[0]}: rename or remove all but one.")
     return Columns(**found)  # type: ignore[arg-type]
 
 

@@ -105,13 +105,14 @@ def _rows_of_table(path: pathlib.Path) -> tuple[list[Row], bool]:
         columns = named_classes.columns(str(path), names)
         places = {role: names.index(name) for role, name in dataclasses.asdict(columns).items() if name is not None}
         rows: list[Row] = []
-        for number, cells in enumerate(reader, start=2):
+        for cells in reader:
             if not cells:
                 continue
+            where = f"{path}, line {reader.line_num}"
             if len(cells) != len(names) or any(not cells[place].strip() for place in places.values()):
-                raise errors.UserError(f"{path}, line {number}: {len(names)} cells are expected, and none empty.")
+                raise errors.UserError(f"{where}: {len(names)} cells are expected, and none empty.")
             client = cells[places["client"]].strip() if "client" in places else ""
-            part = "part" in places and named_classes.is_test(f"{path}, line {number}", [cells[places["part"]]])[0]
+            part = "part" in places and named_classes.is_test(where, [cells[places["part"]]])[0]
             picture = path.parent / cells[places["picture"]].strip().replace("\\", "/")
             rows.append((picture, client, cells[places["label"]].strip(), bool(part)))
     if not rows:
