@@ -312,16 +312,17 @@ def test_a_run_that_another_process_is_making_is_no_failure(sweep_of, tmp_path, 
     assert "Failed" not in said
 
 
-def test_a_run_that_another_process_has_finished_in_the_meantime_is_finished_in_the_table(sweep_of, monkeypatch):
-    made = sweep_of("[grid]\nseed = [1, 2]\n")
-    fails = "import pathlib, sys; pathlib.Path(sys.argv[1]).touch(); sys.exit(sys.argv[2])"
-    finished = [made.runs[0].directory.path / "summary.json", made.directory / "sign"]
-    finished[0].parent.mkdir(parents=True)
-    in_use = f"Error: runs/x {run_writer.IN_USE} (12): wait for it."
-    commands = iter([sys.executable, "-c", fails, str(path), in_use] for path in reversed(finished))
-    monkeypatch.setattr(made, "_command", lambda run: next(commands))
+def test_the_state_of_a_run_is_that_of_its_directory_at_the_end(sweep_of, monkeypatch):
+    made = sweep_of("[grid]\nseed = [1, 2, 3]\n")
+    (theirs := made.runs[0].directory.path / "summary.json").parent.mkdir(parents=True)
+    fails = f"import pathlib, sys; pathlib.Path(sys.argv[1]).touch(); sys.exit('{run_writer.IN_USE}')"
+    # Another process makes the first two and finishes one. The third has another directory than when the sweep began.
+    commands = iter([["-c", fails, str(theirs.with_name("a"))], ["-c", fails, str(theirs)], ["-c", "pass"]])
+    monkeypatch.setattr(made, "_command", lambda run: [sys.executable, *next(commands)])
     made.start()
-    assert [(run.status, bool(run.error)) for run in made.runs] == [("finished", False), ("in progress", True)]
+    assert [run.status for run in made.runs] == ["finished", "in progress", "failed"]
+    assert made.runs[0].error == ""
+    assert "changed after the sweep began: run the same command again" in made.runs[2].error
 
 
 def test_a_run_waits_for_one_under_way_that_will_have_its_rounds(sweep_of):

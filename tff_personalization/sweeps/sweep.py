@@ -186,8 +186,14 @@ class Sweep:
         run = self.runs[ended.key - 1]
         if run_writer.IN_USE in ended.error:
             run.status, run.error = IN_PROGRESS, f"another process is making it, in {run.directory.path}"
-        else:
+        elif ended.error or run.directory.finished:
             run.status, run.error = "failed" if ended.error else "finished", ended.error
+        else:
+            run.status = "failed"
+            run.error = (
+                f"it is not in {run.directory.path}, because a plugin or a file of client ids changed after the sweep "
+                "began: run the same command again"
+            )
         if self._at_once > 1:
             why = f": {run.error}" if run.error else ""
             self._say(f"{self._name(ended.key)} {run.status} after {ended.seconds:.0f} s{why}")
