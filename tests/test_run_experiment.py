@@ -267,7 +267,7 @@ def test_a_finished_run_that_did_not_keep_the_models_that_are_asked_for_says_so(
     assert not caplog.messages
     directory = run(rounds=4, rounds_per_model=1)
     assert caplog.messages == [
-        f"{directory} has computed 4 rounds and kept the models of rounds 2, 4 only: for those of "
+        f"{directory} has computed 4 rounds and kept the models of rounds 2, 4 only: to keep those of "
         "--rounds_per_model=1, give another --run_name."
     ]
 
