@@ -250,6 +250,7 @@ TABLES: dict[str, Callable[[], str]] = {
         study_tables.search_femnist,
         study_tables.chosen_femnist,
         study_tables.comparison_femnist,
+        study_tables.second_best_femnist,
     )
 }
 
