@@ -51,7 +51,7 @@ def main(argv: list[str]) -> int:
 
         with interruption.Interruption():
             return 0 if search.sweep_of(flags.FLAGS).run() else 1
-    for name in ("scale", "sweep_runs_at_once", "sweep_stop_on_failure"):
+    for name in config.OF_SWEEPS[1:]:  # all but --sweep itself
         if not flags.FLAGS[name].using_default_value:
             raise errors.UserError(f"--{name} has no effect without --sweep: remove it.")
     experiment = config.from_flags(flags.FLAGS)

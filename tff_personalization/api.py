@@ -49,7 +49,7 @@ def run(**settings: Any) -> finished_run.FinishedRun:
         UserError: a setting is unknown, out of range or unread, or the data cannot be used.
         KeyboardInterrupt: Ctrl-C was pressed. All results so far are saved.
     """
-    for name in ("sweep", "scale", "sweep_runs_at_once", "sweep_stop_on_failure"):
+    for name in config.OF_SWEEPS:
         if name in settings:
             raise errors.UserError(
                 f"{name} is for many runs: make them with the command, run_experiment.py --sweep=FILE."

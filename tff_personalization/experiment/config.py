@@ -19,6 +19,8 @@ from tff_personalization.tasks import federated_data, registry
 
 G = TypeVar("G", bound=Group)
 
+OF_SWEEPS = ("sweep", "scale", "sweep_runs_at_once", "sweep_stop_on_failure")
+"""The flags of a sweep, which are not settings of its runs."""
 _LONGEST_NAME = 240  # of a run: file systems allow 255 bytes
 
 
@@ -30,7 +32,7 @@ def define_flags(flag_values: flags.FlagValues = flags.FLAGS) -> None:
     """
     for name, setting in settings_lib.all_flags().items():
         define_flag(name, setting, flag_values)
-    # Not settings of a run:
+    # OF_SWEEPS:
     text = "[run] TOML file with the flags of many runs (docs/sweeps.md)."
     flags.DEFINE_string("sweep", "", text, flag_values=flag_values)
     text = "[run] Size of the sweep, if its file has several: small reads its [scale.small]."

@@ -7,7 +7,6 @@ import math
 from collections.abc import Mapping
 
 import numpy as np
-import pandas as pd
 import tensorflow as tf
 
 from tff_personalization import errors
@@ -33,7 +32,7 @@ def pack(arrays: Mapping[str, np.ndarray]) -> np.ndarray:
     return np.concatenate([part.reshape(len(part), -1) for part in parts], axis=1)
 
 
-def check_integers(name: str, array: np.ndarray | pd.Series) -> None:
+def check_integers(name: str, array: np.ndarray) -> None:
     """Raises UserError, with the name, if an integer is too large for float32 to hold."""
     low, high = (int(array.min()), int(array.max())) if array.dtype.kind in "iu" and array.size else (0, 0)
     if max(-low, high) > _LARGEST:

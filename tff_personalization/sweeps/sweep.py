@@ -30,10 +30,7 @@ IN_PROGRESS = "in progress"
 """The status of a run that another process is making."""
 _PROGRAM = pathlib.Path(__file__).parents[2] / "run_experiment.py"
 # Flags of the sweep as a whole, not of its runs.
-_OF_THE_SWEEP = (
-    *("sweep", "scale", "sweep_runs_at_once", "sweep_stop_on_failure"),
-    *("plugin", "flagfile", "output_dir", "run_name"),
-)
+_OF_THE_SWEEP = (*config_lib.OF_SWEEPS, "plugin", "flagfile", "output_dir", "run_name")
 _NAMES_ITSELF = "a sweep names its runs itself: remove it"
 _FIGURES = ("initial_accuracy_mean", "personalized_accuracy_mean", "gain_mean", "share_hurt", "wall_seconds")
 

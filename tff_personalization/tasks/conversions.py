@@ -193,7 +193,7 @@ def _numbers(frame: pd.DataFrame, columns: Sequence[Column]) -> np.ndarray:
                 f"the column {column!r} has values that are not numbers ({error}): convert them, as with "
                 "pandas.get_dummies."
             ) from error
-        named_inputs.check_integers(f"the column {column!r}", values)
+        named_inputs.check_integers(f"the column {column!r}", values.to_numpy())
     return numbers
 
 
