@@ -31,7 +31,7 @@ UNDECIDED, FEW_SEEDS = "undecided", f"fewer than {inference.LEAST_SEEDS} seeds"
 _COSTS = ("all visits", "down", "up", "kept")  # columns
 _FAR = 4  # times the median variance
 _LONGEST = 32  # characters of the settings in a label
-_NOT_SHOWN = {*identity.WITHOUT_EFFECT_ON_NUMBERS, "method", "seed", "strategies"}
+_NOT_SHOWN = {*identity.WITHOUT_EFFECT_ON_NUMBERS, "method", "model", "seed", "strategies"}
 
 
 def worst_mean(accuracies: np.ndarray, of: runs_lib.Metric) -> float:
@@ -47,7 +47,8 @@ def compare(runs: Sequence[runs_lib.Run]) -> pd.DataFrame:
     Then follows the reference over the seeds of other rows, once for each such set of seeds.
 
     Returns:
-        method; settings (flags that differ from the reference's, or else from those of another row of the method);
+        method; network, if it is not the reference's; settings (flags that differ from the reference's, or else from
+        those of another row of the method);
         strategy; seeds (their number) and which_seeds (in words); initial_accuracy and personalized_accuracy, after all
         epochs, with their standard deviations over clients; difference to the reference's personalized accuracy,
         positive where it is better, with difference_low and difference_high, and `judged`, its verdict; share_hurt;
@@ -127,12 +128,12 @@ def _judge(rows: list[dict], margin: float) -> None:
 
 def _tell_apart(rows: list[dict]) -> None:
     """Adds to rows of one method and the same settings, but of different runs, the flags in which these differ."""
-    alike: dict[tuple[str, str], dict[str, runs_lib.Run]] = {}
+    alike: dict[tuple[str, ...], dict[str, runs_lib.Run]] = {}
     for row in rows:
         identity_of_row = compare_runs.settings_without_seed(row["first"], ["strategies"])
-        alike.setdefault((row["method"], row["settings"]), {})[identity_of_row] = row["first"]
+        alike.setdefault((row["method"], row["network"], row["settings"]), {})[identity_of_row] = row["first"]
     for row in rows:
-        others = alike[row["method"], row["settings"]].values()
+        others = alike[row["method"], row["network"], row["settings"]].values()
         flags_of_row = [flag for other in others for flag in _different(row["first"], other)]
         row["settings"] = " ".join([*filter(None, [row["settings"]]), *dict.fromkeys(flags_of_row)])
 
@@ -152,8 +153,8 @@ def row_labels(table: pd.DataFrame) -> list[str]:
     """A label of each row: its method, with settings, cut if long, and strategy where another row of it has others."""
     labels = []
     for _, row in table.iterrows():
-        same = table[table["method"] == row["method"]]
-        parts = [names.method(row["method"])]
+        same = table[(table["method"] == row["method"]) & (table["network"] == row["network"])]
+        parts = [names.method(row["method"], row["network"])]
         if same["settings"].nunique() > 1:
             parts.append(row["settings"] if len(row["settings"]) <= _LONGEST else f"{row['settings'][: _LONGEST - 1]}…")
         if same["strategy"].nunique() > 1:
@@ -190,11 +191,14 @@ def render(table: pd.DataFrame, form: str, without: Sequence[str] = ()) -> str:
         note += " Participants: mean accuracy of participants, with the strategy."
     if "own model" in cells:
         note += " Own model: their mean accuracy with the model that each keeps, as old as its last round."
-    if {"examples", *_COSTS} <= {*cells}:
+    if "all visits" in cells:
         note += (
             " Examples: visits (uses of an example) in local steps. All visits: also those outside of local steps, "
-            "such as head epochs, second batches, full gradients and losses that choose a cluster. Down, up: what a "
-            "client receives and sends in a round. Kept: what a client keeps until its next round."
+            "such as head epochs, second batches, full gradients and losses that choose a cluster."
+        )
+    if "down" in cells:
+        note += (
+            " Down, up: what a client receives and sends in a round. Kept: what a client keeps until its next round."
         )
     if "wall time (s)" in cells:
         note += f" {costs.WALL_TIME_NOTE}"
@@ -232,8 +236,10 @@ def _row(group: dict[int, runs_lib.Run], strategy: str, reference: dict[int, run
         )
         spent.append(costs.of(run))
     first, first_of_reference = next(iter(group.values())), next(iter(reference.values()))
+    network, usual_network = (run_labels.settings(run).get("model", "") for run in (first, first_of_reference))
     return {
         "method": first.config["method"],
+        "network": "" if network == usual_network else network,
         "settings": " ".join(_different(first, first_of_reference)),
         "first": first,
         "strategy": strategy,
@@ -308,7 +314,7 @@ def _readable(row: pd.Series) -> dict[str, str]:
 
     difference = f"{row['difference']:+.3f} [{row['difference_low']:+.3f}, {row['difference_high']:+.3f}]"
     return {
-        "method": names.method(row["method"]),
+        "method": names.method(row["method"], row["network"]),
         "settings": row["settings"],
         "strategy": names.strategy(row["strategy"]),
         "seeds": row["which_seeds"],

@@ -60,6 +60,9 @@ TASKS = {
     "cifar100": "CIFAR-100",
     "stackoverflow": "next word",
 }
+NETWORKS = {
+    "cnn_group_norm": "group normalization",
+}
 OPTIMIZERS = {
     "sgd": "SGD",
     "adam": "Adam",
@@ -70,9 +73,14 @@ OPTIMIZERS = {
 }
 
 
-def method(name: str) -> str:
-    """The name of a method, or of its stage, in pictures. A plugin's name is not changed."""
-    return METHODS.get(name, name)
+def method(name: str, network: str = "") -> str:
+    """The name of a method, or of its stage, in pictures. A plugin's name is not changed.
+
+    Args:
+        name: the method.
+        network: the network that it trains, if the name shall say that too.
+    """
+    return ", ".join(filter(None, [METHODS.get(name, name), NETWORKS.get(network, network)]))
 
 
 def strategy(name: str) -> str:

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from analysis import accuracy_by_bytes, compare_methods, costs, method_differences, style
+from analysis import accuracy_by_bytes, compare_methods, costs
 from analysis import runs as runs_lib
 from tff_personalization import metrics
 from tff_personalization.errors import UserError
@@ -147,43 +147,6 @@ def test_accuracy_is_drawn_against_the_bytes_of_each_method(make_run):
     assert [text.get_text() for text in figure.axes[0].texts] == ["FedAvg", "SCAFFOLD (participants 0.60)"]
 
 
-def test_differences_are_drawn_with_their_intervals_and_verdicts_the_best_at_the_top(make_run):
-    """A method far ahead in three seeds, one far behind in three, and one with a single seed."""
-    directories = []
-    for method, shift, seeds in (
-        ("fed_avg", 0, (1, 2, 3)),
-        ("scaffold", 0.2, (1, 2, 3)),
-        ("maml", -0.2, (1, 2, 3)),
-        ("reptile", 0.05, (1,)),
-    ):
-        for seed in seeds:
-            directory = make_run(f"{method}_{seed}", seed=seed, method=method, strategies=["fine_tuning"])
-            table = pd.read_csv(directory / "clients.csv")
-            table["accuracy"] = 0.4 + 0.2 * table["accuracy"] + shift * table["epoch"] / 5
-            table.to_csv(directory / "clients.csv", index=False)
-            directories.append(directory)
-    runs = runs_lib.read_all(directories)
-    figure = method_differences.plot(runs)
-    axes, table = figure.axes[0], compare_methods.compare(runs).set_index("method")
-    labels = [text.get_text() for text in axes.get_yticklabels()]
-    assert (labels[0], labels[-1]) == ("MAML", "SCAFFOLD")  # from below
-    drawn = {colour: line for line in axes.lines for colour in [line.get_color()] if line.get_marker() != "None"}
-    for method, label, colour in (
-        ("scaffold", "SCAFFOLD", style.GREEN),
-        ("maml", "MAML", style.VERMILLION),
-        ("reptile", "Reptile", style.GREY),
-    ):
-        assert drawn[colour].get_xdata() == table["difference"][method]
-        assert labels[drawn[colour].get_ydata()[0]] == label
-    assert drawn[style.GREEN].get_xdata() == pytest.approx(0.2, abs=0.01)
-    assert drawn[style.GREY].get_markerfacecolor() == "white"
-    intervals = {tuple(segment[:, 0]) for lines in axes.collections for segment in lines.get_segments()}
-    rows = table[table["judged"] != compare_methods.REFERENCE]
-    assert intervals == set(zip(rows["difference_low"], rows["difference_high"], strict=True))
-    with pytest.raises(runs_lib.NotRecordedError, match="nothing to compare"):
-        method_differences.plot(runs[:3])
-
-
 def test_a_strategy_on_the_references_models_keeps_its_own_variance_whatever_seeds_it_has(make_run):
     """The strategy of seeds 2 to 4, and methods that vary over seeds, as it does not."""
     directories = []
@@ -201,53 +164,33 @@ def test_a_strategy_on_the_references_models_keeps_its_own_variance_whatever_see
     assert row["difference_high"] - row["difference_low"] < 0.1
 
 
-def test_an_interval_several_times_as_wide_as_most_does_not_hide_the_others():
-    others = pd.DataFrame(
-        [(0.01, 0, 0.02), (-0.01, -0.02, 0), (0.02, 0.01, 0.03), (-0.05, -0.9, 0.8)],
-        columns=["difference", "difference_low", "difference_high"],
-    )
-    low, high = method_differences.limits(others)
-    assert -0.03 < low < -0.02
-    assert 0.03 < high < 0.04
-
-
-def test_the_end_of_an_interval_outside_the_plot_is_an_arrow_with_the_number_if_the_mark_is_outside_too(make_run):
-    directories = []
-    for method, spread in (("fed_avg", 0), ("scaffold", 0.01), ("maml", 0.01), ("reptile", 0.2)):
-        for seed in (1, 2, 3):
-            directory = make_run(f"{method}_{seed}", seed=seed, method=method, strategies=["fine_tuning"])
-            table = pd.read_csv(directory / "clients.csv")
-            table["accuracy"] = 0.4 + 0.2 * table["accuracy"] + spread * (seed - 3.5) * table["epoch"] / 5
-            table.to_csv(directory / "clients.csv", index=False)
-            directories.append(directory)
-    axes = method_differences.plot(runs_lib.read_all(directories)).axes[0]
-    arrows = {line.get_marker(): line for line in axes.lines if line.get_marker() in "<>"}
-    labels = [text.get_text() for text in axes.get_yticklabels()]
-    assert {marker: (line.get_xdata()[0], labels[line.get_ydata()[0]]) for marker, line in arrows.items()} == {
-        "<": (axes.get_xlim()[0], "Reptile"),
-        ">": (axes.get_xlim()[1], "Reptile"),
-    }
-    assert [text.get_text() for text in axes.texts] == ["-0.300"]
-
-
 def test_labels_of_rows_have_what_differs_between_rows_of_a_method():
     table = pd.DataFrame(
         [
-            ("fed_avg", "", "fine_tune"),
-            ("fed_avg", "", "ditto"),
-            ("reptile", "--server_optimizer=adam --local_steps=10", "fine_tune"),
-            ("reptile", "--local_steps=5", "fine_tune"),
-            ("maml", "--local_steps=5", "fine_tune"),
+            ("fed_avg", "", "", "fine_tune"),
+            ("fed_avg", "", "", "ditto"),
+            ("fed_avg", "cnn_group_norm", "--local_steps=5", "fine_tune"),
+            ("reptile", "", "--server_optimizer=adam --local_steps=10", "fine_tune"),
+            ("reptile", "", "--local_steps=5", "fine_tune"),
+            ("maml", "", "--local_steps=5", "fine_tune"),
         ],
-        columns=["method", "settings", "strategy"],
+        columns=["method", "network", "settings", "strategy"],
     )
     assert compare_methods.row_labels(table) == [
         "FedAvg · fine-tuning",
         "FedAvg · Ditto, personal step",
+        "FedAvg, group normalization",
         "Reptile --server_optimizer=adam --local…",
         "Reptile --local_steps=5",
         "MAML",
     ]
+
+
+def test_a_row_names_its_network_if_it_is_not_the_reference_s(make_run):
+    runs = [make_run(network, flags={"model": network}, given={"model": network}) for network in ("cnn", "mine")]
+    table = compare_methods.compare(runs_lib.read_all(runs))
+    assert table[["network", "settings"]].to_numpy().tolist()[-1] == ["mine", ""]
+    assert "| Personalized FedAvg, mine |" in compare_methods.render(table, "markdown")
 
 
 def test_a_row_has_the_default_of_a_flag_that_only_the_reference_was_given(make_run):

@@ -19,6 +19,8 @@ MEDIUM = RESULTS / "paper-medium.zip"
 COMPARISON = RESULTS / "comparison-femnist.zip"
 SEARCH = RESULTS / "comparison-femnist-search.zip"
 SECOND_BEST = RESULTS / "comparison-femnist-second-best.zip"
+# The bytes of a round are in another table, `tables.costs`.
+_NOT_IN_COMPARISON = ["settings", "down", "up", "kept", "wall time (s)"]
 _SEARCHED = (
     "client_learning_rate",
     "base_learning_rate",
@@ -208,9 +210,9 @@ def search_femnist() -> str:
 
 def chosen_femnist() -> str:
     """The settings that validation clients chose for each method on Federated EMNIST whose row is finished."""
-    rows, compared = [], {run.config["method"] for run in runs.read_all([COMPARISON])}
-    for (method, model), trials in sorted(_trials().items()):
-        if method not in compared:  # its row is not finished
+    rows, compared = [], {_trained(run) for run in runs.read_all([COMPARISON])}
+    for (method, network), trials in sorted(_trials().items()):
+        if (method, network) not in compared:  # its row is not finished
             continue
         tried: dict[int, dict[str, float]] = {}  # accuracy by rounds and settings
         for run in trials:
@@ -223,7 +225,7 @@ def chosen_femnist() -> str:
         spread = f"{min(first.values()):.3f} to {max(first.values()):.3f}"
         rows.append(
             {
-                "method": names.method(method) + (f", `{model}`" if model else ""),
+                "method": names.method(method, network),
                 "chosen": f"`{chosen}`",
                 f"personalized accuracy, {max(tried)} rounds": f"{last[chosen]:.3f}",
                 f"all points, {min(tried)} rounds": spread,
@@ -237,14 +239,19 @@ def _trials() -> dict[tuple[str, str], list[runs.Run]]:
     """The trials by method and network; "" is the network of the comparison."""
     trials: dict[tuple[str, str], list[runs.Run]] = {}
     for run in runs.read_all([SEARCH]):
-        trials.setdefault((run.config["method"], run.config["given"].get("model", "")), []).append(run)
+        trials.setdefault(_trained(run), []).append(run)
     return trials
+
+
+def _trained(run: runs.Run) -> tuple[str, str]:
+    """A run's method, and its network if that is not the usual one of the comparison."""
+    return run.config["method"], run.config["given"].get("model", "")
 
 
 def comparison_femnist() -> str:
     """Methods and strategies compared on Federated EMNIST, as far as their runs are finished."""
     table = compare_methods.compare(compare_methods.reference_first(runs.read_all([COMPARISON])))
-    return compare_methods.render(table, "markdown", ["settings", "wall time (s)"])
+    return compare_methods.render(table, "markdown", _NOT_IN_COMPARISON)
 
 
 def second_best_femnist() -> str:
@@ -253,7 +260,7 @@ def second_best_femnist() -> str:
     every = compare_methods.reference_first([*of_fed_avg, *runs.read_all([SECOND_BEST])])
     table = compare_methods.compare([run for run in every if run.config["flags"]["model"] == "cnn"])
     table = table[table["strategy"] == "fine_tune"]
-    return compare_methods.render(table, "markdown", ["settings", "verdict", "wall time (s)"])
+    return compare_methods.render(table, "markdown", ["verdict", *_NOT_IN_COMPARISON])
 
 
 def _verdicts(records: pathlib.Path) -> str:

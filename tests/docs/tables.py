@@ -210,7 +210,7 @@ def costs() -> str:
         method, _, network = str(name).partition("-")
         pooled = all_methods.get(method).pooled  # has no clients
         shown = {
-            "method": names.method(method) + (", group normalization" if network else ""),
+            "method": names.method(method, network),
             "processor time": f"{row['processor time']:.2f} ({row['least']:.2f}–{row['most']:.2f})",
             "all visits": f"{row['visits']:.2f}",
         }
