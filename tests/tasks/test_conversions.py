@@ -143,7 +143,11 @@ ARRAYS = {"x": np.zeros((4, 1)), "y": [0, 1, 1, 0], "client": [*"abab"], "classe
         ({"x": {"a": np.zeros((4, 1)), "b": [*"abab"]}}, r"x\['b'\] has values such as 'a': give numbers"),
         ({"x": {"a": [[1, 2], [3], [4], [5]]}}, r"x\['a'\] is not an array"),
         ({"client": "a"}, "client has 1 entries and y has 4"),
-        ({"client": [b"\xff"] * 4}, r"client has the name b'\\xff', which is not UTF-8: decode it"),
+        ({"client": [b"\xff"] * 4}, r"client: the client b'\\xff' has a name that is not UTF-8: decode it"),
+        *[
+            ({name: np.ma.masked_array(ARRAYS[name], [True, False, False, False])}, f"{name} has masked values: fill")
+            for name in ("x", "y", "client")
+        ],
     ],
 )
 def test_arrays_that_do_not_fit_are_refused_by_the_name_of_the_argument(changes, hint):
@@ -162,6 +166,10 @@ def test_one_column_of_labels_that_apply_or_not():
 def test_names_of_clients_as_bytes_are_decoded(dtype):
     names = np.array([name.encode() for name in ("Zoë", "a", "Zoë", "a")], dtype)
     assert conversions.from_arrays(**ARRAYS | {"client": names}).clients == ("Zoë", "a")
+
+
+def test_clients_whose_numbers_pandas_made_floats_have_the_names_of_the_integers():
+    assert conversions.from_arrays(**ARRAYS | {"client": [1.0, 2.5, 1.0, 12.0]}).clients == ("1", "12", "2.5")
 
 
 def test_client_data_of_tff_becomes_an_archive_with_both_parts():

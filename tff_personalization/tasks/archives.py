@@ -10,8 +10,11 @@ from typing import Any, Self
 
 import numpy as np
 
+from tff_personalization import errors
+
 IMAGE_SHAPE = (28, 28)
 CLASSES = tuple("0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz")
+_FLOATS_ROUND = 2.0**53  # float64 represents all integers below this one
 
 
 @dataclasses.dataclass(frozen=True)
@@ -141,6 +144,28 @@ class CharacterArchive(Archive):
     @property
     def labels(self) -> np.ndarray:
         return self.y
+
+
+def client_name(where: str, value: Any) -> str:
+    """The name of a client as text. A whole number that pandas made a float is named as the integer that it was.
+
+    Args:
+        where: the data's name in errors.
+        value: the name, as in the data.
+
+    Raises:
+        UserError: it is missing, or is bytes that are not UTF-8.
+    """
+    if value is None or value != value:
+        raise errors.UserError(f"{where}: an example has no client: name its client, or leave the example out.")
+    if isinstance(value, float) and value.is_integer():
+        return str(int(value)) if abs(value) < _FLOATS_ROUND else f"{value:e}"  # `sources.load` refuses the latter
+    if not isinstance(value, bytes):
+        return str(value)
+    try:
+        return value.decode()
+    except UnicodeDecodeError as error:
+        raise errors.UserError(f"{where}: the client {value!r} has a name that is not UTF-8: decode it.") from error
 
 
 def split_by_client(labels: np.ndarray, client: np.ndarray, rng: np.random.Generator) -> np.ndarray:

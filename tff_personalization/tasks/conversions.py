@@ -55,7 +55,9 @@ def from_arrays(
 
 
 def _array(name: str, values: Any) -> np.ndarray:
-    """The values as an array. Raises UserError, with the name of the argument, if they are none."""
+    """The values as an array. Raises UserError, with the name of the argument, if they are none or some are masked."""
+    if np.ma.is_masked(values):
+        raise errors.UserError(f"{name} has masked values: fill them, or leave their examples out.")
     try:
         return np.atleast_1d(np.asarray(values))
     except ValueError as error:  # lists of different lengths
@@ -63,13 +65,10 @@ def _array(name: str, values: Any) -> np.ndarray:
 
 
 def _text(names: np.ndarray) -> np.ndarray:
-    """Names as text. Raises UserError if they are bytes that are not UTF-8."""
-    if names.dtype.kind not in "SO":
+    """Names as text. Raises UserError if they cannot be names."""
+    if names.dtype.kind not in "SOf":
         return names.astype(str)
-    try:
-        return np.array([name.decode() if isinstance(name, bytes) else str(name) for name in names.ravel()], str)
-    except UnicodeDecodeError as error:
-        raise errors.UserError(f"client has the name {error.object!r}, which is not UTF-8: decode it.") from error
+    return np.array([archives.client_name("client", name) for name in names.ravel().tolist()], str)
 
 
 def _check_arrays(

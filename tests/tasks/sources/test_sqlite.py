@@ -1,4 +1,5 @@
 import contextlib
+import functools
 import os
 import sqlite3
 
@@ -236,6 +237,27 @@ def test_a_database_of_another_form_is_refused(tmp_path, statement, name):
     with sqlite3.connect(path) as connection:
         connection.execute(statement)
     small_files.refusal(_load, path, names=[path, name])
+
+
+@pytest.mark.parametrize(
+    ("name", "said"), [("NULL", "has no client"), ("x'ff'", r"the client b'\xff' has a name that is")]
+)
+def test_a_client_without_a_name_of_text_is_refused(name, said, tmp_path):
+    path = small_files.write_sqlite(tmp_path / "a.sqlite", small_files.sqlite_rows())
+    with contextlib.closing(sqlite3.connect(path)) as connection:
+        connection.executescript(
+            f"UPDATE examples SET client_id = {name}; UPDATE client_metadata SET client_id = {name}"
+        )
+    small_files.refusal(_load, path, names=[path, said])
+
+
+def test_a_database_that_is_being_written_is_not_called_damaged(tmp_path, monkeypatch):
+    path = small_files.write_sqlite(tmp_path / "a.sqlite", small_files.sqlite_rows())
+    monkeypatch.setattr(sqlite3, "connect", functools.partial(sqlite3.connect, timeout=0))
+    with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as connection:
+        connection.execute("BEGIN EXCLUSIVE")
+        message = small_files.refusal(_load, path, names=[path, "database is locked: close the program that writes"])
+    assert "delete" not in message
 
 
 def test_reading_does_not_change_the_file(tmp_path):

@@ -174,7 +174,7 @@ def _add(
     for start in range(0, len(labels), _BATCH):
         part = slice(start, start + _BATCH)
         mapped = np.array([codes[label] for label in labels[part].tolist()], np.int32)
-        names = [str(writer) for writer in np.asarray(writers[part]).tolist()]
+        names = [archives.client_name(where, writer) for writer in np.asarray(writers[part]).tolist()]
         gathered.add(names, gathering.to_bytes(where, np.asarray(images[part])), mapped, is_test)
         bar.update(len(mapped))
 

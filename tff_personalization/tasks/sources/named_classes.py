@@ -48,18 +48,24 @@ def columns(where: str, names: Sequence[str]) -> Columns:
     """The columns of a table, found by its column names.
 
     Raises:
-        UserError: it has no pictures or no labels, or two of these columns have the same name.
+        UserError: it has no pictures or no labels, or several columns that can be one of these.
     """
-    plain = [name.strip().lower() for name in names]
-    lower = dict(zip(plain, names, strict=True))
-    found = {role: next((lower[name] for name in choices if name in lower), None) for role, choices in _COLUMNS.items()}
-    for role in ("picture", "label"):
-        if found[role] is None:
+    found = {}
+    for role, choices in _COLUMNS.items():
+        places = {name: choices.index(plain) for name in names if (plain := name.strip().lower()) in choices}
+        fitting = sorted(filter(places.__contains__, names), key=places.__getitem__)
+        if role == "picture":  # a table of pictures may also have their paths
+            fitting = [name for name in fitting if places[name] == places[fitting[0]]]
+        if len(fitting) > 1:
             raise errors.UserError(
-                f"{where}: none of its columns ({', '.join(names)[:200]}) is the {role}: call it {_COLUMNS[role][0]}."
+                f"{where}: several of its columns can be the {role} ({', '.join(fitting)}): rename or remove all but "
+                "one."
             )
-    if twice := [name for name in found.values() if name is not None and plain.count(name.strip().lower()) > 1]:
-        raise errors.UserError(f"{where}: several of its columns are called {twice[0]}: rename or remove all but one.")
+        if not fitting and role in ("picture", "label"):
+            raise errors.UserError(
+                f"{where}: none of its columns ({', '.join(names)[:200]}) is the {role}: call it {choices[0]}."
+            )
+        found[role] = fitting[0] if fitting else None
     return Columns(**found)  # type: ignore[arg-type]
 
 
@@ -116,14 +122,19 @@ def indices(where: str, values: Sequence[Any], names: Sequence[str] | None, clas
 def classes_of(where: str, names: set[str]) -> Mapping[str, int]:
     """The index of each class by its name: the character itself, its index from 0 to 61, or its ASCII code in hex.
 
-    Names are read as hex codes, as in NIST's own folders, if all of them are codes of characters. Names such as
-    upper_A, lower_a and a_lower say the case, for file systems that do not distinguish it.
+    Names are read as hex codes, as in NIST's own folders, if all of them are codes of characters, and not all are
+    indices. Names such as upper_A, lower_a and a_lower say the case, for file systems that do not distinguish it.
 
     Raises:
-        UserError: a name is none of these.
+        UserError: a name is none of these, or all can be codes and indices.
     """
     in_hex = {f"{ord(name):02x}": index for index, name in enumerate(archives.CLASSES)}
     if names and all(len(name) == 2 and name.lower() in in_hex for name in names):
+        if all(name.isdigit() and int(name) < len(archives.CLASSES) for name in names):
+            raise errors.UserError(
+                f"{where}: the classes {', '.join(sorted(names))} can be indices (0 to 61) or hexadecimal ASCII codes: "
+                "call them by their characters (0-9, A-Z, a-z)."
+            )
         return {name: in_hex[name.lower()] for name in names}
     found = {}
     for name in names:

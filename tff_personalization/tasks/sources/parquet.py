@@ -7,10 +7,12 @@
 A data set is one file, a folder of shards, or a folder that `datasets` saved with `save_to_disk`.
 """
 
+import collections
 import itertools
 import json
 import pathlib
-from collections.abc import Collection, Iterator
+import re
+from collections.abc import Collection, Iterable, Iterator
 from typing import Any
 
 import numpy as np
@@ -21,6 +23,7 @@ from tff_personalization.tasks.sources import forms, gathering, named_classes, p
 
 _KIND = "a Parquet or Arrow file"
 _BATCH = 2048
+_SHARD = re.compile(r"(.+)-\d{5}-of-(\d{5})")
 INSTALL = "pip install --no-deps pyarrow==21.0.0"
 
 
@@ -35,7 +38,19 @@ def load(options: sources.SourceOptions) -> archives.CharacterArchive:
         for file, part in gathering.files_of(options.client_data, forms.PARQUET).items()
         if file.name in _saved_beside(file)
     }
+    if pathlib.Path(options.client_data).is_dir():
+        _refuse_missing(files)
     return gathering.cached(options, lambda allocate: _read(options, files, allocate), files)
+
+
+def _refuse_missing(files: Iterable[pathlib.Path]) -> None:
+    """Raises UserError if the names of files, such as train-00000-of-00002.parquet, say that one is missing."""
+    named = [(file.parent, found) for file in files if (found := _SHARD.match(file.name))]
+    for (stem, whole), count in collections.Counter((folder / of[1], int(of[2])) for folder, of in named).items():
+        if count < whole:
+            raise errors.UserError(
+                f"{stem}: {count} of its {whole} files are there: get the others, or give the path of one file."
+            )
 
 
 def _read(
@@ -67,7 +82,9 @@ def _read(
                     if any(value is None for values in rows.values() for value in values):
                         raise errors.UserError(f"{file}: a row lacks {' or '.join(wanted)}: remove it.")
                     count = batch.num_rows
-                    clients = [str(value) for value in rows[columns.client]] if columns.client else [""] * count
+                    clients = [""] * count
+                    if columns.client:
+                        clients = [archives.client_name(str(file), value) for value in rows[columns.client]]
                     parts: bool | np.ndarray = is_test
                     if columns.part:
                         parts = named_classes.is_test(str(file), rows[columns.part])

@@ -33,7 +33,7 @@ def load(options: sources.SourceOptions) -> archives.Archive:
         description = sqlite.read_description(connection)
     parts: dict[tuple[str, str], list[bytes]] = collections.defaultdict(list)
     for (split, client, _), snippet in zip(rows, _parse(path, [proto for *_, proto in rows]), strict=True):
-        parts[str(split), str(client)].append(snippet)
+        parts[str(split), archives.client_name(path, client)].append(snippet)
     if not parts.keys() <= metadata.keys():
         raise errors.UserError(f"{path} has examples that its client_metadata does not count: {sqlite.AGAIN}")
     sqlite.check_counts(path, metadata, {part: len(parts[part]) for part in metadata})

@@ -107,6 +107,8 @@ def open_database(path: str) -> Iterator[sqlite3.Connection]:
             yield connection
     except (sqlite3.Error, UnicodeDecodeError) as error:  # UnicodeDecodeError: a message quotes damaged text.
         reason = " ".join(str(error).split())
+        if getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_BUSY:
+            raise errors.UserError(f"{path}: {reason}: close the program that writes to it.") from error
         raise errors.UserError(
             f"{path} cannot be read as an SQLite database ({reason}): it is damaged, cut short or of another kind; "
             f"{AGAIN}"
@@ -134,7 +136,7 @@ def _read_metadata(path: str, connection: sqlite3.Connection) -> dict[tuple[str,
     for split, client, count in connection.execute("SELECT split_name, client_id, num_examples FROM client_metadata"):
         if not isinstance(count, int) or count < 0:
             raise errors.UserError(f"{path}: client_metadata gives client {client} {count!r} examples: {AGAIN}")
-        metadata[str(split), str(client)] += count
+        metadata[str(split), archives.client_name(path, client)] += count
     return metadata
 
 
@@ -192,7 +194,7 @@ def _read_examples(
     with gathering.bar_of(options, total) as bar:
         while chunk := rows.fetchmany(_CHUNK):
             done += len(chunk)
-            parts = [(str(split), str(client)) for split, client, _ in chunk]
+            parts = [(str(split), archives.client_name(path, client)) for split, client, _ in chunk]
             if done > total or not next_place.keys() >= set(parts):
                 raise errors.UserError(f"{path} has examples that its client_metadata does not count: {AGAIN}")
             places = []
