@@ -274,10 +274,25 @@ def test_a_table_without_pyarrow_names_the_command(tmp_path, monkeypatch):
     small_files.refusal(load, path, names=["pip install", f"pyarrow=={pyarrow.__version__}"])
 
 
-def test_two_columns_of_one_name_are_refused(tmp_path):
+def test_a_folder_that_lacks_one_of_its_numbered_files_is_refused(tmp_path):
+    path = written_forms.write("parquet", tmp_path)
+    (path / "train-00001-of-00002.parquet").unlink()
+    small_files.refusal(load, path, names=[path / "train", "1 of its 2 files are there", "give the path of one file"])
+    assert len(load(path / "train-00000-of-00002.parquet").labels) > 0
+
+
+def test_text_that_is_not_utf_8_is_refused_with_the_word(tmp_path):
     path = tmp_path / "x.csv"
-    path.write_text("path,client,label,Client\n0.png,a,0,b\n")
-    small_files.refusal(load, path, names=[path, "several of its columns are called", "rename or remove all but one"])
+    path.write_text("path,client,label\n0.png,J\u00fcrgen,0\n", encoding="latin-1")
+    small_files.refusal(load, path, names=[path, "save it as UTF-8"])
+
+
+def test_half_of_an_emoji_is_another_character(tmp_path):
+    said = {"x": ["\udc00" + "a" * 79], "y": ["b"]}  # as a window over JavaScript's characters begins
+    text = json.dumps({"users": ["A"], "num_samples": [1], "user_data": {"A": said}})
+    (tmp_path / "x.json").write_text(text)
+    x, _ = characters.to_sequences([b"\xff" * 3 + b"a" * 79 + b"b"])
+    np.testing.assert_array_equal(load_text(tmp_path / "x.json").x, x)
 
 
 def test_a_row_after_a_client_of_two_lines_is_named_by_its_line(tmp_path):

@@ -17,7 +17,7 @@ from tff_personalization import errors
 from tff_personalization.tasks import archive_cache, archives, references, sources
 from tff_personalization.tasks.sources import forms
 
-VERSION = 3
+VERSION = 4
 """Part of the cache key of all files of client data: raise it with every change of what is read."""
 
 PIXELS = archives.IMAGE_SHAPE[0] * archives.IMAGE_SHAPE[1]
@@ -280,7 +280,7 @@ def plain_damage(path: str | pathlib.Path, kind: str, *damages: type[BaseExcepti
         yield
     except caught as error:
         reason = " ".join(str(error).split())[:200] or type(error).__name__
-        raise errors.UserError(
-            f"{path} cannot be read as {kind} ({reason}): it is damaged, cut short or of another kind; get or make it "
-            "again."
-        ) from error
+        cause = "it is damaged, cut short or of another kind; get or make it again"
+        if isinstance(error, UnicodeDecodeError) and UnicodeDecodeError in damages:  # a text file
+            cause = "save it as UTF-8 text, or get it again"
+        raise errors.UserError(f"{path} cannot be read as {kind} ({reason}): {cause}.") from error

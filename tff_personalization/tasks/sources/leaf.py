@@ -217,4 +217,4 @@ def _text(where: str, data: dict[str, list]) -> list[bytes]:
         else:
             pieces.append([window, character])
         expected = window[1:] + character
-    return ["".join(piece).encode() for piece in pieces]
+    return ["".join(piece).encode(errors="surrogatepass") for piece in pieces]  # half of an emoji, as JavaScript cuts
