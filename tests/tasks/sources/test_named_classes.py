@@ -8,6 +8,7 @@ import pytest
 
 from tests.tasks.sources import small_files, written_forms
 from tff_personalization.tasks import sources
+from tff_personalization.tasks.sources import named_classes
 
 
 def load(path):
@@ -71,3 +72,4 @@ def test_names_of_classes_that_can_be_indices_or_codes_are_refused(tmp_path):
         folder.rename(path / f"{30 + number}")
     shutil.rmtree(path / "w0")
     small_files.refusal(load, path, names=[path, "the classes 30, 31, 32, 33 can be indices", "by their characters"])
+    assert named_classes.classes_of("the ten digits", {f"3{digit}" for digit in range(10)})["37"] == 7

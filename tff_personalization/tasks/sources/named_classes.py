@@ -31,6 +31,7 @@ _COLUMNS = {
     "part": ("split", "part", "subset"),
 }
 _CASE = "(?:upper|uppercase|capital|lower|lowercase|small|digit)"
+_NIST_DIGITS = {f"{ord(digit):02x}" for digit in archives.CLASSES[:10]}
 _WORDED = re.compile(f"{_CASE}[ _-]?([0-9A-Za-z])|([0-9A-Za-z])[ _-]{_CASE}")
 
 
@@ -122,15 +123,16 @@ def indices(where: str, values: Sequence[Any], names: Sequence[str] | None, clas
 def classes_of(where: str, names: set[str]) -> Mapping[str, int]:
     """The index of each class by its name: the character itself, its index from 0 to 61, or its ASCII code in hex.
 
-    Names are read as hex codes, as in NIST's own folders, if all of them are codes of characters, and not all are
-    indices. Names such as upper_A, lower_a and a_lower say the case, for file systems that do not distinguish it.
+    Names are read as hex codes, as in NIST's own folders, if all of them are codes of characters. If all of them are
+    also indices, they must be NIST's ten digits. Names such as upper_A, lower_a and a_lower say the case, for file
+    systems that do not distinguish it.
 
     Raises:
         UserError: a name is none of these, or all can be codes and indices.
     """
     in_hex = {f"{ord(name):02x}": index for index, name in enumerate(archives.CLASSES)}
     if names and all(len(name) == 2 and name.lower() in in_hex for name in names):
-        if all(name.isdigit() and int(name) < len(archives.CLASSES) for name in names):
+        if names != _NIST_DIGITS and all(name.isdigit() and int(name) < len(archives.CLASSES) for name in names):
             raise errors.UserError(
                 f"{where}: the classes {', '.join(sorted(names))} can be indices (0 to 61) or hexadecimal ASCII codes: "
                 "call them by their characters (0-9, A-Z, a-z)."
