@@ -75,6 +75,11 @@ def _check_arrays(
     xs: Mapping[str, np.ndarray], y: np.ndarray, client: np.ndarray, classes: Sequence[str], parts: np.ndarray
 ) -> None:
     """Raises UserError, with the name of the argument, if the arguments of `from_arrays` do not fit together."""
+    if not xs:
+        raise errors.UserError("x has no input: give at least one array.")
+    for name, array in {"client": client, "is_test": parts}.items():
+        if array.ndim != 1:
+            raise errors.UserError(f"{name} has shape {array.shape}: give one value for each example.")
     for name, array in {**xs, "client": client, "is_test": parts}.items():
         if len(array) != len(y):
             raise errors.UserError(f"{name} has {len(array)} entries and y has {len(y)}: give one for each example.")
@@ -87,8 +92,10 @@ def _check_arrays(
         raise errors.UserError(f"is_test has values such as {parts.flat[0]!r}: give true or false for each example.")
     _check_classes(classes)
     if y.dtype.kind == "f":
-        if not np.isfinite(y).all():
-            raise errors.UserError("y has values that are not finite: leave their examples out.")
+        with np.errstate(over="ignore"):
+            finite = np.isfinite(y.astype(np.float32))
+        if not finite.all():
+            raise errors.UserError("y has values that are not finite as float32: leave their examples out.")
     elif y.ndim == 1 and len(y) and not (y.min() >= 0 and y.max() < len(classes)):
         hint = "; a single label that applies (1) or not (0) needs y of shape (N, 1)" if len(classes) == 1 else ""
         raise errors.UserError(
@@ -186,7 +193,8 @@ def _numbers(frame: pd.DataFrame, columns: Sequence[Column]) -> np.ndarray:
         try:
             if values.dtype.kind in "mMc":  # times, which would become nanoseconds, and complex numbers
                 raise TypeError(values.dtype)
-            numbers[:, place] = values.to_numpy(np.float32)
+            with np.errstate(over="ignore"):  # `Task.check` refuses what is not finite
+                numbers[:, place] = values.to_numpy(np.float32)
         except (TypeError, ValueError) as error:
             raise errors.UserError(
                 f"the column {column!r} has values that are not numbers ({error}): convert them, as with "
