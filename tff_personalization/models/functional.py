@@ -75,6 +75,7 @@ class SeededModel(tff.learning.models.FunctionalModel):
         head: which weights (the last ones) make up the head, the part that maps features to logits.
         rest: which weights do not belong to the head.
         normalization: the places of the weights of normalization layers: scales and offsets.
+        dense_head: False if a head of the weights of a dense layer is not the last function of the network.
         to_keras: makes a Keras model of ordinary layers with the given weights; None if there is none.
         rebuilt: makes the network again, with the same weights, from the operations of another runtime; None if it has
             other operations.
@@ -92,6 +93,7 @@ class SeededModel(tff.learning.models.FunctionalModel):
         y_spec: tf.TensorSpec = LABELS,
         scoring: Scoring | None = None,
         normalization: Sequence[int] = (),
+        dense_head: bool = True,
         to_keras: Callable[[Sequence[np.ndarray]], tf.keras.Model] | None = None,
         rebuilt: "Callable[[Operations], SeededModel] | None" = None,
     ):
@@ -107,6 +109,7 @@ class SeededModel(tff.learning.models.FunctionalModel):
             y_spec: the type of their labels; by default one class for each example.
             scoring: as the attribute; by default one prediction for each example.
             normalization: as the attribute; by default no weights.
+            dense_head: as the attribute.
             to_keras: as the attribute.
             rebuilt: as the attribute.
         """
@@ -119,6 +122,7 @@ class SeededModel(tff.learning.models.FunctionalModel):
         self.head = slice(len(initial_weights) - head_size, None)
         self.rest = slice(self.head.start)
         self.normalization = tuple(normalization)
+        self.dense_head = dense_head
 
         @tf.function(autograph=False)
         def predict_on_batch(model_weights: tuple[Weights, Weights], x: tf.Tensor, training: bool) -> tf.Tensor:
@@ -180,7 +184,7 @@ def from_tff(
 def has_dense_head(model: SeededModel) -> bool:
     """Whether the head is one dense layer: a kernel (units, outputs) and a bias (outputs,)."""
     shapes = [weight.shape for weight in model.initial_weights[0][model.head]]
-    return len(shapes) == 2 and len(shapes[0]) == 2 and shapes[1] == shapes[0][1:]
+    return model.dense_head and len(shapes) == 2 and len(shapes[0]) == 2 and shapes[1] == shapes[0][1:]
 
 
 def without_head(model: SeededModel, weights: Weights) -> Weights:

@@ -16,6 +16,7 @@ NORMALIZATION = (tf.keras.layers.GroupNormalization, tf.keras.layers.LayerNormal
 """The layers with weights that normalize; `refuse` refuses batch normalization."""
 
 
+PROBABILITIES = {"softmax": tf.nn.softmax, "sigmoid": tf.nn.sigmoid}
 _ENDS = {name: (getattr(tf.keras.activations, name), getattr(tf.nn, name)) for name in ("softmax", "sigmoid")}
 
 
@@ -130,7 +131,10 @@ def head_layers(model: tf.keras.Model, layers: list[Layer], head: int | Sequence
 
 
 def chain(model: tf.keras.Model) -> list[Layer]:
-    """The layers of a purely sequential model, without its input; empty for any other model."""
+    """The layers of a purely sequential model, without its input; empty for any other model.
+
+    A layer that is called with more than its input, such as the function that `x / 255` becomes, is not sequential.
+    """
     layers = [layer for layer in model.layers if not isinstance(layer, tf.keras.layers.InputLayer)]
     if isinstance(model, tf.keras.Sequential):
         follows = True
@@ -138,8 +142,8 @@ def chain(model: tf.keras.Model) -> list[Layer]:
         before: list[Any] = list(model.inputs)
         follows = len(before) == 1
         for layer in layers:
-            inputs = layer.inbound_nodes[0].keras_inputs if len(layer.inbound_nodes) == 1 else []
-            follows = follows and len(inputs) == 1 and inputs[0] is before[0]
+            calls = [(*node.call_args, *node.call_kwargs.values()) for node in layer.inbound_nodes]
+            follows = follows and len(calls) == 1 and len(calls[0]) == 1 and calls[0][0] is before[0]
             before = [layer.output] if follows else before
     # A mask belongs to a tensor and would be lost at the end of the stem.
     masks = any(isinstance(layer, tf.keras.layers.Masking) or getattr(layer, "mask_zero", False) for layer in layers)

@@ -70,7 +70,9 @@ def from_keras(
             f"the Keras model {model.name!r} ends with {ends}, and the task's probabilities come from {activation}: "
             f"end it with {activation}, or with neither."
         )
-    network = _Network(model, inputs, head, operations, keeps_end=not ends or activation == "linear")
+    network = _Network(model, inputs, head, operations, end=None if activation == "linear" else ends)
+    if operations is functional.TENSORFLOW:
+        network.check(x_spec, activation)
     specs: dict[str, Any] = {"x_spec": x_spec, "y_spec": y_spec, "inputs": inputs}
     again = functools.partial(
         from_keras, model, scoring, **specs, head=head, with_penalties=False, activation=activation
@@ -85,6 +87,7 @@ def from_keras(
         y_spec=y_spec,
         scoring=scoring,
         normalization=network.normalization,
+        dense_head=operations is not functional.TENSORFLOW or network.has_dense_head(x_spec),
         to_keras=network.with_weights,
         rebuilt=lambda operations: again(operations=operations),
     )
@@ -107,9 +110,9 @@ class _Network:
         inputs: named_inputs.Inputs | None,
         head: int | Sequence[str],
         operations: functional.Operations,
-        keeps_end: bool,
+        end: str | None,
     ):
-        self._keeps_end = keeps_end
+        self._end = end  # the function that is left out
         self._model, self._inputs, self._operations = model, inputs, operations
         layers = [layer for layer in keras_layers.flat(model) if layer.trainable_weights]
         if not layers:
@@ -151,8 +154,59 @@ class _Network:
         training = dropout_seed is not None
         with self._swapped(weights, dropout_seed):
             if not self._stem:
-                return self._model(self._as_input(h), training=training)
+                return _only(self._model(self._as_input(h), training=training))
             return keras_layers.through(self._after, h, training=training)
+
+    def check(self, x_spec: tf.TensorSpec, activation: str | None) -> None:
+        """Compares the results with Keras' own, for two examples of zeros and ones.
+
+        Raises:
+            UserError: they differ, or Keras' own are probabilities that were not recognized as such.
+        """
+        x, name = _examples(x_spec), self._model.name
+        try:
+            expected = _only(self._model(self._as_input(x), training=False)).numpy()
+        except (ValueError, TypeError, tf.errors.OpError):  # the model does not take such examples
+            return
+        several = activation == "softmax" and not self._end and expected.shape[-1] > 1
+        if several and expected.min() >= 0 and np.allclose(expected.sum(-1), 1, atol=1e-5):
+            raise errors.UserError(
+                f"the Keras model {name!r} gives probabilities, and training needs logits: make softmax its last "
+                "layer, or leave it out."
+            )
+        try:
+            found = self._logits(tuple(weight.variable for weight in self._weights), x)
+        except (ValueError, TypeError, tf.errors.OpError) as error:
+            raise errors.UserError(
+                f"the layers of the Keras model {name!r} cannot be called with weights as arguments "
+                f"({' '.join(str(error).split())[:200]}): build it from layers of Keras."
+            ) from error
+        found = (keras_layers.PROBABILITIES[self._end](found) if self._end else found).numpy()
+        size = max(1.0, np.abs(expected).max(initial=0, where=np.isfinite(expected)))
+        if not np.allclose(found, expected, rtol=1e-3, atol=1e-4 * size, equal_nan=True):
+            raise errors.UserError(
+                f"the Keras model {name!r} gives other results here than in Keras: use its last layer once, and call "
+                "no layer with training=True."
+            )
+
+    def has_dense_head(self, x_spec: tf.TensorSpec) -> bool:
+        """Whether the logits are those of a dense layer, the head, and nothing changes them after it."""
+        weights, x = [weight.variable.numpy() for weight in self._weights], _examples(x_spec)
+        if [weight.ndim for weight in weights[len(weights) - self.head_size :]] != [2, 1]:
+            return False
+        *rest, kernel, bias = weights
+        bias = np.resize(
+            np.array([-10, 10], np.float32), bias.shape
+        )  # what comes after a dense layer may show only there
+        try:
+            h = self._logits((*rest, np.eye(len(kernel), dtype=np.float32), np.zeros(len(kernel), np.float32)), x)
+            logits = self._logits((*rest, kernel, bias), x)
+            return np.allclose(functional.dense(h, kernel, bias), logits, rtol=1e-4, atol=1e-3, equal_nan=True)
+        except (ValueError, tf.errors.OpError):  # the layers after it need the shape of logits
+            return False
+
+    def _logits(self, weights: functional.Weights, x: tf.Tensor) -> tf.Tensor:
+        return self.after_stem(weights, self.stem(weights, x), None)
 
     def with_weights(self, weights: Sequence[np.ndarray]) -> tf.keras.Model:
         """The Keras model itself, holding the given weights."""
@@ -183,7 +237,7 @@ class _Network:
         for layer in keras_layers.flat(self._model):
             if (call := keras_layers.call_of(layer, self._operations)) is not None:
                 changes.append((layer, "call", call))
-        if not self._keeps_end:
+        if self._end:
             changes.append(keras_layers.without_probabilities(self._model))
         missing = object()
         before = [(vars(holder), name, vars(holder).get(name, missing)) for holder, name, _ in changes]
@@ -197,6 +251,18 @@ class _Network:
                     attributes.pop(name, None)
                 else:
                     attributes[name] = value
+
+
+def _only(output: Any) -> tf.Tensor:
+    """The output of a Keras model, which may be in a list or a dict."""
+    (only,) = tf.nest.flatten(output)
+    return only
+
+
+def _examples(x_spec: tf.TensorSpec) -> tf.Tensor:
+    """Two examples of zeros and ones, which most networks take: as pixels, as ids of words, as real numbers."""
+    shape = [2, *(size or 1 for size in x_spec.shape[1:])]
+    return tf.constant(np.random.default_rng(0).integers(0, 2, shape), x_spec.dtype)
 
 
 def _holders(model: tf.keras.Model, variable: tf.Variable) -> list[tuple[Any, str]]:

@@ -140,6 +140,7 @@ class Strategy:
         gives_weights: whether `adapted_weights` works: `curve` evaluates only by `client.judge`, and only weights of
             the client's model.
         one_label: whether it needs examples with one label each; a text has one at each place.
+        lacks: what a network lacks for it, in words; "" if nothing.
         differs: how it differs from its source with default settings, for tables; "" if no difference is known.
     """
 
@@ -149,6 +150,7 @@ class Strategy:
     needs: str = ""
     gives_weights: bool = False
     one_label: bool = False
+    lacks: Callable[[functional.SeededModel], str] = lambda model: ""
     differs: str = ""
 
     @property

@@ -51,6 +51,13 @@ def evaluation_data_type(model: functional.SeededModel, client_state: Any = None
     return tff.to_type(collections.OrderedDict(fields))
 
 
+def check_network(model: functional.SeededModel, strategies: Sequence[str]) -> None:
+    """Raises UserError if the network lacks what one of the strategies needs."""
+    for name in strategies:
+        if lacks := strategies_lib.STRATEGIES[name].lacks(model):
+            raise errors.UserError(f"--strategies: {name} needs a network with {lacks}: leave it out.")
+
+
 def build_personalization_evaluation(
     model: functional.SeededModel,
     optimizer: tff.learning.optimizers.Optimizer,
@@ -87,9 +94,11 @@ def build_personalization_evaluation(
 
     Raises:
         ValueError: if `release` is neither.
+        UserError: the network lacks what a strategy needs.
     """
     if release not in RELEASES:
         raise ValueError(f"release: one of {RELEASES} expected, got {release!r}")
+    check_network(model, strategies)
     named = initial_weights or global_weights.GlobalWeights.initial(model)
     weights_type = client_work.weights_type(named)
     data_type = evaluation_data_type(model, client_state)

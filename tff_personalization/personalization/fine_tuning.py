@@ -11,10 +11,11 @@ The strategies of this file differ in the trained weights, the start and the opt
 
 from collections.abc import Callable
 
+import numpy as np
 import tensorflow as tf
 import tensorflow_federated as tff
 
-from tff_personalization import errors, local_training
+from tff_personalization import local_training
 from tff_personalization.models import functional
 from tff_personalization.personalization import adaptation
 from tff_personalization.personalization.adaptation import Client, Curve, CurveFn, Strategy, Tuning, Weights
@@ -62,8 +63,6 @@ def fine_tuning(
 def _fine_tuning_of_biases(client: Client, tuning: Tuning) -> Curve:
     """The curve of fine-tuning only the weights of rank 1: biases, and scales and offsets of normalization layers."""
     places = [i for i, w in enumerate(client.theta) if w.shape.rank == 1]
-    if not places:
-        raise errors.UserError("--strategies: fine_tune_biases: the network has no biases: leave the strategy out.")
 
     def with_biases(biases: Weights) -> Weights:
         new = dict(zip(places, biases, strict=True))
@@ -110,6 +109,7 @@ BIASES = Strategy(
     "fine-tune the biases",
     _fine_tuning_of_biases,
     gives_weights=True,
+    lacks=lambda model: "" if any(np.ndim(w) == 1 for w in model.initial_weights[0]) else "biases",
     differs="scales of normalization layers are trained too; BitFit fixes them",
 )
 LOCAL_ONLY = Strategy("train an untrained model", fine_tuning(start=_untrained_model), gives_weights=True)

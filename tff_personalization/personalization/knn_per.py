@@ -23,7 +23,7 @@ from collections.abc import Callable
 import numpy as np
 import tensorflow as tf
 
-from tff_personalization import errors, local_training
+from tff_personalization import local_training
 from tff_personalization.models import functional
 from tff_personalization.personalization import adaptation, early_stopping
 from tff_personalization.personalization.adaptation import Client, Curve, Strategy, Tuning
@@ -55,14 +55,8 @@ class _Memory:
     """A client's train examples, which vote."""
 
     def __init__(self, client: Client, train: local_training.Examples, neighbours: int, kernel: KernelFn):
-        shapes = [tuple(weight.shape) for weight in client.theta[client.model.head]]
-        if not functional.has_dense_head(client.model):
-            raise errors.UserError(
-                "--strategies: kNN-Per needs a network whose head is one dense layer with a bias, and here its weights "
-                f"are of shape {', '.join(map(str, shapes))}: leave it out."
-            )
         self._model = client.model.after_stem
-        self._width, self._classes = shapes[0]
+        self._width, self._classes = client.theta[client.model.head][0].shape
         self._without_head = functional.without_head(client.model, client.theta)
         self._features, self._labels = self._model.logits(self._without_head, train.x, None), train.y
         self._neighbours = tf.minimum(neighbours, tf.shape(train.y)[0])
@@ -138,11 +132,16 @@ def _squared_distances(a: tf.Tensor, b: tf.Tensor) -> tf.Tensor:
     return tf.maximum(squares + tf.reduce_sum(b**2, axis=1), 0)
 
 
+def _lacks(model: functional.SeededModel) -> str:
+    return "" if functional.has_dense_head(model) else "a last layer that is dense with a bias"
+
+
 STRATEGY = Strategy(
     "mix the global model's probabilities with a vote of the nearest train examples (kNN-Per)",
     functools.partial(_curve, kernel=_by_distance, share_of=_given_share),
     settings=Settings,
     one_label=True,
+    lacks=_lacks,
     differs="one λ for all clients, and another kernel than the authors' code; knn_per_tuned has both as in that code",
 )
 TUNED = Strategy(
@@ -150,5 +149,6 @@ TUNED = Strategy(
     functools.partial(_curve, kernel=_by_square, share_of=_chosen_share),
     settings=TunedSettings,
     one_label=True,
+    lacks=_lacks,
     differs="each client chooses λ on a random fifth of its train part; afterwards this fifth votes too",
 )

@@ -17,6 +17,7 @@ from tff_personalization.execution import connections, interruption, remote_work
 from tff_personalization.experiment import config as config_lib
 from tff_personalization.experiment import settings
 from tff_personalization.experiment import setup as setup_lib
+from tff_personalization.personalization import evaluation
 from tff_personalization.programs import (
     checks,
     client_evaluation,
@@ -203,6 +204,7 @@ def _program(
     with startup.without_collections():
         training = methods.get(config.method).build(setup)
     checks.check_training(config.method, training)
+    evaluation.check_network(setup.model, config.strategies)  # before the first round, not after the last one
     candidates = data.split.validation or data.split.test
     order = seeds.generator(config.seed, "evaluation_sample").permutation(len(candidates))
     return rounds.Program(
