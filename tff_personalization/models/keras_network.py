@@ -195,9 +195,7 @@ class _Network:
         if [weight.ndim for weight in weights[len(weights) - self.head_size :]] != [2, 1]:
             return False
         *rest, kernel, bias = weights
-        bias = np.resize(
-            np.array([-10, 10], np.float32), bias.shape
-        )  # what comes after a dense layer may show only there
+        bias = np.resize(np.array([-10, 10], np.float32), bias.shape)  # such as ReLU, which small logits may not show
         try:
             h = self._logits((*rest, np.eye(len(kernel), dtype=np.float32), np.zeros(len(kernel), np.float32)), x)
             logits = self._logits((*rest, kernel, bias), x)
