@@ -75,7 +75,8 @@ def test_interrupted_all_of_them_end_and_say_nothing_more(tmp_path, capsys):
         "import pathlib, signal, sys, time\n"
         "def end(*_):\n    print('saved', file=sys.stderr); sys.exit(130)\n"
         "signal.signal(signal.SIGINT, end)\n"
-        f"pathlib.Path({str(ready)!r}).touch()\ntime.sleep(60)"
+        f"pathlib.Path({str(ready)!r}).touch()\n"
+        "for _ in range(600):\n    time.sleep(0.1)"  # a signal just before one long sleep would wait for its end
     )
     processes = run_processes.RunProcesses[int](1)
     processes.start(1, command(text), "")
