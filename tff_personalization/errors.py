@@ -1,9 +1,19 @@
 """Errors that a user can fix, and interruption by a signal."""
 
 import difflib
+import lzma
 import re
 import signal
+import struct
+import zipfile
+import zlib
 from collections.abc import Iterable
+
+OF_ZIP_FILES = (
+    *(zipfile.BadZipFile, zlib.error, lzma.LZMAError, struct.error),
+    *(EOFError, OSError, ValueError, RuntimeError),
+)
+"""What Python raises for damaged zip files; RuntimeError means a member that seems encrypted or oddly compressed."""
 
 
 class UserError(Exception):

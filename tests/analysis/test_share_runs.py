@@ -89,14 +89,23 @@ def test_another_run_is_not_lost(make_run, share):
     assert shared.read_bytes() == before
 
 
+def _in_directory(content, place, value):
+    """With another byte at a place in the directory's entry of the first member."""
+    entry = content.index(b"PK\x01\x02")
+    return content[: entry + place] + bytes([value]) + content[entry + place + 1 :]
+
+
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
         (lambda content: content[: len(content) // 2], r"shared\.zip: not a zip file"),
         (lambda content: content.replace(b"\x00" * 8, b"", 1), r"shared\.zip"),
         (lambda content: content[:300] + bytes(200) + content[500:], "cannot be read"),
+        (lambda content: _in_directory(content, 6, 255), r"shared\.zip: not a zip file \(zip file version"),
+        (lambda content: _in_directory(content, 8, 1), "cannot be read .*encrypted"),
+        (lambda content: _in_directory(content, 10, 13), "cannot be read .*compression"),
     ],
-    ids=["cut short", "bytes missing", "bytes overwritten"],
+    ids=["cut short", "bytes missing", "bytes overwritten", "version", "encryption", "compression"],
 )
 def test_a_damaged_zip_file_is_named(make_run, share, damage, message):
     shared = share(make_run("mine"))

@@ -18,7 +18,6 @@ from typing import Any
 import numpy as np
 
 from tff_personalization import errors
-from tff_personalization.tasks.sources import npz_archive
 
 _SECONDS_TO_BE_SEEN = 20.0
 
@@ -97,7 +96,7 @@ def load_arrays(path: pathlib.Path) -> dict[str, np.ndarray]:
     try:
         with np.load(path) as arrays:
             return dict(arrays)
-    except (*npz_archive.UNREADABLE, TypeError) as error:
+    except (*errors.OF_ZIP_FILES, TypeError) as error:
         reason = " ".join(str(error).split()) or type(error).__name__
         raise errors.UserError(
             f"{path}: damaged ({reason}): restore the file, or move its run directory away and start again."

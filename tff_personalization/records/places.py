@@ -5,13 +5,11 @@
 
 import io
 import json
-import lzma
 import math
 import os
 import pathlib
 import re
 import zipfile
-import zlib
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -19,7 +17,7 @@ import numpy as np
 import pandas as pd
 
 from tff_personalization import metrics
-from tff_personalization.errors import UserError
+from tff_personalization.errors import OF_ZIP_FILES, UserError
 
 # Columns that hold text; every other required column holds numbers.
 TEXT_COLUMNS = frozenset({"stage", "split", "strategy", "client"})
@@ -71,7 +69,7 @@ def place(path: Named) -> Place:
         if outer.suffix == ".zip" and outer.is_file():
             try:
                 return _InZip(outer).joinpath(*path.relative_to(outer).parts)
-            except (OSError, zipfile.BadZipFile) as error:
+            except OF_ZIP_FILES as error:
                 raise UserError(f"{outer}: not a zip file ({error}): restore it.") from None
     return path
 
@@ -95,8 +93,8 @@ def read_bytes(path: Place) -> bytes:
     """The bytes of the file `path`; UserError when it cannot be read."""
     try:
         return path.read_bytes()
-    except (OSError, EOFError, zipfile.BadZipFile, lzma.LZMAError, zlib.error) as error:
-        reason = error.strerror if isinstance(error, OSError) and error.strerror else error
+    except OF_ZIP_FILES as error:
+        reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
         raise UserError(f"{path}: cannot be read ({reason}): restore it, or repeat the run.") from None
 
 

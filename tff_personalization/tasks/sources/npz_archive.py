@@ -12,13 +12,10 @@
 """
 
 import contextlib
-import lzma
 import math
 import os
-import struct
 import tokenize
 import zipfile
-import zlib
 from collections.abc import Callable, Iterator
 from typing import IO, TypeAlias
 
@@ -34,17 +31,6 @@ _MAX_BYTES = 8 * 2**30
 # Images are converted this many at a time, to avoid a second large array of floats.
 _CHUNK = 8192
 _KINDS = {"iuf": "integers or floats", "iu": "integers", "iuU": "strings or integers", "U": "strings"}
-# The errors of damaged zip files and array headers; RuntimeError means an encrypted member.
-UNREADABLE = (
-    zipfile.BadZipFile,
-    zlib.error,
-    lzma.LZMAError,
-    struct.error,
-    EOFError,
-    OSError,
-    ValueError,
-    RuntimeError,
-)
 
 
 def load(options: sources.SourceOptions) -> archives.CharacterArchive:
@@ -223,7 +209,7 @@ def _archive_members(file: str | IO[bytes], path: str, max_bytes: int) -> Iterat
     try:
         with zipfile.ZipFile(file) as archive:
             yield _Members(path, archive, max_bytes)
-    except UNREADABLE as error:
+    except errors.OF_ZIP_FILES as error:
         reason = " ".join(str(error).split()) or type(error).__name__
         raise errors.UserError(
             f"{path} cannot be read as an .npz archive ({reason}): it is damaged, cut short or of another kind; "
