@@ -4,13 +4,12 @@
 """
 
 import dataclasses
-import zipfile
 
 import numpy as np
 import pandas as pd
 
 from analysis import runs as runs_lib
-from tff_personalization.errors import UserError
+from tff_personalization.errors import OF_ZIP_FILES, UserError
 
 FILE = "gallery.npz"
 # The outcomes of an image: (right before, right after).
@@ -57,7 +56,7 @@ def read(run: runs_lib.Run) -> Gallery:
     try:
         with path.open("rb") as stream, np.load(stream, allow_pickle=False) as file:
             arrays = {name: file[name] for name in _DIMENSIONS}
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+    except (*OF_ZIP_FILES, KeyError) as error:
         raise UserError(f"{path}: damaged ({error}); make it again with tff_personalization.tools.gallery") from None
     examples = {len(array) for name, array in arrays.items() if name != "classes"}
     if len(examples) != 1 or any(arrays[name].ndim != dimensions for name, dimensions in _DIMENSIONS.items()):

@@ -44,13 +44,17 @@ def test_a_run_without_a_gallery_says_what_makes_one(make_run):
         gallery.read(runs_lib.read(make_run()))
 
 
-@pytest.mark.parametrize("damage", ["cut", "labels", "pickle"])
+@pytest.mark.parametrize("damage", ["cut", "compression", "labels", "pickle"])
 def test_a_damaged_gallery_is_reported(run, damage):
     path = run.directory / "gallery.npz"
     with np.load(path) as file:
         arrays = dict(file)
     if damage == "cut":
         path.write_bytes(path.read_bytes()[:500])
+    elif damage == "compression":
+        content, of_first = path.read_bytes(), 10  # where the directory's entry has it
+        at = content.index(b"PK\x01\x02") + of_first
+        path.write_bytes(content[:at] + b"\x63" + content[at + 1 :])
     elif damage == "labels":
         np.savez(path, **{**arrays, "labels": arrays["labels"] + 3})
     else:

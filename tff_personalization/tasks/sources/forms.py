@@ -100,7 +100,7 @@ def _holds_arrays(path: str) -> bool:
     try:
         with zipfile.ZipFile(path) as archive:
             return any(name.endswith(".npy") for name in archive.namelist())
-    except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError):
+    except errors.OF_ZIP_FILES:
         return False
 
 
