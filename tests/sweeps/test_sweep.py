@@ -1,10 +1,8 @@
 """Sweeps: the runs of a file, what is refused, and a whole sweep as a process."""
 
 import collections
-import dataclasses
 import math
 import pathlib
-import resource
 import signal
 import subprocess
 import sys
@@ -17,10 +15,9 @@ import pytest
 
 from tests import forked
 from tests.sweeps.conftest import small_runs
-from tff_personalization import errors, metrics
+from tff_personalization import errors
 from tff_personalization.records import run_writer
 from tff_personalization.sweeps import run_processes, search, sweep, sweep_file
-from tff_personalization.tasks import registry
 
 ROOT = pathlib.Path(__file__).parents[2]
 
@@ -198,47 +195,6 @@ def test_a_sweep_that_a_windows_editor_wrote_is_read(tmp_path):
     path = tmp_path / "sweep.toml"
     path.write_bytes("[grid]\r\nseed = [1, 2]\r\n".encode("utf-8-sig"))
     assert [dict(point.overrides) for point in sweep_file.read(path).points()] == [{"seed": 1}, {"seed": 2}]
-
-
-def test_labels_are_in_the_table(sweep_of, capsys):
-    made = sweep_of('[[runs]]\nlabel = "half"\nserver_learning_rate = 0.5\n[[runs]]\nseed = 2\n')
-    made.directory.mkdir(parents=True)
-    made._report()
-    table = pd.read_csv(made.directory / "sweep.csv", keep_default_na=False)
-    assert table["label"].tolist() == ["half", ""]
-    assert table.columns[0] == "label"
-    assert "half" in capsys.readouterr().out
-
-
-def test_a_table_that_cannot_be_written_leaves_the_earlier_one(sweep_of):
-    made = sweep_of(f"[grid]\nseed = {list(range(20))}\n")
-    made.directory.mkdir(parents=True)
-    table = made.directory / "sweep.csv"
-    table.write_text("earlier")
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, before[1]))
-    try:
-        with pytest.raises(OSError, match="too large"):
-            made._report()
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
-    assert table.read_text() == "earlier"
-
-
-def test_the_metric_of_each_task_is_named_below_the_table(sweep_of, capsys, monkeypatch):
-    error = metrics.Metric("absolute error", higher_is_better=False, largest=2.0)
-    regression = registry.TASKS["emnist10"].predicts.judged_by(error, lambda logits, labels: 0)
-    judged = dataclasses.replace(registry.TASKS["emnist10"], predicts=regression)
-    monkeypatch.setitem(registry.TASKS, "emnist10", judged)
-    made = sweep_of('[[runs]]\ntask = "emnist10"\n[[runs]]\ntask = "emnist62"\n')
-    made.directory.mkdir(parents=True)
-    made._report()
-    assert "which the columns all call accuracy: absolute error, accuracy." in capsys.readouterr().out
-    made.runs.pop()
-    made._report()
-    said = capsys.readouterr().out
-    assert "Absolute error: means over" in said
-    assert "ccurac" not in said
 
 
 def test_a_stopped_sweep_resumes_lists_failed_runs_and_writes_a_table(tmp_path, by_writer_archive):

@@ -250,8 +250,6 @@ class Sweep:
 
     def _report(self) -> None:
         table = pd.DataFrame([self._row(run) for run in self.runs])
-        path = self.directory / "sweep.csv"
-        files.write_text(path, table.to_csv(index=False))
         readable = table.drop(columns=["run_directory", "error"]).map(cell)
         note = "Accuracies: means over test clients, or, where called so, over validation clients in the last round."
         if len(names := {run.metric.name for run in self.runs}) == 1:
@@ -264,19 +262,30 @@ class Sweep:
         for run in self.runs:
             if run.error:
                 print(f"{run.status.capitalize()}: {run}: {run.error}")
-        print(f"Table:  {path}")
         sys.stdout.flush()
+        path = self.directory / "sweep.csv"
+        files.write_text(path, table.to_csv(index=False))
+        print(f"Table:  {path}", flush=True)
 
     def _row(self, run: Run) -> dict[str, Any]:
         label = {"label": run.label} if any(other.label for other in self.runs) else {}
-        row: dict[str, Any] = {**label, **run.overrides, "status": run.status}
+        figures: dict[str, Any] = {}
         if run.status == "finished":
-            record = runs.read(run.directory.path)
-            row |= compare_runs.per_run([record]).iloc[0][list(_FIGURES)].to_dict()
-            curve, last = compared_runs.validation_curve(record), record.summary["rounds"]
-            if last in curve.index:
-                row |= curve.loc[last].dropna().add_prefix("validation_").add_suffix("_accuracy").to_dict()
+            try:
+                figures = _figures(runs.read(run.directory.path))
+            except errors.UserError as error:  # a record was damaged; the other runs still have their rows
+                run.status, run.error = "failed", str(error)
+        row = {**label, **run.overrides, "status": run.status, **figures}
         return {**row, "run_directory": str(run.directory.path), "error": run.error}
+
+
+def _figures(record: runs.Run) -> dict[str, Any]:
+    """The figures of a finished run in the table."""
+    found = compare_runs.per_run([record]).iloc[0][list(_FIGURES)].to_dict()
+    curve, last = compared_runs.validation_curve(record), record.summary["rounds"]
+    if last in curve.index:
+        found |= curve.loc[last].dropna().add_prefix("validation_").add_suffix("_accuracy").to_dict()
+    return found
 
 
 def cell(value: Any) -> str:
