@@ -2,6 +2,7 @@
 
 import doctest
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -45,6 +46,15 @@ def test_the_docstring_is_a_toy_that_runs(run, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (toy,) = doctest.DocTestFinder(recurse=False).find(FinishedRun, globs={"FinishedRun": FinishedRun})
     assert doctest.DocTestRunner().run(toy) == doctest.TestResults(failed=0, attempted=len(toy.examples))
+
+
+def test_a_run_that_cannot_be_written_computes_without_a_log(linear_run, tmp_path):
+    log = shutil.copytree(linear_run, tmp_path / "run") / "worker.log"
+    log.unlink()
+    log.mkdir()  # which cannot be opened for writing, even by root
+    run = FinishedRun.open(log.parent)
+    with mock.patch.object(finished_run_lib.runtime, "execution_context") as context, run.computing():
+        assert context.call_args.args[1].name == os.devnull
 
 
 def test_the_round_is_the_last_the_best_on_validation_clients_or_any_that_is_kept(linear_run):

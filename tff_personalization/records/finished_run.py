@@ -209,12 +209,19 @@ class FinishedRun(run_records.Run):
 
     @contextlib.contextmanager
     def computing(self) -> Iterator[None]:
-        """A context in which TFF computes on this machine as it did in the run. Enter it on the main thread."""
+        """A context in which TFF computes on this machine as it did in the run. Enter it on the main thread.
+
+        TFF's worker writes to the run's worker.log, if that can be written.
+        """
         config, threads = self.experiment.config, self.config.get("threads_per_client", 1)
-        with (
-            (self.directory / "worker.log").open("ab") as log,
-            runtime.execution_context(
-                config.cores, log, threads, config.clients_per_call, config.require_closed_worker
-            ),
-        ):
+        with contextlib.ExitStack() as stack:
+            try:
+                log = stack.enter_context((self.directory / "worker.log").open("ab"))
+            except OSError:
+                log = stack.enter_context(pathlib.Path(os.devnull).open("ab"))
+            stack.enter_context(
+                runtime.execution_context(
+                    config.cores, log, threads, config.clients_per_call, config.require_closed_worker
+                )
+            )
             yield
