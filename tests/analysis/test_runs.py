@@ -58,6 +58,11 @@ def test_a_table_that_has_lost_whole_rows_is_named(make_run, name, read):
     _expect(f"{path}: ", lambda: getattr(runs_lib.read(path.parent), read))
 
 
+def test_a_lost_table_is_not_one_that_was_never_written(make_run):
+    (path := make_run() / "metrics.csv").unlink()
+    _expect(f"{path}: cannot be read", lambda: runs_lib.read(path.parent).metrics)
+
+
 def test_a_missing_json_entry_is_named(make_run):
     directory = make_run()
     summary = json.loads((directory / "summary.json").read_text())
@@ -72,6 +77,9 @@ def test_a_missing_json_entry_is_named(make_run):
         ("config.json", "flags", None),
         ("config.json", "flags", {"optimizers": 3}),
         ("config.json", "seed", "one"),
+        ("config.json", "given", None),
+        ("config.json", "client_data_file", 5),
+        ("config.json", "starts", None),
         ("summary.json", "gain", None),
         ("summary.json", "strategies", []),
         ("summary.json", "personalized_accuracy", {"mean": "0.9", "sd": 0.1}),

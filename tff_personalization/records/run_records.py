@@ -26,11 +26,12 @@ _DECOMPOSITION = ("round", "level", "epochs", "part", "relative_norm", "cosine_w
 _DISTRIBUTION = ("strategy", "epoch", "bin_low", "bin_high", "clients")
 _NUMBER = (int, float, type(None))  # null where there is none, as without a client with test examples
 _SPREAD = {"mean": _NUMBER, "sd": _NUMBER}
-# What config.json and summary.json have at least: the type of each entry, or those of its parts.
+# What config.json (of later versions) and summary.json have at least: the type of each entry, or those of its parts.
 _CONFIG = {
     **dict.fromkeys(("run_name", "method", "task", "source"), str),
     **{"synthetic": bool, "seed": int, "flags": dict},
 }
+_OF_LATER_VERSIONS = {"given": dict, "client_data_file": dict | None, "starts": list}
 SUMMARY = {
     **{"rounds": int, "strategy": str, "personalization_epochs": int, "test_clients": int},
     **dict.fromkeys(("initial_accuracy", "personalized_accuracy", "gain"), _SPREAD),
@@ -126,7 +127,7 @@ class Run:
             NotRecordedError: the run has no rounds, as when a method does not train.
             UserError: malformed metrics.csv.
         """
-        if not (self.directory / "metrics.csv").exists():
+        if not (self.directory / "metrics.csv").exists() and not (self.finished and self.summary["rounds"]):
             raise NotRecordedError(f"{self.directory}: no metrics.csv, the run has had no rounds; give a run that has")
         table = self._read_csv("metrics.csv", _METRICS)
         if self.finished and len(table) != self.summary["rounds"]:
@@ -187,7 +188,7 @@ class Run:
             NotRecordedError: the run was not evaluated with fewer examples.
             UserError: unfinished run, or malformed k_shot.csv.
         """
-        if not self._check_is_there("k_shot.csv"):
+        if not self._check_is_there("k_shot.csv") and not self.config["flags"].get("personalization_examples"):
             raise NotRecordedError(
                 f"{self.directory}: no k_shot.csv; give a run made with --personalization_examples=0,1,5,20,all"
             )
@@ -311,7 +312,7 @@ def read(path: places.Named) -> Run:
         raise UserError(f"{directory}: not a directory; give a run directory")
     if not (directory / "config.json").exists():
         raise UserError(f"{directory}: not a run directory (no config.json); give the directory that a run wrote")
-    config = _read_json(directory / "config.json", _CONFIG)
+    config = _read_json(directory / "config.json", _CONFIG, _OF_LATER_VERSIONS)
     optimizers = config["flags"].get("optimizers") or {}
     specs = optimizers.values() if isinstance(optimizers, dict) else [None]
     if not all(isinstance(spec, dict) and {"name", "learning_rate"} <= spec.keys() for spec in specs):
@@ -319,10 +320,10 @@ def read(path: places.Named) -> Run:
     return Run(directory, config)
 
 
-def _read_json(path: places.Place, types: Mapping[str, Any]) -> dict[str, Any]:
+def _read_json(path: places.Place, types: Mapping[str, Any], may_lack: Mapping[str, Any] = {}) -> dict[str, Any]:
     """The JSON object in a file; UserError when it is malformed, or an entry is missing or has another type."""
     contents = places.read_json(path, types)
-    for name, expected in types.items():
+    for name, expected in {**types, **{name: kind for name, kind in may_lack.items() if name in contents}}.items():
         found, parts = contents[name], expected
         if not isinstance(expected, dict):
             found, parts = {name: found}, {name: expected}
