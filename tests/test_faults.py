@@ -5,12 +5,14 @@ import re
 import shutil
 import signal
 import subprocess
+from unittest import mock
 
 import numpy as np
 import pytest
 
 from tests import forked, processes
 from tff_personalization import errors
+from tff_personalization.programs import rounds
 
 SETTINGS = {"rounds": 12, "rounds_per_evaluation": 5, "rounds_per_checkpoint": 3}
 
@@ -134,6 +136,41 @@ def test_a_damaged_checkpoint_is_set_aside_and_costs_nothing_but_time(run, stopp
     variables.write_bytes(variables.read_bytes()[:-9] + b"\0" * 9)
     processes.assert_same_numbers(run(**SETTINGS), uninterrupted)
     assert f"{newest.stem}: variables/{variables.name} is damaged. It is renamed" in caplog.text
+
+
+@pytest.fixture
+def before_round():
+    """A context in which something happens before a round is trained."""
+
+    def before_round(number, happens):
+        train = rounds.train
+
+        def train_then(program, state):
+            if state.round_number == number - 1:
+                happens()
+            return train(program, state)
+
+        return mock.patch.object(rounds, "train", train_then)
+
+    return before_round
+
+
+def test_a_directory_that_is_moved_during_the_run_leaves_nothing_behind_and_resumes(
+    run, uninterrupted, tmp_path, before_round
+):
+    here, there = tmp_path / "run", tmp_path / "elsewhere"
+    with before_round(5, lambda: here.rename(there)), refused(f"{here} was moved"):
+        run(**SETTINGS)
+    assert not here.exists()
+    there.rename(here)
+    processes.assert_same_numbers(run(**SETTINGS), uninterrupted)
+
+
+def test_a_table_that_is_damaged_during_the_run_is_named_before_the_run_is_called_finished(run, tmp_path, before_round):
+    table = tmp_path / "run" / "evaluations.csv"
+    with before_round(7, table.unlink), refused(f"{table}, line 2: damaged"):
+        run(**SETTINGS)
+    assert not (tmp_path / "run" / "summary.json").exists()
 
 
 @pytest.fixture

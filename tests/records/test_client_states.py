@@ -55,6 +55,18 @@ def test_later_rounds_are_forgotten(states, tmp_path):
         assert numbers(now, ["a"]) == [4]
 
 
+def test_a_state_that_is_lost_is_missed(states, tmp_path):
+    states.write(["a", "b"], [state(1), state(2)], 1)
+    then = states.digest(1)
+    states.write(["b"], [state(3)], 2)
+    states.prune([1])
+    for each in (None, then):
+        client_states.ClientStates(tmp_path / "states").check(1, each)
+    next((tmp_path / "states").glob("*.1.npz")).unlink()
+    with pytest.raises(errors.UserError, match="states: lacks states that clients had after round 1: restore"):
+        client_states.ClientStates(tmp_path / "states").check(1, then)
+
+
 def test_what_a_kill_left_half_written_is_no_state(states, tmp_path):
     states.write(["a"], [state(1)], 1)
     (file,) = (tmp_path / "states").iterdir()

@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 
+import numpy as np
 import pytest
 from absl import flags
 
@@ -159,6 +160,59 @@ def test_a_run_that_has_computed_nothing_may_begin_with_other_settings(begin, di
     (directory.path / "metrics.csv").write_text("round\n")
     with pytest.raises(errors.UserError, match=r"client_learning_rate was 0\.5, is 0\.02"):
         directory_of(by_writer_archive, named)
+
+
+def test_a_run_whose_settings_are_lost_is_refused(begin, directory_of, by_writer_archive):
+    directory = begin(by_writer_archive, "--run_name=named", finished=True)
+    (directory.path / "config.json").unlink()
+    with pytest.raises(errors.UserError, match=r"config\.json is missing: restore it, or move .*/named away"):
+        directory_of(by_writer_archive, "--run_name=named", "--seed=2")
+
+
+def test_a_folder_whose_name_is_not_utf8_is_refused(directory_of, by_writer_archive, tmp_path):
+    with pytest.raises(errors.UserError, match=r"--output_dir: .*/l\\udcf6sung/.*: a name that is not UTF-8"):
+        directory_of(by_writer_archive, f"--output_dir={tmp_path}/l\udcf6sung")
+
+
+def test_settings_are_compared_with_those_that_another_process_wrote_meanwhile(begin, directory_of, by_writer_archive):
+    directory = directory_of(by_writer_archive, "--run_name=named", "--seed=2")
+    begin(by_writer_archive, "--run_name=named", finished=True)
+    with (
+        pytest.raises(run_directory.OtherSettings, match="seed was 1, is 2"),
+        run_writer.opened(directory, federated_data.load(directory.experiment.config), {}),
+    ):
+        pass
+
+
+@pytest.mark.parametrize("lock", [None, "1\n"])
+def test_a_directory_that_is_no_longer_this_runs_is_refused(directory_of, by_writer_archive, lock):
+    directory = directory_of(by_writer_archive)
+    with run_writer.opened(directory, federated_data.load(directory.experiment.config), {}) as writer:
+        writer.check_place()
+        (directory.path / "lock").unlink() if lock is None else (directory.path / "lock").write_text(lock)
+        with pytest.raises(errors.UserError, match="was moved, removed or taken by another process"):
+            writer.check_place()
+
+
+def test_a_run_does_not_resume_without_the_states_of_its_clients(begin, directory_of, by_writer_archive):
+    directory = directory_of(by_writer_archive)
+    with run_writer.opened(directory, federated_data.load(directory.experiment.config), {}) as writer:
+        writer.client_states.write(["w01"], [np.zeros(2)], 1)
+        writer.save_checkpoint({"weights": np.zeros(3, np.float32)}, 1)
+    shutil.rmtree(directory.path / "client_states")
+    with pytest.raises(errors.UserError, match="client_states: lacks states that clients had after round 1"):
+        begin(by_writer_archive, after_round=1)
+
+
+def test_a_run_that_resumes_with_other_code_says_so(begin, by_writer_archive, monkeypatch, caplog):
+    unevaluated = "--rounds_per_evaluation=0"
+    directory = begin(by_writer_archive, unevaluated, after_round=0)
+    (directory.path / "metrics.csv").write_text("round\n1\n")
+    begin(by_writer_archive, unevaluated, after_round=1)
+    assert caplog.text == ""
+    monkeypatch.setattr(run_directory, "code_sha256", lambda: "other")
+    begin(by_writer_archive, unevaluated, after_round=1)
+    assert f"{directory.path}: rounds up to 1 were computed by other code" in caplog.text
 
 
 def test_every_start_is_recorded_and_a_new_beginning_describes_the_run_again(begin, by_writer_archive):

@@ -170,6 +170,7 @@ def evaluate(program: Program, trained: Trained) -> Evaluated | None:
 def record(program: Program, state: State, trained: Trained, evaluated: Evaluated | None) -> State:
     """Records a round, and returns the state after it. An error here leaves the state from before the round."""
     config, writer, round_number = program.experiment.config, program.writer, trained.round_number
+    writer.check_place()
     measured = trained.output.metrics["client_work"]
     seconds = state.train_seconds + trained.seconds, state.evaluation_seconds + (evaluated.seconds if evaluated else 0)
     expected, accuracies, best = state.expected_seconds, None, state.best
@@ -211,7 +212,7 @@ def checkpoint(program: Program, state: State) -> None:
 
 def save(program: Program, state: State) -> None:
     """Saves a checkpoint."""
-    program.writer.checkpoints.save(state.as_program_state(), state.round_number)
+    program.writer.save_checkpoint(state.as_program_state(), state.round_number)
 
 
 def _metrics(trained: Trained, accuracies: tuple[float, float] | None) -> dict[str, Any]:

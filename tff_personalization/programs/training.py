@@ -282,6 +282,7 @@ def _best_so_far(program: rounds.Program) -> saved_models.Best | None:
 def _finish(program: rounds.Program, state: rounds.State) -> None:
     """Runs the final evaluation on all test clients, and writes its records."""
     config, writer, started = program.experiment.config, program.writer, time.monotonic()
+    writer.check_tables()
     last, chosen = _weights_after(program, state), None
     if state.best is not None:
         best = state.best.round_number
@@ -302,6 +303,7 @@ def _finish(program: rounds.Program, state: rounds.State) -> None:
     shown = galleries.predict(program.experiment, program.evaluator, last, final.test)
     state = dataclasses.replace(state, evaluation_seconds=state.evaluation_seconds + time.monotonic() - started)
     with program.interrupt.postponed():
+        writer.check_place()
         writer.models.save(last.flat, config.rounds)
         every = config.rounds_per_model
         others = {chosen[0]} if chosen else set()

@@ -1,7 +1,8 @@
 """Checkpoints, from which a run resumes. Each is written whole and checked; the newest few are kept.
 
     checkpoints/round_10/        TFF's program state after round 10, under a temporary name until it is whole
-    checkpoints/round_10.json    the format's version and the SHA-256 of each of its files, written after them
+    checkpoints/round_10.json    written after them: the format's version, the SHA-256 of each of its files, and a hash
+                                 of the states that clients had (`ClientStates.digest`)
 
 A checkpoint that does not match its checksums is renamed, and the one before it is used.
 """
@@ -42,8 +43,13 @@ class Checkpoints:
         """The rounds after which there is a checkpoint, in order."""
         return coroutines.wait_for(self._states.get_versions()) or []
 
-    def save(self, state: Any, round_number: int) -> None:
+    def save(self, state: Any, round_number: int, client_states: str | None = None) -> None:
         """Saves the program state after a round, unless it is saved already, and deletes all but the newest few.
+
+        Args:
+            state: the program state.
+            round_number: the round.
+            client_states: a hash of the states that clients had.
 
         Raises:
             OSError: it cannot be written. Earlier checkpoints are unchanged.
@@ -54,6 +60,7 @@ class Checkpoints:
             coroutines.wait_for(self._states.save(state, round_number))
         files.wait_until_there(self._directory(round_number))
         manifest = {"format": FORMAT, "sha256": _digests(self._directory(round_number))}
+        manifest["client_states"] = client_states
         files.write_text(self._manifest(round_number), json.dumps(manifest))
         kept = {self._manifest(number).name for number in self.rounds()}
         for path in self._path.glob(f"{_PREFIX}*.json"):
@@ -99,6 +106,12 @@ def check(path: pathlib.Path, round_number: int) -> None:
     problem = _problem(path, round_number)
     if problem is not None:
         raise errors.UserError(f"{path / f'{_PREFIX}{round_number}'}: {problem}.")
+
+
+def client_states(path: pathlib.Path, round_number: int) -> str | None:
+    """The hash of the clients' states with which a sound checkpoint was saved, if any."""
+    manifest = path / f"{_PREFIX}{round_number}.json"
+    return json.loads(manifest.read_bytes()).get("client_states") if manifest.exists() else None
 
 
 def read(path: pathlib.Path, round_number: int, structure: Callable[[int], Any]) -> Any:

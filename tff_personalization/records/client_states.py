@@ -17,6 +17,7 @@ from typing import Any
 
 import tensorflow as tf
 
+from tff_personalization import errors
 from tff_personalization.records import files
 
 _NAME = re.compile(r"([0-9a-f]{32})\.([0-9]+)\.npz")
@@ -42,6 +43,22 @@ class ClientStates:
         A member that kept nothing in `first_round` or a later round gets `initial` itself.
         """
         return [self._read(_key(member), initial, first_round) for member in members]
+
+    def digest(self, round_number: int) -> str:
+        """A hash of the names of the files that hold the clients' states after a round."""
+        newest = (
+            (key, [number for number in rounds if number <= round_number]) for key, rounds in self._rounds.items()
+        )
+        names = sorted(self._file(key, numbers[-1]).name for key, numbers in newest if numbers)
+        return hashlib.sha256(" ".join(names).encode()).hexdigest()
+
+    def check(self, round_number: int, digest: str | None) -> None:
+        """Raises UserError if states are missing that clients had after a round, when there was this `digest`."""
+        if digest not in (None, self.digest(round_number)):
+            raise errors.UserError(
+                f"{self._path}: lacks states that clients had after round {round_number}: restore the folder, or move "
+                f"{self._path.parent} away and start again."
+            )
 
     def has(self, members: Iterable[str], first_round: int) -> bool:
         """Whether each member kept something in `first_round` or a later round."""

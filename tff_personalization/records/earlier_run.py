@@ -25,7 +25,14 @@ import pandas as pd
 from tff_personalization import errors, homes, identity, methods
 from tff_personalization.experiment import config as config_lib
 from tff_personalization.experiment import settings
-from tff_personalization.records import checkpoints, finished_run, run_directory, run_records, saved_models
+from tff_personalization.records import (
+    checkpoints,
+    client_states,
+    finished_run,
+    run_directory,
+    run_records,
+    saved_models,
+)
 
 # Settings that are read only after the last round.
 _OF_THE_END = frozenset(
@@ -165,6 +172,8 @@ def read(experiment: config_lib.Experiment, data_sha256: str, path: pathlib.Path
         with_state = _has_state(run, experiment, rounds)
         if with_state:
             checkpoints.check(path / "checkpoints", rounds)
+            digest = checkpoints.client_states(path / "checkpoints", rounds)
+            client_states.ClientStates(path / "client_states").check(rounds, digest)
         return EarlierRounds(run, rounds, records, models, with_state)
     except errors.UserError as error:
         raise errors.UserError(f"--rounds_from={error}") from error

@@ -61,15 +61,30 @@ class RunDirectory:
 
         Raises:
             OtherSettings: it belongs to a run with other settings.
-            UserError: the run is finished and used another file of client data.
+            UserError: its config.json is missing or damaged, or the run is finished and used another file of client
+                data.
         """
         self.experiment = experiment
         self.name = experiment.run_name()
         self.path = homes.expand(experiment.config.output_dir) / self.name
-        if self.begun and (record := self.record()) is not None:
-            self._check_same_experiment(record)
-            if self.finished:
-                self._check_same_data(record)
+        try:
+            os.fspath(self.path).encode()
+        except UnicodeEncodeError:  # TensorFlow cannot write there
+            raise errors.UserError(f"--output_dir: {self.path}: a name that is not UTF-8: rename the folder.") from None
+        self.check()
+
+    def check(self) -> None:
+        """Raises the errors of `__init__`; another process may have written the directory since."""
+        if not self.begun:
+            return
+        record = self.record()
+        if record is None:
+            raise errors.UserError(
+                f"{self.path / 'config.json'} is missing: restore it, or move {self.path} away and start again."
+            )
+        self._check_same_experiment(record)
+        if self.finished:
+            self._check_same_data(record)
 
     @property
     def finished(self) -> bool:
@@ -92,7 +107,7 @@ class RunDirectory:
         try:
             record = json.loads((self.path / "config.json").read_bytes())
             record["flags"]["rounds"] + 0  # a number
-            return {**record, "flags": dict(record["flags"]), "starts": list(record.get("starts", ()))}
+            return {**record, "flags": dict(record["flags"]), "starts": [*map(dict, record.get("starts", ()))]}
         except (FileNotFoundError, NotADirectoryError):
             return None
         except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:

@@ -59,6 +59,7 @@ def opened(
         try:
             directory.path.mkdir(parents=True, exist_ok=True)
             stack.enter_context(_locked(directory.path))
+            directory.check()
             log = stack.enter_context((directory.path / "worker.log").open("ab"))
             writer = RunWriter(directory, log, how)
         except OSError as error:
@@ -89,19 +90,24 @@ def _locked(path: pathlib.Path) -> IO[str]:
                 path,
                 error.strerror,
             )
-            return file
-        if error.errno not in (errno.EWOULDBLOCK, errno.EACCES):
+        elif error.errno not in (errno.EWOULDBLOCK, errno.EACCES):
             file.close()
             raise
-        file.seek(0)
-        process = file.read().strip()
-        raise errors.UserError(
-            f"{path} {IN_USE}{f' ({process})' if process else ''}: wait for it, or choose another --run_name."
-        ) from None
+        else:
+            file.seek(0)
+            process = file.read().strip()
+            raise errors.UserError(
+                f"{path} {IN_USE}{f' ({process})' if process else ''}: wait for it, or choose another --run_name."
+            ) from None
     file.truncate(0)
-    file.write(f"{os.getpid()}\n")
+    file.write(_holder())
     file.flush()
     return file
+
+
+def _holder() -> str:
+    """What the lock file says while this process holds it."""
+    return f"{os.getpid()}\n"
 
 
 class RunWriter:
@@ -193,18 +199,48 @@ class RunWriter:
         if any(record.get(name) != value for name, value in now.items()):
             self.write_json("config.json", {**record, **now})
 
+    def check_place(self) -> None:
+        """Raises UserError if this process no longer holds the directory: it was moved or removed, or is another's."""
+        lock = self.directory.path / "lock"
+        if not lock.exists() or lock.read_text() != _holder():
+            raise errors.UserError(
+                f"{self.directory.path} was moved, removed or taken by another process while this run was writing "
+                "there: put it back, then start again."
+            )
+
+    def check_tables(self) -> None:
+        """Raises UserError if metrics.csv or evaluations.csv lacks something of the run's rounds, or is damaged."""
+        config = self.directory.experiment.config
+        round_tables.keep_until(self.directory.path, config, config.rounds)
+
+    def save_checkpoint(self, state: Any, round_number: int) -> None:
+        """Saves the program state after a round, if this process still holds the directory."""
+        self.check_place()
+        self.checkpoints.save(state, round_number, self.client_states.digest(round_number))
+
     def go_on_after(self, round_number: int) -> None:
         """Cuts the records to their state after a round, and adds this start to config.json.
 
         With round 0, config.json already describes this start.
 
         Raises:
-            UserError: metrics.csv or evaluations.csv lacks something of these rounds, or is damaged there.
+            UserError: metrics.csv or evaluations.csv lacks something of these rounds, or is damaged there, or a state
+                of a client is missing.
         """
+        digest = checkpoints.client_states(self.directory.path / "checkpoints", round_number)
+        self.client_states.check(round_number, digest)
         self.client_states.forget_after(round_number)
         round_tables.keep_until(self.directory.path, self.directory.experiment.config, round_number)
         record = self.directory.record()
         assert record is not None
+        before = record["starts"][-1].get(run_directory.CODE) if record["starts"] else None
+        if round_number and before not in (None, self._start[run_directory.CODE]):
+            logging.warning(
+                "%s: rounds up to %d were computed by other code. The numbers may differ from those of one version; "
+                "another --run_name computes all rounds again.",
+                self.directory.path,
+                round_number,
+            )
         if not round_number:
             record.pop("rounds_taken_over", None)
             record |= self._start
