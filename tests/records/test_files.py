@@ -3,7 +3,9 @@
 import errno
 import json
 import math
+import os
 import resource
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -44,6 +46,36 @@ def test_what_cannot_be_written_is_named_and_leaves_what_was_there(tmp_path, ful
     assert text.read_text() == "whole"
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.csv", "a.npz"]
     assert not recwarn.list
+
+
+def test_two_processes_that_write_one_file_do_not_disturb_each_other(tmp_path, monkeypatch):
+    replace, path = os.replace, tmp_path / "a.csv"
+
+    def after_another_process(*names):
+        monkeypatch.setattr(os, "replace", replace)
+        with mock.patch.object(os, "getpid", return_value=1):
+            files.write_text(path, "theirs")
+        replace(*names)
+
+    monkeypatch.setattr(os, "replace", after_another_process)
+    files.write_text(path, "ours")
+    assert path.read_text() == "ours"
+
+
+def test_an_interrupted_write_leaves_nothing_behind(tmp_path, monkeypatch):
+    monkeypatch.setattr(os, "replace", mock.Mock(side_effect=KeyboardInterrupt))
+    with pytest.raises(KeyboardInterrupt):
+        files.write_text(tmp_path / "a.csv", "x")
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_pipe_or_device_is_written_and_stays_what_it_is(tmp_path):
+    os.mkfifo(pipe := tmp_path / "pipe")
+    reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
+    files.write_text(pipe, "table")
+    assert os.read(reader, 100) == b"table"
+    os.close(reader)
+    assert pipe.is_fifo()
 
 
 def test_json_has_null_where_a_number_is_not_finite():

@@ -46,15 +46,19 @@ def write_named(flag: str, path: pathlib.Path, content: str | bytes) -> pathlib.
 
 
 def _write(path: pathlib.Path, content: bytes | memoryview) -> None:
-    temporary = path.with_name(f"{path.name}_temp0")
+    if path.exists() and not path.is_file():  # as /dev/stdout, which a rename would replace
+        path.write_bytes(content)
+        return
+    temporary = path.with_name(f"{path.name}_temp{os.getpid()}")  # another process may write the same file
     try:
         temporary.write_bytes(content)
         os.replace(temporary, path)
         wait_until_there(path)
     except OSError as error:
+        raise OSError(error.errno, error.strerror, str(path)) from error
+    finally:
         with contextlib.suppress(OSError):
             temporary.unlink()
-        raise OSError(error.errno, error.strerror, str(path)) from error
 
 
 def wait_until_there(path: pathlib.Path) -> None:
