@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 
 from tests import forked
-from tff_personalization import errors, plugins
+from tff_personalization import errors, methods, plugins
 
 ROOT = pathlib.Path(__file__).parent.parent
 EXAMPLE = ROOT / "examples" / "my_plugin.py"
@@ -139,7 +139,13 @@ BAD_PLUGINS = {
         "from tff_personalization import optimizers\noptimizers.register('mine', lambda learning_rate, x='y': 1)\n",
         ["optimizer 'mine'", "option x is a str; a number is expected"],
     ),
-    "a module's name": ("json.py", "x = 1\n", ["json.py", "rename"]),
+    "a module's name": ("json.py", "x = 1\n", ["json.py", "'json' exists already", "rename"]),
+    "a name that is no module's": ("my-plugin.py", "x = 1\n", ["'my-plugin' is no name of a module", "rename"]),
+    "a mistake that the project finds": (
+        "p.py",
+        f"{USES_METHODS}\nclass Mine(Group):\n    mine = Setting(None, 'A number.')\n",
+        ["p.py, line 6", "needs a kind"],
+    ),
 }
 
 
@@ -184,6 +190,20 @@ def test_flags_of_a_plugin_that_are_wrong_are_one_line_and_exit_status_1(tmp_pat
 
 def test_plugins_are_named_with_commas_or_one_by_one_and_count_once():
     assert plugins.split(["a,b", "c.py", "a"]) == ["a", "b", "c.py"]
+    assert plugins.split(["a.py, ./a.py, b", f"{pathlib.Path('a.py').absolute()}"]) == ["a.py", "b"]
+
+
+def test_a_plugin_that_has_changed_since_it_was_imported_is_refused(tmp_path):
+    plugin = tmp_path / "changing_plugin.py"
+    plugin.write_text(f"{USES_METHODS}methods.register('changing', methods.get('reptile'))\n")
+    with contextlib.ExitStack() as stack:
+        for registered in (methods.METHODS, plugins._loaded, plugins._files_of):
+            stack.enter_context(mock.patch.dict(registered))
+        plugins.load_again([str(plugin)], {})
+        plugins.load_again([str(plugin)], {})
+        plugin.write_text(plugin.read_text() + "x = 1\n")
+        with pytest.raises(errors.UserError, match="changing_plugin has changed since it was imported: restart Python"):
+            plugins.load_again([str(plugin)], {})
 
 
 def test_the_path_of_a_plugin_may_have_commas_and_spaces(tmp_path):

@@ -23,6 +23,7 @@ from tff_personalization.personalization import strategies
 from tff_personalization.tasks import registry
 
 _loaded: dict[str, str] = {}  # the SHA-256 of the source by the plugin's name
+_files_of: dict[str, dict[str, list[pathlib.Path]]] = {}  # by the plugin's name: its files and those of its helpers
 
 
 def split(values: Sequence[str]) -> list[str]:
@@ -30,15 +31,17 @@ def split(values: Sequence[str]) -> list[str]:
 
     The path of an existing file may contain commas.
     """
-    names: dict[str, None] = {}
+    names: dict[str, str] = {}
     for value in values:
         pieces = value.split(",")
         while pieces:
             ends = range(len(pieces), 1, -1)
             count = next((end for end in ends if os.path.isfile(os.path.expanduser(",".join(pieces[:end])))), 1)
-            names[",".join(pieces[:count])] = None
+            name = ",".join(pieces[:count])
+            name = name if os.path.isfile(os.path.expanduser(name)) else name.strip()
+            names.setdefault(os.path.realpath(os.path.expanduser(name)) if name.endswith(".py") else name, name)
             del pieces[:count]
-    return [name for name in names if name]
+    return [name for name in names.values() if name]
 
 
 def load(argv: Sequence[str]) -> None:
@@ -66,10 +69,10 @@ def load(argv: Sequence[str]) -> None:
                 "(docs/extending.md)."
             )
         files = _files(module)
-        _loaded[module.__name__] = sha256(files)
-        helpers = _beside(files) if not hasattr(module, "__path__") else {}
-        _loaded.update((helper, sha256(own)) for helper, own in helpers.items())
-        startup.OF_PLUGINS.update(dict.fromkeys(map(str, itertools.chain(files, *helpers.values())), name))
+        read = {module.__name__: files} | (_beside(files) if not hasattr(module, "__path__") else {})
+        _files_of[module.__name__] = read
+        _loaded.update((source, sha256(own)) for source, own in read.items())
+        startup.OF_PLUGINS.update(dict.fromkeys(map(str, itertools.chain(*read.values())), name))
 
 
 def load_again(names: Sequence[str], sources: Mapping[str, str]) -> None:
@@ -82,8 +85,12 @@ def load_again(names: Sequence[str], sources: Mapping[str, str]) -> None:
     Raises:
         UserError: a plugin is missing, cannot be imported, or has changed.
     """
-    missing = [name for name in names if (pathlib.Path(name).stem if name.endswith(".py") else name) not in _loaded]
-    load(["", *(f"--plugin={name}" for name in missing)])
+    modules = {name: pathlib.Path(name).stem if name.endswith(".py") else name for name in names}
+    load(["", *(f"--plugin={name}" for name, module in modules.items() if module not in _loaded)])
+    for name, module in modules.items():
+        for source, files in _files_of.get(module, {}).items():
+            if not all(file.is_file() for file in files) or sha256(files) != _loaded[source]:
+                raise errors.UserError(f"--plugin={name}: {source} has changed since it was imported: restart Python.")
     for name, then in sources.items():
         now = _loaded.get(name, "")
         if now != then:
@@ -130,8 +137,10 @@ def _import_file(path: pathlib.Path) -> types.ModuleType:
     path = path.absolute()
     if not path.is_file():
         raise errors.UserError("there is no such file.")
-    if path.stem in sys.modules or not path.stem.isidentifier():
-        raise errors.UserError(f"a module {path.stem!r} exists already, or the name is not allowed: rename the file.")
+    if not path.stem.isidentifier():
+        raise errors.UserError(f"{path.stem!r} is no name of a module: rename the file, with letters, digits and _.")
+    if path.stem in sys.modules:
+        raise errors.UserError(f"a module {path.stem!r} exists already: rename the file.")
     spec = importlib.util.spec_from_file_location(path.stem, path)
     assert spec is not None
     assert spec.loader is not None
@@ -178,7 +187,9 @@ def _files_in(folder: pathlib.Path, name: str) -> list[pathlib.Path]:
 
 def _failed(name: str, error: Exception) -> errors.UserError:
     """The error of a plugin's own code as one line that says where."""
-    last = traceback.extract_tb(error.__traceback__)[-1]
+    frames = traceback.extract_tb(error.__traceback__)
+    here = str(pathlib.Path(__file__).parent)
+    last = next((frame for frame in reversed(frames) if not frame.filename.startswith(here)), frames[-1])
     at = (error.filename, error.lineno) if isinstance(error, SyntaxError) else (last.filename, last.lineno)
     message = " ".join((error.msg if isinstance(error, SyntaxError) else str(error)).split())
     return errors.UserError(f"--plugin={name}: {at[0]}, line {at[1]}: {type(error).__name__}: {message}")
