@@ -38,11 +38,34 @@ def test_a_group_is_read_from_the_values_of_more_flags():
 
 
 def test_a_setting_has_one_name_and_a_flag_one_setting():
-    with pytest.raises(RuntimeError, match="Third"):  # Python 3.11 wraps the error of __set_name__
+    with pytest.raises(errors.UserError, match=r"Third\.another_name: it is called 'shared'"):
         type("Third", (settings.Group,), {"another_name": SHARED})
     third = type("Third", (settings.Group,), {"shared": settings.Setting(1, "Another one.")})
     with pytest.raises(errors.UserError, match="--shared exists already"):
         settings.union([One, third])
+
+
+@pytest.mark.parametrize("name", ["values", "parts", "replace"])
+def test_a_setting_cannot_hide_what_its_group_needs(name):
+    with pytest.raises(errors.UserError, match=f"Third.{name}: Group needs this name"):
+        type("Third", (settings.Group,), {name: settings.Setting(1, "A number.")})
+
+
+def test_a_setting_whose_type_does_not_follow_from_its_default_is_refused():
+    with pytest.raises(TypeError, match="default None needs a kind: int"):
+        settings.Setting(None, "A number.")
+
+
+@pytest.mark.parametrize("name", ["verbosity", "help", "scale"])
+def test_a_setting_cannot_have_the_name_of_a_flag_that_is_no_setting(name):
+    with pytest.raises(errors.UserError, match=f"--{name} exists already"):
+        config.define_flag(name, settings.Setting(1, "A number."), flags.FlagValues())
+
+
+@pytest.mark.parametrize("odd", [One(), int], ids=["an instance", "another class"])
+def test_settings_of_a_plugin_that_are_no_class_of_a_group_are_refused(odd):
+    with pytest.raises(errors.UserError, match="a class derived from Group is expected"):
+        settings.union([One, odd])
 
 
 def wrong_values(setting):

@@ -34,9 +34,7 @@ class Part(Generic[T]):
     name = ""
 
     def __set_name__(self, owner: type, name: str) -> None:
-        if self.name not in ("", name):
-            raise TypeError(f"{owner.__qualname__}.{name}: this setting is called {self.name!r} in another group")
-        self.name = name
+        self.name = self.name or name
 
     @overload
     def __get__(self, group: None, owner: type) -> Self: ...
@@ -99,6 +97,8 @@ class Setting(Part[T]):
         self.default = default
         self.theme = theme
         self.kind: type = kind or type(default)
+        if self.kind not in (int, float, bool, str, list):
+            raise TypeError(f"a setting with the default {default!r} needs a kind: int, float, bool, str or list")
         self.least, self.most, self.positive = least, most, positive
         self.choices, self.item, self.several = choices, item, several
         self._help = help_text
@@ -174,6 +174,15 @@ class Group:
             for name, part in parts.items()
         }
 
+    def __init_subclass__(cls) -> None:
+        for name, part in vars(cls).items():
+            if isinstance(part, Part) and part.name != name:
+                raise errors.UserError(f"{cls.__qualname__}.{name}: it is called {part.name!r}: use this name.")
+            if isinstance(part, Part) and (hasattr(Group, name) or name == "values"):
+                raise errors.UserError(
+                    f"{cls.__qualname__}.{name}: Group needs this name: give the setting another one."
+                )
+
     def replace(self, **values: Any) -> Self:
         """The group with other values of some settings."""
         return type(self)(**{**self.values, **values})
@@ -200,11 +209,14 @@ def union(groups: Iterable[type[Group]]) -> dict[str, Part[Any]]:
     """The parts of all groups by name.
 
     Raises:
-        UserError: two different settings have the same name, or two have a flag in common.
+        UserError: two different settings have the same name, two have a flag in common, or one is no class of a group.
     """
     parts: dict[str, Part[Any]] = {}
     owners: dict[str, Part[Any]] = {}
     for group in groups:
+        if not (isinstance(group, type) and issubclass(group, Group)):
+            found = f"the class {group.__name__}" if isinstance(group, type) else f"a {type(group).__name__}"
+            raise errors.UserError(f"the settings of a plugin are {found}; a class derived from Group is expected.")
         for name, part in group.parts().items():
             for flag in part.flags():
                 if owners.setdefault(flag, part) is not part:

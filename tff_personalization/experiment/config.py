@@ -21,6 +21,7 @@ G = TypeVar("G", bound=Group)
 
 OF_SWEEPS = ("sweep", "scale", "sweep_runs_at_once", "sweep_stop_on_failure")
 """The flags of a sweep, which are not settings of its runs."""
+_TAKEN = frozenset({*flags.FLAGS, "help", "helpfull", "helpshort", "helpxml", *OF_SWEEPS})
 _LONGEST_NAME = 240  # of a run: file systems allow 255 bytes
 
 
@@ -53,7 +54,9 @@ class _Choice(flags.EnumParser):
 
 
 def define_flag(name: str, setting: Setting[Any], flag_values: flags.FlagValues) -> None:
-    """Defines the flag of a setting."""
+    """Defines the flag of a setting. UserError if absl or a sweep has a flag of this name."""
+    if name in _TAKEN:
+        raise errors.UserError(f"--{name} exists already: give the plugin's setting another name.")
     text, default = f"[{setting.theme}] {setting.help}", setting.default
     if setting.kind is int:
         flags.DEFINE_integer(name, default, text, flag_values=flag_values)
@@ -171,7 +174,7 @@ def _checked(of_flags: Mapping[str, Any], given: Mapping[str, Any]) -> Experimen
             raise errors.UserError(f"--{name} is empty: give a path, or remove the flag.")
     _choose_by_task(values, given)
     method = methods.get(values["method"])
-    values["strategies"] = values["strategies"] or list(method.strategies)
+    values["strategies"] = values["strategies"] or _by_default(values["method"], method)
     _check_strategies(values, method)
     _refuse_unread(values, method, given)
     _check_combinations(values, method, given)
@@ -214,6 +217,18 @@ def given(flag_values: flags.FlagValues) -> dict[str, Any]:
     """The flags of a run that are not at their defaults, with their values."""
     names = settings_lib.all_flags()
     return {name: flag_values[name].value for name in names if not flag_values[name].using_default_value}
+
+
+def _by_default(name: str, method: Method) -> list[str]:
+    """The strategies of a method unless the user names others. UserError if they are not names of strategies."""
+    found = method.strategies
+    names = [found] if isinstance(found, str) else list(found)
+    if isinstance(found, str) or not names or set(names) - strategies.STRATEGIES.keys():
+        raise errors.UserError(
+            f"--method={name}: Method has strategies={found!r}; a tuple of names of strategies is expected, such as "
+            "('fine_tune',)."
+        )
+    return names
 
 
 def _check_strategies(values: Mapping[str, Any], method: Method) -> None:
