@@ -5,6 +5,8 @@ import pytest
 import tensorflow_federated as tff
 
 from tff_personalization import aggregators, errors, optimizers
+from tff_personalization.algorithms import client_work, fed_avg, method
+from tff_personalization.experiment import config
 from tff_personalization.models import emnist_cnn
 from tff_personalization.personalization import adaptation, evaluation, strategies
 from tff_personalization.settings import Group
@@ -118,3 +120,62 @@ def test_an_aggregator_that_makes_no_delta_is_named_with_what_was_expected(make,
     deltas = tff.to_type([(np.float32, [2]), np.float32])
     with pytest.raises(errors.UserError, match=f"--aggregator=odd: .*{said}"):
         aggregators.build("odd", Group(), 3).create(deltas, tff.TensorType(np.float32))
+
+
+KEPT = (np.zeros([2], np.float32),)
+ODD_UPDATES = {
+    "nothing": (lambda found: None, r"gives a NoneType; a client_work.ClientUpdate is expected"),
+    "what training gives": (lambda found: found.model_delta, "gives a tuple; a client_work.ClientUpdate"),
+    "no state": (
+        lambda found: found._replace(state=()),
+        r"gives nothing as the client's state; float32\[2\], as before, is expected",
+    ),
+    "a smaller state": (
+        lambda found: found._replace(state=(found.state[0][:1],)),
+        r"gives float32\[1\] as the client's state; float32\[2\]",
+    ),
+    "half a delta": (
+        lambda found: found._replace(model_delta=found.model_delta[:1]),
+        r"the aggregator makes <float32\[784,3\]>; <float32\[784,3\],float32\[3\]>, the type of the global weights",
+    ),
+}
+
+
+def stateful(change, client_state=KEPT, server_state=client_work.NO_SERVER_STATE):
+    """A process whose clients do FedAvg's update, changed by a function."""
+    setup = method.Setup(emnist_cnn.build_linear(3, np.random.default_rng(1)), fed_avg.Settings())
+    training = setup.local_training()
+
+    def update(theta, client, state):
+        found = client_work.update_from(theta, training.train_epochs(theta, client, 1), report=theta)
+        return change(found._replace(state=state.client))
+
+    return setup.stateful_process(update, "uniform", client_state, server_state=server_state)
+
+
+@pytest.mark.parametrize(("change", "said"), ODD_UPDATES.values(), ids=ODD_UPDATES)
+def test_an_update_that_is_none_is_refused_with_what_was_expected(change, said):
+    with pytest.raises(errors.UserError, match=f"the method's update .*{said}"):
+        stateful(change)
+
+
+def test_a_state_of_the_server_that_changes_its_shape_is_refused():
+    server_state = client_work.ServerState(lambda: KEPT, lambda state, report: report)
+    with pytest.raises(
+        errors.UserError, match=r"ServerState gives float32\[784, 3\].* as state; float32\[2\], as before"
+    ):
+        stateful(lambda found: found, server_state=server_state)
+
+
+def test_a_state_of_clients_that_is_no_array_is_refused():
+    with pytest.raises(errors.UserError, match="client_state has a float; a structure of NumPy arrays is expected"):
+        stateful(lambda found: found, client_state=0.0)
+
+
+@pytest.mark.parametrize("odd", ["fine_tune", ("fine_tunee",), ()])
+def test_a_method_whose_strategies_are_none_is_refused(odd):
+    mine = method.Method("of a test", fed_avg.Settings, fed_avg.METHOD.build, strategies=odd)
+    with pytest.raises(
+        errors.UserError, match=r"--method=mine: Method has strategies=.*; a tuple of names of strategies"
+    ):
+        config._by_default("mine", mine)

@@ -91,20 +91,30 @@ def _check_step(name: str, optimizer: tff.learning.optimizers.Optimizer) -> None
             f"optimizer {name!r}: its next gives {registries.described(step)}; (state, weights) is expected."
         )
     for what, before, after in (("state", state, step[0]), ("weights", weights, step[1])):
-        was, became = (", ".join(map(_typed, tf.nest.flatten(part))) for part in (before, after))
-        if was != became:
-            raise errors.UserError(
-                f"optimizer {name!r}: its next gives {became or 'nothing'} as {what}; {was or 'nothing'}, as before, "
-                "is expected."
-            )
+        check_types(f"optimizer {name!r}: its next", what, before, after)
     if not all(bool(tf.reduce_all(tf.math.is_finite(w))) for w in tf.nest.flatten(step[1])):
         raise errors.UserError(f"optimizer {name!r}: its next turns small gradients into weights that are not finite.")
 
 
-def _typed(value: Any) -> str:
-    """The type and shape of a value, in words."""
-    tensor = tf.convert_to_tensor(value)
-    return f"{tensor.dtype.name}{list(tensor.shape)}"
+def check_types(maker: str, what: str, before: Any, after: Any) -> None:
+    """Raises UserError unless the tensors of a structure have the types and shapes that they had before.
+
+    Args:
+        maker: what made the new structure, for the message.
+        what: what the structure is, for the message.
+        before, after: the old and the new structure.
+    """
+    old, new = (list(map(tf.convert_to_tensor, tf.nest.flatten(part))) for part in (before, after))
+    if len(old) != len(new) or not all(
+        a.dtype == b.dtype and a.shape.is_compatible_with(b.shape) for a, b in zip(old, new, strict=True)
+    ):
+        was, became = (", ".join(map(_typed, tensors)) or "nothing" for tensors in (old, new))
+        raise errors.UserError(f"{maker} gives {became} as {what}; {was}, as before, is expected.")
+
+
+def _typed(tensor: tf.Tensor) -> str:
+    """The type and shape of a tensor, in words."""
+    return f"{tensor.dtype.name}{'[?]' if tensor.shape.rank is None else [*tensor.shape]}"
 
 
 class NotConverted(tff.learning.optimizers.Optimizer):

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from tff_personalization import errors
-from tff_personalization.algorithms import method
+from tff_personalization.algorithms import method, stateful_clients
 from tff_personalization.programs import checks
 
 SOUND = {"clients": 2, "examples": 5, "train_loss": 1.0, "train_accuracy": 1.0, "non_finite_clients": 0}
@@ -61,6 +61,10 @@ def stages(*first):
     [
         (None, "build gives nothing; an algorithms.method.Training is expected"),
         ([1], "build gives a list"),
+        (
+            stateful_clients.StatefulProcess(*[None] * 5),
+            r"a StatefulProcess; .* is expected: give method.one_stage\(name, build\)",
+        ),
         (method.Training(stages(2), None, None), r"begin with rounds \[2\]; 1 is expected first"),
         (method.Training(stages(1, 5, 5), None, None), r"\[1, 5, 5\]"),
     ],

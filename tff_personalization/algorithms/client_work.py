@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import tensorflow as tf
 import tensorflow_federated as tff
 
-from tff_personalization import global_weights, local_training
+from tff_personalization import errors, global_weights, local_training, optimizers, registries
 from tff_personalization.models import functional
 
 WEIGHTINGS = ("examples", "uniform")
@@ -180,6 +180,12 @@ def client_work_parts(
     ) -> tuple[tff.learning.templates.ClientResult, Mapping[str, tf.Tensor], Any, Any]:
         client = client_round(data)
         found = update(tuple(weights.trainable), client, State(server, kept))
+        if not isinstance(found, ClientUpdate):
+            raise errors.UserError(
+                f"the method's update gives {registries.described(found)}; a client_work.ClientUpdate is expected, as "
+                "from client_work.update_from."
+            )
+        optimizers.check_types("the method's update", "the client's state", kept, found.state)
 
         finite = _all_finite((found.model_delta, found.report, found.state))
         took_part = tf.logical_and(finite, found.examples > 0)
@@ -233,7 +239,9 @@ def client_work_parts(
 
             @tff.tensorflow.computation(server_state_type, result_type[2], result_type[1])
             def next_server_state(state: Any, report: Any, total: Mapping[str, tf.Tensor]) -> Any:
-                return _where(total["clients"] > 0, server_state.next(state, report), state)
+                after = server_state.next(state, report)
+                optimizers.check_types("next of the method's ServerState", "state", state, after)
+                return _where(total["clients"] > 0, after, state)
 
             state = tff.federated_map(next_server_state, (state, tff.federated_sum(report), total))
         return tff.templates.MeasuredProcessOutput(state, result, tff.federated_map(finalize, total)), kept

@@ -5,7 +5,7 @@ from typing import NamedTuple
 import tensorflow as tf
 import tensorflow_federated as tff
 
-from tff_personalization import global_weights, optimizers
+from tff_personalization import errors, global_weights, optimizers
 from tff_personalization.algorithms import client_work
 from tff_personalization.models import functional
 
@@ -72,10 +72,18 @@ def surroundings(
         return tff.learning.models.ModelWeights(tuple(tf.constant(w) for w in start), ())
 
     global_type = initial_model_weights.type_signature.result
+    factory = aggregator or tff.aggregators.MeanFactory()
+    aggregation = factory.create(result_type.update, result_type.update_weight)
+    made = aggregation.next.type_signature.result.result.member
+    if not tff.to_type(global_type.trainable).is_assignable_from(made):
+        raise errors.UserError(
+            f"the method's update gives model deltas of which the aggregator makes {made.compact_representation()}; "
+            f"{global_type.trainable.compact_representation()}, the type of the global weights, is expected."
+        )
     return Surroundings(
         initial_model_weights,
         _broadcast(global_type, received),
-        (aggregator or tff.aggregators.MeanFactory()).create(result_type.update, result_type.update_weight),
+        aggregation,
         tff.learning.templates.build_apply_optimizer_finalizer(optimizers.NotConverted(server_optimizer), global_type),
     )
 

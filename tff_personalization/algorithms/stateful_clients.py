@@ -14,9 +14,11 @@ import dataclasses
 from collections.abc import Callable
 from typing import Any, NamedTuple, TypeAlias
 
+import numpy as np
 import tensorflow as tf
 import tensorflow_federated as tff
 
+from tff_personalization import errors, registries
 from tff_personalization.algorithms import client_work, composition
 from tff_personalization.models import functional
 
@@ -29,7 +31,12 @@ ExchangeFn = Callable[[tff.Value, tff.Value], tff.Value]
 
 
 def type_of(client_state: Any) -> tff.Type:
-    """The type of a client's state, from its value before the first round."""
+    """The type of a client's state, from its value before the first round. UserError if it has other than arrays."""
+    for leaf in tf.nest.flatten(client_state):
+        if not isinstance(leaf, np.ndarray | np.generic):
+            raise errors.UserError(
+                f"the method's client_state has {registries.described(leaf)}; a structure of NumPy arrays is expected."
+            )
     specs = tf.nest.map_structure(lambda leaf: tf.TensorSpec(leaf.shape, leaf.dtype), client_state)
     return tff.types.tensorflow_to_type(specs)
 

@@ -4,20 +4,23 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+import tensorflow_federated as tff
 from absl import logging
 
 from tff_personalization import errors, metrics
-from tff_personalization.algorithms import method
+from tff_personalization.algorithms import method, stateful_clients
 
 _ROUNDING = 1e-5  # of sums in single precision; less than one prediction of a hundred thousand
+_PROCESSES = tff.learning.templates.LearningProcess | stateful_clients.StatefulProcess
 _MEASURED = ("clients", "examples", "train_loss", "train_accuracy", "non_finite_clients")
 
 
 def check_training(name: str, training: Any) -> None:
     """Raises UserError if a method did not build a `Training`."""
     if not isinstance(training, method.Training):
+        hint = ": give method.one_stage(name, build) to Method" if isinstance(training, _PROCESSES) else ""
         raise errors.UserError(
-            f"--method={name}: build gives {_kind(training)}; an algorithms.method.Training is expected."
+            f"--method={name}: build gives {_kind(training)}; an algorithms.method.Training is expected{hint}."
         )
     first = [stage.first_round for stage in training.stages]
     if first and (first[0] != 1 or first != sorted(set(first))):

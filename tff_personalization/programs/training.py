@@ -299,7 +299,8 @@ def _finish(program: rounds.Program, state: rounds.State) -> None:
         participants.kept(program.training, config.rounds, writer.client_states, judged),
         writer.finished_calls,
     )
-    program.line.step("reading the examples of the clients that changed most")
+    if config.plots:
+        program.line.step("reading the examples of the clients that changed most")
     shown = galleries.predict(program.experiment, program.evaluator, last, final.test)
     state = dataclasses.replace(state, evaluation_seconds=state.evaluation_seconds + time.monotonic() - started)
     with program.interrupt.postponed():
