@@ -31,7 +31,9 @@ def sentence(run: runs_lib.Run) -> str:
     strategy = names.strategy(summary["strategy"])
     before, after = (summary[f"{kind}_accuracy"]["mean"] for kind in ("initial", "personalized"))
     gaining, hurt = (round(summary[f"share_{name}"] * clients) for name in ("gaining", "hurt"))
-    subject = f"{strategy[0].upper()}{strategy[1:]} on each client's own examples"
+    of_plugin = summary["strategy"] not in names.STRATEGIES
+    subject = f"The strategy {strategy}" if of_plugin else f"{strategy[0].upper()}{strategy[1:]}"
+    subject += " on each client's own examples"
     if f"{before:.2f}" == f"{after:.2f}":
         said = f"{subject} left mean accuracy at {after:.2f}"
     else:

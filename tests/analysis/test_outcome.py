@@ -29,6 +29,11 @@ def test_the_sentence_has_means_interval_and_counts_of_the_records(make_run):
     )
 
 
+def test_the_name_of_a_plugins_strategy_stays_as_it_is(make_run):
+    run = runs_lib.read(make_run(strategies=("l2_sp",)))
+    assert outcome.sentence(run).startswith("The strategy l2_sp on each client's own examples ")
+
+
 def test_of_aggregates_the_interval_is_that_of_mean_and_deviation(make_run):
     run = runs_lib.read(make_run(release="aggregates"))
     gain = run.summary["gain"]
