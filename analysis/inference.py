@@ -15,13 +15,15 @@ paired t.
 """
 
 import dataclasses
+import functools
 from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
 
 CONFIDENCE = 0.95
-RESAMPLES = 10_000
+RESAMPLES = 100_000
+_AT_ONCE = 1_000  # which limits memory
 LEAST_SEEDS = 3
 TEST = f"{CONFIDENCE:.0%} interval that holds a t interval over seeds and a bootstrap of clients by identity"
 
@@ -87,16 +89,27 @@ def estimate(values: Sequence[pd.Series]) -> Estimate:
     table = pd.concat(values, axis=1, keys=range(len(values))).sort_index()
     found, present = table.fillna(0).to_numpy(), table.notna().to_numpy(float)  # shape (units, seeds)
     units, seeds = found.shape
-    rng = np.random.default_rng(0)
-    drawn = rng.multinomial(units, np.full(units, 1 / units), size=RESAMPLES)  # how often each unit is drawn
-    counts = drawn @ present
-    means = np.divide(drawn @ found, counts, out=np.zeros(counts.shape), where=counts > 0)
+    drawn = np.concatenate([of_units @ np.hstack([found, present]) for of_units in _draws(units, RESAMPLES)])
+    sums, counts = np.split(drawn, 2, axis=1)
+    means = np.divide(sums, counts, out=np.zeros(counts.shape), where=counts > 0)
+    rng = np.random.default_rng(1)
     weights = rng.multinomial(seeds, np.full(seeds, 1 / seeds), size=RESAMPLES) * (counts > 0)
     by_seed = found.sum(axis=0) / present.sum(axis=0)
     kept = weights.sum(axis=1) > 0  # a drawn seed has a drawn unit
     resampled = (weights * means).sum(axis=1)[kept] / weights.sum(axis=1)[kept]
     error = by_seed.std(ddof=1) / np.sqrt(seeds) if seeds > 1 else np.nan
     return Estimate(float(by_seed.mean()), seeds, resampled, float(error), seeds - 1)
+
+
+@functools.lru_cache(maxsize=2)  # because the effects of a table usually have the same clients
+def _draws(units: int, resamples: int) -> list[np.ndarray]:
+    """How often each resample draws each unit, in parts of shape (resamples at once, units)."""
+    rng, parts = np.random.default_rng(0), []
+    for start in range(0, resamples, _AT_ONCE):
+        size = min(_AT_ONCE, resamples - start)
+        drawn = rng.integers(units, size=(size, units)) + units * np.arange(size)[:, None]
+        parts.append(np.bincount(drawn.ravel(), minlength=size * units).reshape(size, units).astype(np.uint8))
+    return parts
 
 
 def variance_of_seeds(means: pd.DataFrame) -> tuple[float, int]:

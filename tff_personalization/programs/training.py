@@ -73,7 +73,8 @@ def run(experiment: config_lib.Experiment, interrupt: interruption.Interruption)
     with run_writer.opened(directory, data, how) as writer:  # not earlier, so that unreadable data leaves no directory
         _say(directory, data, f"{cores} at once, threads for each: {threads}")
         # Not earlier, so that a refusal prints only its one line.
-        with progress.Line("starting TFF's worker") as line, _computing(config, cores, threads, writer):
+        first = "connecting to the workers" if config.workers else "starting TFF's worker"
+        with progress.Line(first) as line, _computing(config, cores, threads, writer):
             line.step(f"building {names.method(config.method)}")
             program = _program(experiment, interrupt, data, writer, line)
             state = _restore(program, earlier)
