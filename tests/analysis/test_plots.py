@@ -1,6 +1,7 @@
 """The numbers behind the plots equal independent computations from the same records."""
 
 import collections
+import json
 
 import matplotlib
 import numpy as np
@@ -83,9 +84,16 @@ def test_learning_curves_of_an_unfinished_run_can_be_drawn(make_run):
     assert "a fixed sample of test clients" in figure.get_suptitle()
 
 
+def _without_rounds(directory):
+    """Leaves a finished run as a method that does not train leaves it."""
+    (directory / "metrics.csv").unlink()
+    summary = json.loads((directory / "summary.json").read_text())
+    (directory / "summary.json").write_text(json.dumps(summary | {"rounds": 0}))
+
+
 def test_a_run_without_rounds_or_evaluations_has_no_learning_curves(make_run):
     never_evaluated, no_rounds = make_run("never_evaluated", stages=(("fed_avg", 3),)), make_run("no_rounds")
-    (no_rounds / "metrics.csv").unlink()
+    _without_rounds(no_rounds)
     for directory, words in ((never_evaluated, "no round was evaluated"), (no_rounds, "no rounds")):
         with pytest.raises(runs_lib.NotRecordedError, match=words):
             learning_curves.plot([runs_lib.read(directory)])
@@ -307,7 +315,7 @@ def test_plot_run_writes_every_plot_into_the_run_directory(make_run):
 def test_plot_run_leaves_out_what_the_records_cannot_show(make_run):
     """Only aggregates, of a method that does not train, with one number of examples and without a decomposition."""
     directory = make_run(release="aggregates", examples=())
-    for name in ("metrics.csv", "decomposition.csv"):
-        (directory / name).unlink()
+    _without_rounds(directory)
+    (directory / "decomposition.csv").unlink()
     written = plot_all.plot_run(directory)
     assert [path.stem for path in written] == ["accuracy_distributions", "personalization_epochs"]
