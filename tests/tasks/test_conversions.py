@@ -147,6 +147,7 @@ ARRAYS = {"x": np.zeros((4, 1)), "y": [0, 1, 1, 0], "client": [*"abab"], "classe
         ({"x": {"a": [[1, 2], [3], [4], [5]]}}, r"x\['a'\] is not an array"),
         ({"client": "a"}, "client has 1 entries and y has 4"),
         ({"client": [b"\xff"] * 4}, r"client: the client b'\\xff' has a name that is not UTF-8: decode it"),
+        ({"client": [1e17, 1e17 + 16, 1e17, 1e17]}, r"client: client '1.000000e\+17' is a rounded number"),
         *[
             ({name: np.ma.masked_array(ARRAYS[name], [True, False, False, False])}, f"{name} has masked values: fill")
             for name in ("x", "y", "client")

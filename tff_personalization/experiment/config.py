@@ -222,8 +222,8 @@ def given(flag_values: flags.FlagValues) -> dict[str, Any]:
 def _by_default(name: str, method: Method) -> list[str]:
     """The strategies of a method unless the user names others. UserError if they are not names of strategies."""
     found = method.strategies
-    names = [found] if isinstance(found, str) else list(found)
-    if isinstance(found, str) or not names or set(names) - strategies.STRATEGIES.keys():
+    names = [] if isinstance(found, str) else list(found)
+    if not names or set(names) - strategies.STRATEGIES.keys():
         raise errors.UserError(
             f"--method={name}: Method has strategies={found!r}; a tuple of names of strategies is expected, such as "
             "('fine_tune',)."

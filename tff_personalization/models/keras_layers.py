@@ -17,7 +17,7 @@ NORMALIZATION = (tf.keras.layers.GroupNormalization, tf.keras.layers.LayerNormal
 
 
 PROBABILITIES = {"softmax": tf.nn.softmax, "sigmoid": tf.nn.sigmoid}
-_ENDS = {name: (getattr(tf.keras.activations, name), getattr(tf.nn, name)) for name in ("softmax", "sigmoid")}
+_ENDS = {name: (getattr(tf.keras.activations, name), function) for name, function in PROBABILITIES.items()}
 
 
 def flat(model: tf.keras.Model) -> list[Layer]:

@@ -5,6 +5,7 @@ Convention: images are uint8, shape (28, 28), ink 255 on background 0. Each sour
 
 import collections
 import dataclasses
+import re
 from collections.abc import Mapping
 from typing import Any, Self
 
@@ -15,6 +16,8 @@ from tff_personalization import errors
 IMAGE_SHAPE = (28, 28)
 CLASSES = tuple("0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz")
 _FLOATS_ROUND = 2.0**53  # float64 represents all integers below this one
+# What spreadsheets and pandas make of large whole numbers.
+_ROUNDED = re.compile(r"[+-]?\d+(\.\d+)?[eE]\+\d+")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -154,18 +157,21 @@ def client_name(where: str, value: Any) -> str:
         value: the name, as in the data.
 
     Raises:
-        UserError: it is missing, or is bytes that are not UTF-8.
+        UserError: it is missing, a rounded number, or bytes that are not UTF-8.
     """
     if value is None or value != value:
         raise errors.UserError(f"{where}: an example has no client: name its client, or leave the example out.")
     if isinstance(value, float) and value.is_integer():
-        return str(int(value)) if abs(value) < _FLOATS_ROUND else f"{value:e}"  # `sources.load` refuses the latter
-    if not isinstance(value, bytes):
-        return str(value)
+        value = int(value) if abs(value) < _FLOATS_ROUND else f"{value:e}"
     try:
-        return value.decode()
+        name = value.decode() if isinstance(value, bytes) else str(value)
     except UnicodeDecodeError as error:
         raise errors.UserError(f"{where}: the client {value!r} has a name that is not UTF-8: decode it.") from error
+    if _ROUNDED.fullmatch(name):
+        raise errors.UserError(
+            f"{where}: client {name!r} is a rounded number: save the names of clients as text or integers."
+        )
+    return name
 
 
 def split_by_client(labels: np.ndarray, client: np.ndarray, rng: np.random.Generator) -> np.ndarray:

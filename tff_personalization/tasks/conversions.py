@@ -66,7 +66,7 @@ def _array(name: str, values: Any) -> np.ndarray:
 
 def _text(names: np.ndarray) -> np.ndarray:
     """Names as text. Raises UserError if they cannot be names."""
-    if names.dtype.kind not in "SOf":
+    if names.dtype.kind not in "USOf":
         return names.astype(str)
     return np.array([archives.client_name("client", name) for name in names.ravel().tolist()], str)
 

@@ -73,9 +73,6 @@ class SourceOptions:
 # What Python makes of bytes that are not UTF-8, such as in the name of a folder; it cannot be written.
 _SURROGATE = re.compile("[\ud800-\udfff]")
 
-# What spreadsheets and pandas make of large whole numbers.
-_ROUNDED = re.compile(r"[+-]?\d+(\.\d+)?[eE]\+\d+")
-
 Load = Callable[[SourceOptions], archives.Archive]
 
 
@@ -222,11 +219,8 @@ def load(options: SourceOptions, catalogue: Catalogue = IMAGES) -> archives.Arch
         raise errors.UserError(
             f"--client_data={options.client_data}: client {broken[0]!r}: its name has a carriage return: remove it."
         )
-    if rounded := list(filter(_ROUNDED.fullmatch, archive.clients)):
-        raise errors.UserError(
-            f"--client_data={options.client_data}: client {rounded[0]!r} is a rounded number: save the names of "
-            "clients as text or integers."
-        )
+    for name in archive.clients:  # again for the forms whose names are text
+        archives.client_name(f"--client_data={options.client_data}", name)
     if not len(archive.y):
         raise errors.UserError(
             f"--client_data={options.client_data} has no example of the {options.num_classes} classes: choose other "
