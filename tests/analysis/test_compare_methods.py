@@ -133,7 +133,7 @@ def test_bytes_of_unknown_size_are_missing_and_damaged_ones_are_refused(make_run
         costs.of(runs_lib.read(directory))
 
 
-def test_accuracy_is_drawn_against_the_bytes_of_each_method(make_run):
+def test_accuracy_is_drawn_by_the_bytes_of_each_method(make_run):
     runs = [make_run("a", method="fed_avg"), make_run("b", method="scaffold"), make_run("c", method="reptile")]
     with pytest.raises(runs_lib.NotRecordedError, match="no bytes on record"):
         accuracy_by_bytes.plot(runs_lib.read_all(runs))
@@ -141,10 +141,12 @@ def test_accuracy_is_drawn_against_the_bytes_of_each_method(make_run):
         _record_costs(run, 0, dict.fromkeys(("fed_avg", "reptile"), (megabytes * 10**6, megabytes * 10**6, 0)))
     _judge_participants(runs[1], fine_tuning=0.6, kept=0.8)
     figure = accuracy_by_bytes.plot(runs_lib.read_all(runs))
-    test_clients, participants = figure.axes[0].collections
-    assert test_clients.get_offsets()[:, 0].tolist() == [10, 20]  # GB: 1,000 times both ways
-    assert participants.get_offsets()[1].tolist() == [20, 0.6]
-    assert [text.get_text() for text in figure.axes[0].texts] == ["FedAvg", "SCAFFOLD (participants 0.60)"]
+    (axes,) = figure.axes
+    assert [label.get_text() for label in axes.get_yticklabels()] == ["FedAvg · 10 GB", "SCAFFOLD · 20 GB"]
+    test_clients, participants, line = axes.lines
+    assert test_clients.get_ydata().tolist() == [0, 1]  # GB: 1,000 times both ways
+    assert participants.get_xdata()[1] == 0.6
+    assert line.get_ydata() == [0.5, 0.5]  # between the groups
 
 
 def test_a_strategy_on_the_references_models_keeps_its_own_variance_whatever_seeds_it_has(make_run):
@@ -216,7 +218,7 @@ def test_runs_of_another_method_that_differ_in_a_flag_of_the_reference_have_rows
     assert compare_methods.row_labels(table)[1:] == ["Reptile --clients_per_round=5", "Reptile --clients_per_round=20"]
     for run in runs:
         _record_costs(run, 0, dict.fromkeys(("fed_avg", "reptile"), (1, 1, 0)))
-    assert len(accuracy_by_bytes.plot(runs_lib.read_all(runs)).axes[0].texts) == 3
+    assert len(accuracy_by_bytes.plot(runs_lib.read_all(runs)).axes[0].get_yticklabels()) == 3
 
 
 def test_clients_are_matched_by_name(make_run):
