@@ -73,7 +73,7 @@ def prepare(work: pathlib.Path, report: pathlib.Path | None) -> None:
     if report is None:
         report = work / "report.html"
         subprocess.run(
-            [_python(), "-m", "analysis.report", "docs/results/comparison.zip", f"--output={report}"],
+            [_python(), "-m", "analysis.report", "docs/results/comparison-femnist.zip", f"--output={report}"],
             cwd=ROOT,
             check=True,
             stdout=subprocess.DEVNULL,
@@ -81,7 +81,7 @@ def prepare(work: pathlib.Path, report: pathlib.Path | None) -> None:
     (pages / "example").mkdir()
     shutil.copy(report, pages / "example" / "report.html")
     (pages / "report_example.md").write_text(
-        "# A report to try\n\nThe report of [16 methods compared on real handwriting](comparison.md), as"
+        "# A report to try\n\nThe report of [methods compared on Federated EMNIST](comparison.md), as"
         " `python -m analysis.report` writes it. [Open it in a page of its own](example/report.html).\n\n"
         '<iframe src="example/report.html" title="A report"'
         ' style="width: 100%; height: 80vh; border: 1px solid #8888"></iframe>\n',

@@ -15,15 +15,14 @@ from collections.abc import Callable
 
 import pandas as pd
 
-from analysis import compare_methods, names, runs
 from analysis import costs as costs_lib
+from analysis import names, runs
 from tests.docs import study_tables
 from tests.stress import moments
 from tff_personalization.programs import report
 
 DOCS = pathlib.Path(__file__).parents[2] / "docs"
 RECORDS = DOCS / "reliability"
-COMPARISON = DOCS / "results" / "comparison.zip"
 QUICK = DOCS / "results" / "quick"
 PAGES = (
     DOCS.parent / "README.md",
@@ -194,12 +193,6 @@ def _memory(file_name: str, corner: str) -> str:
     return study_tables.markdown(pd.DataFrame(columns))
 
 
-def comparison() -> str:
-    """Methods and strategies compared with the first run of configs/comparison.toml."""
-    compared = compare_methods.compare(compare_methods.reference_first(runs.read_all([COMPARISON])))
-    return compare_methods.render(compared, "markdown")
-
-
 def costs() -> str:
     """A round of each method beside FedAvg's, from one interleaved run; see benchmarks/methods.py."""
     from benchmarks import methods  # these import TensorFlow, which few tables need
@@ -233,7 +226,6 @@ TABLES: dict[str, Callable[[], str]] = {
         scale_out,
         memory_rounds,
         memory_clients,
-        comparison,
         costs,
         study_tables.verdicts,
         study_tables.verdicts_femnist,
