@@ -37,7 +37,7 @@ def _plugins_of_this_test_only(worker):
         for patch in (*registries, shared_graphs.shared(worker)):
             stack.enter_context(patch)
         yield
-    for name in ("keras_characters", "wages", "wage_regression", "baseline_task", "several_labels_plugin"):
+    for name in ("own_table", "keras_characters", "wages", "wage_regression", "baseline_task", "several_labels_plugin"):
         if name not in before:
             sys.modules.pop(name, None)
 
@@ -55,9 +55,17 @@ def _run(tmp_path, name, **settings):
     return run
 
 
-def test_the_guide_shows_the_examples_as_they_are():
-    for name in ("keras_characters", "wages", "wage_regression", "baseline_task"):
-        assert f"```python\n{(ROOT / 'examples' / f'{name}.py').read_text(encoding='utf-8')}```\n" in GUIDE
+def test_the_guides_first_file_takes_its_table_and_trains(tmp_path):
+    code = (ROOT / "examples" / "own_table.py").read_text(encoding="utf-8")
+    assert f"```python\n{code}```\n" in GUIDE
+    plugin = tmp_path / "own_table.py"
+    plugin.write_text(code)
+    settings = {"plugin": plugin, "task": "activity", "output_dir": tmp_path, **SMALL}
+    rows = re.search(r"```\n(person,.*?)```", GUIDE, re.DOTALL)[1].splitlines()
+    (tmp_path / "activity.csv").write_text("\n".join([rows[0], *rows[1:] * 10]))
+    run = tp.run(**settings, test_clients=1)
+    assert run.source == "my table of activities"
+    assert run.clients["client"].isin(["ann", "ben"]).all()
 
 
 def test_a_users_keras_network_on_characters_is_exported_for_devices_too(tmp_path, by_writer_archive):
