@@ -111,3 +111,16 @@ def test_the_choice_that_was_probably_meant_is_named():
     config.define_flags(values)
     with pytest.raises(flags.IllegalFlagValueError, match=r"--method=fed_prx: .*Did you mean fed_prox\?"):
         values(["program", "--method=fed_prx"])
+
+
+def test_a_choice_that_a_plugin_may_add_is_refused_with_the_flag_for_it():
+    values = flags.FlagValues()
+    config.define_flags(values)
+    for flag in ("--method", "--task", "--model", "--aggregator", "--client_optimizer"):
+        with pytest.raises(flags.IllegalFlagValueError, match=f"{flag}=mine: .*, or give the --plugin that adds it"):
+            values(["program", f"{flag}=mine"])
+    with pytest.raises(errors.UserError, match=r"'mine' is unknown; .*, or give the --plugin that adds it"):
+        of_runs.all_flags()["strategies"].checked(["mine"])
+    for flag in ("--partition", "--client_learning_rate_schedule", "--client_weighting"):
+        with pytest.raises(flags.IllegalFlagValueError, match=f"{flag}=mine: choose from [a-z_, ]*\\."):
+            values(["program", f"{flag}=mine"])

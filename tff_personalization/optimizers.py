@@ -267,7 +267,7 @@ def _schedule_settings(role: str) -> dict[str, Setting[Any]]:
             schedules.CONSTANT,
             f"How --{role}_learning_rate changes over rounds t of T. exponential: times decay^(t−1); inverse_sqrt: "
             "times √(W/t) after W rounds of warm-up, 1/√t without; cosine: times (1 + cos(π(t−1)/T))/2.",
-            choices=schedules.SCHEDULES,
+            choices=tuple(schedules.SCHEDULES),
         ),
         "learning_rate_decay": Setting(
             None,

@@ -234,4 +234,5 @@ def listing(help_text: str, choices: Callable[[], Mapping[str, Any]]) -> Callabl
 
 def choose_from(choices: Iterable[str], value: str) -> str:
     """Advice for a value that is not a choice: the choices, and the one that was probably meant."""
-    return f"choose from {', '.join(choices)}.{errors.did_you_mean(choices, str(value))}"
+    of_plugins = ", or give the --plugin that adds it" if isinstance(choices, dict) else ""  # a registry
+    return f"choose from {', '.join(choices)}{of_plugins}.{errors.did_you_mean(choices, str(value))}"

@@ -65,7 +65,7 @@ def define_flag(name: str, setting: Setting[Any], flag_values: flags.FlagValues)
     elif setting.kind is bool:
         flags.DEFINE_bool(name, default, text, flag_values=flag_values)
     elif setting.kind is str and setting.choices is not None:
-        parser, text = _Choice(list(setting.choices)), f"<{'|'.join(setting.choices)}>: {text}"
+        parser, text = _Choice(setting.choices), f"<{'|'.join(setting.choices)}>: {text}"
         flags.DEFINE(parser, name, default, text, flag_values, flags.ArgumentSerializer())
     elif setting.kind is str:
         flags.DEFINE_string(name, default, text, flag_values=flag_values)
