@@ -160,6 +160,10 @@ def test_what_failed_in_the_search_is_not_made_and_listed(sweep_of, trials, monk
     made._report()
     assert "Failed: --method=fed_per" in (said := capsys.readouterr().out)
     assert "all trials failed: out of memory" in said
+    table = pd.read_csv(made.directory / "sweep.csv")
+    second = table[table.label == "second"]
+    assert second[["client_learning_rate", "run_directory"]].isna().all(axis=None)  # nothing was chosen or made
+    assert (table.client_learning_rate[table.label == "first"] == 0.1).all()
 
 
 def test_with_stop_on_failure_a_failed_trial_stops_the_search(sweep_of, trials, monkeypatch):

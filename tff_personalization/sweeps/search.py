@@ -56,7 +56,8 @@ _OF_TRIALS = {
 def sweep_of(flag_values: flags.FlagValues) -> sweep.Sweep:
     """The sweep that --sweep names, checked. If the file has a [search], makes its trials first.
 
-    If all trials of one of [[runs]] failed, so have its runs; the others can be made.
+    If all trials of one of [[runs]] failed, so have its runs, without the flags that nothing chose; the others can be
+    made.
 
     Raises:
         UserError: the file cannot be read, the program would refuse a run, another process is making a trial, or a
@@ -76,7 +77,7 @@ def sweep_of(flag_values: flags.FlagValues) -> sweep.Sweep:
         made = sweep.Sweep(flag_values, file, [_completed(point, searches) for point in points])
         for point, run in zip(points, made.runs, strict=True):
             if point.entry in searches and (error := searches[point.entry].error):
-                run.status, run.error = "failed", error
+                run.status, run.error, run.overrides = "failed", error, point.overrides
     return made
 
 

@@ -276,7 +276,8 @@ class Sweep:
             except errors.UserError as error:  # a record was damaged; the other runs still have their rows
                 run.status, run.error = "failed", str(error)
         row = {**label, **run.overrides, "status": run.status, **figures}
-        return {**row, "run_directory": str(run.directory.path), "error": run.error}
+        there = run.status != "failed" or run.directory.path.exists()
+        return {**row, "run_directory": str(run.directory.path) if there else "", "error": run.error}
 
 
 def _figures(record: runs.Run) -> dict[str, Any]:
