@@ -45,6 +45,7 @@ def plot_run(run_directory: places.Named) -> list[pathlib.Path]:
 
     Raises:
         UserError: not a run directory, unfinished run, or malformed record.
+        OSError: a plot cannot be written.
     """
     run = runs_lib.read(run_directory)
     _ = run.summary  # refuses an unfinished run before anything is written
@@ -55,7 +56,7 @@ def plot_run(run_directory: places.Named) -> list[pathlib.Path]:
         except runs_lib.NotRecordedError as reason:
             logging.info("Plot %s left out: %s", name, reason)
             continue
-        written.append(style.save(figure, command_line.default_output(name, [run])))
+        written.append(style.save(figure, command_line.default_output(name, [run]), flag=""))
     return written
 
 

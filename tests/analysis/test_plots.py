@@ -2,6 +2,7 @@
 
 import collections
 import json
+import shutil
 
 import matplotlib
 import numpy as np
@@ -319,3 +320,7 @@ def test_plot_run_leaves_out_what_the_records_cannot_show(make_run):
     (directory / "decomposition.csv").unlink()
     written = plot_all.plot_run(directory)
     assert [path.stem for path in written] == ["accuracy_distributions", "personalization_epochs"]
+    shutil.rmtree(directory / "plots")
+    (directory / "plots").touch()
+    with pytest.raises(OSError, match=f"File exists: '{directory / 'plots'}'"):  # no flag names the place
+        plot_all.plot_run(directory)

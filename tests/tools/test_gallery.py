@@ -1,13 +1,14 @@
 """Predictions on test images agree with the run's accuracies."""
 
 import json
+import os
 
 import numpy as np
 import pandas as pd
 import pytest
 
 from tff_personalization import errors
-from tff_personalization.tools import gallery
+from tff_personalization.tools import decompose, gallery
 
 
 def test_predictions_give_the_recorded_accuracies_and_are_refused_where_they_do_not(run, by_writer_archive):
@@ -30,6 +31,13 @@ def test_predictions_give_the_recorded_accuracies_and_are_refused_where_they_do_
     recorded.to_csv(finished / "clients.csv", index=False)
     with pytest.raises(errors.UserError, match=f"{recorded['client'][0]}.* in clients.csv"):
         gallery.gallery(finished, 1, progress=False)
+
+
+@pytest.mark.parametrize("tool", [gallery, decompose])
+def test_a_run_that_is_read_only_is_refused_before_anything_is_computed(tool, tmp_path, monkeypatch):
+    monkeypatch.setattr(os, "access", lambda path, mode: path != tmp_path)
+    with pytest.raises(errors.UserError, match=f"{tmp_path}: it is read-only: copy it"):
+        tool.main(["tool", str(tmp_path)])
 
 
 def test_runs_that_have_no_gallery_are_refused(run):

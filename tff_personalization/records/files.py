@@ -35,14 +35,22 @@ def write_named(flag: str, path: pathlib.Path, content: str | bytes) -> pathlib.
     """Writes the file that a flag names, whole or not at all, in a folder that is made if missing. Returns its path.
 
     Raises:
-        UserError: it cannot be written.
+        UserError: it cannot be written. If `flag` is "", because no flag names the file, this is an OSError.
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         _write(path, content.encode() if isinstance(content, str) else content)
     except OSError as error:
+        if not flag:
+            raise
         raise errors.UserError(f"--{flag}: {path} cannot be written ({error.strerror}); give another path") from None
     return path
+
+
+def check_writable(folder: pathlib.Path) -> None:
+    """Raises UserError if a folder is there and nothing can be written in it. Call this before a long computation."""
+    if folder.is_dir() and not os.access(folder, os.W_OK):
+        raise errors.UserError(f"{folder}: it is read-only: copy it to a place that you may write to.")
 
 
 def _write(path: pathlib.Path, content: bytes | memoryview) -> None:

@@ -97,6 +97,7 @@ def main(argv: Sequence[str]) -> int:
     if len(argv) != 2:
         raise errors.UserError("a run directory is expected: decompose RUN")
     run = pathlib.Path(argv[1])
+    files.check_writable(run)
     table = decompose(run)
     files.write_text(run / "decomposition.csv", table.to_csv(index=False))
     last = table[(table["round"] == table["round"].max()) & (table["epochs"] == table["epochs"].max())]

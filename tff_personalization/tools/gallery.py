@@ -84,6 +84,7 @@ def main(argv: Sequence[str]) -> int:
     if len(argv) != 2:
         raise errors.UserError("a run directory is expected: gallery RUN")
     run = pathlib.Path(argv[1])
+    files.check_writable(run)
     arrays = gallery(run, flags.FLAGS.clients)
     files.save_arrays(run / FILE, **arrays)
     right = {name: (arrays[name] == arrays["labels"]).mean() for name in ("before", "after")}
