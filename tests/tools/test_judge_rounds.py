@@ -9,11 +9,12 @@ import pytest
 
 from tests import forked
 from tff_personalization import errors
+from tff_personalization.programs import client_evaluation, final_evaluation
 from tff_personalization.tools import judge_rounds
 
 
-def test_the_last_round_is_judged_as_the_run_judged_it_and_earlier_rows_are_kept(run):
-    directory = run(rounds_per_model=2, validation_clients=2)
+def test_the_last_round_is_judged_as_the_run_judged_it_and_earlier_rows_are_kept(run_once):
+    directory = run_once(rounds_per_model=2, validation_clients=2)
     chosen = pd.read_csv(directory / "by_round.csv")
     table = judge_rounds.judge(directory, [2, 4], progress=False)
     assert sorted(table["round"].unique()) == [2, 4]
@@ -25,8 +26,26 @@ def test_the_last_round_is_judged_as_the_run_judged_it_and_earlier_rows_are_kept
     assert judged["client"].tolist() == of_run["client"].tolist()
 
 
-def test_the_validation_chosen_round_leaves_its_clients(run):
-    directory = run(validation_clients=2)
+def test_rounds_that_another_process_judges_meanwhile_are_kept(run_once, monkeypatch):
+    directory = run_once(rounds_per_model=2, validation_clients=2)
+    (directory / "by_round.csv").unlink()
+    evaluate = client_evaluation.PersonalizationEvaluator.evaluate
+
+    def of_two(evaluator, weights, clients, round_number, *rest, **settings):
+        """Evaluates a round while another process writes a table with the round before and this one."""
+        result = evaluate(evaluator, weights, clients, round_number, *rest, **settings)
+        mine = final_evaluation.AtRound(round_number, result).clients_table("fine_tune")
+        theirs = pd.concat([mine.assign(round=round_number - 1, loss=0.5), mine.assign(loss=0.25)])
+        theirs.to_csv(directory / "by_round.csv", index=False)
+        return result
+
+    monkeypatch.setattr(client_evaluation.PersonalizationEvaluator, "evaluate", of_two)
+    table = judge_rounds.judge(directory, [4], progress=False)
+    assert table.groupby("round")["loss"].unique().apply(list).to_dict() == {3: [0.5], 4: [0.25]}
+
+
+def test_the_validation_chosen_round_leaves_its_clients(run_once):
+    directory = run_once(rounds_per_model=2, validation_clients=2)
     table = pd.read_csv(directory / "by_round.csv")
     record = json.loads((directory / "summary.json").read_text())["validation_round"]
     assert set(table["round"]) == {record["round"]}

@@ -16,7 +16,7 @@ from absl import flags
 
 from tff_personalization import errors, startup
 from tff_personalization.programs import client_evaluation, final_evaluation
-from tff_personalization.records import files, finished_run
+from tff_personalization.records import files, finished_run, run_records
 
 FILE = "by_round.csv"
 
@@ -28,7 +28,7 @@ def judge(run: pathlib.Path, rounds: Iterable[int], progress: bool = True) -> pd
         UserError: it is not a run directory, a model of one of the rounds was not kept, or its data cannot be read.
     """
     opened = finished_run.FinishedRun.open(run)
-    tables = [opened.by_round] if len(opened.by_round) else []
+    judged: list[pd.DataFrame] = []
     models = {
         round_number: opened.global_weights(round_number)
         for round_number in sorted(set(rounds) - set(opened.by_round["round"]))
@@ -47,8 +47,10 @@ def judge(run: pathlib.Path, rounds: Iterable[int], progress: bool = True) -> pd
                     total=len(clients), desc=f"Round {round_number}", unit="client", disable=not progress
                 ) as bar:
                     result = evaluator.evaluate(weights, clients, round_number, bar, strategies=main, seed=seed)
-                tables.append(final_evaluation.AtRound(round_number, result).clients_table(main[0]))
-    table = pd.concat(tables, ignore_index=True)
+                judged.append(final_evaluation.AtRound(round_number, result).clients_table(main[0]))
+    there = run_records.read(run).by_round  # again, because another process may have judged other rounds meanwhile
+    judged = [table for table in judged if not set(table["round"]) & set(there["round"])]
+    table = pd.concat([there, *judged] if len(there) else judged, ignore_index=True)
     return table.sort_values("round", kind="stable", ignore_index=True)
 
 
@@ -67,6 +69,7 @@ def _main() -> None:
             wanted = []
         if not wanted:
             raise errors.UserError(f"--rounds={','.join(rounds.value)}: give numbers of rounds, as in 10,20.")
+        files.check_writable(run)
         table = judge(run, wanted)
         files.write_text(run / FILE, table.to_csv(index=False))
         epochs = sorted(table["epoch"].unique())
