@@ -137,6 +137,15 @@ def test_names_of_classes_are_read_in_the_same_way_in_all_of_a_table(tmp_path):
     assert sorted(load(tmp_path).labels) == [1, 1, 1, 36, 36, 36]
 
 
+def test_a_validation_part_that_is_not_read_is_named(tmp_path, caplog):
+    path = written_forms.write("saved to disk", tmp_path)
+    load(path)
+    assert not caplog.text
+    (path / "test").rename(path / "validation")
+    assert len(load(path).labels) == 48
+    assert f"{path}: not read, because their names say neither train nor test: validation/data-0" in caplog.text
+
+
 def test_what_the_datasets_library_keeps_beside_a_saved_table_is_not_read(tmp_path):
     path = written_forms.write("saved to disk", tmp_path)
     for part in ("train", "test"):

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import tqdm
+from absl import logging
 
 from tff_personalization import errors
 from tff_personalization.tasks import archive_cache, archives, references, sources
@@ -25,6 +26,7 @@ _CHUNK = 8192
 _SEEN = 2000  # images that are checked for their orientation
 _OTHER = {"train": "test", "test": "train"}
 _PART = re.compile(r"(?:^|[^a-z])(train|test)(?:ing)?(?:[^a-z]|$)")
+_VALIDATION = re.compile(r"(?i)(?:^|[^a-z])(valid|validation|val|dev)(?:[^a-z]|$)")
 
 
 class Gathered:
@@ -206,7 +208,7 @@ def files_of(path: str, form: str) -> dict[pathlib.Path, bool]:
 
     `path` can be a file: then it is that file and, if its name says train or test, its counterpart. `path` can be a
     folder: then it is all its files with one of the form's endings, and those of a folder test beside a folder train.
-    If some names say train or test, files that do not are left out.
+    If some names say train or test, files that do not are left out. If they are called validation, a warning says so.
     """
     root = pathlib.Path(path).absolute()
     if root.is_file():
@@ -232,6 +234,14 @@ def files_of(path: str, form: str) -> dict[pathlib.Path, bool]:
     )
     parts = {file: part_of(file, root) for file in found}
     if any(parts.values()):
+        names = [str(file.relative_to(root)) for file, part in parts.items() if not part]
+        if unread := list(filter(_VALIDATION.search, names)):
+            logging.warning(
+                "%s: not read, because their names say neither train nor test: %s; to use them, give them names that "
+                "do.",
+                path,
+                ", ".join(unread[:3]) + (" …" if len(unread) > 3 else ""),
+            )
         parts = {file: part for file, part in parts.items() if part}
     return {file: part == "test" and "train" in parts.values() for file, part in parts.items()}
 
