@@ -71,17 +71,20 @@ def export(
         ending, write = f"_{how.strategy}.tflite", lambda to: to.write_bytes(tflite.convert(found, how))
     path = path or run / "export" / f"round_{found.round_number}{ending}"
     try:
-        with _whole(path, ".keras" if form == _KERAS else "") as temporary:
+        with _whole(path, ".keras" if form == _KERAS else "", files.json_text(said) + "\n") as temporary:
             write(temporary)
-        files.write_text(path.with_name(f"{path.name}.json"), files.json_text(said) + "\n")
     except OSError as error:
-        raise errors.UserError(f"--output={path}: cannot be written ({error.strerror}): give another path.") from error
+        raise errors.UserError(
+            f"--output={path}: cannot be written ({error.strerror or error}): give another path."
+        ) from error
     return path
 
 
 @contextlib.contextmanager
-def _whole(path: pathlib.Path, suffix: str) -> Iterator[pathlib.Path]:
+def _whole(path: pathlib.Path, suffix: str, description: str) -> Iterator[pathlib.Path]:
     """A temporary path with a suffix, for a file or directory. It replaces `path` when it is whole.
+
+    So does the description beside it. Both are written before one is replaced, so that there is room for both.
 
     Raises:
         OSError: it cannot be written, or `path` is a directory that is not a model's.
@@ -93,7 +96,8 @@ def _whole(path: pathlib.Path, suffix: str) -> Iterator[pathlib.Path]:
         temporary = pathlib.Path(directory) / f"whole{suffix}"
         with tensorflow_errors.as_os_errors(temporary):
             yield temporary
-        earlier = pathlib.Path(directory) / "earlier"
+        described, earlier = (pathlib.Path(directory) / name for name in ("described", "earlier"))
+        described.write_text(description, encoding="utf-8")
         try:
             if path.is_dir():  # which a rename does not replace
                 os.replace(path, earlier)
@@ -102,6 +106,7 @@ def _whole(path: pathlib.Path, suffix: str) -> Iterator[pathlib.Path]:
             if earlier.exists():
                 os.replace(earlier, path)
             raise
+        os.replace(described, path.with_name(f"{path.name}.json"))
         files.wait_until_there(path)
 
 
