@@ -49,4 +49,5 @@ def _recentre(client: adaptation.Client, tuning: adaptation.Tuning[Recentre]) ->
 
 build = method.one_stage("fed_prox", _build)
 methods.register("fed_prox_example", method.Method("FedAvg(E) with a pull to the global model", FedProx, build))
-strategies.register("recentre", adaptation.Strategy("fine-tune, move part of the way back", _recentre, Recentre))
+recentre = adaptation.Strategy("fine-tune, move part of the way back", _recentre, Recentre, gives_weights=True)
+strategies.register("recentre", recentre)

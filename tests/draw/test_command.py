@@ -1,17 +1,26 @@
 """The command: its messages without a run, and for runs that it cannot show."""
 
+import contextlib
+import dataclasses
 import json
 import pathlib
+import sys
 import types
+from unittest import mock
 
+import numpy as np
 import pytest
+import tensorflow as tf
 from absl import flags
 from absl.testing import flagsaver
 
-from tff_personalization import errors
+from tff_personalization import errors, methods, plugins
 from tff_personalization.draw import __main__ as draw
 from tff_personalization.draw import personalizer, visitors
+from tff_personalization.personalization import strategies
 from tff_personalization.records import run_records
+
+EXAMPLE = pathlib.Path(__file__).parents[2] / "examples" / "my_plugin.py"
 
 
 @pytest.fixture
@@ -72,6 +81,36 @@ def test_a_run_that_cannot_be_drawn_on_is_refused(finished_run):
         personalizer.load(finished_run(client_data=None, task="shakespeare", test_clients=2))
 
 
+@pytest.fixture
+def _example_plugin():
+    with contextlib.ExitStack() as stack:
+        for registered in (methods.METHODS, strategies.STRATEGIES, plugins._loaded):
+            stack.enter_context(mock.patch.dict(registered))
+        plugins.load(["", f"--plugin={EXAMPLE}"])
+        yield
+    del sys.modules[EXAMPLE.stem]
+
+
+@pytest.mark.usefixtures("_example_plugin")
+def test_a_run_of_a_plugin_is_shown_if_its_strategy_gives_weights(finished_run, monkeypatch):
+    settings = {"plugin": EXAMPLE, "method": "fed_prox_example", "strategies": "recentre", "example_share": 1.0}
+    run = finished_run(model="linear", **settings)
+    maker = personalizer.Personalizer(personalizer.load(run))
+    adapted = maker.personalize(np.full((3, 28, 28), 99, np.uint8), np.arange(3), "writer")
+    for ours, initial in zip(adapted, maker.initial, strict=True):
+        np.testing.assert_allclose(ours, initial, atol=1e-5)  # after a full return to it
+    recentre = strategies.STRATEGIES["recentre"]
+    odd = dataclasses.replace(recentre, curve=lambda client, tuning: (tf.zeros(2), tf.zeros(2, tf.int32)))
+    monkeypatch.setitem(strategies.STRATEGIES, "recentre", odd)
+    with pytest.raises(errors.UserError, match="recentre has gives_weights=True, but its curve does not"):
+        personalizer.Personalizer(personalizer.load(run)).warm_up()
+    monkeypatch.setitem(strategies.STRATEGIES, "recentre", dataclasses.replace(recentre, gives_weights=False))
+    with pytest.raises(
+        errors.UserError, match=r"recentre makes no model .* \(see gives_weights in docs/extending\.md\)"
+    ):
+        personalizer.load(run)
+
+
 def test_the_round_is_the_last_one_or_any_that_is_kept(finished_run):
     run = finished_run(model="linear")
     assert [personalizer.load(run, number).round_number for number in (None, 2)] == [4, 2]
@@ -95,6 +134,10 @@ def test_the_held_out_writers_are_those_of_the_strategys_last_epoch(finished_run
     (directory / "clients.csv").write_text("\n".join(rows) + "\n")
     writers = visitors.held_out_writers(run_records.read(directory), "fine_tune")
     assert writers["gain"].round(6).tolist() == [0.2, -0.1]
+    config = json.loads((directory / "config.json").read_text())
+    (directory / "config.json").write_text(json.dumps({**config, "metric": "top-3 accuracy"}))
+    assert visitors.held_out_writers(run_records.read(directory), "fine_tune") is None  # visitors have accuracies
+    (directory / "config.json").write_text(json.dumps(config))
     assert [visitors.share_that_gains_less(writers, more, 5) for more in (-1, 0, 1, 2)] == [0, 0.5, 0.5, 1]
     assert visitors.share_that_gains_less(writers, -2, 20) == 0  # the size of b, with other numbers
     (directory / "clients.csv").write_text("client,epoch\n")

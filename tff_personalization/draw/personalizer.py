@@ -64,7 +64,10 @@ def load(run: pathlib.Path, round_number: int | None = None, strategy: str | Non
     if not strategies_lib.STRATEGIES[name].gives_weights:
         usable = [other for other in available if strategies_lib.STRATEGIES[other].gives_weights]
         instead = f"give --strategy={usable[0]}" if usable else "give a run with --strategies=fine_tune"
-        raise errors.UserError(f"{run}: the strategy {name} makes no model that could be shown: {instead}.")
+        raise errors.UserError(
+            f"{run}: the strategy {name} makes no model that could be shown (see gives_weights in docs/extending.md): "
+            f"{instead}."
+        )
     number = opened.round_number(finished_run.LAST if round_number is None else round_number)
     return TrainedModel(
         opened.experiment, opened.model, opened.global_weights(number), number, name, opened.name, opened.source
@@ -133,14 +136,15 @@ class Personalizer:
         return self._adapt(tf.constant(images), tf.constant(labels, tf.int32), tf.constant(seed))
 
     def _adapted_weights(self, images: tf.Tensor, labels: tf.Tensor, seed: tf.Tensor) -> Weights:
-        return adaptation.adapted_weights(
-            strategies_lib.STRATEGIES[self.trained.strategy],
-            self.model,
-            self._global_weights,
-            Examples(images, labels),
-            seed,
-            self._tuning,
-        )
+        name, examples = self.trained.strategy, Examples(images, labels)
+        strategy = strategies_lib.STRATEGIES[name]
+        adapted = adaptation.adapted_weights(strategy, self.model, self._global_weights, examples, seed, self._tuning)
+        if [w.shape for w in adapted] != [w.shape for w in self.initial]:  # a plugin's
+            raise errors.UserError(
+                f"the strategy {name} has gives_weights=True, but its curve does not evaluate only by client.judge, "
+                "with weights of the client's model: correct it, or give another --strategy."
+            )
+        return adapted
 
     def warm_up(self) -> None:
         """Traces all functions, so that the first visitor does not wait for it."""

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from tff_personalization import errors
+from tff_personalization import errors, metrics
 from tff_personalization.draw import personalizer as personalizer_lib
 from tff_personalization.records import run_records
 from tff_personalization.tasks import archives
@@ -188,11 +188,13 @@ def _arrays(examples: list[_Example]) -> tuple[np.ndarray, np.ndarray]:
 
 
 def held_out_writers(run: run_records.Run, strategy: str) -> pd.DataFrame | None:
-    """The run's `client_gains` under one of its strategies; None if the run has no per-client records.
+    """The run's `client_gains` under one of its strategies; None without per-client records of accuracy.
 
     Raises:
         UserError: clients.csv is damaged.
     """
+    if run.metric != metrics.ACCURACY:
+        return None
     try:
         return run.client_gains(strategy)
     except run_records.NotRecordedError:
