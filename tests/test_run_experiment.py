@@ -1,5 +1,6 @@
 """The program itself, on small data: every method and source, its records, its refusals."""
 
+import dataclasses
 import functools
 import json
 
@@ -259,6 +260,20 @@ def test_the_same_command_again_shows_the_finished_run_and_computes_nothing(run,
     assert run() == directory
     assert capsys.readouterr().out == first
     assert {path: path.stat().st_mtime_ns for path in directory.glob("*.*")} == before
+
+
+def test_a_network_that_is_refused_leaves_no_directory_and_removes_no_other_files(run, tmp_path, monkeypatch):
+    task = registry.TASKS["emnist62"]
+    models = {**task.models, "linear": lambda classes, rng: "no network"}
+    monkeypatch.setitem(registry.TASKS, "emnist62", dataclasses.replace(task, models=models))
+    with pytest.raises(errors.UserError, match="--model=linear: it is built as a str"):
+        run()
+    assert not (tmp_path / "run").exists()
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "notes.txt").touch()
+    with pytest.raises(errors.UserError, match="--model=linear"):
+        run()
+    assert [path.name for path in (tmp_path / "run").iterdir()] == ["notes.txt"]
 
 
 def test_a_finished_run_that_did_not_keep_the_models_that_are_asked_for_says_so(run, caplog):

@@ -142,6 +142,18 @@ def test_data_is_that_of_the_run_wherever_it_is_now(tmp_path, linear_run, by_wri
     _refused(linear_run, lambda run: run.data, str(moved), names=[moved])
 
 
+def test_a_path_as_it_was_typed_is_called_so_where_it_leads_nowhere(tmp_path, linear_run):
+    directory = shutil.copytree(linear_run, tmp_path / "run")
+    config = json.loads((directory / "config.json").read_text())
+    config["given"] |= {"client_data": "data/mine.npz"}
+    (directory / "config.json").write_text(json.dumps(config))
+    said = "is a path from the folder of the run's command: start there"
+    _refused(directory, lambda run: run.data, names=[f"data/mine.npz {said}"])
+    config["given"] |= {"plugin": ["my_plugins/gone.py"]}
+    (directory / "config.json").write_text(json.dumps(config))
+    _refused(directory, lambda run: run.experiment, names=[f"my_plugins/gone.py {said}"])
+
+
 @pytest.mark.usefixtures("_plugins_of_this_test_only")
 def test_a_runs_plugins_are_imported_and_refused_where_they_are_not_the_same(tmp_path, linear_run):
     name = f"plugin_{tmp_path.name}"

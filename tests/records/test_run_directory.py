@@ -162,6 +162,16 @@ def test_a_run_that_has_computed_nothing_may_begin_with_other_settings(begin, di
         directory_of(by_writer_archive, named)
 
 
+def test_a_run_that_resumes_after_its_data_has_moved_records_the_new_place(begin, by_writer_archive, tmp_path):
+    named = "--run_name=named"
+    directory = begin(by_writer_archive, named)
+    (directory.path / "metrics.csv").write_text("round\n")
+    (tmp_path / "elsewhere").mkdir()
+    moved = str(shutil.copy(by_writer_archive, tmp_path / "elsewhere"))
+    record = begin(moved, named).record()
+    assert record["given"]["client_data"] == record["flags"]["client_data"] == moved
+
+
 def test_a_run_whose_settings_are_lost_is_refused(begin, directory_of, by_writer_archive):
     directory = begin(by_writer_archive, "--run_name=named", finished=True)
     (directory.path / "config.json").unlink()

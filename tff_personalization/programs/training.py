@@ -76,7 +76,11 @@ def run(experiment: config_lib.Experiment, interrupt: interruption.Interruption)
         first = "connecting to the workers" if config.workers else "starting TFF's worker"
         with progress.Line(first) as line, _computing(config, cores, threads, writer):
             line.step(f"building {names.method(config.method)}")
-            program = _program(experiment, interrupt, data, writer, line)
+            try:
+                program = _program(experiment, interrupt, data, writer, line)
+            except Exception:  # the network or the method is refused
+                writer.remove_if_unused()
+                raise
             state = _restore(program, earlier)
             _say_which_models_it_lacks(directory, state.round_number)
             _finish(program, rounds.run(program, state))

@@ -5,12 +5,12 @@ import dataclasses
 import functools
 import os
 import pathlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import tensorflow as tf
 
-from tff_personalization import errors, global_weights, methods, plugins, seeds
+from tff_personalization import errors, global_weights, homes, identity, methods, plugins, seeds
 from tff_personalization.algorithms import method
 from tff_personalization.execution import runtime
 from tff_personalization.experiment import config as config_lib
@@ -84,7 +84,8 @@ class FinishedRun(run_records.Run):
             plugins.load_again(plugins.split(given.get("plugin", [])), sources)
             return config_lib.from_settings(given)
         except errors.UserError as error:
-            raise errors.UserError(f"{where}: {error}") from error
+            files = [name for name in plugins.split(given.get("plugin", [])) if name.endswith(".py")]
+            raise errors.UserError(f"{where}: {error}{_elsewhere(files)}") from error
 
     @property
     def task(self) -> registry.Task:
@@ -105,7 +106,13 @@ class FinishedRun(run_records.Run):
             UserError: it cannot be read, or has changed since the run.
         """
         config = self.experiment.config
-        data = federated_data.load(config, of_source=self.experiment.of_source)
+        try:
+            data = federated_data.load(config, of_source=self.experiment.of_source)
+        except errors.UserError as error:
+            files = [path for name in identity.CLIENT_IDS if (path := getattr(config, name))]
+            if not (self.client_data or config.client_data in self.task.sources.named):
+                files.append(config.client_data)
+            raise errors.UserError(f"{error}{_elsewhere(files)}") from error
         then = self.config.get("data_sha256", data.sha256)
         if data.sha256 != then:
             raise errors.UserError(
@@ -225,3 +232,9 @@ class FinishedRun(run_records.Run):
                 )
             )
             yield
+
+
+def _elsewhere(paths: Iterable[str]) -> str:
+    """Advice if one of the paths of a run's command, which are as they were typed, leads nowhere from this folder."""
+    lost = [path for path in paths if not homes.expand(path).is_absolute() and not os.path.exists(path)]
+    return f" {lost[0]} is a path from the folder of the run's command: start there." if lost else ""

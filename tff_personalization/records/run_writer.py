@@ -17,7 +17,7 @@ import pandas as pd
 import tensorflow_federated as tff
 from absl import logging
 
-from tff_personalization import errors
+from tff_personalization import errors, identity
 from tff_personalization.records import (
     checkpoints,
     client_states,
@@ -37,6 +37,7 @@ _PACKAGES = ("tensorflow", "tensorflow-federated", "numpy", "pandas")
 _NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL)
 IN_USE = "is being written by another process"
 """What the error says if another process holds the lock of a run directory."""
+_PLACES = ("client_data", "plugin", *identity.CLIENT_IDS)  # settings that are paths of what a run reads
 _OF_A_START = ("git_commit", run_directory.CODE, "versions", "cores")
 
 
@@ -192,9 +193,10 @@ class RunWriter:
                 f"--client_data={config.client_data}: the data has changed since the run in {directory.path} began "
                 f"(SHA-256 {earlier[:12]}… then, {data.sha256[:12]}… now): restore it, or choose another --run_name."
             )
-        # The file may have other bytes with the same examples; the run may have more rounds.
-        now = {run_directory.FILE: fingerprint}
-        if record["flags"].get("rounds") != config.rounds:
+        # The file may have other bytes with the same examples; the run may have more rounds, and files may have moved.
+        now, before = {run_directory.FILE: fingerprint}, record.get("given", {})
+        moved = any(before.get(name) != directory.experiment.given.get(name) for name in _PLACES)
+        if moved or record["flags"].get("rounds") != config.rounds:
             now |= {"flags": directory.experiment.as_json(), "given": dict(directory.experiment.given)}
         if any(record.get(name) != value for name, value in now.items()):
             self.write_json("config.json", {**record, **now})
@@ -207,6 +209,17 @@ class RunWriter:
                 f"{self.directory.path} was moved, removed or taken by another process while this run was writing "
                 "there: put it back, then start again."
             )
+
+    def remove_if_unused(self) -> None:
+        """Removes a directory in which no start has got as far as its rounds, unless it has files of others."""
+        record = self.directory.record()
+        if self.directory.begun or (record and record["starts"]):
+            return
+        for name in ("config.json", "worker.log", "lock"):
+            (self.directory.path / name).unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # not empty
+            for folder in (self.directory.path / "checkpoints", self.directory.path):
+                folder.rmdir()
 
     def check_tables(self) -> None:
         """Raises UserError if metrics.csv or evaluations.csv lacks something of the run's rounds, or is damaged."""
