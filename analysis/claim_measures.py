@@ -1,6 +1,7 @@
 """The measures of a study's claims: for each seed, the values whose mean is an effect."""
 
 import dataclasses
+import functools
 import itertools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -44,12 +45,22 @@ _FED_AVG, _PERSONALIZED = "FedAvg", "Personalized FedAvg"  # labels of runs
 NOTHING_CHOSEN = Measured([], missing="This comparison is not made for the rounds that validation clients choose.")
 
 
+def of_last_round(measure: Callable[..., Measured]) -> Callable[..., Measured]:
+    """The `Measure` of a function of an experiment that has no values for the rounds that validation clients choose."""
+
+    @functools.wraps(measure)
+    def of_round(experiment: study.Experiment, chosen: bool, **settings: Any) -> Measured:
+        return NOTHING_CHOSEN if chosen else measure(experiment, **settings)
+
+    return of_round
+
+
 def _gains(run: runs_lib.Run, chosen: bool) -> pd.DataFrame:
     return run.client_gains(round_number=compared_runs.chosen_round(run) if chosen else None)
 
 
 def _by_seed(
-    groups: Mapping[str, Mapping[int, runs_lib.Run]], values: Callable[..., pd.Series], chosen: bool
+    groups: Mapping[str, Mapping[int, runs_lib.Run]], values: Callable[..., pd.Series], chosen: bool = False
 ) -> Measured:
     """`values` for each seed that all groups have, from their runs."""
     for name, group in groups.items():
@@ -102,12 +113,9 @@ def gain(experiment: study.Experiment, chosen: bool) -> Measured:
     return _by_seed(groups, lambda run: _gains(run, chosen)["gain"], chosen)
 
 
-def strategies(
-    experiment: study.Experiment, chosen: bool, *, label: str, first: str, second: str, metric: str
-) -> Measured:
+@of_last_round
+def strategies(experiment: study.Experiment, *, label: str, first: str, second: str, metric: str) -> Measured:
     """Per client: a metric (personalized, hurt) under one strategy minus that under another, in the last round."""
-    if chosen:
-        return NOTHING_CHOSEN
 
     def difference(run: runs_lib.Run) -> pd.Series:
         a, b = (run.client_gains(strategy) for strategy in (first, second))
@@ -115,7 +123,7 @@ def strategies(
             a, b = (table.assign(hurt=(table["gain"] < 0).astype(float)) for table in (a, b))
         return _by_client(a[metric], b[metric])
 
-    return _by_seed({label: compared_runs.selected(experiment, label)}, difference, chosen)
+    return _by_seed({label: compared_runs.selected(experiment, label)}, difference)
 
 
 def most_gain(experiment: study.Experiment, chosen: bool) -> Measured:
@@ -141,12 +149,11 @@ def more_examples(experiment: study.Experiment, chosen: bool) -> Measured:
     return _by_seed({_PERSONALIZED: compared_runs.selected(experiment, _PERSONALIZED)}, signed, chosen)
 
 
-def after_as_many_examples(experiment: study.Experiment, chosen: bool, *, metric: str) -> Measured:
+@of_last_round
+def after_as_many_examples(experiment: study.Experiment, *, metric: str) -> Measured:
     """Per client: a metric in Personalized FedAvg's last round minus that in a round of FedAvg.
 
     That is FedAvg's first evaluated round after at least the same number of examples."""
-    if chosen:
-        return NOTHING_CHOSEN
     groups = {name: compared_runs.selected(experiment, name) for name in (_PERSONALIZED, _FED_AVG)}
     missing: dict[int, str] = {}
     matched: dict[int, int] = {}
@@ -171,15 +178,14 @@ def after_as_many_examples(experiment: study.Experiment, chosen: bool, *, metric
     return dataclasses.replace(measured, note=f"{note} {measured.note}".strip()) if measured.values else measured
 
 
-def at_matched_initial(experiment: study.Experiment, chosen: bool, *, other: str) -> Measured:
+@of_last_round
+def at_matched_initial(experiment: study.Experiment, *, other: str) -> Measured:
     """Per client: personalized accuracy of FedAvg minus that of the other run at the same initial accuracy.
 
     FedAvg's is that of its last round. The other's is interpolated linearly between two of its `matched_rounds`, so
     that the mean initial accuracies over test clients agree. A seed without matched rounds, or without test clients
     evaluated in them, is left out and named with the verdict.
     """
-    if chosen:
-        return NOTHING_CHOSEN
     groups = {name: compared_runs.selected(experiment, name) for name in (_FED_AVG, other)}
     judged: dict[int, list[int]] = {}
     unmatched: dict[int, str] = {}
@@ -231,14 +237,13 @@ def _without(
     kept = {name: {s: run for s, run in group.items() if s not in left_out} for name, group in groups.items()}
     if left_out and not all(kept.values()):
         return Measured([], missing=next(iter(left_out.values())))
-    measured = _by_seed(kept, values, False)
+    measured = _by_seed(kept, values)
     return dataclasses.replace(measured, note=" ".join(filter(None, (measured.note, *left_out.values()))))
 
 
-def as_chosen(experiment: study.Experiment, chosen: bool, *, theirs: str) -> Measured:
+@of_last_round
+def as_chosen(experiment: study.Experiment, *, theirs: str) -> Measured:
     """Per client: FedAvg's personalized accuracy minus theirs, each with the choice of validation clients."""
-    if chosen:
-        return NOTHING_CHOSEN
     groups = {name: compared_runs.selected(experiment, name) for name in (_FED_AVG, theirs)}
     for group in groups.values():
         for run in group.values():
@@ -254,15 +259,14 @@ def as_chosen(experiment: study.Experiment, chosen: bool, *, theirs: str) -> Mea
             accuracies.append(judged[judged["epoch"] == judged["epoch"].max()].set_index("client")["accuracy"])
         return _by_client(*accuracies)
 
-    return _by_seed(groups, difference, chosen)
+    return _by_seed(groups, difference)
 
 
-def chosen_by_initial(experiment: study.Experiment, chosen: bool) -> Measured:
+@of_last_round
+def chosen_by_initial(experiment: study.Experiment) -> Measured:
     """Per client: personalized accuracy of one chosen model minus that of another.
 
     Validation clients choose both among the last models of a seed's runs: by personalized and by initial accuracy."""
-    if chosen:
-        return NOTHING_CHOSEN
     by_seed: dict[int, list[runs_lib.Run]] = {}
     for entry in experiment.entries:
         if entry.run.summary.get("choice"):

@@ -6,6 +6,7 @@ them is compared: the run whose last model has the best personalized accuracy on
 
 import dataclasses
 import functools
+from typing import Any
 
 from analysis import claim_measures, inference, setting_measures
 
@@ -23,9 +24,9 @@ class Claim:
         experiment: the experiment whose runs are compared.
         statement: the claim, in a sentence.
         metric: the metric; the effect is a difference of it.
-        unit: the unit of the interval's resamples.
         measure: the values whose mean is the effect, by seed; `(experiment, chosen) -> measure`.
         margin: a difference within ± this one does not matter, in the unit of the metric.
+        unit: the unit of the interval's resamples.
         least_seeds: the number of seeds that a verdict needs.
         synthetic: whether it is only about synthetic writers.
     """
@@ -34,9 +35,9 @@ class Claim:
     experiment: str
     statement: str
     metric: str
-    unit: str
     measure: claim_measures.Measure
     margin: float = ACCURACY_MARGIN
+    unit: str = "client"
     least_seeds: int = inference.LEAST_SEEDS
     synthetic: bool = False
 
@@ -51,9 +52,11 @@ class Claim:
         return self.of_paper, self.synthetic
 
 
-_CLIENT = "client"
-_FED_AVG, _PERSONALIZED_FED_AVG = {"label": "FedAvg"}, {"label": "Personalized FedAvg"}
-_POOLED_SGD = {"label": "pooled SGD"}
+def _paired(ours: str, theirs: str, metric: str = "personalized", **overrides: Any) -> claim_measures.Measure:
+    """Our runs with a label and overrides, minus theirs with another label."""
+    groups = {"ours": {"label": ours, **overrides}, "theirs": {"label": theirs, **overrides}}
+    return functools.partial(claim_measures.paired, **groups, metric=metric)
+
 
 CLAIMS = (
     Claim(
@@ -61,8 +64,8 @@ CLAIMS = (
         "spread",
         "Initial accuracy varies more from run to run than personalized accuracy.",
         "standard deviation over seeds, mean of settings (cohort and E): initial minus personalized accuracy",
-        "seed (jackknife)",
         setting_measures.spread_over_seeds,
+        unit="seed (jackknife)",
         least_seeds=LEAST_SEEDS_AS_UNITS,
     ),
     Claim(
@@ -70,7 +73,6 @@ CLAIMS = (
         "table1",
         "After the same number of rounds, more local epochs, up to 10, make the model more personalizable.",
         "personalized accuracy: the largest E (up to 10) minus the smallest",
-        _CLIENT,
         setting_measures.more_local_epochs,
     ),
     Claim(
@@ -78,18 +80,18 @@ CLAIMS = (
         "table1",
         "Personalized accuracy reaches the target in fewer rounds than initial accuracy.",
         "rounds to the target: initial minus personalized accuracy, as a share of all rounds",
-        "setting",
         setting_measures.rounds_saved,
         SHARE_MARGIN,
+        "setting",
     ),
     Claim(
         "C1.1",
         "terms",
         "FOMAML's share of FedAvg's update grows with E.",
         "share of FOMAML's terms in updates from the same models: the largest E minus the smallest",
-        "round whose model was kept",
         setting_measures.share_of_fomaml,
         SHARE_MARGIN,
+        "round whose model was kept",
     ),
     Claim(
         "C1.2",
@@ -97,29 +99,21 @@ CLAIMS = (
         "After the same number of rounds at the same rates, FOMAML's terms alone train a more personalizable model "
         "than FedSGD's.",
         "personalized accuracy",
-        _CLIENT,
-        functools.partial(
-            claim_measures.paired,
-            ours={"label": "FOMAML's terms alone"},
-            theirs={"label": "FedSGD's term alone"},
-            metric="personalized",
-        ),
+        _paired("FOMAML's terms alone", "FedSGD's term alone"),
     ),
     Claim(
         "C2.1",
         "fine_tuning",
         "After the same number of rounds, Personalized FedAvg has a higher initial accuracy than FedAvg.",
         "initial accuracy",
-        _CLIENT,
-        functools.partial(claim_measures.paired, ours=_PERSONALIZED_FED_AVG, theirs=_FED_AVG, metric="initial"),
+        _paired("Personalized FedAvg", "FedAvg", "initial"),
     ),
     Claim(
         "C2.2",
         "fine_tuning",
         "After the same number of rounds, Personalized FedAvg has a higher personalized accuracy than FedAvg.",
         "personalized accuracy",
-        _CLIENT,
-        functools.partial(claim_measures.paired, ours=_PERSONALIZED_FED_AVG, theirs=_FED_AVG, metric="personalized"),
+        _paired("Personalized FedAvg", "FedAvg"),
     ),
     Claim(
         "C2.3",
@@ -127,7 +121,6 @@ CLAIMS = (
         "Choosing a model by initial accuracy alone gives weaker personalization.",
         "personalized accuracy: the model with the best personalized accuracy minus the one with the best initial "
         "accuracy, both on validation clients",
-        _CLIENT,
         claim_measures.chosen_by_initial,
     ),
     Claim(
@@ -135,7 +128,6 @@ CLAIMS = (
         "fine_tuning",
         "After the same number of examples, Personalized FedAvg has a higher initial accuracy than FedAvg.",
         "initial accuracy, of FedAvg in the first kept round after at least as many examples",
-        _CLIENT,
         functools.partial(claim_measures.after_as_many_examples, metric="initial"),
     ),
     Claim(
@@ -143,7 +135,6 @@ CLAIMS = (
         "fine_tuning",
         "After the same number of examples, Personalized FedAvg has a higher personalized accuracy than FedAvg.",
         "personalized accuracy, of FedAvg in the first kept round after at least as many examples",
-        _CLIENT,
         functools.partial(claim_measures.after_as_many_examples, metric="personalized"),
     ),
     Claim(
@@ -151,39 +142,34 @@ CLAIMS = (
         "quiet_fine_tuning",
         "C2.1 holds where FedAvg's rounds vary little: cohorts of 20, E = 5.",
         "initial accuracy",
-        _CLIENT,
-        functools.partial(claim_measures.paired, ours=_PERSONALIZED_FED_AVG, theirs=_FED_AVG, metric="initial"),
+        _paired("Personalized FedAvg", "FedAvg", "initial"),
     ),
     Claim(
         "C2.7",
         "quiet_fine_tuning",
         "C2.2 holds where FedAvg's rounds vary little: cohorts of 20, E = 5.",
         "personalized accuracy",
-        _CLIENT,
-        functools.partial(claim_measures.paired, ours=_PERSONALIZED_FED_AVG, theirs=_FED_AVG, metric="personalized"),
+        _paired("Personalized FedAvg", "FedAvg"),
     ),
     Claim(
         "C3.1",
         "centralized",
         "After the same number of examples, FedAvg's model is more personalizable than one of pooled SGD.",
         "personalized accuracy",
-        _CLIENT,
-        functools.partial(claim_measures.paired, ours=_FED_AVG, theirs=_POOLED_SGD, metric="personalized"),
+        _paired("FedAvg", "pooled SGD"),
     ),
     Claim(
         "C3.2",
         "centralized",
         "After the same number of examples, FedAvg's model gains more than one of pooled SGD.",
         "gain",
-        _CLIENT,
-        functools.partial(claim_measures.paired, ours=_FED_AVG, theirs=_POOLED_SGD, metric="gain"),
+        _paired("FedAvg", "pooled SGD", "gain"),
     ),
     Claim(
         "C3.3",
         "centralized",
         "At the same initial accuracy, FedAvg's model is more personalizable than one of pooled SGD.",
         "personalized accuracy, of pooled SGD between the two rounds between which it has that initial accuracy",
-        _CLIENT,
         functools.partial(claim_measures.at_matched_initial, other="pooled SGD"),
     ),
     Claim(
@@ -191,15 +177,13 @@ CLAIMS = (
         "centralized",
         "After the same number of examples, FedAvg's model is more personalizable than one of pooled Adam.",
         "personalized accuracy",
-        _CLIENT,
-        functools.partial(claim_measures.paired, ours=_FED_AVG, theirs={"label": "pooled Adam"}, metric="personalized"),
+        _paired("FedAvg", "pooled Adam"),
     ),
     Claim(
         "C3.5",
         "centralized",
         "C3.1 holds with strategy, epoch and learning rate chosen on validation clients for each.",
         "personalized accuracy",
-        _CLIENT,
         functools.partial(claim_measures.as_chosen, theirs="pooled SGD"),
     ),
     Claim(
@@ -207,7 +191,6 @@ CLAIMS = (
         "centralized",
         "C3.4 holds with strategy, epoch and learning rate chosen on validation clients for each.",
         "personalized accuracy",
-        _CLIENT,
         functools.partial(claim_measures.as_chosen, theirs="pooled Adam"),
     ),
     Claim(
@@ -215,7 +198,6 @@ CLAIMS = (
         "centralized",
         "At the same initial accuracy, FedAvg's model is more personalizable than one of pooled Adam.",
         "personalized accuracy, of pooled Adam between the two rounds between which it has that initial accuracy",
-        _CLIENT,
         functools.partial(claim_measures.at_matched_initial, other="pooled Adam"),
     ),
     Claim(
@@ -224,10 +206,7 @@ CLAIMS = (
         "After the same number of examples, FedAvg's model is more personalizable than one of pooled SGD with "
         "momentum.",
         "personalized accuracy",
-        _CLIENT,
-        functools.partial(
-            claim_measures.paired, ours=_FED_AVG, theirs={"label": "pooled SGD, momentum"}, metric="personalized"
-        ),
+        _paired("FedAvg", "pooled SGD, momentum"),
     ),
     *(
         Claim(
@@ -235,13 +214,7 @@ CLAIMS = (
             "heterogeneity",
             f"Synthetic writers of heterogeneity {h:g}: FedAvg's model is more personalizable than one of pooled SGD.",
             "personalized accuracy",
-            _CLIENT,
-            functools.partial(
-                claim_measures.paired,
-                ours={"label": "FedAvg", "writer_heterogeneity": h},
-                theirs={"label": "pooled SGD", "writer_heterogeneity": h},
-                metric="personalized",
-            ),
+            _paired("FedAvg", "pooled SGD", writer_heterogeneity=h),
             synthetic=True,
         )
         for h in (0.0, 0.5, 1.0, 2.0)
@@ -251,7 +224,6 @@ CLAIMS = (
         "personalization",
         "A model trained with SGD clients is better personalized with SGD than with Adam.",
         "personalized accuracy",
-        _CLIENT,
         functools.partial(
             claim_measures.strategies,
             label="trained with SGD",
@@ -265,7 +237,6 @@ CLAIMS = (
         "personalization",
         "A model trained with Adam clients is better personalized with Adam than with SGD.",
         "personalized accuracy",
-        _CLIENT,
         functools.partial(
             claim_measures.strategies,
             label="trained with Adam",
@@ -279,7 +250,6 @@ CLAIMS = (
         "who_gains",
         "Most clients gain from personalization.",
         "share of clients that gain, minus 0.5",
-        _CLIENT,
         claim_measures.most_gain,
         SHARE_MARGIN,
     ),
@@ -288,7 +258,6 @@ CLAIMS = (
         "who_gains",
         "Clients with more examples gain more.",
         "gain: the half of the clients with more train examples minus the other half",
-        _CLIENT,
         claim_measures.more_examples,
     ),
     Claim(
@@ -296,7 +265,6 @@ CLAIMS = (
         "who_gains",
         "Early stopping on examples held back hurts fewer clients.",
         "share of clients hurt: without minus with early stopping",
-        _CLIENT,
         functools.partial(
             claim_measures.strategies,
             label="Personalized FedAvg",
@@ -311,17 +279,13 @@ CLAIMS = (
         "server_optimizers",
         "After the same number of rounds, server momentum makes FedAvg's model more personalizable.",
         "personalized accuracy",
-        _CLIENT,
-        functools.partial(
-            claim_measures.paired, ours={"label": "momentum"}, theirs={"label": "SGD"}, metric="personalized"
-        ),
+        _paired("momentum", "SGD"),
     ),
     Claim(
         "L.1",
         "shakespeare",
         "Personalization raises accuracy on the lines of a role.",
         "gain",
-        _CLIENT,
         claim_measures.gain,
     ),
 )

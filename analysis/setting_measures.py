@@ -66,14 +66,13 @@ def more_local_epochs(experiment: study.Experiment, chosen: bool) -> claim_measu
     return claim_measures.paired(experiment, chosen, ours=most, theirs=least, metric="personalized")
 
 
-def rounds_saved(experiment: study.Experiment, chosen: bool) -> claim_measures.Measured:
+@claim_measures.of_last_round
+def rounds_saved(experiment: study.Experiment) -> claim_measures.Measured:
     """Per setting: the rounds that personalized accuracy reaches the target earlier than initial accuracy.
 
     They are a share of all rounds. If initial accuracy never reaches the target, all rounds count. Runs in which
     neither does are left out.
     """
-    if chosen:
-        return claim_measures.NOTHING_CHOSEN
     by_seed: dict[int, dict[str, float]] = {}
     compared = []
     for entry in experiment.entries:
@@ -93,12 +92,11 @@ def rounds_saved(experiment: study.Experiment, chosen: bool) -> claim_measures.M
     return claim_measures.Measured(values, tuple(compared), "No run reached the target.", note=note)
 
 
-def share_of_fomaml(experiment: study.Experiment, chosen: bool) -> claim_measures.Measured:
+@claim_measures.of_last_round
+def share_of_fomaml(experiment: study.Experiment) -> claim_measures.Measured:
     """Per model: the share of FOMAML's terms in a cohort's update of the largest E minus that of the smallest E.
 
     The models are those that the run with the largest E has kept. Both updates start from the same model."""
-    if chosen:
-        return claim_measures.NOTHING_CHOSEN
     by_seed: dict[int, dict[int, runs_lib.Run]] = {}
     for entry in experiment.entries:
         if entry.label == "FedAvg" and (entry.run.directory / "decomposition.csv").exists():

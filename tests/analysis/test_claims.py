@@ -61,13 +61,13 @@ def test_a_paired_effect_is_the_mean_over_seeds_of_differences_client_by_client(
 def _claim(values, name="X.1", **settings):
     """A claim with these values of one unit for each seed, without variation of clients."""
     measured = claim_measures.Measured([pd.Series({"a client": value}) for value in values])
-    return paper_claims.Claim(name, "fine_tuning", "…", "…", "client", lambda experiment, chosen: measured, **settings)
+    return paper_claims.Claim(name, "fine_tuning", "…", "…", lambda experiment, chosen: measured, **settings)
 
 
 @pytest.fixture
 def judge():
     """Gives verdicts on claims as one family."""
-    experiment = study.Experiment("fine_tuning", "", "", "", "", "", None, (), 0)
+    experiment = study.Experiment("fine_tuning", "", ())
     return lambda *family: claims.judge(study.Study(pathlib.Path(), (experiment,)), family)
 
 
