@@ -11,7 +11,7 @@ FOLDERS = ("tff_personalization", "baselines", "analysis", "benchmarks")
 # From the bottom up: a room imports rooms below it and its own modules. Rooms of one line do not import each other.
 FLOORS = (
     ("errors", "deferred_imports", "environment"),
-    ("registries", "startup", "homes", "seeds", "settings", "identity", "metrics", "rounding"),
+    ("registries", "startup", "homes", "seeds", "settings", "identity", "metrics", "rounding", "structures"),
     ("tff_personalization",),
     ("schedules", "privacy", "models"),
     ("optimizers", "aggregators", "global_weights", "tasks", "execution"),

@@ -12,7 +12,7 @@ from tff_personalization.personalization import adaptation, evaluation, strategi
 from tff_personalization.settings import Group
 
 ODD_CURVES = {
-    "nothing": (lambda loss, correct: None, "gives a NoneType; an adaptation.Curve is expected"),
+    "nothing": (lambda loss, correct: None, "gives nothing; an adaptation.Curve is expected"),
     "one tensor": (lambda loss, correct: loss, "an adaptation.Curve is expected"),
     "too few epochs": (
         lambda loss, correct: (loss[1:], correct[1:]),
@@ -54,7 +54,7 @@ def odd_optimizer(step):
 
 
 ODD_OPTIMIZERS = {
-    "no optimizer": (lambda: lambda learning_rate: None, "gives a NoneType; a tff.learning.optimizers.Optimizer"),
+    "no optimizer": (lambda: lambda learning_rate: None, "gives nothing; a tff.learning.optimizers.Optimizer"),
     "weights without a state": (
         lambda: odd_optimizer(lambda state, weights: [*weights]),
         r"next gives a list; \(state, weights\)",
@@ -100,7 +100,7 @@ def a_sum_of_weights(value_type, weight_type):
 
 
 ODD_AGGREGATORS = {
-    "nothing": (lambda: None, "builds a NoneType; a tff.aggregators.WeightedAggregationFactory is expected"),
+    "nothing": (lambda: None, "builds nothing; a tff.aggregators.WeightedAggregationFactory is expected"),
     "a factory of unweighted means": (
         lambda: tff.aggregators.UnweightedMeanFactory(),
         "builds a UnweightedMeanFactory; .* wrap it in tff.aggregators.as_weighted_aggregator",
@@ -124,7 +124,7 @@ def test_an_aggregator_that_makes_no_delta_is_named_with_what_was_expected(make,
 
 KEPT = (np.zeros([2], np.float32),)
 ODD_UPDATES = {
-    "nothing": (lambda found: None, r"gives a NoneType; a client_work.ClientUpdate is expected"),
+    "nothing": (lambda found: None, r"gives nothing; a client_work.ClientUpdate is expected"),
     "what training gives": (lambda found: found.model_delta, "gives a tuple; a client_work.ClientUpdate"),
     "no state": (
         lambda found: found._replace(state=()),

@@ -121,7 +121,7 @@ class _Checked(tff.aggregators.WeightedAggregationFactory):
         process = self._factory.create(value_type, weight_type)
         if not isinstance(process, tff.templates.AggregationProcess):
             raise errors.UserError(
-                f"--aggregator={self._name}: its factory creates {registries.described(process)}; a "
+                f"--aggregator={self._name}: its factory creates {errors.described(process)}; a "
                 "tff.templates.AggregationProcess is expected."
             )
         made = process.next.type_signature.result.result.member
@@ -144,7 +144,7 @@ def build(name: str, settings: Group, clients_per_round: int) -> tff.aggregators
         unweighted = isinstance(factory, tff.aggregators.UnweightedAggregationFactory)
         hint = ": wrap it in tff.aggregators.as_weighted_aggregator" if unweighted else ""
         raise errors.UserError(
-            f"--aggregator={name}: it builds {registries.described(factory)}; a "
+            f"--aggregator={name}: it builds {errors.described(factory)}; a "
             f"tff.aggregators.WeightedAggregationFactory is expected{hint}."
         )
     return _Checked(name, factory)

@@ -8,6 +8,7 @@ import struct
 import zipfile
 import zlib
 from collections.abc import Iterable
+from typing import Any
 
 OF_ZIP_FILES = (
     *(zipfile.BadZipFile, zlib.error, lzma.LZMAError, struct.error),
@@ -38,6 +39,13 @@ class Interrupted(BaseException):
     def __init__(self, signal_number: int):
         super().__init__(signal.Signals(signal_number).name)
         self.signal_number = signal_number
+
+
+def described(value: Any) -> str:
+    """What a value is, for a message that says what is expected."""
+    if value is None:
+        return "nothing"
+    return f"the class {value.__name__}" if isinstance(value, type) else f"a {type(value).__name__}"
 
 
 def did_you_mean(choices: Iterable[str], value: str, prefix: str = "") -> str:

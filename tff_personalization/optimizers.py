@@ -14,7 +14,7 @@ from typing import Any
 import tensorflow as tf
 import tensorflow_federated as tff
 
-from tff_personalization import errors, registries, schedules
+from tff_personalization import errors, registries, schedules, structures
 from tff_personalization.settings import Part, Setting
 
 OPTIMIZERS: dict[str, Callable[..., tff.learning.optimizers.Optimizer]] = {
@@ -40,7 +40,7 @@ def register(name: str, builder: Callable[..., tff.learning.optimizers.Optimizer
         options = [value for key, value in inspect.signature(builder).parameters.items() if key != "learning_rate"]
     except (TypeError, ValueError) as error:
         raise errors.UserError(
-            f"optimizer {name!r} is registered as {registries.described(builder)}; a function of learning_rate, and of "
+            f"optimizer {name!r} is registered as {errors.described(builder)}; a function of learning_rate, and of "
             f"numbers that have defaults, is expected ({error})."
         ) from error
     for option in options:
@@ -49,7 +49,7 @@ def register(name: str, builder: Callable[..., tff.learning.optimizers.Optimizer
         if not isinstance(option.default, int | float | None):
             raise errors.UserError(
                 f"optimizer {name!r}: the default of its option {option.name} is "
-                f"{registries.described(option.default)}; a number is expected."
+                f"{errors.described(option.default)}; a number is expected."
             )
     registries.add(OPTIMIZERS, "optimizer", name, builder)
 
@@ -73,7 +73,7 @@ class OptimizerSpec:
         optimizer = OPTIMIZERS[self.name](self.learning_rate, **self.options)
         if not isinstance(optimizer, tff.learning.optimizers.Optimizer):
             raise errors.UserError(
-                f"optimizer {self.name!r}: its builder gives {registries.described(optimizer)}; a "
+                f"optimizer {self.name!r}: its builder gives {errors.described(optimizer)}; a "
                 "tff.learning.optimizers.Optimizer is expected."
             )
         if not type(optimizer).__module__.startswith("tensorflow_federated."):
@@ -88,33 +88,12 @@ def _check_step(name: str, optimizer: tff.learning.optimizers.Optimizer) -> None
     step = optimizer.next(state, weights, tuple(0.01 * w for w in weights))
     if not (isinstance(step, tuple) and len(step) == 2):
         raise errors.UserError(
-            f"optimizer {name!r}: its next gives {registries.described(step)}; (state, weights) is expected."
+            f"optimizer {name!r}: its next gives {errors.described(step)}; (state, weights) is expected."
         )
     for what, before, after in (("state", state, step[0]), ("weights", weights, step[1])):
-        check_types(f"optimizer {name!r}: its next", what, before, after)
-    if not all(bool(tf.reduce_all(tf.math.is_finite(w))) for w in tf.nest.flatten(step[1])):
+        structures.check_types(f"optimizer {name!r}: its next", what, before, after)
+    if not structures.all_finite(step[1]):
         raise errors.UserError(f"optimizer {name!r}: its next turns small gradients into weights that are not finite.")
-
-
-def check_types(maker: str, what: str, before: Any, after: Any) -> None:
-    """Raises UserError unless the tensors of a structure have the types and shapes that they had before.
-
-    Args:
-        maker: what made the new structure, for the message.
-        what: what the structure is, for the message.
-        before, after: the old and the new structure.
-    """
-    old, new = (list(map(tf.convert_to_tensor, tf.nest.flatten(part))) for part in (before, after))
-    if len(old) != len(new) or not all(
-        a.dtype == b.dtype and a.shape.is_compatible_with(b.shape) for a, b in zip(old, new, strict=True)
-    ):
-        was, became = (", ".join(map(_typed, tensors)) or "nothing" for tensors in (old, new))
-        raise errors.UserError(f"{maker} gives {became} as {what}; {was}, as before, is expected.")
-
-
-def _typed(tensor: tf.Tensor) -> str:
-    """The type and shape of a tensor, in words."""
-    return f"{tensor.dtype.name}{'[?]' if tensor.shape.rank is None else [*tensor.shape]}"
 
 
 class NotConverted(tff.learning.optimizers.Optimizer):

@@ -18,11 +18,6 @@ def add(registry: dict[str, Any], kind: str, name: str, value: Any, expected: ty
     if expected is not None and not isinstance(value, expected):
         module = expected.__module__.removeprefix("tff_personalization.")
         raise errors.UserError(
-            f"{kind} {name!r} is registered as {described(value)}; {module}.{expected.__name__} is expected."
+            f"{kind} {name!r} is registered as {errors.described(value)}; {module}.{expected.__name__} is expected."
         )
     registry[name] = value
-
-
-def described(value: Any) -> str:
-    """What a value is, for an error that expected another."""
-    return f"the class {value.__name__}" if isinstance(value, type) else f"a {type(value).__name__}"

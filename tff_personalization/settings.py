@@ -115,7 +115,7 @@ class Setting(Part[T]):
     def of(self, values: Mapping[str, Any], given: Collection[str] = ()) -> T:
         """The checked value, or the default."""
         del given
-        return self.checked(values[self.name]) if self.name in values else self.checked(self.default)
+        return self.checked(values.get(self.name, self.default))
 
     def checked(self, value: Any) -> T:
         """The value, with the items of a list converted. Raises UserError if the setting does not allow it."""
@@ -215,8 +215,9 @@ def union(groups: Iterable[type[Group]]) -> dict[str, Part[Any]]:
     owners: dict[str, Part[Any]] = {}
     for group in groups:
         if not (isinstance(group, type) and issubclass(group, Group)):
-            found = f"the class {group.__name__}" if isinstance(group, type) else f"a {type(group).__name__}"
-            raise errors.UserError(f"the settings of a plugin are {found}; a class derived from Group is expected.")
+            raise errors.UserError(
+                f"the settings of a plugin are {errors.described(group)}; a class derived from Group is expected."
+            )
         for name, part in group.parts().items():
             for flag in part.flags():
                 if owners.setdefault(flag, part) is not part:

@@ -248,7 +248,7 @@ def test_classes_that_the_task_lacks_are_refused_by_its_check():
 
 
 def test_a_source_that_returns_something_other_than_an_archive_is_refused():
-    with pytest.raises(errors.UserError, match="--client_data=mine: its source gives a NoneType; an Archive is"):
+    with pytest.raises(errors.UserError, match="--client_data=mine: its source gives nothing; an Archive is"):
         _load(None, 2)
 
 

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import tensorflow as tf
 import tensorflow_federated as tff
 
-from tff_personalization import errors, global_weights, local_training, optimizers, registries
+from tff_personalization import errors, global_weights, local_training, structures
 from tff_personalization.models import functional
 
 WEIGHTINGS = ("examples", "uniform")
@@ -182,12 +182,12 @@ def client_work_parts(
         found = update(tuple(weights.trainable), client, State(server, kept))
         if not isinstance(found, ClientUpdate):
             raise errors.UserError(
-                f"the method's update gives {registries.described(found)}; a client_work.ClientUpdate is expected, as "
+                f"the method's update gives {errors.described(found)}; a client_work.ClientUpdate is expected, as "
                 "from client_work.update_from."
             )
-        optimizers.check_types("the method's update", "the client's state", kept, found.state)
+        structures.check_types("the method's update", "the client's state", kept, found.state)
 
-        finite = _all_finite((found.model_delta, found.report, found.state))
+        finite = structures.all_finite((found.model_delta, found.report, found.state))
         took_part = tf.logical_and(finite, found.examples > 0)
         size = tf.cast(tf.shape(client.examples.y)[0] if found.weighed is None else found.weighed, tf.float32)
         weight = size if weighting == "examples" else tf.minimum(size, 1.0)
@@ -201,9 +201,14 @@ def client_work_parts(
             extra_examples=tf.where(finite, found.extra_examples, 0),
         )
         result = tff.learning.templates.ClientResult(
-            _zero_unless(finite, found.model_delta), tf.where(finite, weight, 0.0)
+            structures.zero_unless(finite, found.model_delta), tf.where(finite, weight, 0.0)
         )
-        return result, measured, _zero_unless(took_part, found.report), _where(took_part, found.state, kept)
+        return (
+            result,
+            measured,
+            structures.zero_unless(took_part, found.report),
+            structures.where(took_part, found.state, kept),
+        )
 
     if client_state_type is None:
         of_client = tf.function(lambda server, weights, data: train(server, weights, data, ()), autograph=False)
@@ -240,28 +245,11 @@ def client_work_parts(
             @tff.tensorflow.computation(server_state_type, result_type[2], result_type[1])
             def next_server_state(state: Any, report: Any, total: Mapping[str, tf.Tensor]) -> Any:
                 after = server_state.next(state, report)
-                optimizers.check_types("next of the method's ServerState", "state", state, after)
-                return _where(total["clients"] > 0, after, state)
+                structures.check_types("next of the method's ServerState", "state", state, after)
+                return structures.where(total["clients"] > 0, after, state)
 
             state = tff.federated_map(next_server_state, (state, tff.federated_sum(report), total))
         return tff.templates.MeasuredProcessOutput(state, result, tff.federated_map(finalize, total)), kept
 
     types = (initialize.type_signature.result, *(tff.FederatedType(type_, tff.CLIENTS) for type_ in at_clients))
     return ClientWorkParts(initialize, types, next_fn, result_type[0])
-
-
-def _all_finite(structure: Any) -> tf.Tensor:
-    numbers = (tensor for tensor in map(tf.convert_to_tensor, tf.nest.flatten(structure)) if tensor.dtype.is_floating)
-    return tf.reduce_all([tf.reduce_all(tf.math.is_finite(tensor)) for tensor in numbers])
-
-
-def _zero_unless(condition: tf.Tensor, structure: Any) -> Any:
-    if not tf.nest.flatten(structure):
-        return structure
-    # Not tf.where: usually the tensors, each of the model's size, pass through unchanged.
-    return tf.cond(condition, lambda: structure, lambda: tf.nest.map_structure(tf.zeros_like, structure))
-
-
-def _where(condition: tf.Tensor, new: Any, old: Any) -> Any:
-    chosen = [tf.where(condition, *pair) for pair in zip(tf.nest.flatten(new), tf.nest.flatten(old), strict=True)]
-    return tf.nest.pack_sequence_as(old, chosen)

@@ -18,7 +18,7 @@ import numpy as np
 import tensorflow as tf
 import tensorflow_federated as tff
 
-from tff_personalization import errors, registries
+from tff_personalization import errors
 from tff_personalization.algorithms import client_work, composition
 from tff_personalization.models import functional
 
@@ -35,7 +35,7 @@ def type_of(client_state: Any) -> tff.Type:
     for leaf in tf.nest.flatten(client_state):
         if not isinstance(leaf, np.ndarray | np.generic):
             raise errors.UserError(
-                f"the method's client_state has {registries.described(leaf)}; a structure of NumPy arrays is expected."
+                f"the method's client_state has {errors.described(leaf)}; a structure of NumPy arrays is expected."
             )
     specs = tf.nest.map_structure(lambda leaf: tf.TensorSpec(leaf.shape, leaf.dtype), client_state)
     return tff.types.tensorflow_to_type(specs)
@@ -95,14 +95,9 @@ def build_stateful_process(
     One call computes all clients of a cohort, because each returns its own value.
 
     Args:
-        model: the model to train.
+        model, weighting, server_optimizer, aggregator, server_state, received: as in `composition.build_process`.
         update: what a client does; it finds its state in `state.client` and leaves the new one in `ClientUpdate.state`.
-        weighting: "examples" weights a client's delta by its number of examples, "uniform" by 1.
         client_state: a client's state before its first round, a structure of NumPy arrays.
-        server_optimizer: takes a step with the aggregate as its gradient.
-        aggregator: makes one delta of the clients' deltas; by default their weighted mean.
-        server_state: what the server keeps besides the global weights; by default nothing.
-        received: the global weights that clients receive, if not all.
         personal: makes a client's own model from its state, if it keeps one.
         exchange: what the clients do with their new states after their work, through the server; nothing unless given.
     """

@@ -145,7 +145,9 @@ def _check(name: str, curve: Any, epochs: int, score_dtype: tf.DType) -> None:
     """Raises UserError if a strategy does not return a curve."""
     values = tuple(curve) if isinstance(curve, tuple) else ()
     if len(values) != len(adaptation.Curve._fields):
-        raise errors.UserError(f"--strategies: {name} gives a {type(curve).__name__}; an adaptation.Curve is expected.")
+        raise errors.UserError(
+            f"--strategies: {name} gives {errors.described(curve)}; an adaptation.Curve is expected."
+        )
     for field, value, dtype in zip(adaptation.Curve._fields, values, (tf.float32, score_dtype), strict=True):
         value = tf.convert_to_tensor(value)
         if value.dtype != dtype or not value.shape.is_compatible_with([epochs + 1]):

@@ -20,7 +20,8 @@ def check_training(name: str, training: Any) -> None:
     if not isinstance(training, method.Training):
         hint = ": give method.one_stage(name, build) to Method" if isinstance(training, _PROCESSES) else ""
         raise errors.UserError(
-            f"--method={name}: build gives {_kind(training)}; an algorithms.method.Training is expected{hint}."
+            f"--method={name}: build gives {errors.described(training)}; an algorithms.method.Training is "
+            f"expected{hint}."
         )
     first = [stage.first_round for stage in training.stages]
     if first and (first[0] != 1 or first != sorted(set(first))):
@@ -105,7 +106,3 @@ def warn_of_losses(strategies: Sequence[str], losses: np.ndarray, round_number: 
             round_number,
             name,
         )
-
-
-def _kind(value: Any) -> str:
-    return f"a {type(value).__name__}" if value is not None else "nothing"

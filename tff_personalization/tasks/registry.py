@@ -126,7 +126,7 @@ class Task:
         except errors.UserError as error:
             raise errors.UserError(f"--model={model}: {error}") from error
         raise errors.UserError(
-            f"--model={model}: it is built as a {type(network.model).__name__}: build a Keras model, a "
+            f"--model={model}: it is built as {errors.described(network.model)}: build a Keras model, a "
             "tff.learning.models.FunctionalModel or a SeededModel."
         )
 
@@ -260,7 +260,7 @@ def _check_parts(name: str, task: Task) -> None:
         "sources": "a Catalogue with a source, such as sources.own(name=load)",
     }
     for part in (part for part, right in of_type.items() if not right):
-        found = registries.described(getattr(task, part))
+        found = errors.described(getattr(task, part))
         raise errors.UserError(f"task {name!r}: {part} is {found}; expected: {expected[part]}.")
 
 

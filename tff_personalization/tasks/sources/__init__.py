@@ -7,7 +7,7 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from tff_personalization import errors, registries, seeds
+from tff_personalization import errors, seeds
 from tff_personalization.settings import Group, Setting
 from tff_personalization.tasks import archives, parts
 from tff_personalization.tasks.sources import forms
@@ -203,7 +203,7 @@ def load(options: SourceOptions, catalogue: Catalogue = IMAGES) -> archives.Arch
     archive = catalogue.find(options.client_data)(options)
     if not isinstance(archive, archives.Archive):
         raise errors.UserError(
-            f"--client_data={options.client_data}: its source gives {registries.described(archive)}; an Archive is "
+            f"--client_data={options.client_data}: its source gives {errors.described(archive)}; an Archive is "
             "expected: make one with tasks/conversions.py."
         )
     if options.needs_clients and not archive.has_clients:
