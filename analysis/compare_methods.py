@@ -206,13 +206,8 @@ def render(table: pd.DataFrame, form: str, without: Sequence[str] = ()) -> str:
 
 
 def _strategies(run: runs_lib.Run) -> list[str]:
-    if run.clients is None:
-        raise runs_lib.NotRecordedError(
-            f"{run.directory}: no clients.csv, the run released only aggregates; "
-            "give a run made with --evaluation_release=records"
-        )
-    main = run.summary["strategy"]
-    return [main, *(name for name in run.clients["strategy"].unique() if name != main)]
+    main, recorded = run.summary["strategy"], run.recorded_clients["strategy"]
+    return [main, *(name for name in recorded.unique() if name != main)]
 
 
 def _row(group: dict[int, runs_lib.Run], strategy: str, reference: dict[int, runs_lib.Run], main: str) -> dict:

@@ -129,7 +129,7 @@ def test_the_update_of_fewer_epochs_is_that_of_a_path_that_ends_after_them():
 
 def test_the_tool_takes_each_kept_model_of_a_run_apart(run, capsys):
     directory = run(rounds=4, rounds_per_model=2, local_epochs=3)
-    table = decompose.decompose(directory, progress=False)
+    table = decompose.decompose(directory)
     assert table["round"].unique().tolist() == saved_models.SavedModels(directory / "models").rounds() == [2, 4]
     sums = table.groupby(["round", "level", "epochs"]).share.sum()
     assert sums.to_numpy() == pytest.approx(np.ones(12), abs=1e-4)
@@ -156,7 +156,7 @@ def test_the_tool_repeats_rounds_whose_clients_drop_out_and_whose_rate_changes(r
     assert pd.read_csv(directory / "metrics.csv").dropped_clients.min() > 0
     products, by_epochs = [], decompose.by_epochs
     monkeypatch.setattr(decompose, "by_epochs", lambda found: products.append(found) or by_epochs(found))
-    table = decompose.decompose(directory, progress=False)
+    table = decompose.decompose(directory)
     assert table["round"].unique().tolist() == [1, 2]  # after the last round, the cosine's rate is zero
     models = saved_models.SavedModels(directory / "models")
     steps = [flat(models.load(number)) - flat(models.load(number + 1)) for number in (1, 2)]

@@ -41,7 +41,7 @@ def begin(directory_of):
         data = federated_data.load(directory.experiment.config)
         with run_writer.opened(directory, data, how) as writer:
             if after_round is not None:
-                writer.go_on_after(after_round)
+                writer.resume_after(after_round)
             if finished:
                 writer.write_json("summary.json", {})
         return directory

@@ -33,7 +33,7 @@ def _assert_same(actual, expected):
 
 def test_the_database_reads_as_the_archive_does(tmp_path):
     path, database = _archive(tmp_path / "a.npz"), tmp_path / "a.sqlite"
-    convert_archive.convert(path, str(database), seed=3, progress=False)
+    convert_archive.convert(path, str(database), seed=3)
     expected = sources.load(small_files.options(path, seed=3))
     actual = sources.load(small_files.options(database))
     _assert_same(actual, expected)
@@ -43,7 +43,7 @@ def test_the_database_reads_as_the_archive_does(tmp_path):
 def test_the_digits_are_the_archives_digits_with_the_same_split(tmp_path):
     path = _archive(tmp_path / "a.npz", split=np.array(["train", "train", "test"] * 20), writer=np.arange(60) // 30)
     database = tmp_path / "a.sqlite"
-    convert_archive.convert(path, str(database), seed=0, progress=False)
+    convert_archive.convert(path, str(database), seed=0)
     _assert_same(
         sources.load(small_files.options(database, num_classes=10)),
         sources.load(small_files.options(path, num_classes=10)),
@@ -52,7 +52,7 @@ def test_the_digits_are_the_archives_digits_with_the_same_split(tmp_path):
 
 def test_tffs_own_loader_opens_the_database(tmp_path):
     path, database = _archive(tmp_path / "a.npz"), tmp_path / "emnist_all.sqlite"
-    convert_archive.convert(path, str(database), seed=0, progress=False)
+    convert_archive.convert(path, str(database), seed=0)
     archive = sources.load(small_files.options(path))
     parts = tff.simulation.datasets.emnist.load_data(only_digits=False, cache_dir=str(tmp_path))
     for is_test, part in zip((False, True), parts, strict=True):
@@ -67,7 +67,7 @@ def test_tffs_own_loader_opens_the_database(tmp_path):
 
 def test_an_archive_without_digits_makes_no_splits_of_digits(tmp_path):
     path, database = _archive(tmp_path / "a.npz", labels=np.arange(60) % 50 + 10), tmp_path / "a.sqlite"
-    convert_archive.convert(path, str(database), seed=0, progress=False)
+    convert_archive.convert(path, str(database), seed=0)
     assert not tff.simulation.datasets.SqlClientData(str(database), "digits_only_train").client_ids
     assert len(sources.load(small_files.options(database)).labels) == 60
 
@@ -75,7 +75,7 @@ def test_an_archive_without_digits_makes_no_splits_of_digits(tmp_path):
 def test_the_clients_that_an_archive_holds_out_are_held_out_by_the_database(tmp_path):
     path = _archive(tmp_path / "a.npz", split=np.where(np.arange(60) % 3 == 1, "test", "train"))
     database = tmp_path / "a.sqlite"
-    convert_archive.convert(path, str(database), seed=0, progress=False)
+    convert_archive.convert(path, str(database), seed=0)
     for num_classes in (62, 10):
         for source in (path, database):
             assert sources.load(small_files.options(source, num_classes=num_classes)).held_out == ("w1",)
@@ -83,7 +83,7 @@ def test_the_clients_that_an_archive_holds_out_are_held_out_by_the_database(tmp_
 
 def test_synthetic_data_stays_synthetic(tmp_path):
     path = _archive(tmp_path / "a.npz", source=np.array("synthetic scribbles, 3 writers"))
-    convert_archive.convert(path, str(tmp_path / "a.sqlite"), seed=0, progress=False)
+    convert_archive.convert(path, str(tmp_path / "a.sqlite"), seed=0)
     assert sources.load(small_files.options(tmp_path / "a.sqlite")).source == "synthetic scribbles, 3 writers"
 
 
@@ -106,7 +106,7 @@ def test_an_interrupted_conversion_leaves_nothing(tmp_path, monkeypatch):
 
     monkeypatch.setattr(convert_archive, "_serialize", interrupt)
     with pytest.raises(KeyboardInterrupt):
-        convert_archive.convert(path, str(tmp_path / "a.sqlite"), seed=0, progress=False)
+        convert_archive.convert(path, str(tmp_path / "a.sqlite"), seed=0)
     assert [entry.name for entry in tmp_path.iterdir()] == ["a.npz"]
 
 

@@ -13,7 +13,7 @@ from tff_personalization.tools import decompose, gallery
 
 def test_predictions_give_the_recorded_accuracies_and_are_refused_where_they_do_not(run, by_writer_archive):
     finished = run(rounds=2, rounds_per_evaluation=0, personalization_epochs=2, strategies=["fine_tune"])
-    arrays = gallery.gallery(finished, progress=False)
+    arrays = gallery.gallery(finished)
     recorded = pd.read_csv(finished / "clients.csv")
     table = pd.DataFrame({name: arrays[name] for name in ("client", "labels", "before", "after")})
     for name, epoch in (("before", 0), ("after", 2)):
@@ -30,7 +30,7 @@ def test_predictions_give_the_recorded_accuracies_and_are_refused_where_they_do_
     recorded["accuracy"] = recorded["correct"] / recorded["test_predictions"]
     recorded.to_csv(finished / "clients.csv", index=False)
     with pytest.raises(errors.UserError, match=f"{recorded['client'][0]}.* in clients.csv"):
-        gallery.gallery(finished, 1, progress=False)
+        gallery.gallery(finished, 1)
 
 
 @pytest.mark.parametrize("tool", [gallery, decompose])

@@ -16,7 +16,7 @@ from tff_personalization.tools import judge_rounds
 def test_the_last_round_is_judged_as_the_run_judged_it_and_earlier_rows_are_kept(run_once):
     directory = run_once(rounds_per_model=2, validation_clients=2)
     chosen = pd.read_csv(directory / "by_round.csv")
-    table = judge_rounds.judge(directory, [2, 4], progress=False)
+    table = judge_rounds.judge(directory, [2, 4])
     assert sorted(table["round"].unique()) == [2, 4]
     already = table[table["round"] == chosen["round"].iloc[0]].reset_index(drop=True)
     pd.testing.assert_frame_equal(already, chosen)
@@ -57,7 +57,7 @@ def test_the_validation_chosen_round_leaves_its_clients(run_once):
 def test_a_round_whose_model_was_not_kept_is_refused(run):
     directory = run()
     with pytest.raises(errors.UserError, match=r"no model of round 3, only of 4"):
-        judge_rounds.judge(directory, [3], progress=False)
+        judge_rounds.judge(directory, [3])
 
 
 @pytest.mark.parametrize("rounds", ["", "ten"])
@@ -78,7 +78,7 @@ def test_rounds_that_are_no_numbers_are_refused_in_one_line(rounds, tmp_path):
 )
 def test_models_with_more_weights_than_the_networks_own_are_judged_as_the_run_judged_them(run, settings):
     directory = run(rounds=1, rounds_per_evaluation=0, personalization_epochs=1, **settings)
-    judged = judge_rounds.judge(directory, [1], progress=False)
+    judged = judge_rounds.judge(directory, [1])
     of_run = pd.read_csv(directory / "clients.csv", float_precision="round_trip")
     for column in ("accuracy", "loss"):
         np.testing.assert_array_equal(judged[column], of_run[column])

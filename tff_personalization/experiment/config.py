@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 from absl import flags
 
-from tff_personalization import aggregators, errors, homes, identity, methods, optimizers, plugins, schedules, startup
+from tff_personalization import aggregators, errors, identity, methods, optimizers, plugins, schedules, startup
 from tff_personalization.algorithms.method import Method
 from tff_personalization.experiment import settings as settings_lib
 from tff_personalization.personalization import strategies
@@ -101,18 +101,18 @@ class Experiment:
     @property
     def of_source(self) -> Group:
         """The values of the settings that the source of client data has of its own."""
-        catalogue = registry.TASKS[self.config.task].sources
-        return self.read(catalogue.settings_of(str(homes.expand(self.config.client_data))))
+        return self.read(registry.TASKS[self.config.task].sources.settings_of(self.config.client_data))
 
     def as_json(self) -> dict[str, Any]:
-        """Every setting and optimizer as plain values, and the hashes of plugins' sources and of files of client ids.
+        """Every setting and optimizer, and the hashes of plugins' sources and of files of client ids, as JSON has them.
 
         Raises:
             UserError: a file of client ids cannot be read.
         """
         specs = {role: dataclasses.asdict(spec) for role, spec in self.optimizers.items()}
         found = {**self.values, "optimizers": specs, "plugin_sources": dict(self.plugins)}
-        return found | ({"client_ids_sha256": self.client_ids} if self.client_ids else {})
+        found |= {"client_ids_sha256": self.client_ids} if self.client_ids else {}
+        return json.loads(json.dumps(found))
 
     @functools.cached_property
     def client_ids(self) -> dict[str, str]:

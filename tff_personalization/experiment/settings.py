@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from tff_personalization import aggregators, homes, methods, optimizers, schedules
+from tff_personalization import aggregators, methods, optimizers, schedules
 from tff_personalization.algorithms.method import Method
 from tff_personalization.execution import runtime
 from tff_personalization.personalization import evaluation, strategies
@@ -186,14 +186,6 @@ def all_flags() -> dict[str, Setting[Any]]:
     return {name: flag for part in all_parts().values() for name, flag in part.flags().items()}
 
 
-def reads() -> dict[str, dict[str, frozenset[str]]]:
-    """The names of the settings of each choice, by flag and choice. An optimizer has the name of its role."""
-    return {
-        chooser: {name: frozenset(group.parts()) for name, group in groups.items()}
-        for chooser, groups in choices().items()
-    }
-
-
 def reader_of_rounds(values: Mapping[str, Any]) -> str:
     """The setting in `Experiment.as_json` that makes the rounds depend on their number; "" if there is none."""
     for role, spec in values["optimizers"].items():
@@ -228,7 +220,7 @@ def chosen(values: Mapping[str, Any]) -> dict[str, list[type[Group]]]:
     """The groups that a run reads besides `RunSettings`, by the flag that chooses each."""
     method = methods.get(values["method"])
     has_aggregator = "aggregator" in method.settings.parts()
-    source = registry.TASKS[values["task"]].sources.settings_of(str(homes.expand(values["client_data"])))
+    source = registry.TASKS[values["task"]].sources.settings_of(values["client_data"])
     return {
         "strategies": [strategies.STRATEGIES[name].settings for name in values["strategies"]],
         "method": [method.settings],

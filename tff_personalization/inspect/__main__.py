@@ -13,7 +13,7 @@ from collections.abc import Sequence
 import numpy as np
 from absl import flags
 
-from tff_personalization import errors, homes, plugins, startup
+from tff_personalization import errors, plugins, startup
 from tff_personalization.experiment import config, settings
 from tff_personalization.inspect import page, sheet
 from tff_personalization.settings import Setting
@@ -61,8 +61,7 @@ def main(argv: Sequence[str]) -> int:
     values = {name: flags.FLAGS[name].value for name in _settings()}
     values["client_data"] = argv[1] if len(argv) > 1 else registry.TASKS[values["task"]].sources.default
     chosen = federated_data.Settings.read(values)
-    catalogue = registry.TASKS[chosen.task].sources
-    of_source = catalogue.settings_of(str(homes.expand(chosen.client_data))).read(values)
+    of_source = registry.TASKS[chosen.task].sources.settings_of(chosen.client_data).read(values)
     archive = federated_data.dealt(chosen, federated_data.read(chosen, of_source, needs_clients=False))
     lines, found = describe(archive), checks.findings(archive)
     if not archive.has_clients:

@@ -17,13 +17,10 @@ from typing import Any
 import pandas as pd
 
 from tff_personalization import global_weights, metrics
-from tff_personalization.experiment import config as config_lib
 from tff_personalization.experiment import settings
 from tff_personalization.personalization import distributions
 from tff_personalization.personalization import strategies as strategies_lib
-from tff_personalization.programs import client_evaluation, progress
-from tff_personalization.records import finished_calls
-from tff_personalization.tasks import federated_data
+from tff_personalization.programs import client_evaluation, rounds
 
 
 @dataclasses.dataclass(frozen=True)
@@ -107,30 +104,22 @@ class FinalEvaluation:
 
 
 def evaluate(
-    evaluator: client_evaluation.PersonalizationEvaluator,
-    experiment: config_lib.Experiment,
-    data: federated_data.FederatedData,
+    program: rounds.Program,
     weights: global_weights.GlobalWeights,
-    line: progress.Line,
-    chosen: tuple[int, global_weights.GlobalWeights] | None = None,
-    participants: Sequence[str] = (),
-    kept: client_evaluation.Kept | None = None,
-    finished: finished_calls.FinishedCalls | None = None,
+    chosen: tuple[int, global_weights.GlobalWeights] | None,
+    participants: Sequence[str],
+    kept: client_evaluation.Kept | None,
 ) -> FinalEvaluation:
-    """Evaluates a global model.
+    """Evaluates a run's global model. Finished calls are on disk, and a run that resumes does not make them again.
 
     Args:
-        evaluator: runs the evaluations.
-        experiment: the settings.
-        data: the clients.
+        program: the run.
         weights: the global model after the last round.
-        line: shows the progress of each pass over clients.
         chosen: the round that was best on validation clients, and the global model after it.
         participants: the participants to evaluate.
         kept: gives the models that they keep, if they keep any.
-        finished: keeps the results of finished calls, so that a run that resumes does not compute them again.
     """
-    config = experiment.config
+    config, split = program.experiment.config, program.data.split
 
     def judge(
         clients: Sequence[str],
@@ -139,24 +128,23 @@ def evaluate(
         round_number: int = config.rounds,
         **settings: Any,
     ) -> client_evaluation.EvaluationResult:
-        line.step(description, len(clients), unit="client")
-        return evaluator.evaluate(
-            model, clients, round_number, line, seed=config.evaluation_seed, finished=finished, **settings
-        )
+        program.line.step(description, len(clients), unit="client")
+        how: dict[str, Any] = {"seed": config.evaluation_seed, "finished": program.writer.finished_calls, **settings}
+        return program.evaluator.evaluate(model, clients, round_number, program.line, **how)
 
-    test = judge(data.split.test, "final evaluation")
+    test = judge(split.test, "final evaluation")
     main: dict[str, Any] = {"strategies": config.strategies[:1]}
     at_round = None
     if chosen is not None:
         best, model = chosen
         is_last = best == config.rounds
-        result = test if is_last else judge(data.split.test, f"with round {best}", model, best, **main)
+        result = test if is_last else judge(split.test, f"with round {best}", model, best, **main)
         at_round = AtRound(best, result)
     return FinalEvaluation(
         test,
-        _choose(experiment, data, test, judge) if data.split.validation else None,
+        _choose(program, test, judge) if split.validation else None,
         {
-            k: test if k == "all" else judge(data.split.test, f"with {k} examples", most_examples=int(k))
+            k: test if k == "all" else judge(split.test, f"with {k} examples", most_examples=int(k))
             for k in config.personalization_examples
         },
         at_round,
@@ -165,17 +153,17 @@ def evaluate(
 
 
 def _choose(
-    experiment: config_lib.Experiment,
-    data: federated_data.FederatedData,
+    program: rounds.Program,
     test: client_evaluation.EvaluationResult,
     judge: Callable[..., client_evaluation.EvaluationResult],
 ) -> Choice | None:
+    experiment, split = program.experiment, program.data.split
     config, given_rate = experiment.config, experiment.optimizers["personalization"].learning_rate
     tuned = [name for name in config.strategies if strategies_lib.STRATEGIES[name].tuned]
     tables: list[pd.DataFrame] = []
     for rate in experiment.values["personalization_learning_rates"] or [given_rate]:
         names = tuned if tables else config.strategies  # strategies without a rate are evaluated once
-        result = judge(data.split.validation, f"validation, rate {rate:g}", strategies=names, learning_rate=rate)
+        result = judge(split.validation, f"validation, rate {rate:g}", strategies=names, learning_rate=rate)
         table = result.table(config.rounds, "validation")
         table.insert(0, "learning_rate", table.strategy.isin(tuned).map({True: rate, False: math.nan}))
         tables.append(table)
@@ -187,7 +175,7 @@ def _choose(
     chosen = candidates.loc[best]
     strategy, rate = chosen.strategy, chosen.learning_rate
     if strategy in tuned and rate != given_rate:
-        test = judge(data.split.test, f"chosen, rate {rate:g}", strategies=[strategy], learning_rate=rate)
+        test = judge(split.test, f"chosen, rate {rate:g}", strategies=[strategy], learning_rate=rate)
     epoch, clients = int(chosen.epoch), test.clients
     if clients is not None:
         clients = clients[(clients.strategy == strategy) & clients.epoch.isin([0, epoch])]

@@ -5,8 +5,7 @@ from collections.abc import Iterable
 import numpy as np
 
 from tff_personalization import global_weights, metrics
-from tff_personalization.experiment import config as config_lib
-from tff_personalization.programs import client_evaluation
+from tff_personalization.programs import client_evaluation, rounds
 from tff_personalization.tasks import registry
 
 STRATEGY = "fine_tune"
@@ -14,22 +13,19 @@ MOST_CLIENTS = 6
 
 
 def predict(
-    experiment: config_lib.Experiment,
-    evaluator: client_evaluation.PersonalizationEvaluator,
-    weights: global_weights.GlobalWeights,
-    test: client_evaluation.EvaluationResult,
+    program: rounds.Program, weights: global_weights.GlobalWeights, test: client_evaluation.EvaluationResult
 ) -> dict[str, np.ndarray] | None:
     """The arrays of gallery.npz (see `tools.gallery`), for the clients with the most images that become right.
 
     None if plots are off, the task has no images, the strategy is another one, or only aggregates are released.
     """
-    config = experiment.config
+    config = program.experiment.config
     task = registry.TASKS[config.task]
     shown = task.drawn and task.predicts.metric == metrics.ACCURACY
     if not config.plots or not shown or STRATEGY not in config.strategies or test.clients is None:
         return None
     clients = _most_changed(test)
-    return arrays(evaluator.predictions(weights, clients, config.rounds), task) if clients else None
+    return arrays(program.evaluator.predictions(weights, clients, config.rounds), task) if clients else None
 
 
 def arrays(parts: Iterable[dict[str, np.ndarray]], task: registry.Task) -> dict[str, np.ndarray]:

@@ -8,6 +8,7 @@ import collections
 import dataclasses
 import gc
 import time
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -49,6 +50,12 @@ class Program:
     line: progress.Line
 
 
+# The numbers of a checkpoint, in the order in which it has them.
+_NUMBERS: Mapping[str, Any] = dict(
+    round_number=int, train_seconds=float, evaluation_seconds=float, examples=int, expected_seconds=float
+)
+
+
 @dataclasses.dataclass(frozen=True)
 class State:
     """Everything that changes from round to round, after a round.
@@ -75,8 +82,12 @@ class State:
 
     def as_program_state(self) -> collections.OrderedDict:
         """The contents of a checkpoint. The rest is read from the records."""
-        names = ("learning", "round_number", "train_seconds", "evaluation_seconds", "examples", "expected_seconds")
-        return collections.OrderedDict((name, getattr(self, name)) for name in names)
+        return collections.OrderedDict(learning=self.learning, **{name: getattr(self, name) for name in _NUMBERS})
+
+    @classmethod
+    def from_program_state(cls, loaded: Mapping[str, Any]) -> "State":
+        """The state of a checkpoint, without what is read from the records."""
+        return cls(loaded["learning"], **{name: kind(loaded[name]) for name, kind in _NUMBERS.items()})
 
 
 @dataclasses.dataclass(frozen=True)

@@ -10,15 +10,10 @@ from tff_personalization.experiment import config as config_lib
 from tff_personalization.personalization import distributions
 from tff_personalization.programs import client_evaluation, final_evaluation, rounds
 from tff_personalization.records import places, run_directory
-from tff_personalization.tasks import federated_data
 
 
 def build_summary(
-    directory: run_directory.RunDirectory,
-    data: federated_data.FederatedData,
-    final: final_evaluation.FinalEvaluation,
-    state: rounds.State,
-    training: method.Training,
+    program: rounds.Program, final: final_evaluation.FinalEvaluation, state: rounds.State
 ) -> dict[str, Any]:
     """The summary of a run from its final evaluation.
 
@@ -32,7 +27,8 @@ def build_summary(
     rounds that the run took over. Its `expected_seconds_of_rounds` is the time of training and evaluations as estimated
     after a tenth of the rounds.
     """
-    config, result = directory.experiment.config, final.test
+    directory, data, result = program.writer.directory, program.data, final.test
+    config = directory.experiment.config
     strategy, epochs = config.strategies[0], config.personalization_epochs
     train_seconds = state.train_seconds
     metrics_of_rounds = _metrics_of_rounds(directory, result.metric)
@@ -62,7 +58,7 @@ def build_summary(
         "validation_round": None if final.at_round is None else _at_round(final.at_round, strategy, epochs),
         **({} if final.participants is None else {"participants": _participants(final.participants, epochs)}),
         **_privacy(directory.experiment, len(data.split.train)),
-        **_communication(training, metrics_of_rounds, methods.get(config.method).pooled),
+        **_communication(program.training, metrics_of_rounds, methods.get(config.method).pooled),
         "rounds_to_target": {
             "target_accuracy": config.target_accuracy,
             **_rounds_to_target(metrics_of_rounds, config.target_accuracy, result.metric),

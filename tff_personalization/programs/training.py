@@ -229,18 +229,10 @@ def _program(
 def _restore(program: rounds.Program, earlier: earlier_run.EarlierRounds | None) -> rounds.State:
     """The state after the newest checkpoint or the rounds taken over. Cuts the records to it."""
     newest = program.writer.checkpoints.load_newest(functools.partial(_structure, program))
-    program.writer.go_on_after(newest[0] if newest else 0)
+    program.writer.resume_after(newest[0] if newest else 0)
     if newest is not None:
-        loaded = newest[1]
         logging.info("Resuming after round %d of %s", newest[0], program.writer.directory.path)
-        state = rounds.State(
-            loaded["learning"],
-            newest[0],
-            float(loaded["train_seconds"]),
-            float(loaded["evaluation_seconds"]),
-            int(loaded["examples"]),
-            float(loaded["expected_seconds"]),
-        )
+        state = rounds.State.from_program_state(newest[1])
     elif earlier is not None:
         state = _take_over(program, earlier)
     else:
@@ -293,20 +285,11 @@ def _finish(program: rounds.Program, state: rounds.State) -> None:
         best = state.best.round_number
         chosen = best, program.training.initial_weights.like(writer.models.load(best))
     judged = participants.drawn(program.training, config, program.data)
-    final = final_evaluation.evaluate(
-        program.evaluator,
-        program.experiment,
-        program.data,
-        last,
-        program.line,
-        chosen,
-        judged,
-        participants.kept(program.training, config.rounds, writer.client_states, judged),
-        writer.finished_calls,
-    )
+    kept = participants.kept(program.training, config.rounds, writer.client_states, judged)
+    final = final_evaluation.evaluate(program, last, chosen, judged, kept)
     if config.plots:
         program.line.step("reading the examples of the clients that changed most")
-    shown = galleries.predict(program.experiment, program.evaluator, last, final.test)
+    shown = galleries.predict(program, last, final.test)
     state = dataclasses.replace(state, evaluation_seconds=state.evaluation_seconds + time.monotonic() - started)
     with program.interrupt.postponed():
         writer.check_place()
@@ -319,9 +302,7 @@ def _finish(program: rounds.Program, state: rounds.State) -> None:
             writer.write_table(name, table)
         if shown is not None:
             writer.write_arrays(gallery.FILE, shown)
-        writer.write_json(
-            "summary.json", summary.build_summary(writer.directory, program.data, final, state, program.training)
-        )
+        writer.write_json("summary.json", summary.build_summary(program, final, state))
         writer.finished_calls.clear()
 
 

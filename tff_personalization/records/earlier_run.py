@@ -14,7 +14,6 @@ If the earlier run ended after these rounds, the new run also takes over the ser
 
 import dataclasses
 import itertools
-import json
 import pathlib
 from collections.abc import Mapping
 from typing import Any
@@ -117,8 +116,7 @@ def was_made_by(run: run_records.Run, code: str) -> bool:
 
 def _is_of(run: run_records.Run, experiment: config_lib.Experiment) -> bool:
     defaults = settings.defaults()
-    ours = json.loads(json.dumps(experiment.as_json()))
-    return identity.of(run.config["flags"], defaults) == identity.of(ours, defaults)
+    return identity.of(run.config["flags"], defaults) == identity.of(experiment.as_json(), defaults)
 
 
 def set_aside(path: pathlib.Path, experiment: config_lib.Experiment) -> pathlib.Path | None:
@@ -138,7 +136,7 @@ def set_aside(path: pathlib.Path, experiment: config_lib.Experiment) -> pathlib.
 
 def may_serve(earlier: config_lib.Experiment, experiment: config_lib.Experiment) -> bool:
     """Whether an experiment can take over rounds from another one when that is finished, judging by their settings."""
-    rounds, has, differ, first = _common(*(json.loads(json.dumps(of.as_json())) for of in (earlier, experiment)))
+    rounds, has, differ, first = _common(earlier.as_json(), experiment.as_json())
     every = earlier.config.rounds_per_model
     keeps_model = rounds >= has or (every and rounds % every == 0)
     return bool(min(rounds, has) > 0 and (rounds <= has or first) and keeps_model and not differ)
@@ -198,7 +196,7 @@ def _check(path: pathlib.Path, experiment: config_lib.Experiment) -> tuple[finis
     """A run, and how many of its rounds an experiment can take over. If none, a UserError that begins with its path."""
     run = finished_run.FinishedRun.open(path)
     try:
-        rounds, has, differ, first = _common(dict(run.config["flags"]), json.loads(json.dumps(experiment.as_json())))
+        rounds, has, differ, first = _common(run.config["flags"], experiment.as_json())
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise errors.UserError(
             f"{path}: this version of the program cannot read this run ({type(error).__name__}): give another run."
@@ -261,9 +259,10 @@ def _common(theirs: Mapping[str, Any], ours: Mapping[str, Any]) -> tuple[int, in
 
 def _differences(theirs: Mapping[str, Any], ours: Mapping[str, Any], besides: frozenset[str]) -> list[str]:
     """How two runs differ in what their rounds read, in words, apart from the settings and roles in `besides`."""
-    reads = settings.reads()
-    main = reads["strategies"][ours["strategies"][0]].union(*(reads["method"][of["method"]] for of in (theirs, ours)))
-    left_out = _OF_THE_END | besides | (frozenset().union(*reads["strategies"].values()) - main)
+    strategies = {name: group.parts().keys() for name, group in settings.choices()["strategies"].items()}
+    of_methods = (methods.get(of["method"]).settings.parts().keys() for of in (theirs, ours))
+    main = frozenset().union(strategies[ours["strategies"][0]], *of_methods)
+    left_out = _OF_THE_END | besides | (frozenset().union(*strategies.values()) - main)
     reader = settings.reader_of_rounds(ours) or settings.reader_of_rounds(theirs)
     left_out |= frozenset() if reader else {"rounds"}
     before, now = (_read_by_rounds(of, left_out) for of in (theirs, ours))

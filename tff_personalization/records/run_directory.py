@@ -117,7 +117,7 @@ class RunDirectory:
             ) from error
 
     def _check_same_experiment(self, record: Mapping[str, Any]) -> None:
-        defaults, ours = settings.defaults(), json.loads(json.dumps(self.experiment.as_json()))
+        defaults, ours = settings.defaults(), self.experiment.as_json()
         before, now = (
             {**defaults, **identity.with_flags_of_optimizers(identity.of(of, defaults))}
             for of in (record["flags"], ours)

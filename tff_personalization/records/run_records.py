@@ -103,6 +103,10 @@ class Run:
             _ = self.summary
         return there
 
+    def _read_clients(self, name: str) -> pd.DataFrame | None:
+        """A table with a row for each client, strategy and epoch; None if a finished run does not have it."""
+        return _with_correct(self._read_csv(name, _CLIENTS)) if self._check_is_there(name) else None
+
     @functools.cached_property
     def summary(self) -> dict[str, Any]:
         """Contents of summary.json; UserError when the run is unfinished."""
@@ -150,29 +154,33 @@ class Run:
         Raises:
             UserError: unfinished run, malformed clients.csv, or one that is lost.
         """
-        if not self._check_is_there("clients.csv"):
+        table, expected = self._read_clients("clients.csv"), self.summary["test_clients"]
+        if table is None:
             if self.config["flags"].get("evaluation_release") == "records":
                 raise UserError(f"{self.directory / 'clients.csv'}: missing: restore it, or repeat the run.")
             return None
-        table, expected = self._read_csv("clients.csv", _CLIENTS), self.summary["test_clients"]
         counts = table.groupby(["strategy", "epoch"]).size()
         if not len(counts) or not counts.eq(expected).all():
             raise UserError(
                 f"{self.directory / 'clients.csv'}: not {expected} rows for each strategy and epoch, one for each test "
                 "client: restore it, or repeat the run."
             )
-        return _with_correct(table)
+        return table
+
+    @property
+    def recorded_clients(self) -> pd.DataFrame:
+        """As `clients`; NotRecordedError if the run released only aggregates."""
+        if self.clients is None:
+            raise NotRecordedError(
+                f"{self.directory}: no clients.csv, the run released only aggregates; "
+                "give a run made with --evaluation_release=records"
+            )
+        return self.clients
 
     @functools.cached_property
     def participants(self) -> pd.DataFrame | None:
-        """Participants in the final evaluation, with the columns of `clients`; None when none are on record.
-
-        Raises:
-            UserError: unfinished run, or malformed participants.csv.
-        """
-        if not self._check_is_there("participants.csv"):
-            return None
-        return _with_correct(self._read_csv("participants.csv", _CLIENTS))
+        """As `clients`, for participants; None when none are on record."""
+        return self._read_clients("participants.csv")
 
     @functools.cached_property
     def distribution(self) -> pd.DataFrame:
@@ -212,9 +220,7 @@ class Run:
 
         None if nothing was chosen, or only aggregates were released.
         """
-        if not self._check_is_there("chosen_clients.csv"):
-            return None
-        return _with_correct(self._read_csv("chosen_clients.csv", _CLIENTS))
+        return self._read_clients("chosen_clients.csv")
 
     @property
     def decomposition(self) -> pd.DataFrame:
@@ -264,12 +270,7 @@ class Run:
         """
         summary = self.summary
         last = round_number in (None, summary["rounds"])
-        clients, path = self.clients, self.directory / ("clients.csv" if last else "by_round.csv")
-        if clients is None:
-            raise NotRecordedError(
-                f"{self.directory}: no clients.csv, the run released only aggregates; "
-                "give a run made with --evaluation_release=records"
-            )
+        clients, path = self.recorded_clients, self.directory / ("clients.csv" if last else "by_round.csv")
         if not last:
             clients = self.by_round[self.by_round["round"] == round_number]
             if clients.empty:

@@ -231,7 +231,7 @@ class RunWriter:
         self.check_place()
         self.checkpoints.save(state, round_number, self.client_states.digest(round_number))
 
-    def go_on_after(self, round_number: int) -> None:
+    def resume_after(self, round_number: int) -> None:
         """Cuts the records to their state after a round, and adds this start to config.json.
 
         With round 0, config.json already describes this start.

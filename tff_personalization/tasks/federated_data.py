@@ -127,14 +127,14 @@ def read(config: Settings, of_source: Group | None = None, *, needs_clients: boo
     Raises:
         UserError: the source cannot be read, or does not fit the task.
     """
-    task, client_data = registry.TASKS[config.task], str(homes.expand(config.client_data))
+    task = registry.TASKS[config.task]
     options = sources.SourceOptions(
-        client_data=client_data,
+        client_data=str(homes.expand(config.client_data)),
         num_classes=task.num_classes,
         seed=_seed(config),
         cache_dir=config.cache_dir or "",
         needs_clients=needs_clients,
-        settings=of_source or task.sources.settings_of(client_data).read(config.values),
+        settings=of_source or task.sources.settings_of(config.client_data).read(config.values),
     )
     archive = sources.load(options, task.sources)
     try:

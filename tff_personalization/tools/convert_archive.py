@@ -32,7 +32,7 @@ _TABLES = """
 _INDEX = "CREATE INDEX examples_by_client ON examples (split_name, client_id)"
 
 
-def convert(archive_path: str, database_path: str, seed: int, progress: bool = True) -> None:
+def convert(archive_path: str, database_path: str, seed: int) -> None:
     """Writes the by-writer archive at `archive_path` (.npz) to a new SQLite database at `database_path`.
 
     Raises:
@@ -43,13 +43,7 @@ def convert(archive_path: str, database_path: str, seed: int, progress: bool = T
     if not (archive_path.lower().endswith(".npz") and os.path.isfile(archive_path)):
         raise errors.UserError(f"{archive_path} is not an existing .npz file: give the path of a by-writer archive.")
     archive = sources.load(
-        sources.SourceOptions(
-            client_data=archive_path,
-            num_classes=len(archives.CLASSES),
-            seed=seed,
-            cache_dir="",
-            progress=progress,
-        )
+        sources.SourceOptions(client_data=archive_path, num_classes=len(archives.CLASSES), seed=seed, cache_dir="")
     )
     if archive.held_out:  # the data is split by user: the database is, too, so that the same clients are held out
         held_out = np.isin(archive.clients, archive.held_out)
@@ -57,9 +51,8 @@ def convert(archive_path: str, database_path: str, seed: int, progress: bool = T
     with _new_database(database_path) as connection:
         connection.executescript(_TABLES)
         connection.execute("INSERT INTO source VALUES (?)", (archive.source,))
-        _write(connection, archive, sqlite.ALL_PREFIX, progress)
-        digits = archive.select(archive.y < _NUM_DIGITS)
-        _write(connection, digits, sqlite.DIGITS_PREFIX, progress)
+        _write(connection, archive, sqlite.ALL_PREFIX)
+        _write(connection, archive.select(archive.y < _NUM_DIGITS), sqlite.DIGITS_PREFIX)
         connection.execute(_INDEX)
 
 
@@ -77,7 +70,7 @@ def _new_database(path: str) -> Iterator[sqlite3.Connection]:
         raise errors.UserError(f"{path} cannot be written ({error}): choose another place.") from error
 
 
-def _write(connection: sqlite3.Connection, archive: archives.Archive, prefix: str, progress: bool) -> None:
+def _write(connection: sqlite3.Connection, archive: archives.Archive, prefix: str) -> None:
     """Adds the examples, client by client, to the splits `<prefix>train` and `<prefix>test`."""
     splits = (f"{prefix}train", f"{prefix}test")
     order = np.lexsort((archive.is_test, archive.client_index))
@@ -87,7 +80,7 @@ def _write(connection: sqlite3.Connection, archive: archives.Archive, prefix: st
             archive.clients[archive.client_index[i]],
             _serialize(archive.x[i], archive.y[i]),
         )
-        for i in tqdm.tqdm(order, desc=f"Writing {prefix}*", unit=" examples", disable=not progress)
+        for i in tqdm.tqdm(order, desc=f"Writing {prefix}*", unit=" examples")
     )
     connection.executemany("INSERT INTO examples VALUES (?, ?, ?)", rows)
     for split, counts in zip(splits, archive.counts.tolist(), strict=True):

@@ -26,7 +26,7 @@ from tff_personalization.algorithms import decomposition
 from tff_personalization.records import files, finished_run
 
 
-def decompose(run: pathlib.Path, progress: bool = True) -> pd.DataFrame:
+def decompose(run: pathlib.Path) -> pd.DataFrame:
     """The rows of decomposition.csv of a run.
 
     Raises:
@@ -57,7 +57,7 @@ def decompose(run: pathlib.Path, progress: bool = True) -> pd.DataFrame:
     )
     cohort, tables = setup.cohorts(), {}
     with opened.computing():
-        for round_number in tqdm.tqdm(rounds, desc="Decomposing", unit="round", disable=not progress):
+        for round_number in tqdm.tqdm(rounds, desc="Decomposing", unit="round"):
             weights = tff.learning.models.ModelWeights(opened.global_weights(round_number).flat, ())
             found = computation(weights, cohort(round_number + 1).values)
             tables[round_number, "client"] = by_epochs(np.stack(found["clients"]))

@@ -22,7 +22,7 @@ from tff_personalization.programs import client_evaluation, galleries
 from tff_personalization.records import files, finished_run
 
 
-def gallery(run: pathlib.Path, most_clients: int | None = None, progress: bool = True) -> dict[str, np.ndarray]:
+def gallery(run: pathlib.Path, most_clients: int | None = None) -> dict[str, np.ndarray]:
     """The arrays of gallery.npz, for the first `most_clients` test clients of clients.csv, or for all.
 
     Raises:
@@ -38,7 +38,7 @@ def gallery(run: pathlib.Path, most_clients: int | None = None, progress: bool =
     predicted = evaluator.predictions(opened.global_weights(), clients, opened.experiment.config.rounds)
     parts = []
     with opened.computing():
-        shown = tqdm.tqdm(predicted, total=len(clients), desc="Predicting", unit="client", disable=not progress)
+        shown = tqdm.tqdm(predicted, total=len(clients), desc="Predicting", unit="client")
         for client, part in zip(clients, shown, strict=True):
             _check(run, client, recorded.loc[client], part)
             parts.append(part)
@@ -55,11 +55,7 @@ def _recorded(run: finished_run.FinishedRun) -> pd.DataFrame:
         raise errors.UserError(
             f"{run.directory}: its metric is {run.metric.name}; give a run whose metric is accuracy."
         )
-    if run.clients is None:
-        raise errors.UserError(
-            f"{run.directory}: it released only aggregates; give a run with --evaluation_release=records."
-        )
-    table = run.clients[run.clients["strategy"] == galleries.STRATEGY]
+    table = run.recorded_clients[run.recorded_clients["strategy"] == galleries.STRATEGY]
     if table.empty:
         raise errors.UserError(
             f"{run.directory}: not evaluated with --strategies={galleries.STRATEGY}: repeat the run with this strategy."

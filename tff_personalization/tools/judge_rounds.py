@@ -21,7 +21,7 @@ from tff_personalization.records import files, finished_run, run_records
 FILE = "by_round.csv"
 
 
-def judge(run: pathlib.Path, rounds: Iterable[int], progress: bool = True) -> pd.DataFrame:
+def judge(run: pathlib.Path, rounds: Iterable[int]) -> pd.DataFrame:
     """The rows of a run's by_round.csv, including those of `rounds`.
 
     Raises:
@@ -34,8 +34,7 @@ def judge(run: pathlib.Path, rounds: Iterable[int], progress: bool = True) -> pd
         for round_number in sorted(set(rounds) - set(opened.by_round["round"]))
     }
     if models:
-        if opened.clients is None:
-            raise errors.UserError(f"{run}: it released only aggregates: repeat it with --evaluation_release=records.")
+        _ = opened.recorded_clients  # refuses a run that released only aggregates
         main, clients = opened.experiment.config.strategies[:1], opened.data.split.test
         seed = opened.experiment.config.evaluation_seed
         evaluator = client_evaluation.PersonalizationEvaluator(
@@ -43,9 +42,7 @@ def judge(run: pathlib.Path, rounds: Iterable[int], progress: bool = True) -> pd
         )
         with opened.computing():
             for round_number, weights in models.items():
-                with tqdm.tqdm(
-                    total=len(clients), desc=f"Round {round_number}", unit="client", disable=not progress
-                ) as bar:
+                with tqdm.tqdm(total=len(clients), desc=f"Round {round_number}", unit="client") as bar:
                     result = evaluator.evaluate(weights, clients, round_number, bar, strategies=main, seed=seed)
                 judged.append(final_evaluation.AtRound(round_number, result).clients_table(main[0]))
     there = run_records.read(run).by_round  # again, because another process may have judged other rounds meanwhile

@@ -22,7 +22,6 @@ def options(client_data, num_classes=62, seed=0, cache_dir=""):
         num_classes=num_classes,
         seed=seed,
         cache_dir=str(cache_dir),
-        progress=False,
     )
 
 

@@ -19,7 +19,6 @@ def options(cache_dir, num_clients=4, writer_heterogeneity=1.0, seed=3, num_clas
         num_classes=num_classes,
         seed=seed,
         cache_dir=str(cache_dir),
-        progress=False,
         settings=sources.Handwriting(num_clients=num_clients, writer_heterogeneity=writer_heterogeneity),
     )
 

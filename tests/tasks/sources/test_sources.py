@@ -109,7 +109,7 @@ def test_reading_an_archive_does_not_import_tensorflow(tmp_path):
     program = (
         "import sys\n"
         "from tff_personalization.tasks import sources\n"
-        f"sources.load(sources.SourceOptions({str(path)!r}, 62, 0, '', False))\n"
+        f"sources.load(sources.SourceOptions({str(path)!r}, 62, 0, ''))\n"
         "assert 'tensorflow' not in sys.modules\n"
     )
     subprocess.run([sys.executable, "-c", program], check=True)

@@ -7,7 +7,7 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from tff_personalization import errors, seeds
+from tff_personalization import errors, homes, seeds
 from tff_personalization.settings import Group, Setting
 from tff_personalization.tasks import archives, parts
 from tff_personalization.tasks.sources import forms
@@ -56,7 +56,6 @@ class SourceOptions:
         num_classes: 62 (digits and letters), 10 (digits), or 90 (characters of text).
         seed: the run's seed.
         cache_dir: where downloads are kept; "" for the source's own default.
-        progress: whether to show a progress bar while reading.
         needs_clients: whether data that does not name its examples' clients is refused.
         settings: the values of the source's own settings: a group of the type that its catalogue has for it.
     """
@@ -65,7 +64,6 @@ class SourceOptions:
     num_classes: int
     seed: int
     cache_dir: str
-    progress: bool = True
     needs_clients: bool = True
     settings: Any = dataclasses.field(default_factory=Group)
 
@@ -119,6 +117,7 @@ class Catalogue:
 
     def settings_of(self, name: str) -> type[Group]:
         """The settings of the source for a value of --client_data."""
+        name = str(homes.expand(name))
         if name in self.named or not os.path.exists(name):
             return self.settings.get(name, Group)
         return self.settings.get(forms.recognise(name) or "", Group)
@@ -200,36 +199,32 @@ def load(options: SourceOptions, catalogue: Catalogue = IMAGES) -> archives.Arch
     Raises:
         UserError: if there is no such source or file, if the file is malformed, or if nothing remains.
     """
+    where = f"--client_data={options.client_data}"
     archive = catalogue.find(options.client_data)(options)
     if not isinstance(archive, archives.Archive):
         raise errors.UserError(
-            f"--client_data={options.client_data}: its source gives {errors.described(archive)}; an Archive is "
+            f"{where}: its source gives {errors.described(archive)}; an Archive is "
             "expected: make one with tasks/conversions.py."
         )
     if options.needs_clients and not archive.has_clients:
         raise errors.UserError(
-            f"--client_data={options.client_data} does not say which client has which examples (there is no array, "
+            f"{where} does not say which client has which examples (there is no array, "
             "column or folder 'writer'): add it, or make clients up with --partition=dirichlet."
         )
     if not_text := list(filter(_SURROGATE.search, archive.clients)):
-        raise errors.UserError(
-            f"--client_data={options.client_data}: client {not_text[0]!r}: its name is not UTF-8 text: rename it."
-        )
+        raise errors.UserError(f"{where}: client {not_text[0]!r}: its name is not UTF-8 text: rename it.")
     if broken := [client for client in archive.clients if "\r" in client]:
-        raise errors.UserError(
-            f"--client_data={options.client_data}: client {broken[0]!r}: its name has a carriage return: remove it."
-        )
+        raise errors.UserError(f"{where}: client {broken[0]!r}: its name has a carriage return: remove it.")
     for name in archive.clients:  # again for the forms whose names are text
-        archives.client_name(f"--client_data={options.client_data}", name)
+        archives.client_name(where, name)
     if not len(archive.y):
         raise errors.UserError(
-            f"--client_data={options.client_data} has no example of the {options.num_classes} classes: choose other "
-            "client data."
+            f"{where} has no example of the {options.num_classes} classes: choose other client data."
         )
     archive = parts.resolve(archive, options.num_classes, seeds.generator(options.seed, "split"))
     if archive.is_test.all():
         raise errors.UserError(
-            f"--client_data={options.client_data} has no train example of the first {options.num_classes} classes: "
+            f"{where} has no train example of the first {options.num_classes} classes: "
             "choose other client data or another number of classes."
         )
     return archive

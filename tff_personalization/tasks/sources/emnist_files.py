@@ -26,6 +26,10 @@ from tff_personalization.tasks.sources import forms, gathering
 
 _MATLAB, _IDX = "EMNIST's MATLAB form", "an IDX file"
 _BATCH = 8192
+_DAMAGES_OF_MATLAB = (  # what SciPy raises
+    *(ValueError, TypeError, KeyError, IndexError, AttributeError, NotImplementedError),
+    *(zlib.error, EOFError, struct.error),
+)
 _TYPES = {0x08: ">u1", 0x09: ">i1", 0x0B: ">i2", 0x0C: ">i4", 0x0D: ">f4", 0x0E: ">f8"}
 _MAX_BYTES = 2**32
 
@@ -44,19 +48,7 @@ def _read_mat(options: sources.SourceOptions, allocate: archive_cache.Allocate) 
 
     path = options.client_data
     gathered = gathering.Gathered(gathering.name_of(path))
-    with gathering.plain_damage(
-        path,
-        _MATLAB,
-        ValueError,
-        TypeError,
-        KeyError,
-        IndexError,
-        AttributeError,
-        NotImplementedError,
-        zlib.error,
-        EOFError,
-        struct.error,
-    ):
+    with gathering.plain_damage(path, _MATLAB, *_DAMAGES_OF_MATLAB):
         dataset = io.loadmat(path, squeeze_me=False, struct_as_record=True)["dataset"][0, 0]
         mapped = "mapping" in (dataset.dtype.names or ())
         every = (dataset[part][0, 0]["labels"] for part in ("train", "test"))

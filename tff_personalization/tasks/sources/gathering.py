@@ -279,7 +279,7 @@ def name_of(path: str) -> str:
 def bar_of(options: sources.SourceOptions, total: int, unit: str = " examples", **settings: Any) -> tqdm.tqdm:
     """The progress bar of a reader."""
     description = f"Reading {os.path.basename(os.path.normpath(options.client_data))}"
-    return tqdm.tqdm(total=total, desc=description, unit=unit, disable=not options.progress, **settings)
+    return tqdm.tqdm(total=total, desc=description, unit=unit, **settings)
 
 
 @contextlib.contextmanager

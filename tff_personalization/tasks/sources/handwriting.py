@@ -240,9 +240,7 @@ def _draw_all(options: sources.SourceOptions, allocate: archive_cache.Allocate) 
     # Threads are enough, because NumPy releases the interpreter's lock for most of the time.
     with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as executor:
         done = executor.map(draw_into_place, range(len(numbers)))
-        for _ in tqdm.tqdm(
-            done, "drawing synthetic handwriting", len(numbers), unit="writers", delay=1, disable=not options.progress
-        ):
+        for _ in tqdm.tqdm(done, "drawing synthetic handwriting", len(numbers), unit="writers", delay=1):
             pass
     return archives.CharacterArchive.from_counts(
         images,

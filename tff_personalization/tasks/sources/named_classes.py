@@ -13,18 +13,8 @@ from tff_personalization.tasks.sources import gathering
 
 _COLUMNS = {
     "picture": (
-        "image",
-        "img",
-        "path",
-        "file",
-        "filename",
-        "file_name",
-        "filepath",
-        "file_path",
-        "image_path",
-        "picture",
-        "pixels",
-        "x",
+        *("image", "img", "path", "file", "filename", "file_name", "filepath", "file_path", "image_path"),
+        *("picture", "pixels", "x"),
     ),
     "label": ("label", "labels", "class", "character", "target", "y"),
     "client": ("client", "client_id", "writer_id", "writer", "user", "user_id", "author", "subject", "partition_id"),
@@ -106,9 +96,7 @@ def indices(where: str, values: Sequence[Any], names: Sequence[str] | None, clas
     """The index of each label among `archives.CLASSES`: int32, shape (n,).
 
     Args:
-        where: as in `named`.
-        values: as in `named`.
-        names: as in `named`.
+        where, values, names: as in `named`.
         classes: the index of each class by its name, from `classes_of` with the names of all classes of the data.
 
     Raises:
