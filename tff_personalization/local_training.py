@@ -327,24 +327,23 @@ def evaluate(model: functional.Classifier, weights: Tensors, examples: Examples)
     return tf.while_loop(lambda start, *_: start < count, add_batch, start, parallel_iterations=1)[1:]
 
 
+def in_batches(function: Callable[[tf.Tensor], tf.Tensor], x: tf.Tensor, batch_size: int) -> tf.Tensor:
+    """`function(x)` row by row, in batches to limit memory. No batch is empty, because a convolution would fail."""
+    count, of_one = tf.shape(x)[0], function(x[:1])  # for its type; the graph does not keep it
+    shape = [None, *of_one.shape[1:]]
+    batches = tf.TensorArray(of_one.dtype, 0, dynamic_size=True, infer_shape=False, element_shape=shape)
+
+    def add_batch(start: tf.Tensor, number: tf.Tensor, batches: tf.TensorArray) -> tuple[Any, ...]:
+        return start + batch_size, number + 1, batches.write(number, function(x[start:][:batch_size]))
+
+    *_, batches = tf.while_loop(lambda start, *_: start < count, add_batch, (0, 0, batches), parallel_iterations=1)
+    return batches.concat()
+
+
 def features(model: functional.SeededModel, weights: tuple[tf.Tensor, ...], examples: Examples) -> Examples:
     """The examples with the model's features, of shape (n, …), instead of `x`.
 
     Features of all examples are held in memory: 36,864 bytes an example for the CNN, 81,920 for char_lstm. A network
     without a stem has the examples themselves as features, in their own type.
     """
-    count, batch_size = tf.shape(examples.y)[0], model.scoring.batch_size
-    of_one = model.stem(weights, examples.x[:1])  # for its type; the graph does not keep it
-
-    def add_batch(
-        start: tf.Tensor, number: tf.Tensor, batches: tf.TensorArray
-    ) -> tuple[tf.Tensor | tf.TensorArray, ...]:
-        computed = model.stem(weights, examples.x[start:][:batch_size])
-        return start + batch_size, number + 1, batches.write(number, computed)
-
-    # In batches, which limits the stem's memory and never calls a convolution without examples, where it fails.
-    batches = tf.TensorArray(
-        of_one.dtype, 0, dynamic_size=True, infer_shape=False, element_shape=[None, *of_one.shape[1:]]
-    )
-    *_, batches = tf.while_loop(lambda start, *_: start < count, add_batch, (0, 0, batches), parallel_iterations=1)
-    return Examples(batches.concat(), examples.y)
+    return Examples(in_batches(lambda x: model.stem(weights, x), examples.x, model.scoring.batch_size), examples.y)

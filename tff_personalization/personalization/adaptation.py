@@ -81,13 +81,13 @@ def _judge(model: functional.Classifier, weights: Weights, test: local_training.
     return Curve(*local_training.evaluate(model, weights, test))
 
 
+@dataclasses.dataclass(eq=False)
 class Client:
     """A client under evaluation, inside the computation. Results that strategies share are computed once, at first use.
 
     Attributes:
         model: the model that θ are the weights of.
         weights: the global weights: θ, and those that a method adds.
-        theta: the global model's weights.
         train: the client's train part, to adapt to.
         test: its test part, to evaluate on.
         seed: int32, shape (2,), for all random choices of the strategy.
@@ -95,23 +95,17 @@ class Client:
             returns the weights.
     """
 
-    def __init__(
-        self,
-        model: functional.SeededModel,
-        weights: global_weights.GlobalWeights,
-        train: local_training.Examples,
-        test: local_training.Examples,
-        seed: tf.Tensor,
-        judge: JudgeFn = _judge,
-    ):
-        """See the class."""
-        self.model = model
-        self.weights = weights
-        self.theta = weights.model
-        self.train = train
-        self.test = test
-        self.seed = seed
-        self.judge = judge
+    model: functional.SeededModel
+    weights: global_weights.GlobalWeights
+    train: local_training.Examples
+    test: local_training.Examples
+    seed: tf.Tensor
+    judge: JudgeFn = _judge
+
+    @property
+    def theta(self) -> Weights:
+        """The global model's weights."""
+        return self.weights.model
 
     @functools.cached_property
     def judgement_of_theta(self) -> Any:

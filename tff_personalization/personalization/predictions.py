@@ -51,19 +51,10 @@ def build_predictions(
 
 def _predictions(model: functional.SeededModel, weights: tuple[tf.Tensor, ...], x: tf.Tensor) -> tf.Tensor:
     """The predicted class of each of `x`, int32 of shape (n,), in the same batches as in the evaluation."""
-    count, size = tf.shape(x)[0], model.scoring.batch_size
 
-    def add_batch(start: tf.Tensor, found: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        logits = model.logits(weights, x[start : start + size], None)
+    def predict(x: tf.Tensor) -> tf.Tensor:
+        logits = model.logits(weights, x, None)
         finite = tf.reduce_all(tf.math.is_finite(logits), axis=-1)
-        classes = tf.where(finite, tf.argmax(logits, axis=-1, output_type=tf.int32), -1)
-        return start + size, tf.concat([found, classes], axis=0)
+        return tf.where(finite, tf.argmax(logits, axis=-1, output_type=tf.int32), -1)
 
-    _, found = tf.while_loop(
-        lambda start, _: start < count,
-        add_batch,
-        (0, tf.zeros([0], tf.int32)),
-        shape_invariants=(tf.TensorShape([]), tf.TensorShape([None])),
-        parallel_iterations=1,
-    )
-    return found
+    return local_training.in_batches(predict, x, model.scoring.batch_size)

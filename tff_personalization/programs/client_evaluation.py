@@ -190,23 +190,42 @@ class PersonalizationEvaluator:
                 released.extend(finished.results(functools.partial(call, chunk), weights.flat, of))
             if line is not None:
                 line.update(len(chunk))
-        metric = self._model.scoring.metric
-        keys = list(itertools.product(names, range(self._epochs + 1)))
         if self._release == "records":
-            for record in released:
-                whose = f"of client {clients[int(record['index'])]}"
-                checks.check_counts(names, record["correct"], int(record["test_predictions"]), whose, metric)
-            losses = np.array([record["loss_sum"] for record in released])
-            checks.warn_of_losses(names, losses, round_number)
-            table = distributions.client_table(released, clients, names)
-            by_key = {key: distributions.from_table(table, *key, evaluation.HISTOGRAM_BINS, metric) for key in keys}
-            missing = sum(int(record["test_predictions"]) == 0 for record in released)
-            return EvaluationResult(by_key, table, missing, metric)
-        sums = {name: np.sum([part[name] for part in released], axis=0) for name in released[0]}
+            return self._result_of_records(released, clients, names, round_number)
+        return self._result_of_sums(released, names, round_number)
+
+    def _result_of_records(
+        self,
+        records: Sequence[Mapping[str, np.ndarray]],
+        clients: Sequence[str],
+        names: Sequence[str],
+        round_number: int,
+    ) -> EvaluationResult:
+        """The result of each client's record."""
+        metric = self._model.scoring.metric
+        for record in records:
+            whose = f"of client {clients[int(record['index'])]}"
+            checks.check_counts(names, record["correct"], int(record["test_predictions"]), whose, metric)
+        checks.warn_of_losses(names, np.array([record["loss_sum"] for record in records]), round_number)
+        table = distributions.client_table(records, clients, names)
+        by_key = {
+            key: distributions.from_table(table, *key, evaluation.HISTOGRAM_BINS, metric)
+            for key in itertools.product(names, range(self._epochs + 1))
+        }
+        missing = sum(int(record["test_predictions"]) == 0 for record in records)
+        return EvaluationResult(by_key, table, missing, metric)
+
+    def _result_of_sums(
+        self, parts: Sequence[Mapping[str, np.ndarray]], names: Sequence[str], round_number: int
+    ) -> EvaluationResult:
+        """The result of sums over parts of the clients."""
+        metric = self._model.scoring.metric
+        sums = {name: np.sum([part[name] for part in parts], axis=0) for name in parts[0]}
         checks.check_counts(names, sums["correct"], int(sums["test_predictions"]), "of all clients", metric)
         checks.warn_of_losses(names, np.asarray(sums["loss"])[np.newaxis], round_number)
         by_key = {
-            (name, epoch): distributions.from_sums(sums, names.index(name), epoch, metric) for name, epoch in keys
+            (name, epoch): distributions.from_sums(sums, place, epoch, metric)
+            for (place, name), epoch in itertools.product(enumerate(names), range(self._epochs + 1))
         }
         return EvaluationResult(by_key, None, int(sums["clients_without_test_examples"]), metric)
 
