@@ -7,23 +7,11 @@ from typing import Any
 import pandas as pd
 
 from tff_personalization.errors import UserError
-from tff_personalization.metrics import Metric
+from tff_personalization.metrics import Metric as Metric
 from tff_personalization.records import places
-from tff_personalization.records.run_records import NotRecordedError, Run, read
-
-__all__ = [
-    "Metric",
-    "NotRecordedError",
-    "Run",
-    "check_same_data",
-    "evaluated_rounds",
-    "final_evaluation",
-    "labels",
-    "read",
-    "read_all",
-    "stage_switches",
-    "without_paths",
-]
+from tff_personalization.records.run_records import NotRecordedError as NotRecordedError
+from tff_personalization.records.run_records import Run as Run
+from tff_personalization.records.run_records import read as read
 
 # Settings that decide which examples there are, and which test. The same seed and settings give the same data.
 _CHOOSING_DATA = (

@@ -52,25 +52,25 @@ class Experiment:
     Attributes:
         name: the name of its folder, such as "table1".
         title: its title.
+        entries: its finished runs, in the planned order.
+        unfinished: how many more have begun.
+        planned: how many runs it should have; None if that is not recorded.
         question: its question; may be empty.
         paper: the place in the paper, such as "Table 1"; may be empty.
         claim: the paper's claim, such as "C2"; may be empty.
         scale: the size of its runs, such as "small"; may be empty.
-        planned: how many runs it should have; None if that is not recorded.
-        entries: its finished runs, in the planned order.
-        unfinished: how many more have begun.
         missing: the planned runs that are not finished, each in words.
     """
 
     name: str
     title: str
-    question: str
-    paper: str
-    claim: str
-    scale: str
-    planned: int | None
     entries: tuple[Entry, ...]
-    unfinished: int
+    unfinished: int = 0
+    planned: int | None = None
+    question: str = ""
+    paper: str = ""
+    claim: str = ""
+    scale: str = ""
     missing: tuple[str, ...] = ()
 
     @property
@@ -134,8 +134,7 @@ def read(directory: places.Named) -> Study:
     if (folder / "config.json").exists():
         run = runs_lib.read(folder)
         _ = run.summary  # explains how to finish an unfinished run
-        only = Experiment(ONE_RUN, "Results", "", "", "", "", None, (Entry(run),), 0)
-        return Study(places.place(folder.parent), (only,), run)
+        return Study(places.place(folder.parent), (Experiment(ONE_RUN, "Results", (Entry(run),)),), run)
     records = places.folders_with(folder, RECORD)
     if records:
         read_runs = functools.cache(runs_lib.read)  # several experiments may share a run; its records are read once
@@ -171,9 +170,7 @@ def _read(folder: places.Place, runs: places.Place, read_run: Any) -> tuple[int,
         if folder not in finished
     )
     unfinished = len(begun) - len(entries)
-    return order, Experiment(
-        folder.name, title, **words, planned=len(planned), entries=entries, unfinished=unfinished, missing=missing
-    )
+    return order, Experiment(folder.name, title, entries, unfinished, len(planned), **words, missing=missing)
 
 
 def _of_runs(directory: places.Place) -> Experiment:
@@ -181,4 +178,4 @@ def _of_runs(directory: places.Place) -> Experiment:
     entries = tuple(Entry(run) for run in found if run.finished)
     runs_lib.check_same_data([entry.run for entry in entries])
     name = pathlib.Path(str(directory)).resolve().stem
-    return Experiment(name, name, "", "", "", "", None, entries, len(found) - len(entries))
+    return Experiment(name, name, entries, len(found) - len(entries))

@@ -153,12 +153,12 @@ def results(configurations: Configurations) -> Table:
         *(_COSTS if tidy[list(costs.NAMES)].notna().any(axis=None) else ()),
         ("wall time (s)", number("wall_seconds", ",.0f", spread=False)),
     ]
+    seeds = seeds_note(configurations)
     note = (
-        f"{seeds_note(configurations)}Worst tenth: mean personalized accuracy of the tenth of clients with the "
+        f"{seeds}Worst tenth: mean personalized accuracy of the tenth of clients with the "
         f"{{lowest}}. {_ROUNDS_NOTE} {costs.WALL_TIME_NOTE}"
     )
-    several = any(len(configuration.runs) > 1 for configuration in configurations)
-    return make("results", f"Each configuration{', over its seeds' if several else ''}", note, tidy, columns)
+    return make("results", f"Each configuration{', over its seeds' if seeds else ''}", note, tidy, columns)
 
 
 def table_1(configurations: Configurations) -> Table:

@@ -73,9 +73,7 @@ def start_closed(
     Connections to `listener` are passed to it.
 
     Args:
-        command: as in `Closed`.
-        environment: as in `Closed`.
-        output: as in `Closed`; None for this process's own.
+        command, environment, output: as in `Closed`; None for this process's own output.
         listener: a socket that listens.
         folder: is deleted when it ends.
 

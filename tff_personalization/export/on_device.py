@@ -115,8 +115,7 @@ class OnDevice:
         strategy judges other tasks by their own metric, of which the file knows nothing.
 
         Args:
-            x: as in `fine_tune`.
-            y: as in `fine_tune`.
+            x, y: as in `fine_tune`.
             seed: as in `fine_tune`; the share is drawn from it too.
             fraction: the share that is held back, rounded down to whole examples.
             after_epoch: as in `fine_tune`; the model is then the best so far.

@@ -101,17 +101,12 @@ class SeededModel(tff.learning.models.FunctionalModel):
 
         Args:
             initial_weights: the weights before training.
-            stem: as the attribute.
             logits_after_stem: `(weights, features, dropout_seed) -> logits`.
-            stem_size: as the attribute.
             head_size: how many of the last weights make up the head.
             x_spec: the type of a batch of examples.
             y_spec: the type of their labels; by default one class for each example.
-            scoring: as the attribute; by default one prediction for each example.
-            normalization: as the attribute; by default no weights.
-            dense_head: as the attribute.
-            to_keras: as the attribute.
-            rebuilt: as the attribute.
+            scoring: by default one prediction for each example.
+            stem, stem_size, normalization, dense_head, to_keras, rebuilt: see the class.
         """
         self.to_keras = to_keras
         self.rebuilt = rebuilt

@@ -81,12 +81,9 @@ class Archive:
         """Makes an archive from examples ordered by client, in the order of `clients`, all train parts first.
 
         Args:
-            x: as in the archive.
-            y: as in the archive.
             counts: int, shape (2, C), each client's number of train examples, then of test examples.
             clients: the C clients, sorted.
-            classes: as in the archive.
-            source: as in the archive.
+            x, y, classes, source: as in the archive.
             more: the other attributes.
         """
         client_index = np.repeat(np.tile(np.arange(len(clients), dtype=np.int32), 2), counts.ravel())

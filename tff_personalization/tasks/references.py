@@ -6,6 +6,7 @@ with its proportions kept. So the ink's place and size in the image do not matte
 
 import functools
 import pathlib
+from collections.abc import Callable
 
 import numpy as np
 from PIL import Image
@@ -19,31 +20,23 @@ ALIKE = 0.3
 """The mean correlation with the reference from which on images are taken for characters: real ones have 0.4 to 0.6."""
 _FILE = pathlib.Path(__file__).with_name("references.png")
 
-ORIENTATIONS = (
-    "upright",
-    "transposed",
-    "mirrored left to right",
-    "upside down",
-    "turned by 180 degrees",
-    "turned by 90 degrees to the left",
-    "turned by 90 degrees to the right",
-    "transposed along the other diagonal",
-)
+# Upright images, shape (…, S, S), turned to each orientation.
+_TURNED: dict[str, Callable[[np.ndarray], np.ndarray]] = {
+    "upright": lambda images: images,
+    "transposed": lambda images: images.swapaxes(-1, -2),
+    "mirrored left to right": lambda images: images[..., ::-1],
+    "upside down": lambda images: images[..., ::-1, :],
+    "turned by 180 degrees": lambda images: images[..., ::-1, ::-1],
+    "turned by 90 degrees to the left": lambda images: images.swapaxes(-1, -2)[..., ::-1, :],
+    "turned by 90 degrees to the right": lambda images: images.swapaxes(-1, -2)[..., ::-1],
+    "transposed along the other diagonal": lambda images: images.swapaxes(-1, -2)[..., ::-1, ::-1],
+}
+ORIENTATIONS = tuple(_TURNED)
 
 
 def oriented(images: np.ndarray, orientation: str) -> np.ndarray:
     """Upright images, shape (…, S, S), turned to an orientation."""
-    transposed = images.swapaxes(-1, -2)
-    return {
-        "upright": images,
-        "transposed": transposed,
-        "mirrored left to right": images[..., ::-1],
-        "upside down": images[..., ::-1, :],
-        "turned by 180 degrees": images[..., ::-1, ::-1],
-        "turned by 90 degrees to the left": transposed[..., ::-1, :],
-        "turned by 90 degrees to the right": transposed[..., ::-1],
-        "transposed along the other diagonal": transposed[..., ::-1, ::-1],
-    }[orientation]
+    return _TURNED[orientation](images)
 
 
 def cut_out(images: np.ndarray) -> np.ndarray:
