@@ -52,6 +52,11 @@ class Configuration:
         return run_labels.settings(self.first).get(flag)
 
 
+def several_seeds(configurations: Sequence[Configuration]) -> bool:
+    """Whether a configuration has several seeds."""
+    return any(len(configuration.runs) > 1 for configuration in configurations)
+
+
 def of_experiment(experiment: study.Experiment) -> list[Configuration]:
     """The configurations of an experiment's runs, with the experiment's labels."""
     return of(experiment.runs, [entry.label for entry in experiment.entries])

@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import plotly.graph_objects as go
 from matplotlib.figure import Figure
@@ -140,30 +141,42 @@ def show(
     spec = dataclasses.replace(spec, title=metric.named(spec.title, called), caption=metric.named(spec.caption, called))
     figure = spec.draw(configurations, key=key) if spec.of_clients else spec.draw(configurations)
     figure = metric.name_in_figure(figure, called)
-    names = list(dict.fromkeys(trace.meta["choice"] for trace in figure.data if trace.meta))
-    count = 1 if spec.one else spec.shown or len(names)
-    choices = []
-    for place, choice in enumerate(names):
-        traces = [trace for trace in figure.data if trace.meta and trace.meta["choice"] == choice]
-        marker = traces[0].line.color if traces[0].type == "scatter" else None
-        colour = marker or traces[0].marker.color
-        for trace in traces:
-            trace.visible = place < count
-        choices.append((choice, colour, place < count))
-    if spec.plot is None:
-        drawn, which = static.from_figure(figure, spec.title), ""
-    elif spec.all_runs:
-        runs = [run for configuration in configurations for run in configuration.runs]
-        drawn, which = spec.plot(runs), ""
-    else:
-        drawn, which = static.from_plot(spec.plot, configurations, spec.most)
-    seeds = any(len(configuration.runs) > 1 for configuration in configurations)
-    print_runs = ""
-    if spec.plot is not None and not spec.all_runs and (seeds or len(configurations) > 1):
-        print_runs = "the lowest seed of each configuration" if seeds else "each configuration"
-        if which:
-            print_runs += f", of {which}"
+    choices = _first_state(figure, 1 if spec.one else spec.shown)
+    drawn, print_runs = _for_print(spec, figure, configurations)
+    seeds = configurations_lib.several_seeds(configurations)
     return Shown(name, spec, figure, choices, seeds, print_runs, drawn)
+
+
+def _first_state(figure: go.Figure, count: int | None) -> list[tuple[str, str, bool]]:
+    """Shows the first `count` choices of a figure, or all. Returns each one's name, colour, and whether it is shown."""
+    by_choice: dict[str, list[Any]] = {}
+    for trace in figure.data:
+        if trace.meta:
+            by_choice.setdefault(trace.meta["choice"], []).append(trace)
+    choices = []
+    for place, (choice, traces) in enumerate(by_choice.items()):
+        line = traces[0].line.color if traces[0].type == "scatter" else None
+        visible = not count or place < count
+        for trace in traces:
+            trace.visible = visible
+        choices.append((choice, line or traces[0].marker.color, visible))
+    return choices
+
+
+def _for_print(
+    spec: figure_specs.Spec, figure: go.Figure, configurations: Sequence[configurations_lib.Configuration]
+) -> tuple[Figure, str]:
+    """The figure for print, and which runs it shows; "" if those of the interactive figure."""
+    if spec.plot is None:
+        return static.from_figure(figure, spec.title), ""
+    if spec.all_runs:
+        return spec.plot([run for configuration in configurations for run in configuration.runs]), ""
+    drawn, which = static.from_plot(spec.plot, configurations, spec.most)
+    seeds = configurations_lib.several_seeds(configurations)
+    if not seeds and len(configurations) == 1:
+        return drawn, ""
+    runs = "the lowest seed of each configuration" if seeds else "each configuration"
+    return drawn, f"{runs}, of {which}" if which else runs
 
 
 def _shortened(reason: Exception, study: study_lib.Study) -> str:

@@ -121,7 +121,7 @@ def rounds_to_target(kind: str) -> Callable[[Any], tuple[str, Any]]:
 
 def seeds_note(configurations: Configurations) -> str:
     """The meaning of the parentheses; empty if each configuration has one seed."""
-    return _SEEDS_NOTE if any(len(configuration.runs) > 1 for configuration in configurations) else ""
+    return _SEEDS_NOTE if configurations_lib.several_seeds(configurations) else ""
 
 
 def results(configurations: Configurations) -> Table:
