@@ -186,29 +186,8 @@ def client_work_parts(
                 "from client_work.update_from."
             )
         structures.check_types("the method's update", "the client's state", kept, found.state)
-
-        finite = structures.all_finite((found.model_delta, found.report, found.state))
-        took_part = tf.logical_and(finite, found.examples > 0)
         size = tf.cast(tf.shape(client.examples.y)[0] if found.weighed is None else found.weighed, tf.float32)
-        weight = size if weighting == "examples" else tf.minimum(size, 1.0)
-        measured = collections.OrderedDict(
-            clients=tf.cast(took_part, tf.int32),
-            non_finite_clients=tf.cast(tf.logical_not(finite), tf.int32),
-            examples=tf.where(finite, found.examples, 0),
-            loss_sum=tf.where(finite, found.loss_sum, 0.0),
-            correct=tf.where(finite, found.correct, tf.zeros_like(found.correct)),
-            predictions=tf.where(finite, found.predictions, 0),
-            extra_examples=tf.where(finite, found.extra_examples, 0),
-        )
-        result = tff.learning.templates.ClientResult(
-            structures.zero_unless(finite, found.model_delta), tf.where(finite, weight, 0.0)
-        )
-        return (
-            result,
-            measured,
-            structures.zero_unless(took_part, found.report),
-            structures.where(took_part, found.state, kept),
-        )
+        return _what_counts(found, size if weighting == "examples" else tf.minimum(size, 1.0), kept)
 
     if client_state_type is None:
         of_client = tf.function(lambda server, weights, data: train(server, weights, data, ()), autograph=False)
@@ -216,18 +195,7 @@ def client_work_parts(
         of_client = tf.function(train, autograph=False)
     train_client = tff.tensorflow.computation(of_client, (server_state_type, *at_clients))
     result_type = train_client.type_signature.result
-
-    @tff.tensorflow.computation(result_type[1])
-    def finalize(total: Mapping[str, tf.Tensor]) -> Mapping[str, tf.Tensor]:
-        predictions = tf.cast(total["predictions"], tf.float32)
-        return collections.OrderedDict(
-            clients=total["clients"],
-            non_finite_clients=total["non_finite_clients"],
-            examples=total["examples"],
-            train_loss=tf.math.divide_no_nan(total["loss_sum"], predictions),
-            train_accuracy=tf.math.divide_no_nan(tf.cast(total["correct"], tf.float32), predictions),
-            extra_examples=total["extra_examples"],
-        )
+    finalize = tff.tensorflow.computation(_finalized, result_type[1])
 
     @tff.federated_computation
     def initialize() -> tff.Value:
@@ -253,3 +221,40 @@ def client_work_parts(
 
     types = (initialize.type_signature.result, *(tff.FederatedType(type_, tff.CLIENTS) for type_ in at_clients))
     return ClientWorkParts(initialize, types, next_fn, result_type[0])
+
+
+def _what_counts(
+    found: ClientUpdate, weight: tf.Tensor, kept: Any
+) -> tuple[tff.learning.templates.ClientResult, Mapping[str, tf.Tensor], Any, Any]:
+    """What a client contributes: delta and weight, sums for the measurements, report, and the state that it now keeps.
+
+    If its result is not finite, nothing counts; it keeps its old state.
+    """
+    finite = structures.all_finite((found.model_delta, found.report, found.state))
+    took_part = tf.logical_and(finite, found.examples > 0)
+    measured = collections.OrderedDict(
+        clients=tf.cast(took_part, tf.int32),
+        non_finite_clients=tf.cast(tf.logical_not(finite), tf.int32),
+        examples=tf.where(finite, found.examples, 0),
+        loss_sum=tf.where(finite, found.loss_sum, 0.0),
+        correct=tf.where(finite, found.correct, tf.zeros_like(found.correct)),
+        predictions=tf.where(finite, found.predictions, 0),
+        extra_examples=tf.where(finite, found.extra_examples, 0),
+    )
+    delta = structures.zero_unless(finite, found.model_delta)
+    result = tff.learning.templates.ClientResult(delta, tf.where(finite, weight, 0.0))
+    report = structures.zero_unless(took_part, found.report)
+    return result, measured, report, structures.where(took_part, found.state, kept)
+
+
+def _finalized(total: Mapping[str, tf.Tensor]) -> Mapping[str, tf.Tensor]:
+    """The measurements of a round, from the sums over its clients."""
+    predictions = tf.cast(total["predictions"], tf.float32)
+    return collections.OrderedDict(
+        clients=total["clients"],
+        non_finite_clients=total["non_finite_clients"],
+        examples=total["examples"],
+        train_loss=tf.math.divide_no_nan(total["loss_sum"], predictions),
+        train_accuracy=tf.math.divide_no_nan(tf.cast(total["correct"], tf.float32), predictions),
+        extra_examples=total["extra_examples"],
+    )

@@ -48,15 +48,26 @@ def _print_figures(summary: dict, called: str) -> None:
     print(
         f"{called[0].upper()}{called[1:]} over {clients}, mean ± sd over clients, after {_counted(epochs, 'epoch')}:\n"
     )
-    choice = summary["choice"]
+    _print_rows(summary)
+    _print_notes(summary)
+    target = summary["rounds_to_target"]
+    reached = ", ".join(f"{name} {target[name] or 'never'}" for name in ("initial", "personalized"))
+    print(f"\n  first evaluated round that reaches {target['target_accuracy']:g}: {reached}")
+    if "privacy" in summary:
+        _print_privacy(summary["privacy"])
+    times = summary["times"]
+    speed = f", {times['examples_per_second']:,.0f} examples/s" if times["examples_per_second"] else ""
+    print(f"  {times['wall_seconds']:,.0f} s{speed}")
+
+
+def _print_rows(summary: dict) -> None:
+    """A row for each strategy, for what validation clients chose, and for each strategy on participants."""
     rows = {names.strategy(name): figures for name, figures in summary["strategies"].items()}
-    if choice:
+    if choice := summary["choice"]:
         rows["as chosen"] = choice
-    at_round = summary["validation_round"]
-    if at_round:
+    if at_round := summary["validation_round"]:
         rows[f"{names.strategy(summary['strategy'])}, round {at_round['round']}"] = at_round
-    participants = summary.get("participants")
-    if participants:
+    if participants := summary.get("participants"):
         rows |= {f"participants, {names.strategy(name)}": of for name, of in participants["strategies"].items()}
     lines = [("strategy", "initial", "personalized", "gain", "hurt")]
     for name, figures in rows.items():
@@ -70,38 +81,32 @@ def _print_figures(summary: dict, called: str) -> None:
     widths = [max(least, *(len(cell) + 1 for cell in of)) for least, of in zip(_WIDTHS, columns, strict=True)]
     for name, *cells in lines:
         print(f"  {name:<{widths[0]}}{''.join(map(str.rjust, cells, widths[1:]))}")
-    if choice:
+
+
+def _print_notes(summary: dict) -> None:
+    """What the rows mean, and whose results are in no average."""
+    if choice := summary["choice"]:
         rate = f", learning rate {choice['learning_rate']:g}" if choice["learning_rate"] else ""
         print(
             f"\n  chosen on {choice['validation_clients']} validation clients: {names.strategy(choice['strategy'])}, "
             f"epoch {choice['epoch']}{rate} ({choice['validation_accuracy']:.3f} on them)"
         )
-    if at_round:
+    if at_round := summary["validation_round"]:
         print(f"\n  round {at_round['round']}: best evaluated round on validation clients")
-    if participants:
+    if participants := summary.get("participants"):
         print(f"\n  participants: {participants['clients']} clients that took part, evaluated on their own test parts")
     if summary["by_examples"]:
         means = (
             f"{k}: {figures['personalized_accuracy']['mean']:.3f}" for k, figures in summary["by_examples"].items()
         )
         print(f"\n  {names.strategy(summary['strategy'])} by train examples of a client: {', '.join(means)}")
-    without = summary["test_clients_without_test_data"]
-    if without:
+    if without := summary["test_clients_without_test_data"]:
         print(f"\n  clients without test examples: {without}; no average includes them.")
-    untrained = summary.get("test_clients_without_train_data", 0)
-    if untrained:
+    if untrained := summary.get("test_clients_without_train_data", 0):
         print(
             f"\n  clients without train examples: {untrained}; nothing is personalized for them, but the averages "
             "include them."
         )
-    target = summary["rounds_to_target"]
-    reached = ", ".join(f"{name} {target[name] or 'never'}" for name in ("initial", "personalized"))
-    print(f"\n  first evaluated round that reaches {target['target_accuracy']:g}: {reached}")
-    if "privacy" in summary:
-        _print_privacy(summary["privacy"])
-    times = summary["times"]
-    speed = f", {times['examples_per_second']:,.0f} examples/s" if times["examples_per_second"] else ""
-    print(f"  {times['wall_seconds']:,.0f} s{speed}")
 
 
 def _print_privacy(spent: dict) -> None:
