@@ -40,7 +40,7 @@ def test_rounds_that_another_process_judges_meanwhile_are_kept(run_once, monkeyp
         return result
 
     monkeypatch.setattr(client_evaluation.PersonalizationEvaluator, "evaluate", of_two)
-    table = judge_rounds.judge(directory, [4], progress=False)
+    table = judge_rounds.judge(directory, [4])
     assert table.groupby("round")["loss"].unique().apply(list).to_dict() == {3: [0.5], 4: [0.25]}
 
 
