@@ -5,6 +5,7 @@ import json
 
 import numpy as np
 import pytest
+import tensorflow as tf
 
 from tff_personalization import errors
 from tff_personalization.records import checkpoints
@@ -101,6 +102,20 @@ def test_what_was_half_written_is_cleared_away(saved):
     (saved / "round_6.json_temp0").write_text("{")
     assert_is(newest(saved), 5)
     assert not list(saved.glob("*_temp*"))
+
+
+def test_what_was_half_written_on_a_full_disk_is_removed_at_once(saved, monkeypatch):
+    kept = checkpoints.Checkpoints(saved)
+
+    def full(state, number):
+        (saved / f"round_{number}_temp1" / "variables").mkdir(parents=True)
+        raise tf.errors.ResourceExhaustedError(None, None, "No space left on device")
+
+    monkeypatch.setattr(kept._states, "save", full)
+    with pytest.raises(OSError, match="No space left"):
+        kept.save(state(6), 6)
+    assert not [*saved.glob("*_temp*")]
+    assert_is(newest(saved), 5)
 
 
 def test_another_format_is_refused_and_kept(saved):

@@ -56,8 +56,12 @@ class Checkpoints:
         """
         if round_number in self.rounds():
             return
-        with tensorflow_errors.as_os_errors(self._path):
-            coroutines.wait_for(self._states.save(state, round_number))
+        try:
+            with tensorflow_errors.as_os_errors(self._path):
+                coroutines.wait_for(self._states.save(state, round_number))
+        except OSError:
+            files.clear_leftovers(self._path)  # on a full disk, they would take the last room
+            raise
         files.wait_until_there(self._directory(round_number))
         manifest = {"format": FORMAT, "sha256": _digests(self._directory(round_number))}
         manifest["client_states"] = client_states
