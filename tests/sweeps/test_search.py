@@ -80,10 +80,11 @@ def trials(monkeypatch):
         experiment = trial.directory.experiment
         measured = made.accuracy(experiment)
         row = {"rounds": experiment.config.rounds, search.MEASURED: measured, "status": "", "run_directory": ""}
-        return {**row, "error": "" if measured is not None else "out of memory"}
+        return {**row, "error": "" if measured is not None else made.error(experiment)}
 
     class Made(list):
         accuracy = staticmethod(lambda experiment: -experiment.optimizers["client"].learning_rate)
+        error = staticmethod(lambda experiment: "out of memory")
 
     made = Made()
     monkeypatch.setattr(sweep.Sweep, "start", start)
@@ -144,6 +145,13 @@ def test_a_failed_trial_is_never_the_best_and_if_all_fail_so_have_the_runs_of_th
     second = table[table.run == "second"]
     assert second.error.tolist() == ["out of memory", "out of memory"]
     assert not second.chosen.any()
+
+
+def test_of_several_errors_the_first_is_shown(sweep_of, trials):
+    trials.accuracy = lambda e: None
+    trials.error = lambda e: f"{e.optimizers['client'].learning_rate}: no room"
+    (run,) = sweep_of("[search]\nclient_learning_rate = [0.1, 0.2, 0.3]\n", VALIDATION).runs
+    assert run.error == "all trials failed: 0.1: no room (others: search.csv)"
 
 
 def test_what_failed_in_the_search_is_not_made_and_listed(sweep_of, trials, monkeypatch, capsys):

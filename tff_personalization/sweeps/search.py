@@ -43,6 +43,7 @@ Candidate = Mapping[str, Any]
 MEASURED = "personalized_accuracy"
 NOTE = "Personalized accuracy: mean over validation clients, after all epochs of the main strategy."
 
+FILE = "search.csv"
 _KEPT = 3  # One of three candidates trains for the next number of rounds.
 _OF_TRIALS = {
     "evaluate_on": "validation",
@@ -188,7 +189,8 @@ class _Search:
             key=lambda place: called.gain(rows[place][MEASURED], 0),
         )
         if not ranked:
-            self.error = f"all trials failed: {'; '.join(dict.fromkeys(row['error'] for row in rows))}"
+            first, *others = dict.fromkeys(row["error"] for row in rows)
+            self.error = f"all trials failed: {first}" + (f" (others: {FILE})" if others else "")
             print(f"\n{self._path}: search for {self.name}: {self.error}", file=sys.stderr)
             return
         kept = ranked[: 1 if last else math.ceil(len(ranked) / _KEPT)]
@@ -227,7 +229,7 @@ def _make_trials(flag_values: flags.FlagValues, file: sweep_file.SweepFile, sear
         for search in searching:
             search.choose(step, list(itertools.islice(trials, len(search.left))))
     rows = pd.DataFrame([row for search in searches for row in search.rows])
-    files.write_text(made.directory / "search.csv", rows.to_csv(index=False))
+    files.write_text(made.directory / FILE, rows.to_csv(index=False))
 
 
 def _trials(flag_values: flags.FlagValues, file: sweep_file.SweepFile, points: list[sweep_file.Point]) -> sweep.Sweep:
