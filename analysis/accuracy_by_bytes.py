@@ -51,7 +51,7 @@ def _main_rows(runs: Sequence[runs_lib.Run]) -> pd.DataFrame:
         As `compare`, with `group` from 0: rows of about the same bytes. The groups are in the order of their bytes, the
         rows of a group by accuracy, the highest first.
     """
-    table = compare_methods.compare(runs)
+    table = compare_methods.compare(compare_methods.reference_first(runs))
     table = table.drop_duplicates(["method", "settings"])  # the main strategy comes first
     table = table[table["bytes_sent"].notna()]
     if table.empty:
