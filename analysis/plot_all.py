@@ -23,7 +23,7 @@ from analysis import (
     style,
 )
 from analysis import runs as runs_lib
-from tff_personalization.records import places
+from tff_personalization.records import files, places
 
 _PLOTS = {
     "learning_curves": learning_curves.plot,
@@ -56,7 +56,10 @@ def plot_run(run_directory: places.Named) -> list[pathlib.Path]:
         except runs_lib.NotRecordedError as reason:
             logging.info("Plot %s left out: %s", name, reason)
             continue
-        written.append(style.save(figure, command_line.default_output(name, [run]), flag=""))
+        path = command_line.default_output(name, [run])
+        path.parent.mkdir(parents=True, exist_ok=True)
+        files.write_bytes(path, style.as_bytes(figure, path.suffix))
+        written.append(path)
     return written
 
 

@@ -169,14 +169,11 @@ def accuracy_limits(runs: Sequence[runs_lib.Run], *values: np.ndarray, step: flo
     return (low, high) if high > low else (max(0.0, low - step), min(most, high + step))
 
 
-def save(figure: Figure, path: pathlib.Path, flag: str = "output") -> pathlib.Path:
-    """Writes `figure` to `path`, whose suffix gives the format (png, pdf, svg), and returns `path`.
-
-    Errors are those of `files.write_named` for `flag`.
-    """
+def save(figure: Figure, path: pathlib.Path) -> pathlib.Path:
+    """Writes `figure` to `path`, whose suffix gives the format (png, pdf, svg), and returns `path`."""
     if path.suffix not in _METADATA:
         raise UserError(f"--output: {path} does not end in {', '.join(_METADATA)}; give a file name that does")
-    return files.write_named(flag, path, as_bytes(figure, path.suffix))
+    return files.write_named("output", path, as_bytes(figure, path.suffix))
 
 
 def as_bytes(figure: Figure, suffix: str) -> bytes:

@@ -28,21 +28,19 @@ def write_text(path: pathlib.Path, text: str) -> None:
     Raises:
         OSError: it cannot be written. The error names the file; an earlier version of it is unchanged.
     """
-    _write(path, text.encode())
+    write_bytes(path, text.encode())
 
 
 def write_named(flag: str, path: pathlib.Path, content: str | bytes) -> pathlib.Path:
     """Writes the file that a flag names, whole or not at all, in a folder that is made if missing. Returns its path.
 
     Raises:
-        UserError: it cannot be written. If `flag` is "", because no flag names the file, this is an OSError.
+        UserError: it cannot be written.
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        _write(path, content.encode() if isinstance(content, str) else content)
+        write_bytes(path, content.encode() if isinstance(content, str) else content)
     except OSError as error:
-        if not flag:
-            raise
         raise errors.UserError(f"--{flag}: {path} cannot be written ({error.strerror}); give another path") from None
     return path
 
@@ -53,7 +51,8 @@ def check_writable(folder: pathlib.Path) -> None:
         raise errors.UserError(f"{folder}: it is read-only: copy it to a place that you may write to.")
 
 
-def _write(path: pathlib.Path, content: bytes | memoryview) -> None:
+def write_bytes(path: pathlib.Path, content: bytes | memoryview) -> None:
+    """As `write_text`."""
     if path.exists() and not path.is_file():  # as /dev/stdout, which a rename would replace
         path.write_bytes(content)
         return
@@ -89,14 +88,14 @@ def share(path: pathlib.Path, other: pathlib.Path) -> None:
     except FileExistsError:
         pass
     except OSError:
-        _write(other, path.read_bytes())
+        write_bytes(other, path.read_bytes())
 
 
 def save_arrays(path: pathlib.Path, arrays: Iterable[np.ndarray] = (), **named: np.ndarray) -> None:
     """Writes arrays to an .npz file, in the way of `write_text`; those in `named` keep their names."""
     content = io.BytesIO()  # to a file that cannot be written, ZipFile writes again when it is deleted
     np.savez(content, *arrays, **named)
-    _write(path, content.getbuffer())
+    write_bytes(path, content.getbuffer())
 
 
 def load_arrays(path: pathlib.Path) -> dict[str, np.ndarray]:
