@@ -195,6 +195,7 @@ class _Network:
         if [weight.ndim for weight in weights[len(weights) - self.head_size :]] != [2, 1]:
             return False
         *rest, kernel, bias = weights
+        kernel = np.random.default_rng(0).normal(size=kernel.shape).astype(np.float32)  # both signs, for each network
         bias = np.resize(np.array([-10, 10], np.float32), bias.shape)  # such as ReLU, which small logits may not show
         try:
             h = self._logits((*rest, np.eye(len(kernel), dtype=np.float32), np.zeros(len(kernel), np.float32)), x)
