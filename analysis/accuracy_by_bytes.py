@@ -13,7 +13,7 @@ from collections.abc import Sequence
 import pandas as pd
 from matplotlib.figure import Figure
 
-from analysis import command_line, compare_methods, style
+from analysis import command_line, compare_methods, metric, style
 from analysis import runs as runs_lib
 
 _HEIGHT_OF_A_ROW = 0.2  # in inches
@@ -49,7 +49,7 @@ def _main_rows(runs: Sequence[runs_lib.Run]) -> pd.DataFrame:
 
     Returns:
         As `compare`, with `group` from 0: rows of about the same bytes. The groups are in the order of their bytes, the
-        rows of a group by accuracy, the highest first.
+        rows of a group by accuracy, the best first.
     """
     table = compare_methods.compare(compare_methods.reference_first(runs))
     table = table.drop_duplicates(["method", "settings"])  # the main strategy comes first
@@ -60,7 +60,8 @@ def _main_rows(runs: Sequence[runs_lib.Run]) -> pd.DataFrame:
         )
     table = table.sort_values("bytes_sent")
     table["group"] = (table["bytes_sent"] > _APART * table["bytes_sent"].shift()).cumsum()
-    return table.sort_values(["group", "personalized_accuracy"], ascending=[True, False], ignore_index=True)
+    upwards = not metric.of(runs).higher_is_better
+    return table.sort_values(["group", "personalized_accuracy"], ascending=[True, upwards], ignore_index=True)
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ from typing import Any
 import tensorflow_federated as tff
 
 from tff_personalization import errors, registries
-from tff_personalization.settings import Group, Setting, listing
+from tff_personalization.settings import Group, OpenChoices, Setting, listing
 
 _CLIPPED_COUNT_NOISE = 0.05  # TFF's default, as a fraction of the cohort
 
@@ -79,30 +79,32 @@ def _dp(settings: DifferentialPrivacy, clients_per_round: int) -> tff.aggregator
     return tff.aggregators.as_weighted_aggregator(factory)
 
 
-AGGREGATORS: dict[str, Aggregator] = {
-    "mean": Aggregator("the weighted mean", lambda *_: tff.aggregators.MeanFactory(), mean=True),
-    "robust": Aggregator(
-        "the weighted mean; it zeroes very large deltas and clips large ones, at norms that it adapts in training",
-        lambda *_: tff.learning.robust_aggregator(),
-        mean=True,
-    ),
-    "compression": Aggregator(
-        "as robust, with 8 bits per weight for tensors of more than 20,000 weights",
-        lambda *_: tff.learning.compression_aggregator(),
-        mean=True,
-    ),
-    "dp": Aggregator(
-        "differentially private: the unweighted mean of clipped deltas with Gaussian noise",
-        _dp,
-        settings=DifferentialPrivacy,
-        weighted=False,
-    ),
-    "secure_sum": Aggregator(
-        "as robust, through secure summation of bounded integers",
-        lambda *_: tff.learning.secure_aggregator(),
-        mean=True,
-    ),
-}
+AGGREGATORS: OpenChoices[Aggregator] = OpenChoices(
+    {
+        "mean": Aggregator("the weighted mean", lambda *_: tff.aggregators.MeanFactory(), mean=True),
+        "robust": Aggregator(
+            "the weighted mean; it zeroes very large deltas and clips large ones, at norms that it adapts in training",
+            lambda *_: tff.learning.robust_aggregator(),
+            mean=True,
+        ),
+        "compression": Aggregator(
+            "as robust, with 8 bits per weight for tensors of more than 20,000 weights",
+            lambda *_: tff.learning.compression_aggregator(),
+            mean=True,
+        ),
+        "dp": Aggregator(
+            "differentially private: the unweighted mean of clipped deltas with Gaussian noise",
+            _dp,
+            settings=DifferentialPrivacy,
+            weighted=False,
+        ),
+        "secure_sum": Aggregator(
+            "as robust, through secure summation of bounded integers",
+            lambda *_: tff.learning.secure_aggregator(),
+            mean=True,
+        ),
+    }
+)
 
 
 def register(name: str, aggregator: Aggregator) -> None:

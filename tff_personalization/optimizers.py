@@ -15,16 +15,18 @@ import tensorflow as tf
 import tensorflow_federated as tff
 
 from tff_personalization import errors, registries, schedules, structures
-from tff_personalization.settings import Part, Setting
+from tff_personalization.settings import OpenChoices, Part, Setting
 
-OPTIMIZERS: dict[str, Callable[..., tff.learning.optimizers.Optimizer]] = {
-    "sgd": tff.learning.optimizers.build_sgdm,
-    "adam": tff.learning.optimizers.build_adam,
-    "adamw": tff.learning.optimizers.build_adamw,
-    "adagrad": tff.learning.optimizers.build_adagrad,
-    "yogi": tff.learning.optimizers.build_yogi,
-    "rmsprop": tff.learning.optimizers.build_rmsprop,
-}
+OPTIMIZERS: OpenChoices[Callable[..., tff.learning.optimizers.Optimizer]] = OpenChoices(
+    {
+        "sgd": tff.learning.optimizers.build_sgdm,
+        "adam": tff.learning.optimizers.build_adam,
+        "adamw": tff.learning.optimizers.build_adamw,
+        "adagrad": tff.learning.optimizers.build_adagrad,
+        "yogi": tff.learning.optimizers.build_yogi,
+        "rmsprop": tff.learning.optimizers.build_rmsprop,
+    }
+)
 
 
 def register(name: str, builder: Callable[..., tff.learning.optimizers.Optimizer]) -> None:
@@ -246,7 +248,7 @@ def _schedule_settings(role: str) -> dict[str, Setting[Any]]:
             schedules.CONSTANT,
             f"How --{role}_learning_rate changes over rounds t of T. exponential: times decay^(t−1); inverse_sqrt: "
             "times √(W/t) after W rounds of warm-up, 1/√t without; cosine: times (1 + cos(π(t−1)/T))/2.",
-            choices=tuple(schedules.SCHEDULES),
+            choices=schedules.SCHEDULES,
         ),
         "learning_rate_decay": Setting(
             None,

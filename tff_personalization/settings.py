@@ -233,7 +233,11 @@ def listing(help_text: str, choices: Callable[[], Mapping[str, Any]]) -> Callabl
     return lambda: f"{help_text} {'; '.join(f'{name}: {choice.description}' for name, choice in choices().items())}."
 
 
+class OpenChoices(dict[str, T]):
+    """Choices of a flag, to which plugins add."""
+
+
 def choose_from(choices: Iterable[str], value: str) -> str:
     """Advice for a value that is not a choice: the choices, and the one that was probably meant."""
-    of_plugins = ", or give the --plugin that adds it" if isinstance(choices, dict) else ""  # a registry
+    of_plugins = ", or give the --plugin that adds it" if isinstance(choices, OpenChoices) else ""
     return f"choose from {', '.join(choices)}{of_plugins}.{errors.did_you_mean(choices, str(value))}"

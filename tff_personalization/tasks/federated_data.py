@@ -33,7 +33,7 @@ class Settings(sources.Handwriting, partitions.Natural, partitions.Skewed, parti
         "differ in their classes; pathological: each client has --partition_classes classes; quantity: clients differ "
         "in their numbers of examples.",
         theme="data",
-        choices=tuple(partitions.SETTINGS),
+        choices=partitions.SETTINGS,
     )
     test_client_ids: Setting[str | None] = Setting(
         None, "File with the names of the held-out test clients, one per line.", theme="data", kind=str

@@ -20,6 +20,7 @@ from tff_personalization.models import (
     outputs,
     word_lstm,
 )
+from tff_personalization.settings import OpenChoices
 from tff_personalization.tasks import archives, sources
 
 ModelBuilder = Callable[[int, np.random.Generator], Any]
@@ -219,8 +220,8 @@ _TEXT = (
 )
 _IMAGE = tf.TensorSpec(archives.IMAGE_SHAPE, tf.uint8)
 
-TASKS: dict[str, Task] = {}
-MODELS: dict[str, None] = {}
+TASKS: OpenChoices[Task] = OpenChoices()
+MODELS: OpenChoices[None] = OpenChoices()
 """The names of all tasks' networks."""
 
 
