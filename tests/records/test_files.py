@@ -69,6 +69,20 @@ def test_an_interrupted_write_leaves_nothing_behind(tmp_path, monkeypatch):
     assert not list(tmp_path.iterdir())
 
 
+def test_the_whole_content_is_on_the_disk_before_the_file_gets_its_name(tmp_path, monkeypatch):
+    path, steps = tmp_path / "a.csv", []
+    fsync, replace = os.fsync, os.replace
+
+    def record_fsync(file):
+        steps.append(("on the disk", os.fstat(file).st_size, path.exists()))
+        fsync(file)
+
+    monkeypatch.setattr(os, "fsync", record_fsync)
+    monkeypatch.setattr(os, "replace", lambda *names: (steps.append("named"), replace(*names)))
+    files.write_text(path, "whole")
+    assert steps == [("on the disk", len("whole"), False), "named"]
+
+
 def test_a_pipe_or_device_is_written_and_stays_what_it_is(tmp_path):
     os.mkfifo(pipe := tmp_path / "pipe")
     reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)

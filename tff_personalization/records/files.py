@@ -23,7 +23,7 @@ _SECONDS_TO_BE_SEEN = 20.0
 
 
 def write_text(path: pathlib.Path, text: str) -> None:
-    """Writes a file under a temporary name, then renames it. So it is never half-written.
+    """Writes a file under a temporary name to the disk, then renames it. So it is never half-written.
 
     Raises:
         OSError: it cannot be written. The error names the file; an earlier version of it is unchanged.
@@ -58,7 +58,10 @@ def write_bytes(path: pathlib.Path, content: bytes | memoryview) -> None:
         return
     temporary = path.with_name(f"{path.name}_temp{os.getpid()}")  # another process may write the same file
     try:
-        temporary.write_bytes(content)
+        with temporary.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())  # after a power loss, some file systems have the new name but not the content
         os.replace(temporary, path)
         wait_until_there(path)
     except OSError as error:
