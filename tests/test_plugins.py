@@ -122,6 +122,7 @@ BAD_PLUGINS = {
             ("sources", "sources.own()", ["Catalogue", "with a source"]),
             ("models", "{'m': tf.keras.Sequential([tf.keras.Input([2])])}", ["dict", "def network(num_logits, rng)"]),
             ("sources", "lambda options: None", ["function", "sources.own(name=load)"]),
+            ("drawn", "True", ["bool", "unless an example is a character", "(28, 28)"]),
         ]
     },
     "an optimizer that is a number": (

@@ -220,6 +220,15 @@ def test_nothing_is_chosen_while_another_process_makes_a_trial(sweep_of, trials,
         sweep_of(HALVING, VALIDATION)
 
 
+def test_a_trial_that_failed_on_a_full_disk_decides_nothing(sweep_of, trials):
+    trials.accuracy = lambda e: None if e.optimizers["client"].learning_rate == 0.2 else 0.5
+    trials.error = lambda e: "Error: runs/a/metrics.csv cannot be written (No space left on device)"
+    with pytest.raises(
+        errors.UserError, match=r"no room for a trial \(.*metrics.csv.*\): make room, then run this comm"
+    ):
+        sweep_of("[search]\nclient_learning_rate = [0.1, 0.2, 0.3]\n", VALIDATION)
+
+
 def test_trials_have_no_flags_of_the_strategies_that_they_leave_out(sweep_of, trials):
     text = HALVING.replace('"fine_tune_head"]', '"knn_per"]\n    knn_lambda = 0.3')
     made = sweep_of(text.split('[[runs]]\n    label = "second"')[0], VALIDATION, "--knn_neighbours=5")

@@ -58,7 +58,7 @@ class Task:
         models: the networks to choose from by name, the default first. Each makes a network for a number of logits.
         sources: the sources of client data.
         input_words: what an example is, for users of a network without its run; by default its type.
-        drawn: whether an example is a character of `archives.CLASSES` that someone can draw.
+        drawn: whether an example is a character of `archives.CLASSES` that someone can draw: uint8, shape (28, 28).
     """
 
     predicts: outputs.Output
@@ -245,20 +245,24 @@ def _of_numbers(spec: tf.TensorSpec) -> bool:
 
 def _check_parts(name: str, task: Task) -> None:
     """Raises UserError if a part of a task is not of its type."""
+    right_output = isinstance(task.predicts, outputs.Output)
     models = list(task.models.values()) if isinstance(task.models, Mapping) else []
     features = task.features.values() if isinstance(task.features, Mapping) else [task.features]
     functions = [callable(one) and not isinstance(one, tf.keras.Model) for one in models]
     of_type = {
-        "predicts": isinstance(task.predicts, outputs.Output),
+        "predicts": right_output,
         "features": all(isinstance(spec, tf.TensorSpec) and _of_numbers(spec) for spec in features),
         "models": bool(models) and all(functions),
         "sources": isinstance(task.sources, sources.Catalogue) and bool(task.sources.named),
+        "drawn": not task.drawn
+        or (task.features == _IMAGE and right_output and set(task.classes) <= set(archives.CLASSES)),
     }
     expected = {
         "predicts": "an Output, such as outputs.classes(names)",
         "features": "a tf.TensorSpec of numbers with a known shape, or several by name",
         "models": "functions by name that build a network: def network(num_logits, rng)",
         "sources": "a Catalogue with a source, such as sources.own(name=load)",
+        "drawn": "False, unless an example is a character of 0-9, A-Z, a-z as uint8 of shape (28, 28)",
     }
     for part in (part for part, right in of_type.items() if not right):
         found = errors.described(getattr(task, part))
