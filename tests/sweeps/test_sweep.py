@@ -72,7 +72,7 @@ def test_the_comparison_on_federated_emnist_is_sound(sweep_of, monkeypatch):
 def test_the_extra_rows_on_federated_emnist_have_a_run_for_each_seed(sweep_of):
     folder = ROOT / "configs" / "femnist"
     made = sweep_of((folder / "second_best.toml").read_text(), f"--flagfile={folder / 'common.flags'}")
-    assert [run.directory.experiment.config.seed for run in made.runs] == 3 * [1, 2, 3]
+    assert [run.directory.experiment.config.seed for run in made.runs] == 4 * [1, 2, 3]
 
 
 def test_a_run_has_its_own_grid_whose_values_replace_those_of_the_grid_of_all(sweep_of):
