@@ -122,7 +122,12 @@ BAD_PLUGINS = {
             ("sources", "sources.own()", ["Catalogue", "with a source"]),
             ("models", "{'m': tf.keras.Sequential([tf.keras.Input([2])])}", ["dict", "def network(num_logits, rng)"]),
             ("sources", "lambda options: None", ["function", "sources.own(name=load)"]),
-            ("drawn", "True", ["bool", "unless an example is a character", "(28, 28)"]),
+            ("drawn", "True", ["bool", "unless an example is one character", "(28, 28)"]),
+            (
+                "drawn",
+                "True, 'features': tf.TensorSpec([28, 28], tf.uint8), 'predicts': outputs.several_labels('AB')",
+                ["bool", "unless an example is one character"],
+            ),
         ]
     },
     "an optimizer that is a number": (

@@ -255,14 +255,19 @@ def _check_parts(name: str, task: Task) -> None:
         "models": bool(models) and all(functions),
         "sources": isinstance(task.sources, sources.Catalogue) and bool(task.sources.named),
         "drawn": not task.drawn
-        or (task.features == _IMAGE and right_output and set(task.classes) <= set(archives.CLASSES)),
+        or (
+            task.features == _IMAGE
+            and right_output
+            and task.predicts.one_class
+            and set(task.classes) <= set(archives.CLASSES)
+        ),
     }
     expected = {
         "predicts": "an Output, such as outputs.classes(names)",
         "features": "a tf.TensorSpec of numbers with a known shape, or several by name",
         "models": "functions by name that build a network: def network(num_logits, rng)",
         "sources": "a Catalogue with a source, such as sources.own(name=load)",
-        "drawn": "False, unless an example is a character of 0-9, A-Z, a-z as uint8 of shape (28, 28)",
+        "drawn": "False, unless an example is one character of 0-9, A-Z, a-z as uint8 of shape (28, 28)",
     }
     for part in (part for part, right in of_type.items() if not right):
         found = errors.described(getattr(task, part))
