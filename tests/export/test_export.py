@@ -117,7 +117,7 @@ def test_a_model_that_stands_there_is_never_missing(tmp_path, linear_run, monkey
     assert (path / "saved_model.pb").read_bytes() == before
 
 
-def test_a_model_is_replaced_only_with_its_description(tmp_path, linear_run, monkeypatch):
+def test_a_full_disk_leaves_the_earlier_model_and_nothing_new(tmp_path, linear_run, monkeypatch):
     path = command.export(linear_run, "keras", "best", tmp_path / "a.keras")
     before = {file.name: file.read_bytes() for file in tmp_path.iterdir()}
     write_text = pathlib.Path.write_text
@@ -128,8 +128,9 @@ def test_a_model_is_replaced_only_with_its_description(tmp_path, linear_run, mon
         return write_text(file, *arguments, **settings)
 
     monkeypatch.setattr(pathlib.Path, "write_text", full)
-    _refused(linear_run, "keras", "last", path, names=["--output", "No space left on device"])
-    assert {file.name: file.read_bytes() for file in tmp_path.iterdir()} == before
+    for target in (path, tmp_path / "new" / "folder" / "a.keras"):
+        _refused(linear_run, "keras", "last", target, names=["--output", "No space left on device"])
+        assert {file.name: file.read_bytes() for file in tmp_path.iterdir()} == before
 
 
 def _refused(*arguments, names):

@@ -10,6 +10,7 @@ A file with the same name and .json, beside the output, describes the model's in
 
 import contextlib
 import functools
+import itertools
 import os
 import pathlib
 import tempfile
@@ -89,10 +90,9 @@ def _whole(path: pathlib.Path, suffix: str, description: str) -> Iterator[pathli
     Raises:
         OSError: it cannot be written, or `path` is a directory that is not a model's.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
     if path.is_dir() and not (path / "saved_model.pb").exists():
         raise IsADirectoryError(None, "Is a directory, and not one of a model", str(path))
-    with tempfile.TemporaryDirectory(prefix="export_", dir=path.parent) as directory:
+    with _folder(path.parent), tempfile.TemporaryDirectory(prefix="export_", dir=path.parent) as directory:
         temporary = pathlib.Path(directory) / f"whole{suffix}"
         with tensorflow_errors.as_os_errors(temporary):
             yield temporary
@@ -108,6 +108,20 @@ def _whole(path: pathlib.Path, suffix: str, description: str) -> Iterator[pathli
             raise
         os.replace(described, path.with_name(f"{path.name}.json"))
         files.wait_until_there(path)
+
+
+@contextlib.contextmanager
+def _folder(folder: pathlib.Path) -> Iterator[None]:
+    """A context that makes a folder, with its parents. If the context fails, it removes those that it made."""
+    made = list(itertools.takewhile(lambda parent: not parent.exists(), (folder, *folder.parents)))
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        yield
+    except BaseException:
+        with contextlib.suppress(OSError):  # another process has written there
+            for parent in made:
+                parent.rmdir()
+        raise
 
 
 def main(argv: Sequence[str]) -> int:
