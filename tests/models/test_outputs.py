@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from tff_personalization import metrics
 from tff_personalization.models import outputs
 
 
@@ -46,3 +47,24 @@ def test_places_without_padding_all_count():
     logits = tf.constant([[[1.0, 0], [0, 1]]])
     assert int(scoring.score(logits, tf.constant([[0, 0]]))) == 1
     assert int(scoring.count_predictions(tf.constant([[0, 0]]))) == 2
+
+
+@pytest.mark.parametrize(("higher_is_better", "worst"), [(True, 0), (False, 4)])
+def test_a_metric_of_a_users_own_gives_predictions_that_are_not_finite_the_worst_score(higher_is_better, worst):
+    metric = metrics.Metric("mine", higher_is_better, largest=4.0)
+    output = outputs.real_numbers("ab", within=1).judged_by(
+        metric, lambda said, right: tf.reduce_sum(tf.minimum(tf.abs(said - right), 4.0))
+    )
+    said, right = tf.constant([[1.0, 2], [np.nan, 2], [np.inf, 0]]), tf.constant([[1.5, 1], [2, 2], [0, 0]])
+    assert float(output.scoring.score(said, right)) == 0.5 + 1 + 4 * worst
+    assert float(output.scoring.score(said[1:], right[1:])) == 4 * worst
+
+
+def test_a_share_of_ones_own_stays_a_count():
+    wrong = metrics.Metric("error rate", higher_is_better=False)
+    output = outputs.classes_by_place("abc", 2, padding=2).judged_by(
+        wrong, lambda logits, labels: tf.reduce_sum(tf.cast(tf.argmax(logits, -1, tf.int32) != labels, tf.int32))
+    )
+    logits = tf.constant([[[1.0, 0, 0], [1, 0, 0]], [[np.nan, 0, 0], [1, 0, 0]]])
+    found = output.scoring.score(logits, tf.constant([[0, 1], [0, 2]]))
+    assert (int(found), found.dtype) == (2, tf.int32)  # padding is no prediction

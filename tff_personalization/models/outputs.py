@@ -48,9 +48,19 @@ class Output:
         Args:
             metric: its name, whether higher or lower is better, and the largest score.
             score: `(logits, labels)` of a batch to the sum of the scores of its predictions: int32 for a share of right
-                predictions, else float32, each score from 0 to the metric's largest.
+                predictions, else float32, each score from 0 to the metric's largest. It gets only examples whose
+                logits are finite: the predictions of others have the worst score, 0 or the largest.
         """
-        return dataclasses.replace(self, scoring=self.scoring._replace(metric=metric, score=score))
+        worst = 0.0 if metric.higher_is_better else metric.upper
+
+        def score_all(logits: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
+            logits = tf.convert_to_tensor(logits)
+            finite = tf.reduce_all(tf.math.is_finite(logits), axis=list(range(1, logits.shape.rank)))
+            total = score(tf.boolean_mask(logits, finite), tf.boolean_mask(labels, finite))
+            others = self.scoring.count_predictions(tf.boolean_mask(labels, ~finite))
+            return total + tf.cast(worst * tf.cast(others, tf.float32), total.dtype)
+
+        return dataclasses.replace(self, scoring=self.scoring._replace(metric=metric, score=score_all))
 
 
 def classes(names: Sequence[str]) -> Output:
