@@ -56,7 +56,7 @@ class Output:
         def score_all(logits: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
             logits = tf.convert_to_tensor(logits)
             finite = tf.reduce_all(tf.math.is_finite(logits), axis=list(range(1, logits.shape.rank)))
-            total = score(tf.boolean_mask(logits, finite), tf.boolean_mask(labels, finite))
+            total = tf.convert_to_tensor(score(tf.boolean_mask(logits, finite), tf.boolean_mask(labels, finite)))
             others = self.scoring.count_predictions(tf.boolean_mask(labels, ~finite))
             return total + tf.cast(worst * tf.cast(others, tf.float32), total.dtype)
 
