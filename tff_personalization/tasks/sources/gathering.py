@@ -168,8 +168,6 @@ def to_bytes(name: str, images: np.ndarray) -> np.ndarray:
     if images.dtype.kind == "b":
         return images.astype(np.uint8) * np.uint8(255)
     highest = 1 if images.dtype.kind == "f" else 255
-    if highest == 1 and not np.isfinite(images).all():
-        raise errors.UserError(f"{name}: pixels hold NaN or infinite values: clean them first.")
     if len(images) and not (images.min() >= 0 and images.max() <= highest):
         raise errors.UserError(
             f"{name}: pixels go from {images.min()} to {images.max()}: {'floats' if highest == 1 else 'integers'} "

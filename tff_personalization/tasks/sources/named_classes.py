@@ -60,7 +60,7 @@ def columns(where: str, names: Sequence[str]) -> Columns:
     return Columns(**found)  # type: ignore[arg-type]
 
 
-def is_test(where: str, values: Sequence[Any] | np.ndarray) -> np.ndarray:
+def is_test(where: str, values: Sequence[Any]) -> np.ndarray:
     """Whether each row belongs to the test part, from the words train and test."""
     words = [str(value).strip().lower() for value in values]
     other = sorted(set(words) - {"train", "test"})

@@ -24,7 +24,7 @@ import psutil
 
 from tff_personalization import errors, seeds
 from tff_personalization.tasks import archives, sources
-from tff_personalization.tasks.sources import emnist_files, gathering, named_classes
+from tff_personalization.tasks.sources import emnist_files
 
 # By default, no array that declares more bytes than this is read, so a small file cannot fill the memory.
 _MAX_BYTES = 8 * 2**30
@@ -91,7 +91,7 @@ def read(
         is_test = archives.split_by_client(labels, client_index, seeds.generator(seed, "split"))
         notes.append("The archive has no split: each writer's examples are split 80:20 into train and test, by seed.")
     else:
-        is_test = named_classes.is_test(name, split)
+        is_test = _is_test(name, split)
     if source is None:
         stem = os.path.splitext(os.path.basename(name))[0]
         source = f"{stem}, {len(np.unique(client_index))} writers" if has_clients else f"{stem}, no writers named"
@@ -223,7 +223,7 @@ def _ink_images(path: str, images: np.ndarray, ink: str | None) -> np.ndarray:
         raise errors.UserError(f"{path}: ink is {ink!r}: use 'bright' (ink 255 on 0) or 'dark' (ink 0 on 255).")
     result = np.empty(images.shape, np.uint8)
     for start in range(0, len(images), _CHUNK):
-        result[start : start + _CHUNK] = gathering.to_bytes(path, images[start : start + _CHUNK])
+        result[start : start + _CHUNK] = _quantized(path, images[start : start + _CHUNK])
     if images.dtype.kind != "f" and result.max() == 1:
         raise errors.UserError(
             f"{path}: images hold 0 and 1 only, 0 to 255 is expected: multiply them by 255, or save floats in 0 to 1."
@@ -235,6 +235,18 @@ def _ink_images(path: str, images: np.ndarray, ink: str | None) -> np.ndarray:
             f"{path}: the images have a bright background, ink 255 on 0 is expected: invert them, or add ink='dark'."
         )
     return result
+
+
+def _quantized(path: str, images: np.ndarray) -> np.ndarray:
+    """Floats in [0, 1] to 256 levels; integers 0 to 255 as they are."""
+    if images.dtype.kind == "f" and not np.isfinite(images).all():
+        raise errors.UserError(f"{path}: images hold NaN or infinite values: clean them first.")
+    highest, kind = (1, "floats") if images.dtype.kind == "f" else (255, "integers")
+    if images.min() < 0 or images.max() > highest:
+        raise errors.UserError(
+            f"{path}: images hold values from {images.min()} to {images.max()}: {kind} must be in 0 to {highest}."
+        )
+    return np.rint(images.astype(np.float64) * 255).astype(np.uint8) if kind == "floats" else images.astype(np.uint8)
 
 
 def _border_pixels(images: np.ndarray) -> np.ndarray:
@@ -269,3 +281,11 @@ def _project_labels(
             f"0 to {len(names) - 1} are expected."
         )
     return np.array([archives.CLASSES.index(name) for name in names], np.int32)[labels], told
+
+
+def _is_test(path: str, split: np.ndarray) -> np.ndarray:
+    is_test = split == "test"
+    other = split[~is_test & (split != "train")]
+    if len(other):
+        raise errors.UserError(f"{path}: split holds {str(other[0])!r}: use only the words 'train' and 'test'.")
+    return is_test
