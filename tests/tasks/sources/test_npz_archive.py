@@ -48,6 +48,13 @@ def test_float_images_are_quantized_to_256_levels(tmp_path, dtype):
     np.testing.assert_array_equal(archive.images, expected)
 
 
+def test_float_images_are_rounded_in_double_precision(tmp_path):
+    """The float32 nearest to 0.3 is above it, so its level is above 76.5; in float32 the product would be 76.5."""
+    images = small_files.arrays()["images"].astype(np.float32) / 255
+    images[0, 5, 5] = 0.3
+    assert _load(_save(tmp_path, images=images)).images[0, 5, 5] == 77
+
+
 def test_wide_integer_images_are_kept_as_they_are(tmp_path):
     expected = small_files.arrays()["images"]
     np.testing.assert_array_equal(_load(_save(tmp_path, images=expected.astype(np.int64))).images, expected)
