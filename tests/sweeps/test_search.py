@@ -226,9 +226,10 @@ def test_nothing_is_chosen_while_another_process_makes_a_trial(sweep_of, trials,
         "Error: runs/a/metrics.csv: cannot be written (No space left on device); make room, then start again.",
         "Error: memory ran out (in Python): stop other programs here",
         "ended by SIGKILL",
+        "SIGTERM: stopped. The same command resumes from here.",
     ],
 )
-def test_a_trial_that_failed_because_of_the_machine_decides_nothing(sweep_of, trials, error):
+def test_a_trial_that_was_stopped_or_failed_because_of_the_machine_decides_nothing(sweep_of, trials, error):
     trials.accuracy = lambda e: None if e.optimizers["client"].learning_rate == 0.2 else 0.5
     trials.error = lambda e: error
     with pytest.raises(errors.UserError, match=r"because of the machine \(.*\): free .* reuses") as said:

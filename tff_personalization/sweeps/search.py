@@ -47,8 +47,13 @@ NOTE = "Personalized accuracy: mean over validation clients, after all epochs of
 
 FILE = "search.csv"
 _KEPT = 3  # One of three candidates trains for the next number of rounds.
-# Words in the errors of runs that failed because of the machine, such as one that was killed to free memory.
-_OF_THE_MACHINE = (*map(os.strerror, (errno.ENOSPC, errno.EDQUOT)), "memory ran out", "ended by SIG")
+# Words in the errors of runs that failed because of the machine, or that somebody stopped.
+_NOT_OF_THE_CANDIDATE = (
+    *map(os.strerror, (errno.ENOSPC, errno.EDQUOT)),
+    "memory ran out",
+    "ended by SIG",
+    "The same command resumes",
+)
 _OF_TRIALS = {
     "evaluate_on": "validation",
     "participants": 0,
@@ -175,7 +180,8 @@ class _Search:
             trials: the trials of the candidates that are left, in their order.
 
         Raises:
-            UserError: another process is making some of the trials, or one failed because of the machine.
+            UserError: another process is making some of the trials, or one was stopped or failed because of the
+                machine.
         """
         if any(trial.status == sweep.IN_PROGRESS for trial in trials):
             raise errors.UserError(
@@ -186,11 +192,12 @@ class _Search:
             {"run": self.name, **candidate, **_outcome(trial), "chosen": False}
             for candidate, trial in zip(self.left, trials, strict=True)
         ]
-        if stopped := [row["error"] for row in rows if any(words in row["error"] for words in _OF_THE_MACHINE)]:
+        if stopped := [row["error"] for row in rows if any(words in row["error"] for words in _NOT_OF_THE_CANDIDATE)]:
             # It says nothing about the candidate, and would change the choice.
             raise errors.UserError(
-                f"{self._path}: search for {self.name}: a trial failed because of the machine ({stopped[0]}): free "
-                "disk or memory, then run this command again. It reuses the finished trials."
+                f"{self._path}: search for {self.name}: a trial was stopped, or failed because of the machine "
+                f"({stopped[0]}): free disk or memory if needed, then run this command again. It reuses the finished "
+                "trials."
             )
         self.rows += rows
         called, last = trials[0].metric, step == len(self.rounds) - 1
@@ -219,8 +226,8 @@ def _make_trials(flag_values: flags.FlagValues, file: sweep_file.SweepFile, sear
     The trials of a step are one sweep: if several run at once, those of one search run beside those of another.
 
     Raises:
-        UserError: another process is making some of the trials, or one failed because of the machine, or with
-            --sweep_stop_on_failure.
+        UserError: another process is making some of the trials, or one was stopped or failed because of the
+            machine, or with --sweep_stop_on_failure.
         Interrupted: a signal stopped it, after the current trials saved their work. search.csv stays as it was, because
             it may be that of an earlier search with more trials.
     """
