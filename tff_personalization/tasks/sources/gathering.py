@@ -167,13 +167,15 @@ def to_bytes(name: str, images: np.ndarray) -> np.ndarray:
     images = images.reshape(-1, *archives.IMAGE_SHAPE)
     if images.dtype.kind == "b":
         return images.astype(np.uint8) * np.uint8(255)
+    if images.dtype.kind == "f" and not np.isfinite(images).all():
+        raise errors.UserError(f"{name}: some pixels are NaN or infinite: clean them first.")
     highest = 1 if images.dtype.kind == "f" else 255
     if len(images) and not (images.min() >= 0 and images.max() <= highest):
         raise errors.UserError(
             f"{name}: pixels go from {images.min()} to {images.max()}: {'floats' if highest == 1 else 'integers'} "
             f"must be in 0 to {highest}."
         )
-    return np.rint(images * np.float64(255)).astype(np.uint8) if highest == 1 else images.astype(np.uint8)
+    return np.rint(images.astype(np.float64) * 255).astype(np.uint8) if highest == 1 else images.astype(np.uint8)
 
 
 def to_labels(name: str, labels: np.ndarray, count: int) -> np.ndarray:

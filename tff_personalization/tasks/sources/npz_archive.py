@@ -24,7 +24,7 @@ import psutil
 
 from tff_personalization import errors, seeds
 from tff_personalization.tasks import archives, sources
-from tff_personalization.tasks.sources import emnist_files
+from tff_personalization.tasks.sources import emnist_files, gathering
 
 # By default, no array that declares more bytes than this is read, so a small file cannot fill the memory.
 _MAX_BYTES = 8 * 2**30
@@ -223,7 +223,7 @@ def _ink_images(path: str, images: np.ndarray, ink: str | None) -> np.ndarray:
         raise errors.UserError(f"{path}: ink is {ink!r}: use 'bright' (ink 255 on 0) or 'dark' (ink 0 on 255).")
     result = np.empty(images.shape, np.uint8)
     for start in range(0, len(images), _CHUNK):
-        result[start : start + _CHUNK] = _quantized(path, images[start : start + _CHUNK])
+        result[start : start + _CHUNK] = gathering.to_bytes(f"{path}: images", images[start : start + _CHUNK])
     if images.dtype.kind != "f" and result.max() == 1:
         raise errors.UserError(
             f"{path}: images hold 0 and 1 only, 0 to 255 is expected: multiply them by 255, or save floats in 0 to 1."
@@ -235,18 +235,6 @@ def _ink_images(path: str, images: np.ndarray, ink: str | None) -> np.ndarray:
             f"{path}: the images have a bright background, ink 255 on 0 is expected: invert them, or add ink='dark'."
         )
     return result
-
-
-def _quantized(path: str, images: np.ndarray) -> np.ndarray:
-    """Floats in [0, 1] to 256 levels; integers 0 to 255 as they are."""
-    if images.dtype.kind == "f" and not np.isfinite(images).all():
-        raise errors.UserError(f"{path}: images hold NaN or infinite values: clean them first.")
-    highest, kind = (1, "floats") if images.dtype.kind == "f" else (255, "integers")
-    if images.min() < 0 or images.max() > highest:
-        raise errors.UserError(
-            f"{path}: images hold values from {images.min()} to {images.max()}: {kind} must be in 0 to {highest}."
-        )
-    return np.rint(images.astype(np.float64) * 255).astype(np.uint8) if kind == "floats" else images.astype(np.uint8)
 
 
 def _border_pixels(images: np.ndarray) -> np.ndarray:
