@@ -259,7 +259,7 @@ def second_best_femnist() -> str:
     of_fed_avg = [run for run in runs.read_all([COMPARISON]) if run.name.startswith("fed_avg-")]
     every = compare_methods.reference_first([*of_fed_avg, *runs.read_all([SECOND_BEST])])
     table = compare_methods.compare([run for run in every if run.config["flags"]["model"] == "cnn"])
-    table = table[table["strategy"] == "fine_tune"]
+    table = table[table["strategy"].isin(["fine_tune", "meta_sgd"])]
     return compare_methods.render(table, "markdown", ["verdict", *_NOT_IN_COMPARISON])
 
 
