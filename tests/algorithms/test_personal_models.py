@@ -55,7 +55,7 @@ def move(weights, gradients, rate=RATE):
 
 
 def assert_rounds_equal_numpy(process, rounds, w, kept_at_first, of_a_client, uniform=False):
-    """Uses server momentum 0.9. Returns the largest difference and what clients keep."""
+    """Uses server momentum 0.9. Returns what clients keep."""
     trained, kept = partial_models.run_rounds_with_states(process, rounds)
     velocity, states = [np.zeros_like(part) for part in w], dict.fromkeys("abc", kept_at_first)
     for cohort in rounds:
