@@ -72,18 +72,23 @@ def _by_seed(
     runs = [[group[seed] for group in groups.values()] for seed in seeds]
     if chosen and any(compared_runs.chosen_round(run) is None for of_seed in runs for run in of_seed):
         return NOTHING_CHOSEN
-    lacking = [
-        f"Seed {seed} is left out: no finished run of {name}."
-        for seed in sorted(set().union(*groups.values()) - set(seeds))
-        for name, group in groups.items()
-        if seed not in group
-    ]
+    incomplete = set().union(*groups.values()) - set(seeds)
+    lacking = [_left_out(sorted(incomplete - set(group)), name) for name, group in groups.items()]
     found = [values(*of_seed) for of_seed in runs]
     for of_seed, values_of_seed in zip(runs, found, strict=True):
         if values_of_seed.empty:
             compared = " and ".join(str(run.directory) for run in of_seed)
             raise UserError(f"{compared}: no test client in common; give runs with the same data, split and seed")
-    return Measured(found, tuple(run for of_seed in runs for run in of_seed), note=" ".join(lacking))
+    return Measured(found, tuple(run for of_seed in runs for run in of_seed), note=" ".join(filter(None, lacking)))
+
+
+def _left_out(seeds: Sequence[int], name: str) -> str:
+    """A sentence that names the seeds without a run; "" if there are none."""
+    if not seeds:
+        return ""
+    *first, last = map(str, seeds)
+    said = f"Seeds {', '.join(first)} and {last} are" if first else f"Seed {last} is"
+    return f"{said} left out: no finished run of {name}."
 
 
 def _by_client(ours: pd.Series, theirs: pd.Series) -> pd.Series:

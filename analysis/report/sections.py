@@ -50,17 +50,20 @@ class Section:
     provenance: provenance.Provenance
 
 
+_SECOND_STAGES = (tables.results, tables.ranking), ("ranking", "learning_curves", "matched_initial", "gains")
 # Tables and figures of the paper's experiments and of one run; others show all that their records allow.
 _SHOWN: dict[str, tuple[tuple[TableFn, ...], tuple[str, ...]]] = {
     "table1": (
         (tables.table_1, tables.results),
         ("by_local_epochs", "learning_curves", "distributions", "gains"),
     ),
+    "spread": ((tables.results,), ("ranking", "learning_curves", "cumulative")),
     "terms": (
         (tables.results, tables.decomposition),
         ("decomposition_by_epochs", "decomposition_by_round", "learning_curves"),
     ),
-    "fine_tuning": ((tables.results, tables.ranking), ("ranking", "learning_curves", "matched_initial", "gains")),
+    "fine_tuning": _SECOND_STAGES,
+    "quiet_fine_tuning": _SECOND_STAGES,
     "centralized": (
         (tables.results, client_tables.choices, client_tables.by_examples),
         ("matched_initial", "personalization_curves", "learning_rates", "learning_curves", "distributions"),

@@ -25,7 +25,7 @@ CLAIMS = {
 _LOOKS = {
     claims_lib.SUPPORTED: ("supported", "✓"),
     claims_lib.NOT_SUPPORTED: ("not-supported", "✗"),
-    claims_lib.NO_DIFFERENCE: ("not-supported", "="),
+    claims_lib.NO_DIFFERENCE: ("no-difference", "="),
     claims_lib.UNDECIDED: ("undecided", "?"),
     claims_lib.NO_RUNS: ("no-runs", "–"),
 }

@@ -117,14 +117,13 @@ def test_claims_of_other_parts_of_the_paper_and_synthetic_ones_are_corrected_by_
     assert judge(unsure, *others)[0]["p"] == by_itself["p"]
 
 
-def test_a_seed_that_a_comparison_lacks_is_named_beside_the_verdict(fine_tuning):
-    path = fine_tuning / "fine_tuning" / "experiment.json"
-    record = json.loads(path.read_text())
-    record["runs"] = [entry for entry in record["runs"] if entry["run"] != "fine_tuning_3"]
-    path.write_text(json.dumps(record))
-    found = _judge(fine_tuning, "C2.1")
+def test_seeds_that_a_comparison_lacks_are_named_beside_the_verdict(make_study):
+    seeds = [("FedAvg", {}, {"seed": seed}) for seed in (1, 2, 3)]
+    directory = make_study("fine_tuning", [*seeds, ("Personalized FedAvg", {}, {"seed": 11})])
+    _as_seed(directory / "runs" / "fine_tuning_3", 1)
+    found = _judge(directory, "C2.1")
     assert found["seeds"] == 1
-    assert "Seed 2 is left out: no finished run of Personalized FedAvg." in found["why"]
+    assert "Seeds 2 and 3 are left out: no finished run of Personalized FedAvg." in found["why"]
 
 
 def test_without_runs_there_is_no_effect_and_what_is_missing_is_named(make_study):
