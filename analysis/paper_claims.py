@@ -1,4 +1,6 @@
-"""The paper's claims. Each is a comparison that was stated here before the runs; `claims` gives verdicts on them.
+"""The paper's claims. Each is a comparison that was stated here before its runs; `claims` gives verdicts on them.
+
+Those called X were added after the results of the others were seen, and are corrected by themselves.
 
 An experiment can have several runs with the same label and seed, such as second stages with several rates. Then one of
 them is compared: the run whose last model has the best personalized accuracy on validation clients.
@@ -207,6 +209,16 @@ CLAIMS = (
         "momentum.",
         "personalized accuracy",
         _paired("FedAvg", "pooled SGD, momentum"),
+    ),
+    *(
+        Claim(
+            f"X.{number}",
+            "early_rounds",
+            f"When a model of {pooled} first has FedAvg's initial accuracy, FedAvg's model is more personalizable.",
+            f"personalized accuracy, of {pooled} between the two rounds between which it has that initial accuracy",
+            functools.partial(claim_measures.at_matched_initial, other=pooled),
+        )
+        for number, pooled in enumerate(("pooled Adam", "pooled SGD, momentum"), start=1)
     ),
     *(
         Claim(

@@ -68,6 +68,7 @@ _SHOWN: dict[str, tuple[tuple[TableFn, ...], tuple[str, ...]]] = {
         (tables.results, client_tables.choices, client_tables.by_examples),
         ("matched_initial", "personalization_curves", "learning_rates", "learning_curves", "distributions"),
     ),
+    "early_rounds": ((tables.results,), ("matched_initial", "learning_curves", "gains")),
     "personalization": (
         (tables.results, client_tables.strategies, client_tables.participants),
         ("personalization_curves", "learning_rates", "ranking"),

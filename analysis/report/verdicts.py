@@ -20,6 +20,7 @@ CLAIMS = {
     "W": "Who gains.",
     "S": "Server optimizers.",
     "L": "Shakespeare.",
+    "X": "Exploratory: comparisons that were added after the results of the others were seen.",
 }
 # A verdict's class in the style sheet, and its sign, which needs no colour.
 _LOOKS = {

@@ -38,7 +38,7 @@ _WORDS = {
     claims.UNDECIDED: "undecided",
 }
 _SYNTHETIC = re.compile(r"Synthetic writers of heterogeneity [\d.]+: ")
-_CLAIMS = ("T1", "C1", "C2", "C3", "P", "W", "S", "L")  # their order
+_CLAIMS = ("T1", "C1", "C2", "C3", "P", "W", "S", "L", "X")  # their order
 
 
 def markdown(table: pd.DataFrame) -> str:

@@ -85,10 +85,10 @@ def test_the_experiments_of_the_project_are_sound_at_every_scale(scale, tmp_path
         of_scale
         >= asked
         - {
-            "smoke": {"quiet_fine_tuning"},
-            "small": {"quiet_fine_tuning", "spread"},
+            "smoke": {"quiet_fine_tuning", "early_rounds"},
+            "small": {"quiet_fine_tuning", "early_rounds", "spread"},
             "medium": {"shakespeare"},
-            "paper": {"quiet_fine_tuning"},
+            "paper": {"quiet_fine_tuning", "early_rounds"},
         }[scale]
     )
     for sweep in made.sweeps.values():
