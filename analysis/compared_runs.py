@@ -69,6 +69,11 @@ def _late_change(run: runs_lib.Run) -> float:
     return 0.0 if any(fifth.empty for fifth in fifths) else float(fifths[1].mean() - fifths[0].mean())
 
 
+def evaluated_rounds(run: runs_lib.Run) -> list[int]:
+    """The rounds in which validation clients evaluated the model."""
+    return list(map(int, validation_curve(run).index))
+
+
 def matched_rounds(run: runs_lib.Run, reference: runs_lib.Run) -> list[int]:
     """The evaluated rounds around the point at which `run` first reaches the reference's last initial accuracy.
 

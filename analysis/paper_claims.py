@@ -216,7 +216,7 @@ CLAIMS = (
             "early_rounds",
             f"When a model of {pooled} first has FedAvg's initial accuracy, FedAvg's model is more personalizable.",
             f"personalized accuracy, of {pooled} between the two rounds between which it has that initial accuracy",
-            functools.partial(claim_measures.at_matched_initial, other=pooled),
+            functools.partial(claim_measures.at_matched_initial, other=pooled, in_every_round=True),
         )
         for number, pooled in enumerate(("pooled Adam", "pooled SGD, momentum"), start=1)
     ),

@@ -8,9 +8,9 @@ import pandas as pd
 import pytest
 
 from analysis import claim_measures, claims, compared_runs, paper_claims, setting_measures, study
+from tests.analysis.study_verdicts import give_validation_curve, judged
 from tff_personalization.errors import UserError
 
-CLAIMS = {claim.id: claim for claim in paper_claims.CLAIMS}
 TWO = [("FedAvg", {}, {"seed": seed}) for seed in (1, 2)] + [
     ("Personalized FedAvg", {}, {"seed": seed + 10}) for seed in (1, 2)
 ]
@@ -38,18 +38,13 @@ def _accuracy(directory, number, epoch, strategy="fine_tuning"):
     return table.set_index("client").accuracy
 
 
-def _judge(directory, name):
-    experiment = study.read(directory).by_name[CLAIMS[name].experiment]
-    return claims.judge(study.Study(directory, (experiment,)), [CLAIMS[name]])[0]
-
-
 def test_a_paired_effect_is_the_mean_over_seeds_of_differences_client_by_client(fine_tuning):
     for name, epoch in (("C2.1", 0), ("C2.2", 5)):
         by_seed = [
             _accuracy(fine_tuning, ours, epoch) - _accuracy(fine_tuning, theirs, epoch)
             for ours, theirs in ((2, 0), (3, 1))
         ]
-        found = _judge(fine_tuning, name)
+        found = judged(fine_tuning, name)
         # Only clients that both runs have evaluated count.
         assert found["effect"] == pytest.approx(np.mean([values.dropna().mean() for values in by_seed]))
         assert found["low"] < found["effect"] < found["high"]
@@ -121,14 +116,14 @@ def test_seeds_that_a_comparison_lacks_are_named_beside_the_verdict(make_study):
     seeds = [("FedAvg", {}, {"seed": seed}) for seed in (1, 2, 3)]
     directory = make_study("fine_tuning", [*seeds, ("Personalized FedAvg", {}, {"seed": 11})])
     _as_seed(directory / "runs" / "fine_tuning_3", 1)
-    found = _judge(directory, "C2.1")
+    found = judged(directory, "C2.1")
     assert found["seeds"] == 1
     assert "Seeds 2 and 3 are left out: no finished run of Personalized FedAvg." in found["why"]
 
 
 def test_without_runs_there_is_no_effect_and_what_is_missing_is_named(make_study):
     directory = make_study("fine_tuning", TWO[:2])
-    found = _judge(directory, "C2.1")
+    found = judged(directory, "C2.1")
     assert (found["verdict"], found["effect"], found["low"]) == (claims.NO_RUNS, None, None)
     assert "Personalized FedAvg" in found["why"]
 
@@ -149,7 +144,7 @@ def test_choosing_by_initial_accuracy_is_judged_by_models_that_validation_client
         path.write_text(json.dumps(json.loads(path.read_text()) | {"choice": {"strategy": "fine_tuning"}}))
     # Seed 1: run 2 is best by initial, run 0 by personalized accuracy; seed 2: run 1 by both.
     by_hand = (_accuracy(fine_tuning, 0, 5) - _accuracy(fine_tuning, 2, 5)).mean()
-    found = _judge(fine_tuning, "C2.3")
+    found = judged(fine_tuning, "C2.3")
     measured = claim_measures.chosen_by_initial(study.read(fine_tuning).by_name["fine_tuning"], False)
     assert measured.values[1].to_numpy() == pytest.approx(0)
     assert found["effect"] == pytest.approx(by_hand / 2, abs=1e-9)
@@ -168,7 +163,7 @@ def test_the_spread_of_initial_accuracy_is_over_seeds_which_are_the_unit(make_st
         return deviations[0] - deviations[1]
 
     others = [spread(np.delete(means, seed, axis=2)) for seed in range(6)]
-    found = _judge(directory, "T1.1")
+    found = judged(directory, "T1.1")
     assert found["effect"] == pytest.approx(6 * spread(means) - 5 * np.mean(others))
     assert found["low"] < found["effect"] < found["high"]
     assert found["seeds"] == 6
@@ -177,7 +172,7 @@ def test_the_spread_of_initial_accuracy_is_over_seeds_which_are_the_unit(make_st
 def test_settings_that_lack_a_seed_are_left_out_of_the_spread_and_named(make_study):
     settings = [(5, 2, 1), (5, 2, 2), (5, 2, 3), (20, 2, 1)]
     runs = [("", {"clients_per_round": cohort, "local_epochs": e}, {"seed": seed}) for cohort, e, seed in settings]
-    found = _judge(make_study("spread", runs), "T1.1")
+    found = judged(make_study("spread", runs), "T1.1")
     assert found["why"].endswith("Left out, because not all 3 seeds have them: 20 clients with E = 2.")
     assert found["runs"] == ["spread_0", "spread_1", "spread_2"]
 
@@ -185,7 +180,7 @@ def test_settings_that_lack_a_seed_are_left_out_of_the_spread_and_named(make_stu
 def test_three_seeds_do_not_decide_what_has_the_seed_as_its_unit(make_study):
     overrides = {"clients_per_round": 5, "local_epochs": 2}
     directory = make_study("spread", [("", overrides, {"seed": seed}) for seed in (1, 2, 3)])
-    found = _judge(directory, "T1.1")
+    found = judged(directory, "T1.1")
     assert found["verdict"] == claims.UNDECIDED
     assert "Fewer than 6 seeds" in found["why"]
 
@@ -195,7 +190,7 @@ def test_more_examples_compares_the_halves_of_the_clients(make_study):
     gains = study.read(directory).by_name["who_gains"].entries[0].run.client_gains().sort_index()
     ordered = gains.sort_values("train_examples", kind="stable")["gain"].to_numpy()
     half = len(ordered) // 2
-    assert _judge(directory, "W.2")["effect"] == pytest.approx(ordered[-half:].mean() - ordered[:half].mean())
+    assert judged(directory, "W.2")["effect"] == pytest.approx(ordered[-half:].mean() - ordered[:half].mean())
 
 
 def test_rounds_saved_count_a_target_that_is_never_reached_as_all_rounds(make_study):
@@ -205,7 +200,7 @@ def test_rounds_saved_count_a_target_that_is_never_reached_as_all_rounds(make_st
     assert summary["rounds_to_target"]["initial"] is None
     summary["rounds_to_target"]["personalized"] = 70
     path.write_text(json.dumps(summary))
-    assert _judge(directory, "T1.3")["effect"] == pytest.approx((100 - 70) / 100)
+    assert judged(directory, "T1.3")["effect"] == pytest.approx((100 - 70) / 100)
 
 
 def test_runs_in_which_neither_accuracy_reaches_the_target_are_left_out(make_study):
@@ -218,7 +213,7 @@ def test_runs_in_which_neither_accuracy_reaches_the_target_are_left_out(make_stu
     record = json.loads(summary.read_text())
     record["rounds_to_target"] |= {"initial": None, "personalized": None}
     summary.write_text(json.dumps(record))
-    found = _judge(directory, "T1.3")
+    found = judged(directory, "T1.3")
     assert (found["verdict"], found["why"]) == (claims.NO_RUNS, "No run reached the target.")
 
 
@@ -239,7 +234,7 @@ def test_the_share_of_fomaml_is_compared_for_the_same_models(make_study):
     )
     table = pd.read_csv(directory / "runs" / "terms_1" / "decomposition.csv")
     first = table[(table.level == "cohort") & (table.part == 0)].set_index(["epochs", "round"]).share
-    assert _judge(directory, "C1.1")["effect"] == pytest.approx((first[1] - first[3]).mean())
+    assert judged(directory, "C1.1")["effect"] == pytest.approx((first[1] - first[3]).mean())
 
 
 def test_of_several_runs_of_a_label_validation_clients_choose_one(fine_tuning):
@@ -262,55 +257,15 @@ def test_after_as_many_examples_the_other_run_is_taken_where_it_has_visited_them
     for place, per_round in ((ours, 80), (theirs, 100)):
         table = pd.read_csv(place / "metrics.csv").assign(examples=per_round)
         table.to_csv(place / "metrics.csv", index=False)
-    _give_validation_curve(theirs, {60: 0.5, 90: 0.6, 100: 0.7})  # 80 of its rounds have as many: 90 is the first
-    assert _judge(fine_tuning, "C2.5")["seeds"] == 0
-    judged = pd.read_csv(theirs / "clients.csv").assign(round=90, accuracy=lambda table: table.accuracy - 0.125)
-    judged.to_csv(theirs / "by_round.csv", index=False)
-    found = _judge(fine_tuning, "C2.5")
+    give_validation_curve(theirs, {60: 0.5, 90: 0.6, 100: 0.7})  # 80 of its rounds have as many: 90 is the first
+    assert judged(fine_tuning, "C2.5")["seeds"] == 0
+    by_round = pd.read_csv(theirs / "clients.csv").assign(round=90, accuracy=lambda table: table.accuracy - 0.125)
+    by_round.to_csv(theirs / "by_round.csv", index=False)
+    found = judged(fine_tuning, "C2.5")
     assert found["seeds"] == 1
     difference = (_accuracy(fine_tuning, 2, 5) - (_accuracy(fine_tuning, 0, 5) - 0.125)).dropna()
     assert found["effect"] == pytest.approx(difference.mean())
     assert "FedAvg has visited up to 12% more examples." in found["why"]
-
-
-@pytest.mark.parametrize("shift", [0.0, 0.2])
-@pytest.mark.parametrize("seeds", [1, 2])
-def test_at_the_same_initial_accuracy_the_other_model_lies_between_its_matched_rounds(make_study, shift, seeds):
-    planned = [
-        (label, {"seed": seed}, {"seed": seed}) for seed in range(1, seeds + 1) for label in ("FedAvg", "pooled SGD")
-    ]
-    directory = make_study("centralized", planned)
-    reference, other = (directory / "runs" / f"centralized_{number}" for number in (0, 1))
-    _give_validation_curve(reference, {100: 0.6})
-    _give_validation_curve(other, {10: 0.5, 20: 0.7})
-    if seeds == 2:  # the second seed's other model is always above the reference
-        _give_validation_curve(directory / "runs" / "centralized_2", {100: 0.4})
-        _give_validation_curve(directory / "runs" / "centralized_3", {10: 0.5, 20: 0.7})
-    mine = pd.read_csv(reference / "clients.csv").assign(accuracy=lambda table: 0.4 + 0.2 * table.accuracy)
-    mine.to_csv(reference / "clients.csv", index=False)
-    mine = mine[(mine.strategy == "fine_tuning") & mine.epoch.isin([0, 5])]
-    # A quarter of the way from round 10 to round 20 the mean initial accuracy is the reference's, unless shifted.
-    judged = [
-        mine.assign(round=10, accuracy=mine.accuracy - 0.1 - shift - 0.02 * (mine.epoch == 5)),
-        mine.assign(round=20, accuracy=mine.accuracy + 0.3 * (1 if not shift else -0.5) + 0.02 * (mine.epoch == 5)),
-    ]
-    pd.concat(judged).to_csv(other / "by_round.csv", index=False)
-    found = _judge(directory, "C3.3")
-    assert found["seeds"] == 1
-    assert ("centralized_3: no evaluated rounds on both sides" in found["why"]) == (seeds == 2)
-    if shift:
-        assert found["verdict"] == claims.UNDECIDED
-        assert "still differ by +0.150" in found["why"]
-    else:
-        assert found["effect"] == pytest.approx(0.02 * (0.75 - 0.25))
-        assert "differ by 0.000 at most" in found["why"]
-
-
-def _give_validation_curve(run, curve):
-    rows = [("validation", "fine_tuning", e, 9, 0.0, 1.0) for e in (0, 5)]
-    columns = ["split", "strategy", "epoch", "clients", "accuracy_q25", "accuracy_q75"]
-    tables = [pd.DataFrame(rows, columns=columns).assign(round=r, accuracy_mean=a) for r, a in curve.items()]
-    pd.concat(tables).to_csv(run / "evaluations.csv", index=False)
 
 
 def test_what_validation_clients_choose_is_compared_client_by_client(make_study):
@@ -322,7 +277,7 @@ def test_what_validation_clients_choose_is_compared_client_by_client(make_study)
         table = table[(table.strategy == "head_only") & table.epoch.isin([0, epoch])]
         table.to_csv(place / "chosen_clients.csv", index=False)
         tables.append(table[(table.epoch == epoch) & (table.test_examples > 0)].set_index("client").accuracy)
-    found = _judge(directory, "C3.5")
+    found = judged(directory, "C3.5")
     assert found["effect"] == pytest.approx((tables[0] - tables[1]).mean())
     assert found["low"] is not None
 

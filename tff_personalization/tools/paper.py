@@ -150,9 +150,9 @@ class Paper:
             if entry.label == about.get("gallery") and not (path / gallery.FILE).exists():
                 self._tool("gallery", str(path))
         if "match" in about and (reference := compared_runs.selected(experiment, about["match"]).get(seed)):
-            for entry in entries:
-                if entry.label != about["match"]:
-                    self._judge(entry.run, compared_runs.matched_rounds(entry.run, reference))
+            for run in [entry.run for entry in entries if entry.label != about["match"]]:
+                matched = compared_runs.matched_rounds(run, reference)
+                self._judge(run, compared_runs.evaluated_rounds(run) if about.get("match_in_every_round") else matched)
         if "match_examples" in about and (
             reference := compared_runs.selected(experiment, about["match_examples"]).get(seed)
         ):
