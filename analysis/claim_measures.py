@@ -187,19 +187,16 @@ def after_as_many_examples(experiment: study.Experiment, *, metric: str) -> Meas
 def at_matched_initial(experiment: study.Experiment, *, other: str, in_every_round: bool = False) -> Measured:
     """Per client: personalized accuracy of FedAvg minus that of the other run at the same initial accuracy.
 
-    FedAvg's is that of its last round. The other's is interpolated linearly between two rounds, so that the mean
-    initial accuracies over test clients agree. These are two of its `matched_rounds` or, with `in_every_round`, of all
-    evaluated rounds. A seed without such rounds, or without test clients evaluated in them, is left out and named with
-    the verdict.
+    FedAvg's is that of its last round. The other's is interpolated linearly between two of its `matched_rounds`, so
+    that the mean initial accuracies over test clients agree. A seed without matched rounds, or without test clients
+    evaluated in them, is left out and named with the verdict.
     """
     groups = {name: compared_runs.selected(experiment, name) for name in (_FED_AVG, other)}
     judged: dict[int, list[int]] = {}
     unmatched: dict[int, str] = {}
     for seed in sorted(groups[_FED_AVG].keys() & groups[other].keys()):
         run = groups[other][seed]
-        rounds = compared_runs.evaluated_rounds(run)
-        if not in_every_round:
-            rounds = compared_runs.matched_rounds(run, groups[_FED_AVG][seed])
+        rounds = compared_runs.matched_rounds(run, groups[_FED_AVG][seed], in_every_round)
         judged[seed] = [one for one in rounds if compared_runs.has_round(run, one)]
         if not rounds:
             unmatched[seed] = f"{run.name}: no evaluated rounds on both sides of {_FED_AVG}'s initial accuracy."

@@ -69,20 +69,17 @@ def _late_change(run: runs_lib.Run) -> float:
     return 0.0 if any(fifth.empty for fifth in fifths) else float(fifths[1].mean() - fifths[0].mean())
 
 
-def evaluated_rounds(run: runs_lib.Run) -> list[int]:
-    """The rounds in which validation clients evaluated the model."""
-    return list(map(int, validation_curve(run).index))
-
-
-def matched_rounds(run: runs_lib.Run, reference: runs_lib.Run) -> list[int]:
+def matched_rounds(run: runs_lib.Run, reference: runs_lib.Run, in_every_round: bool = False) -> list[int]:
     """The evaluated rounds around the point at which `run` first reaches the reference's last initial accuracy.
 
     They are the rounds before and after that point, by validation clients, and one more on each side, because test
     clients reach it at another point.
 
     Empty if `run` is never on both sides of it, if one of the runs has no validation clients, or if the reference's
-    last round was not evaluated.
+    last round was not evaluated. With `in_every_round`, they are all evaluated rounds.
     """
+    if in_every_round:
+        return list(map(int, validation_curve(run).index))
     ours, theirs = validation_curve(run)["initial"].dropna(), validation_curve(reference)["initial"].dropna()
     if theirs.empty or theirs.index[-1] != reference.summary["rounds"]:
         return []

@@ -112,13 +112,14 @@ def test_claims_of_other_parts_of_the_paper_and_synthetic_ones_are_corrected_by_
     assert judge(unsure, *others)[0]["p"] == by_itself["p"]
 
 
-def test_seeds_that_a_comparison_lacks_are_named_beside_the_verdict(make_study):
-    seeds = [("FedAvg", {}, {"seed": seed}) for seed in (1, 2, 3)]
+@pytest.mark.parametrize(("lacks", "named"), [([2], "Seed 2 is"), ([2, 3], "Seeds 2 and 3 are")])
+def test_seeds_that_a_comparison_lacks_are_named_beside_the_verdict(make_study, lacks, named):
+    seeds = [("FedAvg", {}, {"seed": seed}) for seed in (1, *lacks)]
     directory = make_study("fine_tuning", [*seeds, ("Personalized FedAvg", {}, {"seed": 11})])
-    _as_seed(directory / "runs" / "fine_tuning_3", 1)
+    _as_seed(directory / "runs" / f"fine_tuning_{len(seeds)}", 1)
     found = judged(directory, "C2.1")
     assert found["seeds"] == 1
-    assert "Seeds 2 and 3 are left out: no finished run of Personalized FedAvg." in found["why"]
+    assert f"{named} left out: no finished run of Personalized FedAvg." in found["why"]
 
 
 def test_without_runs_there_is_no_effect_and_what_is_missing_is_named(make_study):

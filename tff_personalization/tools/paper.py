@@ -150,9 +150,10 @@ class Paper:
             if entry.label == about.get("gallery") and not (path / gallery.FILE).exists():
                 self._tool("gallery", str(path))
         if "match" in about and (reference := compared_runs.selected(experiment, about["match"]).get(seed)):
-            for run in [entry.run for entry in entries if entry.label != about["match"]]:
-                matched = compared_runs.matched_rounds(run, reference)
-                self._judge(run, compared_runs.evaluated_rounds(run) if about.get("match_in_every_round") else matched)
+            in_every_round = about.get("match_in_every_round", False)
+            for entry in entries:
+                if entry.label != about["match"]:
+                    self._judge(entry.run, compared_runs.matched_rounds(entry.run, reference, in_every_round))
         if "match_examples" in about and (
             reference := compared_runs.selected(experiment, about["match_examples"]).get(seed)
         ):
